@@ -1,0 +1,56 @@
+# Every target makes its own virtual environment in .venv when there is none, and renews it when pyproject.toml changed.
+# `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+INSTALLED_DEV := $(VENV)/.installed-dev
+QUICKSTART := notebooks/01_quickstart.ipynb
+# What Jupyter writes into a notebook beside outputs, and what differs from machine to machine.
+STRIPPED_KEYS := metadata.language_info.version metadata.language_info.codemirror_mode
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lab test check bench notebooks clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+
+$(INSTALLED): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "tfserve_nb needs Python 3.11 or newer; say which with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || { echo "==> making $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv $(VENV); }
+	@echo "==> installing tfserve_nb and what it needs into $(VENV) (TensorFlow and JupyterLab: some minutes the first time)"
+	$(BIN)/python -m pip install --editable ".[test]"
+	@touch $@
+
+$(INSTALLED_DEV): $(INSTALLED)
+	@echo "==> installing the linters into $(VENV)"
+	$(BIN)/python -m pip install --editable ".[dev]"
+	@touch $@
+
+demo: $(INSTALLED)  ## run the quickstart in the terminal: train, deploy, compare, roll back
+	$(BIN)/python tools/run_notebook.py $(QUICKSTART)
+
+lab: $(INSTALLED)  ## open the quickstart in JupyterLab
+	$(BIN)/jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(QUICKSTART)
+
+test: $(INSTALLED)  ## run all tests, and say what was skipped and why
+	$(BIN)/python tools/run_tests.py
+
+check: $(INSTALLED_DEV)  ## format, lint, types, spelling, and notebooks without outputs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/nbstripout --keep-id --extra-keys "$(STRIPPED_KEYS)" --verify notebooks/*.ipynb
+
+bench: $(INSTALLED)  ## measure the main job on this machine
+	$(BIN)/python tools/bench_main_job.py
+
+notebooks: $(INSTALLED)  ## run every notebook from top to bottom, full length
+	$(BIN)/python tools/run_notebook.py notebooks/*.ipynb
+
+clean:  ## remove the virtual environment, caches and build results (models that you deployed stay)
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,62 @@
+"""Serve the Keras model that is in this notebook: `%load_ext tfserve_nb`, then `%%deploy`.
+
+This module stays thin: it holds no state (`%reload_ext` reloads it, and it alone) and imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from .deployment import Deployment
+
+__all__ = [
+    "__version__",
+    "deploy",
+    "load_ipython_extension",
+    "resume",
+    "shutdown",
+    "unload_ipython_extension",
+]
+
+
+def deploy(model: Any, name: str | None = None, **options: Any) -> Deployment:
+    """Export a model as the next version, load it, and switch to it.
+
+    The same as `%deploy`, for scripts and callbacks; see `tfserve_nb.deployment.deploy` for the options.
+    """
+    from . import deployment as implementation
+
+    return implementation.deploy(model, name, **options)
+
+
+def resume(base_path: str | None = None, name: str | None = None) -> list[Deployment]:
+    """Serve again what an earlier kernel served; the same as `%serving --resume`."""
+    from . import deployment as implementation
+
+    return implementation.resume(base_path, name)
+
+
+def shutdown() -> None:
+    """Stop the server of this process and free all models; files and stored state stay."""
+    from . import deployment as implementation
+
+    implementation.shutdown()
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by `%load_ext tfserve_nb`."""
+    from .notebook import load
+
+    load(shell)
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Called by `%unload_ext tfserve_nb` and `%reload_ext tfserve_nb`: stops serving and takes the magics away."""
+    from .notebook import unload
+
+    unload(shell)

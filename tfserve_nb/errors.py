@@ -1,0 +1,145 @@
+"""Everything that tfserve_nb raises on purpose.
+
+::
+
+    ServingError
+    ├── ModelNotServable      what was given cannot become a SavedModel
+    ├── ExportFailed          writing or checking the SavedModel went wrong
+    ├── VersionExists         a version of that number is already on disk
+    ├── InvalidOption         an option has a value that is not allowed
+    ├── InvalidRequest        400, the request does not fit the protocol or the signature
+    ├── ModelNotFound         404, no such model, or no version of it that serves
+    ├── VersionNotFound       404
+    ├── LabelNotFound         400, as TensorFlow Serving answers
+    ├── DeadlineExceeded      504, the answer would have come too late
+    ├── QueueFull             503, the batch queue is full
+    ├── NotAvailable          503, the version is loading, unloading or failed
+    ├── Cancelled             499, the caller went away
+    ├── RunFailed             500 (or 400), TensorFlow could not run the batch
+    ├── PortInUse             the port asked for is taken
+    └── ServerFailed          the server thread did not start
+
+The message of a `ServingError` is public: it may be sent to a client. `hint` says what to do next.
+"""
+
+from __future__ import annotations
+
+
+class ServingError(Exception):
+    """Base of all errors that tfserve_nb raises on purpose.
+
+    Args:
+        message: what failed and the value that made it fail; one line, safe to show to a client.
+        hint: what to type or change next; one line, shown to the person, never sent over HTTP.
+
+    Example:
+        >>> try:
+        ...     raise VersionNotFound("Could not find version 7 of model digits", hint="loaded: 1, 2")
+        ... except ServingError as error:
+        ...     print(error.http_status, error)
+        404 Could not find version 7 of model digits
+    """
+
+    http_status = 500
+    code = "INTERNAL"
+    """The name of the gRPC status code that TensorFlow Serving would use."""
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows instead of a traceback (its hook for exceptions with a text of their own)."""
+        lines = [f"{type(self).__name__}: {self.message}"]
+        if self.hint:
+            lines.append(f"  try: {self.hint}")
+        return lines
+
+
+class ModelNotServable(ServingError):
+    """What was given is no model, or one that cannot become a SavedModel."""
+
+    http_status, code = 400, "INVALID_ARGUMENT"
+
+
+class ExportFailed(ServingError):
+    """Writing or checking the SavedModel went wrong; nothing was left behind."""
+
+
+class VersionExists(ServingError):
+    """The version asked for is already on disk."""
+
+    http_status, code = 409, "ALREADY_EXISTS"
+
+
+class InvalidOption(ServingError):
+    """An option has a value that is not allowed."""
+
+    http_status, code = 400, "INVALID_ARGUMENT"
+
+
+class InvalidRequest(ServingError):
+    """The request does not fit the protocol or the signature."""
+
+    http_status, code = 400, "INVALID_ARGUMENT"
+
+
+class ModelNotFound(ServingError):
+    """No model of that name, or no version of it that serves."""
+
+    http_status, code = 404, "NOT_FOUND"
+
+
+class VersionNotFound(ServingError):
+    """The model has no such version."""
+
+    http_status, code = 404, "NOT_FOUND"
+
+
+class LabelNotFound(ServingError):
+    """The model has no such label (TensorFlow Serving answers 400, not 404)."""
+
+    http_status, code = 400, "INVALID_ARGUMENT"
+
+
+class DeadlineExceeded(ServingError):
+    """The deadline passed before the answer was there."""
+
+    http_status, code = 504, "DEADLINE_EXCEEDED"
+
+
+class QueueFull(ServingError):
+    """The batch queue is full; the request was rejected at once."""
+
+    http_status, code = 503, "UNAVAILABLE"
+
+
+class NotAvailable(ServingError):
+    """The version cannot answer now: it is loading, unloading or has failed."""
+
+    http_status, code = 503, "UNAVAILABLE"
+
+
+class Cancelled(ServingError):
+    """The caller went away before the answer was there."""
+
+    http_status, code = 499, "CANCELLED"
+
+
+class RunFailed(ServingError):
+    """TensorFlow could not run the batch."""
+
+
+class RunRejected(RunFailed):
+    """TensorFlow could not run the batch because of the values in it."""
+
+    http_status, code = 400, "INVALID_ARGUMENT"
+
+
+class PortInUse(ServingError):
+    """The port asked for is taken."""
+
+
+class ServerFailed(ServingError):
+    """The server thread did not start."""

@@ -1,0 +1,361 @@
+"""Does the SavedModel answer what the live model answers? Asked before a version counts.
+
+The rows come from the user, or are made from the signature: a little of everything, the same every time. What was made
+up may not suit the model (an index out of range, text that is no date); then plainer rows are tried, and when none
+suit, the check is skipped with a reason. It never fails a model that is right.
+
+Thread: the one that owns the model, usually the kernel's main thread.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
+from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from .arrays import named_batch
+from .endpoint import ExportSource
+from .reasons import innermost
+from .signatures import has_random_ops, read_meta_graph, signatures_of
+from .source import open_source
+
+LoadAndRun = Callable[[Path, str, Tensors], Tensors]
+"""(SavedModel folder, signature name, inputs) -> outputs; loads the folder as the server will."""
+
+NUM_ROWS = 4
+FREE_SIZE = 8
+"""What an unknown dimension other than the first becomes in made-up rows."""
+
+_OTHER_SIZES = (32, 128, 1)
+_WORDS = (b"a good day", b"the film was long and bad", b"yes", b"7")
+
+_MANY_VALUES = 4_000_000
+"""Values of one row from which on a single row is enough."""
+
+_TOLERANCES = {
+    # Relative, and absolute as a part of the output's largest number: a session orders sums differently and fuses
+    # operations, so that errors of rounding differ and add up from layer to layer.
+    "float64": (1e-9, 1e-10),
+    "float32": (1e-4, 5e-5),
+    "float16": (2e-2, 5e-3),
+    "bfloat16": (5e-2, 2e-2),
+    "tf32": (1e-2, 2e-3),
+}
+_ROUNDINGS = {"float64": 2e-15, "float32": 1e-6, "float16": 1e-2, "bfloat16": 8e-2, "tf32": 1e-2}
+"""About ten steps of each type at 1: numbers that close to zero are rests of a subtraction."""
+
+_DIFFERENCE_HINT = "call() must depend on its inputs and weights only: no Python counters, clocks or random numbers"
+
+_SAME_EXACTNESS = {"complex64": "float32", "complex128": "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class CheckReport:
+    """What a check found; differences beyond the tolerance are not reported but raised.
+
+    Attributes:
+        num_rows: rows that were compared, or run when there was no live model; 0 when the check was skipped.
+        max_difference: the largest absolute difference between live and served numbers; None when nothing was compared.
+        skipped_reason: one line, or "" when the check was made.
+    """
+
+    num_rows: int
+    max_difference: float | None
+    skipped_reason: str = ""
+
+
+def example_batch(
+    signature: SignatureSpec, rows: int = NUM_ROWS, *, free_size: int = FREE_SIZE, is_plain: bool = False
+) -> dict[str, np.ndarray]:
+    """A small batch made from a signature, the same every time.
+
+    Args:
+        signature: its inputs are looked at.
+        rows: rows for inputs whose dimension 0 is free.
+        free_size: size of all other unknown dimensions.
+        is_plain: zeros, False and the text "0" instead of a little of everything.
+
+    Returns:
+        name -> array of the spec's numpy type: floats are normally distributed, integers lie between 0 and 9, text is
+        a few words as bytes.
+    """
+    random = np.random.default_rng(0)
+    batch = {}
+    for name, spec in signature.inputs.items():
+        sizes = (None, 1) if spec.shape is None else spec.shape
+        shape = tuple(
+            size if size is not None else rows if position == 0 else free_size for position, size in enumerate(sizes)
+        )
+        batch[name] = _plain(spec, shape) if is_plain else _varied(spec, shape, random)
+    return batch
+
+
+def live_outputs(source: object, batch: Tensors) -> dict[str, np.ndarray]:
+    """What the live model answers, with `training=False`.
+
+    Args:
+        source: a model, or what `open_source` returned; no SavedModel folder.
+        batch: input name -> array of the signature's type.
+
+    Returns:
+        Output name -> array; text as object arrays of bytes.
+
+    Raises:
+        Exception: whatever the model raises.
+    """
+    import tensorflow as tf
+
+    prepared = open_source(source)
+    if prepared.call is None:
+        raise InvalidOption(f"{prepared.description} has no live model", hint="load it and run the loaded model")
+    outputs = prepared.call(*(tf.constant(batch[spec.name], dtype=spec.dtype) for spec in prepared.inputs))
+    return {name: np.asarray(value) for name, value in outputs.items()}
+
+
+def compare_outputs(
+    live: Tensors,
+    served: Tensors,
+    rtol: float | None = None,
+    atol: float | None = None,
+    *,
+    computed_in: str = "float32",
+) -> float:
+    """Compare the live model's answers with the served ones.
+
+    Numbers may differ by `atol + rtol * |live|`; NaN equals NaN. Text, integers and booleans must be equal.
+
+    Args:
+        live: output name -> array.
+        served: output name -> array.
+        rtol: relative tolerance; None for one that suits the types.
+        atol: absolute tolerance; None for one that suits the types and the largest number of the output.
+        computed_in: the least exact type that the model computes in; the tolerance suits it and the output's own type.
+
+    Returns:
+        The largest absolute difference of all numbers.
+
+    Raises:
+        ExportFailed: if an output is missing, has another shape or type, or differs beyond the tolerance; the message
+            names output, row, largest difference and tolerance.
+    """
+    if live.keys() != served.keys():
+        raise ExportFailed(
+            f"the SavedModel answers {', '.join(sorted(served))}, the live model {', '.join(sorted(live))}",
+            hint="deploy once more; if it stays, answer a dict of tensors from call()",
+        )
+    largest = 0.0
+    for name, expected in live.items():
+        found = np.asarray(served[name])
+        if expected.shape != found.shape or expected.dtype.kind != found.dtype.kind:
+            raise ExportFailed(
+                f"output {name!r} of the SavedModel is {found.dtype}{list(found.shape)}, of the live model "
+                f"{expected.dtype}{list(expected.shape)}",
+                hint="a model must not depend on how often or in which way it is called",
+            )
+        if expected.dtype.kind in "fcV":
+            exactness = _exactness(expected.dtype.name, computed_in)
+            largest = max(largest, _compare_numbers(name, expected, found, exactness, rtol, atol))
+        else:
+            _compare_exactly(name, expected, found)
+    return largest
+
+
+def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, example: object = None) -> CheckReport:
+    """Check a SavedModel folder against the live model that it was made from.
+
+    Args:
+        source: the model, or what `open_source` returned. For a SavedModel folder there is no live model; it is
+            only loaded and run.
+        path: the folder to be checked.
+        load_and_run: loads the folder as the server will, runs one signature once, and may be called several times.
+        example: the user's own rows, or None to make some up.
+
+    Returns:
+        What was compared.
+
+    Raises:
+        ExportFailed: if the SavedModel cannot be loaded or run, or answers something else.
+        InvalidOption: if the user's rows do not fit the model, or make it fail.
+    """
+    prepared = open_source(source, example=example)
+    meta_graph = read_meta_graph(path)
+    signatures = signatures_of(meta_graph)
+    name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
+    signature = signatures[name]
+    specs = prepared.inputs or tuple(signature.inputs.values())
+    batches = iter([named_batch(example, specs)]) if example is not None else _made_up(signature)
+    if prepared.call is None:
+        return _run_only(path, name, load_and_run, batches, is_own=example is not None)
+    batch, live, problem = _first_that_runs(lambda rows: live_outputs(prepared, rows), batches, Exception)
+    if example is not None and problem:
+        raise InvalidOption(
+            f"{prepared.description} itself fails on the rows given: {problem}",
+            hint="give rows that model(x) can take, or leave --check out",
+        )
+    if problem:
+        return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
+    served = _run_served(load_and_run, path, name, batch)
+    try:
+        difference = compare_outputs(live, served, computed_in=prepared.coarsest_dtype)
+    except ExportFailed:
+        if has_random_ops(meta_graph) and not _answers_alike(prepared, batch, live):
+            return CheckReport(
+                0, None, "the model draws random numbers: it answers the same rows differently each time"
+            )
+        raise
+    return CheckReport(_num_rows(batch), difference)
+
+
+def _made_up(signature: SignatureSpec) -> Iterator[Tensors]:
+    """Batches to be tried, best first."""
+    shapes = [spec.shape or (None, 1) for spec in signature.inputs.values()]
+    most_values = max((math.prod(size or FREE_SIZE for size in shape[1:]) for shape in shapes), default=0)
+    rows = NUM_ROWS if most_values < _MANY_VALUES else 1
+    has_free_sizes = any(None in shape[1:] for shape in shapes)
+    for free_size in (FREE_SIZE, *_OTHER_SIZES) if has_free_sizes else (FREE_SIZE,):
+        for is_plain in (False, True):
+            yield example_batch(signature, rows, free_size=free_size, is_plain=is_plain)
+
+
+def _first_that_runs(
+    run: Callable[[Tensors], Tensors],
+    batches: Iterator[Tensors],
+    failures: type[Exception] | tuple[type[Exception], ...],
+) -> tuple[Tensors, Tensors, str]:
+    """The first batch that runs, its outputs, and ""; or, if none does, why the first one failed."""
+    problem = ""
+    for batch in batches:
+        try:
+            return batch, run(batch), ""
+        except failures as error:
+            problem = problem or innermost(error)
+    return {}, {}, problem or "there are no rows to try"
+
+
+def _run_only(
+    path: Path, name: str, load_and_run: LoadAndRun, batches: Iterator[Tensors], *, is_own: bool
+) -> CheckReport:
+    """Whether a SavedModel without a live model loads and runs."""
+    try:
+        batch, _, problem = _first_that_runs(
+            lambda rows: load_and_run(path, name, rows), batches, (RunFailed, InvalidRequest)
+        )
+    except Exception as error:
+        raise ExportFailed(
+            f"the SavedModel cannot be loaded: {innermost(error)}", hint="save it again with this TensorFlow"
+        ) from error
+    if problem and is_own:
+        raise InvalidOption(f"the SavedModel fails on the rows given: {problem}", hint="give other rows with --check")
+    if problem:
+        return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
+    return CheckReport(_num_rows(batch), None)
+
+
+def _run_served(load_and_run: LoadAndRun, path: Path, name: str, batch: Tensors) -> Tensors:
+    try:
+        return load_and_run(path, name, batch)
+    except Exception as error:
+        raise ExportFailed(
+            f"the SavedModel fails on rows that the live model can answer: {innermost(error)}",
+            hint="look for Python code in call() that works on values, not on tensors",
+        ) from error
+
+
+def _answers_alike(source: ExportSource, batch: Tensors, before: Tensors) -> bool:
+    try:
+        compare_outputs(before, live_outputs(source, batch), computed_in=source.coarsest_dtype)
+    except ExportFailed:
+        return False
+    return True
+
+
+def _num_rows(batch: Tensors) -> int:
+    return max((len(array) for array in batch.values() if array.ndim), default=1)
+
+
+def _plain(spec: TensorSpec, shape: tuple[int, ...]) -> np.ndarray:
+    return np.full(shape, b"0", dtype=object) if spec.dtype == "string" else np.zeros(shape, dtype=_numpy_dtype(spec))
+
+
+def _varied(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
+    if spec.dtype == "string":
+        return np.resize(np.array(_WORDS, dtype=object), shape)
+    dtype = _numpy_dtype(spec)
+    if dtype.kind == "b":
+        return random.integers(0, 2, shape).astype(dtype)
+    if dtype.kind in "iu":
+        return random.integers(0, 10, shape).astype(dtype)
+    return random.standard_normal(shape).astype(dtype)
+
+
+def _numpy_dtype(spec: TensorSpec) -> np.dtype:
+    """The numpy type; those that numpy does not know by itself (bfloat16) are TensorFlow's."""
+    try:
+        return spec.numpy_dtype
+    except TypeError:
+        import tensorflow as tf
+
+        dtype: np.dtype = np.dtype(tf.as_dtype(spec.dtype).as_numpy_dtype)
+        return dtype
+
+
+def _exactness(dtype: str, computed_in: str) -> str:
+    """The coarser of an output's type and the type that the model computes in, as a key of `_TOLERANCES`."""
+    known = [_SAME_EXACTNESS.get(name, name) for name in (dtype, computed_in)]
+    chosen = max((name for name in known if name in _TOLERANCES), key=lambda name: _TOLERANCES[name], default="float32")
+    return "tf32" if chosen == "float32" and _uses_tf32() else chosen
+
+
+def _uses_tf32() -> bool:
+    """Whether float32 matrix products may be rounded to TensorFloat-32: on recent GPUs, by default."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None or not tf.config.list_physical_devices("GPU"):
+        return False
+    return bool(tf.config.experimental.tensor_float_32_execution_enabled())
+
+
+def _compare_numbers(
+    name: str, live: np.ndarray, served: np.ndarray, exactness: str, rtol: float | None, atol: float | None
+) -> float:
+    wide = np.complex128 if live.dtype.kind == "c" else np.float64
+    expected, found = live.astype(wide), served.astype(wide)
+    size = np.abs(expected)
+    largest_number = float(np.max(size, initial=0.0, where=np.isfinite(size)))
+    relative, part = _TOLERANCES[exactness]
+    relative = relative if rtol is None else rtol
+    absolute = part * largest_number + _ROUNDINGS[exactness] if atol is None else atol
+    is_equal = (expected == found) | (np.isnan(expected) & np.isnan(found))
+    with np.errstate(invalid="ignore"):
+        difference = np.where(is_equal, 0.0, np.abs(expected - found))
+    # A number where the other side has NaN or infinity differs by more than any tolerance.
+    difference = np.where(np.isfinite(difference), difference, np.inf)
+    excess = difference - (absolute + relative * np.where(np.isfinite(size), size, 0.0))
+    if excess.size and excess.max() > 0:
+        position = np.unravel_index(int(np.argmax(excess)), excess.shape)
+        row = f" in row {position[0]}" if position else ""
+        raise ExportFailed(
+            f"output {name!r} of the SavedModel differs from the live model{row}: {found[position]:.6g} instead of "
+            f"{expected[position]:.6g} (largest difference {difference.max():.3g}, allowed {absolute:.3g} + "
+            f"{relative:.3g} of the value)",
+            hint=_DIFFERENCE_HINT,
+        )
+    return float(difference.max(initial=0.0))
+
+
+def _compare_exactly(name: str, live: np.ndarray, served: np.ndarray) -> None:
+    differs = np.asarray(live != served)
+    if not differs.any():
+        return
+    position = np.unravel_index(int(np.argmax(differs)), differs.shape)
+    row = f" in row {position[0]}" if position else ""
+    raise ExportFailed(
+        f"output {name!r} of the SavedModel differs from the live model{row}: {served[position]!r} instead of "
+        f"{live[position]!r} ({int(differs.sum())} of {differs.size} values differ; they must be equal)",
+        hint=_DIFFERENCE_HINT,
+    )

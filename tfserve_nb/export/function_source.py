@@ -1,0 +1,192 @@
+"""`tf.function` and `tf.Module` as something exportable.
+
+Thread: the one that owns the function, usually the kernel's main thread.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from typing import Any
+
+from ..errors import ExportFailed, ModelNotServable
+from ..types import DEFAULT_SIGNATURE, TensorSpec
+from .arrays import as_array
+from .endpoint import ExportSource, free_batch, leaves, name_outputs, pack, unique
+from .reasons import innermost
+
+_SIGNATURE_HINT = (
+    "@tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name='x')]), or give a batch: --check VARIABLE"
+)
+
+
+def is_tf_function(value: object) -> bool:
+    """Whether a value is a `tf.function` or one of its traces; TensorFlow is not imported when nobody else did."""
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return False
+    kinds = tf.types.experimental
+    return isinstance(value, kinds.GenericFunction | kinds.ConcreteFunction)
+
+
+def is_tf_module(value: object) -> bool:
+    """Whether a value is a `tf.Module`."""
+    tf = sys.modules.get("tensorflow")
+    return tf is not None and isinstance(value, tf.Module)
+
+
+def function_source(function: Any, example: object = None) -> ExportSource:
+    """Make a `tf.function` exportable; its variables and tables are found by themselves.
+
+    Args:
+        function: a `tf.function`, or a concrete function.
+        example: a batch of its inputs; needed when it has no `input_signature`.
+
+    Raises:
+        ModelNotServable: if it says nowhere what it takes, or takes what requests cannot carry.
+        ExportFailed: if it cannot be traced.
+    """
+    description = f"tf.function {_name_of(function)!r}"
+    return _source(function, _owners(function), example, description)
+
+
+def module_source(module: Any, example: object = None) -> ExportSource:
+    """Make a `tf.Module` exportable.
+
+    Its endpoint is the `tf.function` named `serving_default`, else `__call__`, else the only one that has an
+    `input_signature`.
+
+    Raises:
+        ModelNotServable: if there is no such function, or several.
+        ExportFailed: if it cannot be traced.
+    """
+    description = f"{type(module).__name__} {module.name!r}"
+    functions = _functions_of(module)
+    ready = [name for name, function in functions.items() if getattr(function, "input_signature", None) is not None]
+    preferred = [name for name in (DEFAULT_SIGNATURE, "__call__") if name in functions]
+    candidates = [name for name in preferred if name in ready or example is not None] or ready
+    if not candidates and example is not None:
+        candidates = list(functions)
+    if not candidates:
+        has = f"its functions {', '.join(functions)} have none" if functions else "it has no tf.function at all"
+        raise ModelNotServable(f"{description} has no input signature: {has}", hint=_SIGNATURE_HINT)
+    if len(candidates) > 1 and candidates[0] not in preferred:
+        raise ModelNotServable(
+            f"{description} has several functions that could be served: {', '.join(candidates)}",
+            hint=f"name one of them {DEFAULT_SIGNATURE} or __call__, or deploy one: model = module.{candidates[0]}",
+        )
+    name = candidates[0]
+    return _source(functions[name], (module,), example, f"{description} (function {name})")
+
+
+def _source(function: Any, tracked: tuple[object, ...], example: object, description: str) -> ExportSource:
+    concrete = _concrete(function, example, description)
+    args, kwargs = concrete.structured_input_signature
+    structure = {"args": list(args), "kwargs": dict(kwargs)}
+    found = [spec for _, spec in leaves(structure)]
+    for spec in found:
+        _check_spec(spec, description)
+    if not found:
+        raise ModelNotServable(f"{description} takes no tensors", hint=_SIGNATURE_HINT)
+    names = unique([spec.name or f"input_{position}" for position, spec in enumerate(found)])
+    specs = [
+        TensorSpec(name, spec.dtype.name, None if spec.shape.rank is None else tuple(spec.shape.as_list()))
+        for name, spec in zip(names, found, strict=True)
+    ]
+
+    def call(*tensors: Any) -> dict[str, Any]:
+        packed = pack(structure, tensors)
+        return name_outputs(concrete(*packed["args"], **packed["kwargs"]))
+
+    return ExportSource(description=description, inputs=tuple(specs), call=call, tracked=tracked)
+
+
+def _concrete(function: Any, example: object, description: str) -> Any:
+    """The one trace that is served."""
+    if not hasattr(function, "get_concrete_function"):
+        return function
+    arguments: dict[str, Any] = {}
+    if function.input_signature is None:
+        if example is None:
+            raise ModelNotServable(f"{description} has no input signature", hint=_SIGNATURE_HINT)
+        arguments = _arguments(function, example, description)
+    try:
+        return function.get_concrete_function(**arguments)
+    except Exception as error:
+        raise ExportFailed(
+            f"{description} cannot be traced: {innermost(error)}",
+            hint="call it once on a batch in a cell: TensorFlow then shows the line that fails",
+        ) from error
+
+
+def _arguments(function: Any, example: object, description: str) -> dict[str, Any]:
+    """Parameter -> `tf.TensorSpec`, read off a batch."""
+    import tensorflow as tf
+
+    parameters = [name for name in inspect.signature(function.python_function).parameters if name != "self"]
+    if isinstance(example, dict) and set(example) == set(parameters):
+        values = dict(example)
+    elif len(parameters) == 1:
+        values = {parameters[0]: example}
+    elif isinstance(example, list | tuple) and len(example) == len(parameters):
+        values = dict(zip(parameters, example, strict=True))
+    else:
+        raise ModelNotServable(
+            f"{description} takes {', '.join(parameters) or 'nothing'}, and the example does not fit",
+            hint=f"give a dict with the keys {', '.join(parameters)}",
+        )
+
+    def spec_of(name: str, value: object) -> Any:
+        array, dtype = as_array(value)
+        return tf.TensorSpec(free_batch(array.shape), dtype, name=name)
+
+    return {
+        name: pack(value, [spec_of("_".join(map(str, (name, *path))), leaf) for path, leaf in leaves(value)])
+        if isinstance(value, dict)
+        else spec_of(name, value)
+        for name, value in values.items()
+    }
+
+
+def _check_spec(spec: Any, description: str) -> None:
+    import tensorflow as tf
+
+    if not isinstance(spec, tf.TensorSpec):
+        kind = type(spec).__name__.removesuffix("Spec")
+        raise ModelNotServable(
+            f"{description} takes {spec!r}, a {kind}; requests carry dense tensors",
+            hint="wrap it in a tf.function that takes dense tensors only",
+        )
+
+
+def _functions_of(module: Any) -> dict[str, Any]:
+    """The module's own `tf.function`s by name; those of `tf.Module` itself and of its submodules are left out."""
+    names = dict.fromkeys([*vars(module), *(name for kind in type(module).__mro__ for name in vars(kind))])
+    found = {}
+    for name in names:
+        # A property would run the user's code; a tf.function in a class is looked up without that.
+        if isinstance(inspect.getattr_static(module, name, None), property):
+            continue
+        value = getattr(module, name, None)
+        if is_tf_function(value):
+            found[name] = value
+    return found
+
+
+def _owners(function: Any) -> tuple[object, ...]:
+    """Modules and tables that a function's code refers to; variables are found through its trace."""
+    import tensorflow as tf
+
+    kinds = (tf.Module, tf.saved_model.experimental.TrackableResource)
+    python_function = getattr(function, "python_function", None)
+    try:
+        variables = inspect.getclosurevars(inspect.unwrap(python_function))  # type: ignore[arg-type]  # checked below
+    except TypeError:
+        return ()
+    return tuple(
+        value for value in (*variables.nonlocals.values(), *variables.globals.values()) if isinstance(value, kinds)
+    )
+
+
+def _name_of(function: Any) -> str:
+    return str(getattr(function, "__name__", None) or getattr(function, "name", "") or "function")

@@ -1,0 +1,251 @@
+"""Folders as TensorFlow Serving polls them: `BASE/NAME/VERSION/saved_model.pb`.
+
+A child of `BASE/NAME` counts as a version when its name is a number (`00000123` is version 123); every other name is
+invisible to servers. A version is therefore written into a folder whose name is no number and then renamed, so that
+nobody ever reads half of one. The name of such a temporary folder says which process made it, and the process holds a
+lock on it: what a killed process left behind is found and removed by the next export.
+
+Thread: any; also safe against other processes that write into the same folders.
+
+Reference: tensorflow_serving/sources/storage_path/file_system_storage_path_source.cc (which children count).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import ExportFailed, InvalidOption, VersionNotFound
+
+MAX_VERSION = 2**63 - 1
+"""The largest version number; TensorFlow Serving keeps it in an int64."""
+
+MAX_NAME_BYTES = 200
+"""Below the 255 bytes that file systems allow, with room for suffixes."""
+
+_FORBIDDEN = frozenset('/\\:*?"<>|#%')
+_ALLOWED_NAME = (
+    f"a name of at most {MAX_NAME_BYTES} bytes that does not begin with a dot, has no space at either end, no control "
+    'character and none of / \\ : * ? " < > | # %'
+)
+_TEMPORARY = re.compile(r"\.(?:exporting|deleting)-(?P<host>.+)-(?P<pid>\d+)-[^-]+")
+
+
+def check_name(name: object) -> str:
+    """Return the name if it can stand in a URL and in a file system; otherwise say what is allowed.
+
+    Args:
+        name: the name of a model; TensorFlow Serving's routes take `[^/:]+`, file systems and URLs refuse some more.
+
+    Raises:
+        InvalidOption: if the name is not allowed.
+
+    Example:
+        >>> check_name("digits-2")
+        'digits-2'
+    """
+    if isinstance(name, str) and _is_allowed(name):
+        return name
+    raise InvalidOption(f"name={name!r} cannot name a model: needed is {_ALLOWED_NAME}", hint=_name_hint(name))
+
+
+def check_version(version: object) -> int:
+    """Return the version number if it is one.
+
+    Raises:
+        InvalidOption: if it is no integer from 1 to `MAX_VERSION`.
+    """
+    if not isinstance(version, int) or isinstance(version, bool) or not 1 <= version <= MAX_VERSION:
+        raise InvalidOption(
+            f"version={version!r} must be an integer from 1 to {MAX_VERSION}",
+            hint="--version 1, or leave it out for the next free number",
+        )
+    return version
+
+
+def list_versions(model_dir: Path) -> tuple[int, ...]:
+    """The versions below `BASE/NAME`, smallest first; empty when the folder does not exist.
+
+    Folders whose name is no number, and files, are left out; whether a folder is complete is not looked at.
+    """
+    return tuple(sorted({number for number, entry in _numbered(model_dir) if entry.is_dir()}))
+
+
+def next_version(model_dir: Path, *, above: int = 0) -> int:
+    """The smallest number that is larger than `above` and than everything numeric below `BASE/NAME`."""
+    return max([above, *(number for number, _ in _numbered(model_dir))]) + 1
+
+
+def version_dir(base: Path | str, name: str, version: int) -> Path:
+    """The folder of a version: the one on disk, however many zeros its name begins with, else where it would be."""
+    model_dir = Path(base) / name
+    plain = model_dir / str(version)
+    if plain.exists():
+        return plain
+    return next((entry for number, entry in _numbered(model_dir) if number == version), plain)
+
+
+def delete_version(base: Path | str, name: str, version: int) -> None:
+    """Remove a version from disk; it disappears at once and as a whole.
+
+    Raises:
+        VersionNotFound: if there is no such version.
+        ExportFailed: if the folder cannot be removed.
+    """
+    folder = version_dir(base, name, version)
+    if not folder.is_dir():
+        on_disk = ", ".join(map(str, list_versions(folder.parent))) or "none"
+        raise VersionNotFound(f"Could not find version {version} of model {name}", hint=f"on disk: {on_disk}")
+    try:
+        with temporary_dir(folder.parent, "deleting") as bin_dir:
+            folder.rename(bin_dir / folder.name)
+            sync(folder.parent)
+    except OSError as error:
+        raise ExportFailed(
+            f"version {version} of model {name} cannot be removed from {folder.parent}: {error.strerror or error}",
+            hint=f"check that you may write there: ls -ld '{folder.parent}'",
+        ) from error
+
+
+@contextlib.contextmanager
+def temporary_dir(model_dir: Path, purpose: str) -> Iterator[Path]:
+    """A folder below `BASE/NAME` that no server looks at; removed with all its content at the end, whatever happens.
+
+    Args:
+        model_dir: `BASE/NAME`, which must exist.
+        purpose: `exporting` or `deleting`.
+
+    Yields:
+        The folder, locked by this process for as long as it is in use.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=f".{purpose}-{_host()}-{os.getpid()}-", dir=model_dir))
+    lock = None
+    try:
+        lock = _lock(folder)
+        yield folder
+    finally:
+        # While the lock is held nobody else removes the same files; a rename by the caller leaves nothing to remove.
+        shutil.rmtree(folder, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_stale(model_dir: Path) -> tuple[Path, ...]:
+    """Remove the temporary folders that dead processes of this host left below `BASE/NAME`.
+
+    A folder stays when its process lives, or when somebody holds its lock (a process of another container may have
+    the same host name and an unrelated process id).
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for entry in _children(model_dir):
+        match = _TEMPORARY.fullmatch(entry.name)
+        if match is None or match["host"] != _host() or not _is_abandoned(entry, int(match["pid"])):
+            continue
+        shutil.rmtree(entry, ignore_errors=True)
+        removed.append(entry)
+    return tuple(removed)
+
+
+def sync(folder: Path) -> None:
+    """Have the operating system write a folder's list of entries to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot do this for folders; there is nothing else to be done on them.
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP, errno.EBADF}:
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _children(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _numbered(model_dir: Path) -> list[tuple[int, Path]]:
+    """Everything below `BASE/NAME` whose name is a version number, files too."""
+    pairs = [(entry.name, entry) for entry in _children(model_dir)]
+    numbers = [(int(text), entry) for text, entry in pairs if text.isascii() and text.isdigit()]
+    return [(number, entry) for number, entry in numbers if number <= MAX_VERSION]
+
+
+def _is_allowed(name: str) -> bool:
+    return (
+        bool(name)
+        and not name.startswith(".")
+        and name == name.strip()
+        and name.isprintable()
+        and not _FORBIDDEN.intersection(name)
+        and len(name.encode(errors="replace")) <= MAX_NAME_BYTES
+    )
+
+
+def _name_hint(name: object) -> str:
+    cleaned = re.sub(r"[^\w.-]+", "_", str(name)).strip("._")[:60]
+    return f"--name {cleaned or 'my_model'}"
+
+
+def _host() -> str:
+    return re.sub(r"[^\w.]+", "_", socket.gethostname()) or "localhost"
+
+
+def _is_abandoned(folder: Path, pid: int) -> bool:
+    if pid != os.getpid() and _is_alive(pid):
+        return False
+    try:
+        lock = _lock(folder)
+    except OSError:
+        return False
+    if lock is not None:
+        os.close(lock)
+    # Without locks on this file system a folder of our own process may still be in use by another thread.
+    return lock is not None or pid != os.getpid()
+
+
+def _is_alive(pid: int) -> bool:
+    if os.name == "nt":  # there, signal 0 ends the process
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _lock(folder: Path) -> int | None:
+    """Lock a folder for as long as the returned descriptor is open; None where folders cannot be locked.
+
+    Raises:
+        BlockingIOError: if somebody else holds the lock.
+        OSError: if the folder cannot be opened.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,0 +1,238 @@
+"""Write a model as the next version of its name, so that nobody ever sees half of it.
+
+The version is written into a temporary folder beside its place, checked there, brought to the disk, and renamed. A
+full disk, a killed kernel or Ctrl-C leaves at most a folder that no server looks at, and the next export removes it.
+
+Thread: the one that owns the model, usually the kernel's main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ExportFailed, InvalidOption, ServingError, VersionExists
+from ..types import ProgressEvent, SignatureSpec
+from .endpoint import ExportSource
+from .layout import check_name, check_version, next_version, remove_stale, sync, temporary_dir, version_dir
+from .reasons import disk_reason, innermost
+from .signatures import check_portable, read_meta_graph, signatures_of
+from .source import open_source
+from .tracing import write_traced
+
+Verify = Callable[[Path], None]
+"""Called with the complete folder before it counts; raises to refuse it."""
+
+Progress = Callable[[ProgressEvent], None]
+
+MAX_RENAMES = 1000
+"""Other exporters that may take the next number before us; each of them made progress, so this is not reached."""
+
+_TAKEN = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedVersion:
+    """A version that is complete on disk.
+
+    Attributes:
+        name: the model's name.
+        version: its number.
+        path: the folder, `BASE/NAME/VERSION`.
+        signatures: signature name -> spec.
+        num_bytes: size of all its files.
+        seconds: how long the export took, `verify` included.
+    """
+
+    name: str
+    version: int
+    path: Path
+    signatures: Mapping[str, SignatureSpec]
+    num_bytes: int
+    seconds: float
+
+
+def export_version(
+    model: object,
+    base_path: Path | str,
+    name: str,
+    *,
+    version: int | None = None,
+    above: int = 0,
+    example: object = None,
+    verify: Verify | None = None,
+    progress: Progress | None = None,
+) -> ExportedVersion:
+    """Write a model as a new version of a name.
+
+    Args:
+        model: whatever `open_source` takes, or what it returned.
+        base_path: the folder that holds one folder per model; made if it is not there.
+        name: the model's name.
+        version: the number, or None for the next free one, also when several processes export at the same time.
+        above: the next free number is larger than this: numbers that were used and deleted stay used.
+        example: a batch of inputs; see `open_source`.
+        verify: called with the complete temporary folder; when it raises, nothing is left behind.
+        progress: told what happens, from this thread.
+
+    Returns:
+        The version; from this moment on every server that polls the folder sees it.
+
+    Raises:
+        ModelNotServable: if the model is none that can be exported.
+        ExportFailed: if it cannot be traced or written; nothing is left behind.
+        VersionExists: if the version asked for is there already.
+        InvalidOption: if the name or the number is not allowed.
+    """
+    started_s = time.perf_counter()
+    check_name(name)
+    if version is not None:
+        check_version(version)
+    report = progress or _say_nothing
+    source = open_source(model, example=example)
+    base = Path(base_path).expanduser().absolute()
+    _refuse_taken(base, name, version)
+    with _made_folder(base / name) as model_dir, temporary_dir(model_dir, "exporting") as workplace:
+        folder = workplace / "model"
+        _write(source, folder, report)
+        meta_graph = read_meta_graph(folder)
+        check_portable(meta_graph, source.description)
+        if verify is not None:
+            report(ProgressEvent("checking", 0, 1))
+            verify(folder)
+            report(ProgressEvent("checking", 1, 1))
+        num_bytes = sync_tree(folder)
+        number = _rename(folder, model_dir, version, above)
+        sync(model_dir)
+    return ExportedVersion(
+        name=name,
+        version=number,
+        path=model_dir / str(number),
+        signatures=signatures_of(meta_graph),
+        num_bytes=num_bytes,
+        seconds=time.perf_counter() - started_s,
+    )
+
+
+def sync_tree(folder: Path) -> int:
+    """Have the operating system write a folder and all its files to the disk.
+
+    Returns:
+        The size of the files in bytes.
+    """
+    num_bytes = 0
+    for root, _, files in os.walk(folder):
+        for file in files:
+            path = Path(root, file)
+            with path.open("rb") as stream:
+                os.fsync(stream.fileno())
+            num_bytes += path.stat().st_size
+        sync(Path(root))
+    return num_bytes
+
+
+def _say_nothing(event: ProgressEvent) -> None:
+    pass
+
+
+def _refuse_taken(base: Path, name: str, version: int | None) -> None:
+    if version is None:
+        return
+    folder = version_dir(base, name, version)
+    if folder.exists():
+        raise VersionExists(
+            f"version {version} of model {name} exists already: {folder}",
+            hint=f"leave --version out to get {next_version(base / name)}, or remove it: "
+            f"%undeploy {name} --version {version} --delete",
+        )
+
+
+@contextlib.contextmanager
+def _made_folder(model_dir: Path) -> Iterator[Path]:
+    """Make `BASE/NAME`, clean up after dead exporters, and remove again what was made if the export fails.
+
+    Raises:
+        ExportFailed: if the folder cannot be written to, at any moment; the message names it.
+    """
+    made = [folder for folder in (model_dir, *model_dir.parents) if not folder.exists()]
+    try:
+        model_dir.mkdir(parents=True, exist_ok=True)
+        remove_stale(model_dir)
+        yield model_dir
+    except BaseException as error:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only when it is empty: another process may be writing there
+        if isinstance(error, OSError):
+            raise _not_writable(model_dir, error) from error
+        raise
+
+
+def _not_writable(folder: Path, error: BaseException) -> ExportFailed:
+    reason = disk_reason(error) or innermost(error)
+    is_full = reason in {os.strerror(code) for code in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)}
+    hint = "make room there, or choose another folder: --base-path FOLDER"
+    return ExportFailed(
+        f"the model cannot be written to {folder}: {reason}",
+        hint=hint if is_full else "choose a folder that you may write to: --base-path FOLDER",
+    )
+
+
+def _write(source: ExportSource, folder: Path, report: Progress) -> None:
+    """Write the SavedModel; errors of the disk become `OSError`s or `ExportFailed`, never something else."""
+    if source.path is not None:
+        report(ProgressEvent("exporting", 0, 1, "copying"))
+        _copy(source.path, folder)
+        report(ProgressEvent("exporting", 1, 1))
+        return
+    try:
+        write_traced(source, folder, report)
+    except (ServingError, OSError):
+        raise
+    except Exception as error:
+        if disk_reason(error) is not None:
+            raise _not_writable(folder.parents[1], error) from error
+        raise ExportFailed(
+            f"{source.description} cannot be saved: {innermost(error)}",
+            hint="keep variables, tables and layers as attributes of the model, so that they can be found",
+        ) from error
+
+
+def _copy(source: Path, folder: Path) -> None:
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise InvalidOption(
+            f"base_path lies inside of {source}, the SavedModel to be copied", hint="--base-path tfserve_models"
+        )
+    try:
+        shutil.copytree(source, folder)
+    except shutil.Error as error:
+        # One entry per file that failed: (from, to, why).
+        raise ExportFailed(
+            f"{source} cannot be copied to {folder.parents[1]}: {error.args[0][0][2]}",
+            hint="make room there, or choose another folder: --base-path FOLDER",
+        ) from error
+
+
+def _rename(folder: Path, model_dir: Path, version: int | None, above: int) -> int:
+    """Give the finished folder its number; with none given, the next one that nobody else has taken.
+
+    Raises:
+        VersionExists: if the version asked for appeared in the meantime.
+    """
+    for _ in range(MAX_RENAMES):
+        number = version or next_version(model_dir, above=above)
+        try:
+            folder.rename(model_dir / str(number))
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            _refuse_taken(model_dir.parent, model_dir.name, version)
+        else:
+            return number
+    raise ExportFailed(f"no free version number was found in {model_dir}", hint="give one: --version NUMBER")

@@ -1,0 +1,134 @@
+"""What a SavedModel takes and answers, read from its file: no graph is built and no session is opened.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import ExportFailed, ModelNotServable
+from ..types import SignatureSpec, TensorSpec
+
+SAVED_MODEL_FILE = "saved_model.pb"
+SERVING_TAGS = frozenset({"serve"})
+"""The tag set that TensorFlow Serving loads by default."""
+
+_INIT_OP = "__saved_model_init_op"
+_RANDOM_OP = re.compile(r"Random|TruncatedNormal|Multinomial|^Stateful(?:Uniform|StandardNormal)")
+_PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+
+
+def read_signatures(path: Path | str) -> dict[str, SignatureSpec]:
+    """The signatures of a SavedModel folder by name, sorted; inputs and outputs are sorted by name too.
+
+    Args:
+        path: the folder that holds `saved_model.pb`.
+
+    Returns:
+        Signature name -> spec; the entry with which TensorFlow marks its initialisation is no signature.
+
+    Raises:
+        ModelNotServable: if the folder holds no SavedModel that TensorFlow Serving could load, or a signature has an
+            input or output that is no dense tensor.
+    """
+    return signatures_of(read_meta_graph(path))
+
+
+def signatures_of(meta_graph: Any) -> dict[str, SignatureSpec]:
+    """The signatures of a `MetaGraphDef`; see `read_signatures`."""
+    return {
+        name: SignatureSpec(
+            name=name,
+            inputs=_tensor_specs(name, definition.inputs),
+            outputs=_tensor_specs(name, definition.outputs),
+            method_name=definition.method_name,
+        )
+        for name, definition in sorted(meta_graph.signature_def.items())
+        if name != _INIT_OP
+    }
+
+
+def read_meta_graph(path: Path | str) -> Any:
+    """The `MetaGraphDef` that TensorFlow Serving would load from a SavedModel folder.
+
+    Raises:
+        ModelNotServable: if there is none.
+    """
+    saved_model = read_saved_model(path)
+    for meta_graph in saved_model.meta_graphs:
+        if set(meta_graph.meta_info_def.tags) == SERVING_TAGS:
+            return meta_graph
+    found = [sorted(meta_graph.meta_info_def.tags) for meta_graph in saved_model.meta_graphs]
+    raise ModelNotServable(
+        f"the SavedModel in {path} has no graph with the tag 'serve', only {found}",
+        hint="save it again with tf.saved_model.save, or with model.export",
+    )
+
+
+def read_saved_model(path: Path | str) -> Any:
+    """The parsed `saved_model.pb` of a folder.
+
+    Raises:
+        ModelNotServable: if the file is not there or is none.
+    """
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    file = Path(path) / SAVED_MODEL_FILE
+    saved_model = saved_model_pb2.SavedModel()
+    try:
+        saved_model.ParseFromString(file.read_bytes())
+    except OSError as error:
+        raise ModelNotServable(
+            f"{path} is no SavedModel: {SAVED_MODEL_FILE} cannot be read ({error.strerror})",
+            hint="give the folder that holds saved_model.pb",
+        ) from error
+    except Exception as error:  # protobuf's DecodeError; its package comes with TensorFlow and is none of ours
+        raise ModelNotServable(
+            f"{file} is damaged: it cannot be parsed", hint="save the model again, the file may be cut short"
+        ) from error
+    return saved_model
+
+
+def check_portable(meta_graph: Any, description: str) -> None:
+    """Refuse a graph that calls back into Python: it runs in the process that made it and nowhere else.
+
+    Raises:
+        ExportFailed: if the graph holds such an op.
+    """
+    found = sorted(_op_names(meta_graph) & _PYTHON_OPS)
+    if found:
+        raise ExportFailed(
+            f"{description} runs Python code inside of its graph ({found[0]}), which a SavedModel cannot carry",
+            hint="replace tf.py_function and tf.numpy_function by TensorFlow ops or keras.ops",
+        )
+
+
+def has_random_ops(meta_graph: Any) -> bool:
+    """Whether running the graph may draw random numbers, in its signatures or anywhere else."""
+    return any(_RANDOM_OP.search(name) for name in _op_names(meta_graph))
+
+
+def _op_names(meta_graph: Any) -> set[str]:
+    graph = meta_graph.graph_def
+    names = {node.op for node in graph.node}
+    return names.union(node.op for function in graph.library.function for node in function.node_def)
+
+
+def _tensor_specs(signature: str, infos: Mapping[str, Any]) -> dict[str, TensorSpec]:
+    from tensorflow import as_dtype
+
+    specs = {}
+    for name, info in sorted(infos.items()):
+        if info.WhichOneof("encoding") != "name":
+            raise ModelNotServable(
+                f"{name!r} of signature {signature!r} is a sparse or ragged tensor; requests carry dense tensors",
+                hint="give the model a dense input or output of that name",
+            )
+        shape = info.tensor_shape
+        sizes = None if shape.unknown_rank else tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
+        specs[name] = TensorSpec(name, as_dtype(info.dtype).name, sizes, info.name)
+    return specs

@@ -1,0 +1,95 @@
+"""From whatever a user passes as a model to something that can be exported, or to an error that says what to type.
+
+Thread: the one that owns the model, usually the kernel's main thread.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import ModelNotServable
+from .endpoint import ExportSource
+from .function_source import function_source, is_tf_function, is_tf_module, module_source
+from .keras_source import is_keras_object, keras_source
+from .layout import list_versions
+from .reasons import short_repr
+from .signatures import SAVED_MODEL_FILE, check_portable, read_meta_graph, signatures_of
+
+KERAS_FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
+
+_ACCEPTED = "a Keras model, a tf.Module, a tf.function, or the path of a SavedModel folder"
+
+
+def open_source(model: object, *, example: object = None) -> ExportSource:
+    """Find out what a value is and how it is called.
+
+    Args:
+        model: a built Keras model (sequential, functional or subclassed), a `tf.Module` or `tf.function` with an
+            input signature, the path of a SavedModel folder, or what this function returned before.
+        example: a batch of inputs, as the user would pass it to the model. Subclassed Keras models and functions
+            without an input signature need it to know what they take.
+
+    Returns:
+        The source, ready for `export_version` and `verify_against_live`.
+
+    Raises:
+        ModelNotServable: if it is nothing that can be served; the message names the value, the hint says what to type.
+        ExportFailed: if a function cannot be traced.
+    """
+    if isinstance(model, ExportSource):
+        return model
+    if isinstance(model, str | os.PathLike):
+        return _path_source(Path(model).expanduser())
+    if is_keras_object(model):
+        return keras_source(model, example)
+    if is_tf_function(model):
+        return function_source(model, example)
+    if is_tf_module(model):
+        return module_source(model, example)
+    raise _no_model(model)
+
+
+def _path_source(path: Path) -> ExportSource:
+    """A SavedModel folder: it is copied as it is, so it only has to be one.
+
+    Raises:
+        ModelNotServable: if there is none, or it has no signature.
+    """
+    if path.name.endswith(KERAS_FILE_SUFFIXES):
+        raise ModelNotServable(
+            f"{path} is a Keras file, not a SavedModel folder",
+            hint=f"load it first: model = keras.saving.load_model({str(path)!r})",
+        )
+    if not path.exists():
+        raise ModelNotServable(f"{path} does not exist; a model is {_ACCEPTED}", hint="check the path: %ls")
+    if not (path / SAVED_MODEL_FILE).is_file():
+        versions = list_versions(path) if path.is_dir() else ()
+        hint = f"deploy one of its versions: {path / str(versions[-1])}" if versions else f"a model is {_ACCEPTED}"
+        raise ModelNotServable(f"{path} is no SavedModel: it holds no {SAVED_MODEL_FILE}", hint=hint)
+    meta_graph = read_meta_graph(path)
+    description = f"SavedModel {path}"
+    if not signatures_of(meta_graph):
+        raise ModelNotServable(
+            f"{description} has no signature, so nobody could call it",
+            hint="save it with one: tf.saved_model.save(module, folder, signatures=module.predict)",
+        )
+    check_portable(meta_graph, description)
+    return ExportSource(description=description, path=path.absolute())
+
+
+def _no_model(value: object) -> ModelNotServable:
+    kind = type(value)
+    package = kind.__module__.split(".")[0]
+    shown = f" {text}" if (text := short_repr(value)) else ""
+    hints = {
+        "tf_keras": "export it yourself and deploy the folder: model.export('folder'), then %deploy folder",
+        "sklearn": "scikit-learn models are not served; put what it does into a tf.function or a Keras model",
+        "torch": "PyTorch models are not served",
+    }
+    hint = hints.get(package, f"give {_ACCEPTED}")
+    if hasattr(value, "signatures"):
+        hint = "deploy the folder that it was loaded from: %deploy 'folder'"
+    elif callable(value) and not isinstance(value, type) and package in {"builtins", "functools"}:
+        hint = "make it a tf.function: @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name='x')])"
+    return ModelNotServable(f"{kind.__module__}.{kind.__qualname__}{shown} is no model that can be served", hint=hint)

@@ -1,0 +1,143 @@
+"""Trace a model and write the SavedModel: the one place that calls Keras' and TensorFlow's exporters.
+
+Thread: the one that owns the model, usually the kernel's main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import keyword
+import logging
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import ExportFailed, ServingError
+from ..types import DEFAULT_SIGNATURE, ProgressEvent
+from .endpoint import ExportSource
+from .reasons import innermost
+from .signatures import SAVED_MODEL_FILE, read_saved_model
+
+_PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_LOGGERS = ("tensorflow", "absl")
+
+
+def write_traced(source: ExportSource, folder: Path, report: Callable[[ProgressEvent], None]) -> None:
+    """Write a live model into a new folder, with the single signature `serving_default`.
+
+    Args:
+        source: a source with a `call`.
+        folder: must not exist.
+        report: takes `ProgressEvent`s.
+
+    Raises:
+        ExportFailed: if the model cannot be traced.
+        Exception: whatever TensorFlow raises when it cannot write; the caller makes sense of it.
+    """
+    import tensorflow as tf
+    from keras.export import ExportArchive
+
+    archive = ExportArchive()
+    names = [spec.name for spec in source.inputs]
+    aliases = plain_names(names)
+    with _quiet():
+        report(ProgressEvent("exporting", 0, 2, "tracing"))
+        for resource in source.tracked:
+            archive.track(resource)
+        specs = [
+            tf.TensorSpec(spec.shape, spec.dtype, name=alias)
+            for spec, alias in zip(source.inputs, aliases, strict=True)
+        ]
+        endpoint = archive.add_endpoint(DEFAULT_SIGNATURE, source.call, input_signature=specs)
+        _trace(endpoint, source.description)
+        report(ProgressEvent("exporting", 1, 2, "writing"))
+        # Gradients are for training; without them the files are smaller and more models can be saved.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        archive.write_out(str(folder), options=options, verbose=False)
+    rename_inputs(folder, dict(zip(aliases, names, strict=True)))
+    report(ProgressEvent("exporting", 2, 2))
+
+
+def plain_names(names: Sequence[str]) -> list[str]:
+    """Names that TensorFlow's tracer keeps as they are, in place of those that it would change or choke on.
+
+    The tracer makes Python parameters and, in lower case, arguments of graph functions out of input names: spaces,
+    accents, Python's keywords and names that differ in case only do not survive that.
+
+    Example:
+        >>> plain_names(["age", "Age", "petal width (cm)"])
+        ['age', 'input_1', 'input_2']
+    """
+    taken = {name.lower() for name in names} | {"self"}
+    used: set[str] = {"self"}
+    plain = []
+    for position, name in enumerate(names):
+        alias = name
+        if not _PLAIN_NAME.fullmatch(name) or keyword.iskeyword(name) or name.lower() in used:
+            alias = f"input_{position}"
+            while alias in taken | used:
+                alias += "_"
+        used.add(alias.lower())
+        plain.append(alias)
+    return plain
+
+
+def rename_inputs(folder: Path, names: Mapping[str, str]) -> None:
+    """Give the inputs of `serving_default` the names that the model has for them.
+
+    Args:
+        folder: a SavedModel folder.
+        names: name in the file -> wanted name.
+    """
+    changed = {old: new for old, new in names.items() if old != new}
+    if not changed:
+        return
+    saved_model = read_saved_model(folder)
+    for meta_graph in saved_model.meta_graphs:
+        inputs = meta_graph.signature_def[DEFAULT_SIGNATURE].inputs
+        found = {name: inputs.pop(name) for name in list(inputs)}
+        for name, info in found.items():
+            inputs[changed.get(name, name)].CopyFrom(info)
+        # The same names once more, for readers that call the signature from Python (tf.saved_model.load).
+        for node in meta_graph.object_graph_def.nodes:
+            keywords = node.bare_concrete_function.argument_keywords
+            if node.WhichOneof("kind") == "bare_concrete_function" and set(keywords) <= set(names):
+                keywords[:] = [changed.get(name, name) for name in keywords]
+    (folder / SAVED_MODEL_FILE).write_bytes(saved_model.SerializeToString(deterministic=True))
+
+
+def _trace(endpoint: Any, description: str) -> None:
+    """Trace now, so that an error of the model is told from an error of the disk.
+
+    Raises:
+        ExportFailed: if the model's code cannot be traced.
+    """
+    try:
+        endpoint.get_concrete_function()
+    except ServingError:
+        raise
+    except Exception as error:
+        raise ExportFailed(
+            f"{description} cannot be traced: {innermost(error)}",
+            hint="use TensorFlow or keras.ops on the tensors in call(), no numpy and no Python if or float() on values",
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the chatter of the exporters in this thread out of the notebook; errors still come through."""
+    this_thread = threading.get_ident()
+
+    def is_wanted(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR or record.thread != this_thread
+
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    for logger in loggers:
+        logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeFilter(is_wanted)

@@ -1,0 +1,115 @@
+"""The options of the magics: parsing, and turning words into the user's objects.
+
+Thread: the kernel's main thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar  # IPython's decorators and the user's namespace are untyped
+
+from IPython.core.error import UsageError
+from IPython.core.magic_arguments import argument, magic_arguments
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """`1,8,64` as a tuple of integers."""
+    return tuple(int(part) for part in text.split(",") if part.strip())
+
+
+DEPLOY_OPTIONS = (
+    argument("model", nargs="?", metavar="MODEL", help="variable with the model, or path of a SavedModel; default: the last expression of the cell"),
+    argument("--name", "-n", help="name to serve it under; default: the variable's"),
+    argument("--version", type=int, help="version number; default: the next free one"),
+    argument("--label", help="point this label, such as stable, to the new version"),
+    argument("--stage", action="store_true", help="load it, but give it no traffic"),
+    argument("--canary", type=float, metavar="PERCENT", help="give it this share of the traffic; the rest stays"),
+    argument("--base-path", metavar="FOLDER", help="where NAME/VERSION is written; default: tfserve_models"),
+    argument("--port", type=int, help="TCP port when the server starts; default: a free one"),
+    argument("--max-batch-size", type=int, metavar="ROWS", help="most rows of one run; default: 64"),
+    argument("--batch-timeout-micros", type=int, metavar="MICROS", help="let a request wait for company; default: 0"),
+    argument("--max-enqueued-batches", type=int, metavar="N", help="batches that may wait; more is rejected; default: 100"),
+    argument("--allowed-batch-sizes", type=sizes, metavar="N,N,...", help="sizes to pad batches to; default: powers of two"),
+    argument("--device", help="TensorFlow device, such as /CPU:0"),
+    argument("--warmup", metavar="VAR", help="variable with rows to warm up with"),
+    argument("--check", metavar="VAR", help="variable with rows to compare the exported with the live model on"),
+    argument("--keep", type=int, metavar="N", help="versions that stay loaded for rollback; default: 2"),
+    argument("--out", "-o", metavar="NAME", help="variable to bind the handle to"),
+    argument("--no-auth", action="store_true", help="start the server without a token"),
+    argument("--quiet", "-q", action="store_true", help="show no progress"),
+)
+
+
+def with_options(*options: Callable[[F], F]) -> Callable[[F], F]:
+    """IPython's `@magic_arguments()` and a list of `@argument`s in one decorator, typed."""
+
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        decorated: F = magic_arguments()(function)
+        return decorated
+
+    return decorate
+
+
+def parse(magic: Any, line: str) -> argparse.Namespace | None:
+    """Parse the line of a magic, with shell quoting and `# comments`.
+
+    Args:
+        magic: the decorated method.
+        line: what stands behind the magic's name.
+
+    Returns:
+        The options; None when help was asked for and shown.
+
+    Raises:
+        UsageError: for options that do not exist or do not fit.
+    """
+    try:
+        words = shlex.split(line, comments=True)
+    except ValueError as error:
+        raise UsageError(f"{line!r} cannot be read: {error}") from None
+    if "--help" in words:
+        print(magic.parser.format_help())
+        return None
+    options: argparse.Namespace = magic.parser.parse_args(words)
+    return options
+
+
+def look_up(namespace: Mapping[str, Any], word: str, what: str) -> Any:
+    """The object that a word names: a variable, or an attribute of one, such as `trainer.model`. Never evaluated.
+
+    Raises:
+        UsageError: naming the word and close matches.
+    """
+    first, *attributes = word.split(".")
+    if first not in namespace:
+        raise UsageError(f"{what} {word!r}: there is no variable {first!r}{_close(first, namespace)}")
+    value = namespace[first]
+    for attribute in attributes:
+        if not hasattr(value, attribute):
+            raise UsageError(f"{what} {word!r}: {type(value).__name__} has no attribute {attribute!r}")
+        value = getattr(value, attribute)
+    return value
+
+
+def look_up_model(namespace: Mapping[str, Any], word: str) -> Any:
+    """The model that a word names: a variable, or else the path of a SavedModel."""
+    if word.split(".")[0] in namespace:
+        return look_up(namespace, word, "MODEL")
+    if Path(word).expanduser().exists():
+        return Path(word).expanduser()
+    return look_up(namespace, word, "MODEL")
+
+
+def _close(word: str, namespace: Mapping[str, Any]) -> str:
+    import difflib
+
+    names = [name for name in namespace if not name.startswith("_")]
+    close = difflib.get_close_matches(word, names, n=3)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,224 @@
+"""The magics: `%deploy`, `%%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`.
+
+Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
+which shows as two lines and fails the cell.
+
+Thread: the kernel's main thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any  # the user's objects
+
+from IPython.core.error import UsageError
+from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
+from IPython.core.magic_arguments import argument
+from traitlets import Int, Unicode
+
+from .. import deployment as serving
+from ..deployment import Deployment
+from ..errors import InvalidOption, ModelNotFound
+from ..serving.config import DEFAULT_MAX_BATCH_SIZE
+from ..serving.core import DEFAULT_KEEP
+from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, with_options
+from .cell import run_body
+from .overview import Overview
+from .progress import ProgressView
+
+NAME = argument("name", nargs="?", metavar="NAME", help="the model; may be left out when only one is served")
+
+
+@contextlib.contextmanager
+def wrong_options_as_usage_error() -> Iterator[None]:
+    """IPython shows exactly `UsageError` as one line."""
+    try:
+        yield
+    except InvalidOption as error:
+        raise UsageError(f"{error.message}{f' (try: {error.hint})' if error.hint else ''}") from None
+
+
+@magics_class
+class DeployMagics(Magics):
+    """Magics of tfserve_nb. `%config DeployMagics` shows and changes the defaults."""
+
+    base_path = Unicode(serving.DEFAULT_BASE_PATH, help="Folder that NAME/VERSION is written to.").tag(config=True)
+    max_batch_size = Int(DEFAULT_MAX_BATCH_SIZE, help="Most rows of one run of the model.").tag(config=True)
+    keep = Int(DEFAULT_KEEP, help="Versions of a model that stay loaded for instant rollback.").tag(config=True)
+
+    @line_cell_magic
+    @with_options(*DEPLOY_OPTIONS)
+    def deploy(self, line: str, cell: str | None = None) -> Deployment | None:
+        """Export a model as the next version, check it, load it, and switch to it without losing a request.
+
+        `%deploy MODEL` deploys a variable. `%%deploy [MODEL]` runs the rest of the cell first, as a normal cell; without
+        MODEL, the value of its last expression is deployed. If the cell fails, what was served before still is.
+        """
+        options = parse(self.deploy, line)
+        if options is None:
+            return None
+        if cell is None and options.model is None:
+            raise UsageError("%deploy needs a model: %deploy MODEL (or %%deploy above the cell that makes it)")
+        if options.out is not None and not options.out.isidentifier():
+            raise UsageError(f"--out {options.out!r} is no variable name")
+        with wrong_options_as_usage_error():
+            serving.check_options(
+                label=options.label, stage=options.stage, canary=options.canary, keep=self._or(options.keep, self.keep)
+            )
+        model, name = self._model(options, cell)
+        handle = self._deploy(model, name, options)
+        if options.out is not None:
+            self.shell.user_ns[options.out] = handle
+        return None if options.quiet and (cell is not None or options.out is not None) else handle
+
+    @line_magic
+    @with_options(
+        NAME,
+        argument("--resume", action="store_true", help="serve again what an earlier kernel served"),
+        argument("--base-path", metavar="FOLDER", help="where the models lie; default: tfserve_models"),
+    )
+    def serving(self, line: str) -> Overview | Deployment | None:
+        """Show what this kernel serves, or bring back what an earlier kernel served."""
+        options = parse(self.serving, line)
+        if options is None:
+            return None
+        if options.resume:
+            view = ProgressView(self.shell, f"resuming {options.name or 'all models'}")
+            serving.resume(
+                options.base_path or self.base_path, options.name, progress=view, report=lambda text: print("not resumed:", text)
+            )
+        if options.name is not None:
+            return self._handle(options.name)
+        return Overview(tuple(serving.deployments()))
+
+    @line_magic
+    @with_options(NAME, argument("--to", type=int, metavar="VERSION", help="the version to go back to"))
+    def rollback(self, line: str) -> None:
+        """Go back to the version that answered before, or end a running traffic split."""
+        options = parse(self.rollback, line)
+        if options is not None:
+            handle = self._handle(options.name)
+            self._switch(handle, lambda: handle.rollback(options.to))
+
+    @line_magic
+    @with_options(
+        argument("name", metavar="NAME", help="the model"),
+        argument("version", type=int, metavar="VERSION", help="the version that gets all traffic"),
+    )
+    def promote(self, line: str) -> None:
+        """Give all traffic to a version."""
+        options = parse(self.promote, line)
+        if options is not None:
+            handle = self._handle(options.name)
+            self._switch(handle, lambda: handle.promote(options.version))
+
+    @line_magic
+    @with_options(
+        NAME,
+        argument("--version", type=int, metavar="N", help="unload only this version"),
+        argument("--delete", action="store_true", help="remove the files too"),
+    )
+    def undeploy(self, line: str) -> None:
+        """Stop serving a model, or unload one version of it. The server stops with its last model."""
+        options = parse(self.undeploy, line)
+        if options is None:
+            return
+        handle = self._handle(options.name)
+        with wrong_options_as_usage_error():
+            handle.undeploy(options.version, delete=options.delete)
+        what = handle.name if options.version is None else f"version {options.version} of {handle.name}"
+        print(f"{what} is {'deleted' if options.delete else 'no longer served; its files stay'}")
+
+    @line_magic
+    @with_options(NAME)
+    def dashboard(self, line: str) -> Any:
+        """Show the versions and live latency of a model, with buttons to promote and roll back."""
+        options = parse(self.dashboard, line)
+        if options is None:
+            return None
+        from ..dashboards import dashboard_for
+
+        return dashboard_for(self._handle(options.name))
+
+    def _model(self, options: argparse.Namespace, cell: str | None) -> tuple[Any, str | None]:
+        """The model and its default name; runs the cell's body."""
+        namespace = self.shell.user_ns
+        name = options.name
+        result = run_body(self.shell, cell) if cell is not None else None
+        if options.model is not None:
+            return look_up_model(namespace, options.model), name or _last_word(options.model)
+        if result is None or result.value is None:
+            raise UsageError(
+                "%%deploy without MODEL deploys the value of the cell's last expression, but this cell ends without one; "
+                "name the variable: %%deploy MODEL"
+            )
+        if name is None and result.name is None:
+            raise UsageError("the model of the cell's last expression needs a name: %%deploy --name NAME")
+        return result.value, name or result.name
+
+    def _deploy(self, model: Any, name: str | None, options: argparse.Namespace) -> Deployment:
+        namespace = self.shell.user_ns
+        values = {
+            option: getattr(options, option)
+            for option in ("version", "label", "stage", "canary", "port", "device", "batch_timeout_micros")
+            + ("max_enqueued_batches", "allowed_batch_sizes")
+            if getattr(options, option) is not None
+        }
+        for option in ("warmup", "check"):
+            word = getattr(options, option)
+            if word is not None:
+                values[option] = look_up(namespace, word, f"--{option}")
+        view = None if options.quiet else ProgressView(self.shell, f"deploying {name}")
+        try:
+            with wrong_options_as_usage_error():
+                return serving.deploy(
+                    model,
+                    name,
+                    base_path=self._base_path(name, options),
+                    auth=False if options.no_auth else None,
+                    max_batch_size=self._or(options.max_batch_size, self.max_batch_size),
+                    keep=self._or(options.keep, self.keep),
+                    **values,
+                    **({} if view is None else {"progress": view}),
+                )
+        except BaseException:
+            if view is not None:
+                view.fail()
+            raise
+
+    def _base_path(self, name: str | None, options: argparse.Namespace) -> str | None:
+        """The folder asked for; a model that is served stays where it is, whatever the default is now."""
+        is_served = any(handle.name == name for handle in serving.deployments())
+        default = None if is_served else self.base_path
+        folder: str | None = options.base_path or default
+        return folder
+
+    def _handle(self, name: str | None) -> Deployment:
+        if name is not None:
+            return serving.deployment(name)
+        handles = serving.deployments()
+        if len(handles) == 1:
+            return handles[0]
+        if not handles:
+            raise ModelNotFound("nothing is served in this kernel", hint="%deploy MODEL, or %serving --resume")
+        raise UsageError(f"which model? served are {', '.join(handle.name for handle in handles)}")
+
+    def _switch(self, handle: Deployment, switch: Callable[[], object]) -> None:
+        before = handle.version
+        started_s = time.perf_counter()
+        with wrong_options_as_usage_error():
+            switch()
+        took_ms = (time.perf_counter() - started_s) * 1e3
+        print(f"{handle.name}: version {handle.version} answers now (before: {before}), switched in {took_ms:.1f} ms")
+
+    @staticmethod
+    def _or(value: Any, default: Any) -> Any:
+        return default if value is None else value
+
+
+def _last_word(word: str) -> str:
+    """The default name for `trainer.model` or `models/digits`."""
+    return word.rstrip("/").replace("/", ".").split(".")[-1]

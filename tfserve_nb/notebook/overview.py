@@ -1,0 +1,70 @@
+"""What `%serving` shows: one row for each version of each model of this kernel.
+
+Thread: the kernel's main thread.
+"""
+
+from __future__ import annotations
+
+import html
+from dataclasses import dataclass
+
+from ..deployment import Deployment
+from ..types import ModelStatus, VersionStatus
+
+COLUMNS = ("model", "version", "state", "traffic", "labels", "remarks")
+
+
+@dataclass(frozen=True)
+class Overview:
+    """The served models; shows itself as text and as HTML.
+
+    Attributes:
+        deployments: the handles, by name.
+    """
+
+    deployments: tuple[Deployment, ...]
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table, as plain text."""
+        return [
+            (status.name, *_cells(status, version))
+            for status in (handle.status() for handle in self.deployments)
+            for version in status.versions
+        ]
+
+    def notes(self) -> list[str]:
+        """Where each model answers, and what needs a person."""
+        notes = []
+        for handle in self.deployments:
+            notes.append(f"{handle.name}: {handle.rest_url}  (token: {'none' if handle.token is None else 'd.token'})")
+            if handle.proxied_url is not None:
+                notes.append(f"{handle.name}, from your browser, with jupyter-server-proxy: {handle.proxied_url}")
+            problem = handle.status().problem
+            if problem:
+                notes.append(f"{handle.name}: {problem}")
+        return notes
+
+    def __repr__(self) -> str:
+        if not self.deployments:
+            return "nothing is served in this kernel (try: %deploy MODEL, or %serving --resume)"
+        rows = [COLUMNS, *self.rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return "\n".join([*lines, *self.notes()])
+
+    def _repr_html_(self) -> str:
+        if not self.deployments:
+            return f"<p>{html.escape(repr(self))}</p>"
+        head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
+        body = "".join(
+            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows()
+        )
+        notes = "".join(f"<div>{html.escape(note)}</div>" for note in self.notes())
+        return f"<table><caption>Served in this kernel</caption><tr>{head}</tr>{body}</table>{notes}"
+
+
+def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
+    percent = status.traffic.get(version.version)
+    labels = ", ".join(sorted(label for label, target in status.labels.items() if target == version.version))
+    remark = version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
+    return str(version.version), version.state.name, "" if percent is None else f"{percent:g} %", labels, remark

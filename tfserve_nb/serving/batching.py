@@ -1,0 +1,228 @@
+"""The batch queue: requests go in one by one, batches come out.
+
+Rows are counted, not requests. A request that fits into a batch is never torn apart; one that is larger than
+`max_batch_size` is cut into pieces that are put together again. Order is kept: rows leave in the order in which they
+came. A request that was cancelled or has expired is dropped before it runs and changes nothing for the others.
+
+Thread: none of its own. `BatchQueue` and `Task` are guarded by the lock of the `Runner` that owns them; time comes in
+as `now_s`, so every interleaving can be tested without threads or clocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import DeadlineExceeded, NotAvailable, QueueFull, ServingError
+from ..types import Tensors
+from .config import BatchingOptions
+from .port import Answer, Outcome
+
+
+class Task:
+    """One request in a queue; it is finished exactly once.
+
+    Args:
+        inputs: name -> array `(num_rows, ...)`, checked against the signature, read-only.
+        num_rows: rows of every input.
+        now_s: when it was submitted.
+        deadline_s: when it is not worth starting any more.
+        on_done: gets the outcome.
+    """
+
+    __slots__ = (
+        "deadline_s",
+        "enqueued_s",
+        "inputs",
+        "is_finished",
+        "num_rows",
+        "num_rows_taken",
+        "on_done",
+        "pieces",
+        "queue",
+        "started_s",
+    )
+
+    def __init__(
+        self, inputs: Tensors, num_rows: int, *, now_s: float, deadline_s: float, on_done: Callable[[Outcome], None]
+    ) -> None:
+        self.inputs = inputs
+        self.num_rows = num_rows
+        self.enqueued_s = now_s
+        self.deadline_s = deadline_s
+        self.on_done = on_done
+        self.queue: BatchQueue | None = None
+        self.num_rows_taken = 0
+        self.pieces: list[Tensors] = []
+        self.started_s: float | None = None
+        self.is_finished = False
+
+    def add_piece(self, outputs: Tensors, num_rows: int, done_s: float) -> Answer | None:
+        """Keep the outputs of some rows; the answer once all rows are there.
+
+        Args:
+            outputs: name -> array `(num_rows, ...)`, the next rows in order.
+            num_rows: how many rows these are.
+            done_s: when their batch was done.
+        """
+        if num_rows == self.num_rows:
+            return Answer(outputs, self.started_s or done_s, done_s)
+        self.pieces.append(outputs)
+        if self.num_rows_taken < self.num_rows:
+            return None
+        whole = {name: np.concatenate([piece[name] for piece in self.pieces]) for name in outputs}
+        return Answer(whole, self.started_s or done_s, done_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows `start` to `stop` (exclusive) of a task, within a batch."""
+
+    task: Task
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the runner gets: parts in order of arrival.
+
+    Attributes:
+        parts: at least one.
+        num_rows: the sum of their rows, at most `max_batch_size`.
+        reason: why it left: `full`, `timeout` (somebody had waited `batch_timeout_micros`) or `free` (the runner was).
+    """
+
+    parts: tuple[Part, ...]
+    num_rows: int
+    reason: str
+
+
+Finished = list[tuple[Task, Outcome]]
+"""Tasks with their outcomes, to be told after the lock is released."""
+
+
+class BatchQueue:
+    """The queue of one signature of one version.
+
+    Args:
+        options: the limits.
+        is_batchable: False when rows of different requests must not share a run (a signature without a free
+            dimension 0): then every task is a batch of its own.
+    """
+
+    def __init__(self, options: BatchingOptions, *, is_batchable: bool = True) -> None:
+        self.options = options
+        self.is_batchable = is_batchable
+        self.num_rows = 0
+        self._tasks: deque[Task] = deque()
+        self._closed: ServingError | None = None
+
+    def add(self, task: Task) -> None:
+        """Append a task.
+
+        Raises:
+            QueueFull: if its rows do not fit; a task larger than the whole queue is taken when nothing else waits.
+            NotAvailable: if the queue was closed.
+        """
+        if self._closed is not None:
+            raise self._closed
+        room = self.options.max_enqueued_rows - self.num_rows
+        if task.num_rows > room and self.num_rows:
+            size = self.options.max_batch_size
+            raise QueueFull(
+                "The batch scheduling queue to which this task was submitted is full; "
+                f"task size is {task.num_rows} but scheduling capacity is only {max(0, room)} "
+                f"(num_enqueued_batches={-(-self.num_rows // size)}, "
+                f"max_enqueued_batches={self.options.max_enqueued_batches}, max_execution_batch_size={size})",
+                hint="send less at once, or deploy with a larger --max-enqueued-batches",
+            )
+        task.queue = self
+        self.num_rows += task.num_rows
+        self._tasks.append(task)
+
+    def forget(self, task: Task) -> None:
+        """Give back the room of a task that was finished from outside; it is skipped when its turn comes."""
+        self.num_rows -= task.num_rows - task.num_rows_taken
+        task.num_rows_taken = task.num_rows
+
+    def close(self, error: ServingError | None = None) -> Finished:
+        """Refuse new tasks; the waiting ones are finished with `error`."""
+        self._closed = error or NotAvailable("the version was unloaded")
+        finished: Finished = []
+        while self._tasks:
+            self._finish(self._tasks.popleft(), self._closed, finished)
+        return finished
+
+    def ready_at(self) -> float | None:
+        """When a batch may leave, on the clock of `now_s` (0 for at once), or None while nothing waits."""
+        self._skip_finished()
+        if not self._tasks:
+            return None
+        head = self._tasks[0]
+        is_full = self.num_rows >= self.options.max_batch_size or not self.is_batchable
+        if is_full or self.options.batch_timeout_micros == 0 or head.num_rows_taken:
+            return 0.0
+        return min(head.enqueued_s + self.options.batch_timeout_s, head.deadline_s)
+
+    def take(self, now_s: float) -> tuple[Batch | None, Finished]:
+        """The next batch, if one may leave now, and the tasks that expired while they waited."""
+        finished: Finished = []
+        ready_at = self.ready_at()
+        if ready_at is None or ready_at > now_s:
+            return None, finished
+        timeout_s = self.options.batch_timeout_s
+        has_waited = bool(timeout_s) and now_s >= self._tasks[0].enqueued_s + timeout_s
+        parts: list[Part] = []
+        num_rows = 0
+        while self._tasks:
+            task = self._tasks[0]
+            if task.is_finished:
+                self._tasks.popleft()
+                continue
+            if task.deadline_s <= now_s and task.num_rows_taken == 0:
+                self._finish(self._tasks.popleft(), _expired(now_s, task), finished)
+                continue
+            part = self._cut(task, num_rows)
+            if part is None:
+                break
+            parts.append(part)
+            num_rows += part.stop - part.start
+            if task.num_rows_taken == task.num_rows:
+                self._tasks.popleft()
+            if not self.is_batchable:
+                break
+        if not parts:
+            return None, finished
+        is_full = num_rows >= self.options.max_batch_size or bool(self._tasks) or not self.is_batchable
+        return Batch(tuple(parts), num_rows, "full" if is_full else "timeout" if has_waited else "free"), finished
+
+    def _cut(self, task: Task, num_rows: int) -> Part | None:
+        """The rows of `task` that may join a batch that holds `num_rows`; None when it has to wait for the next."""
+        left = task.num_rows - task.num_rows_taken
+        limit = self.options.max_batch_size
+        room = limit - num_rows if self.is_batchable else left
+        if left > room and (room == 0 or task.num_rows <= limit):
+            return None
+        start = task.num_rows_taken
+        task.num_rows_taken = start + min(left, room)
+        self.num_rows -= task.num_rows_taken - start
+        return Part(task, start, task.num_rows_taken)
+
+    def _finish(self, task: Task, outcome: Outcome, finished: Finished) -> None:
+        if not task.is_finished:
+            task.is_finished = True
+            self.forget(task)
+            finished.append((task, outcome))
+
+    def _skip_finished(self) -> None:
+        while self._tasks and self._tasks[0].is_finished:
+            self._tasks.popleft()
+
+
+def _expired(now_s: float, task: Task) -> DeadlineExceeded:
+    waited_ms = (now_s - task.enqueued_s) * 1e3
+    return DeadlineExceeded(f"Run() timeout exceeded while waiting in batching queue ({waited_ms:.0f} ms)")

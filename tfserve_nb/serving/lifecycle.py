@@ -1,0 +1,368 @@
+"""The manager: makes the loaded versions equal to the aspired ones, and pins versions for requests.
+
+States go START → LOADING → AVAILABLE → UNLOADING → END. AVAILABLE is published after the version can be acquired,
+UNLOADING before it no longer can; a version is freed when the last handle was released, so no request is lost.
+
+Thread: `tfserve-manager`, a daemon, loads and unloads, one action at a time as `policy.next_action` says. Everything
+else may be called from any thread; one lock guards the records and is never held while a model loads or runs.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import NotAvailable, ServerFailed, ServingError
+from ..types import ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
+from .config import BatchingOptions
+from .inputs import check_inputs
+from .policy import Load, Unload, next_action
+from .port import Outcome, Ticket
+from .runner import Lane, Runner
+from .servable import Loader, Servable
+from .warmup import warm_up
+
+JOIN_S = 1.5
+UNLOAD_LIMIT_S = 35.0
+"""How long handles may delay an unload, in seconds: a little more than the longest request."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionSource:
+    """What is needed to load a version.
+
+    Attributes:
+        path: the folder with `saved_model.pb`.
+        options: its batching limits.
+        device: TensorFlow device, or None.
+        sample: rows for the warm-up, or None.
+        deployed_at: seconds since the epoch.
+    """
+
+    path: Path
+    options: BatchingOptions
+    device: str | None = None
+    sample: Tensors | None = None
+    deployed_at: float | None = None
+
+
+class _Record:
+    """One version and what it holds while it is loaded. Guarded by the manager's lock."""
+
+    __slots__ = ("detail", "done", "error", "lanes", "num_handles", "servable", "source", "state", "total", "unload_by_s")
+
+    def __init__(self, source: VersionSource) -> None:
+        self.source = source
+        self.state = VersionState.START
+        self.servable: Servable | None = None
+        self.lanes: dict[str, Lane] = {}
+        self.num_handles = 0
+        self.error: ServingError | None = None
+        self.detail = "waiting to load"
+        self.done, self.total = 0, 1
+        self.unload_by_s = 0.0
+
+    def status(self, version: int) -> VersionStatus:
+        """The snapshot for others."""
+        return VersionStatus(
+            version=version,
+            state=self.state,
+            error_code="OK" if self.error is None else self.error.code,
+            error_message="" if self.error is None else self.error.message,
+            detail=self.detail if self.state in (VersionState.START, VersionState.LOADING) else "",
+            deployed_at=self.source.deployed_at,
+        )
+
+
+class VersionHandle:
+    """A `Handle`: one pinned version."""
+
+    __slots__ = ("_is_held", "_manager", "_record", "signatures", "version")
+
+    def __init__(self, manager: ServableManager, version: int, record: _Record) -> None:
+        self.version = version
+        self.signatures: Mapping[str, SignatureSpec] = {} if record.servable is None else record.servable.signatures
+        self._manager = manager
+        self._record = record
+        self._is_held = True
+
+    def submit(
+        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
+    ) -> Ticket:
+        """Check the inputs and queue them; see `port.Handle.submit`."""
+        num_rows = check_inputs(self.signatures[signature], inputs)
+        lane = self._record.lanes[signature]
+        runner = self._manager.runner_for(self._record.source.device)
+        return runner.submit(lane, inputs, num_rows, deadline_s=deadline_s, on_done=on_done)
+
+    @property
+    def max_batch_size(self) -> int:
+        """Rows that one run takes."""
+        return self._record.source.options.max_batch_size
+
+    def release(self) -> None:
+        """Unpin the version; further calls do nothing."""
+        if self._is_held:
+            self._is_held = False
+            self._manager.release(self._record)
+
+
+class ServableManager:
+    """Loads, pins and unloads versions.
+
+    Args:
+        loader: turns a folder into a servable.
+        now: the clock in seconds.
+    """
+
+    def __init__(self, loader: Loader, *, now: Callable[[], float] = time.perf_counter) -> None:
+        self._loader = loader
+        self._now = now
+        self._changed = threading.Condition(threading.Lock())
+        self._models: dict[str, dict[int, _Record]] = {}
+        self._aspired: dict[str, frozenset[int]] = {}
+        self._runners: dict[str | None, Runner] = {}
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; returns when it works.
+
+        Raises:
+            ServerFailed: if it does not within two seconds.
+        """
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(ready,), name="tfserve-manager", daemon=True)
+        self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
+        self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+        self._thread.start()
+        if not ready.wait(2):
+            raise ServerFailed("the servable manager did not start within 2 s", hint="restart the kernel")
+
+    def stop(self) -> None:
+        """End the threads and free every version. Idempotent, bounded."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+            runners = list(self._runners.values())
+        for runner in runners:
+            runner.stop()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_S)
+        with self._changed:
+            records = [record for versions in self._models.values() for record in versions.values()]
+            self._models.clear()
+        for record in records:
+            if record.servable is not None:
+                record.servable.close()
+
+    def runner_for(self, device: str | None) -> Runner:
+        """The runner of a device, started with the first version on it."""
+        runner = self._runners.get(device)
+        if runner is None:
+            with self._changed:
+                runner = self._runners.get(device)
+                if runner is None:
+                    name = (device or "default").strip("/").replace(":", "").lower()
+                    runner = Runner(name, now=self._now)
+                    runner.start()
+                    self._runners[device] = runner
+        return runner
+
+    def set_source(self, name: str, version: int, source: VersionSource) -> None:
+        """Say where a version comes from; a version that ended starts anew."""
+        with self._changed:
+            record = self._models.setdefault(name, {}).get(version)
+            if record is None or record.state is VersionState.END:
+                self._models[name][version] = _Record(source)
+                self._changed.notify_all()
+
+    def set_aspired(self, name: str, aspired: frozenset[int]) -> None:
+        """Say which versions of a model should be AVAILABLE; the thread sees to it."""
+        with self._changed:
+            self._aspired[name] = aspired
+            self._changed.notify_all()
+
+    def forget(self, name: str) -> None:
+        """Drop the records of a model whose versions have all ended."""
+        with self._changed:
+            self._aspired.pop(name, None)
+            self._models.pop(name, None)
+
+    def wait(self, name: str, version: int, limit_s: float, progress: Callable[[ProgressEvent], None]) -> None:
+        """Block until a version is AVAILABLE; may be interrupted.
+
+        Args:
+            name: the model.
+            version: a version with a source.
+            limit_s: how long, in seconds.
+            progress: told about each step, on the calling thread.
+
+        Raises:
+            ServingError: what ended the version.
+            NotAvailable: if the time is over.
+        """
+        until_s = self._now() + limit_s
+        told: ProgressEvent | None = None
+        while True:
+            with self._changed:
+                record = self._models.get(name, {}).get(version)
+                if record is None or record.state in (VersionState.UNLOADING, VersionState.END):
+                    error = record.error if record is not None else None
+                    raise error or NotAvailable(f"version {version} of {name} was unloaded meanwhile")
+                if record.state is VersionState.AVAILABLE:
+                    return
+                left_s = until_s - self._now()
+                if left_s <= 0:
+                    raise NotAvailable(f"version {version} of {name} was not loaded within {limit_s:g} s")
+                event = ProgressEvent(record.detail, record.done, record.total)
+                if event == told:
+                    self._changed.wait(left_s)
+                    continue
+            progress(event)
+            told = event
+
+    def wait_until_gone(self, name: str, versions: frozenset[int], limit_s: float) -> bool:
+        """Block until versions have ended; False when the time is over."""
+
+        def has_ended() -> bool:
+            records = self._models.get(name, {})
+            return all(version not in records or records[version].state is VersionState.END for version in versions)
+
+        with self._changed:
+            return self._changed.wait_for(has_ended, limit_s)
+
+    def acquire(self, name: str, version: int) -> VersionHandle | None:
+        """Pin a version, or None when it is not AVAILABLE."""
+        with self._changed:
+            record = self._models.get(name, {}).get(version)
+            if record is None or record.state is not VersionState.AVAILABLE:
+                return None
+            record.num_handles += 1
+            return VersionHandle(self, version, record)
+
+    def release(self, record: _Record) -> None:
+        """Unpin; wakes the thread when it waits for this to free the version."""
+        with self._changed:
+            record.num_handles -= 1
+            if record.num_handles == 0 and record.state is VersionState.UNLOADING:
+                self._changed.notify_all()
+
+    def status(self, name: str) -> tuple[VersionStatus, ...]:
+        """Snapshots of all versions of a model, newest first."""
+        with self._changed:
+            records = self._models.get(name, {})
+            return tuple(records[version].status(version) for version in sorted(records, reverse=True))
+
+    def available(self, name: str) -> frozenset[int]:
+        """The versions of a model that can answer now."""
+        with self._changed:
+            records = self._models.get(name, {})
+            return frozenset(v for v, record in records.items() if record.state is VersionState.AVAILABLE)
+
+    def sources(self, name: str) -> dict[int, VersionSource]:
+        """Where the known versions of a model come from."""
+        with self._changed:
+            return {version: record.source for version, record in self._models.get(name, {}).items()}
+
+    def _work(self, ready: threading.Event) -> None:
+        ready.set()
+        while True:
+            step = self._next_step()
+            if step is None:
+                return
+            action, name, version, record = step
+            if isinstance(action, Load):
+                self._load(name, version, record)
+            else:
+                self._free(record)
+
+    def _next_step(self) -> tuple[Load | Unload, str, int, _Record] | None:
+        """Wait for something to do; publishes LOADING and UNLOADING. None when stopping."""
+        with self._changed:
+            while not self._stopping:
+                now_s = self._now()
+                wake_s: float | None = None
+                for name, records in self._models.items():
+                    for version, record in records.items():
+                        if record.state is VersionState.UNLOADING:
+                            if record.num_handles == 0 or now_s >= record.unload_by_s:
+                                return Unload(version), name, version, record
+                            wake_s = min(wake_s or record.unload_by_s, record.unload_by_s)
+                    states = {version: record.state for version, record in records.items()}
+                    action = next_action(states, self._aspired.get(name, frozenset()))
+                    if action is None:
+                        continue
+                    record = records[action.version]
+                    if isinstance(action, Load):
+                        record.state, record.detail = VersionState.LOADING, "loading"
+                        self._changed.notify_all()
+                        return action, name, action.version, record
+                    record.state, record.unload_by_s = VersionState.UNLOADING, now_s + UNLOAD_LIMIT_S
+                    self._changed.notify_all()
+                    break
+                else:
+                    self._changed.wait(None if wake_s is None else max(0.0, wake_s - now_s))
+            return None
+
+    def _load(self, name: str, version: int, record: _Record) -> None:
+        source = record.source
+        servable: Servable | None = None
+        try:
+            servable = self._loader(source.path, source.device)
+            batchable = warm_up(servable, source.options, self._reporter(record), source.sample)
+            runner = self.runner_for(source.device)
+            lanes = {
+                signature: runner.attach(source.options, _bind(servable, signature), is_batchable=is_batchable)
+                for signature, is_batchable in batchable.items()
+            }
+        except Exception as error:  # whatever loading raises, the manager goes on and the version says why
+            if servable is not None:
+                servable.close()
+            with self._changed:
+                record.error = _load_error(name, version, error)
+                record.state = VersionState.END
+                self._changed.notify_all()
+            return
+        with self._changed:
+            record.servable, record.lanes = servable, lanes
+            is_wanted = self._models.get(name, {}).get(version) is record and not self._stopping
+            if is_wanted:
+                record.state = VersionState.AVAILABLE
+                self._changed.notify_all()
+        if not is_wanted:  # the model was given up while it loaded
+            self._free(record)
+
+    def _reporter(self, record: _Record) -> Callable[[int, int], None]:
+        def report(done: int, total: int) -> None:
+            with self._changed:
+                record.detail, record.done, record.total = "warming up", done, total
+                self._changed.notify_all()
+
+        return report
+
+    def _free(self, record: _Record) -> None:
+        runner = self.runner_for(record.source.device)
+        for lane in record.lanes.values():
+            runner.detach(lane)
+        servable = record.servable
+        if servable is not None:
+            servable.close()
+        with self._changed:
+            record.servable, record.lanes = None, {}
+            record.state = VersionState.END
+            self._changed.notify_all()
+
+
+def _bind(servable: Servable, signature: str) -> Callable[[Tensors], Tensors]:
+    return lambda inputs: servable.run(signature, inputs)
+
+
+def _load_error(name: str, version: int, error: Exception) -> ServingError:
+    if isinstance(error, ServingError):
+        return error
+    return NotAvailable(f"version {version} of {name} could not be loaded: {type(error).__name__}: {error}")

@@ -1,0 +1,115 @@
+"""The one narrow port through which everything above the core sends requests.
+
+`server/` and `Deployment.predict` know only what stands here, so that the core may live in the same process or in
+another one. A request asks for a `Handle` (which pins one version: it is not unloaded while the handle is held), makes
+its tensors fit the handle's signature, submits them, and releases the handle.
+
+Thread: any thread may call; `on_done` is called once, on the model runner's thread or on the submitting one, and must
+neither block nor raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from ..errors import ServingError
+from ..types import SignatureSpec, Tensors, VersionStatus
+from .metrics import RequestRecord
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """Which model a request is for, as TensorFlow Serving's `ModelSpec`.
+
+    Attributes:
+        name: the model's name.
+        version: a version number, or None.
+        label: a version label, or None; never together with `version`. With neither, the traffic split decides.
+    """
+
+    name: str
+    version: int | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The outputs of one request.
+
+    Attributes:
+        outputs: name -> array; row i answers input row i; read-only.
+        started_s: `perf_counter` when the request's first batch started.
+        done_s: `perf_counter` when its last batch was done.
+    """
+
+    outputs: Tensors
+    started_s: float
+    done_s: float
+
+
+Outcome: TypeAlias = Answer | ServingError
+"""What `on_done` gets: an answer, or the reason why there is none."""
+
+
+class Ticket(Protocol):
+    """A submitted request."""
+
+    def cancel(self) -> None:
+        """Give up: if the request was not answered yet, `on_done` gets `Cancelled` and its rows are not run."""
+
+
+class Handle(Protocol):
+    """A pinned version; release it exactly once, after the outcome."""
+
+    @property
+    def version(self) -> int:
+        """The version's number."""
+
+    @property
+    def signatures(self) -> Mapping[str, SignatureSpec]:
+        """The signatures of the version by name."""
+
+    def submit(
+        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
+    ) -> Ticket:
+        """Put a request into the batch queue of one signature.
+
+        Args:
+            signature: a key of `signatures`.
+            inputs: every input of the signature: name -> array of exactly the spec's numpy dtype, shape `(b, ...)`
+                with the same b for all inputs.
+            deadline_s: `perf_counter` time after which the request is not started any more.
+            on_done: called once with the outcome.
+
+        Raises:
+            InvalidRequest: if the inputs do not fit the signature; `on_done` is not called then.
+            QueueFull: if the queue has no room; `on_done` is not called then.
+        """
+
+    def release(self) -> None:
+        """Let the version be unloaded when nobody else holds it; further calls do nothing."""
+
+
+class ServingPort(Protocol):
+    """What the core offers to servers."""
+
+    def acquire(self, spec: ModelSpec) -> Handle:
+        """Choose and pin the version that answers a request.
+
+        Raises:
+            ModelNotFound: `Servable not found for request: Latest(NAME)` or `Specific(NAME, V)`.
+            LabelNotFound: `Unrecognized servable version label: L`.
+        """
+
+    def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
+        """The versions of a model, newest first; one only when the spec names a version (a label is ignored).
+
+        Raises:
+            ModelNotFound: `Could not find any versions of model NAME`.
+            VersionNotFound: `Could not find version V of model NAME`.
+        """
+
+    def record(self, record: RequestRecord) -> None:
+        """Count a finished request."""

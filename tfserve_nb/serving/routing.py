@@ -1,0 +1,225 @@
+"""Which version answers: the promoted one, labels, the traffic split, and what must stay loaded for them.
+
+A `Routing` is a value. Switching and rolling back make a new one and move one pointer to it, so a request sees either
+the old routing or the new one, never a mixture.
+
+Thread: any; immutable.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any  # JSON
+
+from ..errors import InvalidOption, LabelNotFound, ModelNotFound, VersionNotFound
+from .port import ModelSpec
+from .traffic import check_weights, choose
+
+_LABEL = re.compile(r"[^/:\s]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """How the requests of one model find their version.
+
+    Attributes:
+        name: the model's name.
+        promoted: the versions that were made the default, oldest first; the last one is the default now.
+        traffic: version -> percent for requests that name no version; sums to 100, or is empty before the first
+            promotion.
+        labels: label -> version.
+        recent: versions in the order of their last use (deployed, promoted, rolled back), latest last.
+        staged: versions that were loaded on purpose without traffic.
+    """
+
+    name: str
+    promoted: tuple[int, ...] = ()
+    traffic: Mapping[int, float] = field(default_factory=dict)
+    labels: Mapping[str, int] = field(default_factory=dict)
+    recent: tuple[int, ...] = ()
+    staged: frozenset[int] = frozenset()
+
+    @property
+    def default_version(self) -> int | None:
+        """The promoted version."""
+        return self.promoted[-1] if self.promoted else None
+
+    @property
+    def is_split(self) -> bool:
+        """Whether more than the default version gets traffic."""
+        return bool(self.promoted) and set(self.traffic) != {self.promoted[-1]}
+
+    def version_for(self, spec: ModelSpec, draw: float) -> int:
+        """The version that answers a request.
+
+        Args:
+            spec: what the request names.
+            draw: uniform on [0, 1), used for the traffic split.
+
+        Raises:
+            LabelNotFound: for an unknown label (text and code as TensorFlow Serving).
+            ModelNotFound: if nothing is promoted.
+        """
+        if spec.version is not None:
+            return spec.version
+        if spec.label is not None:
+            version = self.labels.get(spec.label)
+            if version is None:
+                raise LabelNotFound(f"Unrecognized servable version label: {spec.label}")
+            return version
+        if not self.traffic:
+            raise not_found(spec)
+        return choose(self.traffic, draw)
+
+    def used(self, version: int) -> Routing:
+        """The same with `version` as the most recently used one."""
+        return replace(self, recent=(*(other for other in self.recent if other != version), version))
+
+    def stage(self, version: int) -> Routing:
+        """Keep `version` loaded without giving it traffic."""
+        return replace(self.used(version), staged=self.staged | {version})
+
+    def promote(self, version: int) -> Routing:
+        """Give all traffic that names no version to `version`."""
+        promoted = (*(other for other in self.promoted if other != version), version)
+        return replace(
+            self.used(version), promoted=promoted, traffic={version: 100.0}, staged=self.staged - {version}
+        )
+
+    def roll_back(self, to: int | None = None) -> Routing:
+        """Go back to an earlier version.
+
+        Args:
+            to: the version; None ends a running traffic split in favour of the default version, or else goes back to
+                the version that was the default before.
+
+        Raises:
+            VersionNotFound: if there is nothing to go back to.
+        """
+        if to is None and self.is_split:
+            return replace(self, traffic={self.promoted[-1]: 100.0})
+        if to is None:
+            if len(self.promoted) < 2:
+                raise VersionNotFound(
+                    f"{self.name} has no earlier version to roll back to; "
+                    + (f"version {self.promoted[0]} is the first one that was promoted" if self.promoted else "none serves"),
+                    hint=f"%promote {self.name} VERSION to go to a version of your choice",
+                )
+            to = self.promoted[-2]
+        earlier = self.promoted[: self.promoted.index(to)] if to in self.promoted else self.promoted
+        return replace(
+            self.used(to), promoted=(*earlier, to), traffic={to: 100.0}, staged=self.staged - {to}
+        )
+
+    def with_label(self, label: str, version: int | None) -> Routing:
+        """Point a label to a version; None removes it.
+
+        Raises:
+            InvalidOption: if the label cannot stand in a URL.
+            LabelNotFound: if a label that does not exist is to be removed.
+        """
+        if not isinstance(label, str) or not _LABEL.fullmatch(label):
+            raise InvalidOption(f"label {label!r} must be text without '/', ':' and spaces", hint="stable, canary")
+        if version is None and label not in self.labels:
+            raise LabelNotFound(f"Unrecognized servable version label: {label}", hint=f"labels: {dict(self.labels)}")
+        labels = {other: target for other, target in self.labels.items() if other != label}
+        if version is not None:
+            labels[label] = version
+        return replace(self, labels=labels)
+
+    def with_traffic(self, weights: Mapping[int, float]) -> Routing:
+        """Split the traffic that names no version.
+
+        Raises:
+            InvalidOption: if the weights are no percentages that sum to 100.
+        """
+        traffic = check_weights(weights)
+        default = self.default_version
+        if default not in traffic:
+            default = max(traffic, key=lambda version: (traffic[version], version))
+        promoted = (*(other for other in self.promoted if other != default), default)
+        return replace(self, promoted=promoted, traffic=traffic, staged=self.staged - set(traffic))
+
+    def without(self, version: int) -> Routing:
+        """Forget a version that is going away.
+
+        Raises:
+            InvalidOption: if traffic or a label still points to it.
+        """
+        users = [f"{self.traffic[version]:g} % of the traffic"] if version in self.traffic else []
+        users += [f"label {label}" for label, target in self.labels.items() if target == version]
+        if users:
+            raise InvalidOption(
+                f"version {version} of {self.name} still has {' and '.join(users)}",
+                hint=f"first %rollback {self.name}, %promote another version, or move the label",
+            )
+        return replace(
+            self,
+            promoted=tuple(other for other in self.promoted if other != version),
+            recent=tuple(other for other in self.recent if other != version),
+            staged=self.staged - {version},
+        )
+
+    def aspired(self, keep: int) -> frozenset[int]:
+        """The versions that should be loaded.
+
+        Args:
+            keep: how many versions to keep loaded in all, counting those with traffic, a label or on the stage; these
+                stay whatever `keep` is, the most recently used others fill the rest.
+        """
+        wanted = set(self.traffic) | set(self.labels.values()) | self.staged
+        for version in reversed(self.recent):
+            if len(wanted) >= keep:
+                break
+            wanted.add(version)
+        return frozenset(wanted)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads."""
+        return {
+            "promoted": list(self.promoted),
+            "traffic": {str(version): percent for version, percent in self.traffic.items()},
+            "labels": dict(self.labels),
+            "recent": list(self.recent),
+            "staged": sorted(self.staged),
+        }
+
+    @classmethod
+    def from_json(cls, name: str, value: Mapping[str, Any]) -> Routing:
+        """The inverse of `to_json`."""
+        return cls(
+            name=name,
+            promoted=tuple(value["promoted"]),
+            traffic={int(version): float(percent) for version, percent in value["traffic"].items()},
+            labels=dict(value["labels"]),
+            recent=tuple(value["recent"]),
+            staged=frozenset(value["staged"]),
+        )
+
+    def restricted_to(self, available: frozenset[int]) -> Routing:
+        """The same with only the versions that are still there (files may have been deleted since it was stored)."""
+        promoted = tuple(version for version in self.promoted if version in available)
+        traffic = {version: percent for version, percent in self.traffic.items() if version in available}
+        if traffic and len(traffic) == len(self.traffic):
+            kept: Mapping[int, float] = self.traffic
+        else:
+            kept = {promoted[-1]: 100.0} if promoted else {}
+        return replace(
+            self,
+            promoted=promoted,
+            traffic=kept,
+            labels={label: version for label, version in self.labels.items() if version in available},
+            recent=tuple(version for version in self.recent if version in available),
+            staged=self.staged & available,
+        )
+
+
+def not_found(spec: ModelSpec) -> ModelNotFound:
+    """The error for a version that does not serve, with TensorFlow Serving's text.
+
+    Its readiness probes look for the word `Servable`.
+    """
+    wanted = f"Latest({spec.name})" if spec.version is None else f"Specific({spec.name}, {spec.version})"
+    return ModelNotFound(f"Servable not found for request: {wanted}")

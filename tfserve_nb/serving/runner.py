@@ -1,0 +1,273 @@
+"""The model runner: one thread per device that takes batches from queues and runs them.
+
+The runner pulls: whenever it is free it takes what is queued, so batches form by themselves under load and an idle
+server adds no delay. Several versions and models share one runner and take turns. Nothing that a model or a request
+does can end the loop: a batch that fails is run again request by request, so that only the request that is to blame
+fails.
+
+Thread: `tfserve-runner-…`, a daemon. `submit`, `cancel`, `attach`, `detach` may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import Cancelled, NotAvailable, RunFailed, ServerFailed, ServingError
+from ..types import Tensors
+from .batching import Batch, BatchQueue, Finished, Part, Task
+from .config import BatchingOptions
+from .port import Outcome
+
+RunFunction = Callable[[Tensors], Tensors]
+"""Inputs -> outputs of one run: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
+
+JOIN_S = 1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """A queue together with the function that runs its batches."""
+
+    queue: BatchQueue
+    run: RunFunction
+
+
+class SubmittedTask:
+    """A `Ticket`: the way to cancel a task."""
+
+    __slots__ = ("_runner", "_task")
+
+    def __init__(self, runner: Runner, task: Task) -> None:
+        self._runner = runner
+        self._task = task
+
+    def cancel(self) -> None:
+        """Finish the task with `Cancelled`, unless it was answered already."""
+        self._runner.cancel(self._task)
+
+
+class Runner:
+    """Runs the batches of all versions on one device.
+
+    Args:
+        device: for the thread's name, such as `cpu0`.
+        now: the clock in seconds.
+    """
+
+    def __init__(self, device: str = "cpu0", *, now: Callable[[], float] = time.perf_counter) -> None:
+        self.device = device
+        self._now = now
+        self._wake = threading.Condition(threading.Lock())
+        self._lanes: list[Lane] = []
+        self._turn = 0
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; returns when it takes batches.
+
+        Raises:
+            ServerFailed: if it does not within two seconds.
+        """
+        ready = threading.Event()
+        self._thread = threading.Thread(
+            target=self._work, args=(ready,), name=f"tfserve-runner-{self.device}", daemon=True
+        )
+        # A breakpoint in the notebook must not stop the server (ipykernel marks its own threads so).
+        self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
+        self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+        self._thread.start()
+        if not ready.wait(2):
+            raise ServerFailed("the model runner did not start within 2 s", hint="restart the kernel")
+
+    def stop(self) -> None:
+        """Refuse new tasks, finish the waiting ones with `NotAvailable`, end the thread. Idempotent, bounded."""
+        finished: Finished = []
+        with self._wake:
+            self._stopping = True
+            for lane in self._lanes:
+                finished += lane.queue.close(NotAvailable("the server is shutting down"))
+            self._wake.notify()
+        _tell(finished)
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_S)
+
+    def attach(self, options: BatchingOptions, run: RunFunction, *, is_batchable: bool) -> Lane:
+        """Open a queue whose batches go to `run`."""
+        lane = Lane(BatchQueue(options, is_batchable=is_batchable), run)
+        with self._wake:
+            self._lanes.append(lane)
+        return lane
+
+    def detach(self, lane: Lane) -> None:
+        """Close a queue; tasks that still wait in it are finished with `NotAvailable`."""
+        with self._wake:
+            if lane in self._lanes:
+                self._lanes.remove(lane)
+            finished = lane.queue.close()
+        _tell(finished)
+
+    def submit(
+        self,
+        lane: Lane,
+        inputs: Tensors,
+        num_rows: int,
+        *,
+        deadline_s: float,
+        on_done: Callable[[Outcome], None],
+    ) -> SubmittedTask:
+        """Queue one request; see `Handle.submit` for the arguments.
+
+        Raises:
+            QueueFull: if the queue has no room.
+            NotAvailable: if the queue was closed.
+        """
+        task = Task(inputs, num_rows, now_s=self._now(), deadline_s=deadline_s, on_done=on_done)
+        with self._wake:
+            lane.queue.add(task)
+            self._wake.notify()
+        return SubmittedTask(self, task)
+
+    def cancel(self, task: Task) -> None:
+        """Finish a task with `Cancelled`, unless it was finished already; its batch mates are not touched."""
+        with self._wake:
+            if task.is_finished:
+                return
+            task.is_finished = True
+            if task.queue is not None:
+                task.queue.forget(task)
+        _tell([(task, Cancelled("the caller went away"))])
+
+    def _work(self, ready: threading.Event) -> None:
+        ready.set()
+        while True:
+            taken = self._next()
+            if taken is None:
+                return
+            lane, batch, finished = taken
+            _tell(finished)
+            if batch is not None:
+                self._run_batch(lane, batch)
+
+    def _next(self) -> tuple[Lane, Batch | None, Finished] | None:
+        """Wait for the next batch; None when stopping. Lanes take turns, starting after the one served last."""
+        with self._wake:
+            while not self._stopping:
+                now_s = self._now()
+                earliest: float | None = None
+                for offset in range(len(self._lanes)):
+                    index = (self._turn + offset) % len(self._lanes)
+                    lane = self._lanes[index]
+                    ready_at = lane.queue.ready_at()
+                    if ready_at is None:
+                        continue
+                    if ready_at <= now_s:
+                        self._turn = index + 1
+                        batch, finished = lane.queue.take(now_s)
+                        return lane, batch, finished
+                    earliest = ready_at if earliest is None else min(earliest, ready_at)
+                self._wake.wait(None if earliest is None else max(0.0, earliest - now_s))
+            return None
+
+    def _run_batch(self, lane: Lane, batch: Batch) -> None:
+        started_s = self._now()
+        for part in batch.parts:
+            if part.task.started_s is None:
+                part.task.started_s = started_s
+        try:
+            outputs = run_parts(lane, batch.parts)
+        except Exception as error:  # whatever a model raises, the loop goes on
+            if len(batch.parts) == 1:
+                self._complete([(batch.parts[0], as_serving_error(error))])
+            else:
+                # One request must not decide over its batch mates: find out whose fault it is.
+                for part in batch.parts:
+                    if not part.task.is_finished:
+                        self._run_batch(lane, Batch((part,), part.stop - part.start, batch.reason))
+            return
+        self._complete(list(zip(batch.parts, outputs, strict=True)))
+
+    def _complete(self, results: list[tuple[Part, Tensors | ServingError]]) -> None:
+        done_s = self._now()
+        finished: Finished = []
+        with self._wake:
+            for part, result in results:
+                task = part.task
+                if task.is_finished:
+                    continue
+                outcome: Outcome | None
+                if isinstance(result, ServingError):
+                    outcome = result
+                else:
+                    outcome = task.add_piece(result, part.stop - part.start, done_s)
+                if outcome is None:
+                    continue
+                task.is_finished = True
+                if task.queue is not None:
+                    task.queue.forget(task)
+                finished.append((task, outcome))
+        _tell(finished)
+
+
+def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
+    """Run one batch: put the rows together, pad, run, hand the rows back.
+
+    Args:
+        lane: where the batch came from.
+        parts: in order; together at most `max_batch_size` rows.
+
+    Returns:
+        For each part, name -> array with its rows; views of the run's outputs, read-only.
+
+    Raises:
+        RunFailed: if an output does not have one row for each input row.
+
+    Reference: TensorFlow Serving pads with copies of row 0 of the last task (batching_session.cc); so do we.
+    """
+    if not lane.queue.is_batchable:
+        return [lane.run(parts[0].task.inputs)]
+    num_rows = sum(part.stop - part.start for part in parts)
+    padding = lane.queue.options.padded_size(num_rows) - num_rows
+    outputs = lane.run({name: _assemble(name, parts, padding) for name in parts[0].task.inputs})
+    for name, array in outputs.items():
+        if array.ndim == 0 or len(array) != num_rows + padding:
+            raise RunFailed(
+                f"Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
+                f"input tensors: output {name} has shape {list(array.shape)}, the batch has {num_rows + padding} rows"
+            )
+    if len(parts) == 1 and not padding:
+        return [outputs]
+    rows: list[Tensors] = []
+    first = 0
+    for part in parts:
+        last = first + part.stop - part.start
+        rows.append({name: array[first:last] for name, array in outputs.items()})
+        first = last
+    return rows
+
+
+def _assemble(name: str, parts: tuple[Part, ...], padding: int) -> np.ndarray:
+    if len(parts) == 1 and not padding:
+        return parts[0].task.inputs[name][parts[0].start : parts[0].stop]
+    arrays = [part.task.inputs[name][part.start : part.stop] for part in parts]
+    if padding:
+        arrays.append(np.repeat(parts[-1].task.inputs[name][:1], padding, axis=0))
+    return np.concatenate(arrays)
+
+
+def as_serving_error(error: Exception) -> ServingError:
+    """Any exception of a run as an error with a public text."""
+    if isinstance(error, ServingError):
+        return error
+    return RunFailed(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}")
+
+
+def _tell(finished: Finished) -> None:
+    for task, outcome in finished:
+        task.on_done(outcome)

@@ -1,0 +1,95 @@
+"""Run a version before it may answer: every allowed batch size once, so that live traffic meets no first time.
+
+While at it, find out whether rows may share a run at all: a model whose answer for a row depends on the rows beside it
+(a softmax over the batch, say) is served request by request, because a batched answer must equal the unbatched one.
+
+Thread: the manager's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..errors import ExportFailed, RunFailed
+from ..export.check import compare_outputs, example_batch
+from ..types import SignatureSpec, Tensors
+from .config import BatchingOptions
+from .servable import Servable
+
+Report = Callable[[int, int], None]
+"""(runs done, runs in all)."""
+
+NUM_COMPARED_ROWS = 3
+
+
+def warm_up(
+    servable: Servable, options: BatchingOptions, report: Report, sample: Tensors | None = None
+) -> dict[str, bool]:
+    """Run every signature once for each allowed batch size.
+
+    Args:
+        servable: the loaded version.
+        options: its batching limits.
+        report: told about progress.
+        sample: rows from the user for the default signature: name -> array `(n, ...)`, n at least 1; without them
+            rows are made from the signature.
+
+    Returns:
+        signature -> whether requests may share a run.
+
+    Raises:
+        RunFailed: if the model cannot run the user's own rows. Rows that we made up are allowed to fail, the model may
+            accept only certain values.
+    """
+    signatures = servable.signatures
+    total = len(signatures) * len(options.allowed_batch_sizes)
+    done = 0
+    batchable: dict[str, bool] = {}
+    for name, signature in signatures.items():
+        own = sample is not None and sample.keys() == signature.inputs.keys()
+        rows = sample if own and sample is not None else example_batch(signature, NUM_COMPARED_ROWS)
+        is_free = all(spec.is_batched for spec in (*signature.inputs.values(), *signature.outputs.values()))
+        batchable[name] = is_free
+        try:
+            if is_free:
+                batchable[name] = rows_are_independent(servable, signature, rows)
+            for size in options.allowed_batch_sizes if batchable[name] else (1,):
+                servable.run(name, repeat_rows(rows, size) if is_free else rows)
+                done += 1
+                report(done, total)
+        except RunFailed:
+            if own:
+                raise
+    report(total, total)
+    return batchable
+
+
+def repeat_rows(rows: Tensors, size: int) -> dict[str, np.ndarray]:
+    """The rows again and again until there are `size` of them."""
+    return {name: np.resize(array, (size, *array.shape[1:])) for name, array in rows.items()}
+
+
+def rows_are_independent(servable: Servable, signature: SignatureSpec, rows: Tensors) -> bool:
+    """Whether rows that run together get the same outputs as rows that run alone, within rounding.
+
+    Args:
+        servable: the loaded version.
+        signature: one whose inputs and outputs all have a free dimension 0.
+        rows: name -> array `(n, ...)`, n at least 1.
+    """
+    few = repeat_rows(rows, NUM_COMPARED_ROWS)
+    together = servable.run(signature.name, few)
+    if any(array.ndim == 0 or len(array) != NUM_COMPARED_ROWS for array in together.values()):
+        return False
+    alone = [
+        servable.run(signature.name, {name: array[row : row + 1] for name, array in few.items()})
+        for row in range(NUM_COMPARED_ROWS)
+    ]
+    try:
+        joined = {name: np.concatenate([outputs[name] for outputs in alone]) for name in together}
+        compare_outputs(joined, together)
+    except (ExportFailed, ValueError):
+        return False
+    return True

@@ -1,0 +1,161 @@
+"""The vocabulary that the layers share: tensors, signatures, versions and their states.
+
+Thread: any; everything here is immutable.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+Tensors: TypeAlias = Mapping[str, np.ndarray]
+"""Input or output name -> array; arrays that crossed a thread are read-only by convention."""
+
+Shape: TypeAlias = tuple[int | None, ...]
+"""Dimensions with None for the unknown ones."""
+
+DEFAULT_SIGNATURE = "serving_default"
+
+
+class VersionState(enum.Enum):
+    """The states of a servable version, one way only, as TensorFlow Serving publishes them.
+
+    Reference: tensorflow_serving/core/servable_state.h and apis/get_model_status.proto (the numbers).
+    """
+
+    START = 10
+    LOADING = 20
+    AVAILABLE = 30
+    UNLOADING = 40
+    END = 50
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One named input or output of a signature.
+
+    Attributes:
+        name: the name that clients use (the signature's key).
+        dtype: TensorFlow's name of the type, such as `float32`, `int64`, `string`, `bool`.
+        shape: dimensions, None where unknown; None altogether for an unknown rank.
+        tensor_name: the tensor in the SavedModel's graph, such as `serving_default_x:0`.
+    """
+
+    name: str
+    dtype: str
+    shape: Shape | None
+    tensor_name: str = ""
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        """The numpy type of arrays for this tensor; strings travel as `object` arrays of `bytes`."""
+        return np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype)
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether dimension 0 is free, so that rows of several requests can share a run."""
+        return self.shape is None or (len(self.shape) > 0 and self.shape[0] is None)
+
+    def __str__(self) -> str:
+        if self.shape is None:
+            return f"{self.dtype}[...]"
+        return f"{self.dtype}[{', '.join('?' if size is None else str(size) for size in self.shape)}]"
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureSpec:
+    """A signature of a SavedModel: what it takes and what it gives.
+
+    Attributes:
+        name: such as `serving_default`.
+        inputs: name -> spec.
+        outputs: name -> spec.
+        method_name: such as `tensorflow/serving/predict`.
+    """
+
+    name: str
+    inputs: Mapping[str, TensorSpec]
+    outputs: Mapping[str, TensorSpec]
+    method_name: str = "tensorflow/serving/predict"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """What is known of one version of a model: a snapshot, not a promise.
+
+    Attributes:
+        version: the number of the folder.
+        state: the state at the moment of the snapshot.
+        error_code: `OK`, or the gRPC code name of what ended the version.
+        error_message: public text for `error_code`.
+        detail: progress in words while LOADING, such as `warming up 3/7`.
+        deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.
+    """
+
+    version: int
+    state: VersionState
+    error_code: str = "OK"
+    error_message: str = ""
+    detail: str = ""
+    deployed_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """What one model serves: a snapshot.
+
+    Attributes:
+        name: the model's name.
+        versions: newest first, the ended ones included.
+        default_version: the promoted version, or None while nothing serves.
+        traffic: version -> percent (sums to 100) for requests that name no version.
+        labels: label -> version.
+        problem: one line about something that needs a person, such as a state file that cannot be written; or empty.
+    """
+
+    name: str
+    versions: tuple[VersionStatus, ...]
+    default_version: int | None
+    traffic: Mapping[int, float]
+    labels: Mapping[str, int]
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ProgressEvent:
+    """A step of a long operation, for a bar or a line in a terminal.
+
+    Attributes:
+        phase: `exporting`, `checking`, `loading`, `warming up`, `switching`, `done`.
+        done: how many parts of the phase are done.
+        total: how many parts the phase has (1 when it cannot be divided).
+        detail: one line of plain text, may be empty.
+    """
+
+    phase: str
+    done: int
+    total: int
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEvent:
+    """One line of a model's stored history: who did what, and when.
+
+    Attributes:
+        at: seconds since the epoch (wall clock, for display).
+        action: such as `deploy`, `promote`, `rollback`, `label`, `traffic`, `unload`, `undeploy`, `resume`.
+        version: the version it was about, or None.
+        detail: one line of plain text.
+        actor: who, such as `alice (kernel 4711)`.
+    """
+
+    at: float
+    action: str
+    version: int | None
+    detail: str
+    actor: str
