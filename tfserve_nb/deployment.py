@@ -363,8 +363,10 @@ def _export(
             servable.close()
 
     def verify(path: Path) -> None:
-        progress(ProgressEvent("checking", 0, 1, "comparing the exported with the live model"))
-        verify_against_live(source, path, load_and_run, example=check)
+        progress(ProgressEvent("checking", 0, 1))
+        report = verify_against_live(source, path, load_and_run, example=check)
+        found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
+        progress(ProgressEvent("checking", 1, 1, found))
 
     return export_version(source, folder, name, version=version, above=running.core.highest_version(name), verify=verify)
 

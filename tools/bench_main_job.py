@@ -133,8 +133,7 @@ def measure_deployment(rounds: int) -> None:
     measure_rollback(deployment, ask)
     measure_throughput(deployment, model, image, rounds)
     session.close()
-    for number in range(rounds):
-        tfserve_nb.connect_local(f"digits_{number}").undeploy()
+    tfserve_nb.shutdown()
 
 
 def make_model() -> Any:

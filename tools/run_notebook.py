@@ -10,6 +10,7 @@ notebook there. The exit code is 1 as soon as a cell fails.
 from __future__ import annotations
 
 import argparse
+import html
 import os
 import re
 import sys
@@ -25,6 +26,7 @@ from nbclient.exceptions import CellExecutionError
 ROOT = Path(__file__).parents[1]
 CELL_TIMEOUT_S = 300
 HEADING = re.compile(r"^#{1,3} +(.+)$", re.MULTILINE)
+TAG = re.compile(r"<[^>]*>")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONWARNINGS": "ignore"}
 """Environment of the kernel: what TensorFlow and the debugger say at their start is no result of the notebook."""
@@ -66,7 +68,11 @@ def text_of(output: nbformat.NotebookNode) -> str:
         return ESCAPES.sub("", "\n".join(output.traceback))
     if "image/png" in output.data:
         return "(a figure; see it with: make lab)"
-    return str(output.data.get("text/plain", ""))
+    plain = str(output.data.get("text/plain", ""))
+    if plain.startswith("<IPython.core.display."):
+        # What a browser shows is HTML; its text is what the terminal can show of it.
+        return html.unescape(TAG.sub("", str(output.data.get("text/html", ""))))
+    return plain
 
 
 def run(path: Path, folder: Path) -> nbformat.NotebookNode:

@@ -93,11 +93,11 @@ class Kernel:
         """The value of an expression, through JSON."""
         return json.loads(self.check(f"import json; print(json.dumps({expression}))"))
 
-    def ask(self, rows: list[list[float]], *, of: str = "d") -> list[list[float]]:
-        """Predictions over HTTP, from this process."""
-        url, token = self.value(f"[{of}.rest_url, {of}.token]")
+    def ask(self, rows: list[list[float]], *, where: str = "") -> list[list[float]]:
+        """Predictions of the deployment `d` over HTTP, from this process; `where` such as `/versions/2`."""
+        url, token = self.value("[d.rest_url, d.token]")
         reply = requests.post(
-            f"{url}:predict", json={"instances": rows}, headers={"Authorization": f"Bearer {token}"}, timeout=10
+            f"{url}{where}:predict", json={"instances": rows}, headers={"Authorization": f"Bearer {token}"}, timeout=10
         )
         assert reply.status_code == requests.codes.ok, reply.text
         return reply.json()["predictions"]

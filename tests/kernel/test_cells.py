@@ -68,7 +68,9 @@ def test_functions_of_the_body_see_each_other(shared_kernel: Kernel, name: str) 
         ("%deploy model --no-such-option 3", "--no-such-option"),
         ("%deploy model --max-batch-size many", "many"),
         ("%deploy", "model"),
-        ("%rollback", "name"),
+        ("%deploy model --keep 0", "keep"),
+        ("%deploy no_such_variable", "no_such_variable"),
+        ("%deploy model --name 'unclosed", "quotation"),
         ("%promote double", "version"),
     ],
 )

@@ -59,12 +59,14 @@ def test_the_kernel_ends_cleanly_with_a_client_still_connected(
 def test_everything_comes_back_after_a_restart(serving_kernel: Kernel) -> None:
     kernel = serving_kernel
     kernel.check("%%deploy model --name double --out d\nmodel = make(3.0)")
-    kernel.check("d.set_label('stable', 1)\nd.set_traffic({1: 25, 2: 75})\nd.rollback()")
-    before = kernel.value("[list(d.versions), d.version, d.labels]")
+    kernel.check("d.set_label('stable', 1).set_traffic({1: 25, 2: 75})")
+    state = "[list(d.versions), d.version, d.labels, d.traffic]"
+    before = kernel.value(state)
 
     restart(kernel)
-    kernel.check("%load_ext tfserve_nb\n%serving --resume")
-    kernel.check("import tfserve_nb; d = tfserve_nb.serving()['double']")
+    kernel.check("%load_ext tfserve_nb\n%serving --resume\nd = %serving double")
 
-    assert kernel.value("[list(d.versions), d.version, d.labels]") == before
-    assert kernel.ask(ROW) == [[6.0]]
+    assert kernel.value(state) == before
+    answers = {version: kernel.ask(ROW, where=f"/versions/{version}") for version in (1, 2)}
+    assert answers == {1: [[6.0]], 2: [[9.0]]}
+    assert kernel.ask(ROW, where="/labels/stable") == [[6.0]]

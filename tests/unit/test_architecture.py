@@ -20,6 +20,7 @@ LAYERS = (
     ("cli",),
     ("dashboards",),
     ("deployment",),
+    ("runtime",),
     ("scaleout",),
     ("experiment",),
     ("bench",),

@@ -10,7 +10,7 @@ from .endpoint import ExportSource
 from .layout import check_name, check_version, delete_version, list_versions, next_version, remove_stale, version_dir
 from .saved_model import ExportedVersion, export_version
 from .signatures import read_signatures
-from .source import open_source
+from .source import prepare_source
 
 __all__ = [
     "CheckReport",
@@ -25,7 +25,7 @@ __all__ = [
     "list_versions",
     "live_outputs",
     "next_version",
-    "open_source",
+    "prepare_source",
     "read_signatures",
     "remove_stale",
     "verify_against_live",

@@ -37,7 +37,8 @@ def as_array(value: object) -> tuple[np.ndarray, str]:
         (array([b'day', b'night'], dtype=object), 'string')
     """
     try:
-        array = np.asarray(value)
+        # numpy's own types for text cut zero bytes off and cannot mix bytes with str.
+        array = np.asarray(value, dtype=object if _begins_with_text(value) else None)
     except (ValueError, TypeError) as error:
         raise InvalidOption(
             f"{_describe(value)} is no regular array: {error}", hint="give an array whose rows all have the same shape"
@@ -151,6 +152,12 @@ def _cast(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
                 hint=f"allowed are {limits.min} to {limits.max}",
             )
     return array.astype(wanted)
+
+
+def _begins_with_text(value: object) -> bool:
+    while isinstance(value, list | tuple) and value:
+        value = value[0]
+    return isinstance(value, str | bytes)
 
 
 def _as_bytes(array: np.ndarray, value: object) -> np.ndarray:

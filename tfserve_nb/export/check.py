@@ -21,18 +21,18 @@ from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
 from .arrays import named_batch
 from .endpoint import ExportSource
-from .reasons import innermost
-from .signatures import has_random_ops, read_meta_graph, signatures_of
-from .source import open_source
+from .reasons import innermost, shorten
+from .signatures import has_random_ops, read_meta_graph, read_signatures
+from .source import prepare_source
 
 LoadAndRun = Callable[[Path, str, Tensors], Tensors]
 """(SavedModel folder, signature name, inputs) -> outputs; loads the folder as the server will."""
 
 NUM_ROWS = 4
-FREE_SIZE = 8
+FREE_SIZE = 32
 """What an unknown dimension other than the first becomes in made-up rows."""
 
-_OTHER_SIZES = (32, 128, 1)
+_OTHER_SIZES = (8, 128, 1)
 _WORDS = (b"a good day", b"the film was long and bad", b"yes", b"7")
 
 _MANY_VALUES = 4_000_000
@@ -100,7 +100,7 @@ def live_outputs(source: object, batch: Tensors) -> dict[str, np.ndarray]:
     """What the live model answers, with `training=False`.
 
     Args:
-        source: a model, or what `open_source` returned; no SavedModel folder.
+        source: a model, or what `prepare_source` returned; no SavedModel folder.
         batch: input name -> array of the signature's type.
 
     Returns:
@@ -111,7 +111,7 @@ def live_outputs(source: object, batch: Tensors) -> dict[str, np.ndarray]:
     """
     import tensorflow as tf
 
-    prepared = open_source(source)
+    prepared = prepare_source(source)
     if prepared.call is None:
         raise InvalidOption(f"{prepared.description} has no live model", hint="load it and run the loaded model")
     outputs = prepared.call(*(tf.constant(batch[spec.name], dtype=spec.dtype) for spec in prepared.inputs))
@@ -170,7 +170,7 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
     """Check a SavedModel folder against the live model that it was made from.
 
     Args:
-        source: the model, or what `open_source` returned. For a SavedModel folder there is no live model; it is
+        source: the model, or what `prepare_source` returned. For a SavedModel folder there is no live model; it is
             only loaded and run.
         path: the folder to be checked.
         load_and_run: loads the folder as the server will, runs one signature once, and may be called several times.
@@ -183,28 +183,73 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
         ExportFailed: if the SavedModel cannot be loaded or run, or answers something else.
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
-    prepared = open_source(source, example=example)
-    meta_graph = read_meta_graph(path)
-    signatures = signatures_of(meta_graph)
+    prepared = prepare_source(source, example=example)
+    signatures = read_signatures(path)
     name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
     signature = signatures[name]
     specs = prepared.inputs or tuple(signature.inputs.values())
     batches = iter([named_batch(example, specs)]) if example is not None else _made_up(signature)
     if prepared.call is None:
         return _run_only(path, name, load_and_run, batches, is_own=example is not None)
-    batch, live, problem = _first_that_runs(lambda rows: live_outputs(prepared, rows), batches, Exception)
-    if example is not None and problem:
-        raise InvalidOption(
-            f"{prepared.description} itself fails on the rows given: {problem}",
-            hint="give rows that model(x) can take, or leave --check out",
-        )
-    if problem:
-        return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
-    served = _run_served(load_and_run, path, name, batch)
+    if example is not None:
+        return _check_own(prepared, path, name, load_and_run, next(batches))
+    return _check_made_up(prepared, path, name, load_and_run, batches)
+
+
+def _check_own(source: ExportSource, path: Path, name: str, load_and_run: LoadAndRun, batch: Tensors) -> CheckReport:
     try:
-        difference = compare_outputs(live, served, computed_in=prepared.coarsest_dtype)
+        live = live_outputs(source, batch)
+    except Exception as error:
+        raise InvalidOption(
+            f"{source.description} itself fails on the rows given: {innermost(error)}",
+            hint="give rows that model(x) can take, or leave --check out",
+        ) from error
+    return _compare(source, path, name, load_and_run, batch, live)
+
+
+def _check_made_up(
+    source: ExportSource, path: Path, name: str, load_and_run: LoadAndRun, batches: Iterator[Tensors]
+) -> CheckReport:
+    """Compare on the first rows that suit the model.
+
+    With unknown dimensions a difference counts only if it shows for every size that was tried: a size that is too
+    small for the model's convolutions gives what happens to be in memory, and a difference of weights shows always.
+    """
+    problem, difference = "", None
+    tried: set[tuple[tuple[int, ...], ...]] = set()
+    for batch in batches:
+        shapes = tuple(array.shape for array in batch.values())
+        if shapes in tried:
+            continue
+        try:
+            live = live_outputs(source, batch)
+        except Exception as error:  # noqa: BLE001 - it is the user's code that runs, and our rows that do not suit it
+            problem = problem or innermost(error)
+            continue
+        tried.add(shapes)
+        try:
+            return _compare(source, path, name, load_and_run, batch, live)
+        except ExportFailed as error:
+            difference = difference or error
+    if difference is not None:
+        raise difference
+    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
+
+
+def _compare(
+    source: ExportSource, path: Path, name: str, load_and_run: LoadAndRun, batch: Tensors, live: Tensors
+) -> CheckReport:
+    try:
+        served = load_and_run(path, name, batch)
+    except Exception as error:
+        raise ExportFailed(
+            f"the SavedModel fails on rows that the live model can answer: {innermost(error)}",
+            hint="look for Python code in call() that works on values, not on tensors",
+        ) from error
+    try:
+        difference = compare_outputs(live, served, computed_in=source.coarsest_dtype)
     except ExportFailed:
-        if has_random_ops(meta_graph) and not _answers_alike(prepared, batch, live):
+        if has_random_ops(read_meta_graph(path)) and not _answers_alike(source, batch, live):
             return CheckReport(
                 0, None, "the model draws random numbers: it answers the same rows differently each time"
             )
@@ -223,48 +268,25 @@ def _made_up(signature: SignatureSpec) -> Iterator[Tensors]:
             yield example_batch(signature, rows, free_size=free_size, is_plain=is_plain)
 
 
-def _first_that_runs(
-    run: Callable[[Tensors], Tensors],
-    batches: Iterator[Tensors],
-    failures: type[Exception] | tuple[type[Exception], ...],
-) -> tuple[Tensors, Tensors, str]:
-    """The first batch that runs, its outputs, and ""; or, if none does, why the first one failed."""
-    problem = ""
-    for batch in batches:
-        try:
-            return batch, run(batch), ""
-        except failures as error:
-            problem = problem or innermost(error)
-    return {}, {}, problem or "there are no rows to try"
-
-
 def _run_only(
     path: Path, name: str, load_and_run: LoadAndRun, batches: Iterator[Tensors], *, is_own: bool
 ) -> CheckReport:
     """Whether a SavedModel without a live model loads and runs."""
-    try:
-        batch, _, problem = _first_that_runs(
-            lambda rows: load_and_run(path, name, rows), batches, (RunFailed, InvalidRequest)
-        )
-    except Exception as error:
-        raise ExportFailed(
-            f"the SavedModel cannot be loaded: {innermost(error)}", hint="save it again with this TensorFlow"
-        ) from error
-    if problem and is_own:
+    problem = ""
+    for batch in batches:
+        try:
+            load_and_run(path, name, batch)
+        except (RunFailed, InvalidRequest) as error:
+            problem = problem or shorten(error.message)
+        except Exception as error:
+            raise ExportFailed(
+                f"the SavedModel cannot be loaded: {innermost(error)}", hint="save it again with this TensorFlow"
+            ) from error
+        else:
+            return CheckReport(_num_rows(batch), None)
+    if is_own:
         raise InvalidOption(f"the SavedModel fails on the rows given: {problem}", hint="give other rows with --check")
-    if problem:
-        return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
-    return CheckReport(_num_rows(batch), None)
-
-
-def _run_served(load_and_run: LoadAndRun, path: Path, name: str, batch: Tensors) -> Tensors:
-    try:
-        return load_and_run(path, name, batch)
-    except Exception as error:
-        raise ExportFailed(
-            f"the SavedModel fails on rows that the live model can answer: {innermost(error)}",
-            hint="look for Python code in call() that works on values, not on tensors",
-        ) from error
+    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
 
 
 def _answers_alike(source: ExportSource, batch: Tensors, before: Tensors) -> bool:

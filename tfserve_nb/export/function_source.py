@@ -5,6 +5,7 @@ Thread: the one that owns the function, usually the kernel's main thread.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import sys
 from typing import Any
@@ -13,6 +14,7 @@ from ..errors import ExportFailed, ModelNotServable
 from ..types import DEFAULT_SIGNATURE, TensorSpec
 from .arrays import as_array
 from .endpoint import ExportSource, free_batch, leaves, name_outputs, pack, unique
+from .keras_source import is_built_keras_object
 from .reasons import innermost
 
 _SIGNATURE_HINT = (
@@ -174,19 +176,23 @@ def _functions_of(module: Any) -> dict[str, Any]:
 
 
 def _owners(function: Any) -> tuple[object, ...]:
-    """Modules and tables that a function's code refers to; variables are found through its trace."""
+    """The module that a function is a method of, and modules, layers and tables that its code refers to by name.
+
+    Variables need no owner, they are found through the trace; tables have to be reached through an object.
+    """
     import tensorflow as tf
 
-    kinds = (tf.Module, tf.saved_model.experimental.TrackableResource)
     python_function = getattr(function, "python_function", None)
-    try:
-        variables = inspect.getclosurevars(inspect.unwrap(python_function))  # type: ignore[arg-type]  # checked below
-    except TypeError:
-        return ()
-    return tuple(
-        value for value in (*variables.nonlocals.values(), *variables.globals.values()) if isinstance(value, kinds)
-    )
+    bound_to = getattr(inspect.unwrap(python_function), "__self__", None) if python_function else None
+    # TensorFlow binds a method to a stand-in that knows the module as its target.
+    candidates = [getattr(bound_to, "target", bound_to)]
+    with contextlib.suppress(TypeError):
+        variables = inspect.getclosurevars(inspect.unwrap(python_function))  # type: ignore[arg-type]  # see suppress
+        candidates += [*variables.nonlocals.values(), *variables.globals.values()]
+    kinds = (tf.Module, tf.saved_model.experimental.TrackableResource)
+    return tuple(value for value in candidates if isinstance(value, kinds) or is_built_keras_object(value))
 
 
 def _name_of(function: Any) -> str:
-    return str(getattr(function, "__name__", None) or getattr(function, "name", "") or "function")
+    name = getattr(function, "__name__", None) or getattr(function, "name", "") or "function"
+    return name.decode() if isinstance(name, bytes) else str(name)

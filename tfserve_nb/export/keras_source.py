@@ -6,6 +6,7 @@ Thread: the one that owns the model, usually the kernel's main thread.
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,10 +34,13 @@ _CHECK_HINT = "give a batch of its inputs: --check VARIABLE (from Python: exampl
 
 def is_keras_object(value: object) -> bool:
     """Whether a value is a Keras layer or model; Keras is not imported when nobody else did."""
-    import sys
-
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(value, keras.layers.Layer)
+
+
+def is_built_keras_object(value: object) -> bool:
+    """Whether a value is a Keras layer or model that has its weights."""
+    return is_keras_object(value) and bool(getattr(value, "built", False))
 
 
 def keras_source(model: Any, example: object = None) -> ExportSource:

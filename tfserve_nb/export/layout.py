@@ -19,6 +19,7 @@ import re
 import shutil
 import socket
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,9 @@ MAX_VERSION = 2**63 - 1
 
 MAX_NAME_BYTES = 200
 """Below the 255 bytes that file systems allow, with room for suffixes."""
+
+_MAKING = threading.Lock()
+"""Held from making a temporary folder until it is locked: in between, another thread would take it for abandoned."""
 
 _FORBIDDEN = frozenset('/\\:*?"<>|#%')
 _ALLOWED_NAME = (
@@ -125,10 +129,12 @@ def temporary_dir(model_dir: Path, purpose: str) -> Iterator[Path]:
     Yields:
         The folder, locked by this process for as long as it is in use.
     """
-    folder = Path(tempfile.mkdtemp(prefix=f".{purpose}-{_host()}-{os.getpid()}-", dir=model_dir))
     lock = None
+    with _MAKING:
+        folder = Path(tempfile.mkdtemp(prefix=f".{purpose}-{_host()}-{os.getpid()}-", dir=model_dir))
+        with contextlib.suppress(OSError):
+            lock = _lock(folder)
     try:
-        lock = _lock(folder)
         yield folder
     finally:
         # While the lock is held nobody else removes the same files; a rename by the caller leaves nothing to remove.
@@ -149,7 +155,11 @@ def remove_stale(model_dir: Path) -> tuple[Path, ...]:
     removed = []
     for entry in _children(model_dir):
         match = _TEMPORARY.fullmatch(entry.name)
-        if match is None or match["host"] != _host() or not _is_abandoned(entry, int(match["pid"])):
+        if match is None or match["host"] != _host():
+            continue
+        with _MAKING:
+            is_abandoned = _is_abandoned(entry, int(match["pid"]))
+        if not is_abandoned:
             continue
         shutil.rmtree(entry, ignore_errors=True)
         removed.append(entry)

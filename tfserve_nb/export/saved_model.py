@@ -23,7 +23,7 @@ from .endpoint import ExportSource
 from .layout import check_name, check_version, next_version, remove_stale, sync, temporary_dir, version_dir
 from .reasons import disk_reason, innermost
 from .signatures import check_portable, read_meta_graph, signatures_of
-from .source import open_source
+from .source import prepare_source
 from .tracing import write_traced
 
 Verify = Callable[[Path], None]
@@ -72,12 +72,12 @@ def export_version(
     """Write a model as a new version of a name.
 
     Args:
-        model: whatever `open_source` takes, or what it returned.
+        model: whatever `prepare_source` takes, or what it returned.
         base_path: the folder that holds one folder per model; made if it is not there.
         name: the model's name.
         version: the number, or None for the next free one, also when several processes export at the same time.
         above: the next free number is larger than this: numbers that were used and deleted stay used.
-        example: a batch of inputs; see `open_source`.
+        example: a batch of inputs; see `prepare_source`.
         verify: called with the complete temporary folder; when it raises, nothing is left behind.
         progress: told what happens, from this thread.
 
@@ -95,18 +95,16 @@ def export_version(
     if version is not None:
         check_version(version)
     report = progress or _say_nothing
-    source = open_source(model, example=example)
+    source = prepare_source(model, example=example)
     base = Path(base_path).expanduser().absolute()
-    _refuse_taken(base, name, version)
     with _made_folder(base / name) as model_dir, temporary_dir(model_dir, "exporting") as workplace:
+        _refuse_taken(base, name, version)
         folder = workplace / "model"
         _write(source, folder, report)
         meta_graph = read_meta_graph(folder)
         check_portable(meta_graph, source.description)
         if verify is not None:
-            report(ProgressEvent("checking", 0, 1))
-            verify(folder)
-            report(ProgressEvent("checking", 1, 1))
+            _check(verify, folder, report)
         num_bytes = sync_tree(folder)
         number = _rename(folder, model_dir, version, above)
         sync(model_dir)
@@ -160,7 +158,7 @@ def _made_folder(model_dir: Path) -> Iterator[Path]:
     Raises:
         ExportFailed: if the folder cannot be written to, at any moment; the message names it.
     """
-    made = [folder for folder in (model_dir, *model_dir.parents) if not folder.exists()]
+    made = [folder for folder in (model_dir, *model_dir.parents) if not os.path.lexists(folder)]
     try:
         model_dir.mkdir(parents=True, exist_ok=True)
         remove_stale(model_dir)
@@ -198,10 +196,31 @@ def _write(source: ExportSource, folder: Path, report: Progress) -> None:
     except Exception as error:
         if disk_reason(error) is not None:
             raise _not_writable(folder.parents[1], error) from error
+        raise _not_savable(source, error) from error
+
+
+def _check(verify: Verify, folder: Path, report: Progress) -> None:
+    report(ProgressEvent("checking", 0, 1))
+    try:
+        verify(folder)
+    except OSError as error:
+        # Told from the errors of writing, which are about the folder of the model.
         raise ExportFailed(
-            f"{source.description} cannot be saved: {innermost(error)}",
-            hint="keep variables, tables and layers as attributes of the model, so that they can be found",
+            f"the SavedModel cannot be checked: {innermost(error)}", hint="see what the check could not read or write"
         ) from error
+    report(ProgressEvent("checking", 1, 1))
+
+
+def _not_savable(source: ExportSource, error: Exception) -> ExportFailed:
+    if "'untracked' resource" in str(error):
+        return ExportFailed(
+            f"{source.description} uses a table or variable that belongs to no object known here",
+            hint="make it an attribute of a tf.Module, with the function as a method, and deploy the module",
+        )
+    return ExportFailed(
+        f"{source.description} cannot be saved: {innermost(error)}",
+        hint="keep variables, tables and layers as attributes of the model, so that they can be found",
+    )
 
 
 def _copy(source: Path, folder: Path) -> None:
@@ -214,7 +233,7 @@ def _copy(source: Path, folder: Path) -> None:
     except shutil.Error as error:
         # One entry per file that failed: (from, to, why).
         raise ExportFailed(
-            f"{source} cannot be copied to {folder.parents[1]}: {error.args[0][0][2]}",
+            f"{source} cannot be copied to {folder.parents[1]}: {disk_reason(error) or error.args[0][0][2]}",
             hint="make room there, or choose another folder: --base-path FOLDER",
         ) from error
 
@@ -226,7 +245,7 @@ def _rename(folder: Path, model_dir: Path, version: int | None, above: int) -> i
         VersionExists: if the version asked for appeared in the meantime.
     """
     for _ in range(MAX_RENAMES):
-        number = version or next_version(model_dir, above=above)
+        number = version or check_version(next_version(model_dir, above=above))
         try:
             folder.rename(model_dir / str(number))
         except OSError as error:

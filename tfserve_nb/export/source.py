@@ -13,7 +13,7 @@ from .endpoint import ExportSource
 from .function_source import function_source, is_tf_function, is_tf_module, module_source
 from .keras_source import is_keras_object, keras_source
 from .layout import list_versions
-from .reasons import short_repr
+from .reasons import short_repr, shorten
 from .signatures import SAVED_MODEL_FILE, check_portable, read_meta_graph, signatures_of
 
 KERAS_FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -21,7 +21,7 @@ KERAS_FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
 _ACCEPTED = "a Keras model, a tf.Module, a tf.function, or the path of a SavedModel folder"
 
 
-def open_source(model: object, *, example: object = None) -> ExportSource:
+def prepare_source(model: object, *, example: object = None) -> ExportSource:
     """Find out what a value is and how it is called.
 
     Args:
@@ -61,9 +61,12 @@ def _path_source(path: Path) -> ExportSource:
             f"{path} is a Keras file, not a SavedModel folder",
             hint=f"load it first: model = keras.saving.load_model({str(path)!r})",
         )
-    if not path.exists():
-        raise ModelNotServable(f"{path} does not exist; a model is {_ACCEPTED}", hint="check the path: %ls")
-    if not (path / SAVED_MODEL_FILE).is_file():
+    # os.path, because what is asked for may be no path at all: too long a text, or one with zero bytes.
+    if not os.path.exists(path):  # noqa: PTH110
+        raise ModelNotServable(
+            f"{shorten(str(path))} does not exist; a model is {_ACCEPTED}", hint="check the path: %ls"
+        )
+    if not os.path.isfile(path / SAVED_MODEL_FILE):  # noqa: PTH113
         versions = list_versions(path) if path.is_dir() else ()
         hint = f"deploy one of its versions: {path / str(versions[-1])}" if versions else f"a model is {_ACCEPTED}"
         raise ModelNotServable(f"{path} is no SavedModel: it holds no {SAVED_MODEL_FILE}", hint=hint)
@@ -88,8 +91,10 @@ def _no_model(value: object) -> ModelNotServable:
         "torch": "PyTorch models are not served",
     }
     hint = hints.get(package, f"give {_ACCEPTED}")
-    if hasattr(value, "signatures"):
+    if isinstance(value, type):
+        hint = f"that is a class; make a model of it: {value.__name__}(...)"
+    elif hasattr(value, "signatures"):
         hint = "deploy the folder that it was loaded from: %deploy 'folder'"
-    elif callable(value) and not isinstance(value, type) and package in {"builtins", "functools"}:
+    elif callable(value) and package in {"builtins", "functools"}:
         hint = "make it a tf.function: @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name='x')])"
     return ModelNotServable(f"{kind.__module__}.{kind.__qualname__}{shown} is no model that can be served", hint=hint)

@@ -33,6 +33,7 @@ class ProgressView:
         self._phase_s = self._started_s
         self._spent: dict[str, float] = {}
         self._handle: Any = None
+        self._remark = ""
 
     def __call__(self, event: ProgressEvent) -> None:
         """Show one step."""
@@ -43,6 +44,10 @@ class ProgressView:
             self._phase, self._phase_s = event.phase, now_s
             if not self._in_notebook:
                 print(f"{self._title}: {event.phase}{' ' + event.detail if event.detail else ''}", flush=True)
+        if event.phase == "checking" and event.detail:
+            self._remark = event.detail
+            if not self._in_notebook:
+                print(f"{self._title}: checking, {event.detail}", flush=True)
         if self._in_notebook:
             self._show(self._summary(event) if event.phase == "done" else self._bar(event))
         elif event.phase == "done":
@@ -67,7 +72,8 @@ class ProgressView:
 
     def _timings(self) -> str:
         parts = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self._spent.items() if seconds >= 0.005)
-        return f"ready in {time.perf_counter() - self._started_s:.2f} s" + (f" ({parts})" if parts else "")
+        remark = f"; {self._remark}" if self._remark else ""
+        return f"ready in {time.perf_counter() - self._started_s:.2f} s" + (f" ({parts})" if parts else "") + remark
 
     def _show(self, text: str) -> None:
         if self._handle is None:

@@ -94,7 +94,8 @@ def as_tensors(signature: SignatureSpec, value: Any) -> dict[str, np.ndarray]:
 
 def _as_array(spec: TensorSpec, item: Any) -> np.ndarray:
     try:
-        array = np.asarray(item)
+        # Text as objects: numpy's own text types cut zero bytes off the end.
+        array = np.asarray(item, dtype=object if spec.dtype == "string" and isinstance(item, list | tuple) else None)
     except ValueError as error:
         raise InvalidRequest(f"Input {spec.name} is not a regular array: {error}") from error
     if spec.dtype == "string":
@@ -119,7 +120,7 @@ def _as_strings(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
     strings = np.empty(array.shape, dtype=object)
     for index, item in np.ndenumerate(array):
         if not isinstance(item, str | bytes):
-            raise InvalidRequest(f"Input {spec.name} holds {item!r}, expected {spec}", hint="pass str or bytes")
+            raise InvalidRequest(f"Input {spec.name} holds {item!r:.80}, expected {spec}", hint="pass str or bytes")
         strings[index] = item.encode() if isinstance(item, str) else bytes(item)
     return strings
 

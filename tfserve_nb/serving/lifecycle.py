@@ -61,7 +61,7 @@ class _Record:
         self.lanes: dict[str, Lane] = {}
         self.num_handles = 0
         self.error: ServingError | None = None
-        self.detail = "waiting to load"
+        self.detail = "loading"
         self.done, self.total = 0, 1
         self.unload_by_s = 0.0
 

@@ -257,8 +257,16 @@ def _assemble(name: str, parts: tuple[Part, ...], padding: int) -> np.ndarray:
         return parts[0].task.inputs[name][parts[0].start : parts[0].stop]
     arrays = [part.task.inputs[name][part.start : part.stop] for part in parts]
     if padding:
-        arrays.append(np.repeat(parts[-1].task.inputs[name][:1], padding, axis=0))
+        rows = parts[-1].task.inputs[name]
+        filler = rows[:1] if len(rows) else _blank_row(rows)
+        arrays.append(np.repeat(filler, padding, axis=0))
     return np.concatenate(arrays)
+
+
+def _blank_row(rows: np.ndarray) -> np.ndarray:
+    """One row of zeros (or of empty text) for a request without rows."""
+    shape = (1, *rows.shape[1:])
+    return np.full(shape, b"", dtype=object) if rows.dtype == object else np.zeros(shape, rows.dtype)
 
 
 def as_serving_error(error: Exception) -> ServingError:

@@ -8,8 +8,9 @@ Thread: `load` and `close` on the manager's thread; `run` on any, TensorFlow ses
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol  # TensorFlow's session and callables are untyped
 
@@ -58,7 +59,7 @@ class SavedModelServable:
         self._callables: dict[str, Callable[..., list[Any]]] = {}
         self._lock = threading.Lock()
         try:
-            with graph.as_default(), tf.device(device):
+            with graph.as_default(), tf.device(device), _without_advice(tf):
                 tf.compat.v1.saved_model.load(self._session, [tf.saved_model.SERVING], str(path))
         except (tf.errors.OpError, OSError, ValueError, RuntimeError) as error:
             self._session.close()
@@ -106,6 +107,18 @@ class SavedModelServable:
 def load_saved_model(path: Path, device: str | None = None) -> Servable:
     """The `Loader` for SavedModel folders."""
     return SavedModelServable(path, device)
+
+
+@contextlib.contextmanager
+def _without_advice(tf: Any) -> Iterator[None]:
+    """Keep TensorFlow from telling the user that sessions are old; they are what TensorFlow Serving runs on."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _session_config(tf: Any) -> Any:

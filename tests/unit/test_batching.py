@@ -1,0 +1,331 @@
+"""The batch queue under any interleaving: each request is answered exactly once, with its own rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from fake_servable import BAD, FakeServable, rows
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from tfserve_nb.errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, RunRejected, ServingError
+from tfserve_nb.serving.batching import Batch, BatchQueue, Task
+from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.port import Answer, Outcome
+from tfserve_nb.serving.runner import Lane, Runner
+
+
+@dataclass
+class Asked:
+    """A request of the test and what came back."""
+
+    values: tuple[float, ...]
+    deadline_s: float
+    task: Task | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
+    is_cancelled: bool = False
+
+
+class BatchingMachine(RuleBasedStateMachine):
+    """Requests arrive, are cancelled, expire, fail and are run in any order, without threads or clocks.
+
+    The runner's own code takes and runs the batches, one step at a time.
+    """
+
+    @initialize(
+        max_batch_size=st.integers(1, 6),
+        timeout_micros=st.sampled_from([0, 2_000_000]),
+        max_enqueued_batches=st.integers(1, 4),
+        is_batchable=st.booleans(),
+    )
+    def set_up(self, max_batch_size: int, timeout_micros: int, max_enqueued_batches: int, is_batchable: bool) -> None:
+        self.now_s = 0.0
+        self.options = BatchingOptions(max_batch_size, timeout_micros, max_enqueued_batches)
+        self.servable = FakeServable(7)
+        self.runner = Runner(now=lambda: self.now_s)
+        self.is_batchable = is_batchable
+        self.lane: Lane = self.runner.attach(
+            self.options, lambda inputs: self.servable.run("serving_default", inputs), is_batchable=is_batchable
+        )
+        self.asked: list[Asked] = []
+        self.in_hand: Batch | None = None
+        self.order: list[int] = []
+        self.serial = 0
+
+    @rule(num_rows=st.integers(0, 14), patience_s=st.sampled_from([1.0, 5.0, 1000.0]), is_bad=st.integers(0, 5))
+    def arrive(self, num_rows: int, patience_s: float, is_bad: int) -> None:
+        values = [float(self.serial + row) for row in range(num_rows)]
+        self.serial += num_rows
+        if is_bad == 0 and num_rows:
+            values[num_rows // 2] = BAD
+        asked = Asked(tuple(values), self.now_s + patience_s)
+        queued_before = self.lane.queue.num_rows
+        try:
+            ticket = self.runner.submit(
+                self.lane,
+                {"x": rows(*values)},
+                num_rows,
+                deadline_s=asked.deadline_s,
+                on_done=asked.outcomes.append,
+            )
+        except QueueFull:
+            assert queued_before + num_rows > self.options.max_enqueued_rows
+            assert queued_before > 0
+            return
+        asked.task = ticket._task
+        self.asked.append(asked)
+
+    @rule(seconds=st.sampled_from([0.1, 1.5, 10.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @precondition(lambda self: self.asked)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        asked = data.draw(st.sampled_from(self.asked))
+        was_answered = bool(asked.outcomes)
+        self.runner.cancel(asked.task)
+        asked.is_cancelled = asked.is_cancelled or not was_answered
+
+    @precondition(lambda self: self.in_hand is None)
+    @rule()
+    def take(self) -> None:
+        ready_at = self.lane.queue.ready_at()
+        if ready_at is None or ready_at > self.now_s:
+            return
+        batch, finished = self.lane.queue.take(self.now_s)
+        for task, outcome in finished:
+            assert isinstance(outcome, DeadlineExceeded)
+            assert task.deadline_s <= self.now_s
+            task.on_done(outcome)
+        if batch is not None:
+            assert batch.num_rows == sum(part.stop - part.start for part in batch.parts)
+            assert batch.num_rows <= self.options.max_batch_size or not self.is_batchable
+            for part in batch.parts:
+                fits = part.task.num_rows <= self.options.max_batch_size
+                assert not fits or part.stop - part.start == part.task.num_rows, "a request that fits was torn apart"
+                self.order.append(id(part.task))
+        self.in_hand = batch
+
+    @precondition(lambda self: self.in_hand is not None)
+    @rule()
+    def run(self) -> None:
+        batch, self.in_hand = self.in_hand, None
+        assert batch is not None
+        self.runner._run_batch(self.lane, batch)
+        if self.is_batchable and self.servable.batch_sizes:
+            assert self.servable.batch_sizes[-1] in self.options.allowed_batch_sizes
+
+    @invariant()
+    def nothing_is_answered_twice_or_wrongly(self) -> None:
+        if not hasattr(self, "asked"):
+            return
+        for asked in self.asked:
+            assert len(asked.outcomes) <= 1
+            for outcome in asked.outcomes:
+                check(asked, outcome)
+        waiting = sum(
+            asked.task.num_rows - asked.task.num_rows_taken for asked in self.asked if not asked.task.is_finished
+        )
+        assert self.lane.queue.num_rows == waiting, "the count of queued rows is off"
+
+    def teardown(self) -> None:
+        if not hasattr(self, "asked"):
+            return
+        self.now_s += 2.5  # past any batch timeout, within the patience of some
+        for _ in range(1000):
+            if self.in_hand is None:
+                self.take()
+            if self.in_hand is not None:
+                self.run()
+            elif self.lane.queue.ready_at() is None:
+                break
+        assert all(len(asked.outcomes) == 1 for asked in self.asked), "somebody was never answered"
+        arrival = {id(asked.task): position for position, asked in enumerate(self.asked)}
+        positions = [arrival[task] for task in self.order]
+        assert positions == sorted(positions), "requests overtook each other"
+
+
+def check(asked: Asked, outcome: Outcome) -> None:
+    """An outcome must be the one that this request alone would have had."""
+    if isinstance(outcome, Answer):
+        assert BAD not in asked.values
+        np.testing.assert_array_equal(outcome.outputs["y"], rows(*asked.values) * 2 + 7)
+    elif isinstance(outcome, RunRejected):
+        assert BAD in asked.values, "a request failed for the fault of another"
+    elif isinstance(outcome, Cancelled):
+        assert asked.is_cancelled
+    else:
+        assert isinstance(outcome, DeadlineExceeded)
+
+
+TestBatching = BatchingMachine.TestCase
+
+
+def make_task(num_rows: int, outcomes: list[Outcome], *, now_s: float = 0.0, deadline_s: float = 100.0) -> Task:
+    """A task whose rows do not matter."""
+    return Task({"x": rows(*range(num_rows))}, num_rows, now_s=now_s, deadline_s=deadline_s, on_done=outcomes.append)
+
+
+def test_idle_queue_lets_a_single_request_leave_at_once() -> None:
+    queue = BatchQueue(BatchingOptions(8))
+    queue.add(make_task(1, []))
+
+    batch, _ = queue.take(0.0)
+
+    assert batch is not None
+    assert (batch.num_rows, batch.reason) == (1, "free")
+
+
+def test_batch_timeout_lets_requests_wait_for_company() -> None:
+    queue = BatchQueue(BatchingOptions(8, batch_timeout_micros=1_000_000))
+    queue.add(make_task(1, [], now_s=0.0))
+    assert queue.ready_at() == 1.0
+    assert queue.take(0.5) == (None, [])
+    queue.add(make_task(2, [], now_s=0.7))
+
+    batch, _ = queue.take(1.0)
+
+    assert batch is not None
+    assert (batch.num_rows, batch.reason) == (3, "timeout")
+
+
+def test_full_batch_does_not_wait_for_the_timeout() -> None:
+    queue = BatchQueue(BatchingOptions(2, batch_timeout_micros=1_000_000))
+    queue.add(make_task(1, []))
+    queue.add(make_task(1, []))
+
+    batch, _ = queue.take(0.0)
+
+    assert batch is not None
+    assert (batch.num_rows, batch.reason) == (2, "full")
+
+
+def test_full_queue_says_so_in_tensorflow_servings_words() -> None:
+    queue = BatchQueue(BatchingOptions(4, max_enqueued_batches=2))
+    queue.add(make_task(7, []))
+
+    with pytest.raises(QueueFull, match="task size is 2 but scheduling capacity is only 1 .*max_enqueued_batches=2"):
+        queue.add(make_task(2, []))
+
+
+def test_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
+    queue = BatchQueue(BatchingOptions(4, max_enqueued_batches=1))
+    queue.add(make_task(11, []))
+
+    sizes = []
+    while (batch := queue.take(0.0)[0]) is not None:
+        sizes.append(batch.num_rows)
+
+    assert sizes == [4, 4, 3]
+
+
+def test_request_without_rows_is_answered_without_rows() -> None:
+    outcomes: list[Outcome] = []
+    runner = Runner()
+    lane = runner.attach(BatchingOptions(4), lambda inputs: {"y": inputs["x"]}, is_batchable=True)
+    runner.start()
+    try:
+        runner.submit(lane, {"x": rows()}, 0, deadline_s=1e12, on_done=outcomes.append)
+        answered = wait_for(lambda: outcomes)
+    finally:
+        runner.stop()
+
+    assert isinstance(answered[0], Answer)
+    assert answered[0].outputs["y"].shape == (0, 2)
+
+
+def test_closed_queue_refuses_and_finishes_what_waits() -> None:
+    queue = BatchQueue(BatchingOptions(4))
+    task = make_task(1, [])
+    queue.add(task)
+
+    finished = queue.close()
+
+    assert [(task, NotAvailable)] == [(one, type(outcome)) for one, outcome in finished]
+    with pytest.raises(NotAvailable):
+        queue.add(make_task(1, []))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 8))
+def test_threads_that_submit_at_the_same_time_each_get_their_own_rows(sizes: list[int], max_batch_size: int) -> None:
+    servable = FakeServable(1)
+    runner = Runner()
+    lane = runner.attach(
+        BatchingOptions(max_batch_size), lambda inputs: servable.run("serving_default", inputs), is_batchable=True
+    )
+    outcomes: dict[int, Outcome] = {}
+    runner.start()
+    try:
+        for number, size in enumerate(sizes):
+            runner.submit(
+                lane,
+                {"x": rows(*[float(number)] * size)},
+                size,
+                deadline_s=1e12,
+                on_done=lambda outcome, number=number: outcomes.__setitem__(number, outcome),
+            )
+        wait_for(lambda: len(outcomes) == len(sizes))
+    finally:
+        runner.stop()
+
+    for number, size in enumerate(sizes):
+        outcome = outcomes[number]
+        assert isinstance(outcome, Answer)
+        np.testing.assert_array_equal(outcome.outputs["y"], rows(*[number * 2.0 + 1] * size))
+
+
+def test_runner_survives_any_exception_of_a_model() -> None:
+    class OddError(Exception):
+        pass
+
+    def run(inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        if inputs["x"][0, 0] == 1:
+            raise OddError("once")
+        return {"y": inputs["x"]}
+
+    outcomes: list[Outcome] = []
+    runner = Runner()
+    lane = runner.attach(BatchingOptions(1), run, is_batchable=True)
+    runner.start()
+    try:
+        for value in (1.0, 2.0):
+            runner.submit(lane, {"x": rows(value)}, 1, deadline_s=1e12, on_done=outcomes.append)
+        wait_for(lambda: len(outcomes) == 2)
+    finally:
+        runner.stop()
+
+    assert isinstance(outcomes[0], ServingError)
+    assert outcomes[0].message == "OddError: once"
+    assert isinstance(outcomes[1], Answer)
+
+
+def test_wrong_number_of_output_rows_is_an_error_and_no_wrong_answer() -> None:
+    outcomes: list[Outcome] = []
+    runner = Runner()
+    lane = runner.attach(BatchingOptions(4), lambda inputs: {"y": inputs["x"][:1]}, is_batchable=True)
+    runner.start()
+    try:
+        runner.submit(lane, {"x": rows(1, 2)}, 2, deadline_s=1e12, on_done=outcomes.append)
+        wait_for(lambda: outcomes)
+    finally:
+        runner.stop()
+
+    assert isinstance(outcomes[0], ServingError)
+    assert "0th dimension does not equal" in outcomes[0].message
+
+
+def wait_for(condition):  # noqa: ANN001, ANN201 - any condition
+    """Wait until a condition holds, at most 10 s."""
+    import threading
+    import time
+
+    until_s = time.perf_counter() + 10
+    pause = threading.Event()
+    while not (value := condition()):
+        assert time.perf_counter() < until_s, "waited 10 s in vain"
+        pause.wait(0.002)
+    return value

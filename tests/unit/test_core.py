@@ -1,0 +1,322 @@
+"""The core with a model that needs no TensorFlow: lifecycle, switching without loss, resuming, problems."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_servable import BAD, FakeLoader, rows
+
+from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, RunRejected, VersionNotFound
+from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.core import ServingCore
+from tfserve_nb.serving.direct import predict
+from tfserve_nb.serving.lifecycle import VersionSource
+from tfserve_nb.serving.port import Answer, ModelSpec, Outcome
+from tfserve_nb.serving.state_store import FILE_NAME
+from tfserve_nb.types import ProgressEvent, VersionState
+
+NET = ModelSpec("net")
+
+
+@pytest.fixture
+def loader() -> FakeLoader:
+    return FakeLoader()
+
+
+@pytest.fixture
+def core(loader: FakeLoader) -> Iterator[ServingCore]:
+    serving = ServingCore(loader)
+    serving.start()
+    yield serving
+    serving.stop()
+
+
+def deploy(core: ServingCore, base: Path, version: int, *, keep: int = 2, **options: object) -> list[ProgressEvent]:
+    """Make a version folder and deploy it."""
+    path = base / "net" / str(version)
+    path.mkdir(parents=True, exist_ok=True)
+    events: list[ProgressEvent] = []
+    core.deploy(
+        "net",
+        version,
+        VersionSource(path, BatchingOptions(max_batch_size=4)),
+        base_path=base,
+        keep=keep,
+        route=options.get("route") or (lambda routing: routing.promote(version)),  # type: ignore[arg-type]
+        progress=events.append,
+    )
+    return events
+
+
+def ask(core: ServingCore, *values: float, spec: ModelSpec = NET) -> np.ndarray:
+    """Predict in the process; the fake model answers `2 x + version`."""
+    return predict(core, spec, "serving_default", rows(*values), rows=4, limit_s=10)["y"][:, 0]
+
+
+def states(core: ServingCore) -> dict[int, VersionState]:
+    """Version -> state."""
+    return {status.version: status.state for status in core.model_status("net").versions}
+
+
+def test_deploy_warms_up_every_batch_size_before_it_answers(core: ServingCore, loader: FakeLoader, tmp_path: Path) -> None:
+    events = deploy(core, tmp_path, 1)
+
+    assert {1, 2, 4} <= set(loader.loaded[1].batch_sizes)
+    assert [event.phase for event in events][-1] == "switching"
+    np.testing.assert_array_equal(ask(core, 1, 2, 3), [3, 5, 7])
+
+
+def test_large_request_is_answered_in_order(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+
+    np.testing.assert_array_equal(ask(core, *range(1001)), np.arange(1001) * 2 + 1)
+
+
+def test_rollback_moves_back_while_the_previous_version_stays_loaded(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    assert ask(core, 0) == [2]
+
+    assert core.roll_back("net") == 1
+
+    assert ask(core, 0) == [1]
+    assert states(core) == {1: VersionState.AVAILABLE, 2: VersionState.AVAILABLE}
+
+
+def test_versions_beyond_keep_are_unloaded_and_loaded_again_when_wanted(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path
+) -> None:
+    first = None
+    for version in (1, 2, 3):
+        deploy(core, tmp_path, version)
+        first = first or loader.loaded[1]
+    assert core._manager.wait_until_gone("net", frozenset({1}), 5)
+    assert first is not None
+    assert first.is_closed
+
+    core.roll_back("net", to=1)
+
+    assert ask(core, 0) == [1]
+    assert loader.loaded[1] is not first
+
+
+def test_held_version_is_not_freed_before_its_last_request(core: ServingCore, loader: FakeLoader, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1, keep=1)
+    handle = core.acquire(NET)
+    deploy(core, tmp_path, 2, keep=1)
+    outcomes: list[Outcome] = []
+    done = threading.Event()
+
+    handle.submit(
+        "serving_default", {"x": rows(5)}, deadline_s=1e12, on_done=lambda outcome: (outcomes.append(outcome), done.set())
+    )
+
+    assert done.wait(5)
+    assert isinstance(outcomes[0], Answer)
+    assert outcomes[0].outputs["y"][0, 0] == 11
+    assert not loader.loaded[1].is_closed
+    handle.release()
+    assert core._manager.wait_until_gone("net", frozenset({1}), 5)
+    assert loader.loaded[1].is_closed
+
+
+def test_failed_load_leaves_the_served_version_and_says_why(core: ServingCore, loader: FakeLoader, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+    loader.broken.add(2)
+
+    with pytest.raises(NotAvailable, match="2 is broken"):
+        deploy(core, tmp_path, 2)
+
+    assert ask(core, 0) == [1]
+    status = core.model_status("net").versions[0]
+    assert (status.version, status.state, status.error_message) == (2, VersionState.END, "2 is broken")
+    loader.broken.clear()
+    deploy(core, tmp_path, 2)
+    assert ask(core, 0) == [2]
+
+
+def test_first_deploy_that_fails_leaves_no_model(core: ServingCore, loader: FakeLoader, tmp_path: Path) -> None:
+    loader.broken.add(1)
+
+    with pytest.raises(NotAvailable):
+        deploy(core, tmp_path, 1)
+
+    assert core.names == ()
+
+
+def test_switching_between_versions_under_load_loses_and_confuses_nothing(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    stop = threading.Event()
+    wrong: list[object] = []
+    answered = [0] * 8
+
+    def client(number: int) -> None:
+        while not stop.is_set():
+            try:
+                answer = ask(core, number, number + 1)
+                if list(answer - [2 * number, 2 * number + 2]) not in ([1, 1], [2, 2]):
+                    wrong.append(answer)
+                answered[number] += 1
+            except Exception as error:  # noqa: BLE001 - any failure counts
+                wrong.append(error)
+
+    clients = [threading.Thread(target=client, args=(number,)) for number in range(8)]
+    for thread in clients:
+        thread.start()
+    for _ in range(100):
+        core.roll_back("net")
+        core.promote("net", 2)
+    stop.set()
+    for thread in clients:
+        thread.join(10)
+
+    assert wrong == []
+    assert min(answered) > 0
+
+
+def test_split_and_labels_decide_who_answers(loader: FakeLoader, tmp_path: Path) -> None:
+    draws = iter([0.05, 0.5, 0.95])
+    core = ServingCore(loader, draw=lambda: next(draws))
+    core.start()
+    try:
+        deploy(core, tmp_path, 1)
+        deploy(core, tmp_path, 2, route=lambda routing: routing.stage(2))
+        core.set_traffic("net", {1: 90, 2: 10})
+        core.set_label("net", "canary", 2)
+
+        assert [ask(core, 0)[0] for _ in range(3)] == [1, 1, 2]
+        draws = iter([0.0] * 3)
+        assert ask(core, 0, spec=ModelSpec("net", label="canary")) == [2]
+        assert ask(core, 0, spec=ModelSpec("net", version=1)) == [1]
+    finally:
+        core.stop()
+
+
+def test_bad_rows_fail_alone(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+
+    with pytest.raises(RunRejected, match="bad value"):
+        ask(core, BAD)
+    with pytest.raises(InvalidRequest, match=r"shape \[1, 3\], expected float32\[\?, 2\]"):
+        predict(core, NET, "serving_default", np.zeros((1, 3), np.float32), rows=4, limit_s=1)
+
+    assert ask(core, 1) == [3]
+
+
+def test_undeploy_ends_everything_and_forgets_the_model(core: ServingCore, loader: FakeLoader, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+
+    core.undeploy("net")
+
+    assert loader.loaded[1].is_closed
+    with pytest.raises(ModelNotFound, match="Servable not found"):
+        core.acquire(NET)
+    with pytest.raises(ModelNotFound, match="no model 'net' is served here"):
+        core.model_status("net")
+    assert (tmp_path / "net" / "1").exists()
+
+
+def test_one_version_can_be_unloaded_unless_it_is_used(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+
+    with pytest.raises(InvalidOption, match="still has 100 %"):
+        core.undeploy("net", 2)
+    core.undeploy("net", 1, delete=True)
+
+    assert states(core) == {1: VersionState.END, 2: VersionState.AVAILABLE}
+    assert not (tmp_path / "net" / "1").exists()
+    with pytest.raises(VersionNotFound, match="no version 1; it has 2"):
+        core.promote("net", 1)
+
+
+def test_next_kernel_resumes_versions_labels_and_traffic(loader: FakeLoader, tmp_path: Path) -> None:
+    first = ServingCore(loader)
+    first.start()
+    for version in (1, 2, 3):
+        deploy(first, tmp_path, version)
+    first.set_label("net", "old", 1)
+    first.set_traffic("net", {2: 25, 3: 75})
+    before = first.model_status("net")
+    first.stop()
+
+    second = ServingCore(FakeLoader())
+    second.start()
+    try:
+        assert second.resume(tmp_path) == {"net": []}
+
+        after = second.model_status("net")
+        assert (after.labels, after.traffic, after.default_version) == (before.labels, before.traffic, 3)
+        assert second.available("net") == (1, 2, 3)
+        assert [event.action for event in second.history("net")][:2] == ["resume", "traffic"]
+    finally:
+        second.stop()
+
+
+def test_resume_goes_on_without_what_is_gone(loader: FakeLoader, tmp_path: Path) -> None:
+    first = ServingCore(loader)
+    first.start()
+    deploy(first, tmp_path, 1)
+    deploy(first, tmp_path, 2)
+    first.stop()
+    (tmp_path / "net" / "2").rmdir()
+
+    second = ServingCore(FakeLoader())
+    second.start()
+    try:
+        assert second.resume(tmp_path) == {"net": ["version 2 is no longer on disk"]}
+        assert ask(second, 0) == [1]
+    finally:
+        second.stop()
+
+
+def test_deploy_in_a_new_kernel_can_be_rolled_back_to_the_old_kernels_version(loader: FakeLoader, tmp_path: Path) -> None:
+    first = ServingCore(loader)
+    first.start()
+    deploy(first, tmp_path, 1)
+    first.stop()
+
+    second = ServingCore(FakeLoader())
+    second.start()
+    try:
+        deploy(second, tmp_path, 2)
+        second.roll_back("net")
+        assert ask(second, 0) == [1]
+    finally:
+        second.stop()
+
+
+def test_state_file_that_cannot_be_written_never_stops_a_switch(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    (tmp_path / FILE_NAME).unlink()
+    (tmp_path / FILE_NAME).mkdir()
+
+    core.roll_back("net")
+
+    assert ask(core, 0) == [1]
+    assert "cannot be used" in core.model_status("net").problem
+
+
+def test_stop_finishes_waiting_requests_and_leaves_no_thread(tmp_path: Path) -> None:
+    gate = threading.Event()
+    loader = FakeLoader()
+    core = ServingCore(loader)
+    core.start()
+    deploy(core, tmp_path, 1)
+    loader.loaded[1].gate = gate
+    handle = core.acquire(NET)
+    outcomes: list[Outcome] = []
+    for _ in range(20):
+        handle.submit("serving_default", {"x": rows(1)}, deadline_s=1e12, on_done=outcomes.append)
+
+    threading.Timer(0.1, gate.set).start()
+    core.stop()
+
+    assert len(outcomes) == 20
+    assert {type(outcome) for outcome in outcomes} <= {Answer, NotAvailable}

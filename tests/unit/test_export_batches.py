@@ -1,0 +1,420 @@
+"""What users pass as a batch, normalised; batches made from a signature; comparing outputs. No TensorFlow needed."""
+
+from __future__ import annotations
+
+import re
+from collections import namedtuple
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfserve_nb.errors import ExportFailed, InvalidOption, ModelNotServable
+from tfserve_nb.export.arrays import MAX_CHECKED_ROWS, as_array, named_batch
+from tfserve_nb.export.check import compare_outputs, example_batch
+from tfserve_nb.export.endpoint import (
+    is_made_up_layer_name,
+    leaves,
+    name_inputs,
+    name_outputs,
+    pack,
+    unique,
+)
+from tfserve_nb.export.reasons import disk_reason, innermost, shorten
+from tfserve_nb.types import SignatureSpec, TensorSpec
+
+X = TensorSpec("x", "float32", (None, 3))
+Y = TensorSpec("y", "int32", (None,))
+TEXT = TensorSpec("text", "string", (None, 1))
+Pair = namedtuple("Pair", ["left", "right"])  # noqa: PYI024 - the point is a named tuple without types
+
+
+class Frame:
+    """As much of a data frame as is needed here."""
+
+    def __init__(self, **columns: list[Any]) -> None:
+        self.data = columns
+
+    @property
+    def columns(self) -> list[str]:
+        """The labels."""
+        return list(self.data)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return np.array(self.data[name])
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.array(list(self.data.values()), dtype=dtype).T
+
+    @property
+    def dtypes(self) -> list[np.dtype]:
+        """The type of each column."""
+        return [np.asarray(values).dtype for values in self.data.values()]
+
+
+# ---------------------------------------------------------------- arrays
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"),
+    [
+        ([[1.5, 2]], "float32"),
+        ([1, 2], "int32"),
+        ([True], "bool"),
+        (["a"], "string"),
+        ([b"a"], "string"),
+        (np.zeros(2), "float64"),
+        (np.zeros(2, np.uint8), "uint8"),
+        (np.array(["a", "b"]), "string"),
+        (np.zeros(1, np.complex64), "complex64"),
+    ],
+)
+def test_types_are_tensorflows(value: object, dtype: str) -> None:
+    assert as_array(value)[1] == dtype
+
+
+def test_text_becomes_bytes() -> None:
+    array, _ = as_array([["é"], [b"\x00\xff\x00"]])
+
+    assert array.tolist() == [["é".encode()], [b"\x00\xff\x00"]]
+    assert array.dtype == object
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ([[1, 2], [3]], "list [[1, 2], [3]] is no regular array"),
+        (["a", None], "mixes text with NoneType values, such as None"),
+        (np.array(["2024-01-01"], dtype="datetime64[D]"), "has the type datetime64[D], which TensorFlow does not know"),
+    ],
+)
+def test_what_is_no_array_is_refused(value: object, message: str) -> None:
+    with pytest.raises(InvalidOption, match=re.escape(message)):
+        as_array(value)
+
+
+def test_one_input_takes_anything_array_like() -> None:
+    for value in ([[1, 2, 3]], np.array([[1, 2, 3]]), ([1, 2, 3],), {"x": [[1, 2, 3]]}, Frame(a=[1], b=[2], c=[3])):
+        batch = named_batch(value, [X])
+        assert batch["x"].dtype == np.float32
+        assert batch["x"].tolist() == [[1.0, 2.0, 3.0]]
+
+
+def test_several_inputs_come_by_name_or_in_order() -> None:
+    by_name = named_batch({"y": [7], "x": [[1, 2, 3]]}, [X, Y])
+    in_order = named_batch(([[1, 2, 3]], [7]), [X, Y])
+
+    assert list(by_name) == ["x", "y"]
+    for name in by_name:
+        np.testing.assert_array_equal(by_name[name], in_order[name])
+
+
+def test_columns_of_a_frame_fit_inputs_by_name() -> None:
+    batch = named_batch(Frame(text=["a", "b"], y=[1, 2]), [TEXT, Y])
+
+    assert batch["text"].tolist() == [[b"a"], [b"b"]]
+    assert batch["y"].tolist() == [1, 2]
+
+
+def test_nested_structures_are_found_by_their_paths() -> None:
+    specs = [TensorSpec("a_0", "float32", (None,)), TensorSpec("a_1", "float32", (None,))]
+
+    assert named_batch({"a": [np.ones(2), np.zeros(2)]}, specs)["a_1"].tolist() == [0, 0]
+
+
+def test_one_row_is_a_batch_of_one() -> None:
+    assert named_batch([1, 2, 3], [X])["x"].shape == (1, 3)
+
+
+def test_long_batches_are_cut() -> None:
+    assert len(named_batch(np.zeros((10_000, 3)), [X])["x"]) == MAX_CHECKED_ROWS
+
+
+@pytest.mark.parametrize(
+    ("value", "specs", "message"),
+    [
+        ({"x": [[1, 2, 3]]}, [X, Y], "input 'y' is missing; given are x"),
+        ({"x": [[1, 2, 3]], "y": [1], "z": 1}, [X, Y], "the model has no input 'z'"),
+        ({"a": [[1, 2, 3]]}, [X], "input 'x' is missing; given are a"),
+        (np.zeros((2, 3)), [X, Y], "the ndarray does not fit a model with 2 inputs"),
+        (5, [X, Y], "int 5 does not fit a model with 2 inputs"),
+        (np.zeros((2, 4)), [X], "input 'x' wants float32[?, 3], and the batch has the shape [2, 4]"),
+        ({"x": np.zeros((2, 3)), "y": [1]}, [X, Y], "the inputs have different numbers of rows: x has 2, y has 1"),
+        (np.zeros((0, 3)), [X], "the batch has no rows"),
+        (["a", "b", "c"], [X], "input 'x' wants float32, and the batch holds string values"),
+        ([1.5], [Y], "input 'y' wants int32, and the batch holds float values"),
+        ([[1.5]], [TEXT], "input 'text' wants string, and the batch holds float values"),
+        (np.array([2**40]), [Y], "input 'y' wants int32, and the batch holds 1099511627776 to 1099511627776"),
+        ([True], [Y], "input 'y' wants int32, and the batch holds bool values"),
+    ],
+)
+def test_what_does_not_fit_is_refused_with_a_reason(value: object, specs: list[TensorSpec], message: str) -> None:
+    with pytest.raises(InvalidOption) as caught:
+        named_batch(value, specs)
+
+    assert message in caught.value.message
+    assert caught.value.hint
+
+
+def test_whole_floats_may_become_integers() -> None:
+    assert named_batch([1.0, 2.0], [Y])["y"].dtype == np.int32
+
+
+# ---------------------------------------------------------------- made-up batches
+
+
+def signature(*specs: TensorSpec) -> SignatureSpec:
+    return SignatureSpec("serving_default", {spec.name: spec for spec in specs}, {})
+
+
+def test_examples_have_the_types_and_shapes_of_the_signature() -> None:
+    specs = [
+        TensorSpec("f", "float32", (None, 3)),
+        TensorSpec("h", "float16", (None, None)),
+        TensorSpec("i", "int64", (None,)),
+        TensorSpec("u", "uint8", (None, 2, 2, 1)),
+        TensorSpec("b", "bool", (None,)),
+        TensorSpec("s", "string", (None, 1)),
+        TensorSpec("c", "complex64", (None,)),
+        TensorSpec("fixed", "float32", (8, 2)),
+        TensorSpec("scalar", "float32", ()),
+        TensorSpec("anything", "float32", None),
+    ]
+
+    batch = example_batch(signature(*specs), 5, free_size=7)
+
+    assert {name: array.shape for name, array in batch.items()} == {
+        "f": (5, 3),
+        "h": (5, 7),
+        "i": (5,),
+        "u": (5, 2, 2, 1),
+        "b": (5,),
+        "s": (5, 1),
+        "c": (5,),
+        "fixed": (8, 2),
+        "scalar": (),
+        "anything": (5, 1),
+    }
+    for spec in specs:
+        assert batch[spec.name].dtype == spec.numpy_dtype
+    assert all(isinstance(word, bytes) for word in batch["s"].ravel())
+    assert 0 <= batch["i"].min() <= batch["i"].max() < 10
+
+
+def test_examples_are_the_same_every_time() -> None:
+    np.testing.assert_array_equal(example_batch(signature(X))["x"], example_batch(signature(X))["x"])
+
+
+def test_plain_examples_are_zeros() -> None:
+    batch = example_batch(signature(X, TEXT), is_plain=True)
+
+    assert not batch["x"].any()
+    assert set(batch["text"].ravel()) == {b"0"}
+
+
+# ---------------------------------------------------------------- comparing
+
+
+def test_equal_outputs_have_no_difference() -> None:
+    outputs = {"a": np.array([[1.0, np.nan, np.inf, -np.inf]], np.float32), "s": np.array([b"x"], object)}
+
+    assert compare_outputs(outputs, {name: array.copy() for name, array in outputs.items()}) == 0.0
+
+
+def test_rounding_is_allowed_and_reported() -> None:
+    live = np.array([[0.1], [0.9]], np.float32)
+
+    assert compare_outputs({"a": live}, {"a": live + np.float32(1e-6)}) == pytest.approx(1e-6, rel=0.1)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.complex64])
+def test_each_type_has_its_own_tolerance(dtype: type) -> None:
+    live = np.linspace(-3, 3, 20, dtype=dtype)
+    step = float(np.finfo(dtype).eps)
+    close, far = live + dtype(5 * step), live * dtype(1 + max(0.05, 5e5 * step))
+
+    compare_outputs({"a": live}, {"a": close}, computed_in="float64")
+    with pytest.raises(ExportFailed):
+        compare_outputs({"a": live}, {"a": far}, computed_in="float64")
+
+
+def test_a_model_that_computes_in_half_precision_gets_its_tolerance() -> None:
+    live, served = np.array([1.0], np.float32), np.array([1.004], np.float32)
+
+    compare_outputs({"a": live}, {"a": served}, computed_in="float16")
+    with pytest.raises(ExportFailed):
+        compare_outputs({"a": live}, {"a": served})
+
+
+def test_given_tolerances_are_taken_literally() -> None:
+    live, served = np.array([1.0, 0.0]), np.array([1.1, 0.01])
+
+    compare_outputs({"a": live}, {"a": served}, rtol=0.2, atol=0.02)
+    with pytest.raises(ExportFailed, match=r"allowed 0 \+ 0.2 of the value"):
+        compare_outputs({"a": live}, {"a": served}, rtol=0.2, atol=0.0)
+
+
+def test_a_difference_names_output_row_size_and_tolerance() -> None:
+    live = np.zeros((3, 2), np.float32)
+    served = live.copy()
+    served[2, 1] = 0.5
+
+    with pytest.raises(ExportFailed) as caught:
+        compare_outputs({"scores": live}, {"scores": served})
+
+    assert caught.value.message == (
+        "output 'scores' of the SavedModel differs from the live model in row 2: 0.5 instead of 0 (largest difference "
+        "0.5, allowed 1e-06 + 0.0001 of the value)"
+    )
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("live", "served", "message"),
+    [
+        (np.array([1.0]), np.array([np.nan]), "in row 0: nan instead of 1"),
+        (np.array([np.nan]), np.array([1.0]), "in row 0: 1 instead of nan"),
+        (np.array([np.inf]), np.array([-np.inf]), "in row 0: -inf instead of inf"),
+        (np.array(1.0), np.array(2.0), "live model: 2 instead of 1"),
+        (np.array([1, 2]), np.array([1, 3]), "in row 1: np.int64(3) instead of np.int64(2) (1 of 2 values differ"),
+        (np.array([True]), np.array([False]), "in row 0: np.False_ instead of np.True_"),
+        (np.array([b"a"], object), np.array([b"b"], object), "in row 0: b'b' instead of b'a'"),
+        (np.zeros((2, 3)), np.zeros((2, 4)), "is float64[2, 4], of the live model float64[2, 3]"),
+        (np.zeros(2), np.zeros(2, int), "is int64[2], of the live model float64[2]"),
+    ],
+)
+def test_real_differences_are_found(live: np.ndarray, served: np.ndarray, message: str) -> None:
+    with pytest.raises(ExportFailed, match=re.escape(message)):
+        compare_outputs({"a": live}, {"a": served})
+
+
+def test_missing_outputs_are_found() -> None:
+    with pytest.raises(ExportFailed, match="the SavedModel answers a, the live model b"):
+        compare_outputs({"b": np.zeros(1)}, {"a": np.zeros(1)})
+
+
+def test_outputs_without_rows_are_equal() -> None:
+    assert compare_outputs({"a": np.zeros((0, 2))}, {"a": np.zeros((0, 2))}) == 0.0
+
+
+# ---------------------------------------------------------------- structures and names
+
+
+STRUCTURES = st.recursive(
+    st.integers(),
+    lambda children: st.one_of(
+        st.lists(children, min_size=1, max_size=3),
+        st.lists(children, min_size=1, max_size=3).map(tuple),
+        st.tuples(children, children).map(lambda pair: Pair(*pair)),
+        st.dictionaries(st.text("abc", min_size=1, max_size=2), children, min_size=1, max_size=3),
+    ),
+    max_leaves=8,
+)
+
+
+@given(STRUCTURES)
+def test_packing_the_leaves_gives_the_structure_again(structure: object) -> None:
+    assert pack(structure, [leaf for _, leaf in leaves(structure)]) == structure
+
+
+@given(STRUCTURES)
+def test_leaves_have_different_paths(structure: object) -> None:
+    paths = [path for path, _ in leaves(structure)]
+
+    assert len(set(paths)) == len(paths)
+
+
+@pytest.mark.parametrize(
+    ("structure", "own_names", "names"),
+    [
+        (0, ["pixels"], ("pixels",)),
+        (0, ["keras_tensor_17"], ("inputs",)),
+        (0, ["input_layer"], ("inputs",)),
+        ([0], [""], ("inputs",)),
+        ([0, 0], ["keras_tensor", "b"], ("inputs_0", "b")),
+        ({"a": 0, "b": 0}, ["keras_tensor_1", "keras_tensor_2"], ("a", "b")),
+        ({"a": [0, 0]}, ["", ""], ("a_0", "a_1")),
+        ([0, {"2nd": 0}], ["", ""], ("inputs_0", "inputs_1_2nd")),
+        ({"2nd": 0}, [""], ("2nd",)),
+        ([0, 0], ["x", "x"], ("x", "x_1")),
+    ],
+)
+def test_inputs_keep_the_names_that_users_gave(structure: object, own_names: list[str], names: tuple[str, ...]) -> None:
+    assert name_inputs(structure, own_names, "inputs") == names
+
+
+def test_outputs_keep_keys_fields_and_layer_names() -> None:
+    a, b = np.zeros(1), np.ones(1)
+
+    assert list(name_outputs(a)) == ["output_0"]
+    assert list(name_outputs([a, b])) == ["output_0", "output_1"]
+    assert list(name_outputs((a, b), ("price", ""))) == ["price", "output_1"]
+    assert list(name_outputs({"y": a, "x": b}, ("p", "q"))) == ["y", "x"]
+    assert list(name_outputs(Pair(a, b))) == ["left", "right"]
+    assert list(name_outputs({"y": [a, b]})) == ["y_0", "y_1"]
+    assert list(name_outputs([a, b], ("same", "same"))) == ["same", "same_1"]
+
+
+@pytest.mark.parametrize(("outputs", "message"), [({"a": None}, "output 'a' is a NoneType"), ([], "answers nothing")])
+def test_outputs_that_are_no_tensors_are_refused(outputs: object, message: str) -> None:
+    with pytest.raises(ModelNotServable, match=message):
+        name_outputs(outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "class_name", "is_made_up"),
+    [
+        ("dense", "Dense", True),
+        ("dense_4", "Dense", True),
+        ("global_average_pooling2d_1", "GlobalAveragePooling2D", True),
+        ("price", "Dense", False),
+        ("dense_out", "Dense", False),
+        ("dense", "Conv2D", False),
+    ],
+)
+def test_names_that_keras_made_up_are_recognised(name: str, class_name: str, *, is_made_up: bool) -> None:
+    assert is_made_up_layer_name(name, class_name) is is_made_up
+
+
+def test_names_are_made_unique() -> None:
+    assert unique(["a", "a", "a_1", "a"]) == ("a", "a_1", "a_1_1", "a_2")
+
+
+# ---------------------------------------------------------------- reasons
+
+
+def test_the_cause_is_dug_out_of_what_keras_wraps_around_it() -> None:
+    text = (
+        "Exception encountered when calling Num.call().\n\n\x1b[1mbad thing\x1b[0m\n\n"
+        "Arguments received by Num.call():\n"
+        "  • x=tf.Tensor(shape=(None, 4), dtype=float32)"
+    )
+
+    assert innermost(ValueError(text)) == "ValueError: bad thing"
+
+
+def test_the_cause_is_dug_out_of_autographs_traceback() -> None:
+    text = 'in user code:\n\n    File "a.py", line 3, in f  *\n        x + 1\n\n    TypeError: unsupported operand\n'
+
+    assert innermost(TypeError(text)) == "TypeError: unsupported operand"
+
+
+def test_the_innermost_of_chained_errors_counts() -> None:
+    error = RuntimeError("outer")
+    error.__cause__ = KeyError("inner")
+
+    assert innermost(error) == "KeyError: 'inner'"
+    assert innermost(ValueError()) == "ValueError"
+
+
+def test_reasons_are_one_short_line() -> None:
+    assert shorten("a\n  b {{node x}} c [Op:Y]") == "a b c"
+    assert len(shorten("x" * 1000)) == 300
+
+
+def test_what_the_disk_said_is_found() -> None:
+    assert disk_reason(OSError(28, "whatever")) == "No space left on device"
+    assert disk_reason(RuntimeError("save failed; File too large [Op:SaveV2]")) == "File too large"
+    assert disk_reason(ValueError("shape")) is None

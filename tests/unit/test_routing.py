@@ -1,0 +1,155 @@
+"""Routing values: promotion, rollback, labels, traffic and what must stay loaded."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfserve_nb.errors import InvalidOption, LabelNotFound, ModelNotFound, ServingError, VersionNotFound
+from tfserve_nb.serving.port import ModelSpec
+from tfserve_nb.serving.routing import Routing
+from tfserve_nb.serving.traffic import choose
+
+NET = ModelSpec("net")
+
+
+def test_promoted_version_gets_all_traffic() -> None:
+    routing = Routing("net").promote(1).promote(2)
+
+    assert routing.default_version == 2
+    assert routing.version_for(NET, 0.99) == 2
+
+
+def test_rollback_goes_back_step_by_step_and_then_says_so() -> None:
+    routing = Routing("net").promote(1).promote(2).promote(3)
+
+    routing = routing.roll_back()
+    assert routing.default_version == 2
+    routing = routing.roll_back()
+    assert routing.default_version == 1
+
+    with pytest.raises(VersionNotFound, match="no earlier version"):
+        routing.roll_back()
+
+
+def test_rollback_during_a_split_ends_the_split_first() -> None:
+    routing = Routing("net").promote(3).with_traffic({3: 90, 4: 10})
+
+    routing = routing.roll_back()
+
+    assert routing.traffic == {3: 100.0}
+    assert routing.default_version == 3
+
+
+def test_rollback_to_a_version_forgets_what_came_after_it() -> None:
+    routing = Routing("net").promote(1).promote(2).promote(3).roll_back(to=1)
+
+    assert routing.promoted == (1,)
+
+
+def test_rolled_back_version_stays_loaded() -> None:
+    routing = Routing("net").promote(1).promote(2).roll_back()
+
+    assert routing.aspired(keep=2) == {1, 2}
+
+
+def test_keep_limits_what_stays_loaded_but_never_what_is_used() -> None:
+    routing = Routing("net").promote(1).promote(2).promote(3).promote(4)
+
+    assert routing.aspired(keep=2) == {3, 4}
+    assert routing.aspired(keep=1) == {4}
+    assert routing.with_label("old", 1).stage(2).aspired(keep=1) == {1, 2, 4}
+
+
+def test_labels_lead_to_versions_and_unknown_ones_are_refused() -> None:
+    routing = Routing("net").promote(2).with_label("stable", 1)
+
+    assert routing.version_for(ModelSpec("net", label="stable"), 0.0) == 1
+    with pytest.raises(LabelNotFound, match="Unrecognized servable version label: beta"):
+        routing.version_for(ModelSpec("net", label="beta"), 0.0)
+    with pytest.raises(LabelNotFound):
+        routing.with_label("beta", None)
+    assert routing.with_label("stable", None).labels == {}
+
+
+@pytest.mark.parametrize("label", ["", "a b", "a/b", "a:b", 7])
+def test_labels_that_cannot_stand_in_a_url_are_refused(label: str) -> None:
+    with pytest.raises(InvalidOption, match="label"):
+        Routing("net").with_label(label, 1)
+
+
+def test_version_in_use_cannot_be_removed() -> None:
+    routing = Routing("net").promote(1).promote(2).with_label("stable", 1)
+
+    with pytest.raises(InvalidOption, match="version 2 of net still has 100 % of the traffic"):
+        routing.without(2)
+    with pytest.raises(InvalidOption, match="label stable"):
+        routing.without(1)
+
+
+def test_nothing_promoted_means_not_found_with_the_word_servable() -> None:
+    with pytest.raises(ModelNotFound, match=r"Servable not found for request: Latest\(net\)"):
+        Routing("net").version_for(NET, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "complaint"),
+    [({1: 90, 2: 5}, "sums to 95"), ({1: 101}, "percentage"), ({1: -1, 2: 101}, "percentage"), ({1: True}, "percentage"), ({}, "sums to 0")],
+)
+def test_weights_that_are_no_percentages_are_refused(weights: dict[int, float], complaint: str) -> None:
+    with pytest.raises(InvalidOption, match=complaint):
+        Routing("net").with_traffic(weights)
+
+
+@given(st.lists(st.integers(1, 100), min_size=1, max_size=5))
+def test_split_gives_each_version_its_share(parts: list[int]) -> None:
+    weights = {version: part * 100 / sum(parts) for version, part in enumerate(parts, 1)}
+    draws = [choose(weights, (index + 0.5) / 2000) for index in range(2000)]
+
+    for version, percent in weights.items():
+        assert abs(draws.count(version) / 20 - percent) <= 0.2
+
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("promote"), st.integers(1, 5)),
+        st.tuples(st.just("stage"), st.integers(1, 5)),
+        st.tuples(st.just("roll_back"), st.one_of(st.none(), st.integers(1, 5))),
+        st.tuples(st.just("label"), st.integers(1, 5)),
+        st.tuples(st.just("split"), st.integers(1, 4)),
+        st.tuples(st.just("without"), st.integers(1, 5)),
+    ),
+    max_size=25,
+)
+
+
+@given(STEPS, st.integers(1, 3))
+def test_any_sequence_keeps_used_versions_loaded_and_survives_storage(steps: list[tuple[str, int]], keep: int) -> None:
+    routing = Routing("net")
+    for action, version in steps:
+        try:
+            if action == "label":
+                routing = routing.with_label("stable", version)
+            elif action == "split":
+                routing = routing.with_traffic({version: 30, version + 1: 70})
+            else:
+                routing = getattr(routing, action)(version)
+        except ServingError:
+            continue
+        if routing.promoted:
+            assert abs(sum(routing.traffic.values()) - 100) < 1e-6
+            assert routing.version_for(NET, 0.3) in routing.aspired(keep)
+            assert routing.default_version in routing.aspired(keep)
+        assert set(routing.labels.values()) <= routing.aspired(keep)
+        assert len(set(routing.promoted)) == len(routing.promoted)
+        assert Routing.from_json("net", routing.to_json()) == routing
+
+
+def test_stored_routing_is_cut_down_to_what_is_still_on_disk() -> None:
+    routing = Routing("net").promote(1).promote(2).promote(3).with_label("old", 2)
+
+    left = routing.restricted_to(frozenset({1, 3}))
+
+    assert (left.promoted, left.labels, left.traffic) == ((1, 3), {}, {3: 100.0})
+    assert routing.restricted_to(frozenset({1})).traffic == {1: 100.0}

@@ -1,0 +1,123 @@
+"""Tornado's side: handlers that carry bytes between a connection and the `Flow`.
+
+Thread: the server's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any  # Tornado's handler arguments
+
+from tornado import web
+from tornado.iostream import StreamClosedError
+
+from .flow import Exchange, Flow, Reply
+from .json_text import error_body
+from .security import refusal
+from .settings import ServerSettings
+
+_PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
+"""Where TensorFlow Serving's HTTP library has no phrase of its own, or another one than Python."""
+
+
+class RestHandler(web.RequestHandler):
+    """Everything below `/v1/`."""
+
+    SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
+
+    def initialize(self, flow: Flow, settings: ServerSettings) -> None:
+        """Called by Tornado with the values of the route."""
+        self._flow = flow
+        self._settings = settings
+        self._exchange = Exchange(self.request.received_s)  # type: ignore[attr-defined]
+        self._task: asyncio.Task[None] | None = None
+
+    async def _answer(self) -> None:
+        request = self.request
+        denied = refusal(request.headers, self._settings.token)
+        if denied is not None:
+            self._exchange.code = "UNAUTHENTICATED" if denied.status == 401 else "PERMISSION_DENIED"
+            challenge = (("WWW-Authenticate", "Bearer"),) if denied.status == 401 else ()
+            reply = Reply(denied.status, error_body(denied.message), challenge)
+        else:
+            self._task = asyncio.current_task()
+            reply = await self._flow.answer(
+                request.method or "", request.uri or "", request.headers, request.body, self._exchange
+            )
+            self._task = None
+        await self._send(reply)
+
+    get = head = post = delete = patch = put = options = _answer
+
+    async def _send(self, reply: Reply) -> None:
+        self.set_status(reply.status, _PHRASES.get(reply.status))
+        for name, value in reply.headers:
+            self.set_header(name, value)
+        try:
+            written = self.finish(reply.body if self.request.method != "HEAD" else b"")
+            self._flow.record(self._exchange)
+            await asyncio.wait_for(written, self._settings.write_timeout_s)
+        except TimeoutError:
+            self.request.connection.stream.close()  # type: ignore[union-attr]
+        except StreamClosedError:
+            pass  # the client left without its answer
+
+    def on_connection_close(self) -> None:
+        """The client left: its request leaves the queue."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def set_default_headers(self) -> None:
+        """No `Server` header, as TensorFlow Serving."""
+        self.clear_header("Server")
+        self.set_header("Content-Type", "application/json")
+
+    def compute_etag(self) -> None:
+        """Answers are not cached, hashing them would be wasted."""
+
+    def log_exception(self, *args: Any) -> None:
+        """`Flow` has logged what is ours; cancellation and closed connections are nobody's fault."""
+
+
+class HealthHandler(web.RequestHandler):
+    """`GET /healthz`: the server runs. Says nothing else, and asks for no token."""
+
+    def get(self) -> None:
+        """Answer `{"status": "ok"}`."""
+        self.clear_header("Server")
+        self.write({"status": "ok"})
+
+
+class UnknownHandler(web.RequestHandler):
+    """Everything else."""
+
+    SUPPORTED_METHODS = RestHandler.SUPPORTED_METHODS
+
+    def prepare(self) -> None:
+        """Answer 404."""
+        self.clear_header("Server")
+        self.set_header("Content-Type", "application/json")
+        self.set_status(404)
+        self.finish(error_body("Not found; models are below /v1/models/NAME"))
+
+
+class TimedApplication(web.Application):
+    """An application whose requests know when their head arrived: Tornado looks for a handler just then."""
+
+    def find_handler(self, request: Any, **kwargs: Any) -> Any:
+        """Called by Tornado for each request head."""
+        request.received_s = time.perf_counter()
+        return super().find_handler(request, **kwargs)
+
+
+def make_application(flow: Flow, settings: ServerSettings) -> web.Application:
+    """The routes of a server."""
+    return TimedApplication(
+        [
+            ("(?i)/v1/.*", RestHandler, {"flow": flow, "settings": settings}),
+            ("/healthz", HealthHandler),
+        ],
+        default_handler_class=UnknownHandler,
+        log_function=lambda _: None,
+    )

@@ -1,0 +1,212 @@
+"""The life of a request from its body to its answer, without a transport.
+
+Thread: the server's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import secrets
+import time
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..errors import DeadlineExceeded, InvalidRequest, ServingError
+from ..serving.metrics import RequestRecord
+from ..serving.port import Answer, Handle, ModelSpec, Outcome, ServingPort, Ticket
+from ..types import Tensors
+from .completions import Completions
+from .json_text import error_body
+from .metadata_json import metadata_body, status_body
+from .predict_json import parse_predict, to_body, to_tensors
+from .routes import VersionOverflow, find_route
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answer for any transport.
+
+    Attributes:
+        status: HTTP status.
+        body: JSON text, may be empty.
+        headers: beside Content-Type.
+    """
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Exchange:
+    """One request's notes for its `RequestRecord`: the timestamps, and what was found out about it."""
+
+    __slots__ = ("code", "decoded_s", "done_s", "model", "num_rows", "received_s", "signature", "started_s", "version")
+
+    def __init__(self, received_s: float) -> None:
+        self.received_s = received_s
+        self.decoded_s = received_s
+        self.started_s: float | None = None
+        self.done_s: float | None = None
+        self.model = ""
+        self.version: int | None = None
+        self.signature = ""
+        self.code = "OK"
+        self.num_rows = 0
+
+    def record(self) -> RequestRecord:
+        """The record; the answer is written now."""
+        return RequestRecord(
+            self.model,
+            self.version,
+            self.signature,
+            self.code,
+            self.num_rows,
+            self.received_s,
+            self.decoded_s,
+            self.started_s,
+            self.done_s,
+            time.perf_counter(),
+        )
+
+
+class Flow:
+    """Answers the REST calls of one server.
+
+    Args:
+        port: the core.
+        loop: the server's.
+        request_timeout_s: how long a request may wait and run.
+        max_body_bytes: limit for inflated bodies.
+        log: for failures that clients see only the number of.
+    """
+
+    def __init__(
+        self,
+        port: ServingPort,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        request_timeout_s: float,
+        max_body_bytes: int,
+        log: logging.Logger,
+    ) -> None:
+        self._port = port
+        self._loop = loop
+        self._completions = Completions(loop)
+        self._request_timeout_s = request_timeout_s
+        self._max_body_bytes = max_body_bytes
+        self._log = log
+        self._running: set[asyncio.Task[object]] = set()
+
+    @property
+    def running(self) -> frozenset[asyncio.Task[object]]:
+        """The tasks that answer a request now."""
+        return frozenset(self._running)
+
+    async def answer(self, method: str, uri: str, headers: Mapping[str, str], body: bytes, exchange: Exchange) -> Reply:
+        """Answer any request below `/v1/`; never raises but for cancellation."""
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("answer() runs in a task")
+        self._running.add(task)
+        try:
+            return await self._answer(method, uri, headers, body, exchange)
+        finally:
+            self._running.discard(task)
+
+    async def _answer(
+        self, method: str, uri: str, headers: Mapping[str, str], body: bytes, exchange: Exchange
+    ) -> Reply:
+        try:
+            route = find_route(method, uri)
+            exchange.model = route.spec.name
+            if route.call == "predict":
+                return await self._predict(route.spec, self._inflated(headers, body), exchange)
+            if route.call == "status":
+                return Reply(200, status_body(self._port.status(route.spec)))
+            return self._metadata(route.spec)
+        except VersionOverflow as error:
+            exchange.code = error.code
+            return Reply(error.http_status, b"")
+        except ServingError as error:
+            return self.failed(error, exchange)
+        except Exception:  # a defect of ours: the client gets a number, the log the trace
+            number = secrets.token_hex(4)
+            exchange.code = "INTERNAL"
+            self._log.exception("error %s in %s %s", number, method, uri)
+            return Reply(500, error_body(f"Internal error {number}; the server's log has the details"))
+
+    def failed(self, error: ServingError, exchange: Exchange) -> Reply:
+        """The reply for an error with a public text."""
+        exchange.code = error.code
+        headers = (("Retry-After", "1"),) if error.http_status == 503 else ()
+        return Reply(error.http_status, error_body(error.message), headers)
+
+    def record(self, exchange: Exchange) -> None:
+        """Count a request whose answer was written."""
+        self._port.record(exchange.record())
+
+    def _metadata(self, spec: ModelSpec) -> Reply:
+        handle = self._port.acquire(spec)
+        try:
+            return Reply(200, metadata_body(spec.name, handle.version, handle.signatures))
+        finally:
+            handle.release()
+
+    async def _predict(self, spec: ModelSpec, body: bytes, exchange: Exchange) -> Reply:
+        request = parse_predict(body)
+        handle = self._port.acquire(spec)
+        try:
+            exchange.version, exchange.signature = handle.version, request.signature
+            signature = handle.signatures.get(request.signature)
+            if signature is None:
+                raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
+            inputs = to_tensors(request, signature)
+            exchange.num_rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
+            exchange.decoded_s = time.perf_counter()
+            answer = await self._run(handle, request.signature, inputs)
+            exchange.started_s, exchange.done_s = answer.started_s, answer.done_s
+            text = to_body(answer.outputs, is_row_format=request.is_row_format)
+            return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
+        finally:
+            handle.release()
+
+    async def _run(self, handle: Handle, signature: str, inputs: Tensors) -> Answer:
+        """Submit and wait; whoever is cancelled while waiting takes the request out of the queue."""
+        future: asyncio.Future[Outcome] = self._loop.create_future()
+        ticket: Ticket = handle.submit(
+            signature,
+            inputs,
+            deadline_s=time.perf_counter() + self._request_timeout_s,
+            on_done=functools.partial(self._completions.put, future),
+        )
+        timer = self._loop.call_later(self._request_timeout_s, _expire, future)
+        try:
+            outcome = await future
+        finally:
+            timer.cancel()
+            # Does nothing when the request was answered.
+            ticket.cancel()
+        if isinstance(outcome, Answer):
+            return outcome
+        raise outcome
+
+    def _inflated(self, headers: Mapping[str, str], body: bytes) -> bytes:
+        """The body without gzip; what cannot be inflated counts as empty, as in TensorFlow Serving."""
+        if "gzip" not in headers.get("Content-Encoding", ""):
+            return body
+        inflater = zlib.decompressobj(wbits=31)
+        try:
+            text = inflater.decompress(body, self._max_body_bytes)
+        except zlib.error:
+            return b""
+        if inflater.unconsumed_tail:
+            raise InvalidRequest(f"The inflated body is larger than {self._max_body_bytes} bytes")
+        return text if inflater.eof else b""
+
+
+def _expire(future: asyncio.Future[Outcome]) -> None:
+    if not future.done():
+        future.set_result(DeadlineExceeded("Timed out waiting for notification"))
