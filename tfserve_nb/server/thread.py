@@ -15,7 +15,6 @@ from typing import Any  # Tornado's connection context
 
 from tornado.httpserver import HTTPServer
 from tornado.iostream import IOStream
-from tornado.netutil import bind_sockets
 
 from ..errors import PortInUse, ServerFailed
 from ..serving.port import ServingPort
@@ -28,6 +27,7 @@ from .switch_interval import shorten, unshorten
 START_LIMIT_S = 5.0
 DRAIN_S = 0.8
 JOIN_S = 1.8
+BACKLOG = 1024
 
 
 class LimitedHTTPServer(HTTPServer):
@@ -133,15 +133,17 @@ class ServerThread:
 
     def _bind(self) -> list[socket.socket]:
         host, port = self.settings.host, self.settings.port
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         try:
             # Bound once and handed over, so that nobody can take the port in between.
-            sockets = bind_sockets(port, host, reuse_port=False)
+            listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
                 raise PortInUse(f"port {port} on {host} is taken", hint="another --port, or none for a free one") from error
             raise ServerFailed(f"{host}:{port} cannot be bound: {error.strerror or error}", hint="--port 0") from error
-        self._bound_port = sockets[0].getsockname()[1]
-        return sockets
+        listener.setblocking(False)
+        self._bound_port = listener.getsockname()[1]
+        return [listener]
 
     def _run(self, sockets: list[socket.socket], ready: threading.Event) -> None:
         try:

@@ -1,0 +1,158 @@
+"""A `ServingPort` without TensorFlow: model `double` in versions 1 and 2, answers on a thread of its own.
+
+Version v answers `2 x + v`. `x` is float32 `(rows, 2)`; `text` echoes strings; `pair` has two inputs and two outputs.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tfserve_nb.errors import Cancelled, InvalidRequest, LabelNotFound, ModelNotFound, RunRejected, VersionNotFound
+from tfserve_nb.serving.inputs import check_inputs
+from tfserve_nb.serving.metrics import RequestRecord
+from tfserve_nb.serving.port import Answer, ModelSpec, Outcome
+from tfserve_nb.types import SignatureSpec, Tensors, TensorSpec, VersionState, VersionStatus
+
+BAD = -1000.0
+F32 = TensorSpec("x", "float32", (None, 2), "serving_default_x:0")
+SIGNATURES = {
+    "serving_default": SignatureSpec(
+        "serving_default", {"x": F32}, {"y": TensorSpec("y", "float32", (None, 2), "StatefulPartitionedCall:0")}
+    ),
+    "text": SignatureSpec(
+        "text", {"s": TensorSpec("s", "string", (None,))}, {"s_bytes": TensorSpec("s_bytes", "string", (None,)), "t": TensorSpec("t", "string", (None,))}
+    ),
+    "pair": SignatureSpec(
+        "pair",
+        {"a": TensorSpec("a", "int32", (None,)), "b": TensorSpec("b", "float32", (None, 2))},
+        {"sum": TensorSpec("sum", "float32", (None,)), "product": TensorSpec("product", "float32", (None, 2))},
+    ),
+}
+
+
+class FakeTicket:
+    """Remembers that it was cancelled."""
+
+    def __init__(self, on_done: Callable[[Outcome], None]) -> None:
+        self.on_done = on_done
+        self.lock = threading.Lock()
+        self.is_finished = False
+        self.was_cancelled = threading.Event()
+
+    def finish(self, outcome: Outcome) -> None:
+        with self.lock:
+            if self.is_finished:
+                return
+            self.is_finished = True
+        self.on_done(outcome)
+
+    def cancel(self) -> None:
+        if not self.is_finished:
+            self.was_cancelled.set()
+            self.finish(Cancelled("gone"))
+
+
+class FakeHandle:
+    """One pinned version."""
+
+    def __init__(self, serving: FakeServing, version: int) -> None:
+        self.version = version
+        self.signatures: Mapping[str, SignatureSpec] = SIGNATURES
+        self._serving = serving
+        serving.num_held += 1
+
+    def submit(
+        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
+    ) -> FakeTicket:
+        assert deadline_s > time.perf_counter()
+        check_inputs(self.signatures[signature], inputs)
+        ticket = FakeTicket(on_done)
+        self._serving.tickets.append(ticket)
+        self._serving.work.put((ticket, self.version, signature, inputs))
+        return ticket
+
+    def release(self) -> None:
+        self._serving.num_held -= 1
+
+
+class FakeServing:
+    """The port; close it after use."""
+
+    def __init__(self) -> None:
+        self.work: queue.SimpleQueue[tuple[FakeTicket, int, str, Tensors] | None] = queue.SimpleQueue()
+        self.gate = threading.Event()
+        self.gate.set()
+        self.tickets: list[FakeTicket] = []
+        self.records: list[RequestRecord] = []
+        self.recorded = threading.Condition()
+        self.num_held = 0
+        self.breaks = False
+        self._thread = threading.Thread(target=self._run, name="fake-runner", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self.gate.set()
+        self.work.put(None)
+        self._thread.join(5)
+
+    def acquire(self, spec: ModelSpec) -> FakeHandle:
+        if self.breaks:
+            raise ZeroDivisionError("secret detail")
+        if spec.name != "double":
+            raise ModelNotFound(f"Servable not found for request: Latest({spec.name})")
+        if spec.label not in (None, "stable"):
+            raise LabelNotFound(f"Unrecognized servable version label: {spec.label}")
+        version = spec.version or (1 if spec.label else 2)
+        if version > 2:
+            raise ModelNotFound(f"Servable not found for request: Specific({spec.name}, {version})")
+        return FakeHandle(self, version)
+
+    def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
+        if spec.name != "double":
+            raise ModelNotFound(f"Could not find any versions of model {spec.name}")
+        versions = tuple(VersionStatus(number, VersionState.AVAILABLE) for number in (2, 1))
+        if spec.version is None:
+            return versions
+        found = tuple(status for status in versions if status.version == spec.version)
+        if not found:
+            raise VersionNotFound(f"Could not find version {spec.version} of model double")
+        return found
+
+    def record(self, record: RequestRecord) -> None:
+        with self.recorded:
+            self.records.append(record)
+            self.recorded.notify_all()
+
+    def wait_for_records(self, number: int) -> list[RequestRecord]:
+        """The records, once there are so many."""
+        with self.recorded:
+            assert self.recorded.wait_for(lambda: len(self.records) >= number, 5)
+            return list(self.records)
+
+    def _run(self) -> None:
+        while (item := self.work.get()) is not None:
+            ticket, version, signature, inputs = item
+            self.gate.wait(10)
+            started_s = time.perf_counter()
+            try:
+                outputs = self._outputs(version, signature, inputs)
+                ticket.finish(Answer(outputs, started_s, time.perf_counter()))
+            except InvalidRequest as error:
+                ticket.finish(error)
+            except RunRejected as error:
+                ticket.finish(error)
+
+    @staticmethod
+    def _outputs(version: int, signature: str, inputs: Tensors) -> dict[str, np.ndarray]:
+        if signature == "text":
+            return {"s_bytes": inputs["s"], "t": inputs["s"]}
+        if signature == "pair":
+            return {"sum": inputs["a"] + inputs["b"].sum(axis=1), "product": inputs["a"][:, None] * inputs["b"]}
+        if (inputs["x"] == BAD).any():
+            raise RunRejected("bad value")
+        return {"y": inputs["x"] * np.float32(2) + np.float32(version)}
