@@ -225,9 +225,7 @@ def _values(name: str, array: np.ndarray, *, as_numpy: bool) -> Any:
 
 def _shortest(array: np.ndarray) -> Any:
     """float32 numbers as the doubles with the same shortest text, so that 0.1 stays `0.1`."""
-    if not array.size:
-        return array.tolist()
-    return np.vectorize(lambda item: float(str(item)), otypes=[np.float64])(array).tolist()
+    return array.astype("U32").astype(np.float64).tolist()
 
 
 def _texts(value: Any, *, is_binary: bool) -> Any:
