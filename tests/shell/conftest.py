@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ def plain_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rai
     yield shell
     shell.run("import tfserve_nb; tfserve_nb.shutdown()")
     shell.restore_sys_module_state()
+    atexit.unregister(shell.atexit_operations)
     shell.atexit_operations()
 
 

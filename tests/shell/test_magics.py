@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import requests
+from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 
 from tfserve_nb.deployment import Deployment
@@ -124,8 +125,8 @@ def test_wrong_options_are_usage_errors(modeller, line: str, complaint: str) -> 
     [
         ("number = 3\n%deploy number", ModelNotServable, "int"),
         ("raw = keras.Sequential([keras.layers.Dense(1)])\n%deploy raw", ModelNotServable, "built"),
-        ("%rollback net", ModelNotFound, "no model 'net' is served here"),
-        ("%serving net", ModelNotFound, "no model 'net'"),
+        ("%rollback net", ModelNotFound, "net is not served"),
+        ("%serving net", ModelNotFound, "net is not served"),
         ("%rollback", ModelNotFound, "nothing is served"),
         ("%serving --resume", ModelNotFound, "nothing is stored"),
     ],
@@ -282,7 +283,8 @@ def test_completion_of_options_models_names_and_versions(modeller) -> None:
     modeller.run("%deploy model --name net --label stable -q")
 
     def complete(line: str) -> set[str]:
-        return set(modeller.complete(line.split(" ")[-1], line)[1])
+        with provisionalcompleter():
+            return {one.text for one in modeller.Completer.completions(line, len(line))}
 
     assert {"--max-batch-size", "--max-enqueued-batches"} <= complete("%deploy model --max")
     assert "model" in complete("%deploy mo")
