@@ -1,0 +1,135 @@
+"""The one thread that makes, writes and closes the widgets of all dashboards.
+
+ipywidgets has no locks, so there is a single writer. Clicks arrive on whatever thread the kernel handles messages on;
+they only put a command into the queue. And this thread has no parent message: JupyterLab (4.4 on) sends what a widget
+does to a subshell of its own, where it is handled while a cell runs, but ipykernel (7.4) reroutes it to the shell that
+last published on the widget's channel. What is published from here belongs to no shell, so nothing is rerouted.
+
+Thread: `tfserve-dashboard`, a daemon, from the first dashboard to the last; `call` and `post` from any.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Any, Generic, TypeVar  # whatever a command returns
+
+from ..errors import ServerFailed
+
+PERIOD_S = 1.0
+CALL_LIMIT_S = 10.0
+JOIN_S = 1.5
+
+T = TypeVar("T")
+
+
+class _Call(Generic[T]):
+    """A command whose caller waits for its result."""
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._work = work
+        self._done = threading.Event()
+        self._result: T | None = None
+        self._error: BaseException | None = None
+
+    def __call__(self) -> None:
+        try:
+            self._result = self._work()
+        except BaseException as error:  # raised again where the caller waits
+            self._error = error
+        finally:
+            self._done.set()
+
+    def result(self) -> T:
+        if not self._done.wait(CALL_LIMIT_S):
+            raise ServerFailed(
+                f"the dashboard did not answer within {CALL_LIMIT_S:g} s", hint="%reload_ext tfserve_nb"
+            )
+        if self._error is not None:
+            raise self._error
+        return self._result  # type: ignore[return-value]
+
+
+class Updater:
+    """The thread and its queue of commands.
+
+    Args:
+        tick: called every `PERIOD_S` seconds between commands; it must not raise.
+    """
+
+    def __init__(self, tick: Callable[[], None]) -> None:
+        self._tick = tick
+        self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the caller is the updater's own thread."""
+        return threading.current_thread() is self._thread
+
+    def post(self, command: Callable[[], None]) -> None:
+        """Have a command executed soon; starts the thread if need be. The command must not raise."""
+        self._ensure_thread()
+        self._commands.put(command)
+
+    def call(self, work: Callable[[], T]) -> T:
+        """Execute `work` on the thread and return what it returns.
+
+        Raises:
+            ServerFailed: if the thread does not answer within `CALL_LIMIT_S` seconds.
+            BaseException: what `work` raises.
+        """
+        if self.is_here:
+            return work()
+        call = _Call(work)
+        self.post(call)
+        return call.result()
+
+    def stop(self) -> None:
+        """End the thread after the commands that wait. Idempotent, bounded."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._commands.put(None)
+            if thread is not threading.current_thread():
+                thread.join(JOIN_S)
+
+    def _ensure_thread(self) -> None:
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(target=self._work, name="tfserve-dashboard", daemon=True)
+                self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
+                self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+                self._thread.start()
+
+    def _work(self) -> None:
+        forget_parent_message()
+        due_s = time.perf_counter() + PERIOD_S
+        while True:
+            try:
+                command = self._commands.get(timeout=max(0.0, due_s - time.perf_counter()))
+            except queue.Empty:
+                self._tick()
+                due_s = time.perf_counter() + PERIOD_S
+                continue
+            if command is None:
+                return
+            command()
+
+
+def forget_parent_message() -> None:
+    """Let what this thread publishes belong to no shell; see the module's text. Does nothing outside ipykernel ≥ 7.
+
+    A thread has context variables of its own, so this changes nothing for others.
+    """
+    module: Any = sys.modules.get("ipykernel.kernelbase")
+    if module is None or not module.Kernel.initialized():
+        return
+    parent = getattr(module.Kernel.instance(), "_shell_parent", None)
+    if isinstance(parent, ContextVar):
+        parent.set({})
