@@ -1,0 +1,105 @@
+"""What a person does: open the notebook in JupyterLab, run it, click while a cell is busy."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+from lab import Lab, chromium_page, jupyter_lab, missing_tool
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
+]
+
+BUSY = """
+import time
+print("busy", "now")
+before, started_s, until_s = {version}, time.perf_counter(), time.perf_counter() + 25
+while {version} == before and time.perf_counter() < until_s:
+    pass
+print("saw version", {version}, "while busy for", round(time.perf_counter() - started_s, 2), "s")
+"""
+
+FAKE = """
+import numpy as np
+from tfserve_nb.dashboards import dashboard_for
+from tfserve_nb.serving.metrics import Metrics
+from tfserve_nb.types import ModelStatus, VersionState, VersionStatus
+
+class Recorded:
+    name = "recorded"
+    def __init__(self):
+        self.version, self.numbers = 2, Metrics()
+    def status(self):
+        versions = tuple(VersionStatus(v, VersionState.AVAILABLE) for v in (2, 1))
+        return ModelStatus("recorded", versions, self.version, {self.version: 100.0}, {"stable": 1})
+    def metrics(self, span_s=120, step_s=2):
+        return self.numbers.snapshot("recorded", span_s=span_s, step_s=step_s)
+    def promote(self, version): self.version = version
+    def rollback(self, to=None): self.version = 1
+    def history(self, limit=100): return []
+
+fake = Recorded()
+dashboard_for(fake)
+"""
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """A notebook of code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+
+
+def output(lab: Lab, text: str) -> Any:
+    """The printed output that holds a text (not the source of the cell)."""
+    return lab.page.locator(".jp-OutputArea-output pre", has_text=text)
+
+
+def click_while_busy(lab: Lab, version: str, button: str) -> float:
+    """Start a busy loop, click a button of the dashboard, and return the seconds until the loop saw the change."""
+    lab.add_and_run(BUSY.format(version=version))
+    output(lab, "busy now").wait_for(timeout=20_000)
+    clicked = lab.page.evaluate("performance.now()")
+    lab.page.get_by_role("button", name=button, exact=True).last.click()
+    output(lab, "saw version").wait_for(timeout=30_000)
+    return float(lab.page.evaluate("performance.now()") - clicked) / 1000
+
+
+def test_click_is_handled_while_a_cell_runs(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    write_notebook(root / "fake.ipynb", FAKE)
+    with jupyter_lab(root) as url, chromium_page() as page:
+        lab = Lab(page, url, "fake.ipynb")
+        lab.run_all()
+        page.get_by_role("button", name="Roll back", exact=True).wait_for(timeout=20_000)
+
+        took_s = click_while_busy(lab, "fake.version", "Roll back")
+
+        assert "saw version 1 while busy" in output(lab, "saw version").inner_text()
+        assert took_s < 1.5, "the promise is about a person's patience, not about speed"
+        page.get_by_text("version 1 answers now").wait_for(timeout=5000)
+        assert lab.errors == []
+
+
+def test_quickstart_runs_and_rolls_back_while_a_cell_is_busy(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    shutil.copy(ROOT / "notebooks" / "01_quickstart.ipynb", root)
+    with jupyter_lab(root, TFSERVE_NB_FAST="1") as url, chromium_page() as page:
+        lab = Lab(page, url, "01_quickstart.ipynb")
+        lab.run_all()
+        assert lab.output_errors() == []
+        page.locator("caption", has_text="digits: versions").last.scroll_into_view_if_needed()
+
+        took_s = click_while_busy(lab, "d.version", "Roll back")
+
+        assert "saw version 1 while busy" in output(lab, "saw version").inner_text()
+        assert took_s < 1.5
+        assert lab.errors == []
