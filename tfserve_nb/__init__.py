@@ -27,9 +27,9 @@ __all__ = [
 def deploy(model: Any, name: str | None = None, **options: Any) -> Deployment:
     """Export a model as the next version, load it, and switch to it.
 
-    The same as `%deploy`, for scripts and callbacks; see `tfserve_nb.deployment.deploy` for the options.
+    The same as `%deploy`, for scripts and callbacks; see `tfserve_nb.deploying.deploy` for the options.
     """
-    from . import deployment as implementation
+    from . import deploying as implementation
 
     return implementation.deploy(model, name, **options)
 

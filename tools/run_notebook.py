@@ -21,13 +21,20 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 ROOT = Path(__file__).parents[1]
 CELL_TIMEOUT_S = 300
+MAX_STDERR_CHARS = 4000
 HEADING = re.compile(r"^#{1,3} +(.+)$", re.MULTILINE)
 TAG = re.compile(r"<[^>]*>")
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+START_UP_NOISE = re.compile(
+    r"^([IWE]0000 .*|WARNING: All log messages before absl::InitializeLog.*|To enable the following instructions.*)\n?",
+    re.MULTILINE,
+)
+"""What TensorFlow writes before its logging can be configured: no environment variable keeps it silent."""
+
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "PYDEVD_DISABLE_FILE_VALIDATION": "1", "PYTHONWARNINGS": "ignore"}
 """Environment of the kernel: what TensorFlow and the debugger say at their start is no result of the notebook."""
 
@@ -63,7 +70,7 @@ def text_of(output: nbformat.NotebookNode) -> str:
     if output.output_type == "stream":
         # A carriage return begins the line anew: what was before it is not seen any more.
         text = "\n".join(line.rstrip("\r").rsplit("\r", 1)[-1] for line in output.text.split("\n"))
-        return ESCAPES.sub("", text).rstrip()
+        return START_UP_NOISE.sub("", ESCAPES.sub("", text)).rstrip()
     if output.output_type == "error":
         return ESCAPES.sub("", "\n".join(output.traceback))
     if "image/png" in output.data:
@@ -80,7 +87,8 @@ def run(path: Path, folder: Path) -> nbformat.NotebookNode:
 
     Raises:
         CellExecutionError: if a cell fails.
-        RuntimeError: if the kernel dies.
+        CellTimeoutError: if a cell takes longer than `CELL_TIMEOUT_S`.
+        DeadKernelError: if the kernel dies.
     """
     notebook = nbformat.read(path, as_version=4)
     terminal = Terminal(sum(cell.cell_type == "code" for cell in notebook.cells))
@@ -93,7 +101,14 @@ def run(path: Path, folder: Path) -> nbformat.NotebookNode:
         on_cell_start=terminal.on_cell_start,
         on_cell_executed=terminal.on_cell_executed,
     )
-    client.execute(env=os.environ | QUIET)
+    # The kernel repeats on its own stderr what it sends as outputs; it is wanted only when the kernel dies.
+    with tempfile.TemporaryFile("w+", errors="replace") as kernel_stderr:
+        try:
+            client.execute(env=os.environ | QUIET, stderr=kernel_stderr)
+        except DeadKernelError:
+            kernel_stderr.seek(0)
+            print(kernel_stderr.read()[-MAX_STDERR_CHARS:], file=sys.stderr)
+            raise
     print(f"\n{path.name}: all {terminal.num_code_cells} cells ran in {time.perf_counter() - terminal.started_s:.1f} s")
     return notebook
 
@@ -112,7 +127,7 @@ def main() -> int:
             folder.mkdir(parents=True, exist_ok=True)
             try:
                 notebook = run(path, folder.resolve())
-            except (CellExecutionError, RuntimeError) as error:
+            except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
                 print(f"\n{path}: stopped: {error.__class__.__name__}", file=sys.stderr)
                 return 1
         if options.save:

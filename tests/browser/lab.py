@@ -103,7 +103,9 @@ class Lab:
 
     def wait_until_idle(self, limit_s: float = 60) -> None:
         """Wait until the kernel has nothing to do."""
-        self.page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status='idle']", timeout=limit_s * 1000)
+        self.page.wait_for_selector(
+            ".jp-Notebook-ExecutionIndicator[data-status='idle']", state="attached", timeout=limit_s * 1000
+        )
 
     def run_all(self, limit_s: float = 180) -> None:
         """Run every cell and wait for the last one."""

@@ -25,7 +25,9 @@ SIGNATURES = {
         "serving_default", {"x": F32}, {"y": TensorSpec("y", "float32", (None, 2), "StatefulPartitionedCall:0")}
     ),
     "text": SignatureSpec(
-        "text", {"s": TensorSpec("s", "string", (None,))}, {"s_bytes": TensorSpec("s_bytes", "string", (None,)), "t": TensorSpec("t", "string", (None,))}
+        "text",
+        {"s": TensorSpec("s", "string", (None,))},
+        {"s_bytes": TensorSpec("s_bytes", "string", (None,)), "t": TensorSpec("t", "string", (None,))},
     ),
     "pair": SignatureSpec(
         "pair",

@@ -84,7 +84,11 @@ def test_body_that_is_too_large_is_refused_and_harms_nobody(make_server) -> None
 
     with server.connect() as connection:
         connection.sendall(HEAD + b"Content-Length: 2000\r\n\r\n")
-        assert receive(connection) in (b"", b"HTTP/1.1 413 Payload Too Large\r\n\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        assert receive(connection) in (
+            b"",
+            b"HTTP/1.1 413 Payload Too Large\r\n\r\n",
+            b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        )
     assert server.predict(ROWS).status == 200
 
 
@@ -160,7 +164,9 @@ def test_malformed_requests_never_disturb_others(server) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", server.thread.port, timeout=10)
         headers = {"Authorization": "Bearer right-token"}
         for step in range(20):
-            connection.request("POST", "/v1/models/double:predict", json.dumps({"instances": [[number, step]]}), headers)
+            connection.request(
+                "POST", "/v1/models/double:predict", json.dumps({"instances": [[number, step]]}), headers
+            )
             answer = json.loads(connection.getresponse().read())
             if answer != {"predictions": [[number * 2.0 + 2, step * 2.0 + 2]]}:
                 return False

@@ -19,6 +19,7 @@ LAYERS = (
     ("notebook",),
     ("cli",),
     ("dashboards",),
+    ("deploying",),
     ("deployment",),
     ("runtime",),
     ("scaleout",),

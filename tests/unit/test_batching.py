@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 from fake_servable import BAD, FakeServable, rows
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -250,6 +250,7 @@ def test_closed_queue_refuses_and_finishes_what_waits() -> None:
         queue.add(make_task(1, []))
 
 
+@settings(deadline=None)  # real threads: how long it takes says nothing
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 8))
 def test_threads_that_submit_at_the_same_time_each_get_their_own_rows(sizes: list[int], max_batch_size: int) -> None:
     servable = FakeServable(1)

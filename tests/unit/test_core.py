@@ -44,9 +44,9 @@ def deploy(core: ServingCore, base: Path, version: int, *, keep: int = 2, **opti
         "net",
         version,
         VersionSource(path, BatchingOptions(max_batch_size=4)),
-        base_path=base,
+        base,
+        options.get("route") or (lambda routing: routing.promote(version)),  # type: ignore[arg-type]
         keep=keep,
-        route=options.get("route") or (lambda routing: routing.promote(version)),  # type: ignore[arg-type]
         progress=events.append,
     )
     return events
@@ -62,7 +62,9 @@ def states(core: ServingCore) -> dict[int, VersionState]:
     return {status.version: status.state for status in core.model_status("net").versions}
 
 
-def test_deploy_warms_up_every_batch_size_before_it_answers(core: ServingCore, loader: FakeLoader, tmp_path: Path) -> None:
+def test_deploy_warms_up_every_batch_size_before_it_answers(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path
+) -> None:
     events = deploy(core, tmp_path, 1)
 
     assert {1, 2, 4} <= set(loader.loaded[1].batch_sizes)
@@ -104,7 +106,9 @@ def test_versions_beyond_keep_are_unloaded_and_loaded_again_when_wanted(
     assert loader.loaded[1] is not first
 
 
-def test_held_version_is_not_freed_before_its_last_request(core: ServingCore, loader: FakeLoader, tmp_path: Path) -> None:
+def test_held_version_is_not_freed_before_its_last_request(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path
+) -> None:
     deploy(core, tmp_path, 1, keep=1)
     handle = core.acquire(NET)
     deploy(core, tmp_path, 2, keep=1)
@@ -112,7 +116,10 @@ def test_held_version_is_not_freed_before_its_last_request(core: ServingCore, lo
     done = threading.Event()
 
     handle.submit(
-        "serving_default", {"x": rows(5)}, deadline_s=1e12, on_done=lambda outcome: (outcomes.append(outcome), done.set())
+        "serving_default",
+        {"x": rows(5)},
+        deadline_s=1e12,
+        on_done=lambda outcome: (outcomes.append(outcome), done.set()),
     )
 
     assert done.wait(5)
@@ -124,7 +131,9 @@ def test_held_version_is_not_freed_before_its_last_request(core: ServingCore, lo
     assert loader.loaded[1].is_closed
 
 
-def test_failed_load_leaves_the_served_version_and_says_why(core: ServingCore, loader: FakeLoader, tmp_path: Path) -> None:
+def test_failed_load_leaves_the_served_version_and_says_why(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path
+) -> None:
     deploy(core, tmp_path, 1)
     loader.broken.add(2)
 
@@ -275,7 +284,9 @@ def test_resume_goes_on_without_what_is_gone(loader: FakeLoader, tmp_path: Path)
         second.stop()
 
 
-def test_deploy_in_a_new_kernel_can_be_rolled_back_to_the_old_kernels_version(loader: FakeLoader, tmp_path: Path) -> None:
+def test_deploy_in_a_new_kernel_can_be_rolled_back_to_the_old_kernels_version(
+    loader: FakeLoader, tmp_path: Path
+) -> None:
     first = ServingCore(loader)
     first.start()
     deploy(first, tmp_path, 1)

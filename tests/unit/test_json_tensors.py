@@ -158,7 +158,11 @@ def test_any_bytes_are_parsed_or_refused_and_never_break(data: bytes) -> None:
     assert isinstance(value, dict)
 
 
-@given(st.recursive(LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)))
+@given(
+    st.recursive(
+        LEAF, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    )
+)
 def test_objects_parse_as_they_were_written(value: object) -> None:
     text = json.dumps({"v": value})
 

@@ -95,7 +95,13 @@ def test_nothing_promoted_means_not_found_with_the_word_servable() -> None:
 
 @pytest.mark.parametrize(
     ("weights", "complaint"),
-    [({1: 90, 2: 5}, "sums to 95"), ({1: 101}, "percentage"), ({1: -1, 2: 101}, "percentage"), ({1: True}, "percentage"), ({}, "sums to 0")],
+    [
+        ({1: 90, 2: 5}, "sums to 95"),
+        ({1: 101}, "percentage"),
+        ({1: -1, 2: 101}, "percentage"),
+        ({1: True}, "percentage"),
+        ({}, "sums to 0"),
+    ],
 )
 def test_weights_that_are_no_percentages_are_refused(weights: dict[int, float], complaint: str) -> None:
     with pytest.raises(InvalidOption, match=complaint):

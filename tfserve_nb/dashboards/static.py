@@ -1,4 +1,4 @@
-"""The dashboard's content as HTML text: versions, charts and history. The live view shows it, a saved notebook keeps it.
+"""The dashboard's content as HTML text: versions, charts, history. The live view and saved notebooks show it.
 
 Thread: any; pure functions.
 """
@@ -23,9 +23,7 @@ NUM_EVENTS = 5
 
 def versions_table(status: ModelStatus, metrics: ModelMetrics) -> str:
     """The table of versions, newest first; ended ones are left out unless they failed."""
-    head = "".join(
-        f'<th scope="col" style="{_align(column)}">{column}</th>' for column in COLUMNS
-    )
+    head = "".join(f'<th scope="col" style="{_align(column)}">{column}</th>' for column in COLUMNS)
     shown = [one for one in status.versions if one.state is not VersionState.END or one.error_message]
     rows = "".join(_row(status, one, metrics.versions.get(one.version)) for one in shown)
     problem = f'<div role="alert">⚠ {html.escape(status.problem)}</div>' if status.problem else ""
@@ -53,7 +51,9 @@ def charts(metrics: ModelMetrics) -> str:
         "ms",
         age_s,
         latencies,
-        empty=f"appears from {fewest} requests in 2 s (p99: {FEWEST_SAMPLES[0.99]} in 30 s)" if active else "no requests yet",
+        empty=f"appears from {fewest} requests in 2 s (p99: {FEWEST_SAMPLES[0.99]} in 30 s)"
+        if active
+        else "no requests yet",
     )
 
 

@@ -60,7 +60,8 @@ def line_chart(title: str, unit: str, age_s: np.ndarray, lines: Sequence[Line], 
     if not drawn:
         middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
         parts.append(
-            f'<text x="{middle:.0f}" y="{HEIGHT / 2 + 6:.0f}" text-anchor="middle" opacity="0.75">{html.escape(empty)}</text>'
+            f'<text x="{middle:.0f}" y="{HEIGHT / 2 + 6:.0f}" text-anchor="middle" opacity="0.75">'
+            f"{html.escape(empty)}</text>"
         )
     x = LEFT + (WIDTH - LEFT - RIGHT) * (1 - age_s / max(span_s, 1e-9))
     ends = []
@@ -71,7 +72,7 @@ def line_chart(title: str, unit: str, age_s: np.ndarray, lines: Sequence[Line], 
         width = 1.2 if line.is_thin else 2.2
         parts.append(
             f'<path d="{path(x, y)}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"'
-            f'{f" stroke-dasharray={chr(34)}{dash}{chr(34)}" if dash else ""}/>'
+            f"{f' stroke-dasharray={chr(34)}{dash}{chr(34)}' if dash else ''}/>"
         )
         last = int(np.flatnonzero(np.isfinite(line.values))[-1])
         ends.append((float(y[last]), float(line.values[last]), line, colour))
@@ -160,6 +161,7 @@ def _labels(ends: list[tuple[float, float, Line, str]], unit: str) -> list[str]:
     right = WIDTH - RIGHT
     return [
         f'<line x1="{right + 2}" y1="{y:.1f}" x2="{right + 9}" y2="{position:.1f}" stroke="{colour}"/>'
-        f'<text x="{right + 12}" y="{position + 4:.1f}">{html.escape(f"{line.label} {format_number(value)} {unit}")}</text>'
+        f'<text x="{right + 12}" y="{position + 4:.1f}">'
+        f"{html.escape(f'{line.label} {format_number(value)} {unit}')}</text>"
         for (y, value, line, colour), position in zip(ordered, positions, strict=True)
     ]

@@ -46,9 +46,7 @@ class _Call(Generic[T]):
 
     def result(self) -> T:
         if not self._done.wait(CALL_LIMIT_S):
-            raise ServerFailed(
-                f"the dashboard did not answer within {CALL_LIMIT_S:g} s", hint="%reload_ext tfserve_nb"
-            )
+            raise ServerFailed(f"the dashboard did not answer within {CALL_LIMIT_S:g} s", hint="%reload_ext tfserve_nb")
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value]

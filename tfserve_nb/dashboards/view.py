@@ -73,7 +73,7 @@ class Dashboard:
     def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
         """Text, static HTML and the live widget, so that every reader of the notebook sees something."""
         bundle: dict[str, str] = {"text/plain": repr(self), "text/html": self._static}
-        view = self._root._repr_mimebundle_()  # noqa: SLF001 - IPython's protocol
+        view = self._root._repr_mimebundle_()
         if view:
             bundle |= {kind: value for kind, value in view.items() if "widget-view" in kind}
         return bundle

@@ -23,7 +23,12 @@ def sizes(text: str) -> tuple[int, ...]:
 
 
 DEPLOY_OPTIONS = (
-    argument("model", nargs="?", metavar="MODEL", help="variable with the model, or path of a SavedModel; default: the last expression of the cell"),
+    argument(
+        "model",
+        nargs="?",
+        metavar="MODEL",
+        help="variable with the model, or path of a SavedModel; default: the last expression of the cell",
+    ),
     argument("--name", "-n", help="name to serve it under; default: the variable's"),
     argument("--version", type=int, help="version number; default: the next free one"),
     argument("--label", help="point this label, such as stable, to the new version"),
@@ -33,8 +38,12 @@ DEPLOY_OPTIONS = (
     argument("--port", type=int, help="TCP port when the server starts; default: a free one"),
     argument("--max-batch-size", type=int, metavar="ROWS", help="most rows of one run; default: 64"),
     argument("--batch-timeout-micros", type=int, metavar="MICROS", help="let a request wait for company; default: 0"),
-    argument("--max-enqueued-batches", type=int, metavar="N", help="batches that may wait; more is rejected; default: 100"),
-    argument("--allowed-batch-sizes", type=sizes, metavar="N,N,...", help="sizes to pad batches to; default: powers of two"),
+    argument(
+        "--max-enqueued-batches", type=int, metavar="N", help="batches that may wait; more is rejected; default: 100"
+    ),
+    argument(
+        "--allowed-batch-sizes", type=sizes, metavar="N,N,...", help="sizes to pad batches to; default: powers of two"
+    ),
     argument("--device", help="TensorFlow device, such as /CPU:0"),
     argument("--warmup", metavar="VAR", help="variable with rows to warm up with"),
     argument("--check", metavar="VAR", help="variable with rows to compare the exported with the live model on"),
@@ -100,7 +109,7 @@ def look_up(namespace: Mapping[str, Any], word: str, what: str) -> Any:
 
 def look_up_model(namespace: Mapping[str, Any], word: str) -> Any:
     """The model that a word names: a variable, or else the path of a SavedModel."""
-    if word.split(".")[0] in namespace:
+    if word.split(".", maxsplit=1)[0] in namespace:
         return look_up(namespace, word, "MODEL")
     if Path(word).expanduser().exists():
         return Path(word).expanduser()

@@ -47,7 +47,9 @@ def run_body(shell: InteractiveShell, source: str) -> BodyResult:
         expression = None if last is None else shell.compile(ast.Expression(last.value), file_name, "eval")
     except SyntaxError as error:
         if "await" in str(error):
-            raise UsageError("await at the top level does not work below a cell magic; await in a cell before") from None
+            raise UsageError(
+                "await at the top level does not work below a cell magic; await in a cell before"
+            ) from None
         raise
     exec(body, shell.user_ns)  # noqa: S102 - running the user's cell is what this is for
     value = None if expression is None else eval(expression, shell.user_ns)  # noqa: S307

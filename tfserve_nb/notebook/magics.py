@@ -19,6 +19,7 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument
 from traitlets import Int, Unicode
 
+from .. import deploying
 from .. import deployment as serving
 from ..deployment import Deployment
 from ..errors import InvalidOption, ModelNotFound
@@ -54,8 +55,9 @@ class DeployMagics(Magics):
     def deploy(self, line: str, cell: str | None = None) -> Deployment | None:
         """Export a model as the next version, check it, load it, and switch to it without losing a request.
 
-        `%deploy MODEL` deploys a variable. `%%deploy [MODEL]` runs the rest of the cell first, as a normal cell; without
-        MODEL, the value of its last expression is deployed. If the cell fails, what was served before still is.
+        `%deploy MODEL` deploys a variable. `%%deploy [MODEL]` runs the rest of the cell first, as a normal cell;
+        without MODEL, the value of its last expression is deployed. If the cell fails, what was served before
+        still is.
         """
         options = parse(self.deploy, line)
         if options is None:
@@ -65,7 +67,7 @@ class DeployMagics(Magics):
         if options.out is not None and not options.out.isidentifier():
             raise UsageError(f"--out {options.out!r} is no variable name")
         with wrong_options_as_usage_error():
-            serving.check_options(
+            deploying.check_options(
                 label=options.label, stage=options.stage, canary=options.canary, keep=self._or(options.keep, self.keep)
             )
         model, name = self._model(options, cell)
@@ -88,7 +90,10 @@ class DeployMagics(Magics):
         if options.resume:
             view = ProgressView(self.shell, f"resuming {options.name or 'all models'}")
             serving.resume(
-                options.base_path or self.base_path, options.name, progress=view, report=lambda text: print("not resumed:", text)
+                options.base_path or self.base_path,
+                options.name,
+                progress=view,
+                report=lambda text: print("not resumed:", text),
             )
         if options.name is not None:
             return self._handle(options.name)
@@ -152,8 +157,8 @@ class DeployMagics(Magics):
             return look_up_model(namespace, options.model), name or _last_word(options.model)
         if result is None or result.value is None:
             raise UsageError(
-                "%%deploy without MODEL deploys the value of the cell's last expression, but this cell ends without one; "
-                "name the variable: %%deploy MODEL"
+                "%%deploy without MODEL deploys the value of the cell's last expression, but this cell ends without "
+                "one; name the variable: %%deploy MODEL"
             )
         if name is None and result.name is None:
             raise UsageError("the model of the cell's last expression needs a name: %%deploy --name NAME")
@@ -174,7 +179,7 @@ class DeployMagics(Magics):
         view = None if options.quiet else ProgressView(self.shell, f"deploying {name}")
         try:
             with wrong_options_as_usage_error():
-                return serving.deploy(
+                return deploying.deploy(
                     model,
                     name,
                     base_path=self._base_path(name, options),

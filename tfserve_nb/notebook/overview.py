@@ -56,9 +56,7 @@ class Overview:
         if not self.deployments:
             return f"<p>{html.escape(repr(self))}</p>"
         head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
-        body = "".join(
-            f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows()
-        )
+        body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
         notes = "".join(f"<div>{html.escape(note)}</div>" for note in self.notes())
         return f"<table><caption>Served in this kernel</caption><tr>{head}</tr>{body}</table>{notes}"
 
@@ -66,5 +64,7 @@ class Overview:
 def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
     percent = status.traffic.get(version.version)
     labels = ", ".join(sorted(label for label, target in status.labels.items() if target == version.version))
-    remark = version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
+    remark = (
+        version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
+    )
     return str(version.version), version.state.name, "" if percent is None else f"{percent:g} %", labels, remark

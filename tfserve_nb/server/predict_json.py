@@ -84,9 +84,7 @@ def to_tensors(request: PredictRequest, signature: SignatureSpec) -> dict[str, n
 
 def _from_rows(instances: Any, request: PredictRequest, signature: SignatureSpec) -> dict[str, np.ndarray]:
     if not isinstance(instances, list):
-        raise InvalidRequest(
-            f"JSON Value: {debug_text(request.value)} Expecting 'instances' to be an list/array"
-        )
+        raise InvalidRequest(f"JSON Value: {debug_text(request.value)} Expecting 'instances' to be an list/array")
     if not instances:
         raise InvalidRequest(f"JSON Value: {debug_text(request.value)} No values in 'instances' array")
     if isinstance(instances[0], dict) and not is_base64(instances[0]):
@@ -102,9 +100,7 @@ def _from_rows(instances: Any, request: PredictRequest, signature: SignatureSpec
     except InvalidRequest:
         for position, item in enumerate(instances):
             if isinstance(item, dict) and not is_base64(item):
-                raise InvalidRequest(
-                    f"Expecting value/list but got object at item {position} of input list"
-                ) from None
+                raise InvalidRequest(f"Expecting value/list but got object at item {position} of input list") from None
         where = "Failed to process element: {} of 'instances' list. Error: INVALID_ARGUMENT: {}"
         return {spec.name: _stack(instances, spec, request, where)}
 

@@ -46,7 +46,9 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         if isinstance(self.port, bool) or not isinstance(self.port, int) or not 0 <= self.port <= 65535:
-            raise InvalidOption(f"port={self.port!r} must be a number from 0 (any free port) to 65535", hint="--port 8501")
+            raise InvalidOption(
+                f"port={self.port!r} must be a number from 0 (any free port) to 65535", hint="--port 8501"
+            )
         if not self.allow_remote and not is_loopback(self.host):
             raise InvalidOption(
                 f"host={self.host!r} can be reached from other machines", hint="127.0.0.1, or allow_remote=True"

@@ -139,7 +139,9 @@ class ServerThread:
             listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise PortInUse(f"port {port} on {host} is taken", hint="another --port, or none for a free one") from error
+                raise PortInUse(
+                    f"port {port} on {host} is taken", hint="another --port, or none for a free one"
+                ) from error
             raise ServerFailed(f"{host}:{port} cannot be bound: {error.strerror or error}", hint="--port 0") from error
         listener.setblocking(False)
         self._bound_port = listener.getsockname()[1]

@@ -13,45 +13,27 @@ import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any  # JSON
 
 from ..errors import ModelNotFound, ServingError, VersionNotFound
-from ..export.layout import delete_version, list_versions, version_dir
+from ..export.layout import delete_version, list_versions
 from ..types import HistoryEvent, ModelStatus, ProgressEvent, VersionStatus
-from .config import BatchingOptions
 from .lifecycle import ServableManager, VersionHandle, VersionSource
 from .metrics import Metrics, RequestRecord
+from .model import Progress, ServedModel
 from .port import ModelSpec
 from .routing import Routing, not_found
 from .servable import Loader, load_saved_model
 from .state_store import StateStore, new_event
+from .stored_model import StoredModel, from_json
 
-LOAD_LIMIT_S = 600.0
 UNLOAD_WAIT_S = 40.0
 DEFAULT_KEEP = 2
-
-Progress = Callable[[ProgressEvent], None]
 
 
 def no_progress(_: ProgressEvent) -> None:
     """The `Progress` of callers who do not want to know."""
-
-
-@dataclass(slots=True)
-class _Model:
-    """One model. `routing` is read without a lock; everything is written under `lock`."""
-
-    name: str
-    base_path: Path
-    keep: int
-    routing: Routing
-    store: StateStore
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    pending: list[int] = field(default_factory=list)
-    problem: str = ""
 
 
 class ServingCore:
@@ -74,7 +56,7 @@ class ServingCore:
         self._manager = ServableManager(loader, now=now)
         self._draw = draw
         self._lock = threading.Lock()
-        self._models: dict[str, _Model] = {}
+        self._models: dict[str, ServedModel] = {}
 
     def start(self) -> None:
         """Start the manager's thread."""
@@ -141,6 +123,11 @@ class ServingCore:
             problem=model.problem,
         )
 
+    def uses(self, name: str, version: int) -> bool:
+        """Whether traffic, a label or the stage needs a version."""
+        model = self._models.get(name)
+        return model is not None and version in model.routing.aspired(0)
+
     def available(self, name: str) -> tuple[int, ...]:
         """The loaded versions of a model, in increasing order."""
         return tuple(sorted(self._manager.available(name)))
@@ -171,10 +158,10 @@ class ServingCore:
         name: str,
         version: int,
         source: VersionSource,
-        *,
         base_path: Path,
-        keep: int = DEFAULT_KEEP,
         route: Callable[[Routing], Routing],
+        *,
+        keep: int = DEFAULT_KEEP,
         detail: str = "",
         progress: Progress = no_progress,
     ) -> None:
@@ -185,8 +172,8 @@ class ServingCore:
             version: the version's number.
             source: where it comes from.
             base_path: the folder that holds `NAME/VERSION`, where the state is stored too.
-            keep: versions to keep loaded.
             route: the routing afterwards, such as `lambda routing: routing.promote(version)`.
+            keep: versions to keep loaded.
             detail: for the history.
             progress: told about each step, on the calling thread.
 
@@ -197,15 +184,15 @@ class ServingCore:
             model = self._models.get(name)
             is_new = model is None
             if model is None:
-                model = _Model(name, base_path, keep, Routing(name), StateStore(base_path))
-                self._inherit(model)
+                model = ServedModel(name, base_path, keep, self._manager)
+                model.inherit()
                 self._models = {**self._models, name: model}
         model.keep = keep
         self._manager.set_source(name, version, source)
         try:
-            with self._loaded(model, [version], progress):
+            with model.loaded([version], progress):
                 progress(ProgressEvent("switching", 0, 1))
-                self._change(model, route, new_event("deploy", version, detail))
+                model.change(route, new_event("deploy", version, detail))
         except BaseException:
             if is_new and not model.routing.recent:
                 self._drop(model)
@@ -218,8 +205,8 @@ class ServingCore:
             VersionNotFound: if the model has no such version, naming those it has.
         """
         model = self._model(name)
-        with self._loaded(model, [version], progress):
-            self._change(model, lambda routing: routing.promote(version), new_event("promote", version))
+        with model.loaded([version], progress):
+            model.change(lambda routing: routing.promote(version), new_event("promote", version))
 
     def roll_back(self, name: str, to: int | None = None, progress: Progress = no_progress) -> int:
         """Go back to an earlier version; milliseconds while it is still loaded.
@@ -231,29 +218,29 @@ class ServingCore:
             VersionNotFound: if there is none.
         """
         model = self._model(name)
-        before = model.routing.default_version
-        target = model.routing.roll_back(to).default_version
-        with self._loaded(model, [] if target is None else [target], progress):
-            self._change(
-                model, lambda routing: routing.roll_back(to), new_event("rollback", target, f"from version {before}")
-            )
-        return target or 0
+        before = model.routing
+        target = before.roll_back(to).promoted[-1]
+        with model.loaded([target], progress):
+            # To the version by number: two clicks at the same time go back one step, not two.
+            event = new_event("rollback", target, f"from version {before.default_version}")
+            model.change(lambda routing: routing.roll_back(target), event)
+        return target
 
     def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
         """Point a label to a version (None removes it); the version is loaded first if need be."""
         model = self._model(name)
-        with self._loaded(model, [] if version is None else [version], progress):
+        with model.loaded([] if version is None else [version], progress):
             event = new_event("label", version, label if version is not None else f"{label} removed")
-            self._change(model, lambda routing: routing.with_label(label, version), event)
+            model.change(lambda routing: routing.with_label(label, version), event)
 
     def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = no_progress) -> None:
         """Split the traffic between versions; they are loaded first if need be."""
         model = self._model(name)
         model.routing.with_traffic(weights)
         wanted = [version for version, percent in weights.items() if percent > 0]
-        with self._loaded(model, wanted, progress):
+        with model.loaded(wanted, progress):
             detail = ", ".join(f"version {version}: {weights[version]:g} %" for version in sorted(wanted))
-            self._change(model, lambda routing: routing.with_traffic(weights), new_event("traffic", None, detail))
+            model.change(lambda routing: routing.with_traffic(weights), new_event("traffic", None, detail))
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving a model, or unload one version of it.
@@ -270,18 +257,16 @@ class ServingCore:
         model = self._model(name)
         if version is None:
             gone = frozenset(self._manager.sources(name))
-            with model.lock:
-                model.routing = Routing(name)
-                self._aspire(model)
+            model.stop_routing()
             self._manager.wait_until_gone(name, gone, UNLOAD_WAIT_S)
             self._drop(model)
-            with self._noting_problem(model):
+            with model.noting_problem():
                 model.store.forget(name, new_event("undeploy", None, "deleted" if delete else ""))
             versions: Iterable[int] = list_versions(model.base_path / name) if delete else ()
         else:
-            self._source_of(model, version)
+            model.source_of(version)
             action = "delete" if delete else "unload"
-            self._change(model, lambda routing: routing.without(version), new_event(action, version))
+            model.change(lambda routing: routing.without(version), new_event(action, version))
             self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
             versions = [version] if delete else ()
         for one in versions:
@@ -291,7 +276,9 @@ class ServingCore:
         """The newest events of a model, newest first."""
         return self._model(name).store.history(name, limit)
 
-    def resume(self, base_path: Path, only: str | None = None, progress: Progress = no_progress) -> dict[str, list[str]]:
+    def resume(
+        self, base_path: Path, only: str | None = None, progress: Progress = no_progress
+    ) -> dict[str, list[str]]:
         """Serve again what was served from a folder when its last kernel ended.
 
         Args:
@@ -302,147 +289,49 @@ class ServingCore:
         Returns:
             Model -> what could not be brought back, in words; empty when all is as before.
         """
-        store = StateStore(base_path)
         problems: dict[str, list[str]] = {}
-        for name, state in sorted(store.load().items()):
+        for name, state in sorted(StateStore(base_path).load().items()):
             if name not in self._models and only in (None, name):
-                problems[name] = self._resume_one(name, state, base_path, store, progress)
+                stored = from_json(name, base_path, state)
+                problems[name] = self._resume_one(name, stored, base_path, progress)
         return problems
 
-    def _resume_one(
-        self, name: str, state: Mapping[str, Any], base_path: Path, store: StateStore, progress: Progress
-    ) -> list[str]:
-        keep = int(state["keep"])
-        stored = Routing.from_json(name, state["routing"])
-        on_disk = frozenset(list_versions(base_path / name))
-        routing = stored.restricted_to(on_disk)
-        problems = [f"version {version} is no longer on disk" for version in sorted(stored.aspired(keep) - on_disk)]
-        model = _Model(name, base_path, keep, Routing(name), store)
-        for version in on_disk:
-            self._manager.set_source(name, version, self._stored_source(model, version, state))
+    def _resume_one(self, name: str, stored: StoredModel, base_path: Path, progress: Progress) -> list[str]:
+        on_disk = frozenset(stored.sources)
+        routing = stored.routing.restricted_to(on_disk)
+        gone = sorted(stored.routing.aspired(stored.keep) - on_disk)
+        problems = [f"version {version} is no longer on disk" for version in gone]
+        model = ServedModel(name, base_path, stored.keep, self._manager)
+        for version, source in stored.sources.items():
+            self._manager.set_source(name, version, source)
         loaded: set[int] = set()
         with contextlib.ExitStack() as held:
-            for version in sorted(routing.aspired(keep)):
+            for version in sorted(routing.aspired(stored.keep)):
                 try:
-                    held.enter_context(self._loaded(model, [version], progress))
+                    held.enter_context(model.loaded([version], progress))
                     loaded.add(version)
                 except ServingError as error:
                     problems.append(f"version {version}: {error.message}")
             model.routing = routing.restricted_to(frozenset(loaded))
             with self._lock:
                 self._models = {**self._models, name: model}
-            self._change(model, lambda same: same, new_event("resume", model.routing.default_version))
+            model.change(lambda same: same, new_event("resume", model.routing.default_version))
         return problems
 
     # --- inner workings -----------------------------------------------------------------------------------------
 
-    def _model(self, name: str) -> _Model:
+    def _model(self, name: str) -> ServedModel:
         model = self._models.get(name)
         if model is None:
             known = ", ".join(self.names) or "none"
             raise ModelNotFound(
-                f"no model {name!r} is served here; served: {known}", hint=f"%deploy MODEL --name {name}, or %serving --resume"
+                f"no model {name!r} is served here; served: {known}",
+                hint=f"%deploy MODEL --name {name}, or %serving --resume",
             )
         return model
 
-    def _inherit(self, model: _Model) -> None:
-        """Start from what an earlier kernel stored: its labels and the way back stay, only what is needed is loaded."""
-        with self._noting_problem(model):
-            stored = model.store.load().get(model.name)
-            if stored is None:
-                return
-            on_disk = frozenset(list_versions(model.base_path / model.name))
-            routing = Routing.from_json(model.name, stored["routing"]).restricted_to(on_disk)
-            model.routing = replace(routing, recent=())
-            for version in routing.aspired(0):
-                self._manager.set_source(model.name, version, self._stored_source(model, version, stored))
-
-    def _stored_source(self, model: _Model, version: int, state: Mapping[str, Any]) -> VersionSource:
-        path = version_dir(model.base_path, model.name, version)
-        values = state["versions"].get(str(version))
-        return _source_from_json(path, values) if values else VersionSource(path, BatchingOptions())
-
-    def _drop(self, model: _Model) -> None:
+    def _drop(self, model: ServedModel) -> None:
         with self._lock:
             self._models = {name: other for name, other in self._models.items() if other is not model}
         self._manager.forget(model.name)
         self.metrics.forget(model.name)
-
-    @contextlib.contextmanager
-    def _loaded(self, model: _Model, versions: list[int], progress: Progress) -> Iterator[None]:
-        """Keep versions loaded while the body runs; what the routing says decides afterwards."""
-        for version in versions:
-            self._manager.set_source(model.name, version, self._source_of(model, version))
-        with model.lock:
-            model.pending += versions
-            self._aspire(model)
-        try:
-            for version in versions:
-                self._manager.wait(model.name, version, LOAD_LIMIT_S, progress)
-            yield
-        finally:
-            with model.lock:
-                for version in versions:
-                    model.pending.remove(version)
-                self._aspire(model)
-
-    def _source_of(self, model: _Model, version: int) -> VersionSource:
-        source = self._manager.sources(model.name).get(version)
-        if source is not None and source.path.exists():
-            return source
-        on_disk = list_versions(model.base_path / model.name)
-        if version not in on_disk:
-            raise VersionNotFound(
-                f"model {model.name} has no version {version!r}; "
-                f"it has {', '.join(str(known) for known in on_disk) or 'none'}",
-                hint=f"%serving {model.name}",
-            )
-        return VersionSource(version_dir(model.base_path, model.name, version), BatchingOptions())
-
-    def _aspire(self, model: _Model) -> None:
-        self._manager.set_aspired(model.name, model.routing.aspired(model.keep) | frozenset(model.pending))
-
-    def _change(self, model: _Model, transform: Callable[[Routing], Routing], event: HistoryEvent) -> None:
-        """Move the pointer, then store it; a store that fails never undoes or delays a switch, it is shown."""
-        with model.lock:
-            model.routing = transform(model.routing)
-            self._aspire(model)
-            state = {
-                "routing": model.routing.to_json(),
-                "keep": model.keep,
-                "versions": {
-                    str(version): _source_to_json(source) for version, source in self._manager.sources(model.name).items()
-                },
-            }
-            with self._noting_problem(model):
-                model.store.save(model.name, state, event)
-
-    @contextlib.contextmanager
-    def _noting_problem(self, model: _Model) -> Iterator[None]:
-        try:
-            yield
-            model.problem = ""
-        except ServingError as error:
-            model.problem = f"{error.message}; this kernel goes on, but the change will not survive it ({error.hint})"
-
-
-def _source_to_json(source: VersionSource) -> dict[str, object]:
-    options = source.options
-    return {
-        "deployed_at": source.deployed_at,
-        "device": source.device,
-        "max_batch_size": options.max_batch_size,
-        "batch_timeout_micros": options.batch_timeout_micros,
-        "max_enqueued_batches": options.max_enqueued_batches,
-        "allowed_batch_sizes": list(options.allowed_batch_sizes),
-    }
-
-
-def _source_from_json(path: Path, values: Mapping[str, Any]) -> VersionSource:
-    options = BatchingOptions(
-        max_batch_size=values["max_batch_size"],
-        batch_timeout_micros=values["batch_timeout_micros"],
-        max_enqueued_batches=values["max_enqueued_batches"],
-        allowed_batch_sizes=tuple(values["allowed_batch_sizes"]),
-    )
-    return VersionSource(path, options, device=values["device"], deployed_at=values["deployed_at"])

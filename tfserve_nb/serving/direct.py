@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from typing import Any  # what users pass to predict
 
 import numpy as np
@@ -48,7 +49,9 @@ class _Waiter:
         raise self._outcome or DeadlineExceeded("Timed out waiting for notification")
 
 
-def predict(port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float) -> Tensors:
+def predict(
+    port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float
+) -> Tensors:
     """Answer one request of this process.
 
     Args:
@@ -65,14 +68,54 @@ def predict(port: ServingPort, spec: ModelSpec, signature_name: str, value: Any,
     Raises:
         ServingError: InvalidRequest, ModelNotFound, LabelNotFound, QueueFull, DeadlineExceeded or RunFailed.
     """
-    received_s = time.perf_counter()
-    decoded_s, num_rows, version = received_s, 0, None
-    started_s = done_s = None
-    code = "OK"
-    handle: Handle | None = None
+    notes = _Notes(time.perf_counter())
     try:
-        handle = port.acquire(spec)
-        version = handle.version
+        answers = _answers(port, spec, signature_name, value, rows, limit_s, notes)
+        return _joined(answers)
+    except ServingError as error:
+        notes.code = error.code
+        raise
+    except BaseException:
+        notes.code = "CANCELLED"
+        raise
+    finally:
+        port.record(notes.record(spec.name, signature_name))
+
+
+@dataclass(slots=True)
+class _Notes:
+    """What becomes the `RequestRecord`."""
+
+    received_s: float
+    decoded_s: float = 0.0
+    started_s: float | None = None
+    done_s: float | None = None
+    version: int | None = None
+    num_rows: int = 0
+    code: str = "OK"
+
+    def record(self, model: str, signature: str) -> RequestRecord:
+        return RequestRecord(
+            model,
+            self.version,
+            signature,
+            self.code,
+            self.num_rows,
+            self.received_s,
+            self.decoded_s or self.received_s,
+            self.started_s,
+            self.done_s,
+            time.perf_counter(),
+        )
+
+
+def _answers(
+    port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, rows: int, limit_s: float, notes: _Notes
+) -> list[Answer]:
+    """Pin a version, make the value fit it, and run."""
+    handle = port.acquire(spec)
+    try:
+        notes.version = handle.version
         signature = handle.signatures.get(signature_name)
         if signature is None:
             raise InvalidRequest(
@@ -80,25 +123,13 @@ def predict(port: ServingPort, spec: ModelSpec, signature_name: str, value: Any,
                 hint=f"signatures: {', '.join(handle.signatures)}",
             )
         inputs = as_tensors(signature, value)
-        num_rows = check_inputs(signature, inputs)
-        decoded_s = time.perf_counter()
-        answers = _run(handle, signature, inputs, num_rows, rows, limit_s)
-        started_s, done_s = answers[0].started_s, answers[-1].done_s
-        return _joined(answers)
-    except ServingError as error:
-        code = error.code
-        raise
-    except BaseException:
-        code = "CANCELLED"
-        raise
+        notes.num_rows = check_inputs(signature, inputs)
+        notes.decoded_s = time.perf_counter()
+        answers = _run(handle, signature, inputs, notes.num_rows, rows, limit_s)
+        notes.started_s, notes.done_s = answers[0].started_s, answers[-1].done_s
+        return answers
     finally:
-        if handle is not None:
-            handle.release()
-        port.record(
-            RequestRecord(
-                spec.name, version, signature_name, code, num_rows, received_s, decoded_s, started_s, done_s, time.perf_counter()
-            )
-        )
+        handle.release()
 
 
 def _run(

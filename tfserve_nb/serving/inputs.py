@@ -106,7 +106,9 @@ def _as_array(spec: TensorSpec, item: Any) -> np.ndarray:
     is_number = array.dtype.kind in "iuf" or (array.dtype.kind == "V" and array.dtype.names is None)
     to_float = wanted.kind not in "iub"
     if array.size and (not is_number or wanted.kind == "b" or (not to_float and array.dtype.kind not in "iu")):
-        raise InvalidRequest(f"Input {spec.name} has dtype {array.dtype}, expected {spec}", hint=f"x.astype({wanted.name!r})")
+        raise InvalidRequest(
+            f"Input {spec.name} has dtype {array.dtype}, expected {spec}", hint=f"x.astype({wanted.name!r})"
+        )
     if not to_float and array.size:
         limits = np.iinfo(wanted)
         if array.min() < limits.min or array.max() > limits.max:

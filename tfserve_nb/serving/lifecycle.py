@@ -52,7 +52,18 @@ class VersionSource:
 class _Record:
     """One version and what it holds while it is loaded. Guarded by the manager's lock."""
 
-    __slots__ = ("detail", "done", "error", "lanes", "num_handles", "servable", "source", "state", "total", "unload_by_s")
+    __slots__ = (
+        "detail",
+        "done",
+        "error",
+        "lanes",
+        "num_handles",
+        "servable",
+        "source",
+        "state",
+        "total",
+        "unload_by_s",
+    )
 
     def __init__(self, source: VersionSource) -> None:
         self.source = source

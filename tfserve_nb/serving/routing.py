@@ -84,9 +84,7 @@ class Routing:
     def promote(self, version: int) -> Routing:
         """Give all traffic that names no version to `version`."""
         promoted = (*(other for other in self.promoted if other != version), version)
-        return replace(
-            self.used(version), promoted=promoted, traffic={version: 100.0}, staged=self.staged - {version}
-        )
+        return replace(self.used(version), promoted=promoted, traffic={version: 100.0}, staged=self.staged - {version})
 
     def roll_back(self, to: int | None = None) -> Routing:
         """Go back to an earlier version.
@@ -104,14 +102,16 @@ class Routing:
             if len(self.promoted) < 2:
                 raise VersionNotFound(
                     f"{self.name} has no earlier version to roll back to; "
-                    + (f"version {self.promoted[0]} is the first one that was promoted" if self.promoted else "none serves"),
+                    + (
+                        f"version {self.promoted[0]} is the first one that was promoted"
+                        if self.promoted
+                        else "none serves"
+                    ),
                     hint=f"%promote {self.name} VERSION to go to a version of your choice",
                 )
             to = self.promoted[-2]
         earlier = self.promoted[: self.promoted.index(to)] if to in self.promoted else self.promoted
-        return replace(
-            self.used(to), promoted=(*earlier, to), traffic={to: 100.0}, staged=self.staged - {to}
-        )
+        return replace(self.used(to), promoted=(*earlier, to), traffic={to: 100.0}, staged=self.staged - {to})
 
     def with_label(self, label: str, version: int | None) -> Routing:
         """Point a label to a version; None removes it.

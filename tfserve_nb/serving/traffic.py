@@ -27,7 +27,9 @@ def check_weights(weights: Mapping[int, float]) -> dict[int, float]:
             )
     total = sum(weights.values())
     if abs(total - 100) > 1e-6:
-        raise InvalidOption(f"traffic {dict(weights)} sums to {total:g}, it must sum to 100", hint="d.set_traffic({1: 90, 2: 10})")
+        raise InvalidOption(
+            f"traffic {dict(weights)} sums to {total:g}, it must sum to 100", hint="d.set_traffic({1: 90, 2: 10})"
+        )
     return {version: float(percent) for version, percent in sorted(weights.items()) if percent > 0}
 
 

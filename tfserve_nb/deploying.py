@@ -1,0 +1,208 @@
+"""Deploy a model: export, check, load, warm up, switch. The one place that wires export, core and server together.
+
+Thread: the caller's; it may be interrupted, which leaves the served version untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any  # models and arrays of the user
+
+from . import runtime
+from .deployment import DEFAULT_BASE_PATH, Deployment
+from .errors import InvalidOption
+from .export.check import verify_against_live
+from .export.layout import check_name, delete_version
+from .export.saved_model import ExportedVersion, export_version
+from .export.source import prepare_source
+from .runtime import Runtime
+from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
+from .serving.core import DEFAULT_KEEP, Progress, no_progress
+from .serving.inputs import as_tensors, check_inputs
+from .serving.lifecycle import VersionSource
+from .serving.routing import Routing
+from .serving.servable import load_saved_model
+from .types import DEFAULT_SIGNATURE, ProgressEvent, Tensors
+
+
+def deploy(
+    model: Any,
+    name: str | None = None,
+    *,
+    version: int | None = None,
+    label: str | None = None,
+    stage: bool = False,
+    canary: float | None = None,
+    base_path: str | Path | None = None,
+    port: int | None = None,
+    auth: bool | None = None,
+    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+    batch_timeout_micros: int = 0,
+    max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
+    allowed_batch_sizes: Sequence[int] = (),
+    device: str | None = None,
+    warmup: Any = None,
+    check: Any = None,
+    keep: int = DEFAULT_KEEP,
+    progress: Progress = no_progress,
+) -> Deployment:
+    """Export a model as the next version, check it, load it, warm it up, and switch to it.
+
+    Whatever goes wrong, nothing is left behind, and what was served before still is.
+
+    Args:
+        model: a Keras model, a `tf.Module`, a `tf.function`, or the path of a SavedModel.
+        name: the name to serve it under; a Keras model's own name by default.
+        version: the version's number; the next free one by default.
+        label: point this label to the new version.
+        stage: load it, but give it no traffic.
+        canary: percent of the traffic for the new version; the rest stays with the current one.
+        base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
+        port: TCP port of the server, when it is started by this call; a free one by default.
+        auth: False starts the server without a token; None keeps what is.
+        max_batch_size: most rows of one run.
+        batch_timeout_micros: how long a request may wait for company, in microseconds.
+        max_enqueued_batches: batches that may wait before requests are rejected.
+        allowed_batch_sizes: sizes that batches are padded to; powers of two by default.
+        device: TensorFlow device such as `/CPU:0`.
+        warmup: rows to warm up with (array or dict), instead of made-up ones.
+        check: rows to compare the exported with the live model on, instead of made-up ones.
+        keep: versions that stay loaded, for instant rollback.
+        progress: told about each step, on the calling thread.
+
+    Returns:
+        The handle of the model.
+
+    Raises:
+        InvalidOption: if an option has a value that is not allowed.
+        ModelNotServable: if the model cannot be exported.
+        ExportFailed: if writing failed, or the exported model answers differently from the live one.
+        ServingError: if the version cannot be loaded.
+    """
+    options = BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes))
+    check_options(stage=stage, canary=canary, keep=keep, label=label)
+    name = check_name(name if name is not None else _name_of(model))
+    folder = _folder(name, base_path)
+    running = runtime.ensure(port, with_token=auth)
+    try:
+        exported = _export(running, model, name, version, folder, check, progress)
+        with _removed_unless_used(running, exported, folder):
+            source = VersionSource(exported.path, options, device, _sample(exported, warmup), deployed_at=time.time())
+            route = _route(exported.version, label=label, stage=stage, canary=canary)
+            detail = _described(label=label, stage=stage, canary=canary)
+            running.core.deploy(
+                name, exported.version, source, folder, route, keep=keep, detail=detail, progress=progress
+            )
+    finally:
+        runtime.stop_if_idle()
+    progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}"))
+    return Deployment(name)
+
+
+def _export(
+    running: Runtime, model: Any, name: str, version: int | None, folder: Path, check: Any, progress: Progress
+) -> ExportedVersion:
+    """Write and check the next version."""
+    progress(ProgressEvent("exporting", 0, 1))
+    source = prepare_source(model, example=check)
+
+    def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
+        servable = load_saved_model(path)
+        try:
+            return servable.run(signature, inputs)
+        finally:
+            servable.close()
+
+    def verify(path: Path) -> None:
+        progress(ProgressEvent("checking", 0, 1))
+        report = verify_against_live(source, path, load_and_run, example=check)
+        found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
+        progress(ProgressEvent("checking", 1, 1, found))
+
+    return export_version(
+        source, folder, name, version=version, above=running.core.highest_version(name), verify=verify
+    )
+
+
+@contextlib.contextmanager
+def _removed_unless_used(running: Runtime, exported: ExportedVersion, folder: Path) -> Iterator[None]:
+    """A version that could not be loaded leaves nothing behind; one that was switched to stays, come what may."""
+    try:
+        yield
+    except BaseException:
+        if not running.core.uses(exported.name, exported.version):
+            delete_version(folder, exported.name, exported.version)
+        raise
+
+
+def _route(version: int, *, label: str | None, stage: bool, canary: float | None) -> Callable[[Routing], Routing]:
+    """The routing after a deploy."""
+
+    def route(routing: Routing) -> Routing:
+        default = routing.default_version
+        if stage:
+            routing = routing.stage(version)
+        elif canary is not None and default is not None:
+            routing = routing.used(version).with_traffic({default: 100 - canary, version: canary})
+        else:
+            routing = routing.promote(version)
+        return routing if label is None else routing.with_label(label, version)
+
+    return route
+
+
+def _described(*, label: str | None, stage: bool, canary: float | None) -> str:
+    """The deploy's options in words, for the history."""
+    words = ["staged"] if stage else []
+    words += [f"canary {canary:g} %"] if canary is not None else []
+    words += [f"label {label}"] if label else []
+    return ", ".join(words)
+
+
+def check_options(*, stage: bool, canary: float | None, keep: int, label: str | None) -> None:
+    """Refuse options that no deploy could follow, before anything runs.
+
+    Raises:
+        InvalidOption: naming the value and what is allowed.
+    """
+    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
+        raise InvalidOption(f"keep={keep!r} must be an integer of at least 1", hint="--keep 2 allows instant rollback")
+    if stage and canary is not None:
+        raise InvalidOption("stage and canary exclude each other", hint="--stage for no traffic, --canary 10 for some")
+    if canary is not None and not 0 < canary < 100:
+        raise InvalidOption(f"canary={canary!r} must be a percentage between 0 and 100", hint="--canary 10")
+    if label is not None:
+        Routing("").with_label(label, 1)
+
+
+def _name_of(model: Any) -> str:
+    name = getattr(model, "name", None)
+    if not isinstance(name, str) or not name:
+        raise InvalidOption(f"a name is needed to serve a {type(model).__name__}", hint="deploy(model, name='digits')")
+    return name
+
+
+def _folder(name: str, base_path: str | Path | None) -> Path:
+    """Where the versions of a model lie: a model that is served stays where it is."""
+    running = runtime.current()
+    served_from = running.core.base_path(name) if running is not None else None
+    wanted = Path(base_path).absolute() if base_path is not None else None
+    if served_from is not None and wanted not in (None, served_from):
+        raise InvalidOption(
+            f"base_path={str(base_path)!r}: model {name} is served from {served_from}",
+            hint=f"another --name, or %undeploy {name} first",
+        )
+    return served_from or wanted or Path(DEFAULT_BASE_PATH).absolute()
+
+
+def _sample(exported: ExportedVersion, warmup: Any) -> Tensors | None:
+    if warmup is None:
+        return None
+    signature = exported.signatures[DEFAULT_SIGNATURE]
+    sample = as_tensors(signature, warmup)
+    if check_inputs(signature, sample) < 1:
+        raise InvalidOption("warmup has no rows", hint="--warmup x_test[:8]")
+    return sample
