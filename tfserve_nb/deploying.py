@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
@@ -20,10 +20,10 @@ from .export.saved_model import ExportedVersion, export_version
 from .export.source import prepare_source
 from .runtime import Runtime
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
-from .serving.core import DEFAULT_KEEP, Progress, no_progress
+from .serving.core import Progress, no_progress
 from .serving.inputs import as_tensors, check_inputs
 from .serving.lifecycle import VersionSource
-from .serving.routing import Routing
+from .serving.placement import DEFAULT_KEEP, Placement
 from .serving.servable import load_saved_model
 from .types import DEFAULT_SIGNATURE, ProgressEvent, Tensors
 
@@ -57,24 +57,16 @@ def deploy(
         model: a Keras model, a `tf.Module`, a `tf.function`, or the path of a SavedModel.
         name: the name to serve it under; a Keras model's own name by default.
         version: the version's number; the next free one by default.
-        label: point this label to the new version.
-        stage: load it, but give it no traffic.
-        canary: percent of the traffic for the new version; the rest stays with the current one.
+        label, stage, canary: who gets to the new version; see `Placement`. By default all traffic does.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         auth: False starts the server without a token; None keeps what is.
-        max_batch_size: most rows of one run.
-        batch_timeout_micros: how long a request may wait for company, in microseconds.
-        max_enqueued_batches: batches that may wait before requests are rejected.
-        allowed_batch_sizes: sizes that batches are padded to; powers of two by default.
+        max_batch_size, batch_timeout_micros, max_enqueued_batches, allowed_batch_sizes: see `BatchingOptions`.
         device: TensorFlow device such as `/CPU:0`.
         warmup: rows to warm up with (array or dict), instead of made-up ones.
         check: rows to compare the exported with the live model on, instead of made-up ones.
         keep: versions that stay loaded, for instant rollback.
         progress: told about each step, on the calling thread.
-
-    Returns:
-        The handle of the model.
 
     Raises:
         InvalidOption: if an option has a value that is not allowed.
@@ -83,7 +75,7 @@ def deploy(
         ServingError: if the version cannot be loaded.
     """
     options = BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes))
-    check_options(stage=stage, canary=canary, keep=keep, label=label)
+    placement = Placement(label, stage=stage, canary=canary, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
     running = runtime.ensure(port, with_token=auth)
@@ -91,11 +83,7 @@ def deploy(
         exported = _export(running, model, name, version, folder, check, progress)
         with _removed_unless_used(running, exported, folder):
             source = VersionSource(exported.path, options, device, _sample(exported, warmup), deployed_at=time.time())
-            route = _route(exported.version, label=label, stage=stage, canary=canary)
-            detail = _described(label=label, stage=stage, canary=canary)
-            running.core.deploy(
-                name, exported.version, source, folder, route, keep=keep, detail=detail, progress=progress
-            )
+            running.core.deploy(name, exported.version, source, folder, placement, progress)
     finally:
         runtime.stop_if_idle()
     progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}"))
@@ -136,46 +124,6 @@ def _removed_unless_used(running: Runtime, exported: ExportedVersion, folder: Pa
         if not running.core.uses(exported.name, exported.version):
             delete_version(folder, exported.name, exported.version)
         raise
-
-
-def _route(version: int, *, label: str | None, stage: bool, canary: float | None) -> Callable[[Routing], Routing]:
-    """The routing after a deploy."""
-
-    def route(routing: Routing) -> Routing:
-        default = routing.default_version
-        if stage:
-            routing = routing.stage(version)
-        elif canary is not None and default is not None:
-            routing = routing.used(version).with_traffic({default: 100 - canary, version: canary})
-        else:
-            routing = routing.promote(version)
-        return routing if label is None else routing.with_label(label, version)
-
-    return route
-
-
-def _described(*, label: str | None, stage: bool, canary: float | None) -> str:
-    """The deploy's options in words, for the history."""
-    words = ["staged"] if stage else []
-    words += [f"canary {canary:g} %"] if canary is not None else []
-    words += [f"label {label}"] if label else []
-    return ", ".join(words)
-
-
-def check_options(*, stage: bool, canary: float | None, keep: int, label: str | None) -> None:
-    """Refuse options that no deploy could follow, before anything runs.
-
-    Raises:
-        InvalidOption: naming the value and what is allowed.
-    """
-    if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
-        raise InvalidOption(f"keep={keep!r} must be an integer of at least 1", hint="--keep 2 allows instant rollback")
-    if stage and canary is not None:
-        raise InvalidOption("stage and canary exclude each other", hint="--stage for no traffic, --canary 10 for some")
-    if canary is not None and not 0 < canary < 100:
-        raise InvalidOption(f"canary={canary!r} must be a percentage between 0 and 100", hint="--canary 10")
-    if label is not None:
-        Routing("").with_label(label, 1)
 
 
 def _name_of(model: Any) -> str:

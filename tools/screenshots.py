@@ -42,7 +42,7 @@ print("load done")
 def main(folder: Path) -> None:
     """Run a notebook once for each theme and keep the pictures."""
     folder.mkdir(parents=True, exist_ok=True)
-    for theme, width in (("JupyterLab Light", 1280), ("JupyterLab Dark", 1280), ("JupyterLab Light", 640)):
+    for theme, width in (("JupyterLab Light", 1280), ("JupyterLab Dark", 1280), ("JupyterLab Light", 820)):
         with tempfile.TemporaryDirectory() as scratch:
             take(folder / f"dashboard-{theme.split()[1].lower()}-{width}.png", Path(scratch) / "root", theme, width)
 

@@ -256,7 +256,9 @@ def test_threads_that_submit_at_the_same_time_each_get_their_own_rows(sizes: lis
     servable = FakeServable(1)
     runner = Runner()
     lane = runner.attach(
-        BatchingOptions(max_batch_size), lambda inputs: servable.run("serving_default", inputs), is_batchable=True
+        BatchingOptions(max_batch_size, max_enqueued_batches=300),
+        lambda inputs: servable.run("serving_default", inputs),
+        is_batchable=True,
     )
     outcomes: dict[int, Outcome] = {}
     runner.start()

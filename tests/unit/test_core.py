@@ -15,6 +15,7 @@ from tfserve_nb.serving.config import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.direct import predict
 from tfserve_nb.serving.lifecycle import VersionSource
+from tfserve_nb.serving.placement import Placement
 from tfserve_nb.serving.port import Answer, ModelSpec, Outcome
 from tfserve_nb.serving.state_store import FILE_NAME
 from tfserve_nb.types import ProgressEvent, VersionState
@@ -35,7 +36,7 @@ def core(loader: FakeLoader) -> Iterator[ServingCore]:
     serving.stop()
 
 
-def deploy(core: ServingCore, base: Path, version: int, *, keep: int = 2, **options: object) -> list[ProgressEvent]:
+def deploy(core: ServingCore, base: Path, version: int, *, keep: int = 2, stage: bool = False) -> list[ProgressEvent]:
     """Make a version folder and deploy it."""
     path = base / "net" / str(version)
     path.mkdir(parents=True, exist_ok=True)
@@ -45,8 +46,7 @@ def deploy(core: ServingCore, base: Path, version: int, *, keep: int = 2, **opti
         version,
         VersionSource(path, BatchingOptions(max_batch_size=4)),
         base,
-        options.get("route") or (lambda routing: routing.promote(version)),  # type: ignore[arg-type]
-        keep=keep,
+        Placement(stage=stage, keep=keep),
         progress=events.append,
     )
     return events
@@ -194,7 +194,7 @@ def test_split_and_labels_decide_who_answers(loader: FakeLoader, tmp_path: Path)
     core.start()
     try:
         deploy(core, tmp_path, 1)
-        deploy(core, tmp_path, 2, route=lambda routing: routing.stage(2))
+        deploy(core, tmp_path, 2, stage=True)
         core.set_traffic("net", {1: 90, 2: 10})
         core.set_label("net", "canary", 2)
 

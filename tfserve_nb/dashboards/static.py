@@ -38,18 +38,20 @@ def versions_table(status: ModelStatus, metrics: ModelMetrics) -> str:
 
 def charts(metrics: ModelMetrics) -> str:
     """Requests per second and latency, one line for each version that had requests lately."""
+    styles = {version: style for style, version in enumerate(metrics.versions)}
     active = [one for one in metrics.versions.values() if one.num_recent]
-    age_s = active[0].series.age_s if active else np.array([metrics.span_s, 0.0])
-    rates = [Line(f"v{one.version}", one.series.rps, style) for style, one in enumerate(active)]
+    age_s = active[0].series.age_s if active else np.array([0.0])
+    rates = [Line(f"v{one.version}", one.series.rps, styles[one.version]) for one in active]
     latencies = []
-    for style, one in enumerate(active):
-        latencies.append(Line(f"v{one.version} p50", one.series.p50_ms, style))
-        latencies.append(Line(f"v{one.version} p99", one.series.p99_ms, style, is_thin=True))
+    for one in active:
+        latencies.append(Line(f"v{one.version} p50", one.series.p50_ms, styles[one.version]))
+        latencies.append(Line(f"v{one.version} p99", one.series.p99_ms, styles[one.version], is_thin=True))
     fewest = FEWEST_SAMPLES[0.5]
-    return line_chart("Requests per second", "/s", age_s, rates, empty="no requests yet") + line_chart(
+    return line_chart("Requests per second", "/s", age_s, metrics.span_s, rates, empty="no requests yet") + line_chart(
         "Latency, p50 thick and p99 thin",
         "ms",
         age_s,
+        metrics.span_s,
         latencies,
         empty=f"appears from {fewest} requests in 2 s (p99: {FEWEST_SAMPLES[0.99]} in 30 s)"
         if active

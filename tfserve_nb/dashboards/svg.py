@@ -40,13 +40,14 @@ class Line:
     is_thin: bool = False
 
 
-def line_chart(title: str, unit: str, age_s: np.ndarray, lines: Sequence[Line], *, empty: str) -> str:
+def line_chart(title: str, unit: str, age_s: np.ndarray, span_s: float, lines: Sequence[Line], *, empty: str) -> str:
     """An SVG element.
 
     Args:
         title: plain text above the chart.
         unit: of the y axis, plain text.
         age_s: x values: seconds ago, decreasing to 0, shape `(n,)`.
+        span_s: seconds that the x axis covers.
         lines: each with n values.
         empty: what to say when there is nothing to draw, plain text.
 
@@ -54,7 +55,6 @@ def line_chart(title: str, unit: str, age_s: np.ndarray, lines: Sequence[Line], 
         The text of an `<svg>` with a role and a label in words.
     """
     drawn = [line for line in lines if bool(np.isfinite(line.values).any())]
-    span_s = float(age_s[0]) if len(age_s) else 1.0
     top = nice_ceiling(max((float(np.nanmax(line.values)) for line in drawn), default=0.0))
     parts = [_frame(title, unit, top, span_s)]
     if not drawn:

@@ -24,7 +24,7 @@ from .. import deployment as serving
 from ..deployment import Deployment
 from ..errors import InvalidOption, ModelNotFound
 from ..serving.config import DEFAULT_MAX_BATCH_SIZE
-from ..serving.core import DEFAULT_KEEP
+from ..serving.placement import DEFAULT_KEEP, Placement
 from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, with_options
 from .cell import run_body
 from .overview import Overview
@@ -67,9 +67,7 @@ class DeployMagics(Magics):
         if options.out is not None and not options.out.isidentifier():
             raise UsageError(f"--out {options.out!r} is no variable name")
         with wrong_options_as_usage_error():
-            deploying.check_options(
-                label=options.label, stage=options.stage, canary=options.canary, keep=self._or(options.keep, self.keep)
-            )
+            Placement(options.label, stage=options.stage, canary=options.canary, keep=self._or(options.keep, self.keep))
         model, name = self._model(options, cell)
         handle = self._deploy(model, name, options)
         if options.out is not None:

@@ -22,14 +22,14 @@ from ..types import HistoryEvent, ModelStatus, ProgressEvent, VersionStatus
 from .lifecycle import ServableManager, VersionHandle, VersionSource
 from .metrics import Metrics, RequestRecord
 from .model import Progress, ServedModel
+from .placement import Placement
 from .port import ModelSpec
-from .routing import Routing, not_found
+from .routing import not_found
 from .servable import Loader, load_saved_model
 from .state_store import StateStore, new_event
 from .stored_model import StoredModel, from_json
 
 UNLOAD_WAIT_S = 40.0
-DEFAULT_KEEP = 2
 
 
 def no_progress(_: ProgressEvent) -> None:
@@ -159,10 +159,7 @@ class ServingCore:
         version: int,
         source: VersionSource,
         base_path: Path,
-        route: Callable[[Routing], Routing],
-        *,
-        keep: int = DEFAULT_KEEP,
-        detail: str = "",
+        placement: Placement,
         progress: Progress = no_progress,
     ) -> None:
         """Load a version and route to it; the other versions answer until then.
@@ -172,9 +169,7 @@ class ServingCore:
             version: the version's number.
             source: where it comes from.
             base_path: the folder that holds `NAME/VERSION`, where the state is stored too.
-            route: the routing afterwards, such as `lambda routing: routing.promote(version)`.
-            keep: versions to keep loaded.
-            detail: for the history.
+            placement: who gets to it.
             progress: told about each step, on the calling thread.
 
         Raises:
@@ -184,15 +179,17 @@ class ServingCore:
             model = self._models.get(name)
             is_new = model is None
             if model is None:
-                model = ServedModel(name, base_path, keep, self._manager)
+                model = ServedModel(name, base_path, placement.keep, self._manager)
                 model.inherit()
                 self._models = {**self._models, name: model}
-        model.keep = keep
+        model.keep = placement.keep
         self._manager.set_source(name, version, source)
         try:
             with model.loaded([version], progress):
                 progress(ProgressEvent("switching", 0, 1))
-                model.change(route, new_event("deploy", version, detail))
+                model.change(
+                    lambda routing: placement.route(routing, version), new_event("deploy", version, str(placement))
+                )
         except BaseException:
             if is_new and not model.routing.recent:
                 self._drop(model)

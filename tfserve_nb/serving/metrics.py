@@ -174,8 +174,8 @@ class _VersionCounters:
         self.histograms[slot, bucket_of(record.latency_s)] += 1
 
     def window(self, now_s: float, span_s: int) -> np.ndarray:
-        """Histograms of the last `span_s` full or running seconds, oldest first, shape `(span_s, NUM_BUCKETS)`."""
-        seconds = np.arange(int(now_s) - span_s + 1, int(now_s) + 1)
+        """Histograms of the last `span_s` full seconds and the running one, shape `(span_s + 1, NUM_BUCKETS)`."""
+        seconds = np.arange(int(now_s) - span_s, int(now_s) + 1)
         slots = seconds % RING_S
         rows = self.histograms[slots].astype(np.int64)
         rows[self.stamps[slots] != seconds] = 0
@@ -246,8 +246,13 @@ class Metrics:
 def _summarise(
     version: int, num_requests: int, num_errors: int, rows: np.ndarray, step_s: int, tail_s: int
 ) -> VersionMetrics:
-    """Turn per-second histograms (the first `tail_s` rows are only looked back at) into a `VersionMetrics`."""
+    """Turn per-second histograms into a `VersionMetrics`.
+
+    The first `tail_s` rows are only looked back at. The last row is the running second: it counts, but the series end
+    before it, or every line would dip at its end.
+    """
     recent = rows[tail_s:].sum(axis=0)
+    rows = rows[:-1]
     ends = np.arange(len(rows), tail_s, -step_s)[::-1]
     p50s, p99s, rates = [], [], []
     for end in ends:
