@@ -41,15 +41,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(item.path.relative_to(TESTS).parts[0])
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
     """In CI, turn a skip into a failure: a missing tool must not hide a ring of tests (a missing GPU may)."""
-    report = yield
     reason = str(report.longrepr[2]) if isinstance(report.longrepr, tuple) else str(report.longrepr)
     is_skip = report.skipped and not hasattr(report, "wasxfail")
     if is_skip and os.environ.get("CI") == "true" and "GPU" not in reason:
         report.outcome = "failed"
-        report.longrepr = f"{item.nodeid} was skipped, and in CI nothing but a missing GPU may be: {reason}"
+        report.longrepr = f"{report.nodeid} was skipped, and in CI nothing but a missing GPU may be: {reason}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Judge the skip of a test."""
+    report = yield
+    _fail_if_skipped_in_ci(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Judge the skip of a whole module."""
+    report = yield
+    _fail_if_skipped_in_ci(report)
     return report
 
 

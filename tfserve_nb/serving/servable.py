@@ -17,8 +17,12 @@ from typing import Any, Protocol  # TensorFlow's session and callables are untyp
 import numpy as np
 
 from ..errors import NotAvailable, RunFailed, RunRejected, ServingError
+from ..export.reasons import shorten
 from ..export.signatures import read_signatures
 from ..types import SignatureSpec, Tensors
+
+
+_HEADING = "Graph execution error:"
 
 
 class Servable(Protocol):
@@ -144,5 +148,8 @@ def _as_run_error(error: Exception) -> ServingError:
 
 
 def _first_line(error: Exception) -> str:
-    text = str(getattr(error, "message", "") or error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
+    """The first line that says something: TensorFlow puts headings and a traceback of the graph's building before it."""
+    lines = [line.strip() for line in str(getattr(error, "message", "") or error).splitlines()]
+    nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
+    said = [line for line in lines[nodes[0] + 1 if nodes else 0 :] if line and line != _HEADING]
+    return shorten(said[0]) if said else type(error).__name__
