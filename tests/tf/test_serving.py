@@ -158,7 +158,7 @@ def test_model_whose_rows_depend_on_each_other_never_shares_a_run() -> None:
 def test_bad_values_of_one_request_fail_alone_in_a_shared_batch() -> None:
     class Checked(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
-        def __call__(self, x):  # noqa: ANN001, ANN204
+        def __call__(self, x):  # noqa: ANN204
             with tf.control_dependencies([tf.debugging.assert_non_negative(x, message="no negative numbers")]):
                 return {"root": tf.sqrt(x)}
 

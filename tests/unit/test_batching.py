@@ -321,7 +321,7 @@ def test_wrong_number_of_output_rows_is_an_error_and_no_wrong_answer() -> None:
     assert "0th dimension does not equal" in outcomes[0].message
 
 
-def wait_for(condition):  # noqa: ANN001, ANN201 - any condition
+def wait_for(condition):  # noqa: ANN201 - any condition
     """Wait until a condition holds, at most 10 s."""
     import threading
     import time

@@ -172,7 +172,7 @@ def test_objects_parse_as_they_were_written(value: object) -> None:
 
 
 def _holds_large_integers(value: object) -> bool:
-    """orjson reads integers beyond 64 bits as floats, as rapidjson does."""
+    """Orjson reads integers beyond 64 bits as floats, as rapidjson does."""
     try:
         orjson.dumps(value)
     except (TypeError, orjson.JSONEncodeError):

@@ -21,7 +21,6 @@ from ..export.reasons import shorten
 from ..export.signatures import read_signatures
 from ..types import SignatureSpec, Tensors
 
-
 _HEADING = "Graph execution error:"
 
 
@@ -148,7 +147,7 @@ def _as_run_error(error: Exception) -> ServingError:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line that says something: TensorFlow puts headings and a traceback of the graph's building before it."""
+    """The first line that says something: TensorFlow puts a heading and a traceback before it."""
     lines = [line.strip() for line in str(getattr(error, "message", "") or error).splitlines()]
     nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
     said = [line for line in lines[nodes[0] + 1 if nodes else 0 :] if line and line != _HEADING]
