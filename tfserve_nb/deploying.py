@@ -20,15 +20,14 @@ from .export.saved_model import ExportedVersion, export_version
 from .export.source import prepare_source
 from .runtime import Runtime
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
-from .serving.core import Progress, no_progress
 from .serving.inputs import as_tensors, check_inputs
 from .serving.lifecycle import VersionSource
 from .serving.placement import DEFAULT_KEEP, Placement
 from .serving.servable import load_saved_model
-from .types import DEFAULT_SIGNATURE, ProgressEvent, Tensors
+from .types import DEFAULT_SIGNATURE, Progress, ProgressEvent, Tensors, no_progress
 
 
-def deploy(
+def deploy(  # noqa: PLR0913 - the options of %deploy
     model: Any,
     name: str | None = None,
     *,
@@ -57,11 +56,16 @@ def deploy(
         model: a Keras model, a `tf.Module`, a `tf.function`, or the path of a SavedModel.
         name: the name to serve it under; a Keras model's own name by default.
         version: the version's number; the next free one by default.
-        label, stage, canary: who gets to the new version; see `Placement`. By default all traffic does.
+        label: point this label to the new version.
+        stage: load the new version, but give it no traffic.
+        canary: percent of the traffic for the new version; all of it by default.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         auth: False starts the server without a token; None keeps what is.
-        max_batch_size, batch_timeout_micros, max_enqueued_batches, allowed_batch_sizes: see `BatchingOptions`.
+        max_batch_size: most rows that one run of the model gets; larger requests are split.
+        batch_timeout_micros: how long the first request of a batch may wait for company.
+        max_enqueued_batches: how many full batches may wait; more is rejected at once.
+        allowed_batch_sizes: sizes that runs are padded up to; powers of two by default.
         device: TensorFlow device such as `/CPU:0`.
         warmup: rows to warm up with (array or dict), instead of made-up ones.
         check: rows to compare the exported with the live model on, instead of made-up ones.

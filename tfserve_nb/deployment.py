@@ -15,11 +15,10 @@ import numpy as np
 from . import runtime
 from .errors import InvalidOption, ModelNotFound
 from .runtime import Runtime
-from .serving.core import Progress, no_progress
 from .serving.direct import predict
 from .serving.metrics import ModelMetrics
 from .serving.port import ModelSpec
-from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus, Tensors
+from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus, Progress, Tensors, no_progress
 
 DEFAULT_BASE_PATH = "tfserve_models"
 

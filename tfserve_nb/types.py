@@ -6,7 +6,7 @@ Thread: any; everything here is immutable.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -140,6 +140,14 @@ class ProgressEvent:
     done: int
     total: int
     detail: str = ""
+
+
+Progress: TypeAlias = Callable[[ProgressEvent], None]
+"""Told about each step of a long operation, on the thread that asked for it."""
+
+
+def no_progress(_: ProgressEvent) -> None:
+    """The `Progress` of callers who do not want to know."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ def main() -> int:
         request = sys.stdin.buffer.read()
         print(json.dumps(asyncio.run(load(url, request, int(connections), float(seconds)))))
         return 0
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     describe_machine()
     measure_load_ext(options.rounds)
     with tempfile.TemporaryDirectory(prefix="tfserve-nb-bench-") as folder:
@@ -87,7 +88,7 @@ def measure_load_ext(rounds: int) -> None:
     code = "import time; t = time.perf_counter()\n%load_ext tfserve_nb\nprint(time.perf_counter() - t)"
     took_ms = []
     for _ in range(rounds):
-        manager, client = start_new_kernel(kernel_name="python3")
+        manager, client = start_new_kernel(kernel_name="python3", stderr=subprocess.DEVNULL)
         printed: list[str] = []
         try:
             client.execute_interactive(
@@ -103,7 +104,6 @@ def measure_load_ext(rounds: int) -> None:
 
 def measure_deployment(rounds: int) -> None:
     """Time deploys, rollbacks and requests of a small network for 8 x 8 digits."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import keras
     import numpy as np
     import requests

@@ -55,6 +55,8 @@ def take(picture: Path, root: Path, theme: str, width: int) -> None:
     settings = root.parent / "jupyter/jupyter_config_dir/lab/user-settings/@jupyterlab/apputils-extension"
     settings.mkdir(parents=True)
     (settings / "themes.jupyterlab-settings").write_text(json.dumps({"theme": theme}))
+    # The question whether to fetch news would cover a corner.
+    (settings / "notification.jupyterlab-settings").write_text(json.dumps({"fetchNews": "false"}))
     cells = [SETUP, LOAD, "%dashboard digits"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}

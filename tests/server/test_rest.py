@@ -118,8 +118,10 @@ def test_metadata_describes_the_signatures(server) -> None:
             "/v1/models/double:predict",
             {"instances": [[1, "a"]]},
             400,
-            "Failed to process element: 0 of 'instances' list. Error: INVALID_ARGUMENT: "
-            'JSON Value: "a" Type: String is not of expected type: float',
+            (
+                "Failed to process element: 0 of 'instances' list. Error: INVALID_ARGUMENT: "
+                'JSON Value: "a" Type: String is not of expected type: float'
+            ),
         ),
         (
             "POST",

@@ -91,7 +91,7 @@ def test_top_level_await_is_explained(modeller) -> None:
     ("line", "complaint"),
     [
         ("%deploy", "needs a model"),
-        ("%deploy modle", "there is no variable 'modle'; did you mean model"),
+        ("%deploy mode", "there is no variable 'mode'; did you mean model"),
         ("%deploy model --nmae x", "unrecognized arguments: --nmae x"),
         ("%deploy model --max-batch-size many", "invalid int value: 'many'"),
         ("%deploy model --max-batch-size 0", "max_batch_size=0 must be an integer of at least 1"),

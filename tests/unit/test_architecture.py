@@ -181,13 +181,19 @@ def test_dashboards_and_servers_see_the_core_through_narrow_doors(path: Path) ->
     assert wrong == []
 
 
+def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """A function's length is its code: explaining it is free."""
+    first = node.body[0]
+    return (first.end_lineno or first.lineno) - first.lineno + 1 if ast.get_docstring(node) is not None else 0
+
+
 @each_module
 def test_modules_and_functions_stay_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     long = [f"the module has {count} lines"] if (count := len(text.splitlines())) > MAX_MODULE_LINES else []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            num_lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            num_lines = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring_lines(node)
             if num_lines > MAX_FUNCTION_LINES:
                 long.append(f"line {node.lineno}: {node.name} has {num_lines} lines")
 

@@ -75,7 +75,7 @@ class BatchingMachine(RuleBasedStateMachine):
             assert queued_before + num_rows > self.options.max_enqueued_rows
             assert queued_before > 0
             return
-        asked.task = ticket._task
+        asked.task = ticket._task  # noqa: SLF001 - the machine plays the runner
         self.asked.append(asked)
 
     @rule(seconds=st.sampled_from([0.1, 1.5, 10.0]))
@@ -115,7 +115,7 @@ class BatchingMachine(RuleBasedStateMachine):
     def run(self) -> None:
         batch, self.in_hand = self.in_hand, None
         assert batch is not None
-        self.runner._run_batch(self.lane, batch)
+        self.runner._run_batch(self.lane, batch)  # noqa: SLF001 - the same
         if self.is_batchable and self.servable.batch_sizes:
             assert self.servable.batch_sizes[-1] in self.options.allowed_batch_sizes
 

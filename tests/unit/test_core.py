@@ -96,7 +96,7 @@ def test_versions_beyond_keep_are_unloaded_and_loaded_again_when_wanted(
     for version in (1, 2, 3):
         deploy(core, tmp_path, version)
         first = first or loader.loaded[1]
-    assert core._manager.wait_until_gone("net", frozenset({1}), 5)
+    assert core._manager.wait_until_gone("net", frozenset({1}), 5)  # noqa: SLF001 - a test may wait where users need not
     assert first is not None
     assert first.is_closed
 
@@ -127,7 +127,7 @@ def test_held_version_is_not_freed_before_its_last_request(
     assert outcomes[0].outputs["y"][0, 0] == 11
     assert not loader.loaded[1].is_closed
     handle.release()
-    assert core._manager.wait_until_gone("net", frozenset({1}), 5)
+    assert core._manager.wait_until_gone("net", frozenset({1}), 5)  # noqa: SLF001 - a test may wait where users need not
     assert loader.loaded[1].is_closed
 
 

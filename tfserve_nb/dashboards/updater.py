@@ -39,7 +39,7 @@ class _Call(Generic[T]):
     def __call__(self) -> None:
         try:
             self._result = self._work()
-        except BaseException as error:  # raised again where the caller waits
+        except BaseException as error:  # noqa: BLE001 - raised again where the caller waits
             self._error = error
         finally:
             self._done.set()

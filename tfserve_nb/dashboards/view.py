@@ -120,7 +120,7 @@ class Dashboard:
             switch()
             took_ms = (time.perf_counter() - started_s) * 1e3
             self._say(f"version {self._controls.status().default_version} answers now, switched in {took_ms:.1f} ms")
-        except Exception as error:  # shown to the person who clicked, whatever it is
+        except Exception as error:  # noqa: BLE001 - shown to the person who clicked, whatever it is
             hint = getattr(error, "hint", "")
             self._say(f"⚠ {error}{f' (try: {hint})' if hint else ''}")
         self._shown = None
@@ -147,7 +147,7 @@ class Dashboard:
                 self._shown = error.message
                 self._enable(False)
                 self._say(f"{self.name} is not served now; what was shown last stays below")
-        except Exception as error:  # a defect here must not end the thread that other dashboards need
+        except Exception as error:  # noqa: BLE001 - a defect here must not end the thread that other dashboards need
             self._say(f"⚠ {type(error).__name__}: {error}")
 
     def _choose_from(self, status: ModelStatus) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any  # IPython's list of configurables
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -15,7 +15,8 @@ def load(shell: InteractiveShell) -> None:
 
     magics = DeployMagics(shell=shell)
     shell.register_magics(magics)
-    shell.configurables.append(magics)
+    configurables: list[Any] = shell.configurables  # what %config offers; annotated as if shells were all
+    configurables.append(magics)
     completion.register(shell)
     display.register(shell)
 

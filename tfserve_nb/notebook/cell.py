@@ -44,7 +44,8 @@ def run_body(shell: InteractiveShell, source: str) -> BodyResult:
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
     try:
         body = shell.compile(tree, file_name, "exec")
-        expression = None if last is None else shell.compile(ast.Expression(last.value), file_name, "eval")
+        wrapped: Any = None if last is None else ast.Expression(last.value)  # IPython's annotation knows text only
+        expression = None if wrapped is None else shell.compile(wrapped, file_name, "eval")
     except SyntaxError as error:
         if "await" in str(error):
             raise UsageError(

@@ -8,6 +8,7 @@ Thread: the kernel's main thread.
 
 from __future__ import annotations
 
+import sys
 from typing import Any  # IPython's MIME bundles
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -18,15 +19,14 @@ from ..errors import ModelNotFound
 
 def register(shell: InteractiveShell) -> None:
     """Show deployments as dashboards; in a terminal they stay text."""
-    if hasattr(shell, "kernel"):
+    if hasattr(shell, "kernel") and shell.display_formatter is not None:
         shell.display_formatter.mimebundle_formatter.for_type(Deployment, render)
 
 
 def unregister(shell: InteractiveShell) -> None:
     """The inverse of `register`; open dashboards become static."""
-    shell.display_formatter.mimebundle_formatter.pop(Deployment, None)
-    import sys
-
+    if shell.display_formatter is not None:
+        shell.display_formatter.mimebundle_formatter.pop(Deployment, None)
     # Only if a dashboard was ever shown: unloading must not import ipywidgets.
     dashboards = sys.modules.get("tfserve_nb.dashboards")
     if dashboards is not None:

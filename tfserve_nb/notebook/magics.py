@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any  # the user's objects
 
 from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument
 from traitlets import Int, Unicode
@@ -29,6 +30,19 @@ from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, with_optio
 from .cell import run_body
 from .overview import Overview
 from .progress import ProgressView
+
+_PASSED_ON = (
+    "version",
+    "label",
+    "stage",
+    "canary",
+    "port",
+    "device",
+    "batch_timeout_micros",
+    "max_enqueued_batches",
+    "allowed_batch_sizes",
+)
+"""Options of `%deploy` that `tfserve_nb.deploy` takes as they are, when they are given."""
 
 NAME = argument("name", nargs="?", metavar="NAME", help="the model; may be left out when only one is served")
 
@@ -46,6 +60,7 @@ def wrong_options_as_usage_error() -> Iterator[None]:
 class DeployMagics(Magics):
     """Magics of tfserve_nb. `%config DeployMagics` shows and changes the defaults."""
 
+    shell: InteractiveShell  # IPython allows for none; `load` always gives one
     base_path = Unicode(serving.DEFAULT_BASE_PATH, help="Folder that NAME/VERSION is written to.").tag(config=True)
     max_batch_size = Int(DEFAULT_MAX_BATCH_SIZE, help="Most rows of one run of the model.").tag(config=True)
     keep = Int(DEFAULT_KEEP, help="Versions of a model that stay loaded for instant rollback.").tag(config=True)
@@ -164,17 +179,16 @@ class DeployMagics(Magics):
 
     def _deploy(self, model: Any, name: str | None, options: argparse.Namespace) -> Deployment:
         namespace = self.shell.user_ns
-        values = {
-            option: getattr(options, option)
-            for option in ("version", "label", "stage", "canary", "port", "device", "batch_timeout_micros")
-            + ("max_enqueued_batches", "allowed_batch_sizes")
-            if getattr(options, option) is not None
+        values: dict[str, Any] = {
+            option: getattr(options, option) for option in _PASSED_ON if getattr(options, option) is not None
         }
         for option in ("warmup", "check"):
             word = getattr(options, option)
             if word is not None:
                 values[option] = look_up(namespace, word, f"--{option}")
         view = None if options.quiet else ProgressView(self.shell, f"deploying {name}")
+        if view is not None:
+            values["progress"] = view
         try:
             with wrong_options_as_usage_error():
                 return deploying.deploy(
@@ -185,7 +199,6 @@ class DeployMagics(Magics):
                     max_batch_size=self._or(options.max_batch_size, self.max_batch_size),
                     keep=self._or(options.keep, self.keep),
                     **values,
-                    **({} if view is None else {"progress": view}),
                 )
         except BaseException:
             if view is not None:

@@ -132,7 +132,7 @@ class Flow:
             return Reply(error.http_status, b"")
         except ServingError as error:
             return self.failed(error, exchange)
-        except Exception:  # a defect of ours: the client gets a number, the log the trace
+        except Exception:  # noqa: BLE001 - a defect of ours: the client gets a number, the log the trace
             number = secrets.token_hex(4)
             exchange.code = "INTERNAL"
             self._log.exception("error %s in %s %s", number, method, uri)

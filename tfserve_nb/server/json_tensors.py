@@ -72,19 +72,17 @@ def _fast_numbers(value: Any, spec: TensorSpec) -> np.ndarray | None:
         found = np.array(value)
     except (ValueError, OverflowError):  # ragged, or integers beyond 64 bits
         return None
-    if spec.dtype in _FLOATS:
-        if found.dtype.kind not in "iuf":
+    if found.dtype.kind not in ("iuf" if spec.dtype in _FLOATS else "iu"):
+        return None
+    if spec.dtype in _INTEGERS:
+        low, high = _INTEGERS[spec.dtype]
+        if not found.size or int(found.min()) < low or int(found.max()) > high:
             return None
-        with np.errstate(over="ignore"):  # more than the largest float32 becomes infinity, as there
-            # Integers go through double, as there; it matters beyond 2**53.
-            numbers = found if found.dtype.kind == "f" else found.astype(np.float64)
-            return np.ascontiguousarray(numbers, dtype=spec.numpy_dtype)
-    if found.dtype.kind not in "iu" or not found.size:
-        return None
-    low, high = _INTEGERS[spec.dtype]
-    if int(found.min()) < low or int(found.max()) > high:
-        return None
-    return np.ascontiguousarray(found, dtype=spec.numpy_dtype)
+        return np.ascontiguousarray(found, dtype=spec.numpy_dtype)
+    with np.errstate(over="ignore"):  # more than the largest float32 becomes infinity, as there
+        # Integers go through double, as there; it matters beyond 2**53.
+        numbers = found if found.dtype.kind == "f" else found.astype(np.float64)
+        return np.ascontiguousarray(numbers, dtype=spec.numpy_dtype)
 
 
 def _careful(value: Any, spec: TensorSpec) -> np.ndarray:
@@ -132,29 +130,32 @@ def _leaves(value: Any, shape: tuple[int, ...], level: int) -> Iterator[Any]:
 
 def _scalar(value: Any, spec: TensorSpec) -> Any:
     """One number, boolean or text of the spec's dtype."""
-    dtype = spec.dtype
-    if dtype == "string":
-        if isinstance(value, str):
-            return value.encode("utf-8", "surrogateescape")
-        if is_base64(value):
-            return decode_base64(value)
-        if isinstance(value, dict):
-            raise InvalidRequest(f"JSON Value: {debug_text(value)} not formatted correctly for base64 data")
+    if spec.dtype == "string":
+        return _text(value, spec)
+    if spec.dtype == "bool":
+        is_right = isinstance(value, bool)
+    elif spec.dtype in _FLOATS:
+        is_right = isinstance(value, int | float) and not isinstance(value, bool)
+    elif spec.dtype in _INTEGERS:
+        low, high = _INTEGERS[spec.dtype]
+        is_right = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    else:
+        raise UnsupportedDtype(
+            f"Conversion of JSON Value: {debug_text(value)} to type: {_TF_NAMES.get(spec.dtype, spec.dtype)}"
+        )
+    if not is_right:
         raise _wrong_type(value, spec)
-    if dtype == "bool":
-        if isinstance(value, bool):
-            return value
-        raise _wrong_type(value, spec)
-    if dtype in _FLOATS:
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return _to_float(value)
-        raise _wrong_type(value, spec)
-    if dtype in _INTEGERS:
-        low, high = _INTEGERS[dtype]
-        if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
-            return value
-        raise _wrong_type(value, spec)
-    raise UnsupportedDtype(f"Conversion of JSON Value: {debug_text(value)} to type: {_TF_NAMES.get(dtype, dtype)}")
+    return _to_float(value) if spec.dtype in _FLOATS else value
+
+
+def _text(value: Any, spec: TensorSpec) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if is_base64(value):
+        return decode_base64(value)
+    if isinstance(value, dict):
+        raise InvalidRequest(f"JSON Value: {debug_text(value)} not formatted correctly for base64 data")
+    raise _wrong_type(value, spec)
 
 
 def _to_float(value: float) -> float:

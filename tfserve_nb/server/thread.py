@@ -6,6 +6,7 @@ Thread: `start` and `stop` may be called from any; all else in here runs on `tfs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import socket
 import sys
@@ -36,7 +37,7 @@ class LimitedHTTPServer(HTTPServer):
     Tornado makes it without `__init__` arguments of our own: see `initialize`.
     """
 
-    def initialize(self, *args: Any, max_connections: int, **kwargs: Any) -> None:
+    def initialize(self, *args: Any, max_connections: int, **kwargs: Any) -> None:  # type: ignore[override]
         """Called by Tornado's configurable constructor."""
         super().initialize(*args, **kwargs)
         self._max_connections = max_connections
@@ -123,10 +124,8 @@ class ServerThread:
             return
         loop, stop = self._loop, self._stop
         if loop is not None and stop is not None:
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop has ended by itself
                 loop.call_soon_threadsafe(stop.set)
-            except RuntimeError:  # the loop has ended by itself
-                pass
         if thread is not threading.current_thread() and thread.is_alive():
             thread.join(JOIN_S)
         unshorten()
@@ -151,7 +150,7 @@ class ServerThread:
         try:
             with asyncio.Runner(loop_factory=_selector_loop) as runner:
                 runner.run(self._serve(sockets, ready))
-        except BaseException as error:  # told to whoever waits in start()
+        except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
             self._error = error
         finally:
             ready.set()
@@ -196,7 +195,5 @@ def _selector_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _within(work: Coroutine[Any, Any, None], limit_s: float) -> None:
-    try:
+    with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(work, limit_s)
-    except TimeoutError:
-        pass

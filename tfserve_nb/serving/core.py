@@ -18,10 +18,10 @@ from pathlib import Path
 
 from ..errors import ModelNotFound, ServingError, VersionNotFound
 from ..export.layout import delete_version, list_versions
-from ..types import HistoryEvent, ModelStatus, ProgressEvent, VersionStatus
+from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, VersionStatus, no_progress
 from .lifecycle import ServableManager, VersionHandle, VersionSource
 from .metrics import Metrics, RequestRecord
-from .model import Progress, ServedModel
+from .model import ServedModel
 from .placement import Placement
 from .port import ModelSpec
 from .routing import not_found
@@ -30,10 +30,6 @@ from .state_store import StateStore, new_event
 from .stored_model import StoredModel, from_json
 
 UNLOAD_WAIT_S = 40.0
-
-
-def no_progress(_: ProgressEvent) -> None:
-    """The `Progress` of callers who do not want to know."""
 
 
 class ServingCore:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import NotAvailable, ServerFailed, ServingError
-from ..types import ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
+from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
 from .config import BatchingOptions
 from .inputs import check_inputs
 from .policy import Load, Unload, next_action
@@ -204,7 +204,7 @@ class ServableManager:
             self._aspired.pop(name, None)
             self._models.pop(name, None)
 
-    def wait(self, name: str, version: int, limit_s: float, progress: Callable[[ProgressEvent], None]) -> None:
+    def wait(self, name: str, version: int, limit_s: float, progress: Progress) -> None:
         """Block until a version is AVAILABLE; may be interrupted.
 
         Args:
@@ -331,7 +331,7 @@ class ServableManager:
                 signature: runner.attach(source.options, _bind(servable, signature), is_batchable=is_batchable)
                 for signature, is_batchable in batchable.items()
             }
-        except Exception as error:  # whatever loading raises, the manager goes on and the version says why
+        except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
             if servable is not None:
                 servable.close()
             with self._changed:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..errors import ServingError, VersionNotFound
 from ..export.layout import list_versions, version_dir
-from ..types import HistoryEvent, ProgressEvent
+from ..types import HistoryEvent, Progress
 from .config import BatchingOptions
 from .lifecycle import ServableManager, VersionSource
 from .routing import Routing
@@ -22,8 +22,6 @@ from .state_store import StateStore
 from .stored_model import from_json, to_json
 
 LOAD_LIMIT_S = 600.0
-
-Progress = Callable[[ProgressEvent], None]
 
 
 class ServedModel:

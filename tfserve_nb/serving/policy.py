@@ -8,7 +8,8 @@ at a time, a new version is loaded before the old one is unloaded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from ..types import VersionState
@@ -28,7 +29,7 @@ class Unload:
     version: int
 
 
-def next_action(states: Mapping[int, VersionState], aspired: Set[int]) -> Load | Unload | None:
+def next_action(states: Mapping[int, VersionState], aspired: AbstractSet[int]) -> Load | Unload | None:
     """One step from what is to what should be.
 
     Args:

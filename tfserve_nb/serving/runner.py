@@ -182,7 +182,7 @@ class Runner:
                 part.task.started_s = started_s
         try:
             outputs = run_parts(lane, batch.parts)
-        except Exception as error:  # whatever a model raises, the loop goes on
+        except Exception as error:  # noqa: BLE001 - whatever a model raises, the loop goes on
             if len(batch.parts) == 1:
                 self._complete([(batch.parts[0], as_serving_error(error))])
             else:

@@ -44,9 +44,8 @@ def choose(weights: Mapping[int, float], draw: float) -> int:
         A version, with a probability proportional to its weight.
     """
     left = draw * 100.0
-    version = -1
     for version, percent in weights.items():
         left -= percent
         if left < 0:
-            break
-    return version
+            return version
+    return max(weights)  # the weights' rounding left a hair

@@ -1,0 +1,98 @@
+"""What outlives a kernel: real SQLite files, other processes, damage."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tfserve_nb.errors import ServingError
+from tfserve_nb.serving.state_store import FILE_NAME, StateStore, new_event
+
+
+def test_nothing_is_written_by_looking(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+
+    assert (store.load(), store.history("net")) == ({}, [])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_state_and_history_come_back_newest_first(tmp_path: Path) -> None:
+    StateStore(tmp_path).save("net", {"a": 1}, new_event("deploy", 1))
+    StateStore(tmp_path).save("net", {"a": 2}, new_event("promote", 2, "by hand"))
+    StateStore(tmp_path).save("other", {})
+
+    store = StateStore(tmp_path)
+    assert store.load() == {"net": {"a": 2}, "other": {}}
+    assert [(one.action, one.version, one.detail) for one in store.history("net")] == [
+        ("promote", 2, "by hand"),
+        ("deploy", 1, ""),
+    ]
+    assert len(store.history("net", limit=1)) == 1
+    assert f"(pid {os.getpid()})" in store.history("net")[0].actor
+
+
+def test_a_forgotten_model_keeps_its_history(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.save("net", {}, new_event("deploy", 1))
+
+    store.forget("net", new_event("undeploy"))
+
+    assert store.load() == {}
+    assert [one.action for one in store.history("net")] == ["undeploy", "deploy"]
+
+
+def test_state_and_event_are_written_together_or_not_at_all(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    store.save("net", {"a": 1}, new_event("deploy", 1))
+    event = new_event("promote", 1)
+    object.__setattr__(event, "action", None)  # violates NOT NULL
+
+    with pytest.raises(ServingError, match="NOT NULL"):
+        store.save("net", {"a": 2}, event)
+
+    assert store.load() == {"net": {"a": 1}}
+
+
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / FILE_NAME).write_bytes(b"this is no database" * 100)
+
+    with pytest.raises(ServingError, match="file is not a database") as caught:
+        StateStore(tmp_path).load()
+
+    assert str(tmp_path / FILE_NAME) in caught.value.message
+    assert "move the file away" in (caught.value.hint or "")
+
+
+def test_a_locked_file_is_an_error_and_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfserve_nb.serving.state_store.BUSY_S", 0.05)
+    store = StateStore(tmp_path)
+    store.save("net", {})
+    other = sqlite3.connect(store.path, isolation_level=None)
+    try:
+        other.execute("BEGIN EXCLUSIVE")
+
+        with pytest.raises(ServingError, match="locked"):
+            store.save("net", {"a": 1})
+    finally:
+        other.close()
+
+    assert store.load() == {"net": {}}
+
+
+def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from tfserve_nb.serving.state_store import StateStore, new_event\n"
+        "for number in range(25): StateStore(Path(sys.argv[1])).save(sys.argv[2], {}, new_event('deploy', number))"
+    )
+    running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in ("a", "b", "c")]
+
+    assert [one.wait(50) for one in running] == [0, 0, 0]
+
+    store = StateStore(tmp_path)
+    for name in ("a", "b", "c"):
+        assert [one.version for one in store.history(name)] == list(range(24, -1, -1))
