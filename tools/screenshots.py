@@ -42,7 +42,7 @@ print("load done")
 def main(folder: Path) -> None:
     """Run a notebook once for each theme and keep the pictures."""
     folder.mkdir(parents=True, exist_ok=True)
-    for theme, width in (("JupyterLab Light", 1280), ("JupyterLab Dark", 1280), ("JupyterLab Light", 820)):
+    for theme, width in (("JupyterLab Light", 1280), ("JupyterLab Dark", 1280), ("JupyterLab Light", 640)):
         with tempfile.TemporaryDirectory() as scratch:
             take(folder / f"dashboard-{theme.split()[1].lower()}-{width}.png", Path(scratch) / "root", theme, width)
 
@@ -62,9 +62,9 @@ def take(picture: Path, root: Path, theme: str, width: int) -> None:
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, root / "dashboard.ipynb")
     with jupyter_lab(root, TF_CPP_MIN_LOG_LEVEL="3") as url, chromium_page() as page:
-        page.set_viewport_size({"width": width, "height": 1000})
         lab = Lab(page, url, "dashboard.ipynb")
         lab.run_all()
+        page.set_viewport_size({"width": width, "height": 1000})
         caption = page.locator("caption", has_text="digits: versions").last
         caption.scroll_into_view_if_needed()
         page.wait_for_timeout(1500)

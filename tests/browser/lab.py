@@ -51,7 +51,7 @@ def jupyter_lab(root: Path, **environment: str) -> Iterator[str]:
         [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
             "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
-            "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         ],
         stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **settings, **environment},
     )  # fmt: skip
@@ -99,6 +99,14 @@ class Lab:
         base, token = lab_url.split("?")
         page.goto(f"{base}/tree/{notebook}?{token}&reset")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        # Run before the kernel is connected, cells would open a dialog that asks for one.
+        page.wait_for_function(
+            """() => {
+                const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+                return context?.isReady && context.session?.kernel?.status === 'idle';
+            }""",
+            timeout=60_000,
+        )
         self.wait_until_idle()
 
     def wait_until_idle(self, limit_s: float = 60) -> None:

@@ -29,10 +29,10 @@ def versions_table(status: ModelStatus, metrics: ModelMetrics) -> str:
     problem = f'<div role="alert">⚠ {html.escape(status.problem)}</div>' if status.problem else ""
     caption = f"{html.escape(status.name)}: versions; p50 and p99 over the last {metrics.span_s:.0f} s"
     return (
-        '<table style="border-collapse:collapse;width:100%;max-width:720px;'
+        '<div style="overflow-x:auto"><table style="border-collapse:collapse;width:100%;max-width:720px;'
         'color:var(--jp-ui-font-color1,currentColor)">'
         f'<caption style="text-align:left;font-weight:600;padding:2px 0">{caption}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{problem}"
+        f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{problem}"
     )
 
 
