@@ -306,6 +306,25 @@ def test_runner_survives_any_exception_of_a_model() -> None:
     assert isinstance(outcomes[1], Answer)
 
 
+def test_runner_survives_a_caller_that_cannot_take_its_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def broken(_: Outcome) -> None:
+        raise RuntimeError("nobody listens")
+
+    outcomes: list[Outcome] = []
+    runner = Runner()
+    lane = runner.attach(BatchingOptions(4), lambda inputs: {"y": inputs["x"]}, is_batchable=True)
+    runner.submit(lane, {"x": rows(1)}, 1, deadline_s=1e12, on_done=broken)
+    runner.submit(lane, {"x": rows(2)}, 1, deadline_s=1e12, on_done=outcomes.append)
+    runner.start()
+    try:
+        wait_for(lambda: outcomes)
+    finally:
+        runner.stop()
+
+    assert isinstance(outcomes[0], Answer)
+    assert "nobody listens" in caplog.text
+
+
 def test_wrong_number_of_output_rows_is_an_error_and_no_wrong_answer() -> None:
     outcomes: list[Outcome] = []
     runner = Runner()

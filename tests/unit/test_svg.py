@@ -7,7 +7,7 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tfserve_nb.dashboards.svg import DASHES, HEIGHT, LABEL_GAP, Line, format_number, line_chart, nice_ceiling, path
@@ -29,7 +29,8 @@ def texts(svg: ET.Element) -> list[str]:
     return [one.text or "" for one in svg.iter("text")]
 
 
-@given(st.lists(st.lists(st.floats(0, 1e6) | st.just(float("nan")), min_size=5, max_size=5), max_size=5))
+@given(st.lists(st.lists(st.floats(0, 1e6) | st.just(float("nan")), min_size=5, max_size=5), max_size=9))
+@example([[0.0, float("nan"), float("nan"), float("nan"), 5e-324]])
 def test_any_values_make_a_well_formed_drawing_inside_its_frame(values: list[list[float]]) -> None:
     svg = chart(*(line(f"v{number}", *row, style=number) for number, row in enumerate(values)))
 

@@ -105,13 +105,13 @@ def path(x: np.ndarray, y: np.ndarray) -> str:
 
 
 def nice_ceiling(value: float) -> float:
-    """The next of 1, 2, 5, 10, ... that is at least `value`; 1 for nothing.
+    """The next of 1, 2, 5, 10, ... that is at least `value`; 1 for nothing (below 1e-9).
 
     Example:
         >>> nice_ceiling(0.31), nice_ceiling(3.0), nice_ceiling(70)
         (0.5, 5.0, 100.0)
     """
-    if not value > 0 or not math.isfinite(value):
+    if not value > 1e-9 or not math.isfinite(value):
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next((step * power for step in (1.0, 2.0, 5.0) if step * power >= value * (1 - 1e-9)), 10.0 * power)
@@ -155,9 +155,10 @@ def _labels(ends: list[tuple[float, float, Line, str]], unit: str) -> list[str]:
     positions: list[float] = []
     for y, *_ in ordered:
         positions.append(max(y, positions[-1] + LABEL_GAP) if positions else max(y, TOP + 2))
-    overshoot = positions[-1] - (HEIGHT - BOTTOM + 4) if positions else 0.0
-    if overshoot > 0:
-        positions = [position - overshoot for position in positions]
+    lowest = HEIGHT - BOTTOM + 4.0
+    for index in reversed(range(len(positions))):
+        positions[index] = min(positions[index], lowest)
+        lowest = positions[index] - LABEL_GAP
     right = WIDTH - RIGHT
     return [
         f'<line x1="{right + 2}" y1="{y:.1f}" x2="{right + 9}" y2="{position:.1f}" stroke="{colour}"/>'

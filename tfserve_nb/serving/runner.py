@@ -10,6 +10,7 @@ Thread: `tfserve-runner-…`, a daemon. `submit`, `cancel`, `attach`, `detach` m
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -278,4 +279,8 @@ def as_serving_error(error: Exception) -> ServingError:
 
 def _tell(finished: Finished) -> None:
     for task, outcome in finished:
-        task.on_done(outcome)
+        try:
+            task.on_done(outcome)
+        except Exception:
+            # Whoever waits may be broken; the runner's thread and the other waiters must not be.
+            logging.getLogger(__name__).exception("an answer could not be handed over")
