@@ -6,7 +6,7 @@ Thread: any.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ _RANDOM_OP = re.compile(r"Random|TruncatedNormal|Multinomial|^Stateful(?:Uniform
 _PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
-def read_signatures(path: Path | str) -> dict[str, SignatureSpec]:
+def read_signatures(path: Path | str, tags: Collection[str] = SERVING_TAGS) -> dict[str, SignatureSpec]:
     """The signatures of a SavedModel folder by name, sorted; inputs and outputs are sorted by name too.
 
     Args:
         path: the folder that holds `saved_model.pb`.
+        tags: of the graph to read; a SavedModel may hold several.
 
     Returns:
         Signature name -> spec; the entry with which TensorFlow marks its initialisation is no signature.
@@ -35,7 +36,7 @@ def read_signatures(path: Path | str) -> dict[str, SignatureSpec]:
         ModelNotServable: if the folder holds no SavedModel that TensorFlow Serving could load, or a signature has an
             input or output that is no dense tensor.
     """
-    return signatures_of(read_meta_graph(path))
+    return signatures_of(read_meta_graph(path, tags))
 
 
 def signatures_of(meta_graph: Any) -> dict[str, SignatureSpec]:
@@ -52,7 +53,7 @@ def signatures_of(meta_graph: Any) -> dict[str, SignatureSpec]:
     }
 
 
-def read_meta_graph(path: Path | str) -> Any:
+def read_meta_graph(path: Path | str, tags: Collection[str] = SERVING_TAGS) -> Any:
     """The `MetaGraphDef` that TensorFlow Serving would load from a SavedModel folder.
 
     Raises:
@@ -60,11 +61,11 @@ def read_meta_graph(path: Path | str) -> Any:
     """
     saved_model = read_saved_model(path)
     for meta_graph in saved_model.meta_graphs:
-        if set(meta_graph.meta_info_def.tags) == SERVING_TAGS:
+        if set(meta_graph.meta_info_def.tags) == set(tags):
             return meta_graph
     found = [sorted(meta_graph.meta_info_def.tags) for meta_graph in saved_model.meta_graphs]
     raise ModelNotServable(
-        f"the SavedModel in {path} has no graph with the tag 'serve', only {found}",
+        f"the SavedModel in {path} has no graph with the tags {sorted(tags)}, only {found}",
         hint="save it again with tf.saved_model.save, or with model.export",
     )
 
