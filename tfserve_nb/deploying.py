@@ -21,9 +21,9 @@ from .export.source import prepare_source
 from .runtime import Runtime
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from .serving.inputs import as_tensors, check_inputs
-from .serving.lifecycle import VersionSource
 from .serving.placement import DEFAULT_KEEP, Placement
 from .serving.servable import load_saved_model
+from .serving.version_source import VersionSource
 from .types import DEFAULT_SIGNATURE, Progress, ProgressEvent, Tensors, no_progress
 
 

@@ -38,6 +38,13 @@ THIRD_PARTY = {
     "numpy": ("",),
     "tensorflow": ("export", "serving"),
     "keras": ("export", "serving"),
+    "tensorflow_serving": ("export", "server"),  # protos and stubs; they import TensorFlow
+    "google": ("export", "server"),  # protobuf
+    "grpc": ("server",),
+    "grpc_health": ("server",),
+    "grpc_reflection": ("server",),
+    "prometheus_client": ("server",),
+    "ai_edge_litert": ("serving",),
     "tornado": ("server",),
     "orjson": ("server",),
     "ipywidgets": ("dashboards", "notebook/display"),
@@ -47,7 +54,10 @@ THIRD_PARTY = {
 }
 """Package -> the parts of tfserve_nb that may import it, as prefixes of a module's path."""
 
-ONLY_INSIDE_FUNCTIONS = {"tensorflow", "keras", "matplotlib"}
+ONLY_INSIDE_FUNCTIONS = {
+    "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
+    "prometheus_client", "ai_edge_litert",
+}  # fmt: skip
 """Packages too slow to import for modules that `%load_ext` needs."""
 
 NARROW = {

@@ -14,10 +14,10 @@ from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotA
 from tfserve_nb.serving.config import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.direct import predict
-from tfserve_nb.serving.lifecycle import VersionSource
 from tfserve_nb.serving.placement import Placement
 from tfserve_nb.serving.port import Answer, ModelSpec, Outcome
 from tfserve_nb.serving.state_store import FILE_NAME
+from tfserve_nb.serving.version_source import VersionSource
 from tfserve_nb.types import ProgressEvent, VersionState
 
 NET = ModelSpec("net")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import DeadlineExceeded, NotAvailable, QueueFull, ServingError
+from ..errors import DeadlineExceeded, InvalidRequest, NotAvailable, QueueFull, ServingError
 from ..types import Tensors
 from .config import BatchingOptions
 from .port import Answer, Outcome
@@ -28,6 +28,7 @@ class Task:
     Args:
         inputs: name -> array `(num_rows, ...)`, checked against the signature, read-only.
         num_rows: rows of every input.
+        is_alone: its rows must not share a run, because the inputs have no common dimension 0.
         now_s: when it was submitted.
         deadline_s: when it is not worth starting any more.
         on_done: gets the outcome.
@@ -36,7 +37,9 @@ class Task:
     __slots__ = (
         "deadline_s",
         "enqueued_s",
+        "inner_shapes",
         "inputs",
+        "is_alone",
         "is_finished",
         "num_rows",
         "num_rows_taken",
@@ -47,9 +50,18 @@ class Task:
     )
 
     def __init__(
-        self, inputs: Tensors, num_rows: int, *, now_s: float, deadline_s: float, on_done: Callable[[Outcome], None]
+        self,
+        inputs: Tensors,
+        num_rows: int,
+        *,
+        now_s: float,
+        deadline_s: float,
+        on_done: Callable[[Outcome], None],
+        is_alone: bool = False,
     ) -> None:
         self.inputs = inputs
+        self.is_alone = is_alone
+        self.inner_shapes = () if is_alone else tuple([array.shape[1:] for array in inputs.values()])
         self.num_rows = num_rows
         self.enqueued_s = now_s
         self.deadline_s = deadline_s
@@ -130,19 +142,30 @@ class BatchQueue:
         """
         if self._closed is not None:
             raise self._closed
+        limit = self.options.input_batch_size_limit
+        if limit is not None and task.num_rows > limit and self.is_batchable:
+            raise InvalidRequest(f"Task size {task.num_rows} is larger than maximum input batch size {limit}")
         room = self.options.max_enqueued_rows - self.num_rows
         if task.num_rows > room and self.num_rows:
-            size = self.options.max_batch_size
-            raise QueueFull(
-                "The batch scheduling queue to which this task was submitted is full; "
-                f"task size is {task.num_rows} but scheduling capacity is only {max(0, room)} "
-                f"(num_enqueued_batches={-(-self.num_rows // size)}, "
-                f"max_enqueued_batches={self.options.max_enqueued_batches}, max_execution_batch_size={size})",
-                hint="send less at once, or deploy with a larger --max-enqueued-batches",
-            )
+            raise self._full(task, room)
         task.queue = self
         self.num_rows += task.num_rows
         self._tasks.append(task)
+
+    def _full(self, task: Task, room: int) -> QueueFull:
+        size, most = self.options.max_batch_size, self.options.max_enqueued_batches
+        waiting = -(-self.num_rows // size)
+        if self.options.enable_large_batch_splitting:
+            why = (
+                f"task size is {task.num_rows} but scheduling capacity is only {max(0, room)} "
+                f"(num_enqueued_batches={waiting}, max_enqueued_batches={most}, max_execution_batch_size={size})"
+            )
+        else:
+            why = f"currently {waiting} batches enqueued and max_enqueued_batches is {most}"
+        return QueueFull(
+            f"The batch scheduling queue to which this task was submitted is full; {why}",
+            hint="send less at once, or deploy with a larger --max-enqueued-batches",
+        )
 
     def forget(self, task: Task) -> None:
         """Give back the room of a task that was finished from outside; it is skipped when its turn comes."""
@@ -186,6 +209,8 @@ class BatchQueue:
             if task.deadline_s <= now_s and task.num_rows_taken == 0:
                 self._finish(self._tasks.popleft(), _expired(now_s, task), finished)
                 continue
+            if parts and not self._may_join(task, parts[0].task):
+                break
             part = self._cut(task, num_rows)
             if part is None:
                 break
@@ -200,11 +225,17 @@ class BatchQueue:
         is_full = num_rows >= self.options.max_batch_size or bool(self._tasks) or not self.is_batchable
         return Batch(tuple(parts), num_rows, "full" if is_full else "timeout" if has_waited else "free"), finished
 
+    def _may_join(self, task: Task, first: Task) -> bool:
+        """Whether two tasks can share a run."""
+        if task.is_alone or first.is_alone:
+            return False
+        return task.inner_shapes == first.inner_shapes or self.options.pad_variable_length_inputs
+
     def _cut(self, task: Task, num_rows: int) -> Part | None:
         """The rows of `task` that may join a batch that holds `num_rows`; None when it has to wait for the next."""
         left = task.num_rows - task.num_rows_taken
         limit = self.options.max_batch_size
-        room = limit - num_rows if self.is_batchable else left
+        room = limit - num_rows if self.is_batchable and not task.is_alone else left
         if left > room and (room == 0 or task.num_rows <= limit):
             return None
         start = task.num_rows_taken

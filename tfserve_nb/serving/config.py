@@ -5,7 +5,7 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from ..errors import InvalidOption
 
@@ -24,6 +24,13 @@ class BatchingOptions:
         max_enqueued_batches: how many batches of `max_batch_size` rows may wait in a queue; more is rejected at once.
         allowed_batch_sizes: sizes that runs are padded up to, increasing, the last one `max_batch_size`. Empty:
             powers of two.
+        is_enabled: False runs every request alone.
+        pads: False runs batches as they come, whatever `allowed_batch_sizes` says.
+        input_batch_size_limit: most rows of one request; more is refused. None splits any size.
+        enable_large_batch_splitting: False never splits a request; its queue then counts whole batches.
+        pad_variable_length_inputs: inputs of one batch may differ in their inner dimensions and are padded at the end
+            with their own first element; False runs requests of different shapes in different batches.
+        checks_shapes: False leaves it to the graph whether a shape fits, as TensorFlow Serving does.
 
     Raises:
         InvalidOption: if a value is not allowed; the message names it.
@@ -36,6 +43,13 @@ class BatchingOptions:
     batch_timeout_micros: int = 0
     max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES
     allowed_batch_sizes: tuple[int, ...] = ()
+    _: KW_ONLY
+    is_enabled: bool = True
+    pads: bool = True
+    input_batch_size_limit: int | None = None
+    enable_large_batch_splitting: bool = True
+    pad_variable_length_inputs: bool = False
+    checks_shapes: bool = True
 
     def __post_init__(self) -> None:
         _require("max_batch_size", self.max_batch_size, 1)
@@ -68,6 +82,8 @@ class BatchingOptions:
 
     def padded_size(self, num_rows: int) -> int:
         """The smallest allowed batch size that holds `num_rows` (1 to `max_batch_size`)."""
+        if not self.pads:
+            return num_rows
         return next(size for size in self.allowed_batch_sizes if size >= num_rows)
 
 

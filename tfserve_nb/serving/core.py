@@ -19,7 +19,7 @@ from pathlib import Path
 from ..errors import ModelNotFound, ServingError, VersionNotFound
 from ..export.layout import delete_version, list_versions
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, VersionStatus, no_progress
-from .lifecycle import ServableManager, VersionHandle, VersionSource
+from .lifecycle import ServableManager
 from .metrics import Metrics, RequestRecord
 from .model import ServedModel
 from .placement import Placement
@@ -28,6 +28,8 @@ from .routing import not_found
 from .servable import Loader, load_saved_model
 from .state_store import StateStore, new_event
 from .stored_model import StoredModel, from_json
+from .version_record import VersionHandle
+from .version_source import VersionSource
 
 UNLOAD_WAIT_S = 40.0
 

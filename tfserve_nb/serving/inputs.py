@@ -28,13 +28,7 @@ def check_inputs(signature: SignatureSpec, inputs: Tensors) -> int:
         InvalidRequest: naming the tensor, what was expected and what came.
     """
     if inputs.keys() != signature.inputs.keys():
-        extra = sorted(inputs.keys() - signature.inputs.keys())
-        missing = sorted(signature.inputs.keys() - inputs.keys())
-        raise InvalidRequest(
-            f"input size does not match signature: {len(inputs)}!={len(signature.inputs)}. "
-            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}.",
-            hint=f"the inputs of {signature.name} are {_listed(signature)}",
-        )
+        raise _wrong_names(signature, inputs)
     num_rows: int | None = None
     for name, spec in signature.inputs.items():
         array = inputs[name]
@@ -50,6 +44,37 @@ def check_inputs(signature: SignatureSpec, inputs: Tensors) -> int:
             )
         num_rows = len(array)
     return 1 if num_rows is None else num_rows
+
+
+def check_types(signature: SignatureSpec, inputs: Tensors) -> int | None:
+    """Check names and dtypes only, and leave the shapes to the graph, as TensorFlow Serving does.
+
+    Returns:
+        The number of rows when all inputs have the same dimension 0; else None: such a request cannot share a run.
+
+    Raises:
+        InvalidRequest: naming the tensor, what was expected and what came.
+    """
+    if inputs.keys() != signature.inputs.keys():
+        raise _wrong_names(signature, inputs)
+    sizes = set()
+    for name, spec in signature.inputs.items():
+        array = inputs[name]
+        if array.dtype != spec.numpy_dtype:
+            raise InvalidRequest(f"Input {name} has dtype {array.dtype}, expected {spec}")
+        sizes.add(len(array) if array.ndim else None)
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _wrong_names(signature: SignatureSpec, inputs: Tensors) -> InvalidRequest:
+    extra = sorted(inputs.keys() - signature.inputs.keys())
+    missing = sorted(signature.inputs.keys() - inputs.keys())
+    return InvalidRequest(
+        f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} "
+        f"len({{{','.join(sorted(inputs))}}}) != len({{{','.join(sorted(signature.inputs))}}}). "
+        f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}.",
+        hint=f"the inputs of {signature.name} are {_listed(signature)}",
+    )
 
 
 def _check_tensor(spec: TensorSpec, array: np.ndarray) -> None:

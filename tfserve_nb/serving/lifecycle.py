@@ -9,116 +9,24 @@ else may be called from any thread; one lock guards the records and is never hel
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 
-from ..errors import NotAvailable, ServerFailed, ServingError
-from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
-from .config import BatchingOptions
-from .inputs import check_inputs
+from ..errors import Cancelled, NotAvailable, ServerFailed, ServingError
+from ..types import Progress, ProgressEvent, Tensors, VersionState, VersionStatus
 from .policy import Load, Unload, next_action
-from .port import Outcome, Ticket
-from .runner import Lane, Runner
+from .runner import Runner
 from .servable import Loader, Servable
+from .version_record import VersionHandle, VersionRecord
+from .version_source import VersionSource
 from .warmup import warm_up
 
+_log = logging.getLogger(__name__)
 JOIN_S = 1.5
 UNLOAD_LIMIT_S = 35.0
 """How long handles may delay an unload, in seconds: a little more than the longest request."""
-
-
-@dataclass(frozen=True, slots=True)
-class VersionSource:
-    """What is needed to load a version.
-
-    Attributes:
-        path: the folder with `saved_model.pb`.
-        options: its batching limits.
-        device: TensorFlow device, or None.
-        sample: rows for the warm-up, or None.
-        deployed_at: seconds since the epoch.
-    """
-
-    path: Path
-    options: BatchingOptions
-    device: str | None = None
-    sample: Tensors | None = None
-    deployed_at: float | None = None
-
-
-class _Record:
-    """One version and what it holds while it is loaded. Guarded by the manager's lock."""
-
-    __slots__ = (
-        "detail",
-        "done",
-        "error",
-        "lanes",
-        "num_handles",
-        "servable",
-        "source",
-        "state",
-        "total",
-        "unload_by_s",
-    )
-
-    def __init__(self, source: VersionSource) -> None:
-        self.source = source
-        self.state = VersionState.START
-        self.servable: Servable | None = None
-        self.lanes: dict[str, Lane] = {}
-        self.num_handles = 0
-        self.error: ServingError | None = None
-        self.detail = "loading"
-        self.done, self.total = 0, 1
-        self.unload_by_s = 0.0
-
-    def status(self, version: int) -> VersionStatus:
-        """The snapshot for others."""
-        return VersionStatus(
-            version=version,
-            state=self.state,
-            error_code="OK" if self.error is None else self.error.code,
-            error_message="" if self.error is None else self.error.message,
-            detail=self.detail if self.state in (VersionState.START, VersionState.LOADING) else "",
-            deployed_at=self.source.deployed_at,
-        )
-
-
-class VersionHandle:
-    """A `Handle`: one pinned version."""
-
-    __slots__ = ("_is_held", "_manager", "_record", "signatures", "version")
-
-    def __init__(self, manager: ServableManager, version: int, record: _Record) -> None:
-        self.version = version
-        self.signatures: Mapping[str, SignatureSpec] = {} if record.servable is None else record.servable.signatures
-        self._manager = manager
-        self._record = record
-        self._is_held = True
-
-    def submit(
-        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
-    ) -> Ticket:
-        """Check the inputs and queue them; see `port.Handle.submit`."""
-        num_rows = check_inputs(self.signatures[signature], inputs)
-        lane = self._record.lanes[signature]
-        runner = self._manager.runner_for(self._record.source.device)
-        return runner.submit(lane, inputs, num_rows, deadline_s=deadline_s, on_done=on_done)
-
-    @property
-    def max_batch_size(self) -> int:
-        """Rows that one run takes."""
-        return self._record.source.options.max_batch_size
-
-    def release(self) -> None:
-        """Unpin the version; further calls do nothing."""
-        if self._is_held:
-            self._is_held = False
-            self._manager.release(self._record)
 
 
 class ServableManager:
@@ -133,7 +41,7 @@ class ServableManager:
         self._loader = loader
         self._now = now
         self._changed = threading.Condition(threading.Lock())
-        self._models: dict[str, dict[int, _Record]] = {}
+        self._models: dict[str, dict[int, VersionRecord]] = {}
         self._aspired: dict[str, frozenset[int]] = {}
         self._runners: dict[str | None, Runner] = {}
         self._stopping = False
@@ -189,7 +97,7 @@ class ServableManager:
         with self._changed:
             record = self._models.setdefault(name, {}).get(version)
             if record is None or record.state is VersionState.END:
-                self._models[name][version] = _Record(source)
+                self._models[name][version] = VersionRecord(source)
                 self._changed.notify_all()
 
     def set_aspired(self, name: str, aspired: frozenset[int]) -> None:
@@ -254,9 +162,9 @@ class ServableManager:
             if record is None or record.state is not VersionState.AVAILABLE:
                 return None
             record.num_handles += 1
-            return VersionHandle(self, version, record)
+            return VersionHandle(version, record, self.release)
 
-    def release(self, record: _Record) -> None:
+    def release(self, record: VersionRecord) -> None:
         """Unpin; wakes the thread when it waits for this to free the version."""
         with self._changed:
             record.num_handles -= 1
@@ -292,7 +200,7 @@ class ServableManager:
             else:
                 self._free(record)
 
-    def _next_step(self) -> tuple[Load | Unload, str, int, _Record] | None:
+    def _next_step(self) -> tuple[Load | Unload, str, int, VersionRecord] | None:
         """Wait for something to do; publishes LOADING and UNLOADING. None when stopping."""
         with self._changed:
             while not self._stopping:
@@ -300,10 +208,13 @@ class ServableManager:
                 wake_s: float | None = None
                 for name, records in self._models.items():
                     for version, record in records.items():
-                        if record.state is VersionState.UNLOADING:
-                            if record.num_handles == 0 or now_s >= record.unload_by_s:
-                                return Unload(version), name, version, record
-                            wake_s = min(wake_s or record.unload_by_s, record.unload_by_s)
+                        due_s = self._due_s(name, version, record)
+                        if due_s is None:
+                            continue
+                        if due_s <= now_s:
+                            is_retry = record.state is VersionState.LOADING
+                            return (Load if is_retry else Unload)(version), name, version, record
+                        wake_s = due_s if wake_s is None else min(wake_s, due_s)
                     states = {version: record.state for version, record in records.items()}
                     action = next_action(states, self._aspired.get(name, frozenset()))
                     if action is None:
@@ -320,12 +231,25 @@ class ServableManager:
                     self._changed.wait(None if wake_s is None else max(0.0, wake_s - now_s))
             return None
 
-    def _load(self, name: str, version: int, record: _Record) -> None:
+    def _due_s(self, name: str, version: int, record: VersionRecord) -> float | None:
+        """When a version that waits (to be freed, or to be loaded again) is due; None for all others."""
+        if record.state is VersionState.UNLOADING:
+            return 0.0 if record.num_handles == 0 else record.unload_by_s
+        if record.state is not VersionState.LOADING or record.retry_at_s is None:
+            return None
+        if version in self._aspired.get(name, frozenset()):
+            return record.retry_at_s
+        record.error, record.state = Cancelled("Loading of servable cancelled"), VersionState.END
+        self._changed.notify_all()
+        return None
+
+    def _load(self, name: str, version: int, record: VersionRecord) -> None:
         source = record.source
+        record.retry_at_s = None
         servable: Servable | None = None
         try:
             servable = self._loader(source.path, source.device)
-            batchable = warm_up(servable, source.options, self._reporter(record), source.sample)
+            batchable = warm_up(servable, source, self._reporter(record))
             runner = self.runner_for(source.device)
             lanes = {
                 signature: runner.attach(source.options, _bind(servable, signature), is_batchable=is_batchable)
@@ -334,21 +258,33 @@ class ServableManager:
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
             if servable is not None:
                 servable.close()
-            with self._changed:
-                record.error = _load_error(name, version, error)
-                record.state = VersionState.END
-                self._changed.notify_all()
+            self._load_failed(name, version, record, error)
             return
         with self._changed:
-            record.servable, record.lanes = servable, lanes
+            record.servable, record.runner, record.lanes = servable, runner, lanes
             is_wanted = self._models.get(name, {}).get(version) is record and not self._stopping
             if is_wanted:
-                record.state = VersionState.AVAILABLE
+                record.error, record.state = None, VersionState.AVAILABLE
                 self._changed.notify_all()
+                _log.info("Successfully loaded servable version {name: %s version: %d}", name, version)
         if not is_wanted:  # the model was given up while it loaded
             self._free(record)
 
-    def _reporter(self, record: _Record) -> Callable[[int, int], None]:
+    def _load_failed(self, name: str, version: int, record: VersionRecord, error: Exception) -> None:
+        """Try again later, or give up; other versions and models go on meanwhile."""
+        public = _load_error(name, version, error)
+        with self._changed:
+            record.error = public
+            record.num_tries += 1
+            if record.num_tries <= record.source.max_num_load_retries and not self._stopping:
+                record.retry_at_s = self._now() + record.source.load_retry_interval_s
+                record.detail = f"failed, try {record.num_tries + 1} follows: {public.message}"
+            else:
+                record.state = VersionState.END
+            self._changed.notify_all()
+        _log.info("Loading servable: {name: %s version: %d} failed: %s", name, version, public.message)
+
+    def _reporter(self, record: VersionRecord) -> Callable[[int, int], None]:
         def report(done: int, total: int) -> None:
             with self._changed:
                 record.detail, record.done, record.total = "warming up", done, total
@@ -356,10 +292,10 @@ class ServableManager:
 
         return report
 
-    def _free(self, record: _Record) -> None:
-        runner = self.runner_for(record.source.device)
-        for lane in record.lanes.values():
-            runner.detach(lane)
+    def _free(self, record: VersionRecord) -> None:
+        if record.runner is not None:
+            for lane in record.lanes.values():
+                record.runner.detach(lane)
         servable = record.servable
         if servable is not None:
             servable.close()

@@ -16,10 +16,11 @@ from ..errors import ServingError, VersionNotFound
 from ..export.layout import list_versions, version_dir
 from ..types import HistoryEvent, Progress
 from .config import BatchingOptions
-from .lifecycle import ServableManager, VersionSource
+from .lifecycle import ServableManager
 from .routing import Routing
 from .state_store import StateStore
 from .stored_model import from_json, to_json
+from .version_source import VersionSource
 
 LOAD_LIMIT_S = 600.0
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..errors import Cancelled, NotAvailable, RunFailed, ServerFailed, ServingError
+from ..errors import Cancelled, NotAvailable, RunFailed, RunRejected, ServerFailed, ServingError
 from ..types import Tensors
 from .batching import Batch, BatchQueue, Finished, Part, Task
 from .config import BatchingOptions
@@ -122,14 +122,16 @@ class Runner:
         *,
         deadline_s: float,
         on_done: Callable[[Outcome], None],
+        is_alone: bool = False,
     ) -> SubmittedTask:
-        """Queue one request; see `Handle.submit` for the arguments.
+        """Queue one request; see `Handle.submit` for the arguments and `Task` for `is_alone`.
 
         Raises:
+            InvalidRequest: if it has more rows than the queue takes in one request.
             QueueFull: if the queue has no room.
             NotAvailable: if the queue was closed.
         """
-        task = Task(inputs, num_rows, now_s=self._now(), deadline_s=deadline_s, on_done=on_done)
+        task = Task(inputs, num_rows, now_s=self._now(), deadline_s=deadline_s, on_done=on_done, is_alone=is_alone)
         with self._wake:
             lane.queue.add(task)
             self._wake.notify()
@@ -231,7 +233,7 @@ def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
 
     Reference: TensorFlow Serving pads with copies of row 0 of the last task (batching_session.cc); so do we.
     """
-    if not lane.queue.is_batchable:
+    if not lane.queue.is_batchable or parts[0].task.is_alone:
         return [lane.run(parts[0].task.inputs)]
     num_rows = sum(part.stop - part.start for part in parts)
     padding = lane.queue.options.padded_size(num_rows) - num_rows
@@ -257,11 +259,41 @@ def _assemble(name: str, parts: tuple[Part, ...], padding: int) -> np.ndarray:
     if len(parts) == 1 and not padding:
         return parts[0].task.inputs[name][parts[0].start : parts[0].stop]
     arrays = [part.task.inputs[name][part.start : part.stop] for part in parts]
+    if any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
+        arrays = pad_variable_length(arrays)
     if padding:
-        rows = parts[-1].task.inputs[name]
+        rows = arrays[-1]
         filler = rows[:1] if len(rows) else _blank_row(rows)
         arrays.append(np.repeat(filler, padding, axis=0))
     return np.concatenate(arrays)
+
+
+def pad_variable_length(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Make arrays of different inner dimensions as large as the largest, each filled up with its own first element.
+
+    Args:
+        arrays: each `(b_i, ...)`, of equal rank from 1 to 6.
+
+    Raises:
+        RunRejected: for other ranks, or when an array without elements has to be filled up.
+
+    Reference: TensorFlow Serving's batching_util.cc.
+    """
+    ranks = {array.ndim for array in arrays}
+    if len(ranks) != 1 or not 1 <= arrays[0].ndim <= 6:
+        raise RunRejected("Only tensors with rank from 1 to 6 can be padded.")
+    inner = tuple(max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True))
+    padded = []
+    for array in arrays:
+        if array.shape[1:] == inner:
+            padded.append(array)
+            continue
+        if not array.size:
+            raise RunRejected("Got empty tensor in batch of non-empty tensors.")
+        larger = np.full((len(array), *inner), array.flat[0], dtype=array.dtype)
+        larger[tuple(slice(size) for size in array.shape)] = array
+        padded.append(larger)
+    return padded
 
 
 def _blank_row(rows: np.ndarray) -> np.ndarray:

@@ -12,8 +12,8 @@ from typing import Any  # JSON
 
 from ..export.layout import list_versions, version_dir
 from .config import BatchingOptions
-from .lifecycle import VersionSource
 from .routing import Routing
+from .version_source import VersionSource
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,16 @@ Thread: the manager's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from ..errors import ExportFailed, RunFailed
 from ..export.check import compare_outputs, example_batch
+from ..export.warmup_requests import read_warmup_requests
 from ..types import SignatureSpec, Tensors
-from .config import BatchingOptions
 from .servable import Servable
+from .version_source import VersionSource
 
 Report = Callable[[int, int], None]
 """(runs done, runs in all)."""
@@ -24,30 +26,33 @@ Report = Callable[[int, int], None]
 NUM_COMPARED_ROWS = 3
 
 
-def warm_up(
-    servable: Servable, options: BatchingOptions, report: Report, sample: Tensors | None = None
-) -> dict[str, bool]:
-    """Run every signature once for each allowed batch size.
+def warm_up(servable: Servable, source: VersionSource, report: Report) -> dict[str, bool]:
+    """Run the stored warm-up requests, then every signature once for each allowed batch size.
 
     Args:
         servable: the loaded version.
-        options: its batching limits.
-        report: told about progress.
-        sample: rows from the user for the default signature: name -> array `(n, ...)`, n at least 1; without them
+        source: its batching limits, and the user's own rows for the default signature if there are any; without them
             rows are made from the signature.
+        report: told about progress.
 
     Returns:
         signature -> whether requests may share a run.
 
     Raises:
-        RunFailed: if the model cannot run the user's own rows. Rows that we made up are allowed to fail, the model may
-            accept only certain values.
+        RunFailed: if the model cannot run the user's own rows or requests. Rows that we made up are allowed to fail,
+            the model may accept only certain values.
+        ExportFailed: if the stored requests cannot be read.
     """
-    signatures = servable.signatures
-    total = len(signatures) * len(options.allowed_batch_sizes)
+    if source.num_warmup_iterations:
+        replay(servable, source.path, source.num_warmup_iterations)
+    options, sample = source.options, source.sample
+    if not options.is_enabled:
+        return dict.fromkeys(servable.signatures, False)
+    sizes = options.allowed_batch_sizes if options.pads else (1,)
+    total = len(servable.signatures) * len(sizes)
     done = 0
     batchable: dict[str, bool] = {}
-    for name, signature in signatures.items():
+    for name, signature in servable.signatures.items():
         own = sample is not None and sample.keys() == signature.inputs.keys()
         rows = sample if own and sample is not None else example_batch(signature, NUM_COMPARED_ROWS)
         is_free = all(spec.is_batched for spec in (*signature.inputs.values(), *signature.outputs.values()))
@@ -55,7 +60,7 @@ def warm_up(
         try:
             if is_free:
                 batchable[name] = rows_are_independent(servable, signature, rows)
-            for size in options.allowed_batch_sizes if batchable[name] else (1,):
+            for size in sizes if batchable[name] else (1,):
                 servable.run(name, repeat_rows(rows, size) if is_free else rows)
                 done += 1
                 report(done, total)
@@ -64,6 +69,24 @@ def warm_up(
                 raise
     report(total, total)
     return batchable
+
+
+def replay(servable: Servable, path: Path, num_iterations: int) -> None:
+    """Run the requests of `assets.extra/tf_serving_warmup_requests`, if the version has that file.
+
+    Raises:
+        ExportFailed: if the file is damaged or too long.
+        RunFailed: if a request fails; the version does not serve then, as in TensorFlow Serving.
+    """
+    for request in read_warmup_requests(path):
+        signature = servable.signatures.get(request.signature)
+        if signature is None:
+            raise RunFailed(f'Serving signature key "{request.signature}" not found.')
+        inputs = request.inputs
+        if request.is_examples:
+            inputs = dict.fromkeys(signature.inputs, request.inputs[""])
+        for _ in range(num_iterations):
+            servable.run(request.signature, inputs)
 
 
 def repeat_rows(rows: Tensors, size: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,162 @@
+"""Warm-up requests beside a version: `assets.extra/tf_serving_warmup_requests`, as TensorFlow Serving reads them.
+
+The file is a TFRecord of `PredictionLog` messages. Of each, only the request is used.
+
+Thread: any.
+
+Reference: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any  # protobuf messages
+
+import numpy as np
+
+from ..errors import ExportFailed
+from ..types import DEFAULT_SIGNATURE, Tensors
+
+WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
+MAX_WARMUP_RECORDS = 1000
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmupRequest:
+    """One request of the file.
+
+    Attributes:
+        signature: the signature's name.
+        inputs: name -> array; for examples the one entry "" holds the serialized `tf.Example`s, object array `(n,)`.
+        is_examples: whether it was a classify or regress request.
+    """
+
+    signature: str
+    inputs: Tensors
+    is_examples: bool = False
+
+
+def read_warmup_requests(version_dir: Path) -> Iterator[WarmupRequest]:
+    """The stored requests of a version, in order; none when it has no such file.
+
+    Raises:
+        ExportFailed: naming the file, if it is damaged, too long or holds a kind of request that cannot warm up.
+    """
+    path = version_dir / WARMUP_FILE
+    if not path.is_file():
+        _log.info("No warmup data file found at %s", path)
+        return
+    import tensorflow as tf
+    from google.protobuf.message import DecodeError
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    _log.info("Starting to read warmup data for model at %s", path)
+    started_s, count = time.perf_counter(), 0
+    try:
+        for count, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator(), 1):
+            if count > MAX_WARMUP_RECORDS:
+                raise ExportFailed(
+                    f"Number of warmup records exceeds the maximum ({MAX_WARMUP_RECORDS}) at {path}",
+                    hint="keep the most typical requests only",
+                )
+            yield from _requests(PredictionLog.FromString(record))
+    except DecodeError as error:
+        raise ExportFailed(f"Failed to parse warmup record: {count} from {path}", hint="write the file anew") from error
+    except tf.errors.DataLossError as error:
+        raise ExportFailed(
+            f"{path} is damaged after record {count}. Please verify your warmup data is in TFRecord format.",
+            hint="write the file anew",
+        ) from error
+    took_us = int((time.perf_counter() - started_s) * 1e6)
+    _log.info(
+        "Finished reading warmup data for model at %s. Number of warmup records read: %d. "
+        "Elapsed time (microseconds): %d.",
+        path,
+        count,
+        took_us,
+    )
+
+
+def write_warmup_requests(version_dir: Path, name: str, rows: Tensors, signature: str = DEFAULT_SIGNATURE) -> Path:
+    """Store one predict request that warms the version up wherever it is loaded.
+
+    Args:
+        version_dir: the version's folder.
+        name: the model's name.
+        rows: input name -> array.
+        signature: the signature's name.
+
+    Returns:
+        The file.
+    """
+    import tensorflow as tf
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    log = PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name = name
+    request.model_spec.signature_name = signature
+    for key, array in rows.items():
+        request.inputs[key].CopyFrom(tf.make_tensor_proto(array))
+    path = version_dir / WARMUP_FILE
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(log.SerializeToString())
+    return path
+
+
+def _requests(log: Any) -> Iterator[WarmupRequest]:
+    kind = log.WhichOneof("log_type")
+    if kind is None:
+        return
+    if kind == "predict_log":
+        yield _predict(log.predict_log.request)
+    elif kind in ("classify_log", "regress_log"):
+        request = getattr(log, kind).request
+        yield _examples(request.model_spec, request.input)
+    elif kind == "multi_inference_log":
+        request = log.multi_inference_log.request
+        for task in request.tasks:
+            yield _examples(task.model_spec, request.input)
+    else:
+        number = log.DESCRIPTOR.fields_by_name[kind].number
+        raise ExportFailed(f"Unsupported log_type for warmup: {number}", hint="store predict requests")
+
+
+def _predict(request: Any) -> WarmupRequest:
+    import tensorflow as tf
+
+    inputs: Mapping[str, np.ndarray] = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+    return WarmupRequest(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
+
+
+def _examples(spec: Any, value: Any) -> WarmupRequest:
+    return WarmupRequest(spec.signature_name or DEFAULT_SIGNATURE, {"": serialized_examples(value)}, is_examples=True)
+
+
+def serialized_examples(value: Any) -> np.ndarray:
+    """The examples of a `tensorflow.serving.Input`, each with its context, as serialized `tf.Example`s.
+
+    Args:
+        value: an `Input` message.
+
+    Returns:
+        object array `(n,)` of bytes; n is 0 for an input without examples.
+    """
+    kind = value.WhichOneof("kind")
+    if kind == "example_list_with_context":
+        group = value.example_list_with_context
+        # Two serialized messages, one after the other, are their merger.
+        context = group.context.SerializeToString()
+        texts = [context + example.SerializeToString() for example in group.examples]
+    else:
+        texts = [example.SerializeToString() for example in value.example_list.examples]
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts
+    return array

@@ -1,0 +1,108 @@
+"""One version: what it holds while it is loaded, and the handle that pins it.
+
+Thread: a `VersionRecord` is guarded by its manager's lock; a `VersionHandle` belongs to one request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..errors import NotAvailable, ServingError
+from ..types import SignatureSpec, Tensors, VersionState, VersionStatus
+from .inputs import check_inputs, check_types
+from .port import Outcome, Ticket
+from .runner import Lane, Runner
+from .servable import Servable
+from .version_source import VersionSource
+
+
+class VersionRecord:
+    """One version and what it holds while it is loaded. Guarded by the manager's lock."""
+
+    __slots__ = (
+        "detail",
+        "done",
+        "error",
+        "lanes",
+        "num_handles",
+        "num_tries",
+        "retry_at_s",
+        "runner",
+        "servable",
+        "source",
+        "state",
+        "total",
+        "unload_by_s",
+    )
+
+    def __init__(self, source: VersionSource) -> None:
+        self.source = source
+        self.state = VersionState.START
+        self.servable: Servable | None = None
+        self.runner: Runner | None = None
+        self.lanes: dict[str, Lane] = {}
+        self.num_handles = 0
+        self.error: ServingError | None = None
+        self.detail = "loading"
+        self.done, self.total = 0, 1
+        self.unload_by_s = 0.0
+        self.num_tries = 0
+        self.retry_at_s: float | None = None
+
+    def status(self, version: int) -> VersionStatus:
+        """The snapshot for others."""
+        ended_by = self.error if self.state is VersionState.END else None
+        return VersionStatus(
+            version=version,
+            state=self.state,
+            error_code="OK" if ended_by is None else ended_by.code,
+            error_message="" if ended_by is None else ended_by.message,
+            detail=self.detail if self.state in (VersionState.START, VersionState.LOADING) else "",
+            deployed_at=self.source.deployed_at,
+        )
+
+
+class VersionHandle:
+    """A `Handle`: one pinned version.
+
+    Args:
+        version: its number.
+        record: what is loaded.
+        release: called once, when the handle is released.
+    """
+
+    __slots__ = ("_record", "_release", "signatures", "version")
+
+    def __init__(self, version: int, record: VersionRecord, release: Callable[[VersionRecord], None]) -> None:
+        self.version = version
+        self.signatures: Mapping[str, SignatureSpec] = {} if record.servable is None else record.servable.signatures
+        self._record = record
+        self._release: Callable[[VersionRecord], None] | None = release
+
+    def submit(
+        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
+    ) -> Ticket:
+        """Check the inputs and queue them; see `port.Handle.submit`."""
+        record, spec = self._record, self.signatures[signature]
+        if record.runner is None:
+            raise NotAvailable(f"version {self.version} was unloaded")
+        num_rows = check_inputs(spec, inputs) if record.source.options.checks_shapes else check_types(spec, inputs)
+        return record.runner.submit(
+            record.lanes[signature],
+            inputs,
+            1 if num_rows is None else num_rows,
+            deadline_s=deadline_s,
+            on_done=on_done,
+            is_alone=num_rows is None,
+        )
+
+    @property
+    def max_batch_size(self) -> int:
+        """Rows that one run takes."""
+        return self._record.source.options.max_batch_size
+
+    def release(self) -> None:
+        """Unpin the version; further calls do nothing."""
+        release, self._release = self._release, None
+        if release is not None:
+            release(self._record)
