@@ -16,6 +16,7 @@
     ├── NotAvailable          503, the version is loading, unloading or failed
     ├── Cancelled             499, the caller went away
     ├── RunFailed             500 (or 400), TensorFlow could not run the batch
+    ├── ConfigRejected        a server configuration that cannot be followed
     ├── PortInUse             the port asked for is taken
     └── ServerFailed          the server thread did not start
 
@@ -135,6 +136,22 @@ class RunRejected(RunFailed):
     """TensorFlow could not run the batch because of the values in it."""
 
     http_status, code = 400, "INVALID_ARGUMENT"
+
+
+class ConfigRejected(ServingError):
+    """A server configuration that cannot be followed; what was served before still is.
+
+    Args:
+        message: as for every `ServingError`.
+        code: `INVALID_ARGUMENT`, `FAILED_PRECONDITION`, `NOT_FOUND` or `UNKNOWN`.
+        hint: as for every `ServingError`.
+    """
+
+    http_status = 400
+
+    def __init__(self, message: str, *, code: str = "INVALID_ARGUMENT", hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.code = code
 
 
 class PortInUse(ServingError):

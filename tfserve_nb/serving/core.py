@@ -19,6 +19,7 @@ from pathlib import Path
 from ..errors import ModelNotFound, ServingError, VersionNotFound
 from ..export.layout import delete_version, list_versions
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, VersionStatus, no_progress
+from .followed import FollowedModel
 from .lifecycle import ServableManager
 from .metrics import Metrics, RequestRecord
 from .model import ServedModel
@@ -75,7 +76,7 @@ class ServingCore:
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
         # second look finds a version that can answer.
         for _ in range(3):
-            version = model.routing.version_for(spec, self._draw())
+            version = model.version_for(spec, self._draw())
             handle = self._manager.acquire(spec.name, version)
             if handle is not None:
                 return handle
@@ -83,7 +84,7 @@ class ServingCore:
 
     def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
         """The states of versions; see `ServingPort.status`."""
-        versions = self._manager.status(spec.name) if spec.name in self._models else ()
+        versions = self._manager.status(spec.name)
         if not versions:
             raise ModelNotFound(f"Could not find any versions of model {spec.name}")
         if spec.version is None:
@@ -111,13 +112,12 @@ class ServingCore:
             ModelNotFound: if it is not served.
         """
         model = self._model(name)
-        routing = model.routing
         return ModelStatus(
             name=name,
             versions=self._manager.status(name),
-            default_version=routing.default_version,
-            traffic=routing.traffic,
-            labels=routing.labels,
+            default_version=model.default_version,
+            traffic=model.traffic,
+            labels=model.routing.labels,
             problem=model.problem,
         )
 
@@ -269,7 +269,28 @@ class ServingCore:
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
-        return self._model(name).store.history(name, limit)
+        model = self._model(name)
+        if isinstance(model, FollowedModel):
+            return list(model.events[:limit])
+        return model.store.history(name, limit)
+
+    def follow(self, name: str, base_path: Path) -> FollowedModel:
+        """Serve a model whose versions a configuration decides about; see `configured.ConfiguredModels`."""
+        model = FollowedModel(name, base_path, self._manager)
+        with self._lock:
+            self._models = {**self._models, name: model}
+        return model
+
+    def unfollow(self, model: FollowedModel) -> None:
+        """Unload a followed model; what became of its versions stays to be seen in `status`."""
+        model.set_versions({})
+        with self._lock:
+            self._models = {name: other for name, other in self._models.items() if other is not model}
+
+    def wait_until_settled(self, name: str, versions: frozenset[int]) -> dict[int, VersionStatus]:
+        """Block until versions have been loaded or have failed, as `ServableManager.wait_until_settled`."""
+        self._manager.wait_until_settled(name, versions)
+        return {one.version: one for one in self._manager.status(name) if one.version in versions}
 
     def resume(
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress

@@ -155,6 +155,21 @@ class ServableManager:
         with self._changed:
             return self._changed.wait_for(has_ended, limit_s)
 
+    def wait_until_settled(self, name: str, versions: frozenset[int]) -> None:
+        """Block until every version has been loaded or has failed for good; one loaded version outweighs retries."""
+
+        def has_settled() -> bool:
+            records = [record for version, record in self._models.get(name, {}).items() if version in versions]
+            is_served = any(record.state is VersionState.AVAILABLE for record in records)
+            return self._stopping or all(
+                record.state in (VersionState.AVAILABLE, VersionState.END)
+                or (is_served and record.retry_at_s is not None)
+                for record in records
+            )
+
+        with self._changed:
+            self._changed.wait_for(has_settled)
+
     def acquire(self, name: str, version: int) -> VersionHandle | None:
         """Pin a version, or None when it is not AVAILABLE."""
         with self._changed:
@@ -244,10 +259,10 @@ class ServableManager:
         return None
 
     def _load(self, name: str, version: int, record: VersionRecord) -> None:
-        source = record.source
         record.retry_at_s = None
         servable: Servable | None = None
         try:
+            source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             batchable = warm_up(servable, source, self._reporter(record))
             runner = self.runner_for(source.device)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ..export.layout import list_versions, version_dir
 from ..types import HistoryEvent, Progress
 from .config import BatchingOptions
 from .lifecycle import ServableManager
+from .port import ModelSpec
 from .routing import Routing
 from .state_store import StateStore
 from .stored_model import from_json, to_json
@@ -57,6 +58,20 @@ class ServedModel:
             self.routing = replace(routing, recent=())
             for version in routing.aspired(0):
                 self._manager.set_source(self.name, version, stored.sources[version])
+
+    def version_for(self, spec: ModelSpec, draw: float) -> int:
+        """The version that answers a request; see `Routing.version_for`."""
+        return self.routing.version_for(spec, draw)
+
+    @property
+    def default_version(self) -> int | None:
+        """The version that answers when nothing else is said."""
+        return self.routing.default_version
+
+    @property
+    def traffic(self) -> Mapping[int, float]:
+        """Version -> percent of the requests that name no version."""
+        return self.routing.traffic
 
     @contextlib.contextmanager
     def loaded(self, versions: list[int], progress: Progress) -> Iterator[None]:
@@ -104,9 +119,12 @@ class ServedModel:
         with self._lock:
             self.routing = transform(self.routing)
             self._aspire()
-            state = to_json(self.routing, self.keep, self._manager.sources(self.name))
-            with self.noting_problem():
-                self.store.save(self.name, state, event)
+            self._remember(event)
+
+    def _remember(self, event: HistoryEvent) -> None:
+        state = to_json(self.routing, self.keep, self._manager.sources(self.name))
+        with self.noting_problem():
+            self.store.save(self.name, state, event)
 
     def stop_routing(self) -> None:
         """Let nothing be loaded or answered any more."""

@@ -1,0 +1,84 @@
+"""A model that follows a configuration: its versions are what the file system and a version policy say.
+
+Without a word on the version, the highest one that is AVAILABLE answers, as in TensorFlow Serving. Nothing is stored:
+the configuration is the state.
+
+Thread: any, as `ServedModel`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from ..types import HistoryEvent
+from .lifecycle import ServableManager
+from .model import ServedModel
+from .port import ModelSpec
+from .routing import not_found
+from .version_source import VersionSource
+
+MAX_EVENTS = 100
+
+
+class FollowedModel(ServedModel):
+    """A model of the core whose versions come and go as `set_versions` says.
+
+    Args:
+        name: its name.
+        base_path: the folder that holds the version folders.
+        manager: loads and unloads.
+    """
+
+    def __init__(self, name: str, base_path: Path, manager: ServableManager) -> None:
+        super().__init__(name, base_path, 0, manager)
+        self.events: tuple[HistoryEvent, ...] = ()
+        self._versions: frozenset[int] = frozenset()
+
+    def set_versions(self, sources: Mapping[int, VersionSource]) -> None:
+        """Aspire exactly these versions. One that failed is tried again only after it was away for a while."""
+        with self._lock:
+            for version, source in sources.items():
+                if version not in self._versions:
+                    self._manager.set_source(self.name, version, replace(source, deployed_at=time.time()))
+            self._versions = frozenset(sources)
+            self._aspire()
+
+    @property
+    def versions(self) -> frozenset[int]:
+        """The versions that should be loaded."""
+        return self._versions
+
+    def set_labels(self, labels: Mapping[str, int]) -> None:
+        """Replace all labels at once."""
+        with self._lock:
+            self.routing = replace(self.routing, labels=dict(labels))
+
+    def version_for(self, spec: ModelSpec, draw: float) -> int:
+        """The version that answers a request: the highest AVAILABLE one, unless the request or a split decides."""
+        if spec.version is not None or spec.label is not None or self.routing.traffic:
+            return self.routing.version_for(spec, draw)
+        version = self.default_version
+        if version is None:
+            raise not_found(spec)
+        return version
+
+    @property
+    def default_version(self) -> int | None:
+        """The promoted version, or else the highest that is AVAILABLE."""
+        available = self._manager.available(self.name)
+        return self.routing.default_version or max(available, default=None)
+
+    @property
+    def traffic(self) -> Mapping[int, float]:
+        """The split if there is one, else everything for the default version."""
+        version = self.default_version
+        return self.routing.traffic or ({} if version is None else {version: 100.0})
+
+    def _aspire(self) -> None:
+        self._manager.set_aspired(self.name, self._versions | frozenset(self._pending))
+
+    def _remember(self, event: HistoryEvent) -> None:
+        self.events = (event, *self.events)[:MAX_EVENTS]
