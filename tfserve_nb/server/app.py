@@ -12,7 +12,8 @@ from typing import Any  # Tornado's handler arguments
 from tornado import web
 from tornado.iostream import StreamClosedError
 
-from .flow import Exchange, Flow, Reply
+from .calls import Exchange
+from .flow import Flow, Reply
 from .json_text import error_body
 from .security import refusal
 from .settings import ServerSettings

@@ -6,7 +6,6 @@ Thread: the server's loop.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import secrets
 import time
@@ -14,11 +13,9 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import DeadlineExceeded, InvalidRequest, ServingError
-from ..serving.metrics import RequestRecord
-from ..serving.port import Answer, Handle, ModelSpec, Outcome, ServingPort, Ticket
-from ..types import Tensors
-from .completions import Completions
+from ..errors import InvalidRequest, ServingError
+from ..serving.port import ModelSpec
+from .calls import Calls, Exchange
 from .json_text import error_body
 from .metadata_json import metadata_body, status_body
 from .predict_json import parse_predict, to_body, to_tensors
@@ -40,44 +37,11 @@ class Reply:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Exchange:
-    """One request's notes for its `RequestRecord`: the timestamps, and what was found out about it."""
-
-    __slots__ = ("code", "decoded_s", "done_s", "model", "num_rows", "received_s", "signature", "started_s", "version")
-
-    def __init__(self, received_s: float) -> None:
-        self.received_s = received_s
-        self.decoded_s = received_s
-        self.started_s: float | None = None
-        self.done_s: float | None = None
-        self.model = ""
-        self.version: int | None = None
-        self.signature = ""
-        self.code = "OK"
-        self.num_rows = 0
-
-    def record(self) -> RequestRecord:
-        """The record; the answer is written now."""
-        return RequestRecord(
-            self.model,
-            self.version,
-            self.signature,
-            self.code,
-            self.num_rows,
-            self.received_s,
-            self.decoded_s,
-            self.started_s,
-            self.done_s,
-            time.perf_counter(),
-        )
-
-
 class Flow:
     """Answers the REST calls of one server.
 
     Args:
-        port: the core.
-        loop: the server's.
+        calls: the way to the core.
         request_timeout_s: how long a request may wait and run.
         max_body_bytes: limit for inflated bodies.
         log: for failures that clients see only the number of.
@@ -85,16 +49,14 @@ class Flow:
 
     def __init__(
         self,
-        port: ServingPort,
-        loop: asyncio.AbstractEventLoop,
+        calls: Calls,
         *,
         request_timeout_s: float,
         max_body_bytes: int,
         log: logging.Logger,
     ) -> None:
-        self._port = port
-        self._loop = loop
-        self._completions = Completions(loop)
+        self._calls = calls
+        self._port = calls.port
         self._request_timeout_s = request_timeout_s
         self._max_body_bytes = max_body_bytes
         self._log = log
@@ -164,34 +126,12 @@ class Flow:
             if signature is None:
                 raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
             inputs = to_tensors(request, signature)
-            exchange.num_rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
-            exchange.decoded_s = time.perf_counter()
-            answer = await self._run(handle, request.signature, inputs)
-            exchange.started_s, exchange.done_s = answer.started_s, answer.done_s
+            deadline_s = time.perf_counter() + self._request_timeout_s
+            answer = await self._calls.run(handle, request.signature, inputs, deadline_s, exchange)
             text = to_body(answer.outputs, is_row_format=request.is_row_format)
             return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
         finally:
             handle.release()
-
-    async def _run(self, handle: Handle, signature: str, inputs: Tensors) -> Answer:
-        """Submit and wait; whoever is cancelled while waiting takes the request out of the queue."""
-        future: asyncio.Future[Outcome] = self._loop.create_future()
-        ticket: Ticket = handle.submit(
-            signature,
-            inputs,
-            deadline_s=time.perf_counter() + self._request_timeout_s,
-            on_done=functools.partial(self._completions.put, future),
-        )
-        timer = self._loop.call_later(self._request_timeout_s, _expire, future)
-        try:
-            outcome = await future
-        finally:
-            timer.cancel()
-            # Does nothing when the request was answered.
-            ticket.cancel()
-        if isinstance(outcome, Answer):
-            return outcome
-        raise outcome
 
     def _inflated(self, headers: Mapping[str, str], body: bytes) -> bytes:
         """The body without gzip; what cannot be inflated counts as empty, as in TensorFlow Serving."""
@@ -205,8 +145,3 @@ class Flow:
         if inflater.unconsumed_tail:
             raise InvalidRequest(f"The inflated body is larger than {self._max_body_bytes} bytes")
         return text if inflater.eof else b""
-
-
-def _expire(future: asyncio.Future[Outcome]) -> None:
-    if not future.done():
-        future.set_result(DeadlineExceeded("Timed out waiting for notification"))

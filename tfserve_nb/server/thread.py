@@ -20,6 +20,7 @@ from tornado.iostream import IOStream
 from ..errors import PortInUse, ServerFailed
 from ..serving.port import ServingPort
 from .app import make_application
+from .calls import Calls
 from .flow import Flow
 from .log import RingHandler, open_log
 from .settings import ServerSettings
@@ -159,9 +160,9 @@ class ServerThread:
         settings = self.settings
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
+        calls = Calls(self._serving_port, self._loop)
         flow = Flow(
-            self._serving_port,
-            self._loop,
+            calls,
             request_timeout_s=settings.request_timeout_s,
             max_body_bytes=settings.max_body_bytes,
             log=self.log,
