@@ -8,6 +8,8 @@
     ├── VersionExists         a version of that number is already on disk
     ├── InvalidOption         an option has a value that is not allowed
     ├── InvalidRequest        400, the request does not fit the protocol or the signature
+    ├── FailedPrecondition    400, the protocol's other kind of bad request
+    ├── Unimplemented         501
     ├── ModelNotFound         404, no such model, or no version of it that serves
     ├── VersionNotFound       404
     ├── LabelNotFound         400, as TensorFlow Serving answers
@@ -84,6 +86,18 @@ class InvalidRequest(ServingError):
     """The request does not fit the protocol or the signature."""
 
     http_status, code = 400, "INVALID_ARGUMENT"
+
+
+class FailedPrecondition(ServingError):
+    """The request is right in itself, but not for the model that it names."""
+
+    http_status, code = 400, "FAILED_PRECONDITION"
+
+
+class Unimplemented(ServingError):
+    """Nobody can do that here."""
+
+    http_status, code = 501, "UNIMPLEMENTED"
 
 
 class ModelNotFound(ServingError):

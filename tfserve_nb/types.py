@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,13 @@ Shape: TypeAlias = tuple[int | None, ...]
 """Dimensions with None for the unknown ones."""
 
 DEFAULT_SIGNATURE = "serving_default"
+
+_TF_NAMES = {"float32": "float", "float64": "double", "float16": "half", "object": "string"}
+
+
+def tf_name(dtype: str) -> str:
+    """TensorFlow's word for a dtype in its messages, such as `float` for `float32`; others have the same name."""
+    return _TF_NAMES.get(dtype, dtype)
 
 
 class VersionState(enum.Enum):
@@ -75,12 +82,27 @@ class SignatureSpec:
         inputs: name -> spec.
         outputs: name -> spec.
         method_name: such as `tensorflow/serving/predict`.
+        defaults: input name -> the array that stands in for it when a request leaves it out.
     """
 
     name: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     method_name: str = "tensorflow/serving/predict"
+    defaults: Tensors = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureDefs:
+    """All signatures of a SavedModel as TensorFlow wrote them, for clients that ask for a model's metadata.
+
+    Attributes:
+        proto: a serialized `tensorflow.serving.SignatureDefMap`.
+        json: the same in protobuf's JSON: `{"signature_def": {name: {"inputs": ..., ...}}}`.
+    """
+
+    proto: bytes
+    json: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from tfserve_nb.errors import Cancelled, InvalidRequest, LabelNotFound, ModelNot
 from tfserve_nb.serving.inputs import check_inputs
 from tfserve_nb.serving.metrics import RequestRecord
 from tfserve_nb.serving.port import Answer, ModelSpec, Outcome
-from tfserve_nb.types import SignatureSpec, Tensors, TensorSpec, VersionState, VersionStatus
+from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec, VersionState, VersionStatus
 
 BAD = -1000.0
 F32 = TensorSpec("x", "float32", (None, 2), "serving_default_x:0")
@@ -35,6 +35,26 @@ SIGNATURES = {
         {"sum": TensorSpec("sum", "float32", (None,)), "product": TensorSpec("product", "float32", (None, 2))},
     ),
 }
+
+SIGNATURE_DEFS = SignatureDefs(
+    b"",
+    {
+        "signature_def": {
+            "serving_default": {
+                "inputs": {
+                    "x": {
+                        "dtype": "DT_FLOAT",
+                        "tensor_shape": {
+                            "dim": [{"size": "-1", "name": ""}, {"size": "2", "name": ""}],
+                            "unknown_rank": False,
+                        },
+                        "name": "serving_default_x:0",
+                    }
+                }
+            }
+        }
+    },
+)
 
 
 class FakeTicket:
@@ -65,6 +85,7 @@ class FakeHandle:
     def __init__(self, serving: FakeServing, version: int) -> None:
         self.version = version
         self.signatures: Mapping[str, SignatureSpec] = SIGNATURES
+        self.signature_defs = SIGNATURE_DEFS
         self._serving = serving
         serving.num_held += 1
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tfserve_nb.errors import NotAvailable, RunRejected
-from tfserve_nb.types import SignatureSpec, Tensors, TensorSpec
+from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec
 
 BAD = -1000.0
 """A value that the fake model cannot run."""
@@ -31,6 +31,7 @@ class FakeServable:
 
     def __init__(self, version: int, gate: threading.Event | None = None) -> None:
         self.signatures: Mapping[str, SignatureSpec] = {"serving_default": SIGNATURE}
+        self.signature_defs = SignatureDefs(b"", {"signature_def": {}})
         self.version = version
         self.gate = gate
         self.batch_sizes: list[int] = []

@@ -44,6 +44,7 @@ THIRD_PARTY = {
     "grpc_health": ("server",),
     "grpc_reflection": ("server",),
     "prometheus_client": ("server",),
+    "cryptography": ("server",),
     "ai_edge_litert": ("serving",),
     "tornado": ("server",),
     "orjson": ("server",),
@@ -56,13 +57,13 @@ THIRD_PARTY = {
 
 ONLY_INSIDE_FUNCTIONS = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
-    "prometheus_client", "ai_edge_litert",
+    "prometheus_client", "cryptography", "ai_edge_litert",
 }  # fmt: skip
 """Packages too slow to import for modules that `%load_ext` needs."""
 
 NARROW = {
     "dashboards": {"serving.metrics"},
-    "server": {"serving.port", "serving.metrics"},
+    "server": {"serving.port", "serving.metrics", "serving.config", "serving.model_config", "export.example_input"},
 }
 """Units that see of the core only these modules: views run on recorded data, servers through one port."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportFailed, ModelNotServable
-from ..types import SignatureSpec, TensorSpec
+from ..types import SignatureDefs, SignatureSpec, TensorSpec
 
 SAVED_MODEL_FILE = "saved_model.pb"
 SERVING_TAGS = frozenset({"serve"})
@@ -42,15 +42,44 @@ def read_signatures(path: Path | str, tags: Collection[str] = SERVING_TAGS) -> d
 def signatures_of(meta_graph: Any) -> dict[str, SignatureSpec]:
     """The signatures of a `MetaGraphDef`; see `read_signatures`."""
     return {
-        name: SignatureSpec(
-            name=name,
-            inputs=_tensor_specs(name, definition.inputs),
-            outputs=_tensor_specs(name, definition.outputs),
-            method_name=definition.method_name,
-        )
+        name: _signature(name, definition)
         for name, definition in sorted(meta_graph.signature_def.items())
         if name != _INIT_OP
     }
+
+
+def dense_signatures_of(meta_graph: Any) -> dict[str, SignatureSpec]:
+    """The signatures of a `MetaGraphDef` that requests can reach: those of dense tensors only."""
+    found = {}
+    for name, definition in sorted(meta_graph.signature_def.items()):
+        infos = (*definition.inputs.values(), *definition.outputs.values())
+        if name != _INIT_OP and all(info.WhichOneof("encoding") == "name" for info in infos):
+            found[name] = _signature(name, definition)
+    return found
+
+
+def signature_defs_of(meta_graph: Any) -> SignatureDefs:
+    """The signatures of a `MetaGraphDef` word for word."""
+    from google.protobuf.json_format import MessageToDict
+    from tensorflow_serving.apis.get_model_metadata_pb2 import SignatureDefMap
+
+    message = SignatureDefMap()
+    for name, definition in meta_graph.signature_def.items():
+        message.signature_def[name].CopyFrom(definition)
+    json = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return SignatureDefs(message.SerializeToString(), json)
+
+
+def _signature(name: str, definition: Any) -> SignatureSpec:
+    from tensorflow import make_ndarray
+
+    return SignatureSpec(
+        name=name,
+        inputs=_tensor_specs(name, definition.inputs),
+        outputs=_tensor_specs(name, definition.outputs),
+        method_name=definition.method_name,
+        defaults={key: make_ndarray(value) for key, value in definition.defaults.items()},
+    )
 
 
 def read_meta_graph(path: Path | str, tags: Collection[str] = SERVING_TAGS) -> Any:

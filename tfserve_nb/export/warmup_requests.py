@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import ExportFailed
 from ..types import DEFAULT_SIGNATURE, Tensors
+from .example_input import serialized_examples
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_WARMUP_RECORDS = 1000
@@ -138,25 +139,3 @@ def _predict(request: Any) -> WarmupRequest:
 
 def _examples(spec: Any, value: Any) -> WarmupRequest:
     return WarmupRequest(spec.signature_name or DEFAULT_SIGNATURE, {"": serialized_examples(value)}, is_examples=True)
-
-
-def serialized_examples(value: Any) -> np.ndarray:
-    """The examples of a `tensorflow.serving.Input`, each with its context, as serialized `tf.Example`s.
-
-    Args:
-        value: an `Input` message.
-
-    Returns:
-        object array `(n,)` of bytes; n is 0 for an input without examples.
-    """
-    kind = value.WhichOneof("kind")
-    if kind == "example_list_with_context":
-        group = value.example_list_with_context
-        # Two serialized messages, one after the other, are their merger.
-        context = group.context.SerializeToString()
-        texts = [context + example.SerializeToString() for example in group.examples]
-    else:
-        texts = [example.SerializeToString() for example in value.example_list.examples]
-    array = np.empty(len(texts), dtype=object)
-    array[:] = texts
-    return array

@@ -21,6 +21,12 @@ from .settings import ServerSettings
 _PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 """Where TensorFlow Serving's HTTP library has no phrase of its own, or another one than Python."""
 
+_NOT_FOUND = b"""<html>
+<head><title>404 Not Found</title></head>
+<body><h1>Not Found</h1><p>Models are below /v1/models/NAME</p></body>
+</html>
+"""
+
 
 class RestHandler(web.RequestHandler):
     """Everything below `/v1/`."""
@@ -33,10 +39,18 @@ class RestHandler(web.RequestHandler):
         self._settings = settings
         self._exchange = Exchange(self.request.received_s)  # type: ignore[attr-defined]
         self._task: asyncio.Task[None] | None = None
+        if settings.has_cors:
+            self.set_header("Access-Control-Allow-Origin", "*")
+            self.set_header("Access-Control-Allow-Methods", "POST, GET")
+            with_token = ", Authorization" if settings.token is not None else ""
+            self.set_header("Access-Control-Allow-Headers", f"Content-Type{with_token}")
 
     async def _answer(self) -> None:
         request = self.request
-        denied = refusal(request.headers, self._settings.token)
+        if request.method == "OPTIONS":
+            await self._send(self._preflight())
+            return
+        denied = refusal(request.headers, self._settings)
         if denied is not None:
             self._exchange.code = "UNAUTHENTICATED" if denied.status == 401 else "PERMISSION_DENIED"
             challenge = (("WWW-Authenticate", "Bearer"),) if denied.status == 401 else ()
@@ -50,6 +64,13 @@ class RestHandler(web.RequestHandler):
         await self._send(reply)
 
     get = head = post = delete = patch = put = options = _answer
+
+    def _preflight(self) -> Reply:
+        """A browser asks what it may do; it never sends a token with that."""
+        origin = self.request.headers.get("Origin", "")
+        is_allowed = "http://" in origin or "https://" in origin
+        self._exchange.code = "OK" if is_allowed else "INVALID_ARGUMENT"
+        return Reply(200 if is_allowed else 400, b"", (("Content-Type", "text/html; charset=ISO-8859-1"),))
 
     async def _send(self, reply: Reply) -> None:
         self.set_status(reply.status, _PHRASES.get(reply.status))
@@ -91,16 +112,17 @@ class HealthHandler(web.RequestHandler):
 
 
 class UnknownHandler(web.RequestHandler):
-    """Everything else."""
+    """Everything else: a page, as TensorFlow Serving's HTTP library answers."""
 
     SUPPORTED_METHODS = RestHandler.SUPPORTED_METHODS
 
     def prepare(self) -> None:
-        """Answer 404."""
+        """Answer 404 and close the connection."""
         self.clear_header("Server")
-        self.set_header("Content-Type", "application/json")
+        self.set_header("Content-Type", "text/html")
+        self.set_header("Connection", "close")
         self.set_status(404)
-        self.finish(error_body("Not found; models are below /v1/models/NAME"))
+        self.finish(_NOT_FOUND)
 
 
 class TimedApplication(web.Application):

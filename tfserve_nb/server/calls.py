@@ -17,11 +17,33 @@ from .completions import Completions
 
 
 class Exchange:
-    """One request's notes for its `RequestRecord`: the timestamps, and what was found out about it."""
+    """One request's notes for its `RequestRecord`: the timestamps, and what was found out about it.
 
-    __slots__ = ("code", "decoded_s", "done_s", "model", "num_rows", "received_s", "signature", "started_s", "version")
+    Args:
+        received_s: `perf_counter` time of the request's head.
+        api: the call, such as `Predict` (gRPC) or `predict` (REST).
+        entrypoint: `GRPC` or `REST`.
+    """
 
-    def __init__(self, received_s: float) -> None:
+    __slots__ = (
+        "api",
+        "code",
+        "decoded_s",
+        "done_s",
+        "entrypoint",
+        "label",
+        "model",
+        "num_rows",
+        "received_s",
+        "signature",
+        "started_s",
+        "version",
+    )
+
+    def __init__(self, received_s: float, *, api: str = "", entrypoint: str = "REST") -> None:
+        self.api = api
+        self.entrypoint = entrypoint
+        self.label = ""
         self.received_s = received_s
         self.decoded_s = received_s
         self.started_s: float | None = None
@@ -45,6 +67,9 @@ class Exchange:
             self.started_s,
             self.done_s,
             time.perf_counter(),
+            self.api,
+            self.entrypoint,
+            self.label,
         )
 
 

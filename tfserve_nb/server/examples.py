@@ -1,8 +1,8 @@
-"""Classify and regress: what their signatures must look like, and what their outputs mean.
+"""Classify and regress: what their signatures must look like, how they run, and what their outputs mean.
 
 The one input of such a signature takes serialized `tf.Example`s. REST and gRPC share everything here.
 
-Thread: any; pure functions.
+Thread: `classify` and `regress` on the server's loop; the others are pure functions.
 
 Reference: tensorflow_serving/servables/tensorflow/classifier.cc and regressor.cc, whose texts the errors have.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InvalidRequest, ServingError
-from ..types import SignatureSpec, Tensors
+from ..serving.port import Handle
+from ..types import SignatureSpec, Tensors, tf_name
+from .calls import Calls, Exchange
 
 INPUTS = "inputs"
 CLASSES = "classes"
@@ -26,6 +28,42 @@ class WrongOutput(ServingError):
     """The model's outputs are not what its signature promises."""
 
     http_status, code = 400, "INVALID_ARGUMENT"
+
+
+Classes = list[list[tuple[str, float]]]
+"""For each example its `(label, score)` pairs."""
+
+
+async def classify(
+    calls: Calls, handle: Handle, signature: SignatureSpec, examples: np.ndarray, deadline_s: float, exchange: Exchange
+) -> Classes:
+    """Run a classification.
+
+    Args:
+        calls: the way to the core.
+        handle: the pinned version.
+        signature: one of its signatures.
+        examples: object array `(n,)` of serialized `tf.Example`s.
+        deadline_s: `perf_counter` time after which nobody waits any more.
+        exchange: the request's notes.
+
+    Raises:
+        ServingError: with TensorFlow Serving's text.
+    """
+    check_classify(signature)
+    inputs = examples_tensor(examples)
+    answer = await calls.run(handle, signature.name, inputs, deadline_s, exchange)
+    return classifications(signature, answer.outputs, len(examples))
+
+
+async def regress(
+    calls: Calls, handle: Handle, signature: SignatureSpec, examples: np.ndarray, deadline_s: float, exchange: Exchange
+) -> list[float]:
+    """Run a regression; as `classify`, one value for each example."""
+    check_regress(signature)
+    inputs = examples_tensor(examples)
+    answer = await calls.run(handle, signature.name, inputs, deadline_s, exchange)
+    return regressions(answer.outputs, len(examples))
 
 
 def check_classify(signature: SignatureSpec) -> None:
@@ -57,11 +95,10 @@ def check_regress(signature: SignatureSpec) -> None:
         raise InvalidRequest(f"No regression outputs found in SignatureDef: {describe(signature)}")
 
 
-def examples_tensor(signature: SignatureSpec, serialized: np.ndarray) -> Tensors:
+def examples_tensor(serialized: np.ndarray) -> Tensors:
     """The input of a classify or regress run.
 
     Args:
-        signature: a checked one.
         serialized: object array `(n,)` of serialized `tf.Example`s.
 
     Raises:
@@ -72,7 +109,7 @@ def examples_tensor(signature: SignatureSpec, serialized: np.ndarray) -> Tensors
     return {INPUTS: serialized}
 
 
-def classifications(signature: SignatureSpec, outputs: Tensors, num_examples: int) -> list[list[tuple[str, float]]]:
+def classifications(signature: SignatureSpec, outputs: Tensors, num_examples: int) -> Classes:
     """For each example its `(label, score)` pairs; a label that is not there is "", a score 0.
 
     Raises:
@@ -85,11 +122,11 @@ def classifications(signature: SignatureSpec, outputs: Tensors, num_examples: in
             raise WrongOutput(f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array)}")
     if classes is not None:
         if classes.dtype.kind not in "OSU":
-            raise WrongOutput(f"Expected classes Tensor of DT_STRING. Got: {_tf_name(classes)}")
+            raise WrongOutput(f"Expected classes Tensor of DT_STRING. Got: {tf_name(classes.dtype.name)}")
         _check_rows("classes", classes, num_examples)
     if scores is not None:
         if scores.dtype != np.float32:
-            raise WrongOutput(f"Expected scores Tensor of DT_FLOAT. Got: {_tf_name(scores)}")
+            raise WrongOutput(f"Expected scores Tensor of DT_FLOAT. Got: {tf_name(scores.dtype.name)}")
         _check_rows("scores", scores, num_examples)
     if classes is not None and scores is not None and classes.shape[1] != scores.shape[1]:
         raise WrongOutput(
@@ -125,7 +162,7 @@ def regressions(outputs: Tensors, num_examples: int) -> list[float]:
     if len(array) != num_examples:
         raise WrongOutput(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")
     if array.dtype != np.float32:
-        raise WrongOutput(f"Expected output Tensor of DT_FLOAT.  Got: {_tf_name(array)}")
+        raise WrongOutput(f"Expected output Tensor of DT_FLOAT.  Got: {tf_name(array.dtype.name)}")
     values: list[float] = array.reshape(-1).tolist()
     return values
 
@@ -156,8 +193,3 @@ def _check_rows(name: str, array: np.ndarray, num_examples: int) -> None:
 
 def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _tf_name(array: np.ndarray) -> str:
-    names = {"float32": "float", "float64": "double", "float16": "half", "object": "string"}
-    return names.get(array.dtype.name, array.dtype.name)

@@ -113,7 +113,7 @@ class Flow:
     def _metadata(self, spec: ModelSpec) -> Reply:
         handle = self._port.acquire(spec)
         try:
-            return Reply(200, metadata_body(spec.name, handle.version, handle.signatures))
+            return Reply(200, metadata_body(spec.name, handle.version, handle.signature_defs))
         finally:
             handle.release()
 

@@ -18,8 +18,8 @@ from typing import Any  # JSON values
 
 import numpy as np
 
-from ..errors import InvalidRequest, ServingError
-from ..types import TensorSpec
+from ..errors import InvalidRequest, Unimplemented
+from ..types import TensorSpec, tf_name
 from .json_text import debug_text
 
 _INT32 = (-(2**31), 2**31 - 1)
@@ -33,13 +33,10 @@ _INTEGERS = {
     "uint64": (0, 2**64 - 1),
 }
 _FLOATS = ("float32", "float64")
-_TF_NAMES = {"float32": "float", "float64": "double", "float16": "half"}
 
 
-class UnsupportedDtype(ServingError):
+class UnsupportedDtype(Unimplemented):
     """The signature has a dtype that JSON cannot carry."""
-
-    http_status, code = 501, "UNIMPLEMENTED"
 
 
 def to_array(value: Any, spec: TensorSpec, *, may_hold_booleans: bool) -> np.ndarray:
@@ -141,7 +138,7 @@ def _scalar(value: Any, spec: TensorSpec) -> Any:
         is_right = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
     else:
         raise UnsupportedDtype(
-            f"Conversion of JSON Value: {debug_text(value)} to type: {_TF_NAMES.get(spec.dtype, spec.dtype)}"
+            f"Conversion of JSON Value: {debug_text(value)} to type: {tf_name(spec.dtype)}"
         )
     if not is_right:
         raise _wrong_type(value, spec)
@@ -187,5 +184,4 @@ def _wrong_type(value: Any, spec: TensorSpec) -> InvalidRequest:
     kind = {type(None): "Null", dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
     if isinstance(value, bool):
         kind = "True" if value else "False"
-    wanted = _TF_NAMES.get(spec.dtype, spec.dtype)
-    return InvalidRequest(f"JSON Value: {debug_text(value)} Type: {kind} is not of expected type: {wanted}")
+    return InvalidRequest(f"JSON Value: {debug_text(value)} Type: {kind} is not of expected type: {tf_name(spec.dtype)}")

@@ -15,7 +15,7 @@ from typing import Any  # JSON values
 import numpy as np
 
 from ..errors import InvalidRequest
-from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, tf_name
 from .json_tensors import is_base64, to_array
 from .json_text import debug_text, dump, dump_with_nan, parse_object
 
@@ -210,7 +210,7 @@ def _values(name: str, array: np.ndarray, *, as_numpy: bool) -> Any:
         return _texts(array.tolist(), is_binary=name.endswith("_bytes"))
     if array.dtype.kind not in "iufb" or array.dtype == np.float16:
         raise InvalidRequest(
-            f"Failed to write JSON value for tensor type: {'half' if array.dtype == np.float16 else array.dtype.name}"
+            f"Failed to write JSON value for tensor type: {tf_name(array.dtype.name)}"
         )
     if as_numpy and array.ndim:
         return np.ascontiguousarray(array)  # orjson writes contiguous arrays itself, without a list of Python numbers

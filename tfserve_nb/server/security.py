@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from .settings import is_loopback
+from .settings import ServerSettings, is_loopback
 
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 """What a web page can send to another site without asking first."""
@@ -31,24 +31,27 @@ class Refusal:
     message: str
 
 
-def refusal(headers: Mapping[str, str], token: str | None) -> Refusal | None:
+def refusal(headers: Mapping[str, str], settings: ServerSettings) -> Refusal | None:
     """Decide whether a request may go on.
 
     Args:
         headers: the request's, looked up without regard to case.
-        token: the server's, or None when it asks for none.
+        settings: the server's token and checks.
 
     Returns:
         None to go on; else 401 for a missing or wrong token, 403 for a foreign Host or Origin, 415 for a form.
     """
+    token = settings.token
     if token is not None and not is_token_right(headers, token):
         if "Authorization" in headers or "X-TFServe-Token" in headers:
             return Refusal(401, "The token is wrong")
         return Refusal(401, "A token is needed: send the header 'Authorization: Bearer TOKEN'")
     host = headers.get("Host", "")
-    if token is None and not is_loopback(_host_name(host)):
+    if token is None and is_loopback(settings.host) and not is_loopback(_host_name(host)):
         # With the right token the Host does not matter: a page that rebinds its name does not know the token.
         return Refusal(403, "The Host header names another machine, and this server asks for no token")
+    if not settings.checks_origin:
+        return None
     origin = headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
         return Refusal(403, "Requests from other web pages are not answered")
@@ -65,11 +68,16 @@ def is_token_right(headers: Mapping[str, str], token: str) -> bool:
         headers: `Authorization: Bearer TOKEN` or `X-TFServe-Token: TOKEN`.
         token: the right one.
     """
-    given = headers.get("X-TFServe-Token", "")
-    scheme, _, value = headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "bearer":
-        given = value.strip()
-    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode())
+    if "Authorization" in headers:
+        return is_text_right(headers["Authorization"], token)
+    return is_text_right("Bearer " + headers.get("X-TFServe-Token", ""), token)
+
+
+def is_text_right(authorization: str, token: str) -> bool:
+    """Compare `Bearer TOKEN` with the right token, in constant time."""
+    scheme, _, given = authorization.partition(" ")
+    is_bearer = scheme.lower() == "bearer"
+    return is_bearer & hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
 
 
 def _host_name(host: str) -> str:

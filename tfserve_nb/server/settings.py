@@ -9,6 +9,32 @@ import ipaddress
 from dataclasses import dataclass
 
 from ..errors import InvalidOption
+from .config_files import TlsFiles
+
+
+@dataclass(frozen=True, slots=True)
+class GrpcSettings:
+    """How gRPC listens.
+
+    Attributes:
+        host: the address to bind.
+        port: TCP port, 0 for a free one, None for no TCP.
+        socket_path: a Unix socket to listen on too, or "".
+        channel_arguments: gRPC's names and values.
+        tls: key and certificate, or None for plain text.
+        as_content: answer numbers as `tensor_content` instead of typed fields.
+        checks_method_names: refuse signatures whose `method_name` does not fit the call.
+        has_health: answer `grpc.health.v1`.
+    """
+
+    host: str = "127.0.0.1"
+    port: int | None = 0
+    socket_path: str = ""
+    channel_arguments: tuple[tuple[str, int | str], ...] = ()
+    tls: TlsFiles | None = None
+    as_content: bool = False
+    checks_method_names: bool = False
+    has_health: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +43,7 @@ class ServerSettings:
 
     Attributes:
         host: the address to bind.
-        port: TCP port; 0 for a free one.
+        port: TCP port for HTTP; 0 for a free one, None for no HTTP.
         token: what requests must carry, or None for no authentication.
         allow_remote: must be true to bind anything but a loopback address.
         max_body_bytes: largest request body, compressed or not.
@@ -27,13 +53,18 @@ class ServerSettings:
         write_timeout_s: how long a client may take to read its answer.
         request_timeout_s: how long a request may wait and run, as `--rest_api_timeout_in_ms`.
         max_connections: open connections; more are closed at once.
+        checks_origin: refuse requests from web pages of other origins, as a notebook's server must.
+        has_cors: answer web pages of any origin, as `--rest_api_enable_cors_support`.
+        tls: key and certificate for HTTPS, or None for plain HTTP.
+        metrics_path: where HTTP answers with Prometheus metrics, or None.
+        grpc: how gRPC listens, or None for no gRPC.
 
     Raises:
         InvalidOption: if a value is not allowed.
     """
 
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int | None = 0
     token: str | None = None
     allow_remote: bool = False
     max_body_bytes: int = 100 * 1024 * 1024
@@ -43,16 +74,26 @@ class ServerSettings:
     write_timeout_s: float = 60.0
     request_timeout_s: float = 30.0
     max_connections: int = 4096
+    checks_origin: bool = True
+    has_cors: bool = False
+    tls: TlsFiles | None = None
+    metrics_path: str | None = None
+    grpc: GrpcSettings | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.port, bool) or not isinstance(self.port, int) or not 0 <= self.port <= 65535:
-            raise InvalidOption(
-                f"port={self.port!r} must be a number from 0 (any free port) to 65535", hint="--port 8501"
-            )
+        _check_port(self.port, "--port 8501")
+        if self.grpc is not None:
+            _check_port(self.grpc.port, "--grpc-port 8500")
         if not self.allow_remote and not is_loopback(self.host):
             raise InvalidOption(
                 f"host={self.host!r} can be reached from other machines", hint="127.0.0.1, or allow_remote=True"
             )
+
+
+def _check_port(port: object, hint: str) -> None:
+    is_number = isinstance(port, int) and not isinstance(port, bool) and 0 <= port <= 65535
+    if port is not None and not is_number:
+        raise InvalidOption(f"port={port!r} must be a number from 0 (any free port) to 65535", hint=hint)
 
 
 def is_loopback(host: str) -> bool:

@@ -1,4 +1,4 @@
-"""The server's thread: a Tornado HTTP server on an event loop of its own, beside whatever the kernel does.
+"""The server's thread: HTTP and gRPC on an event loop of its own, beside whatever the kernel does.
 
 Thread: `start` and `stop` may be called from any; all else in here runs on `tfserve-server`, a daemon.
 """
@@ -7,68 +7,56 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import socket
 import sys
 import threading
-from collections.abc import Coroutine
-from typing import Any  # Tornado's connection context
+from dataclasses import dataclass
+from typing import Any  # asyncio's contexts
 
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
-
-from ..errors import PortInUse, ServerFailed
+from ..errors import ServerFailed, ServingError
 from ..serving.port import ServingPort
 from .app import make_application
 from .calls import Calls
 from .flow import Flow
+from .grpc_listener import GrpcListener, import_stubs
+from .http_listener import HttpListener
 from .log import RingHandler, open_log
+from .model_service import Reload
 from .settings import ServerSettings
 from .switch_interval import shorten, unshorten
 
 START_LIMIT_S = 5.0
 DRAIN_S = 0.8
-JOIN_S = 1.8
-BACKLOG = 1024
+JOIN_S = 1.0
 
 
-class LimitedHTTPServer(HTTPServer):
-    """An HTTP server that counts connections and requests.
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a server offers beside the core.
 
-    Tornado makes it without `__init__` arguments of our own: see `initialize`.
+    Attributes:
+        reload: follows a new configuration, for gRPC's HandleReloadConfigRequest; None for a server that follows none.
     """
 
-    def initialize(self, *args: Any, max_connections: int, **kwargs: Any) -> None:  # type: ignore[override]
-        """Called by Tornado's configurable constructor."""
-        super().initialize(*args, **kwargs)
-        self._max_connections = max_connections
-
-    @property
-    def num_connections(self) -> int:
-        """Open connections."""
-        return len(self._connections)
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Serve a new connection, or close it when there are too many."""
-        if len(self._connections) >= self._max_connections:
-            stream.close()
-            return
-        super().handle_stream(stream, address)
+    reload: Reload | None = None
 
 
 class ServerThread:
-    """One HTTP server in a thread.
+    """One server in a thread.
 
     Args:
         port: the core that answers.
-        settings: address and limits.
+        settings: addresses and limits.
+        extras: what it offers beside the core.
     """
 
-    def __init__(self, port: ServingPort, settings: ServerSettings) -> None:
+    def __init__(self, port: ServingPort, settings: ServerSettings, extras: Extras | None = None) -> None:
         self.settings = settings
         self.log, self.log_ring = open_log("rest")
+        self.grpc_port = 0
+        self._extras = extras or Extras()
         self._serving_port = port
         self._bound_port = 0
+        self._drain_s = DRAIN_S
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -81,7 +69,7 @@ class ServerThread:
 
     @property
     def port(self) -> int:
-        """The TCP port that is bound; 0 before `start`."""
+        """The TCP port of HTTP; 0 before `start` and without HTTP. gRPC's is `grpc_port`."""
         return self._bound_port
 
     @property
@@ -91,15 +79,18 @@ class ServerThread:
         return tuple(ring.lines)
 
     def start(self) -> None:
-        """Bind the port and start the thread; returns when requests are answered.
+        """Bind the ports and start the thread; returns when requests are answered.
 
         Raises:
-            PortInUse: if the port is taken.
-            ServerFailed: if the address cannot be bound, or the thread does not come up.
+            PortInUse: if a port is taken.
+            ServerFailed: if an address cannot be bound, a certificate does not do, or the thread does not come up.
         """
-        sockets = self._bind()
+        if self.settings.grpc is not None:
+            import_stubs()
+        http = None if self.settings.port is None else HttpListener(self.settings)
+        self._bound_port = 0 if http is None else http.port
         ready = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(sockets, ready), name="tfserve-server", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(http, ready), name="tfserve-server", daemon=True)
         # A breakpoint in the notebook must not stop the server (ipykernel marks its own threads so).
         self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
         self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
@@ -107,6 +98,8 @@ class ServerThread:
         try:
             self._thread.start()
             is_up = ready.wait(START_LIMIT_S)
+            if isinstance(self._error, ServingError):
+                raise self._error
             if self._error is not None or not is_up:
                 raise ServerFailed(
                     f"the server did not start: {self._error or f'no answer within {START_LIMIT_S:g} s'}",
@@ -114,49 +107,38 @@ class ServerThread:
                 ) from self._error
         except BaseException:
             self.stop()
-            for one in sockets:
-                one.close()
+            if http is not None:
+                http.close_socket()
             raise
 
-    def stop(self) -> None:
-        """Stop listening, let running requests finish for a moment, close everything. Idempotent, bounded."""
+    def stop(self, drain_s: float = DRAIN_S) -> None:
+        """Stop listening, let running requests finish, close everything. Idempotent, bounded.
+
+        Args:
+            drain_s: how long running requests may take, in seconds.
+        """
         thread, self._thread = self._thread, None
         if thread is None:
             return
+        self._drain_s = drain_s
         loop, stop = self._loop, self._stop
         if loop is not None and stop is not None:
             with contextlib.suppress(RuntimeError):  # the loop has ended by itself
                 loop.call_soon_threadsafe(stop.set)
         if thread is not threading.current_thread() and thread.is_alive():
-            thread.join(JOIN_S)
+            thread.join(drain_s + JOIN_S)
         unshorten()
 
-    def _bind(self) -> list[socket.socket]:
-        host, port = self.settings.host, self.settings.port
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        try:
-            # Bound once and handed over, so that nobody can take the port in between.
-            listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise PortInUse(
-                    f"port {port} on {host} is taken", hint="another --port, or none for a free one"
-                ) from error
-            raise ServerFailed(f"{host}:{port} cannot be bound: {error.strerror or error}", hint="--port 0") from error
-        listener.setblocking(False)
-        self._bound_port = listener.getsockname()[1]
-        return [listener]
-
-    def _run(self, sockets: list[socket.socket], ready: threading.Event) -> None:
+    def _run(self, http: HttpListener | None, ready: threading.Event) -> None:
         try:
             with asyncio.Runner(loop_factory=_selector_loop) as runner:
-                runner.run(self._serve(sockets, ready))
+                runner.run(self._serve(http, ready))
         except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
             self._error = error
         finally:
             ready.set()
 
-    async def _serve(self, sockets: list[socket.socket], ready: threading.Event) -> None:
+    async def _serve(self, http: HttpListener | None, ready: threading.Event) -> None:
         settings = self.settings
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
@@ -167,34 +149,46 @@ class ServerThread:
             max_body_bytes=settings.max_body_bytes,
             log=self.log,
         )
-        server = LimitedHTTPServer(
-            make_application(flow, settings),
-            max_header_size=settings.max_header_bytes,
-            max_body_size=settings.max_body_bytes,
-            max_buffer_size=settings.max_body_bytes + settings.max_header_bytes,
-            idle_connection_timeout=settings.idle_timeout_s,
-            body_timeout=settings.body_timeout_s,
-            max_connections=settings.max_connections,
-        )
-        server.add_sockets(sockets)
-        self.log.info("listening on %s:%d", self.host, self.port)
+        grpc = await self._start_grpc(calls)
+        if http is not None:
+            http.start(make_application(flow, settings))
+            self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         await self._stop.wait()
-        server.stop()
-        if flow.running:
-            await asyncio.wait(flow.running, timeout=DRAIN_S)
-        await _within(server.close_all_connections(), 0.3)
+        if http is not None:
+            http.stop()
+        draining = [asyncio.create_task(_drained(flow))]
+        if grpc is not None:
+            draining.append(asyncio.create_task(grpc.stop(self._drain_s)))
+        await asyncio.wait(draining, timeout=self._drain_s)
+        if http is not None:
+            await http.close()
+        for task in draining:
+            task.cancel()
         self.log.info("stopped")
+
+    async def _start_grpc(self, calls: Calls) -> GrpcListener | None:
+        settings = self.settings
+        if settings.grpc is None:
+            return None
+        listener = GrpcListener(
+            calls, settings.grpc, token=settings.token, log=self.log, reload=self._extras.reload
+        )
+        await listener.start()
+        self.grpc_port = listener.port
+        self.log.info("gRPC listening on %s:%d", settings.grpc.host, self.grpc_port)
+        return listener
 
     def _log_exception(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.log.error("%s", context.get("message"), exc_info=context.get("exception"))
 
 
+async def _drained(flow: Flow) -> None:
+    """Wait until no REST request runs any more."""
+    while flow.running:
+        await asyncio.wait(flow.running)
+
+
 def _selector_loop() -> asyncio.AbstractEventLoop:
     """Tornado needs `add_reader`, which Windows' default loop lacks."""
     return asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
-
-
-async def _within(work: Coroutine[Any, Any, None], limit_s: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(work, limit_s)

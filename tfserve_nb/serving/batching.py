@@ -42,6 +42,7 @@ class Task:
         "is_alone",
         "is_finished",
         "num_rows",
+        "num_rows_done",
         "num_rows_taken",
         "on_done",
         "pieces",
@@ -68,24 +69,28 @@ class Task:
         self.on_done = on_done
         self.queue: BatchQueue | None = None
         self.num_rows_taken = 0
-        self.pieces: list[Tensors] = []
+        self.num_rows_done = 0
+        self.pieces: dict[int, Tensors] = {}
         self.started_s: float | None = None
         self.is_finished = False
 
-    def add_piece(self, outputs: Tensors, num_rows: int, done_s: float) -> Answer | None:
+    def add_piece(self, outputs: Tensors, start: int, stop: int, done_s: float) -> Answer | None:
         """Keep the outputs of some rows; the answer once all rows are there.
 
         Args:
-            outputs: name -> array `(num_rows, ...)`, the next rows in order.
-            num_rows: how many rows these are.
+            outputs: name -> array `(stop - start, ...)`.
+            start: the first of these rows; with several runner threads, later rows may be done first.
+            stop: the row after the last of them.
             done_s: when their batch was done.
         """
-        if num_rows == self.num_rows:
+        if stop - start == self.num_rows:
             return Answer(outputs, self.started_s or done_s, done_s)
-        self.pieces.append(outputs)
-        if self.num_rows_taken < self.num_rows:
+        self.pieces[start] = outputs
+        self.num_rows_done += stop - start
+        if self.num_rows_done < self.num_rows:
             return None
-        whole = {name: np.concatenate([piece[name] for piece in self.pieces]) for name in outputs}
+        in_order = [self.pieces[start] for start in sorted(self.pieces)]
+        whole = {name: np.concatenate([piece[name] for piece in in_order]) for name in outputs}
         return Answer(whole, self.started_s or done_s, done_s)
 
 

@@ -62,7 +62,7 @@ class BatchingOptions:
                     f"allowed_batch_sizes={list(sizes)} must be increasing positive integers",
                     hint=f"{self.max_batch_size} as the last one, for example 1,8,{self.max_batch_size}",
                 )
-        if sizes[-1] != self.max_batch_size:
+        if sizes[-1] not in (self.max_batch_size, self.input_batch_size_limit):
             raise InvalidOption(
                 "Last entry in allowed_batch_sizes must match max_batch_size; "
                 f"last entry was {sizes[-1]}; expected {self.max_batch_size}",

@@ -14,8 +14,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ConfigRejected
@@ -23,52 +23,12 @@ from ..types import VersionState, VersionStatus
 from .config import BatchingOptions
 from .core import ServingCore
 from .followed import FollowedModel
+from .model_config import ModelConfig, check_configs
 from .version_source import VersionSource
 
 _log = logging.getLogger(__name__)
 JOIN_S = 1.5
 MAX_INT64 = 2**63 - 1
-
-
-@dataclass(frozen=True, slots=True)
-class VersionPolicy:
-    """Which of the versions on disk are served, as `ServableVersionPolicy`.
-
-    Attributes:
-        latest: this many of the highest; None for one of the others.
-        specific: exactly these; empty for `latest` or for all.
-    """
-
-    latest: int | None = 1
-    specific: tuple[int, ...] = ()
-
-    def choose(self, on_disk: Iterable[int]) -> frozenset[int]:
-        """The versions to serve of those on disk."""
-        found = frozenset(on_disk)
-        if self.specific:
-            return found & frozenset(self.specific)
-        if self.latest is None:
-            return found
-        return frozenset(sorted(found, reverse=True)[: max(1, self.latest)])
-
-
-@dataclass(frozen=True, slots=True)
-class ModelConfig:
-    """One model, as `tensorflow.serving.ModelConfig`.
-
-    Attributes:
-        name: the name that clients use.
-        base_path: the folder that holds the version folders, absolute.
-        policy: which versions are served.
-        labels: label -> version.
-        platform: must be `tensorflow`.
-    """
-
-    name: str
-    base_path: str
-    policy: VersionPolicy = VersionPolicy()
-    labels: Mapping[str, int] = field(default_factory=dict)
-    platform: str = "tensorflow"
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,41 +206,6 @@ class ConfiguredModels:
             raise ConfigRejected(
                 f"{len(failures)} {what}(s) did not become available: {{{''.join(f'{one}, ' for one in failures)}}}",
                 code="UNKNOWN",
-            )
-
-
-def check_configs(wanted: Iterable[ModelConfig], served: Mapping[str, ModelConfig]) -> None:
-    """Refuse a configuration that cannot be meant.
-
-    Args:
-        wanted: the new one.
-        served: name -> the model as it is configured now.
-
-    Raises:
-        ConfigRejected: with TensorFlow Serving's text.
-    """
-    seen: set[str] = set()
-    for config in wanted:
-        if config.name in seen:
-            raise ConfigRejected(f"Illegal to list model {config.name} multiple times in config list")
-        seen.add(config.name)
-        if not config.platform:
-            raise ConfigRejected(
-                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
-                f"ModelServerConfig::model_platform, model name is {config.name}",
-                hint='model_platform: "tensorflow"',
-            )
-        before = served.get(config.name)
-        if before is not None and before.platform != config.platform:
-            raise ConfigRejected(
-                f"Illegal to change a model's platform. For model {config.name} platform was {before.platform} and new "
-                f"platform requested is {config.platform}"
-            )
-        if config.platform != "tensorflow":
-            raise ConfigRejected(f"Model {config.name} requests unsupported platform {config.platform}")
-        if not Path(config.base_path).is_absolute():
-            raise ConfigRejected(
-                f"Expected model {config.name} to have an absolute path or URI; got base_path()={config.base_path}"
             )
 
 

@@ -40,6 +40,7 @@ class ServingCore:
 
     Args:
         loader: turns a version folder into a servable.
+        num_run_threads: batches that may run at the same time on one device.
         now: the clock in seconds.
         draw: uniform numbers on [0, 1) for the traffic split.
     """
@@ -48,11 +49,12 @@ class ServingCore:
         self,
         loader: Loader = load_saved_model,
         *,
+        num_run_threads: int = 1,
         now: Callable[[], float] = time.perf_counter,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.metrics = Metrics(now)
-        self._manager = ServableManager(loader, now=now)
+        self._manager = ServableManager(loader, num_run_threads=num_run_threads, now=now)
         self._draw = draw
         self._lock = threading.Lock()
         self._models: dict[str, ServedModel] = {}

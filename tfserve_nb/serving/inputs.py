@@ -11,7 +11,7 @@ from typing import Any  # what users pass to predict: arrays, lists, dicts, Data
 import numpy as np
 
 from ..errors import InvalidRequest
-from ..types import SignatureSpec, Tensors, TensorSpec
+from ..types import SignatureSpec, Tensors, TensorSpec, tf_name
 
 
 def check_inputs(signature: SignatureSpec, inputs: Tensors) -> int:
@@ -58,10 +58,13 @@ def check_types(signature: SignatureSpec, inputs: Tensors) -> int | None:
     if inputs.keys() != signature.inputs.keys():
         raise _wrong_names(signature, inputs)
     sizes = set()
-    for name, spec in signature.inputs.items():
+    for position, (name, spec) in enumerate(signature.inputs.items()):
         array = inputs[name]
         if array.dtype != spec.numpy_dtype:
-            raise InvalidRequest(f"Input {name} has dtype {array.dtype}, expected {spec}")
+            raise InvalidRequest(
+                f"Expects arg[{position}] to be {tf_name(spec.dtype)} but {tf_name(array.dtype.name)} is provided",
+                hint=f"input {name} is {spec}",
+            )
         sizes.add(len(array) if array.ndim else None)
     return sizes.pop() if len(sizes) == 1 else None
 

@@ -34,11 +34,15 @@ class ServableManager:
 
     Args:
         loader: turns a folder into a servable.
+        num_run_threads: batches that may run at the same time on one device.
         now: the clock in seconds.
     """
 
-    def __init__(self, loader: Loader, *, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, loader: Loader, *, num_run_threads: int = 1, now: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._loader = loader
+        self._num_run_threads = num_run_threads
         self._now = now
         self._changed = threading.Condition(threading.Lock())
         self._models: dict[str, dict[int, VersionRecord]] = {}
@@ -87,7 +91,7 @@ class ServableManager:
                 runner = self._runners.get(device)
                 if runner is None:
                     name = (device or "default").strip("/").replace(":", "").lower()
-                    runner = Runner(name, now=self._now)
+                    runner = Runner(name, num_threads=self._num_run_threads, now=self._now)
                     runner.start()
                     self._runners[device] = runner
         return runner

@@ -46,6 +46,9 @@ class RequestRecord:
         started_s: its first batch started; None when it never ran.
         done_s: its last batch was done; None when it never ran.
         written_s: the answer was handed to the socket (in-kernel: returned).
+        api: the call, such as `Predict` (gRPC) or `predict` (REST and in-kernel).
+        entrypoint: `GRPC`, `REST` or `KERNEL`.
+        label: the version label that the request named, or "".
     """
 
     model: str
@@ -58,6 +61,9 @@ class RequestRecord:
     started_s: float | None
     done_s: float | None
     written_s: float
+    api: str = "predict"
+    entrypoint: str = "KERNEL"
+    label: str = ""
 
     @property
     def latency_s(self) -> float:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from ..errors import ServingError
-from ..types import SignatureSpec, Tensors, VersionStatus
+from ..types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
 from .metrics import RequestRecord
 
 
@@ -70,6 +70,10 @@ class Handle(Protocol):
     @property
     def signatures(self) -> Mapping[str, SignatureSpec]:
         """The signatures of the version by name."""
+
+    @property
+    def signature_defs(self) -> SignatureDefs:
+        """The signatures as the model's file has them."""
 
     def submit(
         self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]

@@ -1,11 +1,11 @@
-"""The model runner: one thread per device that takes batches from queues and runs them.
+"""The model runner: takes batches from queues and runs them, on one thread per device or on several.
 
 The runner pulls: whenever it is free it takes what is queued, so batches form by themselves under load and an idle
 server adds no delay. Several versions and models share one runner and take turns. Nothing that a model or a request
 does can end the loop: a batch that fails is run again request by request, so that only the request that is to blame
 fails.
 
-Thread: `tfserve-runner-…`, a daemon. `submit`, `cancel`, `attach`, `detach` may be called from any thread.
+Thread: `tfserve-runner-…`, daemons. `submit`, `cancel`, `attach`, `detach` may be called from any thread.
 """
 
 from __future__ import annotations
@@ -56,48 +56,56 @@ class Runner:
     """Runs the batches of all versions on one device.
 
     Args:
-        device: for the thread's name, such as `cpu0`.
+        device: for the threads' names, such as `cpu0`.
+        num_threads: batches that may run at the same time.
         now: the clock in seconds.
     """
 
-    def __init__(self, device: str = "cpu0", *, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, device: str = "cpu0", *, num_threads: int = 1, now: Callable[[], float] = time.perf_counter
+    ) -> None:
         self.device = device
+        self._num_threads = num_threads
         self._now = now
         self._wake = threading.Condition(threading.Lock())
         self._lanes: list[Lane] = []
         self._turn = 0
         self._stopping = False
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start the thread; returns when it takes batches.
+        """Start the threads; returns when they take batches.
 
         Raises:
-            ServerFailed: if it does not within two seconds.
+            ServerFailed: if they do not within two seconds.
         """
-        ready = threading.Event()
-        self._thread = threading.Thread(
-            target=self._work, args=(ready,), name=f"tfserve-runner-{self.device}", daemon=True
-        )
-        # A breakpoint in the notebook must not stop the server (ipykernel marks its own threads so).
-        self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
-        self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
-        self._thread.start()
-        if not ready.wait(2):
-            raise ServerFailed("the model runner did not start within 2 s", hint="restart the kernel")
+        for number in range(self._num_threads):
+            ready = threading.Event()
+            suffix = f"-{number}" if number else ""
+            thread = threading.Thread(
+                target=self._work, args=(ready,), name=f"tfserve-runner-{self.device}{suffix}", daemon=True
+            )
+            # A breakpoint in the notebook must not stop the server (ipykernel marks its own threads so).
+            thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
+            thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+            self._threads.append(thread)
+            thread.start()
+            if not ready.wait(2):
+                raise ServerFailed("the model runner did not start within 2 s", hint="restart the kernel")
 
     def stop(self) -> None:
-        """Refuse new tasks, finish the waiting ones with `NotAvailable`, end the thread. Idempotent, bounded."""
+        """Refuse new tasks, finish the waiting ones with `NotAvailable`, end the threads. Idempotent, bounded."""
         finished: Finished = []
         with self._wake:
             self._stopping = True
             for lane in self._lanes:
                 finished += lane.queue.close(NotAvailable("the server is shutting down"))
-            self._wake.notify()
+            self._wake.notify_all()
         _tell(finished)
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(JOIN_S)
+        until_s = time.perf_counter() + JOIN_S
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, until_s - time.perf_counter()))
 
     def attach(self, options: BatchingOptions, run: RunFunction, *, is_batchable: bool) -> Lane:
         """Open a queue whose batches go to `run`."""
@@ -208,7 +216,7 @@ class Runner:
                 if isinstance(result, ServingError):
                     outcome = result
                 else:
-                    outcome = task.add_piece(result, part.stop - part.start, done_s)
+                    outcome = task.add_piece(result, part.start, part.stop, done_s)
                 if outcome is None:
                     continue
                 task.is_finished = True

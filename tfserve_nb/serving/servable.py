@@ -19,8 +19,8 @@ import numpy as np
 
 from ..errors import NotAvailable, RunFailed, RunRejected, ServingError
 from ..export.reasons import shorten
-from ..export.signatures import read_signatures
-from ..types import SignatureSpec, Tensors
+from ..export.signatures import dense_signatures_of, read_meta_graph, signature_defs_of
+from ..types import SignatureDefs, SignatureSpec, Tensors
 
 _HEADING = "Graph execution error:"
 
@@ -31,6 +31,10 @@ class Servable(Protocol):
     @property
     def signatures(self) -> Mapping[str, SignatureSpec]:
         """The signatures by name."""
+
+    @property
+    def signature_defs(self) -> SignatureDefs:
+        """The signatures as the model's file has them."""
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one batch: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
@@ -78,7 +82,10 @@ class SavedModelServable:
     def __init__(self, path: Path, device: str | None = None, options: SessionOptions = DEFAULT_OPTIONS) -> None:
         import tensorflow as tf
 
-        self.signatures: Mapping[str, SignatureSpec] = read_signatures(path, options.tags)
+        meta_graph = read_meta_graph(path, options.tags)
+        self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
+        self.signature_defs = signature_defs_of(meta_graph)
+        del meta_graph  # as large as the model's constants
         graph = tf.Graph()
         self._session: Any = tf.compat.v1.Session(graph=graph, config=_session_config(tf, options))
         self._callables: dict[str, Callable[..., list[Any]]] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from ..errors import NotAvailable, ServingError
-from ..types import SignatureSpec, Tensors, VersionState, VersionStatus
+from ..types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from .inputs import check_inputs, check_types
 from .port import Outcome, Ticket
 from .runner import Lane, Runner
@@ -71,11 +71,13 @@ class VersionHandle:
         release: called once, when the handle is released.
     """
 
-    __slots__ = ("_record", "_release", "signatures", "version")
+    __slots__ = ("_record", "_release", "signature_defs", "signatures", "version")
 
     def __init__(self, version: int, record: VersionRecord, release: Callable[[VersionRecord], None]) -> None:
         self.version = version
-        self.signatures: Mapping[str, SignatureSpec] = {} if record.servable is None else record.servable.signatures
+        servable = record.servable
+        self.signatures: Mapping[str, SignatureSpec] = {} if servable is None else servable.signatures
+        self.signature_defs = SignatureDefs(b"", {}) if servable is None else servable.signature_defs
         self._record = record
         self._release: Callable[[VersionRecord], None] | None = release
 

@@ -1,0 +1,277 @@
+"""TensorFlow Serving's configuration files: protobufs in text form.
+
+`tensorflow-serving-api` brings the messages for models; those for batching, TLS and monitoring are described here, with
+the names and numbers of TensorFlow Serving's files.
+
+Thread: any.
+
+Reference: tensorflow_serving/config/{model_server_config,ssl_config,monitoring_config}.proto,
+servables/tensorflow/session_bundle_config.proto and batching_util.cc.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any  # protobuf messages
+
+from ..errors import ConfigRejected, InvalidOption
+from ..serving.config import BatchingOptions
+from ..serving.model_config import LoggingOptions, ModelConfig, VersionPolicy
+
+DEFAULT_MAX_BATCH_SIZE = 1000
+DEFAULT_MAX_ENQUEUED_BATCHES = 10
+DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
+PER_MODEL_BATCHING_FILE = "batching_params.pbtxt"
+
+_TENSORFLOW = 1
+"""`ModelType.TENSORFLOW`, the deprecated way to name the platform."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Keys and certificates, PEM.
+
+    Attributes:
+        key: the server's private key.
+        certificate: the server's certificate, with its chain.
+        client_ca: who may have signed clients' certificates; empty for the system's.
+        verifies_clients: whether clients must show a certificate.
+        path: the file that all this comes from, for errors.
+    """
+
+    key: bytes
+    certificate: bytes
+    client_ca: bytes
+    verifies_clients: bool
+    path: str
+
+
+def read_model_configs(path: str) -> tuple[ModelConfig, ...]:
+    """The models of a `--model_config_file`.
+
+    Raises:
+        ConfigRejected: naming the file, if it cannot be read or is no `ModelServerConfig`.
+    """
+    from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
+
+    message = _parse(path, ModelServerConfig())
+    if message.WhichOneof("config") == "custom_model_config":
+        raise ConfigRejected("ModelServer does not yet support custom model config.", hint="use model_config_list")
+    return to_model_configs(message.model_config_list)
+
+
+def to_model_configs(message: Any) -> tuple[ModelConfig, ...]:
+    """The models of a `ModelConfigList`."""
+    return tuple(
+        ModelConfig(
+            name=one.name,
+            base_path=one.base_path,
+            policy=_policy(one.model_version_policy),
+            labels=dict(one.version_labels),
+            platform=one.model_platform or ("tensorflow" if one.model_type == _TENSORFLOW else ""),
+            logging=_logging(one),
+        )
+        for one in message.config
+    )
+
+
+def read_batching(path: str | Path) -> BatchingOptions:
+    """The limits of a `BatchingParameters` file, with TensorFlow Serving's defaults.
+
+    Raises:
+        ConfigRejected: naming the file, if it cannot be read or holds a value that is not allowed.
+    """
+    message = _parse(str(path), _message("BatchingParameters"))
+    try:
+        return to_batching(message)
+    except InvalidOption as error:
+        raise ConfigRejected(f"{path}: {error.message}", hint=error.hint) from error
+
+
+def to_batching(message: Any | None = None) -> BatchingOptions:
+    """The limits of a `BatchingParameters` message; None for the defaults.
+
+    Raises:
+        InvalidOption: if a value is not allowed.
+    """
+    message = _message("BatchingParameters") if message is None else message
+    limit = _value(message, "max_batch_size", DEFAULT_MAX_BATCH_SIZE)
+    splits = bool(_value(message, "enable_large_batch_splitting", 0))
+    size = _value(message, "max_execution_batch_size", limit) if splits else limit
+    if size > limit:
+        raise InvalidOption(f"max_execution_batch_size={size} is larger than max_batch_size={limit}")
+    enqueued = _value(message, "max_enqueued_batches", DEFAULT_MAX_ENQUEUED_BATCHES)
+    sizes = list(message.allowed_batch_sizes)
+    if sizes and sizes[-1] != limit:
+        raise InvalidOption(
+            "Last entry in allowed_batch_sizes must match max_batch_size; "
+            f"last entry was {sizes[-1]}; expected {limit}"
+        )
+    return BatchingOptions(
+        max_batch_size=size,
+        batch_timeout_micros=_value(message, "batch_timeout_micros", 0),
+        max_enqueued_batches=enqueued if splits else max(1, enqueued),
+        allowed_batch_sizes=tuple(sorted({one for one in sizes if one <= limit})),
+        pads=bool(sizes),
+        input_batch_size_limit=limit,
+        enable_large_batch_splitting=splits,
+        pad_variable_length_inputs=message.pad_variable_length_inputs,
+        checks_shapes=False,
+    )
+
+
+def num_batch_threads(path: str | Path) -> int | None:
+    """`num_batch_threads` of a `BatchingParameters` file, or None when it says nothing."""
+    message = _parse(str(path), _message("BatchingParameters"))
+    return message.num_batch_threads.value if message.HasField("num_batch_threads") else None
+
+
+def read_tls(path: str) -> TlsFiles:
+    """The keys and certificates of an `SSLConfig` file.
+
+    Raises:
+        ConfigRejected: naming the file, if it cannot be read or lacks key or certificate.
+    """
+    message = _parse(path, _message("SSLConfig"))
+    for field in ("server_key", "server_cert"):
+        if "-----BEGIN " not in getattr(message, field):
+            raise ConfigRejected(
+                f"{path}: {field} holds no PEM text",
+                hint=f'{field}: "-----BEGIN ...\\n...", the contents of the file and not its path',
+            )
+    return TlsFiles(
+        key=message.server_key.encode(),
+        certificate=message.server_cert.encode(),
+        client_ca=message.custom_ca.encode(),
+        verifies_clients=message.client_verify,
+        path=path,
+    )
+
+
+def read_metrics_path(path: str) -> str | None:
+    """Where a `MonitoringConfig` file wants the metrics, or None when it does not.
+
+    Raises:
+        ConfigRejected: naming the file, if it cannot be read.
+    """
+    config = _parse(path, _message("MonitoringConfig")).prometheus_config
+    return (config.path or DEFAULT_METRICS_PATH) if config.enable else None
+
+
+def _policy(message: Any) -> VersionPolicy:
+    kind = message.WhichOneof("policy_choice")
+    if kind == "all":
+        return VersionPolicy(latest=None)
+    if kind == "specific":
+        return VersionPolicy(latest=None, specific=tuple(message.specific.versions))
+    return VersionPolicy(latest=max(1, message.latest.num_versions))
+
+
+def _logging(message: Any) -> LoggingOptions | None:
+    if not message.HasField("logging_config"):
+        return None
+    config = message.logging_config
+    prefix = config.log_collector_config.filename_prefix
+    rate = config.sampling_config.sampling_rate
+    if not prefix:
+        raise ConfigRejected(
+            f"logging_config of model {message.name} names no filename_prefix",
+            hint='log_collector_config { filename_prefix: "/var/log/requests" } sampling_config { sampling_rate: 0.1 }',
+        )
+    if not 0 <= rate <= 1:
+        raise ConfigRejected(f"sampling_rate of model {message.name} is {rate:g}, it must be from 0 to 1")
+    return LoggingOptions(prefix, rate)
+
+
+def _value(message: Any, field: str, default: int) -> int:
+    """A wrapped number, or its default."""
+    number: int = getattr(message, field).value if message.HasField(field) else default
+    return number
+
+
+def _parse(path: str, message: Any) -> Any:
+    from google.protobuf import text_format
+
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigRejected(f"{path} cannot be read: {reason}", code="NOT_FOUND") from error
+    try:
+        return text_format.Parse(text, message)
+    except text_format.ParseError as error:
+        raise ConfigRejected(
+            f"Invalid protobuf file: '{path}': Error parsing text-format {message.DESCRIPTOR.full_name}: {error}"
+        ) from error
+
+
+_INT, _BOOL, _STRING, _INT64_VALUE, _BOOL_VALUE, _STRING_VALUE = range(6)
+_FIELDS = {
+    "BatchingParameters": {
+        "max_batch_size": (1, _INT64_VALUE),
+        "batch_timeout_micros": (2, _INT64_VALUE),
+        "max_enqueued_batches": (3, _INT64_VALUE),
+        "num_batch_threads": (4, _INT64_VALUE),
+        "thread_pool_name": (5, _STRING_VALUE),
+        "allowed_batch_sizes": (6, _INT),
+        "pad_variable_length_inputs": (7, _BOOL),
+        "enable_large_batch_splitting": (8, _BOOL_VALUE),
+        "max_execution_batch_size": (9, _INT64_VALUE),
+    },
+    "SSLConfig": {
+        "server_key": (1, _STRING),
+        "server_cert": (2, _STRING),
+        "custom_ca": (3, _STRING),
+        "client_verify": (4, _BOOL),
+    },
+    "PrometheusConfig": {"enable": (1, _BOOL), "path": (2, _STRING)},
+}
+"""Message -> field -> (number, type). `allowed_batch_sizes` is the one repeated field."""
+
+
+def _message(name: str) -> Any:
+    """An empty message of one of the types above."""
+    return _classes()[name]()
+
+
+@functools.cache
+def _classes() -> dict[str, Any]:
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
+
+    kinds = descriptor_pb2.FieldDescriptorProto
+    types = {
+        _INT: (kinds.TYPE_INT64, ""),
+        _BOOL: (kinds.TYPE_BOOL, ""),
+        _STRING: (kinds.TYPE_STRING, ""),
+        _INT64_VALUE: (kinds.TYPE_MESSAGE, ".google.protobuf.Int64Value"),
+        _BOOL_VALUE: (kinds.TYPE_MESSAGE, ".google.protobuf.BoolValue"),
+        _STRING_VALUE: (kinds.TYPE_MESSAGE, ".google.protobuf.StringValue"),
+    }
+    file = descriptor_pb2.FileDescriptorProto(
+        name="tfserve_nb/server_config.proto", package="tensorflow.serving", syntax="proto3"
+    )
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    for name, fields in _FIELDS.items():
+        described = file.message_type.add(name=name)
+        for field, (number, kind) in fields.items():
+            label = kinds.LABEL_REPEATED if field == "allowed_batch_sizes" else kinds.LABEL_OPTIONAL
+            field_type, type_name = types[kind]
+            described.field.add(name=field, number=number, label=label, type=field_type, type_name=type_name or None)
+    monitoring = file.message_type.add(name="MonitoringConfig")
+    monitoring.field.add(
+        name="prometheus_config",
+        number=1,
+        label=kinds.LABEL_OPTIONAL,
+        type=kinds.TYPE_MESSAGE,
+        type_name=".tensorflow.serving.PrometheusConfig",
+    )
+    # A pool of our own: the process may hold TensorFlow Serving's own descriptions of these messages too.
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.serving.{name}"))
+        for name in (*_FIELDS, "MonitoringConfig")
+    }

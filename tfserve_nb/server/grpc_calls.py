@@ -1,0 +1,113 @@
+"""What every gRPC method does around its work: deadline, version, status codes, records.
+
+Thread: the server's loop.
+
+Reference: tensorflow_serving/model_servers/grpc_status_util.cc (1024 characters of an error's text).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any  # protobuf messages and gRPC's contexts
+
+from ..errors import InvalidRequest, ServingError
+from ..serving.port import Handle, ModelSpec
+from .calls import Calls, Exchange
+
+LONGEST_S = 2147.0
+"""How long a call without a deadline may take: TensorFlow Serving's INT_MAX microseconds."""
+
+MAX_DETAIL_CHARS = 1024
+
+
+class GrpcCalls:
+    """Runs the work of a method and turns what becomes of it into gRPC's terms.
+
+    Args:
+        calls: the way to the core.
+        log: for failures that clients see only the number of.
+    """
+
+    def __init__(self, calls: Calls, log: logging.Logger) -> None:
+        self._calls = calls
+        self._log = log
+
+    async def answer(self, context: Any, api: str, work: Callable[[Exchange], Awaitable[Any]]) -> Any:
+        """The response of a method, or an abort with the status code and text of its error.
+
+        Args:
+            context: gRPC's.
+            api: the method's name.
+            work: does it; gets the request's notes.
+        """
+        exchange = Exchange(time.perf_counter(), api=api, entrypoint="GRPC")
+        try:
+            return await work(exchange)
+        except ServingError as error:
+            exchange.code = error.code
+            await _abort(context, error.code, error.message)
+        except asyncio.CancelledError:
+            exchange.code = "CANCELLED"
+            raise
+        except Exception:  # noqa: BLE001 - a defect of ours: the client gets a number, the log the trace
+            number = secrets.token_hex(4)
+            exchange.code = "INTERNAL"
+            self._log.exception("error %s in %s", number, api)
+            await _abort(context, "INTERNAL", f"Internal error {number}; the server's log has the details")
+        finally:
+            self._calls.record(exchange)
+
+    @contextlib.contextmanager
+    def acquired(self, spec: ModelSpec, exchange: Exchange) -> Iterator[Handle]:
+        """Pin the version that answers while the body runs."""
+        exchange.model, exchange.label = spec.name, spec.label or ""
+        handle = self._calls.port.acquire(spec)
+        exchange.version = handle.version
+        try:
+            yield handle
+        finally:
+            handle.release()
+
+    @staticmethod
+    def deadline_s(context: Any) -> float:
+        """The client's deadline on our clock."""
+        left_s = context.time_remaining()
+        return time.perf_counter() + (LONGEST_S if left_s is None else min(left_s, LONGEST_S))
+
+
+def spec_of(request: Any) -> ModelSpec:
+    """Which model a request is for.
+
+    Args:
+        request: a message with a `model_spec`.
+
+    Raises:
+        InvalidRequest: if it names none.
+    """
+    if "model_spec" not in request.DESCRIPTOR.fields_by_name or not request.HasField("model_spec"):
+        raise InvalidRequest("Missing ModelSpec")
+    spec = request.model_spec
+    if not spec.name:
+        raise InvalidRequest("ModelSpec has no name specified.")
+    choice = spec.WhichOneof("version_choice")
+    return ModelSpec(
+        spec.name,
+        spec.version.value if choice == "version" else None,
+        spec.version_label if choice == "version_label" else None,
+    )
+
+
+def detail(message: str) -> str:
+    """An error's text, cut as TensorFlow Serving cuts it: metadata of HTTP/2 must stay small."""
+    return message if len(message) <= MAX_DETAIL_CHARS else message[:MAX_DETAIL_CHARS] + "...TRUNCATED"
+
+
+async def _abort(context: Any, code: str, message: str) -> None:
+    import grpc
+
+    await context.abort(grpc.StatusCode[code], detail(message))
