@@ -36,7 +36,7 @@ RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 
 THIRD_PARTY = {
     "numpy": ("",),
-    "tensorflow": ("export", "serving"),
+    "tensorflow": ("export", "serving", "server/config_files"),
     "keras": ("export", "serving"),
     "tensorflow_serving": ("export", "server"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf

@@ -150,6 +150,18 @@ def read_tls(path: str) -> TlsFiles:
     )
 
 
+def read_session_config(path: str) -> bytes:
+    """The `ConfigProto` of a `--tensorflow_session_config_file`, serialized.
+
+    Raises:
+        ConfigRejected: naming the file, if it cannot be read.
+    """
+    from tensorflow.core.protobuf.config_pb2 import ConfigProto
+
+    serialized: bytes = _parse(path, ConfigProto()).SerializeToString()
+    return serialized
+
+
 def read_metrics_path(path: str) -> str | None:
     """Where a `MonitoringConfig` file wants the metrics, or None when it does not.
 

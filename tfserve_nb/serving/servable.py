@@ -56,12 +56,16 @@ class SessionOptions:
         intra_op_threads: threads of one op; 0 lets TensorFlow choose.
         inter_op_threads: ops at the same time; 0 lets TensorFlow choose.
         gpu_memory_fraction: share of a GPU's memory for this process; 0 takes what is needed as it is needed.
+        config: a serialized `ConfigProto` that the others are written into, or b"".
+        prefers_tflite: load `model.tflite` where a version has one.
     """
 
     tags: tuple[str, ...] = ("serve",)
     intra_op_threads: int = 0
     inter_op_threads: int = 0
     gpu_memory_fraction: float = 0.0
+    config: bytes = b""
+    prefers_tflite: bool = False
 
 
 DEFAULT_OPTIONS = SessionOptions()
@@ -164,11 +168,10 @@ def _without_advice(tf: Any) -> Iterator[None]:
 
 def _session_config(tf: Any, options: SessionOptions) -> Any:
     """Share the process's GPU policy: a session that asked for another one would fail to start."""
-    config = tf.compat.v1.ConfigProto(
-        allow_soft_placement=True,
-        intra_op_parallelism_threads=options.intra_op_threads,
-        inter_op_parallelism_threads=options.inter_op_threads,
-    )
+    config = tf.compat.v1.ConfigProto.FromString(options.config)
+    config.allow_soft_placement = True
+    config.intra_op_parallelism_threads = options.intra_op_threads or config.intra_op_parallelism_threads
+    config.inter_op_parallelism_threads = options.inter_op_threads or config.inter_op_parallelism_threads
     gpus = tf.config.list_physical_devices("GPU")
     if gpus and options.gpu_memory_fraction:
         config.gpu_options.per_process_gpu_memory_fraction = options.gpu_memory_fraction

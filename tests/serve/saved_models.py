@@ -1,0 +1,96 @@
+"""SavedModels as TensorFlow Serving's own tests use them: `y = 0.5 x + 2` with predict, classify and regress."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def write_half_plus_two(path: Path, *, offset: float = 2.0, tags: tuple[str, ...] = ("serve",)) -> Path:
+    """A TF1 SavedModel: `serving_default` takes `x` float32 `(n, 1)`, the others take `tf.Example`s.
+
+    Args:
+        path: the version folder; must not be there yet.
+        offset: what is added; tells versions apart.
+        tags: of its one graph.
+    """
+    import tensorflow as tf
+
+    v1: Any = tf.compat.v1
+    info = v1.saved_model.build_tensor_info
+    make = v1.saved_model.build_signature_def
+    graph = tf.Graph()
+    with graph.as_default(), v1.Session(graph=graph) as session:
+        examples = v1.placeholder(tf.string, name="tf_example")
+        features = {"x": v1.io.FixedLenFeature([1], tf.float32), "x2": v1.io.FixedLenFeature([1], tf.float32, [0.0])}
+        parsed = v1.io.parse_example(examples, features)
+        x = tf.identity(parsed["x"], name="x")
+        half, two, three = (v1.Variable(value, name=name) for name, value in (("a", 0.5), ("b", offset), ("c", 3.0)))
+        y = tf.add(half * x, two, name="y")
+        y3 = tf.add(half * parsed["x2"], three, name="y3")
+        labels = tf.fill(tf.shape(y), "half plus two")
+        session.run(v1.global_variables_initializer())
+        regress, classify = "tensorflow/serving/regress", "tensorflow/serving/classify"
+        signatures = {
+            "serving_default": make({"x": info(x)}, {"y": info(y)}, "tensorflow/serving/predict"),
+            "regress_x_to_y": make({"inputs": info(examples)}, {"outputs": info(y)}, regress),
+            "regress_x2_to_y3": make({"inputs": info(examples)}, {"outputs": info(y3)}, regress),
+            "classify_x_to_y": make({"inputs": info(examples)}, {"scores": info(y)}, classify),
+            "classify_labels": make({"inputs": info(examples)}, {"scores": info(y), "classes": info(labels)}, classify),
+        }
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, list(tags), signatures)
+        builder.save()
+    return path
+
+
+def write_many_types(path: Path) -> Path:
+    """A TF2 SavedModel that gives back what it gets, one signature for each dtype, and one with two inputs."""
+    import tensorflow as tf
+
+    class Echo(tf.Module):
+        """Identity."""
+
+        @tf.function(autograph=False)
+        def half(self, x: Any) -> Any:
+            """Float16 out."""
+            return {"y": tf.cast(x, tf.float16)}
+
+        @tf.function(autograph=False)
+        def pair(self, a: Any, b: Any) -> Any:
+            """Two in, two out."""
+            return {"sum": a + b, "twice": 2.0 * a}
+
+        @tf.function(autograph=False)
+        def slow(self, x: Any) -> Any:
+            """Takes a while for large numbers."""
+            return {"y": tf.while_loop(lambda i, _: i < x[0], lambda i, s: (i + 1, s + i), (0, 0))[1][None]}
+
+        @tf.function(autograph=False)
+        def text(self, s: Any) -> Any:
+            """Text out, twice."""
+            return {"t": s, "t_bytes": s}
+
+    model = Echo()
+    spec = tf.TensorSpec
+    signatures = {
+        "half": model.half.get_concrete_function(x=spec([None], tf.float32)),
+        "pair": model.pair.get_concrete_function(a=spec([None], tf.float32), b=spec([None], tf.float32)),
+        "slow": model.slow.get_concrete_function(x=spec([1], tf.int32)),
+        "text": model.text.get_concrete_function(s=spec([None], tf.string)),
+    }
+    for dtype in (tf.int32, tf.int64, tf.uint8, tf.bool, tf.float64, tf.float16):
+        echo = tf.function(lambda x: {"y": tf.identity(x)}, autograph=False)
+        model.__setattr__(f"echo_{dtype.name}", echo)
+        signatures[dtype.name] = echo.get_concrete_function(x=spec(None, dtype))
+    tf.saved_model.save(model, str(path), signatures=signatures)
+    return path
+
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    write_half_plus_two(root / "half_plus_two" / "00000123")
+    write_half_plus_two(root / "two_versions" / "1")
+    write_half_plus_two(root / "two_versions" / "2", offset=3.0)
+    write_many_types(root / "many" / "1")

@@ -1,0 +1,39 @@
+"""The command line: `tfserve-nb serve`, also `python -m tfserve_nb serve`."""
+
+from __future__ import annotations
+
+import sys
+
+from .._version import __version__
+from .serve import serve
+
+USAGE = """usage: tfserve-nb COMMAND [options]
+
+commands:
+  serve     serve SavedModels as tensorflow_model_server does (tfserve-nb serve --help)
+
+  --version print the version
+"""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: without the program's name; the process's own by default.
+
+    Returns:
+        The process's exit code.
+    """
+    given = sys.argv[1:] if arguments is None else arguments
+    command, *rest = given or ["--help"]
+    if command == "serve":
+        return serve(rest)
+    if command == "--version":
+        print(f"tfserve_nb {__version__}")
+        return 0
+    if command in ("--help", "-h"):
+        print(USAGE, end="")
+        return 0
+    print(f"tfserve-nb: there is no command {command!r}\n{USAGE}", end="", file=sys.stderr)
+    return 2

@@ -1,0 +1,216 @@
+"""From flags to what a server needs: models, addresses and limits, or the reason why it cannot start.
+
+Reference: the checks and their texts are those of tensorflow_serving/model_servers/server.cc.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ConfigRejected
+from ..server.config_files import (
+    PER_MODEL_BATCHING_FILE,
+    num_batch_threads,
+    read_batching,
+    read_metrics_path,
+    read_model_configs,
+    read_session_config,
+    read_tls,
+    to_batching,
+)
+from ..server.settings import GrpcSettings, ServerSettings, is_loopback
+from ..serving.config import BatchingOptions
+from ..serving.configured import FollowOptions
+from ..serving.model_config import ModelConfig
+from ..serving.servable import SessionOptions
+
+MAX_BODY_BYTES = 1024**3
+"""TensorFlow Serving has no limit; one request must not take all memory of a machine."""
+
+UNBATCHED = BatchingOptions(is_enabled=False, checks_shapes=False, max_batch_size=1, max_enqueued_batches=10_000)
+
+
+@dataclass(frozen=True, slots=True)
+class ServePlan:
+    """What `tfserve-nb serve` was asked for.
+
+    Attributes:
+        read_configs: reads the models; again and again when the file is polled.
+        poll_configs_s: seconds between two readings; 0 reads once.
+        follow: how the models are loaded.
+        session: TensorFlow's settings.
+        num_run_threads: batches that may run at the same time.
+        settings: addresses and limits.
+        drain_s: how long running requests may take at the end.
+    """
+
+    read_configs: Callable[[], tuple[ModelConfig, ...]]
+    poll_configs_s: float
+    follow: FollowOptions
+    session: SessionOptions
+    num_run_threads: int
+    settings: ServerSettings
+    drain_s: float
+
+
+def make_plan(flags: argparse.Namespace) -> ServePlan:
+    """Read the files that flags name and put all together.
+
+    Raises:
+        ServingError: what is wrong, with the flag or file.
+    """
+    _check(flags)
+    return ServePlan(
+        read_configs=_config_reader(flags),
+        poll_configs_s=flags.model_config_file_poll_wait_seconds if flags.model_config_file else 0,
+        follow=FollowOptions(
+            batching=_batching(flags),
+            poll_wait_s=flags.file_system_poll_wait_seconds,
+            allow_labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
+            max_num_load_retries=max(0, flags.max_num_load_retries),
+            load_retry_interval_s=max(0, flags.load_retry_interval_micros) * 1e-6,
+            num_warmup_iterations=max(1, flags.num_request_iterations_for_warmup) if flags.enable_model_warmup else 0,
+            device=flags.device or None,
+        ),
+        session=_session(flags),
+        num_run_threads=_num_run_threads(flags),
+        settings=_settings(flags),
+        drain_s=max(0.0, flags.drain_seconds),
+    )
+
+
+def _check(flags: argparse.Namespace) -> None:
+    if not flags.port and not flags.grpc_socket_path:
+        raise ConfigRejected(
+            "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
+            hint="--port=8500",
+        )
+    if not flags.model_base_path and not flags.model_config_file:
+        raise ConfigRejected(
+            "Both server_options.model_base_path and server_options.model_config_file are empty!",
+            hint="--model_base_path=/path/to/model, the folder that holds numbered versions",
+        )
+    if flags.use_alts_credentials and flags.ssl_config_file:
+        raise ConfigRejected("Either use_alts_credentials must be false or ssl_config_file must be empty.")
+    if flags.batching_parameters_file and not flags.enable_batching:
+        raise ConfigRejected(
+            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
+        )
+    if flags.enable_per_model_batching_parameters and not flags.enable_batching:
+        raise ConfigRejected("enable_per_model_batching_parameters needs enable_batching", hint="--enable_batching")
+
+
+def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig, ...]]:
+    if flags.model_config_file:
+        return lambda: read_model_configs(flags.model_config_file)
+    single = ModelConfig(flags.model_name, flags.model_base_path)
+    return lambda: (single,)
+
+
+def _batching(flags: argparse.Namespace) -> Callable[[Path], BatchingOptions]:
+    """Version folder -> its limits."""
+    if not flags.enable_batching:
+        return lambda _: UNBATCHED
+    if flags.enable_per_model_batching_parameters:
+        return _per_model
+    common = read_batching(flags.batching_parameters_file) if flags.batching_parameters_file else to_batching()
+    return lambda _: common
+
+
+def _per_model(version_dir: Path) -> BatchingOptions:
+    file = version_dir / PER_MODEL_BATCHING_FILE
+    return read_batching(file) if file.is_file() else UNBATCHED
+
+
+def _num_run_threads(flags: argparse.Namespace) -> int:
+    cores = os.cpu_count() or 1
+    if not flags.enable_batching:
+        return 4 * cores
+    threads = num_batch_threads(flags.batching_parameters_file) if flags.batching_parameters_file else None
+    if threads is not None and threads < 1:
+        raise ConfigRejected(
+            f"{flags.batching_parameters_file}: num_batch_threads is {threads}, it must be at least 1"
+        )
+    return threads or cores
+
+
+def _session(flags: argparse.Namespace) -> SessionOptions:
+    both = flags.tensorflow_session_parallelism
+    intra, inter = flags.tensorflow_intra_op_parallelism, flags.tensorflow_inter_op_parallelism
+    if both and (intra or inter):
+        raise ConfigRejected(
+            "Either configure server_options.tensorflow_session_parallelism or "
+            "(server_options.tensorflow_intra_op_parallelism, server_options.tensorflow_inter_op_parallelism) "
+            "separately. You cannot configure all."
+        )
+    file = flags.tensorflow_session_config_file
+    return SessionOptions(
+        tags=tuple(tag for tag in flags.saved_model_tags.split(",") if tag),
+        intra_op_threads=both or intra,
+        inter_op_threads=both or inter,
+        gpu_memory_fraction=flags.per_process_gpu_memory_fraction,
+        config=read_session_config(file) if file else b"",
+        prefers_tflite=flags.prefer_tflite_model,
+    )
+
+
+def _settings(flags: argparse.Namespace) -> ServerSettings:
+    tls, rest_tls = flags.ssl_config_file, flags.rest_api_ssl_config_file
+    metrics_path = read_metrics_path(flags.monitoring_config_file) if flags.monitoring_config_file else None
+    return ServerSettings(
+        host=flags.host,
+        port=_rest_port(flags),
+        token=_token(flags.auth_token_file),
+        allow_remote=not is_loopback(flags.host),
+        max_body_bytes=MAX_BODY_BYTES,
+        request_timeout_s=flags.rest_api_timeout_in_ms * 1e-3,
+        checks_origin=False,
+        has_cors=flags.rest_api_enable_cors_support,
+        tls=read_tls(rest_tls) if rest_tls else None,
+        metrics_path=metrics_path,
+        grpc=GrpcSettings(
+            host=flags.host,
+            port=flags.port or None,
+            socket_path=flags.grpc_socket_path,
+            channel_arguments=_channel_arguments(flags.grpc_channel_arguments),
+            tls=read_tls(tls) if tls else None,
+            as_content=flags.enable_serialization_as_tensor_content,
+            checks_method_names=flags.enable_signature_method_name_check,
+            has_health=flags.enable_grpc_healthcheck_service,
+        ),
+    )
+
+
+def _rest_port(flags: argparse.Namespace) -> int | None:
+    """None for no REST; a port that gRPC has is none either, see `serve`."""
+    return flags.rest_api_port if flags.rest_api_port and flags.rest_api_port != flags.port else None
+
+
+def _channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
+    arguments: list[tuple[str, int | str]] = []
+    for entry in filter(None, text.split(",")):
+        name, equals, value = entry.partition("=")
+        if not equals:
+            raise ConfigRejected(
+                f"--grpc_channel_arguments: {entry!r} is no k=v", hint="grpc.max_connection_age_ms=2000,..."
+            )
+        is_number = value.removeprefix("-").isdigit()
+        arguments.append((name, int(value) if is_number else value))
+    return tuple(arguments)
+
+
+def _token(path: str) -> str | None:
+    if not path:
+        return None
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigRejected(f"--auth_token_file={path} cannot be read: {reason}", code="NOT_FOUND") from error
+    if not token:
+        raise ConfigRejected(f"--auth_token_file={path} is empty", hint="one line with the token")
+    return token

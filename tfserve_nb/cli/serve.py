@@ -1,0 +1,186 @@
+"""`tfserve-nb serve`: stand in for `tensorflow_model_server`.
+
+All models are loaded before the ports open. SIGTERM and SIGINT let running requests finish and end the process with 0.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import NoReturn
+
+from .._version import __version__
+from ..errors import ServingError
+from ..server.thread import Extras, ServerThread
+from ..serving.configured import ConfiguredModels
+from ..serving.core import ServingCore
+from ..serving.servable import saved_model_loader
+from .flags import EXIT_FAILED, excuses, parse_serve
+from .plan import ServePlan, make_plan
+
+_log = logging.getLogger("tfserve_nb.serve")
+JOIN_S = 1.5
+
+
+class _Terminated(BaseException):
+    """A signal asked the process to end."""
+
+
+def serve(arguments: list[str]) -> int:
+    """Serve until a signal comes.
+
+    Args:
+        arguments: what stands after `serve`.
+
+    Returns:
+        0 after a signal, 255 when the server cannot start.
+    """
+    flags = parse_serve(arguments)
+    if flags.version:
+        print(f"TensorFlow ModelServer: tfserve_nb {__version__}")
+        print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
+        return 0
+    _log_to_stderr()
+    for line in excuses(arguments):
+        _log.warning("%s", line)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _terminate)
+    server: ModelServer | None = None
+    try:
+        plan = make_plan(flags)
+        if flags.rest_api_port and flags.rest_api_port == flags.port:
+            _log.error(
+                "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
+                "Skipped exporting HTTP/REST API."
+            )
+        server = ModelServer(plan)
+        server.start()
+        _log.info("Entering the event loop ...")
+        threading.Event().wait()
+        return 0
+    except ServingError as error:
+        print(f"Failed to start server. Error: {error.code}: {error.message}", flush=True)
+        if error.hint:
+            print(f"  try: {error.hint}", flush=True)
+        return EXIT_FAILED
+    except _Terminated:
+        _log.info("Stopping: running requests may finish")
+        return 0
+    finally:
+        if server is not None:
+            server.stop()
+            _log.info("Stopped")
+
+
+class ModelServer:
+    """Core, configuration and server of one process.
+
+    Args:
+        plan: what to serve, and how.
+    """
+
+    def __init__(self, plan: ServePlan) -> None:
+        self._plan = plan
+        self._core = ServingCore(saved_model_loader(plan.session), num_run_threads=plan.num_run_threads)
+        self._models = ConfiguredModels(self._core, plan.follow)
+        self._server = ServerThread(self._core, plan.settings, Extras(reload=self._models.apply))
+        self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
+
+    def start(self) -> None:
+        """Load all models, then open the ports.
+
+        Raises:
+            ServingError: why that cannot be.
+        """
+        plan = self._plan
+        self._core.start()
+        self._models.apply(plan.read_configs(), at_start=True)
+        self._models.start()
+        self._server.start()
+        self._server.log.addHandler(_stderr(logging.WARNING))
+        grpc = plan.settings.grpc
+        if grpc is not None and grpc.port is not None:
+            _log.info("Running gRPC ModelServer at %s:%d ...", grpc.host, self._server.grpc_port)
+        if grpc is not None and grpc.socket_path:
+            _log.info("Running gRPC ModelServer at unix:%s ...", grpc.socket_path)
+        if plan.settings.port is not None:
+            _log.info("Exporting HTTP/REST API at:localhost:%d ...", self._server.port)
+        self._poller.start()
+
+    def stop(self) -> None:
+        """Finish running requests, close the ports, free the models. Idempotent, bounded."""
+        self._poller.stop()
+        self._models.stop()
+        self._server.stop(self._plan.drain_s)
+        self._core.stop()
+
+    def _reload(self) -> None:
+        self._models.apply(self._plan.read_configs())
+
+
+class ConfigPoller:
+    """Follows a configuration file that changes.
+
+    Args:
+        reload: reads and follows it.
+        wait_s: seconds between two readings; 0 for never.
+
+    Thread: `tfserve-config-poller`, a daemon.
+    """
+
+    def __init__(self, reload: Callable[[], None], wait_s: float) -> None:
+        self._reload = reload
+        self._wait_s = wait_s
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Read the file from now on."""
+        if self._wait_s > 0:
+            self._thread = threading.Thread(target=self._work, name="tfserve-config-poller", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. Idempotent, bounded."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(JOIN_S)
+
+    def _work(self) -> None:
+        said = ""
+        while not self._stop.wait(self._wait_s):
+            try:
+                self._reload()
+                said = ""
+            except ServingError as error:
+                # What was served before still is; the file may be half-written.
+                if error.message != said:
+                    said = error.message
+                    _log.error("PollFilesystemAndReloadConfig failed: %s", said)  # noqa: TRY400 - its text says all
+            except Exception:
+                _log.exception("the configuration could not be followed")
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Only once: a second signal ends the process at once.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
+    raise _Terminated
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("tfserve_nb")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(_stderr(logging.INFO))
+
+
+def _stderr(level: int) -> logging.Handler:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setLevel(level)
+    handler.setFormatter(logging.Formatter("%(asctime)s.%(msecs)03d: %(levelname).1s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    return handler
