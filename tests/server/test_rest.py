@@ -165,7 +165,6 @@ def test_metadata_describes_the_signatures(server) -> None:
             400,
             "'signature_name' key must be a string value.",
         ),
-        ("GET", "/elsewhere", None, 404, "Not found"),
     ],
 )
 def test_errors_have_tensorflow_servings_status_and_text(
@@ -176,6 +175,14 @@ def test_errors_have_tensorflow_servings_status_and_text(
     assert answer.status == status
     assert text in answer.json["error"]
     assert server.serving.num_held == 0
+
+
+def test_other_paths_get_a_page_and_a_closed_connection(server) -> None:
+    answer = server.call("GET", "/elsewhere")
+
+    assert (answer.status, answer.headers["Content-Type"]) == (404, "text/html")
+    assert "<h1>Not Found</h1>" in answer.text
+    assert answer.headers["Connection"] == "close"
 
 
 def test_version_beyond_int64_is_refused_with_an_empty_body(server) -> None:

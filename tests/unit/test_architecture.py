@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).parents[2] / "tfserve_nb"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 LAYERS = (
-    ("__init__",),
+    ("__init__", "__main__"),
     ("notebook",),
     ("cli",),
     ("dashboards",),

@@ -15,8 +15,8 @@ from hypothesis.extra import numpy as hnp
 from tfserve_nb.errors import InvalidRequest, ServingError
 from tfserve_nb.server.json_tensors import UnsupportedDtype, _careful, to_array
 from tfserve_nb.server.json_text import debug_text, parse_object
-from tfserve_nb.server.predict_json import to_body
-from tfserve_nb.types import TensorSpec
+from tfserve_nb.server.predict_json import parse_predict, to_body, to_tensors
+from tfserve_nb.types import SignatureSpec, TensorSpec
 
 NUMERIC = ["float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint32", "uint64"]
 
@@ -181,8 +181,10 @@ def _holds_large_integers(value: object) -> bool:
 
 
 def test_deep_nesting_is_refused_politely() -> None:
-    with pytest.raises(InvalidRequest, match="JSON Parse error"):
-        parse_object(b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+    request = parse_predict(b'{"instances": ' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+
+    with pytest.raises(InvalidRequest, match="Too many dimensions: 99999, a tensor has at most 64"):
+        to_tensors(request, SignatureSpec("s", {"x": TensorSpec("x", "float32", None)}, {}))
 
 
 def test_numbers_beyond_double_are_refused() -> None:

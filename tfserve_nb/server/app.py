@@ -28,8 +28,13 @@ _NOT_FOUND = b"""<html>
 """
 
 
+@web.stream_request_body
 class RestHandler(web.RequestHandler):
-    """Everything below `/v1/`."""
+    """Everything below `/v1/`.
+
+    The body is taken as a stream because Tornado would otherwise read forms out of it, by a Content-Type that TensorFlow
+    Serving ignores.
+    """
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")
 
@@ -39,11 +44,16 @@ class RestHandler(web.RequestHandler):
         self._settings = settings
         self._exchange = Exchange(self.request.received_s)  # type: ignore[attr-defined]
         self._task: asyncio.Task[None] | None = None
+        self._chunks: list[bytes] = []
         if settings.has_cors:
             self.set_header("Access-Control-Allow-Origin", "*")
             self.set_header("Access-Control-Allow-Methods", "POST, GET")
             with_token = ", Authorization" if settings.token is not None else ""
             self.set_header("Access-Control-Allow-Headers", f"Content-Type{with_token}")
+
+    def data_received(self, chunk: bytes) -> None:
+        """Called by Tornado with each part of the body."""
+        self._chunks.append(chunk)
 
     async def _answer(self) -> None:
         request = self.request
@@ -58,7 +68,7 @@ class RestHandler(web.RequestHandler):
         else:
             self._task = asyncio.current_task()
             reply = await self._flow.answer(
-                request.method or "", request.uri or "", request.headers, request.body, self._exchange
+                request.method or "", request.uri or "", request.headers, b"".join(self._chunks), self._exchange
             )
             self._task = None
         await self._send(reply)

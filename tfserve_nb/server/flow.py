@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from ..errors import InvalidRequest, ServingError
 from ..serving.port import ModelSpec
 from .calls import Calls, Exchange
+from .example_json import classify_body, parse_examples, regress_body
+from .examples import classify, regress
 from .json_text import error_body
 from .metadata_json import metadata_body, status_body
 from .predict_json import parse_predict, to_body, to_tensors
@@ -83,9 +85,11 @@ class Flow:
     ) -> Reply:
         try:
             route = find_route(method, uri)
-            exchange.model = route.spec.name
-            if route.call == "predict":
-                return await self._predict(route.spec, self._inflated(headers, body), exchange)
+            exchange.model, exchange.label = route.spec.name, route.spec.label or ""
+            if method == "POST":
+                exchange.api = route.call
+                call = self._predict if route.call == "predict" else self._examples
+                return await call(route.spec, self._inflated(headers, body), exchange)
             if route.call == "status":
                 return Reply(200, status_body(self._port.status(route.spec)))
             return self._metadata(route.spec)
@@ -129,6 +133,22 @@ class Flow:
             deadline_s = time.perf_counter() + self._request_timeout_s
             answer = await self._calls.run(handle, request.signature, inputs, deadline_s, exchange)
             text = to_body(answer.outputs, is_row_format=request.is_row_format)
+            return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
+        finally:
+            handle.release()
+
+    async def _examples(self, spec: ModelSpec, body: bytes, exchange: Exchange) -> Reply:
+        """Classify or regress."""
+        request = parse_examples(body)
+        handle = self._port.acquire(spec)
+        try:
+            exchange.version, exchange.signature = handle.version, request.signature
+            signature = handle.signatures.get(request.signature)
+            if signature is None:
+                raise InvalidRequest(f"No signature was found with the name: {request.signature}")
+            deadline_s = time.perf_counter() + self._request_timeout_s
+            run = (self._calls, handle, signature, request.examples, deadline_s, exchange)
+            text = classify_body(await classify(*run)) if exchange.api == "classify" else regress_body(await regress(*run))
             return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
         finally:
             handle.release()

@@ -98,7 +98,7 @@ def spec_of(request: Any) -> ModelSpec:
     return ModelSpec(
         spec.name,
         spec.version.value if choice == "version" else None,
-        spec.version_label if choice == "version_label" else None,
+        spec.version_label or None,
     )
 
 

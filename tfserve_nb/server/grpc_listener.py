@@ -123,9 +123,15 @@ def import_stubs() -> None:
     """Import what gRPC needs now, and not on the server's loop: the messages import TensorFlow."""
     import grpc.aio
     from grpc_reflection.v1alpha import reflection
-    from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+    from tensorflow_serving.apis import (
+        model_service_pb2,
+        model_service_pb2_grpc,
+        prediction_service_pb2,
+        prediction_service_pb2_grpc,
+    )
 
-    del grpc, reflection, model_service_pb2_grpc, prediction_service_pb2_grpc
+    # The first and third hold the services' descriptions, which reflection looks up.
+    del grpc, reflection, model_service_pb2, model_service_pb2_grpc, prediction_service_pb2, prediction_service_pb2_grpc
 
 
 def _options(settings: GrpcSettings) -> list[tuple[str, Any]]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..errors import InvalidRequest, Unimplemented
 from ..types import TensorSpec, tf_name
-from .json_text import debug_text
+from .json_text import debug_text, json_type
 
 _INT32 = (-(2**31), 2**31 - 1)
 _INTEGERS = {
@@ -33,6 +33,8 @@ _INTEGERS = {
     "uint64": (0, 2**64 - 1),
 }
 _FLOATS = ("float32", "float64")
+MAX_RANK = 64
+"""NumPy's limit; TensorFlow's is 254."""
 
 
 class UnsupportedDtype(Unimplemented):
@@ -103,6 +105,8 @@ def _dense_shape(value: Any) -> tuple[int, ...]:
         if not value:
             break
         value = value[0]
+    if len(shape) > MAX_RANK:
+        raise InvalidRequest(f"Too many dimensions: {len(shape)}, a tensor has at most {MAX_RANK}")
     return tuple(shape)
 
 
@@ -181,7 +185,5 @@ def decode_base64(value: dict[str, str]) -> bytes:
 
 
 def _wrong_type(value: Any, spec: TensorSpec) -> InvalidRequest:
-    kind = {type(None): "Null", dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
-    if isinstance(value, bool):
-        kind = "True" if value else "False"
+    kind = json_type(value)
     return InvalidRequest(f"JSON Value: {debug_text(value)} Type: {kind} is not of expected type: {tf_name(spec.dtype)}")

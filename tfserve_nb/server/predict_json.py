@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InvalidRequest
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, tf_name
 from .json_tensors import is_base64, to_array
-from .json_text import debug_text, dump, dump_with_nan, parse_object
+from .json_text import debug_text, dump, dump_with_nan, parse_object, signature_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +47,7 @@ def parse_predict(body: bytes) -> PredictRequest:
         InvalidRequest: with TensorFlow Serving's text.
     """
     value = parse_object(body)
-    signature = value.get("signature_name", "")
-    if not isinstance(signature, str):
-        raise InvalidRequest(
-            f"JSON Value: {debug_text(value)} not formatted correctly. 'signature_name' key must be a string value."
-        )
-    return PredictRequest(signature or DEFAULT_SIGNATURE, value, b"true" in body or b"false" in body)
+    return PredictRequest(signature_name(value) or DEFAULT_SIGNATURE, value, b"true" in body or b"false" in body)
 
 
 def to_tensors(request: PredictRequest, signature: SignatureSpec) -> dict[str, np.ndarray]:
@@ -215,11 +210,11 @@ def _values(name: str, array: np.ndarray, *, as_numpy: bool) -> Any:
     if as_numpy and array.ndim:
         return np.ascontiguousarray(array)  # orjson writes contiguous arrays itself, without a list of Python numbers
     if array.dtype == np.float32:
-        return _shortest(array)
+        return shortest(array)
     return array.tolist()
 
 
-def _shortest(array: np.ndarray) -> Any:
+def shortest(array: np.ndarray) -> Any:
     """float32 numbers as the doubles with the same shortest text, so that 0.1 stays `0.1`."""
     return array.astype("U32").astype(np.float64).tolist()
 

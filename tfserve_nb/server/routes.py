@@ -26,7 +26,7 @@ class Route:
     """One call.
 
     Attributes:
-        call: `predict`, `status` or `metadata`.
+        call: `predict`, `classify`, `regress`, `status` or `metadata`.
         spec: the model it is for.
     """
 
@@ -51,9 +51,9 @@ def find_route(method: str, uri: str) -> Route:
     malformed = InvalidRequest(f"Malformed request: {method} {uri}")
     if method == "POST":
         match = _POST.fullmatch(uri)
-        if match is None or match[4] != "predict":
+        if match is None or match[4] not in ("predict", "classify", "regress"):
             raise malformed
-        return Route("predict", _spec(match[1], match[2], match[3]))
+        return Route(match[4], _spec(match[1], match[2], match[3]))
     if method != "GET":
         raise malformed
     match = _GET.fullmatch(uri)
