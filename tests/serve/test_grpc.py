@@ -5,42 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-
-
-def predict_request(model: str = "hpt", values: Any = (1.0, 2.0, 5.0), **spec: Any) -> Any:
-    import tensorflow as tf
-    from tensorflow_serving.apis.predict_pb2 import PredictRequest
-
-    request = PredictRequest()
-    request.model_spec.name = model
-    if "version" in spec:
-        request.model_spec.version.value = spec["version"]
-    if "label" in spec:
-        request.model_spec.version_label = spec["label"]
-    request.model_spec.signature_name = spec.get("signature", "")
-    if values is not None:
-        request.inputs["x"].CopyFrom(tf.make_tensor_proto(values))
-    return request
-
-
-def examples(*values: float) -> Any:
-    from tensorflow_serving.apis.input_pb2 import Input
-
-    message = Input()
-    for value in values:
-        message.example_list.examples.add().features.feature["x"].float_list.value.append(value)
-    return message
-
-
-def example_request(kind: str, signature: str, *values: float, model: str = "hpt") -> Any:
-    from tensorflow_serving.apis import classification_pb2, regression_pb2
-
-    types = {"classify": classification_pb2.ClassificationRequest, "regress": regression_pb2.RegressionRequest}
-    request = types[kind]()
-    request.model_spec.name = model
-    request.model_spec.signature_name = signature
-    request.input.CopyFrom(examples(*values))
-    return request
+from client_requests import example_request, multi_request, predict_request
 
 
 def test_predict_answers_in_typed_fields(served) -> None:
@@ -170,18 +135,6 @@ def test_example_errors(served, refused) -> None:
     assert text.startswith("No classification inputs found in SignatureDef: ")
     code, text = refused(stub.Regress, example_request("regress", "classify_x_to_y", 1.0))
     assert text.startswith("No regression outputs found in SignatureDef: ")
-
-
-def multi_request(*tasks: tuple[str, str], model: str = "hpt") -> Any:
-    from tensorflow_serving.apis.inference_pb2 import MultiInferenceRequest
-
-    request = MultiInferenceRequest()
-    request.input.CopyFrom(examples(1.0, 2.0))
-    for signature, method in tasks:
-        task = request.tasks.add(method_name=f"tensorflow/serving/{method}")
-        task.model_spec.name = model
-        task.model_spec.signature_name = signature
-    return request
 
 
 def test_multi_inference(served) -> None:

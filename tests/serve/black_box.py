@@ -1,0 +1,114 @@
+"""A server process, its ports, and the clients that TensorFlow Serving's users have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+START_S = 60.0
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
+@dataclass
+class Served:
+    """A running server process."""
+
+    process: subprocess.Popen[str]
+    log: Path
+    grpc_port: int
+    rest_port: int
+    channels: list[Any] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """What it printed so far."""
+        return self.log.read_text()
+
+    def wait_for(self, words: str, limit_s: float = START_S) -> None:
+        """Wait until it has printed some words."""
+        until_s = time.perf_counter() + limit_s
+        while words not in self.text:
+            assert self.process.poll() is None, self.text
+            assert time.perf_counter() < until_s, f"{words!r} did not come:\n{self.text}"
+            time.sleep(0.05)
+
+    def rest(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
+        """(status, parsed JSON or text, headers) of one request."""
+        data = body if isinstance(body, bytes | type(None)) else json.dumps(body).encode()
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.rest_port}{path}", data, headers or {}, method=method
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status, _parsed(response.read()), response.headers
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _parsed(error.read()), error.headers
+
+    def predict(self, body: object, model: str = "hpt", target: str = "") -> tuple[int, Any]:
+        """Status and parsed JSON of a REST predict."""
+        status, value, _ = self.rest("POST", f"/v1/models/{model}{target}:predict", body)
+        return status, value
+
+    def stub(self, service: str = "prediction", address: str | None = None, credentials: Any = None) -> Any:
+        """A real stub of tensorflow-serving-api."""
+        import grpc
+        from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
+
+        where = address or f"127.0.0.1:{self.grpc_port}"
+        channel = grpc.insecure_channel(where) if credentials is None else grpc.secure_channel(where, credentials)
+        self.channels.append(channel)
+        if service == "model":
+            return model_service_pb2_grpc.ModelServiceStub(channel)
+        return prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+    def close_channels(self) -> None:
+        """Close what `stub` opened."""
+        for channel in self.channels:
+            channel.close()
+        self.channels.clear()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End the process; its exit code."""
+        self.close_channels()
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+            raise
+
+
+def _parsed(text: bytes) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.decode()
+
+
+def command(*flags: str) -> list[str]:
+    """The command line of a server."""
+    return [sys.executable, "-m", "tfserve_nb", "serve", *flags]
+
+
+def environment() -> dict[str, str]:
+    """Quiet TensorFlow, and no GPU that tests could fight over."""
+    return {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONUNBUFFERED": "1"}
