@@ -1,0 +1,159 @@
+"""TLS for gRPC and REST, tokens, Unix sockets, and certificates that do not do."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import ssl
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from black_box import Served
+from client_requests import predict_request
+
+
+class Authority:
+    """Signs certificates for `localhost`."""
+
+    def __init__(self) -> None:
+        self.key, self.certificate = self._sign("tests", None, days=2)
+
+    def pair(self, name: str = "localhost", *, days: int = 2) -> tuple[str, str]:
+        """PEM texts of a key and a certificate."""
+        from cryptography.hazmat.primitives import serialization
+
+        key, certificate = self._sign(name, self, days=days)
+        text = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        return text.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def pem(self) -> str:
+        from cryptography.hazmat.primitives import serialization
+
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    @staticmethod
+    def _sign(name: str, by: Authority | None, *, days: int) -> tuple[Any, Any]:
+        from cryptography import x509
+        from cryptography.hazmat.primitives import hashes
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        now = datetime.datetime.now(datetime.UTC)
+        start = min(now, now + datetime.timedelta(days=days)) - datetime.timedelta(days=1)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(subject if by is None else by.certificate.subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(start)
+            .not_valid_after(now + datetime.timedelta(days=days))
+            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
+        )
+        return key, builder.sign(key if by is None else by.key, hashes.SHA256())
+
+
+@pytest.fixture(scope="module")
+def authority() -> Authority:
+    return Authority()
+
+
+def ssl_config(path: Path, key: str, certificate: str, ca: str = "", *, verify: bool = False) -> Path:
+    path.write_text(
+        f"server_key: {json.dumps(key)} server_cert: {json.dumps(certificate)} custom_ca: {json.dumps(ca)} "
+        f"client_verify: {str(verify).lower()}"
+    )
+    return path
+
+
+def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
+    start: Callable[..., Served], store: Path, tmp_path: Path, authority: Authority, refused: Any
+) -> None:
+    import grpc
+
+    config = ssl_config(tmp_path / "tls.config", *authority.pair(), authority.pem)
+    (tmp_path / "token").write_text("secret\n")
+    served = start(
+        "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}",
+        f"--rest_api_ssl_config_file={config}", f"--auth_token_file={tmp_path}/token",
+        f"--grpc_socket_path={tmp_path}/s", "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.x=y",
+        "--enable_grpc_healthcheck_service",
+    )  # fmt: skip
+    trusted = grpc.ssl_channel_credentials(authority.pem.encode())
+    stub = served.stub(address=f"localhost:{served.grpc_port}", credentials=trusted)
+    token = [("authorization", "Bearer secret")]
+
+    assert list(stub.Predict(predict_request(), timeout=30, metadata=token).outputs["y"].float_val) == [2.5, 3.0, 4.5]
+    code, text = refused(stub.Predict, predict_request())
+    assert (code, text) == ("UNAUTHENTICATED", "A token is needed: send the metadata 'authorization: Bearer TOKEN'")
+    assert refused(stub.Predict, predict_request(), metadata=[("authorization", "Bearer x")])[0] == "UNAUTHENTICATED"
+    by_socket = served.stub(address=f"unix:{tmp_path}/s", credentials=trusted)
+    try:
+        assert by_socket.Predict(predict_request(), timeout=5, metadata=token).model_spec.name == "hpt"
+    except grpc.RpcError as error:  # the name in the certificate is not the socket's
+        assert "certificate" in error.details() or error.code().name == "UNAVAILABLE"
+
+    context = ssl.create_default_context(cadata=authority.pem)
+    url = f"https://localhost:{served.rest_port}/v1/models/hpt:predict"
+    request = urllib.request.Request(url, b'{"instances": [1.0]}', {"Authorization": "Bearer secret"})
+    with urllib.request.urlopen(request, timeout=30, context=context) as response:
+        assert json.load(response) == {"predictions": [2.5]}
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(url, b"{}", timeout=30, context=context)
+    assert caught.value.code == 401
+    caught.value.close()
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    with grpc.secure_channel(f"localhost:{served.grpc_port}", trusted) as channel:
+        assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30).status == 1
+    assert served.stop() == 0
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_plain_unix_socket_without_a_port_and_verified_clients(
+    start: Callable[..., Served], store: Path, tmp_path: Path, authority: Authority
+) -> None:
+    import grpc
+
+    alone = start(
+        "--port=0", "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--grpc_socket_path={tmp_path}/s"
+    )
+    answer = alone.stub(address=f"unix:{tmp_path}/s").Predict(predict_request(), timeout=30)
+    assert list(answer.outputs["y"].float_val) == [2.5, 3.0, 4.5]
+    assert alone.stop() == 0
+
+    config = ssl_config(tmp_path / "tls.config", *authority.pair(), authority.pem, verify=True)
+    served = start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}")
+    address = f"localhost:{served.grpc_port}"
+    ca = authority.pem.encode()
+    key, certificate = (text.encode() for text in authority.pair("client"))
+    known = served.stub(address=address, credentials=grpc.ssl_channel_credentials(ca, key, certificate))
+    unknown = served.stub(address=address, credentials=grpc.ssl_channel_credentials(ca))
+    assert known.Predict(predict_request(), timeout=30).model_spec.version.value == 123
+    with pytest.raises(grpc.RpcError):
+        unknown.Predict(predict_request(), timeout=5)
+    assert served.stop() == 0
+
+
+def test_certificates_that_do_not_do_are_named(tmp_path: Path, authority: Authority) -> None:
+    from tfserve_nb.errors import ServerFailed
+    from tfserve_nb.server.config_files import read_tls
+    from tfserve_nb.server.tls import check
+
+    path = tmp_path / "tls.config"
+    key, certificate = authority.pair()
+    check(read_tls(str(ssl_config(path, key, certificate))))
+    with pytest.raises(ServerFailed, match=rf"{path}: server_cert \(CN=localhost\) expired on \d"):
+        check(read_tls(str(ssl_config(path, *authority.pair(days=-1)))))
+    with pytest.raises(ServerFailed, match="server_key does not belong to server_cert"):
+        check(read_tls(str(ssl_config(path, authority.pair()[0], certificate))))
+    with pytest.raises(ServerFailed, match="server_cert is no PEM certificate"):
+        check(read_tls(str(ssl_config(path, key, "-----BEGIN CERTIFICATE-----\nx\n-----END CERTIFICATE-----"))))
