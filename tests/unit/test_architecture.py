@@ -63,7 +63,8 @@ ONLY_INSIDE_FUNCTIONS = {
 
 NARROW = {
     "dashboards": {"serving.metrics"},
-    "server": {"serving.port", "serving.metrics", "serving.config", "serving.model_config", "export.example_input"},
+    "server": {"serving.port", "serving.metrics", "serving.config", "serving.model_config", "serving.observer",
+               "export.example_input"},
 }
 """Units that see of the core only these modules: views run on recorded data, servers through one port."""
 

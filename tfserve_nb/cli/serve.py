@@ -16,10 +16,12 @@ from typing import NoReturn
 
 from .._version import __version__
 from ..errors import ServingError
+from ..server.monitoring import Monitor
 from ..server.thread import Extras, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
 from ..serving.servable import saved_model_loader
+from ..types import VersionStatus
 from .flags import EXIT_FAILED, excuses, parse_serve
 from .plan import ServePlan, make_plan
 
@@ -86,9 +88,12 @@ class ModelServer:
 
     def __init__(self, plan: ServePlan) -> None:
         self._plan = plan
-        self._core = ServingCore(saved_model_loader(plan.session), num_run_threads=plan.num_run_threads)
+        monitor = None if plan.settings.metrics_path is None else Monitor(self._states)
+        self._core = ServingCore(
+            saved_model_loader(plan.session), num_run_threads=plan.num_run_threads, observer=monitor
+        )
         self._models = ConfiguredModels(self._core, plan.follow)
-        self._server = ServerThread(self._core, plan.settings, Extras(reload=self._models.apply))
+        self._server = ServerThread(self._core, plan.settings, Extras(reload=self._models.apply, monitor=monitor))
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
 
     def start(self) -> None:
@@ -118,6 +123,9 @@ class ModelServer:
         self._models.stop()
         self._server.stop(self._plan.drain_s)
         self._core.stop()
+
+    def _states(self) -> dict[str, tuple[VersionStatus, ...]]:
+        return {name: self._core.model_status(name).versions for name in self._core.names}
 
     def _reload(self) -> None:
         self._models.apply(self._plan.read_configs())

@@ -6,6 +6,7 @@ Thread: the server's loop.
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import Any  # Tornado's handler arguments
 
@@ -15,6 +16,7 @@ from tornado.iostream import StreamClosedError
 from .calls import Exchange
 from .flow import Flow, Reply
 from .json_text import error_body
+from .monitoring import CONTENT_TYPE, Monitor
 from .security import refusal
 from .settings import ServerSettings
 
@@ -121,6 +123,32 @@ class HealthHandler(web.RequestHandler):
         self.write({"status": "ok"})
 
 
+class MetricsHandler(web.RequestHandler):
+    """Prometheus' metrics, by any method."""
+
+    SUPPORTED_METHODS = RestHandler.SUPPORTED_METHODS
+
+    def initialize(self, monitor: Monitor, settings: ServerSettings) -> None:
+        """Called by Tornado with the values of the route."""
+        self._monitor = monitor
+        self._settings = settings
+
+    def prepare(self) -> None:
+        """Answer with the metrics."""
+        self.clear_header("Server")
+        self.set_header("Content-Type", CONTENT_TYPE)
+        denied = refusal(self.request.headers, self._settings)
+        path = self._settings.metrics_path
+        if denied is not None:
+            self.set_status(denied.status)
+            self.finish(denied.message)
+        elif self.request.uri != path:
+            self.set_status(400)
+            self.finish(f"Unexpected path: {self.request.uri}. Should be {path}")
+        else:
+            self.finish(self._monitor.exposition())
+
+
 class UnknownHandler(web.RequestHandler):
     """Everything else: a page, as TensorFlow Serving's HTTP library answers."""
 
@@ -144,13 +172,17 @@ class TimedApplication(web.Application):
         return super().find_handler(request, **kwargs)
 
 
-def make_application(flow: Flow, settings: ServerSettings) -> web.Application:
+def make_application(flow: Flow, settings: ServerSettings, monitor: Monitor | None = None) -> web.Application:
     """The routes of a server."""
+    routes: list[tuple[Any, ...]] = [
+        ("(?i)/v1/.*", RestHandler, {"flow": flow, "settings": settings}),
+        ("/healthz", HealthHandler),
+    ]
+    if monitor is not None and settings.metrics_path is not None:
+        path = re.escape(settings.metrics_path)
+        routes.append((path, MetricsHandler, {"monitor": monitor, "settings": settings}))
     return TimedApplication(
-        [
-            ("(?i)/v1/.*", RestHandler, {"flow": flow, "settings": settings}),
-            ("/healthz", HealthHandler),
-        ],
+        routes,
         default_handler_class=UnknownHandler,
         log_function=lambda _: None,
     )

@@ -21,6 +21,7 @@ from .grpc_listener import GrpcListener, import_stubs
 from .http_listener import HttpListener
 from .log import RingHandler, open_log
 from .model_service import Reload
+from .monitoring import Monitor
 from .settings import ServerSettings
 from .switch_interval import shorten, unshorten
 
@@ -35,9 +36,11 @@ class Extras:
 
     Attributes:
         reload: follows a new configuration, for gRPC's HandleReloadConfigRequest; None for a server that follows none.
+        monitor: what the metrics path answers with, or None.
     """
 
     reload: Reload | None = None
+    monitor: Monitor | None = None
 
 
 class ServerThread:
@@ -151,7 +154,7 @@ class ServerThread:
         )
         grpc = await self._start_grpc(calls)
         if http is not None:
-            http.start(make_application(flow, settings))
+            http.start(make_application(flow, settings, self._extras.monitor))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         await self._stop.wait()
@@ -171,8 +174,14 @@ class ServerThread:
         settings = self.settings
         if settings.grpc is None:
             return None
+        extras = self._extras
         listener = GrpcListener(
-            calls, settings.grpc, token=settings.token, log=self.log, reload=self._extras.reload
+            calls,
+            settings.grpc,
+            token=settings.token,
+            log=self.log,
+            reload=extras.reload,
+            counter_value=(lambda _: None) if extras.monitor is None else extras.monitor.tf.counter_value,
         )
         await listener.start()
         self.grpc_port = listener.port

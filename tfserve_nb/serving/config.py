@@ -82,7 +82,7 @@ class BatchingOptions:
 
     def padded_size(self, num_rows: int) -> int:
         """The smallest allowed batch size that holds `num_rows` (1 to `max_batch_size`)."""
-        if not self.pads:
+        if not self.pads or num_rows > self.allowed_batch_sizes[-1]:
             return num_rows
         return next(size for size in self.allowed_batch_sizes if size >= num_rows)
 

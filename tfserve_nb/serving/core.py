@@ -14,6 +14,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from ..errors import ModelNotFound, ServingError, VersionNotFound
@@ -23,6 +24,7 @@ from .followed import FollowedModel
 from .lifecycle import ServableManager
 from .metrics import Metrics, RequestRecord
 from .model import ServedModel
+from .observer import Observer
 from .placement import Placement
 from .port import ModelSpec
 from .routing import not_found
@@ -41,6 +43,7 @@ class ServingCore:
     Args:
         loader: turns a version folder into a servable.
         num_run_threads: batches that may run at the same time on one device.
+        observer: told about requests, batches and warm-ups, or None.
         now: the clock in seconds.
         draw: uniform numbers on [0, 1) for the traffic split.
     """
@@ -50,11 +53,13 @@ class ServingCore:
         loader: Loader = load_saved_model,
         *,
         num_run_threads: int = 1,
+        observer: Observer | None = None,
         now: Callable[[], float] = time.perf_counter,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.metrics = Metrics(now)
-        self._manager = ServableManager(loader, num_run_threads=num_run_threads, now=now)
+        self._manager = ServableManager(loader, num_run_threads=num_run_threads, observer=observer, now=now)
+        self._observer = observer
         self._draw = draw
         self._lock = threading.Lock()
         self._models: dict[str, ServedModel] = {}
@@ -97,7 +102,11 @@ class ServingCore:
         return found
 
     def record(self, record: RequestRecord) -> None:
-        """Count a finished request."""
+        """Count a finished request; names that nobody serves are not counted one by one."""
+        if self._observer is not None:
+            self._observer.on_request(record)
+        if record.version is None and record.model not in self._models:
+            record = replace(record, model="")
         self.metrics.record(record)
 
     # --- administration -----------------------------------------------------------------------------------------

@@ -15,9 +15,11 @@ import time
 from collections.abc import Callable
 
 from ..errors import Cancelled, NotAvailable, ServerFailed, ServingError
-from ..types import Progress, ProgressEvent, Tensors, VersionState, VersionStatus
+from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
+from .batching import Batch
+from .observer import BatchRecord, Observer
 from .policy import Load, Unload, next_action
-from .runner import Runner
+from .runner import Observe, Runner
 from .servable import Loader, Servable
 from .version_record import VersionHandle, VersionRecord
 from .version_source import VersionSource
@@ -35,13 +37,20 @@ class ServableManager:
     Args:
         loader: turns a folder into a servable.
         num_run_threads: batches that may run at the same time on one device.
+        observer: told about batches and warm-ups, or None.
         now: the clock in seconds.
     """
 
     def __init__(
-        self, loader: Loader, *, num_run_threads: int = 1, now: Callable[[], float] = time.perf_counter
+        self,
+        loader: Loader,
+        *,
+        num_run_threads: int = 1,
+        observer: Observer | None = None,
+        now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._loader = loader
+        self._observer = observer
         self._num_run_threads = num_run_threads
         self._now = now
         self._changed = threading.Condition(threading.Lock())
@@ -268,10 +277,15 @@ class ServableManager:
         try:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
-            batchable = warm_up(servable, source, self._reporter(record))
+            batchable = warm_up(servable, source, self._reporter(record), self._observer)
             runner = self.runner_for(source.device)
             lanes = {
-                signature: runner.attach(source.options, _bind(servable, signature), is_batchable=is_batchable)
+                signature: runner.attach(
+                    source.options,
+                    _bind(servable, signature),
+                    is_batchable=is_batchable,
+                    observe=self._batch_observer(name, version, servable.signatures[signature], source),
+                )
                 for signature, is_batchable in batchable.items()
             }
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
@@ -310,6 +324,32 @@ class ServableManager:
                 self._changed.notify_all()
 
         return report
+
+    def _batch_observer(
+        self, name: str, version: int, signature: SignatureSpec, source: VersionSource
+    ) -> Observe | None:
+        observer = self._observer
+        if observer is None:
+            return None
+        num_inputs = len(signature.inputs)
+
+        def observe(batch: Batch, started_s: float, done_s: float) -> None:
+            observer.on_batch(
+                BatchRecord(
+                    model=name,
+                    version=version,
+                    signature=signature.name,
+                    task_rows=tuple(part.stop - part.start for part in batch.parts),
+                    num_inputs=num_inputs,
+                    execution_rows=source.options.padded_size(batch.num_rows) if batch.num_rows else 0,
+                    waited_s=tuple(started_s - part.task.enqueued_s for part in batch.parts),
+                    run_s=done_s - started_s,
+                    reason=batch.reason,
+                    is_batched=source.options.is_enabled,
+                )
+            )
+
+        return observe
 
     def _free(self, record: VersionRecord) -> None:
         if record.runner is not None:

@@ -27,15 +27,19 @@ from .port import Outcome
 RunFunction = Callable[[Tensors], Tensors]
 """Inputs -> outputs of one run: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
 
+Observe = Callable[[Batch, float, float], None]
+"""Told about a batch that was run, and when it started and was done; on the runner's thread."""
+
 JOIN_S = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """A queue together with the function that runs its batches."""
+    """A queue together with the function that runs its batches, and who is told about them."""
 
     queue: BatchQueue
     run: RunFunction
+    observe: Observe | None = None
 
 
 class SubmittedTask:
@@ -107,9 +111,11 @@ class Runner:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until_s - time.perf_counter()))
 
-    def attach(self, options: BatchingOptions, run: RunFunction, *, is_batchable: bool) -> Lane:
-        """Open a queue whose batches go to `run`."""
-        lane = Lane(BatchQueue(options, is_batchable=is_batchable), run)
+    def attach(
+        self, options: BatchingOptions, run: RunFunction, *, is_batchable: bool, observe: Observe | None = None
+    ) -> Lane:
+        """Open a queue whose batches go to `run`; `observe` is told about each."""
+        lane = Lane(BatchQueue(options, is_batchable=is_batchable), run, observe)
         with self._wake:
             self._lanes.append(lane)
         return lane
@@ -203,6 +209,8 @@ class Runner:
                         self._run_batch(lane, Batch((part,), part.stop - part.start, batch.reason))
             return
         self._complete(list(zip(batch.parts, outputs, strict=True)))
+        if lane.observe is not None:
+            lane.observe(batch, started_s, self._now())
 
     def _complete(self, results: list[tuple[Part, Tensors | ServingError]]) -> None:
         done_s = self._now()

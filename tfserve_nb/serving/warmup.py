@@ -8,15 +8,17 @@ Thread: the manager's.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from ..errors import ExportFailed, RunFailed
+from ..errors import ExportFailed, RunFailed, ServingError
 from ..export.check import compare_outputs, example_batch
 from ..export.warmup_requests import read_warmup_requests
 from ..types import SignatureSpec, Tensors
+from .observer import Observer, WarmupRecord
 from .servable import Servable
 from .version_source import VersionSource
 
@@ -26,7 +28,9 @@ Report = Callable[[int, int], None]
 NUM_COMPARED_ROWS = 3
 
 
-def warm_up(servable: Servable, source: VersionSource, report: Report) -> dict[str, bool]:
+def warm_up(
+    servable: Servable, source: VersionSource, report: Report, observer: Observer | None = None
+) -> dict[str, bool]:
     """Run the stored warm-up requests, then every signature once for each allowed batch size.
 
     Args:
@@ -34,6 +38,7 @@ def warm_up(servable: Servable, source: VersionSource, report: Report) -> dict[s
         source: its batching limits, and the user's own rows for the default signature if there are any; without them
             rows are made from the signature.
         report: told about progress.
+        observer: told about a warm-up file, or None.
 
     Returns:
         signature -> whether requests may share a run.
@@ -44,7 +49,7 @@ def warm_up(servable: Servable, source: VersionSource, report: Report) -> dict[s
         ExportFailed: if the stored requests cannot be read.
     """
     if source.num_warmup_iterations:
-        replay(servable, source.path, source.num_warmup_iterations)
+        _replay_observed(servable, source, observer)
     options, sample = source.options, source.sample
     if not options.is_enabled:
         return dict.fromkeys(servable.signatures, False)
@@ -71,14 +76,30 @@ def warm_up(servable: Servable, source: VersionSource, report: Report) -> dict[s
     return batchable
 
 
-def replay(servable: Servable, path: Path, num_iterations: int) -> None:
+def _replay_observed(servable: Servable, source: VersionSource, observer: Observer | None) -> None:
+    started_s, num_records, code = time.perf_counter(), 0, "OK"
+    try:
+        num_records = replay(servable, source.path, source.num_warmup_iterations)
+    except ServingError as error:
+        code = error.code
+        raise
+    finally:
+        if observer is not None and (num_records or code != "OK"):
+            observer.on_warmup(WarmupRecord(str(source.path), code, num_records, time.perf_counter() - started_s))
+
+
+def replay(servable: Servable, path: Path, num_iterations: int) -> int:
     """Run the requests of `assets.extra/tf_serving_warmup_requests`, if the version has that file.
+
+    Returns:
+        How many there were.
 
     Raises:
         ExportFailed: if the file is damaged or too long.
         RunFailed: if a request fails; the version does not serve then, as in TensorFlow Serving.
     """
-    for request in read_warmup_requests(path):
+    num_records = 0
+    for num_records, request in enumerate(read_warmup_requests(path), 1):  # noqa: B007 - counted for the return
         signature = servable.signatures.get(request.signature)
         if signature is None:
             raise RunFailed(f'Serving signature key "{request.signature}" not found.')
@@ -87,6 +108,7 @@ def replay(servable: Servable, path: Path, num_iterations: int) -> None:
             inputs = dict.fromkeys(signature.inputs, request.inputs[""])
         for _ in range(num_iterations):
             servable.run(request.signature, inputs)
+    return num_records
 
 
 def repeat_rows(rows: Tensors, size: int) -> dict[str, np.ndarray]:
