@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
@@ -17,14 +17,16 @@ from .errors import InvalidOption
 from .export.check import verify_against_live
 from .export.layout import check_name, delete_version
 from .export.saved_model import ExportedVersion, export_version
+from .export.signatures import read_signatures
 from .export.source import prepare_source
+from .export.warmup_requests import write_warmup_requests
 from .runtime import Runtime
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from .serving.inputs import as_tensors, check_inputs
 from .serving.placement import DEFAULT_KEEP, Placement
 from .serving.servable import load_saved_model
 from .serving.version_source import VersionSource
-from .types import DEFAULT_SIGNATURE, Progress, ProgressEvent, Tensors, no_progress
+from .types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
 
 
 def deploy(  # noqa: PLR0913 - the options of %deploy
@@ -67,7 +69,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         max_enqueued_batches: how many full batches may wait; more is rejected at once.
         allowed_batch_sizes: sizes that runs are padded up to; powers of two by default.
         device: TensorFlow device such as `/CPU:0`.
-        warmup: rows to warm up with (array or dict), instead of made-up ones.
+        warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for
+            TensorFlow Serving too.
         check: rows to compare the exported with the live model on, instead of made-up ones.
         keep: versions that stay loaded, for instant rollback.
         progress: told about each step, on the calling thread.
@@ -84,9 +87,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     folder = _folder(name, base_path)
     running = runtime.ensure(port, with_token=auth)
     try:
-        exported = _export(running, model, name, version, folder, check, progress)
+        exported = _export(running, model, name, version, folder, check, warmup, progress)
         with _removed_unless_used(running, exported, folder):
-            source = VersionSource(exported.path, options, device, _sample(exported, warmup), deployed_at=time.time())
+            source = VersionSource(exported.path, options, device, _sample(exported.signatures, warmup), deployed_at=time.time())
             running.core.deploy(name, exported.version, source, folder, placement, progress)
     finally:
         runtime.stop_if_idle()
@@ -94,8 +97,15 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     return Deployment(name)
 
 
-def _export(
-    running: Runtime, model: Any, name: str, version: int | None, folder: Path, check: Any, progress: Progress
+def _export(  # noqa: PLR0913 - what of `deploy` is about the files
+    running: Runtime,
+    model: Any,
+    name: str,
+    version: int | None,
+    folder: Path,
+    check: Any,
+    warmup: Any,
+    progress: Progress,
 ) -> ExportedVersion:
     """Write and check the next version."""
     progress(ProgressEvent("exporting", 0, 1))
@@ -113,6 +123,9 @@ def _export(
         report = verify_against_live(source, path, load_and_run, example=check)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
         progress(ProgressEvent("checking", 1, 1, found))
+        rows = _sample(read_signatures(path), warmup)
+        if rows is not None:
+            write_warmup_requests(path, name, rows)
 
     return export_version(
         source, folder, name, version=version, above=running.core.highest_version(name), verify=verify
@@ -150,10 +163,10 @@ def _folder(name: str, base_path: str | Path | None) -> Path:
     return served_from or wanted or Path(DEFAULT_BASE_PATH).absolute()
 
 
-def _sample(exported: ExportedVersion, warmup: Any) -> Tensors | None:
+def _sample(signatures: Mapping[str, SignatureSpec], warmup: Any) -> Tensors | None:
     if warmup is None:
         return None
-    signature = exported.signatures[DEFAULT_SIGNATURE]
+    signature = signatures[DEFAULT_SIGNATURE]
     sample = as_tensors(signature, warmup)
     if check_inputs(signature, sample) < 1:
         raise InvalidOption("warmup has no rows", hint="--warmup x_test[:8]")

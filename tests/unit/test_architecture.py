@@ -64,7 +64,7 @@ ONLY_INSIDE_FUNCTIONS = {
 NARROW = {
     "dashboards": {"serving.metrics"},
     "server": {"serving.port", "serving.metrics", "serving.config", "serving.model_config", "serving.observer",
-               "export.example_input"},
+               "export.example_input", "export.prediction_log"},
 }
 """Units that see of the core only these modules: views run on recorded data, servers through one port."""
 

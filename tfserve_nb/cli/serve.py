@@ -17,6 +17,7 @@ from typing import NoReturn
 from .._version import __version__
 from ..errors import ServingError
 from ..server.monitoring import Monitor
+from ..server.request_log import RequestLog
 from ..server.thread import Extras, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
@@ -93,7 +94,10 @@ class ModelServer:
             saved_model_loader(plan.session), num_run_threads=plan.num_run_threads, observer=monitor
         )
         self._models = ConfiguredModels(self._core, plan.follow)
-        self._server = ServerThread(self._core, plan.settings, Extras(reload=self._models.apply, monitor=monitor))
+        on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
+        self._request_log = RequestLog(self._models.logging_of, on_logged)
+        extras = Extras(reload=self._models.apply, monitor=monitor, request_log=self._request_log)
+        self._server = ServerThread(self._core, plan.settings, extras)
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
 
     def start(self) -> None:
@@ -106,6 +110,7 @@ class ModelServer:
         self._core.start()
         self._models.apply(plan.read_configs(), at_start=True)
         self._models.start()
+        self._request_log.start()
         self._server.start()
         self._server.log.addHandler(_stderr(logging.WARNING))
         grpc = plan.settings.grpc
@@ -122,6 +127,7 @@ class ModelServer:
         self._poller.stop()
         self._models.stop()
         self._server.stop(self._plan.drain_s)
+        self._request_log.stop()
         self._core.stop()
 
     def _states(self) -> dict[str, tuple[VersionStatus, ...]]:

@@ -14,6 +14,7 @@ from ..serving.metrics import RequestRecord
 from ..serving.port import Answer, Handle, Outcome, ServingPort, Ticket
 from ..types import Tensors
 from .completions import Completions
+from .request_log import RequestLog
 
 
 class Exchange:
@@ -79,10 +80,14 @@ class Calls:
     Args:
         port: the core.
         loop: the server's.
+        request_log: gets answered requests, or None.
     """
 
-    def __init__(self, port: ServingPort, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, port: ServingPort, loop: asyncio.AbstractEventLoop, request_log: RequestLog | None = None
+    ) -> None:
         self.port = port
+        self._request_log = request_log
         self._loop = loop
         self._completions = Completions(loop)
 
@@ -116,6 +121,9 @@ class Calls:
             ticket.cancel()
         if isinstance(outcome, Answer):
             exchange.started_s, exchange.done_s = outcome.started_s, outcome.done_s
+            if self._request_log is not None:
+                api = exchange.api.lower()
+                self._request_log.offer(api, exchange.model, handle.version, signature, inputs, outcome.outputs)
             return outcome
         raise outcome
 

@@ -22,6 +22,7 @@ from .http_listener import HttpListener
 from .log import RingHandler, open_log
 from .model_service import Reload
 from .monitoring import Monitor
+from .request_log import RequestLog
 from .settings import ServerSettings
 from .switch_interval import shorten, unshorten
 
@@ -37,10 +38,12 @@ class Extras:
     Attributes:
         reload: follows a new configuration, for gRPC's HandleReloadConfigRequest; None for a server that follows none.
         monitor: what the metrics path answers with, or None.
+        request_log: gets answered requests, or None.
     """
 
     reload: Reload | None = None
     monitor: Monitor | None = None
+    request_log: RequestLog | None = None
 
 
 class ServerThread:
@@ -145,7 +148,7 @@ class ServerThread:
         settings = self.settings
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
-        calls = Calls(self._serving_port, self._loop)
+        calls = Calls(self._serving_port, self._loop, self._extras.request_log)
         flow = Flow(
             calls,
             request_timeout_s=settings.request_timeout_s,

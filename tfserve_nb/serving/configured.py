@@ -23,7 +23,7 @@ from ..types import VersionState, VersionStatus
 from .config import BatchingOptions
 from .core import ServingCore
 from .followed import FollowedModel
-from .model_config import ModelConfig, check_configs
+from .model_config import LoggingOptions, ModelConfig, check_configs
 from .version_source import VersionSource
 
 _log = logging.getLogger(__name__)
@@ -113,6 +113,11 @@ class ConfiguredModels:
                 if config in new or self._options.poll_wait_s >= 0:
                     self._poll(config)
         self._wait_for(new, "servable" if at_start else "model")
+
+    def logging_of(self, name: str) -> LoggingOptions | None:
+        """Which requests of a model are written to files."""
+        config = self._configs.get(name)
+        return None if config is None else config.logging
 
     def poll(self) -> None:
         """Look at all folders now."""

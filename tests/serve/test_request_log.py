@@ -1,0 +1,131 @@
+"""Requests in files, and requests from files: PredictionLog records as TensorFlow Serving's tools read them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from black_box import Served
+from client_requests import example_request, predict_request
+
+from tfserve_nb.errors import ConfigRejected
+from tfserve_nb.export.prediction_log import LoggedCall, RotatingWriter, to_message
+from tfserve_nb.server.config_files import read_model_configs
+from tfserve_nb.server.request_log import RequestLog
+from tfserve_nb.serving.model_config import LoggingOptions
+
+
+def records(path: Path) -> list[Any]:
+    import tensorflow as tf
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    return [PredictionLog.FromString(one) for one in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
+
+
+def test_logged_requests_warm_up_another_server(start: Callable[..., Served], own_store: Path, tmp_path: Path) -> None:
+    base = own_store / "half_plus_two"
+    config = tmp_path / "models.config"
+    config.write_text(
+        f"""model_config_list {{ config {{
+          name: "hpt" base_path: "{base}" model_platform: "tensorflow"
+          logging_config {{
+            log_collector_config {{ filename_prefix: "{tmp_path}/logs/hpt" }}
+            sampling_config {{ sampling_rate: 1.0 }}
+          }}
+        }} }}"""
+    )
+    monitoring = tmp_path / "monitoring"
+    monitoring.write_text('prometheus_config { enable: true path: "/metrics" }')
+    served = start(f"--model_config_file={config}", f"--monitoring_config_file={monitoring}")
+    stub = served.stub()
+    stub.Predict(predict_request(), timeout=30)
+    served.predict({"instances": [4.0]})
+    stub.Classify(example_request("classify", "classify_labels", 1.0), timeout=30)
+    stub.Regress(example_request("regress", "regress_x_to_y", 2.0), timeout=30)
+    served.predict({"instances": ["bad"]})
+    assert served.stop() == 0
+
+    (file,) = (tmp_path / "logs").iterdir()
+    first, second, third, fourth = records(file)
+    assert list(first.predict_log.request.inputs["x"].float_val) or first.predict_log.request.inputs["x"].tensor_content
+    assert first.log_metadata.model_spec.version.value == 123
+    assert first.log_metadata.sampling_config.sampling_rate == 1.0
+    assert second.predict_log.response.outputs["y"].tensor_shape.dim[0].size == 1
+    assert third.classify_log.response.result.classifications[0].classes[0].label == "half plus two"
+    assert fourth.regress_log.response.result.regressions[0].value == 3.0
+
+    (base / "00000123" / "assets.extra").mkdir()
+    shutil.copy(file, base / "00000123" / "assets.extra" / "tf_serving_warmup_requests")
+    again = start(
+        f"--model_base_path={base}", f"--monitoring_config_file={monitoring}", "--num_request_iterations_for_warmup=2"
+    )
+    assert "Starting to read warmup data for model at " in again.text
+    assert "Number of warmup records read: 4." in again.text
+    metrics = again.rest("GET", "/metrics")[1]
+    assert f'model_warmup_records_read{{model_path="{base}/00000123",status="OK"}} 4' in metrics
+    assert again.stop() == 0
+
+
+def test_a_warmup_file_that_fails_fails_the_load(start: Callable[..., Served], own_store: Path) -> None:
+    version = own_store / "half_plus_two" / "00000123"
+    (version / "assets.extra").mkdir()
+    (version / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"no records at all")
+    flags = (f"--model_base_path={version.parent}", "--max_num_load_retries=0")
+
+    served = start(*flags, wait=False)
+    assert served.process.wait(30) == 255
+    assert "Please verify your warmup data is in TFRecord format." in served.text
+
+    served = start(*flags, "--enable_model_warmup=false")
+    assert served.stop() == 0
+
+
+def test_configurations_of_logging_are_checked(tmp_path: Path) -> None:
+    config = tmp_path / "c"
+    text = 'model_config_list {{ config {{ name: "m" base_path: "/m" model_platform: "tensorflow" logging_config {{ {} }} }} }}'
+    config.write_text(text.format("sampling_config { sampling_rate: 1 }"))
+    with pytest.raises(ConfigRejected, match="logging_config of model m names no filename_prefix"):
+        read_model_configs(str(config))
+    config.write_text(
+        text.format('log_collector_config { filename_prefix: "/l" } sampling_config { sampling_rate: 1.5 }')
+    )
+    with pytest.raises(ConfigRejected, match="sampling_rate of model m is 1.5"):
+        read_model_configs(str(config))
+
+
+def call(number: int) -> LoggedCall:
+    x = {"x": np.full((1, 100), number, np.float32)}
+    return LoggedCall("predict", "m", 1, "serving_default", x, x, 1.0, 1.0)
+
+
+def test_files_rotate_and_old_ones_go(tmp_path: Path) -> None:
+    writer = RotatingWriter(str(tmp_path / "new" / "log"), max_bytes=1000, max_files=2)
+    for number in range(6):
+        writer.write(to_message(call(number)).SerializeToString())
+    writer.close()
+
+    files = sorted((tmp_path / "new").iterdir())
+    assert len(files) == 2
+    assert [len(records(file)) for file in files] == [2, 2] or sum(len(records(file)) for file in files) >= 2
+
+
+def test_a_log_that_cannot_be_written_loses_no_request(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").write_text("in the way")
+    codes: list[tuple[str, str]] = []
+    log = RequestLog(lambda _: LoggingOptions(str(tmp_path / "file" / "log"), 0.5), lambda *one: codes.append(one),
+                     draw=iter([0.1, 0.9, 0.2]).__next__)  # fmt: skip
+    log.start()
+    for number in range(3):
+        one = call(number)
+        log.offer("predict", "m", 1, "s", one.inputs, one.outputs)
+    log.offer("multiinference", "m", 1, "s", {}, {})
+    log.stop()
+
+    assert codes == [("m", "INTERNAL"), ("m", "INTERNAL")]
+    assert [record.message for record in caplog.records if "cannot be logged" in record.message] == [
+        caplog.records[-1].message
+    ]
