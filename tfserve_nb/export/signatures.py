@@ -70,6 +70,24 @@ def signature_defs_of(meta_graph: Any) -> SignatureDefs:
     return SignatureDefs(message.SerializeToString(), json)
 
 
+def to_signature_defs(signatures: Mapping[str, SignatureSpec]) -> SignatureDefs:
+    """The messages of signatures that come from no SavedModel."""
+    from tensorflow import as_dtype
+    from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
+
+    meta_graph = MetaGraphDef()
+    for name, signature in signatures.items():
+        definition = meta_graph.signature_def[name]
+        definition.method_name = signature.method_name
+        for infos, specs in ((definition.inputs, signature.inputs), (definition.outputs, signature.outputs)):
+            for spec in specs.values():
+                info = infos[spec.name]
+                info.name, info.dtype = spec.tensor_name, as_dtype(spec.dtype).as_datatype_enum
+                for size in spec.shape or ():
+                    info.tensor_shape.dim.add(size=-1 if size is None else size)
+    return signature_defs_of(meta_graph)
+
+
 def _signature(name: str, definition: Any) -> SignatureSpec:
     from tensorflow import make_ndarray
 

@@ -21,6 +21,7 @@ from ..errors import NotAvailable, RunFailed, RunRejected, ServingError
 from ..export.reasons import shorten
 from ..export.signatures import dense_signatures_of, read_meta_graph, signature_defs_of
 from ..types import SignatureDefs, SignatureSpec, Tensors
+from .tflite import MODEL_FILE, TfliteServable
 
 _HEADING = "Graph execution error:"
 
@@ -151,7 +152,13 @@ def load_saved_model(path: Path, device: str | None = None) -> Servable:
 
 def saved_model_loader(options: SessionOptions) -> Loader:
     """A `Loader` with tags and limits of its own."""
-    return lambda path, device: SavedModelServable(path, device, options)
+
+    def load(path: Path, device: str | None) -> Servable:
+        if options.prefers_tflite and (path / MODEL_FILE).is_file():
+            return TfliteServable(path)
+        return SavedModelServable(path, device, options)
+
+    return load
 
 
 @contextlib.contextmanager
