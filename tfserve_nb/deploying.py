@@ -89,7 +89,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     try:
         exported = _export(running, model, name, version, folder, check, warmup, progress)
         with _removed_unless_used(running, exported, folder):
-            source = VersionSource(exported.path, options, device, _sample(exported.signatures, warmup), deployed_at=time.time())
+            source = VersionSource(exported.path, options, device, deployed_at=time.time())
             running.core.deploy(name, exported.version, source, folder, placement, progress)
     finally:
         runtime.stop_if_idle()

@@ -116,6 +116,7 @@ class VersionStatus:
         error_message: public text for `error_code`.
         detail: progress in words while LOADING, such as `warming up 3/7`.
         deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.
+        weights_bytes: size of the version's weights while it is loaded, in bytes; 0 when it is not.
     """
 
     version: int
@@ -124,6 +125,7 @@ class VersionStatus:
     error_message: str = ""
     detail: str = ""
     deployed_at: float | None = None
+    weights_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

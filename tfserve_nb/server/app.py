@@ -172,11 +172,14 @@ class TimedApplication(web.Application):
         return super().find_handler(request, **kwargs)
 
 
-def make_application(flow: Flow, settings: ServerSettings, monitor: Monitor | None = None) -> web.Application:
+def make_application(
+    flow: Flow, settings: ServerSettings, monitor: Monitor | None = None, admin: list[tuple[Any, ...]] | None = None
+) -> web.Application:
     """The routes of a server."""
     routes: list[tuple[Any, ...]] = [
         ("(?i)/v1/.*", RestHandler, {"flow": flow, "settings": settings}),
         ("/healthz", HealthHandler),
+        *(admin or ()),
     ]
     if monitor is not None and settings.metrics_path is not None:
         path = re.escape(settings.metrics_path)

@@ -8,16 +8,15 @@ model_service_impl.cc.
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Callable
 from typing import Any  # protobuf messages
 
-from ..errors import InvalidRequest, ServingError, Unimplemented
+from ..errors import InvalidRequest, Unimplemented
 from ..serving.model_config import ModelConfig
 from .calls import Calls, Exchange
 from .config_files import to_model_configs
 from .grpc_calls import GrpcCalls, spec_of
+from .off_loop import off_loop
 
 Reload = Callable[[tuple[ModelConfig, ...]], None]
 """Serves what a new configuration says; raises `ServingError`."""
@@ -78,7 +77,8 @@ class ModelService:
             raise Unimplemented("This server follows no configuration; deploy and undeploy in its notebook")
         before = {name: self._counter_value(name) for name in request.metric_names}
         configs = to_model_configs(request.config.model_config_list)
-        await _in_thread(self._reload, configs)
+        reload = self._reload
+        await off_loop("tfserve-reload", lambda: reload(configs))
         response = ReloadConfigResponse()
         response.status.error_code = 0
         for name, value in before.items():
@@ -86,26 +86,3 @@ class ModelService:
             if value is not None and now is not None:
                 response.metric.add(name=name, int64_value_increase=now - value)
         return response
-
-
-async def _in_thread(reload: Reload, configs: tuple[ModelConfig, ...]) -> None:
-    """Wait for a reload on a thread of its own; a caller that leaves does not stop it."""
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[ServingError | Exception | None] = loop.create_future()
-
-    def settle(outcome: Exception | None) -> None:
-        if not done.done():
-            done.set_result(outcome)
-
-    def work() -> None:
-        outcome: Exception | None = None
-        try:
-            reload(configs)
-        except Exception as error:  # noqa: BLE001 - raised again for whoever waits
-            outcome = error
-        loop.call_soon_threadsafe(settle, outcome)
-
-    threading.Thread(target=work, name="tfserve-reload", daemon=True).start()
-    outcome = await done
-    if outcome is not None:
-        raise outcome

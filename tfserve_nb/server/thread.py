@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from typing import Any  # asyncio's contexts
 
 from ..errors import ServerFailed, ServingError
+from ..serving.admin_port import AdminPort
 from ..serving.port import ServingPort
+from .admin import admin_routes
 from .app import make_application
 from .calls import Calls
 from .flow import Flow
@@ -39,11 +41,13 @@ class Extras:
         reload: follows a new configuration, for gRPC's HandleReloadConfigRequest; None for a server that follows none.
         monitor: what the metrics path answers with, or None.
         request_log: gets answered requests, or None.
+        admin: what the admin API administers, or None for a server without one.
     """
 
     reload: Reload | None = None
     monitor: Monitor | None = None
     request_log: RequestLog | None = None
+    admin: AdminPort | None = None
 
 
 class ServerThread:
@@ -157,7 +161,9 @@ class ServerThread:
         )
         grpc = await self._start_grpc(calls)
         if http is not None:
-            http.start(make_application(flow, settings, self._extras.monitor))
+            admin = self._extras.admin
+            routes = [] if admin is None else admin_routes(admin, settings, self.log)
+            http.start(make_application(flow, settings, self._extras.monitor, routes))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         await self._stop.wait()

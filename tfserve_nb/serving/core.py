@@ -16,13 +16,15 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any  # what users predict on
 
 from ..errors import ModelNotFound, ServingError, VersionNotFound
 from ..export.layout import delete_version, list_versions
-from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, VersionStatus, no_progress
+from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
+from . import direct
 from .followed import FollowedModel
 from .lifecycle import ServableManager
-from .metrics import Metrics, RequestRecord
+from .metrics import Metrics, ModelMetrics, RequestRecord
 from .model import ServedModel
 from .observer import Observer
 from .placement import Placement
@@ -131,6 +133,15 @@ class ServingCore:
             labels=model.routing.labels,
             problem=model.problem,
         )
+
+    def model_metrics(self, name: str, span_s: int, step_s: int) -> ModelMetrics:
+        """The numbers of a model; see `Metrics.snapshot`."""
+        return self.metrics.snapshot(name, span_s=span_s, step_s=step_s)
+
+    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
+        """Predict through routing, checks and batch queue, without a socket; see `direct.predict`."""
+        rows = self.max_batch_size(spec.name)
+        return direct.predict(self, spec, signature, value, rows=rows, limit_s=limit_s)
 
     def uses(self, name: str, version: int) -> bool:
         """Whether traffic, a label or the stage needs a version."""

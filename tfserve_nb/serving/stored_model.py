@@ -36,7 +36,7 @@ def to_json(routing: Routing, keep: int, sources: Mapping[int, VersionSource]) -
     return {
         "routing": routing.to_json(),
         "keep": keep,
-        "versions": {str(version): _source_to_json(source) for version, source in sources.items()},
+        "versions": {str(version): source_to_json(source) for version, source in sources.items()},
     }
 
 
@@ -46,11 +46,12 @@ def from_json(name: str, base_path: Path, value: Mapping[str, Any]) -> StoredMod
     for version in list_versions(base_path / name):
         path = version_dir(base_path, name, version)
         stored = value["versions"].get(str(version))
-        sources[version] = _source_from_json(path, stored) if stored else VersionSource(path, BatchingOptions())
+        sources[version] = source_from_json(path, stored) if stored else VersionSource(path, BatchingOptions())
     return StoredModel(Routing.from_json(name, value["routing"]), int(value["keep"]), sources)
 
 
-def _source_to_json(source: VersionSource) -> dict[str, Any]:
+def source_to_json(source: VersionSource) -> dict[str, Any]:
+    """How a version is loaded, but for its folder, as a JSON object."""
     options = source.options
     return {
         "deployed_at": source.deployed_at,
@@ -62,7 +63,8 @@ def _source_to_json(source: VersionSource) -> dict[str, Any]:
     }
 
 
-def _source_from_json(path: Path, value: Mapping[str, Any]) -> VersionSource:
+def source_from_json(path: Path, value: Mapping[str, Any]) -> VersionSource:
+    """The inverse of `source_to_json`."""
     options = BatchingOptions(
         max_batch_size=value["max_batch_size"],
         batch_timeout_micros=value["batch_timeout_micros"],

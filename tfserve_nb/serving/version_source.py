@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..types import Tensors
 from .config import BatchingOptions
 
 
@@ -21,7 +20,6 @@ class VersionSource:
         path: the folder with `saved_model.pb`.
         options: its batching limits.
         device: TensorFlow device, or None.
-        sample: rows for the warm-up, or None.
         deployed_at: seconds since the epoch.
         max_num_load_retries: how often a failed load is tried again.
         load_retry_interval_s: seconds between two tries.
@@ -32,7 +30,6 @@ class VersionSource:
     path: Path
     options: BatchingOptions
     device: str | None = None
-    sample: Tensors | None = None
     deployed_at: float | None = None
     max_num_load_retries: int = 0
     load_retry_interval_s: float = 60.0

@@ -9,14 +9,14 @@ Thread: the manager's.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import ExportFailed, RunFailed, ServingError
 from ..export.check import compare_outputs, example_batch
-from ..export.warmup_requests import read_warmup_requests
+from ..export.warmup_requests import WarmupRequest, read_warmup_requests
 from ..types import SignatureSpec, Tensors
 from .observer import Observer, WarmupRecord
 from .servable import Servable
@@ -35,7 +35,7 @@ def warm_up(
 
     Args:
         servable: the loaded version.
-        source: its batching limits, and the user's own rows for the default signature if there are any; without them
+        source: its folder and batching limits. Rows of the stored requests are used for the batch sizes; without them
             rows are made from the signature.
         report: told about progress.
         observer: told about a warm-up file, or None.
@@ -48,9 +48,8 @@ def warm_up(
             the model may accept only certain values.
         ExportFailed: if the stored requests cannot be read.
     """
-    if source.num_warmup_iterations:
-        _replay_observed(servable, source, observer)
-    options, sample = source.options, source.sample
+    stored = _replay_observed(servable, source, observer) if source.num_warmup_iterations else {}
+    options = source.options
     if not options.is_enabled:
         return dict.fromkeys(servable.signatures, False)
     sizes = options.allowed_batch_sizes if options.pads else (1,)
@@ -58,8 +57,8 @@ def warm_up(
     done = 0
     batchable: dict[str, bool] = {}
     for name, signature in servable.signatures.items():
-        own = sample is not None and sample.keys() == signature.inputs.keys()
-        rows = sample if own and sample is not None else example_batch(signature, NUM_COMPARED_ROWS)
+        own = stored.get(name)
+        rows = example_batch(signature, NUM_COMPARED_ROWS) if own is None else own
         is_free = all(spec.is_batched for spec in (*signature.inputs.values(), *signature.outputs.values()))
         batchable[name] = is_free
         try:
@@ -70,36 +69,43 @@ def warm_up(
                 done += 1
                 report(done, total)
         except RunFailed:
-            if own:
+            if own is not None:
                 raise
     report(total, total)
     return batchable
 
 
-def _replay_observed(servable: Servable, source: VersionSource, observer: Observer | None) -> None:
+def _replay_observed(servable: Servable, source: VersionSource, observer: Observer | None) -> dict[str, Tensors]:
+    """Run the stored requests; the rows of each signature's first predict request, if it has any."""
     started_s, num_records, code = time.perf_counter(), 0, "OK"
+    rows: dict[str, Tensors] = {}
     try:
-        num_records = replay(servable, source.path, source.num_warmup_iterations)
+        for request in replay(servable, source.path, source.num_warmup_iterations):
+            num_records += 1
+            signature = servable.signatures[request.signature]
+            are_rows = all(array.ndim and len(array) for array in request.inputs.values())
+            if not request.is_examples and are_rows and request.inputs.keys() == signature.inputs.keys():
+                rows.setdefault(request.signature, request.inputs)
     except ServingError as error:
         code = error.code
         raise
     finally:
         if observer is not None and (num_records or code != "OK"):
             observer.on_warmup(WarmupRecord(str(source.path), code, num_records, time.perf_counter() - started_s))
+    return rows
 
 
-def replay(servable: Servable, path: Path, num_iterations: int) -> int:
+def replay(servable: Servable, path: Path, num_iterations: int) -> Iterator[WarmupRequest]:
     """Run the requests of `assets.extra/tf_serving_warmup_requests`, if the version has that file.
 
-    Returns:
-        How many there were.
+    Yields:
+        Each request that was run.
 
     Raises:
         ExportFailed: if the file is damaged or too long.
         RunFailed: if a request fails; the version does not serve then, as in TensorFlow Serving.
     """
-    num_records = 0
-    for num_records, request in enumerate(read_warmup_requests(path), 1):  # noqa: B007 - counted for the return
+    for request in read_warmup_requests(path):
         signature = servable.signatures.get(request.signature)
         if signature is None:
             raise RunFailed(f'Serving signature key "{request.signature}" not found.')
@@ -108,7 +114,7 @@ def replay(servable: Servable, path: Path, num_iterations: int) -> int:
             inputs = dict.fromkeys(signature.inputs, request.inputs[""])
         for _ in range(num_iterations):
             servable.run(request.signature, inputs)
-    return num_records
+        yield request
 
 
 def repeat_rows(rows: Tensors, size: int) -> dict[str, np.ndarray]:

@@ -1,0 +1,200 @@
+"""The admin API: versions, labels, traffic and numbers of a server, for `tfserve_nb.connect` and the kernel's child.
+
+It lies below `/tfserve/v1/`, speaks JSON, and exists only on servers with a token. docs/admin-api.md describes it.
+
+Thread: handlers on the server's loop; what they ask for runs on `tfserve-admin`, a daemon thread for each request.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any  # JSON values
+from urllib.parse import unquote
+
+from tornado import web
+
+from ..errors import InvalidRequest, ModelNotFound, ServingError
+from ..serving.admin_port import AdminPort
+from ..serving.placement import Placement
+from ..serving.stored_model import source_from_json
+from .off_loop import off_loop
+from .security import refusal
+from .settings import ServerSettings
+from .wire import error_to_json, event_to_json, metrics_to_json, status_to_json
+
+PREFIX = "/tfserve/v1"
+MAX_SPAN_S = 600
+
+Action = Callable[[AdminPort, str, Mapping[str, Any]], object]
+
+
+def _status(core: AdminPort, name: str, _: Mapping[str, Any]) -> object:
+    return {
+        **status_to_json(core.model_status(name)),
+        "base_path": str(core.base_path(name)),
+        "highest_version": core.highest_version(name),
+        "used": [version for version in core.available(name) if core.uses(name, version)],
+    }
+
+
+def _metrics(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    span_s, step_s = int(given.get("span_s", 120)), int(given.get("step_s", 2))
+    if not 1 <= step_s <= span_s <= MAX_SPAN_S:
+        raise InvalidRequest(f"span_s={span_s} and step_s={step_s} must be from 1 to {MAX_SPAN_S}, the step the smaller")
+    return metrics_to_json(core.model_metrics(name, span_s, step_s))
+
+
+def _history(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    return {"events": [event_to_json(event) for event in core.history(name, int(given.get("limit", 100)))]}
+
+
+def _deploy(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    base_path, version = Path(given["base_path"]), int(given["version"])
+    source = source_from_json(Path(given["path"]), given["source"])
+    core.deploy(name, version, source, base_path, Placement(**given["placement"]))
+    return {"version": version}
+
+
+def _promote(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    core.promote(name, int(given["version"]))
+    return {"version": int(given["version"])}
+
+
+def _roll_back(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    to = given.get("to")
+    return {"version": core.roll_back(name, None if to is None else int(to))}
+
+
+def _label(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    version = given["version"]
+    core.set_label(name, str(given["label"]), None if version is None else int(version))
+    return {}
+
+
+def _traffic(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    core.set_traffic(name, {int(version): float(percent) for version, percent in given["weights"].items()})
+    return {}
+
+
+def _undeploy(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    version = given.get("version")
+    core.undeploy(name, None if version is None else int(version), delete=bool(given.get("delete")))
+    return {}
+
+
+_ACTIONS: dict[tuple[str, str], Action] = {
+    ("GET", ""): _status,
+    ("GET", "metrics"): _metrics,
+    ("GET", "history"): _history,
+    ("POST", "deploy"): _deploy,
+    ("POST", "promote"): _promote,
+    ("POST", "rollback"): _roll_back,
+    ("POST", "label"): _label,
+    ("POST", "traffic"): _traffic,
+    ("POST", "undeploy"): _undeploy,
+}
+
+
+class AdminHandler(web.RequestHandler):
+    """What the admin API's handlers share: token, errors, threads."""
+
+    def initialize(self, core: AdminPort, settings: ServerSettings, log: logging.Logger) -> None:
+        """Called by Tornado with the values of the route."""
+        self._core = core
+        self._settings = settings
+        self._server_log = log
+
+    def prepare(self) -> None:
+        """Refuse whoever has no token."""
+        self.clear_header("Server")
+        self.set_header("Content-Type", "application/json")
+        denied = refusal(self.request.headers, self._settings)
+        if denied is not None:
+            self.set_status(denied.status)
+            self.finish({"error": denied.message, "kind": "InvalidRequest"})
+
+    async def run(self, work: Callable[[Mapping[str, Any]], object]) -> None:
+        """Answer with what the work returns, or with its error."""
+        try:
+            given = self._given()
+            self.finish(json.dumps(await off_loop("tfserve-admin", lambda: work(given))))
+        except ServingError as error:
+            self.set_status(error.http_status)
+            self.finish(error_to_json(error))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self.set_status(400)
+            self.finish({"error": f"{type(error).__name__}: {error}", "kind": "InvalidRequest"})
+        except Exception:
+            number = secrets.token_hex(4)
+            self._server_log.exception("error %s in %s", number, self.request.path)
+            self.set_status(500)
+            self.finish({"error": f"Internal error {number}; the server's log has the details"})
+
+    def _given(self) -> Mapping[str, Any]:
+        if self.request.method == "GET":
+            return {name: self.get_query_argument(name) for name in self.request.query_arguments}
+        value = json.loads(self.request.body or b"{}")
+        if not isinstance(value, dict):
+            raise InvalidRequest("the body must be a JSON object")
+        return value
+
+
+class ModelHandler(AdminHandler):
+    """`/tfserve/v1/models/NAME[/ACTION]`."""
+
+    async def get(self, name: str, action: str | None) -> None:
+        """Read something."""
+        await self._act("GET", name, action or "")
+
+    async def post(self, name: str, action: str | None) -> None:
+        """Change something."""
+        await self._act("POST", name, action or "")
+
+    async def _act(self, method: str, name: str, action: str) -> None:
+        found = _ACTIONS.get((method, action))
+        if found is None:
+            self.set_status(404)
+            known = ", ".join(f"{kind} {path}" for kind, path in _ACTIONS)
+            self.finish({"error": f"no action {method} {action}; there are {known}", "kind": "InvalidRequest"})
+            return
+        await self.run(lambda given: found(self._core, unquote(name), given))
+
+
+class ModelsHandler(AdminHandler):
+    """`/tfserve/v1/models`."""
+
+    async def get(self) -> None:
+        """The names of all models, and the process."""
+        await self.run(lambda _: {"models": list(self._core.names), "pid": os.getpid()})
+
+
+class ResumeHandler(AdminHandler):
+    """`/tfserve/v1/resume`."""
+
+    async def post(self) -> None:
+        """Serve again what was served from a folder."""
+
+        def work(given: Mapping[str, Any]) -> object:
+            try:
+                return {"problems": self._core.resume(Path(given["base_path"]), given.get("name"))}
+            except OSError as error:
+                raise ModelNotFound(f"{given['base_path']}: {error.strerror}") from error
+
+        await self.run(work)
+
+
+def admin_routes(core: AdminPort, settings: ServerSettings, log: logging.Logger) -> list[tuple[Any, ...]]:
+    """The routes of the admin API; none for a server without a token."""
+    if settings.token is None:
+        return []
+    values = {"core": core, "settings": settings, "log": log}
+    return [
+        (rf"{PREFIX}/models", ModelsHandler, values),
+        (rf"{PREFIX}/models/([^/]+)(?:/([a-z]+))?", ModelHandler, values),
+        (rf"{PREFIX}/resume", ResumeHandler, values),
+    ]

@@ -1,0 +1,276 @@
+"""A core that runs elsewhere, through its server's admin and REST APIs.
+
+Thread: any; every call has a connection of its own.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any  # JSON values
+from urllib.parse import quote, urlencode, urlsplit
+
+import numpy as np
+
+from ..errors import InvalidRequest, NotAvailable, ServingError
+from ..serving.admin_port import AdminPort
+from ..serving.inputs import as_tensors
+from ..serving.metrics import ModelMetrics
+from ..serving.placement import Placement
+from ..serving.port import ModelSpec
+from ..serving.stored_model import source_to_json
+from ..serving.version_source import VersionSource
+from ..types import (
+    HistoryEvent,
+    ModelStatus,
+    Progress,
+    ProgressEvent,
+    Tensors,
+    VersionState,
+    VersionStatus,
+    no_progress,
+)
+from .admin import PREFIX
+from .predict_client import decode_outputs, encode_inputs, signatures_from_json
+from .wire import error_from_json, event_from_json, metrics_from_json, status_from_json
+
+READ_S = 10.0
+CHANGE_S = 660.0
+"""How long a change may take: a little more than the longest load."""
+POLL_S = 0.2
+ROWS_OF_ONE_REQUEST = 4096
+
+
+class RemoteCore(AdminPort):
+    """The models of another server.
+
+    Args:
+        url: such as `http://127.0.0.1:8501`, without a path.
+        token: what the server asks for, or None.
+        excuse: says why the server cannot be reached, when somebody knows; "" otherwise.
+        context: for HTTPS; the system's certificates by default.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        excuse: Callable[[], str] = lambda: "",
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        self.url = url
+        self.token = token
+        self._excuse = excuse
+        handlers: list[urllib.request.BaseHandler] = [urllib.request.HTTPSHandler(context=context)]
+        if urlsplit(url).hostname in ("127.0.0.1", "localhost", "::1"):
+            handlers.append(urllib.request.ProxyHandler({}))
+        self._opener = urllib.request.build_opener(*handlers)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that are served."""
+        return tuple(self._get("/models")["models"])
+
+    def model_status(self, name: str) -> ModelStatus:
+        """Everything that is known of a model now."""
+        return status_from_json(self._get(_path(name)))
+
+    def uses(self, name: str, version: int) -> bool:
+        """Whether traffic, a label or the stage needs a version."""
+        return version in self._get(_path(name))["used"]
+
+    def available(self, name: str) -> tuple[int, ...]:
+        """The loaded versions of a model, in increasing order."""
+        versions = self.model_status(name).versions
+        return tuple(sorted(one.version for one in versions if one.state is VersionState.AVAILABLE))
+
+    def base_path(self, name: str) -> Path | None:
+        """The folder that a served model's versions lie in, or None when it is not served."""
+        return Path(self._get(_path(name))["base_path"]) if name in self.names else None
+
+    def highest_version(self, name: str) -> int:
+        """The highest version that was ever served; 0 when there is none."""
+        return int(self._get(_path(name))["highest_version"]) if name in self.names else 0
+
+    def model_metrics(self, name: str, span_s: int, step_s: int) -> ModelMetrics:
+        """The numbers of the last `span_s` seconds."""
+        return metrics_from_json(self._get(_path(name, "metrics"), span_s=span_s, step_s=step_s))
+
+    def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
+        """The newest events of a model, newest first."""
+        return [event_from_json(event) for event in self._get(_path(name, "history"), limit=limit)["events"]]
+
+    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
+        """Predict over REST; large requests are sent in pieces, all to the version that answers the first one."""
+        path = _predict_path(spec)
+        definitions, version = signatures_from_json(self._call("GET", f"{path}/metadata", None, READ_S))
+        found = definitions.get(signature)
+        if found is None:
+            raise InvalidRequest(
+                f'Serving signature name: "{signature}" not found in signature def',
+                hint=f"signatures: {', '.join(definitions)}",
+            )
+        inputs = as_tensors(found, value)
+        num_rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
+        pinned = f"/v1/models/{quote(spec.name, safe='')}/versions/{version}"
+        pieces = []
+        for start in range(0, max(1, num_rows), ROWS_OF_ONE_REQUEST):
+            is_whole = num_rows <= ROWS_OF_ONE_REQUEST
+            rows = {name: array if is_whole else array[start : start + ROWS_OF_ONE_REQUEST] for name, array in inputs.items()}
+            # One request goes wherever the traffic decides; several must not be spread over versions.
+            body = self._call("POST", f"{path if is_whole else pinned}:predict", encode_inputs(signature, rows), limit_s)
+            pieces.append(decode_outputs(body, found))
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]} if len(pieces) > 1 else (
+            pieces[0]
+        )
+
+    def deploy(
+        self,
+        name: str,
+        version: int,
+        source: VersionSource,
+        base_path: Path,
+        placement: Placement,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Load a version and route to it; both machines must see `base_path`."""
+        given = {
+            "version": version,
+            "path": str(source.path),
+            "source": source_to_json(source),
+            "base_path": str(base_path),
+            "placement": {
+                "label": placement.label,
+                "stage": placement.stage,
+                "canary": placement.canary,
+                "keep": placement.keep,
+            },
+        }
+        self._change(name, "deploy", given, progress, version)
+
+    def promote(self, name: str, version: int, progress: Progress = no_progress) -> None:
+        """Give all traffic to a version."""
+        self._change(name, "promote", {"version": version}, progress, version)
+
+    def roll_back(self, name: str, to: int | None = None, progress: Progress = no_progress) -> int:
+        """Go back to an earlier version; returns the version that answers now."""
+        return int(self._change(name, "rollback", {"to": to}, progress, to)["version"])
+
+    def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
+        """Point a label to a version (None removes it)."""
+        self._change(name, "label", {"label": label, "version": version}, progress, version)
+
+    def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = no_progress) -> None:
+        """Split the traffic between versions."""
+        given = {"weights": {str(version): percent for version, percent in weights.items()}}
+        self._change(name, "traffic", given, progress, None)
+
+    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
+        """Stop serving a model, or unload one version of it."""
+        self._change(name, "undeploy", {"version": version, "delete": delete}, no_progress, None)
+
+    def resume(
+        self, base_path: Path, only: str | None = None, progress: Progress = no_progress
+    ) -> dict[str, list[str]]:
+        """Serve again what was served from a folder; model -> what could not be brought back."""
+        progress(ProgressEvent("loading", 0, 1))
+        body = {"base_path": str(base_path), "name": only}
+        problems: dict[str, list[str]] = self._call("POST", f"{PREFIX}/resume", body, CHANGE_S)["problems"]
+        return problems
+
+    def _change(
+        self, name: str, action: str, given: Mapping[str, Any], progress: Progress, version: int | None
+    ) -> Any:
+        """Ask for a change and tell its progress meanwhile, on the calling thread."""
+        path = PREFIX + _path(name, action)
+        if progress is no_progress:
+            return self._call("POST", path, given, CHANGE_S)
+        results: list[Any] = []
+
+        def ask() -> None:
+            try:
+                results.append(self._call("POST", path, given, CHANGE_S))
+            except ServingError as error:
+                results.append(error)
+
+        thread = threading.Thread(target=ask, name="tfserve-remote-change", daemon=True)
+        thread.start()
+        told: ProgressEvent | None = None
+        while thread.is_alive():
+            thread.join(POLL_S)
+            event = self._progress(name, version)
+            if event is not None and event != told and thread.is_alive():
+                progress(event)
+                told = event
+        (result,) = results or (NotAvailable(f"{self.url} gave no answer"),)
+        if isinstance(result, ServingError):
+            raise result
+        return result
+
+    def _progress(self, name: str, version: int | None) -> ProgressEvent | None:
+        try:
+            versions = self.model_status(name).versions
+        except ServingError:
+            return None
+        loading = [one for one in versions if _is_loading(one, version)]
+        return ProgressEvent("loading", 0, 1, loading[0].detail) if loading else None
+
+    def _get(self, path: str, **query: Any) -> Any:
+        return self._call("GET", f"{PREFIX}{path}{'?' + urlencode(query) if query else ''}", None, READ_S)
+
+    def _call(self, method: str, path: str, body: Mapping[str, Any] | bytes | None, limit_s: float) -> Any:
+        """One request; its JSON answer."""
+        data = json.dumps(body).encode() if isinstance(body, Mapping) else body
+        headers = {"Content-Type": "application/json"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)  # noqa: S310 - see `connect`
+        try:
+            with self._opener.open(request, timeout=limit_s) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _told(error, self.url) from None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            reason = self._excuse() or str(getattr(error, "reason", error) or type(error).__name__)
+            raise NotAvailable(f"{self.url} cannot be reached: {reason}", hint="is the server running?") from error
+
+
+def _told(error: urllib.error.HTTPError, url: str) -> ServingError:
+    """The error that a server told."""
+    try:
+        value = json.loads(error.read())
+    except (ValueError, OSError):
+        value = {"error": f"{url} answered {error.code} {error.reason}"}
+    told = error_from_json(value) if isinstance(value, dict) else NotAvailable(f"{url} answered {error.code}")
+    if error.code == 401:
+        told.hint = "connect(url, token=...): the token that the server was started with"
+    if error.code == 404 and "kind" not in value:
+        told = NotAvailable(
+            f"{url} has no admin API: it is no tfserve_nb server, or it was started without a token",
+            hint="tfserve-nb serve --auth_token_file=FILE ...",
+        )
+    return told
+
+
+def _path(name: str, action: str = "") -> str:
+    return f"/models/{quote(name, safe='')}{'/' + action if action else ''}"
+
+
+def _predict_path(spec: ModelSpec) -> str:
+    path = f"/v1/models/{quote(spec.name, safe='')}"
+    if spec.version is not None:
+        return f"{path}/versions/{spec.version}"
+    return path if spec.label is None else f"{path}/labels/{quote(spec.label, safe='')}"
+
+
+def _is_loading(status: VersionStatus, version: int | None) -> bool:
+    is_meant = version is None or status.version == version
+    return is_meant and status.state in (VersionState.START, VersionState.LOADING)

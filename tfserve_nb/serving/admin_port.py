@@ -1,0 +1,83 @@
+"""What administers a core, wherever it runs: in this process, in a child process, on another machine.
+
+`ServingCore` implements it, and so does `server.remote.RemoteCore`, which asks the admin API of another server.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..types import HistoryEvent, ModelStatus, Progress, Tensors
+from .metrics import ModelMetrics
+from .placement import Placement
+from .port import ModelSpec
+from .version_source import VersionSource
+
+
+class AdminPort(Protocol):
+    """Models, versions, traffic and numbers of one server.
+
+    All methods raise `ModelNotFound` for a model that is not served, and `NotAvailable` when the server cannot be
+    reached.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that are served."""
+
+    def model_status(self, name: str) -> ModelStatus:
+        """Everything that is known of a model now."""
+
+    def uses(self, name: str, version: int) -> bool:
+        """Whether traffic, a label or the stage needs a version."""
+
+    def available(self, name: str) -> tuple[int, ...]:
+        """The loaded versions of a model, in increasing order."""
+
+    def base_path(self, name: str) -> Path | None:
+        """The folder that a served model's versions lie in, on the server's machine."""
+
+    def highest_version(self, name: str) -> int:
+        """The highest version that was ever served; 0 when there is none."""
+
+    def model_metrics(self, name: str, span_s: int, step_s: int) -> ModelMetrics:
+        """The numbers of the last `span_s` seconds, in steps of `step_s` seconds."""
+
+    def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
+        """The newest events of a model, newest first."""
+
+    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
+        """Predict as a client would; see `Deployment.predict`."""
+
+    def deploy(
+        self,
+        name: str,
+        version: int,
+        source: VersionSource,
+        base_path: Path,
+        placement: Placement,
+        progress: Progress = ...,
+    ) -> None:
+        """Load a version and route to it; the other versions answer until then."""
+
+    def promote(self, name: str, version: int, progress: Progress = ...) -> None:
+        """Give all traffic to a version."""
+
+    def roll_back(self, name: str, to: int | None = None, progress: Progress = ...) -> int:
+        """Go back to an earlier version; returns the version that answers now."""
+
+    def set_label(self, name: str, label: str, version: int | None, progress: Progress = ...) -> None:
+        """Point a label to a version (None removes it)."""
+
+    def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = ...) -> None:
+        """Split the traffic between versions."""
+
+    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
+        """Stop serving a model, or unload one version of it."""
+
+    def resume(self, base_path: Path, only: str | None = None, progress: Progress = ...) -> dict[str, list[str]]:
+        """Serve again what was served from a folder; model -> what could not be brought back."""
