@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "__version__",
+    "connect",
     "deploy",
     "load_ipython_extension",
     "resume",
@@ -32,6 +33,13 @@ def deploy(model: Any, name: str | None = None, **options: Any) -> Deployment:
     from . import deploying as implementation
 
     return implementation.deploy(model, name, **options)
+
+
+def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:
+    """The handle of a model on a server elsewhere; see `tfserve_nb.deployment.connect`."""
+    from . import deployment as implementation
+
+    return implementation.connect(url, token, name)
 
 
 def resume(base_path: str | None = None, name: str | None = None) -> list[Deployment]:

@@ -13,14 +13,14 @@ from typing import Any  # models and arrays of the user
 
 from . import runtime
 from .deployment import DEFAULT_BASE_PATH, Deployment
-from .errors import InvalidOption
+from .errors import InvalidOption, ModelNotFound, ServingError
 from .export.check import verify_against_live
 from .export.layout import check_name, delete_version
 from .export.saved_model import ExportedVersion, export_version
 from .export.signatures import read_signatures
 from .export.source import prepare_source
 from .export.warmup_requests import write_warmup_requests
-from .runtime import Runtime
+from .homes import ChildHome, Home, KernelHome
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from .serving.inputs import as_tensors, check_inputs
 from .serving.placement import DEFAULT_KEEP, Placement
@@ -39,6 +39,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     canary: float | None = None,
     base_path: str | Path | None = None,
     port: int | None = None,
+    grpc_port: int | None = None,
+    isolate: bool = False,
     auth: bool | None = None,
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
     batch_timeout_micros: int = 0,
@@ -63,6 +65,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         canary: percent of the traffic for the new version; all of it by default.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
+        grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
+        isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
         auth: False starts the server without a token; None keeps what is.
         max_batch_size: most rows that one run of the model gets; larger requests are split.
         batch_timeout_micros: how long the first request of a batch may wait for company.
@@ -85,20 +89,42 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     placement = Placement(label, stage=stage, canary=canary, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
-    running = runtime.ensure(port, with_token=auth)
+    home = _home(name, port, grpc_port, auth, progress, isolate=isolate)
+    is_new = runtime.home_of(name) is None
     try:
-        exported = _export(running, model, name, version, folder, check, warmup, progress)
-        with _removed_unless_used(running, exported, folder):
+        exported = _export(home, model, name, version, folder, check, warmup, progress)
+        with _removed_unless_used(home, exported, folder):
             source = VersionSource(exported.path, options, device, deployed_at=time.time())
-            running.core.deploy(name, exported.version, source, folder, placement, progress)
+            home.remember(name, folder)
+            home.core.deploy(name, exported.version, source, folder, placement, progress)
+    except BaseException:
+        with contextlib.suppress(ServingError):
+            if is_new and name not in home.core.names:
+                home.forget(name)
+        raise
     finally:
         runtime.stop_if_idle()
     progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}"))
     return Deployment(name)
 
 
+def _home(
+    name: str, port: int | None, grpc_port: int | None, auth: bool | None, progress: Progress, *, isolate: bool
+) -> KernelHome | ChildHome:
+    """Where the model is served, or shall be."""
+    served = runtime.served().get(name)
+    if isolate and isinstance(served, KernelHome):
+        raise InvalidOption(
+            f"model {name} is served in the kernel, and would lose requests on its way out",
+            hint=f"another --name, or %undeploy {name} first",
+        )
+    if isolate or isinstance(served, ChildHome):
+        return runtime.ensure_child(port, with_token=auth, grpc_port=grpc_port, progress=progress)
+    return runtime.ensure(port, with_token=auth, grpc_port=grpc_port)
+
+
 def _export(  # noqa: PLR0913 - what of `deploy` is about the files
-    running: Runtime,
+    home: Home,
     model: Any,
     name: str,
     version: int | None,
@@ -128,19 +154,29 @@ def _export(  # noqa: PLR0913 - what of `deploy` is about the files
             write_warmup_requests(path, name, rows)
 
     return export_version(
-        source, folder, name, version=version, above=running.core.highest_version(name), verify=verify
+        source, folder, name, version=version, above=home.core.highest_version(name), verify=verify
     )
 
 
 @contextlib.contextmanager
-def _removed_unless_used(running: Runtime, exported: ExportedVersion, folder: Path) -> Iterator[None]:
+def _removed_unless_used(home: Home, exported: ExportedVersion, folder: Path) -> Iterator[None]:
     """A version that could not be loaded leaves nothing behind; one that was switched to stays, come what may."""
     try:
         yield
     except BaseException:
-        if not running.core.uses(exported.name, exported.version):
+        if not _is_used(home, exported):
             delete_version(folder, exported.name, exported.version)
         raise
+
+
+def _is_used(home: Home, exported: ExportedVersion) -> bool:
+    """Whether a version is served, or may be: a server that cannot be asked keeps its files."""
+    try:
+        return home.core.uses(exported.name, exported.version)
+    except ModelNotFound:
+        return False
+    except ServingError:
+        return True
 
 
 def _name_of(model: Any) -> str:
@@ -152,8 +188,8 @@ def _name_of(model: Any) -> str:
 
 def _folder(name: str, base_path: str | Path | None) -> Path:
     """Where the versions of a model lie: a model that is served stays where it is."""
-    running = runtime.current()
-    served_from = running.core.base_path(name) if running is not None else None
+    home = runtime.home_of(name)
+    served_from = home.core.base_path(name) if home is not None else None
     wanted = Path(base_path).absolute() if base_path is not None else None
     if served_from is not None and wanted not in (None, served_from):
         raise InvalidOption(

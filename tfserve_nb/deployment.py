@@ -9,16 +9,16 @@ import html
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any  # arrays and DataFrames of the user
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
 from . import runtime
-from .errors import InvalidOption, ModelNotFound
-from .runtime import Runtime
-from .serving.direct import predict
+from .errors import InvalidOption, ModelNotFound, ServingError
+from .homes import ChildHome, Home, KernelHome, RemoteHome, rest_url
 from .serving.metrics import ModelMetrics
 from .serving.port import ModelSpec
-from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus, Progress, Tensors, no_progress
+from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus, Progress, no_progress
 
 DEFAULT_BASE_PATH = "tfserve_models"
 
@@ -31,30 +31,38 @@ class Deployment:
 
     Args:
         name: the model's name.
+        home: the server elsewhere that serves it; None for one of this process.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, home: Home | None = None) -> None:
         self.name = name
+        self._elsewhere = home
 
     @property
     def rest_url(self) -> str:
         """`http://HOST:PORT/v1/models/NAME`; add `:predict`, `/metadata`, `/versions/V` or `/labels/L`."""
-        return self._runtime.rest_url(self.name)
+        return rest_url(self._home, self.name)
 
     @property
     def proxied_url(self) -> str | None:
         """The same for a browser elsewhere, through jupyter-server-proxy; None when that is not known."""
-        return runtime.proxied_url(self._runtime.port, f"/v1/models/{self.name}")
+        port = self._home.port
+        return None if port is None else runtime.proxied_url(port, f"/v1/models/{self.name}")
 
     @property
     def grpc_address(self) -> str | None:
-        """Where gRPC answers: None, this server opens no gRPC port."""
-        return None
+        """Where gRPC answers, such as `127.0.0.1:8500`; None for a server without gRPC (`--grpc-port` opens it)."""
+        return self._home.grpc_address
+
+    @property
+    def is_isolated(self) -> bool:
+        """Whether a child process serves it."""
+        return isinstance(self._home, ChildHome)
 
     @property
     def token(self) -> str | None:
         """What requests carry as `Authorization: Bearer TOKEN`, or None for a server without authentication."""
-        return self._runtime.token
+        return self._home.token
 
     @property
     def version(self) -> int | None:
@@ -64,7 +72,7 @@ class Deployment:
     @property
     def versions(self) -> tuple[int, ...]:
         """The loaded versions, in increasing order."""
-        return self._runtime.core.available(self.name)
+        return self._home.core.available(self.name)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -82,11 +90,11 @@ class Deployment:
         Raises:
             ModelNotFound: if the model is not served any more.
         """
-        return self._runtime.core.model_status(self.name)
+        return self._home.core.model_status(self.name)
 
     def metrics(self, span_s: int = 120, step_s: int = 2) -> ModelMetrics:
         """Requests and latencies of the last `span_s` seconds, in steps of `step_s` seconds."""
-        return self._runtime.core.metrics.snapshot(self.name, span_s=span_s, step_s=step_s)
+        return self._home.core.model_metrics(self.name, span_s, step_s)
 
     def predict(
         self,
@@ -97,7 +105,9 @@ class Deployment:
         signature: str = DEFAULT_SIGNATURE,
         timeout_s: float = 30.0,
     ) -> np.ndarray | dict[str, np.ndarray]:
-        """Predict through the same routing, checks and batch queue as an HTTP request, without a socket.
+        """Predict through the same routing, checks and batch queue as an HTTP request.
+
+        In the kernel no socket is involved; an isolated or remote server is asked over REST.
 
         Args:
             inputs: an array, list or DataFrame for a model with one input, or a dict of input name -> array; dimension
@@ -119,64 +129,62 @@ class Deployment:
         """
         if version is not None and label is not None:
             raise InvalidOption("version and label exclude each other", hint="d.predict(x, label='canary')")
-        core = self._runtime.core
-        outputs: Tensors = predict(
-            core,
-            ModelSpec(self.name, version, label),
-            signature,
-            inputs,
-            rows=core.max_batch_size(self.name),
-            limit_s=timeout_s,
-        )
+        outputs = self._home.core.predict(ModelSpec(self.name, version, label), signature, inputs, timeout_s)
         return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
 
     def promote(self, version: int) -> Deployment:
         """Give all traffic to `version`; milliseconds when it is loaded, otherwise it is loaded first."""
-        self._runtime.core.promote(self.name, version)
+        self._home.core.promote(self.name, version)
         return self
 
     def rollback(self, to: int | None = None) -> Deployment:
         """Go back: to `to`, or to the version that answered before, or out of a running traffic split."""
-        self._runtime.core.roll_back(self.name, to)
+        self._home.core.roll_back(self.name, to)
         return self
 
     def set_label(self, label: str, version: int | None) -> Deployment:
         """Point `label` to `version`; None removes the label."""
-        self._runtime.core.set_label(self.name, label, version)
+        self._home.core.set_label(self.name, label, version)
         return self
 
     def set_traffic(self, weights: Mapping[int, float]) -> Deployment:
         """Split the requests that name no version, such as `{3: 90, 4: 10}` (percent, sum 100)."""
-        self._runtime.core.set_traffic(self.name, weights)
+        self._home.core.set_traffic(self.name, weights)
         return self
 
     def history(self, limit: int = 100) -> list[HistoryEvent]:
         """Who did what, newest first; it outlives the kernel."""
-        return self._runtime.core.history(self.name, limit)
+        return self._home.core.history(self.name, limit)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.
 
         The files stay, unless `delete` is true. The server stops with its last model.
         """
-        self._runtime.core.undeploy(self.name, version, delete=delete)
+        home = self._home
+        home.core.undeploy(self.name, version, delete=delete)
+        if version is None:
+            home.forget(self.name)
         runtime.stop_if_idle()
 
     @property
-    def _runtime(self) -> Runtime:
-        running = runtime.current()
-        if running is None:
+    def _home(self) -> Home:
+        home = self._elsewhere or runtime.home_of(self.name)
+        if home is None:
+            known = ", ".join(runtime.served()) or "none"
             raise ModelNotFound(
-                f"{self.name} is not served: the server of this kernel is stopped",
+                f"no model {self.name!r} is served here; served: {known}",
                 hint=f"%deploy MODEL --name {self.name}, or %serving --resume",
             )
-        return running
+        return home
 
     def __repr__(self) -> str:
         try:
             status = self.status()
         except ModelNotFound:
             return f"<Deployment {self.name}: not served>"
+        except ServingError as error:
+            return f"<Deployment {self.name}: {error.message}>"
         traffic = ", ".join(f"version {version}: {percent:g} %" for version, percent in status.traffic.items())
         labels = ", ".join(f"{label} → {version}" for label, version in status.labels.items())
         token = "none" if self.token is None else "*** (d.token)"
@@ -189,10 +197,10 @@ class Deployment:
         return f"<pre>{html.escape(repr(self))}</pre>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Deployment) and other.name == self.name
+        return isinstance(other, Deployment) and (other.name, other._elsewhere) == (self.name, self._elsewhere)
 
     def __hash__(self) -> int:
-        return hash(self.name)
+        return hash((self.name, self._elsewhere))
 
 
 def deployment(name: str) -> Deployment:
@@ -208,14 +216,42 @@ def deployment(name: str) -> Deployment:
 
 def deployments() -> list[Deployment]:
     """The handles of all served models, by name."""
-    running = runtime.current()
-    return [] if running is None else [Deployment(name) for name in running.core.names]
+    return [Deployment(name) for name in runtime.served()]
+
+
+def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:
+    """The handle of a model on a server elsewhere: another kernel's, or `tfserve-nb serve --auth_token_file=...`.
+
+    Args:
+        url: `http://HOST:PORT` or `https://...`, or a model's `.../v1/models/NAME`.
+        token: what the server asks for; it must ask for one.
+        name: the model, when the server has several and the URL names none.
+
+    Raises:
+        InvalidOption: if the URL cannot be used, or names no model although the server has several.
+        ModelNotFound: if the server has no such model.
+        NotAvailable: if the server cannot be reached, or has no admin API.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidOption(f"url={url!r} must begin with http:// or https://", hint="http://127.0.0.1:8501")
+    prefix, _, rest = parts.path.partition("/v1/models/")
+    in_url = unquote(rest.split("/")[0].split(":")[0])
+    home = RemoteHome(f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}", token)
+    names = home.core.names
+    wanted = name or in_url or (names[0] if len(names) == 1 else "")
+    if not wanted:
+        raise InvalidOption(f"{url} serves {', '.join(names) or 'no model'}", hint="connect(url, token, name=...)")
+    handle = Deployment(wanted, home)
+    handle.status()
+    return handle
 
 
 def resume(
     base_path: str | Path | None = None,
     name: str | None = None,
     *,
+    isolate: bool = False,
     progress: Progress = no_progress,
     report: Callable[[str], None] = lambda _: None,
 ) -> list[Deployment]:
@@ -224,6 +260,7 @@ def resume(
     Args:
         base_path: the folder with the models; `tfserve_models` by default.
         name: one model; all by default.
+        isolate: serve them in a child process.
         progress: told about each step.
         report: told in words what could not be brought back.
 
@@ -235,9 +272,11 @@ def resume(
     """
     folder = Path(base_path or DEFAULT_BASE_PATH).absolute()
     served_before = {handle.name for handle in deployments()}
-    running = runtime.ensure()
+    home: KernelHome | ChildHome = runtime.ensure_child(progress=progress) if isolate else runtime.ensure()
     try:
-        problems = running.core.resume(folder, name, progress)
+        problems = home.core.resume(folder, name, progress)
+        for model in problems:
+            home.remember(model, folder)
     finally:
         runtime.stop_if_idle()
     for model, texts in problems.items():

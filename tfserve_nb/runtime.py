@@ -1,74 +1,32 @@
-"""What one process serves: the core and the HTTP server around it. There is at most one.
+"""What one process serves: at most one server in the kernel, and at most one in a child process.
 
-Thread: any; a lock guards starting and stopping. The server starts with the first deploy and stops when nothing is
-served any more, at `shutdown()` and at the end of the process.
+Thread: any; a lock guards starting and stopping. A server starts with the first deploy and stops when it serves
+nothing any more, at `shutdown()` and at the end of the process.
 """
 
 from __future__ import annotations
 
 import atexit
 import os
-import secrets
 import threading
-from collections.abc import Mapping
-from urllib.parse import quote
+from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 from .errors import InvalidOption, PortInUse
-from .server.settings import ServerSettings
-from .server.thread import ServerThread
-from .serving.core import ServingCore
+from .homes import ChildHome, Home, KernelHome
+from .server.child import make_token
+from .types import Progress, no_progress
 
-HOST = "127.0.0.1"
-
-
-class Runtime:
-    """The core and its server; made by `ensure`, ended by `shutdown`.
-
-    Args:
-        port: TCP port, 0 for a free one.
-        token: what requests must carry, or None for no authentication.
-    """
-
-    def __init__(self, port: int, token: str | None) -> None:
-        self.token = token
-        self.core = ServingCore()
-        self.server = ServerThread(self.core, ServerSettings(host=HOST, port=port, token=token))
-
-    @property
-    def port(self) -> int:
-        """The port that the server listens on."""
-        return self.server.port
-
-    def start(self) -> None:
-        """Start core and server, or nothing.
-
-        Raises:
-            PortInUse: if the port is taken.
-            ServerFailed: if a thread does not start.
-        """
-        self.core.start()
-        try:
-            self.server.start()
-        except BaseException:
-            self.core.stop()
-            raise
-
-    def stop(self) -> None:
-        """Stop both; requests that run get a moment to finish. Idempotent, below 2 s."""
-        self.server.stop()
-        self.core.stop()
-
-    def rest_url(self, model: str) -> str:
-        """Where TensorFlow Serving's REST API answers for a model, from this machine."""
-        return f"http://{HOST}:{self.port}/v1/models/{quote(model, safe='')}"
+H = TypeVar("H", KernelHome, ChildHome)
 
 
 class _Process:
-    """The runtime of this process, and what the next one takes over from the last."""
+    """The servers of this process, and what the next one takes over from the last."""
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.runtime: Runtime | None = None
+        self.kernel: KernelHome | None = None
+        self.child: ChildHome | None = None
         self.last_port = 0
         self.last_token: str | None = None
         self.is_registered = False
@@ -77,57 +35,113 @@ class _Process:
 _process = _Process()
 
 
-def current() -> Runtime | None:
-    """The runtime, if something is served."""
-    return _process.runtime
+def current() -> KernelHome | None:
+    """The server in the kernel, if it serves something."""
+    return _process.kernel
 
 
-def ensure(port: int | None = None, *, with_token: bool | None = None) -> Runtime:
-    """The runtime, started if need be.
+def homes() -> tuple[KernelHome | ChildHome, ...]:
+    """The servers of this process."""
+    return tuple(home for home in (_process.kernel, _process.child) if home is not None)
+
+
+def served() -> dict[str, KernelHome | ChildHome]:
+    """Model -> where it is served, by name."""
+    found: dict[str, KernelHome | ChildHome] = {}
+    kernel, child = _process.kernel, _process.child
+    if kernel is not None:
+        found.update(dict.fromkeys(kernel.core.names, kernel))
+    if child is not None:
+        found.update(dict.fromkeys(child.folders, child))
+    return dict(sorted(found.items()))
+
+
+def home_of(name: str) -> Home | None:
+    """Where a model is served, or None."""
+    return served().get(name)
+
+
+def ensure(
+    port: int | None = None, *, with_token: bool | None = None, grpc_port: int | None = None
+) -> KernelHome:
+    """The server in the kernel, started if need be.
 
     Args:
         port: the TCP port wanted, or None for any; a process that served before gets its old port when it is free.
         with_token: whether requests must carry a token; None for yes, or as it is when the server runs already.
+        grpc_port: the port for gRPC, 0 for a free one; None for no gRPC, or as it is.
 
     Raises:
-        InvalidOption: if a server runs already with another port or token setting.
+        InvalidOption: if a server runs already with other settings.
         PortInUse: if the port is taken.
     """
     with _process.lock:
-        running = _process.runtime
+        running = _process.kernel
         if running is not None:
-            _check_fits(running, port, with_token)
+            _check_fits(running, port, with_token, grpc_port)
             return running
-        token = None if with_token is False else _process.last_token or secrets.token_urlsafe(32)
+        token = None if with_token is False else _process.last_token or make_token()
         try:
-            runtime = Runtime(_process.last_port if port is None else port, token)
-            runtime.start()
+            home = KernelHome(_process.last_port if port is None else port, token, grpc_port)
+            home.start()
         except PortInUse:
             if port is not None or not _process.last_port:
                 raise
-            runtime = Runtime(0, token)
-            runtime.start()
-        _process.runtime = runtime
-        _process.last_port, _process.last_token = runtime.port, token or _process.last_token
-        if not _process.is_registered:
-            _process.is_registered = True
-            atexit.register(shutdown)
-        return runtime
+            home = KernelHome(0, token, grpc_port)
+            home.start()
+        _process.kernel = home
+        _process.last_port, _process.last_token = home.port, token or _process.last_token
+        _register()
+        return home
+
+
+def ensure_child(
+    port: int | None = None,
+    *,
+    with_token: bool | None = None,
+    grpc_port: int | None = None,
+    progress: Progress = no_progress,
+) -> ChildHome:
+    """The server in a child process, started if need be; as `ensure`. It always asks for a token.
+
+    Raises:
+        InvalidOption: if it runs already with other settings, or shall have no token.
+        ServerFailed: if the process does not start.
+    """
+    if with_token is False:
+        raise InvalidOption("an isolated server always asks for a token", hint="leave --no-auth or --isolate out")
+    with _process.lock:
+        running = _process.child
+        if running is not None:
+            _check_fits(running, port, None, grpc_port)
+            return running
+        token = _process.last_token or make_token()
+        home = ChildHome(port, token, grpc_port)
+        home.start(progress)
+        _process.child, _process.last_token = home, token
+        _register()
+        return home
 
 
 def stop_if_idle() -> None:
-    """Stop the server when no model is served."""
+    """Stop the servers that serve no model."""
     with _process.lock:
-        if _process.runtime is not None and not _process.runtime.core.names:
-            shutdown()
+        if _process.kernel is not None and _process.kernel.is_idle:
+            kernel, _process.kernel = _process.kernel, None
+            kernel.stop()
+        if _process.child is not None and _process.child.is_idle:
+            child, _process.child = _process.child, None
+            child.stop()
 
 
 def shutdown() -> None:
-    """Stop serving. Idempotent, below 2 s, also at the end of the process."""
+    """Stop serving. Idempotent, bounded, also at the end of the process."""
     with _process.lock:
-        runtime, _process.runtime = _process.runtime, None
-    if runtime is not None:
-        runtime.stop()
+        stopping = homes()
+        _process.kernel = _process.child = None
+    stops: list[Callable[[], None]] = [home.stop for home in stopping]
+    for stop in stops:
+        stop()
 
 
 def proxied_url(port: int, path: str, environ: Mapping[str, str] | None = None) -> str | None:
@@ -156,11 +170,27 @@ def proxied_url(port: int, path: str, environ: Mapping[str, str] | None = None) 
         ) from error
 
 
-def _check_fits(running: Runtime, port: int | None, with_token: bool | None) -> None:
+def _register() -> None:
+    if not _process.is_registered:
+        _process.is_registered = True
+        atexit.register(shutdown)
+
+
+def _check_fits(running: H, port: int | None, with_token: bool | None, grpc_port: int | None) -> None:
     if port not in (None, 0, running.port):
         raise InvalidOption(
             f"port={port}: the server of this kernel listens on port {running.port} already",
             hint="leave --port out, or call tfserve_nb.shutdown() first",
+        )
+    if grpc_port is not None and running.grpc_port is None:
+        raise InvalidOption(
+            f"grpc_port={grpc_port}: the server of this kernel runs without gRPC already",
+            hint="call tfserve_nb.shutdown() first, then deploy again",
+        )
+    if grpc_port not in (None, 0, running.grpc_port):
+        raise InvalidOption(
+            f"grpc_port={grpc_port}: gRPC listens on port {running.grpc_port} already",
+            hint="leave --grpc-port out, or call tfserve_nb.shutdown() first",
         )
     if with_token is not None and with_token != (running.token is not None):
         state = "asks for a token" if running.token is not None else "runs without a token"

@@ -22,6 +22,7 @@ LAYERS = (
     ("deploying",),
     ("deployment",),
     ("runtime",),
+    ("homes",),
     ("scaleout",),
     ("experiment",),
     ("bench",),

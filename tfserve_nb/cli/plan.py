@@ -46,6 +46,7 @@ class ServePlan:
         num_run_threads: batches that may run at the same time.
         settings: addresses and limits.
         drain_s: how long running requests may take at the end.
+        parent_pid: end with this process, or 0.
     """
 
     read_configs: Callable[[], tuple[ModelConfig, ...]]
@@ -55,6 +56,7 @@ class ServePlan:
     num_run_threads: int
     settings: ServerSettings
     drain_s: float
+    parent_pid: int = 0
 
 
 def make_plan(flags: argparse.Namespace) -> ServePlan:
@@ -80,10 +82,15 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         num_run_threads=_num_run_threads(flags),
         settings=_settings(flags),
         drain_s=max(0.0, flags.drain_seconds),
+        parent_pid=flags.parent_pid,
     )
 
 
 def _check(flags: argparse.Namespace) -> None:
+    if flags.managed:
+        if not flags.auth_token_file or not flags.rest_api_port:
+            raise ConfigRejected("--managed needs --auth_token_file and --rest_api_port")
+        return
     if not flags.port and not flags.grpc_socket_path:
         raise ConfigRejected(
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
@@ -107,6 +114,8 @@ def _check(flags: argparse.Namespace) -> None:
 def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig, ...]]:
     if flags.model_config_file:
         return lambda: read_model_configs(flags.model_config_file)
+    if flags.managed:
+        return lambda: ()
     single = ModelConfig(flags.model_name, flags.model_base_path)
     return lambda: (single,)
 
@@ -127,6 +136,8 @@ def _per_model(version_dir: Path) -> BatchingOptions:
 
 
 def _num_run_threads(flags: argparse.Namespace) -> int:
+    if flags.managed:
+        return 1
     cores = os.cpu_count() or 1
     if not flags.enable_batching:
         return 4 * cores
@@ -172,7 +183,7 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         has_cors=flags.rest_api_enable_cors_support,
         tls=read_tls(rest_tls) if rest_tls else None,
         metrics_path=metrics_path,
-        grpc=GrpcSettings(
+        grpc=None if not flags.port and not flags.grpc_socket_path else GrpcSettings(
             host=flags.host,
             port=flags.port or None,
             socket_path=flags.grpc_socket_path,

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import importlib.metadata
 import logging
+import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
@@ -28,6 +30,7 @@ from .plan import ServePlan, make_plan
 
 _log = logging.getLogger("tfserve_nb.serve")
 JOIN_S = 1.5
+PARENT_WATCH_S = 0.5
 
 
 class _Terminated(BaseException):
@@ -61,6 +64,8 @@ def serve(arguments: list[str]) -> int:
                 "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
                 "Skipped exporting HTTP/REST API."
             )
+        if plan.parent_pid:
+            end_with_parent(plan.parent_pid)
         server = ModelServer(plan)
         server.start()
         _log.info("Entering the event loop ...")
@@ -96,7 +101,9 @@ class ModelServer:
         self._models = ConfiguredModels(self._core, plan.follow)
         on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
         self._request_log = RequestLog(self._models.logging_of, on_logged)
-        extras = Extras(reload=self._models.apply, monitor=monitor, request_log=self._request_log)
+        extras = Extras(
+            reload=self._models.apply, monitor=monitor, request_log=self._request_log, admin=self._core
+        )
         self._server = ServerThread(self._core, plan.settings, extras)
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
 
@@ -178,6 +185,20 @@ class ConfigPoller:
                     _log.error("PollFilesystemAndReloadConfig failed: %s", said)  # noqa: TRY400 - its text says all
             except Exception:
                 _log.exception("the configuration could not be followed")
+
+
+def end_with_parent(pid: int) -> None:
+    """End this process when `pid` is no longer its parent.
+
+    Thread: `tfserve-parent-watch`, a daemon, looks; it stays to the end.
+    """
+
+    def watch() -> None:
+        while os.getppid() == pid:
+            time.sleep(PARENT_WATCH_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="tfserve-parent-watch", daemon=True).start()
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -14,7 +14,7 @@ from typing import Any  # IPython's MIME bundles
 from IPython.core.interactiveshell import InteractiveShell
 
 from ..deployment import Deployment
-from ..errors import ModelNotFound
+from ..errors import ServingError
 
 
 def register(shell: InteractiveShell) -> None:
@@ -37,7 +37,7 @@ def render(handle: Deployment, **_: Any) -> Any:
     """The MIME bundle of a deployment."""
     try:
         handle.status()
-    except ModelNotFound:
+    except ServingError:
         return {"text/plain": repr(handle)}
     from ..dashboards import dashboard_for
 

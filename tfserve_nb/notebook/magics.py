@@ -37,6 +37,8 @@ _PASSED_ON = (
     "stage",
     "canary",
     "port",
+    "grpc_port",
+    "isolate",
     "device",
     "batch_timeout_micros",
     "max_enqueued_batches",
@@ -93,6 +95,7 @@ class DeployMagics(Magics):
     @with_options(
         NAME,
         argument("--resume", action="store_true", help="serve again what an earlier kernel served"),
+        argument("--isolate", action="store_true", help="with --resume: serve it in a process of its own"),
         argument("--base-path", metavar="FOLDER", help="where the models lie; default: tfserve_models"),
     )
     def serving(self, line: str) -> Overview | Deployment | None:
@@ -105,6 +108,7 @@ class DeployMagics(Magics):
             serving.resume(
                 options.base_path or self.base_path,
                 options.name,
+                isolate=options.isolate,
                 progress=view,
                 report=lambda text: print("not resumed:", text),
             )

@@ -45,6 +45,16 @@ CHANGE_S = 660.0
 """How long a change may take: a little more than the longest load."""
 POLL_S = 0.2
 ROWS_OF_ONE_REQUEST = 4096
+_KINDS = {
+    400: "InvalidRequest",
+    401: "InvalidRequest",
+    403: "InvalidRequest",
+    404: "ModelNotFound",
+    501: "Unimplemented",
+    503: "QueueFull",
+    504: "DeadlineExceeded",
+}
+"""HTTP status -> our class for it, for answers of TensorFlow Serving's API, which tell no class."""
 
 
 class RemoteCore(AdminPort):
@@ -237,27 +247,32 @@ class RemoteCore(AdminPort):
                 return json.load(response)
         except urllib.error.HTTPError as error:
             with error:
-                raise _told(error, self.url) from None
+                told = _told(error, self.url, path)
+            if self._excuse():  # a new process answers already, but does not serve everything yet
+                raise NotAvailable(f"{self.url}: {self._excuse()}", hint="try again in some seconds") from None
+            raise told from None
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = self._excuse() or str(getattr(error, "reason", error) or type(error).__name__)
             raise NotAvailable(f"{self.url} cannot be reached: {reason}", hint="is the server running?") from error
 
 
-def _told(error: urllib.error.HTTPError, url: str) -> ServingError:
+def _told(error: urllib.error.HTTPError, url: str, path: str) -> ServingError:
     """The error that a server told."""
     try:
         value = json.loads(error.read())
     except (ValueError, OSError):
+        value = None
+    if not isinstance(value, dict):
         value = {"error": f"{url} answered {error.code} {error.reason}"}
-    told = error_from_json(value) if isinstance(value, dict) else NotAvailable(f"{url} answered {error.code}")
+        if error.code == 404 and path.startswith(PREFIX):
+            return NotAvailable(
+                f"{url} has no admin API: it is no tfserve_nb server, or it was started without a token",
+                hint="tfserve-nb serve --auth_token_file=FILE ...",
+            )
     if error.code == 401:
-        told.hint = "connect(url, token=...): the token that the server was started with"
-    if error.code == 404 and "kind" not in value:
-        told = NotAvailable(
-            f"{url} has no admin API: it is no tfserve_nb server, or it was started without a token",
-            hint="tfserve-nb serve --auth_token_file=FILE ...",
-        )
-    return told
+        value["hint"] = "connect(url, token=...): the token that the server was started with"
+    kind = _KINDS.get(error.code, "RunFailed")
+    return error_from_json({"kind": kind, **value})
 
 
 def _path(name: str, action: str = "") -> str:

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any  # what users predict on
 
-from ..errors import ModelNotFound, ServingError, VersionNotFound
+from ..errors import InvalidOption, ModelNotFound, ServingError, VersionNotFound
 from ..export.layout import delete_version, list_versions
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
@@ -197,6 +197,7 @@ class ServingCore:
         """
         with self._lock:
             model = self._models.get(name)
+            _check_unconfigured(model)
             is_new = model is None
             if model is None:
                 model = ServedModel(name, base_path, placement.keep, self._manager)
@@ -272,6 +273,7 @@ class ServingCore:
             VersionNotFound: if there is no such version.
         """
         model = self._model(name)
+        _check_unconfigured(model)
         if version is None:
             gone = frozenset(self._manager.sources(name))
             model.stop_routing()
@@ -373,3 +375,10 @@ class ServingCore:
             self._models = {name: other for name, other in self._models.items() if other is not model}
         self._manager.forget(model.name)
         self.metrics.forget(model.name)
+
+
+def _check_unconfigured(model: ServedModel | None) -> None:
+    if isinstance(model, FollowedModel):
+        raise InvalidOption(
+            f"model {model.name} follows this server's configuration", hint="add and remove it there"
+        )

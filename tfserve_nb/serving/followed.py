@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from ..errors import VersionNotFound
 from ..types import HistoryEvent
 from .lifecycle import ServableManager
 from .model import ServedModel
@@ -50,6 +51,21 @@ class FollowedModel(ServedModel):
     def versions(self) -> frozenset[int]:
         """The versions that should be loaded."""
         return self._versions
+
+    def source_of(self, version: int) -> VersionSource:
+        """Where a version comes from; only those that the configuration serves can be asked for.
+
+        Raises:
+            VersionNotFound: naming them.
+        """
+        source = self._manager.sources(self.name).get(version)
+        if source is None or version not in self._versions:
+            raise VersionNotFound(
+                f"model {self.name} serves no version {version!r}; "
+                f"its configuration serves {', '.join(map(str, sorted(self._versions))) or 'none'}",
+                hint="change its model_version_policy",
+            )
+        return source
 
     def set_labels(self, labels: Mapping[str, int]) -> None:
         """Replace all labels at once."""

@@ -1,0 +1,197 @@
+"""Servers in a child process and servers elsewhere: the same handle, and nothing accepted is lost when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+import tfserve_nb
+from tfserve_nb import runtime
+from tfserve_nb.errors import (
+    InvalidOption,
+    InvalidRequest,
+    ModelNotFound,
+    NotAvailable,
+    ServerFailed,
+    ServingError,
+    VersionNotFound,
+)
+from tfserve_nb.serving.port import ModelSpec
+
+pytestmark = pytest.mark.timeout(180)
+
+
+def scaler(factor: float) -> Any:
+    """`y = factor x`, `x` float32 `(n, 2)`."""
+    import keras
+
+    return keras.Sequential([keras.layers.Input((2,)), keras.layers.Rescaling(factor)])
+
+
+@pytest.fixture
+def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+    tfserve_nb.shutdown()
+
+
+X = np.float32([[1, 2]])
+
+
+def until_answered(ask: Callable[[], Any], limit_s: float = 60.0) -> Any:
+    """The answer, however often it takes asking."""
+    until_s = time.perf_counter() + limit_s
+    while True:
+        try:
+            return ask()
+        except ServingError:
+            assert time.perf_counter() < until_s
+            time.sleep(0.05)
+
+
+@pytest.mark.usefixtures("_in_own_folder")
+def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Path) -> None:
+    steps: list[str] = []
+    handle = tfserve_nb.deploy(
+        scaler(2.0), "net", isolate=True, grpc_port=0, progress=lambda event: steps.append(event.phase)
+    )
+    assert steps[0] == "starting the server process"
+    assert handle.is_isolated
+    assert handle.grpc_address is not None
+    tfserve_nb.deploy(scaler(3.0), "net", label="canary")
+    handle.set_traffic({1: 75, 2: 25})
+    np.testing.assert_array_equal(handle.predict(X, version=1), 2 * X)
+    np.testing.assert_array_equal(handle.predict(np.repeat(X, 10_000, axis=0), label="canary")[-1:], 3 * X)
+    assert handle.metrics().versions[1].num_requests == 1
+    url = handle.rest_url
+
+    child = runtime.ensure_child().child
+    os.kill(child.pid, signal.SIGKILL)
+
+    np.testing.assert_array_equal(until_answered(lambda: handle.predict(X, version=1)), 2 * X)
+    assert handle.rest_url == url
+    assert handle.traffic == {1: 75.0, 2: 25.0}
+    assert handle.labels == {"canary": 2}
+    assert handle.versions == (1, 2)
+    assert child.num_restarts == 1
+    assert [event.action for event in handle.history()][:4] == ["resume", "traffic", "deploy", "deploy"]
+
+    handle.promote(2)
+    assert handle.version == 2
+    handle.rollback()
+    assert handle.version == 1
+    handle.set_label("canary", None)
+    handle.undeploy(2, delete=True)
+    assert not (tmp_path / "tfserve_models" / "net" / "2").exists()
+    with pytest.raises(VersionNotFound, match="no version 7"):
+        handle.promote(7)
+    with pytest.raises(InvalidRequest, match="shape"):
+        handle.predict(np.zeros((1, 3), np.float32))
+    pid = child.pid
+    handle.undeploy()
+    assert runtime.homes() == ()
+    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    with pytest.raises(ModelNotFound):
+        handle.status()
+
+
+@pytest.mark.usefixtures("_in_own_folder")
+def test_kernel_and_child_side_by_side_and_connect() -> None:
+    inside = tfserve_nb.deploy(scaler(2.0), "inside", grpc_port=0)
+    outside = tfserve_nb.deploy(scaler(3.0), "outside", isolate=True)
+    assert [handle.is_isolated for handle in (inside, outside)] == [False, True]
+    with pytest.raises(InvalidOption, match="model inside is served in the kernel"):
+        tfserve_nb.deploy(scaler(1.0), "inside", isolate=True)
+    with pytest.raises(InvalidOption, match="always asks for a token"):
+        tfserve_nb.deploy(scaler(1.0), "third", isolate=True, auth=False)
+
+    for handle, factor in ((inside, 2), (outside, 3)):
+        there = tfserve_nb.connect(handle.rest_url, handle.token)
+        assert there != handle
+        np.testing.assert_array_equal(there.predict(X), factor * X)
+        assert there.status() == handle.status()
+        assert there.version == 1
+        assert len(there.metrics(span_s=30).versions[1].series.rps) == len(handle.metrics(span_s=30).versions[1].series.rps)
+    by_host = tfserve_nb.connect(inside.rest_url.split("/v1")[0], inside.token)
+    assert by_host.name == "inside"
+    by_host.set_label("stable", 1)
+    assert inside.labels == {"stable": 1}
+    with pytest.raises(InvalidRequest, match="The token is wrong"):
+        tfserve_nb.connect(inside.rest_url, "wrong")
+    with pytest.raises(ModelNotFound, match="no model 'none'"):
+        tfserve_nb.connect(inside.rest_url, inside.token, name="none")
+    with pytest.raises(InvalidOption, match="must begin with http"):
+        tfserve_nb.connect("ftp://x", "t")
+    tfserve_nb.shutdown()
+    with pytest.raises(NotAvailable, match="cannot be reached"):
+        by_host.status()
+
+
+@pytest.mark.usefixtures("_in_own_folder")
+def test_grpc_beside_rest_in_the_kernel() -> None:
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
+    from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
+
+    handle = tfserve_nb.deploy(scaler(2.0), "net", grpc_port=0)
+    request = PredictRequest()
+    request.model_spec.name = "net"
+    pinned = runtime.ensure().core.acquire(ModelSpec("net"))
+    (name,) = pinned.signatures["serving_default"].inputs
+    pinned.release()
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(X))
+    with grpc.insecure_channel(handle.grpc_address) as channel:
+        stub = PredictionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(request, timeout=30)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+        answer = stub.Predict(request, timeout=30, metadata=[("authorization", f"Bearer {handle.token}")])
+    (output,) = answer.outputs.values()
+    np.testing.assert_array_equal(tf.make_ndarray(output), 2 * X)
+
+
+def test_the_child_goes_with_its_kernel(tmp_path: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import keras, os, signal, tfserve_nb
+        from tfserve_nb import runtime
+        model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Rescaling(2.0)])
+        tfserve_nb.deploy(model, "net", isolate=True)
+        print(runtime.ensure_child().child.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pid = int(done.stdout.split()[-1])
+
+    until_s = time.perf_counter() + 30
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.perf_counter() < until_s
+        time.sleep(0.1)
+
+
+@pytest.mark.usefixtures("_in_own_folder")
+def test_a_child_that_cannot_start_says_why() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ServerFailed, match=rf"port {port} on 127.0.0.1 is taken"):
+            runtime.ensure_child(port)
+    assert runtime.homes() == ()

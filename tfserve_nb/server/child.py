@@ -1,0 +1,192 @@
+"""A server in a child process: `tfserve-nb serve --managed`, started, watched, and started again when it dies.
+
+The child goes when this process goes: it watches its parent. It is in a session of its own, because Jupyter interrupts
+a kernel's whole process group.
+
+Thread: `start` and `stop` on any; `tfserve-child`, a daemon, waits for the process to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import ServerFailed
+from ..types import Progress, ProgressEvent, no_progress
+
+HOST = "127.0.0.1"
+START_LIMIT_S = 180.0
+STOP_S = 1.5
+MAX_RESTARTS, RESTART_SPAN_S = 5, 120.0
+LOG_LINES = 12
+
+
+class ChildServer:
+    """The process, and what is known of it.
+
+    Args:
+        port: TCP port of REST; None for a free one. It stays the same over restarts.
+        grpc_port: of gRPC; 0 for a free one, None for no gRPC.
+        token: what requests must carry, or None for a server that asks none; the admin API always has one.
+        on_restart: called on the watching thread when a new process answers in place of one that died.
+    """
+
+    def __init__(self, port: int | None, grpc_port: int | None, token: str, on_restart: Callable[[], None]) -> None:
+        self.port = port or _free_port()
+        self.grpc_port = _free_port() if grpc_port == 0 else grpc_port
+        self.token = token
+        self.num_restarts = 0
+        self._on_restart = on_restart
+        self._folder = tempfile.TemporaryDirectory(prefix="tfserve-child-")
+        self._token_file = Path(self._folder.name, "token")
+        self._log_file = Path(self._folder.name, "log")
+        descriptor = os.open(self._token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token)
+        self._deaths: deque[float] = deque(maxlen=MAX_RESTARTS)
+        self._problem = ""
+        self._stopping = threading.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://{HOST}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The process's number, or None when there is none."""
+        return None if self._process is None else self._process.pid
+
+    def problem(self) -> str:
+        """Why it does not answer now, in words; "" when it should."""
+        return self._problem
+
+    def log_tail(self) -> str:
+        """The last lines that the process printed."""
+        try:
+            lines = self._log_file.read_text(errors="replace").splitlines()
+        except OSError:
+            return ""
+        return "\n".join(lines[-LOG_LINES:])
+
+    def start(self, progress: Progress = no_progress) -> None:
+        """Start the process; returns when it answers.
+
+        Raises:
+            ServerFailed: if it does not, with what it printed last.
+        """
+        try:
+            self._launch()
+            self._wait_until_ready(progress)
+        except BaseException:
+            self.stop()
+            raise
+        self._thread = threading.Thread(target=self._watch, name="tfserve-child", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the process. Idempotent, bounded."""
+        self._stopping.set()
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(STOP_S)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(STOP_S)
+        self._folder.cleanup()
+
+    def _launch(self) -> None:
+        command = [
+            sys.executable, "-m", "tfserve_nb", "serve", "--managed", f"--host={HOST}",
+            f"--rest_api_port={self.port}", f"--port={self.grpc_port or 0}",
+            f"--auth_token_file={self._token_file}", f"--parent_pid={os.getpid()}", f"--drain_seconds={STOP_S / 2}",
+        ]  # fmt: skip
+        # A GPU is shared with this process: take what is needed as it is needed.
+        environment = {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
+        with self._log_file.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: S603 - our own program
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+            )
+
+    def _wait_until_ready(self, progress: Progress) -> None:
+        progress(ProgressEvent("starting the server process", 0, 1))
+        until_s = time.perf_counter() + START_LIMIT_S
+        while not self._answers():
+            code = self._process.poll() if self._process is not None else 0
+            if code is not None or time.perf_counter() > until_s:
+                why = f"it ended with code {code}" if code is not None else f"no answer within {START_LIMIT_S:g} s"
+                raise ServerFailed(f"the server process did not start: {why}\n{self.log_tail()}", hint="try again")
+            if self._stopping.wait(0.05):
+                raise ServerFailed("the server process was stopped while it started")
+        progress(ProgressEvent("starting the server process", 1, 1))
+
+    def _answers(self) -> bool:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def _watch(self) -> None:
+        while True:
+            process = self._process
+            if process is None:
+                return
+            code = process.wait()
+            if self._stopping.is_set():
+                return
+            if not self._restart(code):
+                return
+
+    def _restart(self, code: int) -> bool:
+        """Put a new process in the place of one that died; False to give up."""
+        now_s = time.perf_counter()
+        self._deaths.append(now_s)
+        if len(self._deaths) == MAX_RESTARTS and now_s - self._deaths[0] < RESTART_SPAN_S:
+            self._problem = f"the server process died {MAX_RESTARTS} times; its last words: {self.log_tail()}"
+            return False
+        how = f"by signal {-code}" if code < 0 else f"with code {code}"
+        self._problem = f"the server process ended {how}; a new one is being started"
+        try:
+            self._launch()
+            self._wait_until_ready(no_progress)
+            self.num_restarts += 1
+            self._on_restart()
+        except Exception as error:  # noqa: BLE001 - told to whoever asks the server next; the thread goes on
+            if not self._stopping.is_set():
+                self._problem = f"the server process could not be started again: {error}"
+            return not self._stopping.is_set() and self._process is not None and self._process.poll() is not None
+        self._problem = ""
+        return True
+
+
+def make_token() -> str:
+    """A new secret."""
+    return secrets.token_urlsafe(32)
+
+
+def _free_port() -> int:
+    with socket.create_server((HOST, 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
