@@ -47,6 +47,7 @@ check: $(INSTALLED_DEV)  ## format, lint, types, spelling, and notebooks without
 
 bench: $(INSTALLED)  ## measure the main job on this machine
 	$(BIN)/python tools/bench_main_job.py
+	$(BIN)/python tools/bench_isolated.py
 
 notebooks: $(INSTALLED)  ## run every notebook from top to bottom, full length
 	$(BIN)/python tools/run_notebook.py notebooks/*.ipynb

@@ -22,6 +22,7 @@ from .export.source import prepare_source
 from .export.warmup_requests import write_warmup_requests
 from .homes import ChildHome, Home, KernelHome
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
+from .serving.devices import isolation_problem
 from .serving.inputs import as_tensors, check_inputs
 from .serving.placement import DEFAULT_KEEP, Placement
 from .serving.servable import load_saved_model
@@ -89,7 +90,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     placement = Placement(label, stage=stage, canary=canary, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
-    home = _home(name, port, grpc_port, auth, progress, isolate=isolate)
+    home = _home(name, port, grpc_port, auth, device, progress, isolate=isolate)
     is_new = runtime.home_of(name) is None
     try:
         exported = _export(home, model, name, version, folder, check, warmup, progress)
@@ -109,7 +110,14 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
 
 
 def _home(
-    name: str, port: int | None, grpc_port: int | None, auth: bool | None, progress: Progress, *, isolate: bool
+    name: str,
+    port: int | None,
+    grpc_port: int | None,
+    auth: bool | None,
+    device: str | None,
+    progress: Progress,
+    *,
+    isolate: bool,
 ) -> KernelHome | ChildHome:
     """Where the model is served, or shall be."""
     served = runtime.served().get(name)
@@ -119,11 +127,14 @@ def _home(
             hint=f"another --name, or %undeploy {name} first",
         )
     if isolate or isinstance(served, ChildHome):
+        problem = isolation_problem(device)
+        if problem:
+            progress(ProgressEvent("starting the server process", 0, 1, problem))
         return runtime.ensure_child(port, with_token=auth, grpc_port=grpc_port, progress=progress)
     return runtime.ensure(port, with_token=auth, grpc_port=grpc_port)
 
 
-def _export(  # noqa: PLR0913 - what of `deploy` is about the files
+def _export(
     home: Home,
     model: Any,
     name: str,
@@ -153,9 +164,7 @@ def _export(  # noqa: PLR0913 - what of `deploy` is about the files
         if rows is not None:
             write_warmup_requests(path, name, rows)
 
-    return export_version(
-        source, folder, name, version=version, above=home.core.highest_version(name), verify=verify
-    )
+    return export_version(source, folder, name, version=version, above=home.core.highest_version(name), verify=verify)
 
 
 @contextlib.contextmanager

@@ -173,7 +173,7 @@ class Deployment:
         if home is None:
             known = ", ".join(runtime.served()) or "none"
             raise ModelNotFound(
-                f"no model {self.name!r} is served here; served: {known}",
+                f"{self.name} is not served here; served: {known}",
                 hint=f"%deploy MODEL --name {self.name}, or %serving --resume",
             )
         return home

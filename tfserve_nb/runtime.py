@@ -61,9 +61,7 @@ def home_of(name: str) -> Home | None:
     return served().get(name)
 
 
-def ensure(
-    port: int | None = None, *, with_token: bool | None = None, grpc_port: int | None = None
-) -> KernelHome:
+def ensure(port: int | None = None, *, with_token: bool | None = None, grpc_port: int | None = None) -> KernelHome:
     """The server in the kernel, started if need be.
 
     Args:

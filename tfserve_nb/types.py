@@ -116,7 +116,8 @@ class VersionStatus:
         error_message: public text for `error_code`.
         detail: progress in words while LOADING, such as `warming up 3/7`.
         deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.
-        weights_bytes: size of the version's weights while it is loaded, in bytes; 0 when it is not.
+        weights_bytes: size of the loaded version's files, in bytes, which is about what its weights take in memory; 0
+            when it is not loaded.
     """
 
     version: int

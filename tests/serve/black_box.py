@@ -51,9 +51,7 @@ class Served:
     def rest(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
         """(status, parsed JSON or text, headers) of one request."""
         data = body if isinstance(body, bytes | type(None)) else json.dumps(body).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.rest_port}{path}", data, headers or {}, method=method
-        )
+        request = urllib.request.Request(f"http://127.0.0.1:{self.rest_port}{path}", data, headers or {}, method=method)
         try:
             with urllib.request.urlopen(request, timeout=30) as response:
                 return response.status, _parsed(response.read()), response.headers

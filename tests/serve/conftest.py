@@ -88,7 +88,6 @@ def common(start: Callable[..., Served], store: Path, tmp_path_factory: pytest.T
     )
 
 
-
 @pytest.fixture
 def refused() -> Callable[..., tuple[str, str]]:
     """Call a method that must fail; its status code's name and its text."""

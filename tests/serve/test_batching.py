@@ -79,7 +79,7 @@ def test_a_full_queue_is_told_at_once(batched: Served) -> None:
 
     answers = at_once([lambda: batched.predict(body, "many")] * 12)
 
-    # The signature has a fixed first dimension, so every request is a batch of its own: some run or wait, others do not.
+    # The signature has a fixed first dimension, so each request is a batch of its own: some run or wait, others do not.
     told = [value["error"] for status, value in answers if status == 503]
     assert told
     assert all(
@@ -91,7 +91,10 @@ def test_a_full_queue_is_told_at_once(batched: Served) -> None:
 
 
 def test_requests_of_different_lengths_are_padded_with_their_first_element(batched: Served) -> None:
-    short, long = {"signature_name": "float64", "inputs": [[1.0]]}, {"signature_name": "float64", "inputs": [[7.0, 8.0]]}
+    short, long = (
+        {"signature_name": "float64", "inputs": [[1.0]]},
+        {"signature_name": "float64", "inputs": [[7.0, 8.0]]},
+    )
 
     answers = at_once([lambda body=body: batched.predict(body, "many") for body in (short, long)])
 

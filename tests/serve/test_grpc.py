@@ -71,14 +71,17 @@ def test_output_filter(served, refused) -> None:
         (lambda: predict_request(label="x"), "INVALID_ARGUMENT", "Unrecognized servable version label: x"),
         (lambda: predict_request(signature="s"), "FAILED_PRECONDITION", 'Serving signature key "s" not found.'),
         (lambda: predict_request(""), "INVALID_ARGUMENT", "ModelSpec has no name specified."),
-        (lambda: type(predict_request())(), "INVALID_ARGUMENT", "Missing ModelSpec"),
+        (lambda: predict_request().FromString(b""), "INVALID_ARGUMENT", "Missing ModelSpec"),
         (
             lambda: predict_request(values=None),
             "INVALID_ARGUMENT",
-            "input size does not match signature: 0!=1 len({}) != len({x}). Sent extra: {}. "
-            "Missing but required: {x}.",
+            "input size does not match signature: 0!=1 len({}) != len({x}). Sent extra: {}. Missing but required: {x}.",
         ),
-        (lambda: predict_request(values=["a"]), "INVALID_ARGUMENT", "Expects arg[0] to be float but string is provided"),
+        (
+            lambda: predict_request(values=["a"]),
+            "INVALID_ARGUMENT",
+            "Expects arg[0] to be float but string is provided",
+        ),
     ],
 )
 def test_predict_errors(served, refused, request_of: Any, code: str, text: str) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from black_box import Served
@@ -60,7 +60,7 @@ class Load:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._work) for _ in range(num_threads)]
 
-    def __enter__(self) -> Load:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -74,7 +74,7 @@ class Load:
         while not self._stop.is_set():
             try:
                 answer = self._ask()
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - whatever goes wrong is told at the end
                 self.problems.append(error)
                 return
             self.num_answers += 1
@@ -87,9 +87,7 @@ def empty(start: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory
     """A server that starts with no model, as one that is configured by RPC."""
     config = tmp_path_factory.mktemp("empty") / "models.config"
     config.write_text("model_config_list {}")
-    return start(
-        f"--model_config_file={config}", "--max_num_load_retries=0", "--file_system_poll_wait_seconds=1"
-    )
+    return start(f"--model_config_file={config}", "--max_num_load_retries=0", "--file_system_poll_wait_seconds=1")
 
 
 @pytest.fixture
@@ -168,9 +166,7 @@ def test_labels_follow_their_rules(server: Served, store: Path, refused: Any) ->
     assert server.predict({"instances": [1.0]}, "two", "/labels/stable") == (200, {"predictions": [2.5]})
     stub.HandleReloadConfigRequest(reload_request({**model, "labels": {"stable": 2, "old": 1}}), timeout=30)
     assert server.predict({"instances": [1.0]}, "two", "/labels/stable") == (200, {"predictions": [3.5]})
-    code, text = refused(
-        stub.HandleReloadConfigRequest, reload_request({**model, "labels": {"stable": 7}})
-    )
+    code, text = refused(stub.HandleReloadConfigRequest, reload_request({**model, "labels": {"stable": 7}}))
     assert (code, text) == (refusal[0], refusal[1].replace("version 1", "version 7"))
     assert server.predict({"instances": [1.0]}, "two", "/labels/old") == (200, {"predictions": [2.5]})
     # The label stays, its version goes.
@@ -185,13 +181,18 @@ def test_labels_follow_their_rules(server: Served, store: Path, refused: Any) ->
 @pytest.mark.parametrize(
     ("configs", "text"),
     [
-        ([{"name": "m", "path": "/a"}, {"name": "m", "path": "/b"}], "Illegal to list model m multiple times in config"),
+        (
+            [{"name": "m", "path": "/a"}, {"name": "m", "path": "/b"}],
+            "Illegal to list model m multiple times in config",
+        ),
         ([{"name": "m", "path": "a"}], "Expected model m to have an absolute path or URI; got base_path()=a"),
         ([{"name": "m", "path": "/a", "platform": "pytorch"}], "Model m requests unsupported platform pytorch"),
         (
             [{"name": "m", "path": "/a", "platform": ""}],
-            "Illegal setting neither ModelServerConfig::model_type (deprecated) nor ModelServerConfig::model_platform, "
-            "model name is m",
+            (
+                "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "
+                "ModelServerConfig::model_platform, model name is m"
+            ),
         ),
     ],
 )
@@ -259,9 +260,7 @@ def test_a_configuration_file_is_followed(start: Callable[..., Served], store: P
 def test_a_load_is_tried_again(start: Callable[..., Served], store: Path, tmp_path: Path) -> None:
     base = tmp_path / "m"
     (base / "1").mkdir(parents=True)
-    server = start(
-        f"--model_base_path={base}", "--model_name=m", "--load_retry_interval_micros=300000", wait=False
-    )
+    server = start(f"--model_base_path={base}", "--model_name=m", "--load_retry_interval_micros=300000", wait=False)
     server.wait_for("Loading servable: {name: m version: 1} failed")
     for file in (store / "half_plus_two" / "00000123").iterdir():
         copy = shutil.copytree if file.is_dir() else shutil.copy

@@ -63,7 +63,7 @@ def test_requests_batches_and_states_are_counted(monitored: Served, refused: Any
     assert found[':tensorflow:serving:batching_session:queuing_latency_count{thread_pool_name=""}'] == 6
     assert found[':tensorflow:serving:batching_session:padding_size_count{execution_batch_size="4"}'] == 6
     ours = 'model="hpt",signature="serving_default",version="123"'
-    assert found[f'tfserve_request_seconds_count{{{ours}}}'] == 3
+    assert found[f"tfserve_request_seconds_count{{{ours}}}"] == 3
     assert found[f"tfserve_batch_rows_sum{{{ours}}}"] == 7
     code = 'code="INVALID_ARGUMENT",entrypoint="GRPC",label="",model="hpt",signature="serving_default",version="123"'
     assert found[f"tfserve_requests_total{{{code}}}"] == 1

@@ -86,7 +86,10 @@ def test_a_warmup_file_that_fails_fails_the_load(start: Callable[..., Served], o
 
 def test_configurations_of_logging_are_checked(tmp_path: Path) -> None:
     config = tmp_path / "c"
-    text = 'model_config_list {{ config {{ name: "m" base_path: "/m" model_platform: "tensorflow" logging_config {{ {} }} }} }}'
+    text = (
+        'model_config_list {{ config {{ name: "m" base_path: "/m" model_platform: "tensorflow" '
+        "logging_config {{ {} }} }} }}"
+    )
     config.write_text(text.format("sampling_config { sampling_rate: 1 }"))
     with pytest.raises(ConfigRejected, match="logging_config of model m names no filename_prefix"):
         read_model_configs(str(config))

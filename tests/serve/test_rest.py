@@ -10,7 +10,6 @@ import subprocess
 import pytest
 
 
-
 def test_predict_in_all_forms(served) -> None:
     assert served.predict({"instances": [1.0, 2.0, 5.0]}) == (200, {"predictions": [2.5, 3.0, 4.5]})
     assert served.predict({"instances": [{"x": 1.0}, {"x": 2}]}) == (200, {"predictions": [2.5, 3.0]})
@@ -89,8 +88,10 @@ def test_text_and_bytes(served) -> None:
         (
             b'{"instances": ["a"]}',
             400,
-            "Failed to process element: 0 of 'instances' list. Error: INVALID_ARGUMENT: "
-            'JSON Value: "a" Type: String is not of expected type: float',
+            (
+                "Failed to process element: 0 of 'instances' list. Error: INVALID_ARGUMENT: "
+                'JSON Value: "a" Type: String is not of expected type: float'
+            ),
         ),
         (b'{"instances": [[1], [1, 2]]}', 400, "Expecting tensor size: 1 but got: 2"),
         (b'{"instances": [1, {"x": 2}]}', 400, "Expecting value/list but got object at item 1 of input list"),

@@ -19,9 +19,7 @@ from saved_models import write_half_plus_two
 
 def run(*flags: str) -> tuple[int, str]:
     """Exit code and output of a server that must not start."""
-    done = subprocess.run(
-        command(*flags), capture_output=True, text=True, check=False, timeout=55, env=environment()
-    )
+    done = subprocess.run(command(*flags), capture_output=True, text=True, check=False, timeout=55, env=environment())
     return done.returncode, done.stdout + done.stderr
 
 
@@ -34,8 +32,14 @@ def write(path: Path, text: str) -> Path:
     ("flags", "text"),
     [
         ((), "Both server_options.model_base_path and server_options.model_config_file are empty!"),
-        (("--port=0", "--model_base_path=/x"), "At least one of server_options.grpc_port or server_options.grpc_socket"),
-        (("--model_base_path=relative",), "Expected model default to have an absolute path or URI; got base_path()=rel"),
+        (
+            ("--port=0", "--model_base_path=/x"),
+            "At least one of server_options.grpc_port or server_options.grpc_socket",
+        ),
+        (
+            ("--model_base_path=relative",),
+            "Expected model default to have an absolute path or URI; got base_path()=rel",
+        ),
         (("--model_config_file=/none.txt",), "/none.txt cannot be read: No such file or directory"),
         (
             ("--model_base_path=/x", "--batching_parameters_file=/b"),
@@ -58,8 +62,9 @@ def test_flags_that_make_no_server(flags: tuple[str, ...], text: str) -> None:
 
 
 def test_numbers_and_booleans_are_checked() -> None:
-    assert run("--port=many") == (255, "tfserve-nb serve: argument --port: invalid int value: 'many'\n"
-                                       "try: tfserve-nb serve --help\n")  # fmt: skip
+    code, output = run("--port=many")
+    assert code == 255
+    assert output == ("tfserve-nb serve: argument --port: invalid int value: 'many'\ntry: tfserve-nb serve --help\n")
     assert run("--enable_batching=maybe")[0] == 255
 
 
@@ -83,9 +88,7 @@ def test_files_that_are_wrong_are_named(tmp_path: Path, store: Path) -> None:
     assert "Traceback" not in output
 
     batching = write(tmp_path / "b.config", "max_batch_size { value: 8 } allowed_batch_sizes: 4")
-    code, output = run(
-        f"--model_base_path={store}/many", "--enable_batching", f"--batching_parameters_file={batching}"
-    )
+    code, output = run(f"--model_base_path={store}/many", "--enable_batching", f"--batching_parameters_file={batching}")
     assert code == 255
     assert f"{batching}: Last entry in allowed_batch_sizes must match max_batch_size; last entry was 4; expected 8" in (
         output
@@ -111,7 +114,10 @@ def test_models_that_cannot_be_served_end_the_process(tmp_path: Path) -> None:
     (empty / "1").mkdir()
     (empty / "1" / "saved_model.pb").write_bytes(b"\x08")
     code, output = run(
-        f"--model_base_path={empty}", f"--port={free_port()}", "--max_num_load_retries=1", "--load_retry_interval_micros=1"
+        f"--model_base_path={empty}",
+        f"--port={free_port()}",
+        "--max_num_load_retries=1",
+        "--load_retry_interval_micros=1",
     )
     assert code == 255
     assert "1 servable(s) did not become available: {{name: default version: 1} due to error: " in output
@@ -162,6 +168,7 @@ def test_one_port_for_both_skips_rest(start: Callable[..., Any], store: Path) ->
 
 def test_sigterm_lets_running_requests_finish(start: Callable[..., Any], store: Path) -> None:
     import tensorflow as tf
+
     served = start("--model_name=many", f"--model_base_path={store}/many")
     request = predict_request("many", None, signature="slow")
     request.inputs["x"].CopyFrom(tf.make_tensor_proto([100_000]))

@@ -122,7 +122,9 @@ def test_kernel_and_child_side_by_side_and_connect() -> None:
         np.testing.assert_array_equal(there.predict(X), factor * X)
         assert there.status() == handle.status()
         assert there.version == 1
-        assert len(there.metrics(span_s=30).versions[1].series.rps) == len(handle.metrics(span_s=30).versions[1].series.rps)
+        assert len(there.metrics(span_s=30).versions[1].series.rps) == len(
+            handle.metrics(span_s=30).versions[1].series.rps
+        )
     by_host = tfserve_nb.connect(inside.rest_url.split("/v1")[0], inside.token)
     assert by_host.name == "inside"
     by_host.set_label("stable", 1)

@@ -64,10 +64,20 @@ ONLY_INSIDE_FUNCTIONS = {
 
 NARROW = {
     "dashboards": {"serving.metrics"},
-    "server": {"serving.port", "serving.metrics", "serving.config", "serving.model_config", "serving.observer",
-               "serving.admin_port", "serving.placement", "serving.stored_model", "serving.version_source",
-               "serving.inputs",
-               "export.example_input", "export.prediction_log"},
+    "server": {
+        "serving.port",
+        "serving.metrics",
+        "serving.config",
+        "serving.model_config",
+        "serving.observer",
+        "serving.admin_port",
+        "serving.placement",
+        "serving.stored_model",
+        "serving.version_source",
+        "serving.inputs",
+        "export.example_input",
+        "export.prediction_log",
+    },
 }
 """Units that see of the core only these modules: views run on recorded data, servers through one port."""
 

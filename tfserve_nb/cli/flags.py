@@ -161,7 +161,7 @@ def _add(group: argparse._ArgumentGroup, flag: Flag, *, shown: bool = False) -> 
     if bool(flag.excuse) != shown:
         return
     name = f"--{flag.name}"
-    about = flag.excuse if flag.excuse else flag.help
+    about = flag.excuse or flag.help
     if isinstance(flag.default, bool):
         group.add_argument(name, nargs="?", const=True, default=flag.default, type=_boolean, metavar="BOOL", help=about)
         return

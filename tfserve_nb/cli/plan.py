@@ -143,9 +143,7 @@ def _num_run_threads(flags: argparse.Namespace) -> int:
         return 4 * cores
     threads = num_batch_threads(flags.batching_parameters_file) if flags.batching_parameters_file else None
     if threads is not None and threads < 1:
-        raise ConfigRejected(
-            f"{flags.batching_parameters_file}: num_batch_threads is {threads}, it must be at least 1"
-        )
+        raise ConfigRejected(f"{flags.batching_parameters_file}: num_batch_threads is {threads}, it must be at least 1")
     return threads or cores
 
 
@@ -183,7 +181,9 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         has_cors=flags.rest_api_enable_cors_support,
         tls=read_tls(rest_tls) if rest_tls else None,
         metrics_path=metrics_path,
-        grpc=None if not flags.port and not flags.grpc_socket_path else GrpcSettings(
+        grpc=None
+        if not flags.port and not flags.grpc_socket_path
+        else GrpcSettings(
             host=flags.host,
             port=flags.port or None,
             socket_path=flags.grpc_socket_path,

@@ -70,7 +70,6 @@ def serve(arguments: list[str]) -> int:
         server.start()
         _log.info("Entering the event loop ...")
         threading.Event().wait()
-        return 0
     except ServingError as error:
         print(f"Failed to start server. Error: {error.code}: {error.message}", flush=True)
         if error.hint:
@@ -78,11 +77,11 @@ def serve(arguments: list[str]) -> int:
         return EXIT_FAILED
     except _Terminated:
         _log.info("Stopping: running requests may finish")
-        return 0
     finally:
         if server is not None:
             server.stop()
             _log.info("Stopped")
+    return 0
 
 
 class ModelServer:
@@ -101,9 +100,7 @@ class ModelServer:
         self._models = ConfiguredModels(self._core, plan.follow)
         on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
         self._request_log = RequestLog(self._models.logging_of, on_logged)
-        extras = Extras(
-            reload=self._models.apply, monitor=monitor, request_log=self._request_log, admin=self._core
-        )
+        extras = Extras(reload=self._models.apply, monitor=monitor, request_log=self._request_log, admin=self._core)
         self._server = ServerThread(self._core, plan.settings, extras)
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
 
@@ -182,8 +179,8 @@ class ConfigPoller:
                 # What was served before still is; the file may be half-written.
                 if error.message != said:
                     said = error.message
-                    _log.error("PollFilesystemAndReloadConfig failed: %s", said)  # noqa: TRY400 - its text says all
-            except Exception:
+                    _log.error("PollFilesystemAndReloadConfig failed: %s", said)
+            except Exception:  # noqa: BLE001 - a defect of ours; the file is read again later
                 _log.exception("the configuration could not be followed")
 
 

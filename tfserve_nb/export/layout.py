@@ -259,3 +259,12 @@ def _lock(folder: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def folder_bytes(path: Path) -> int:
+    """The size of all files in a folder, in bytes; files that vanish meanwhile do not count."""
+    total = 0
+    for file in path.rglob("*"):
+        with contextlib.suppress(OSError):
+            total += file.stat().st_size if file.is_file() else 0
+    return total

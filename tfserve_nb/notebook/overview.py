@@ -5,13 +5,15 @@ Thread: the kernel's main thread.
 
 from __future__ import annotations
 
+import contextlib
 import html
 from dataclasses import dataclass
 
 from ..deployment import Deployment
+from ..errors import ServingError
 from ..types import ModelStatus, VersionStatus
 
-COLUMNS = ("model", "version", "state", "traffic", "labels", "remarks")
+COLUMNS = ("model", "version", "state", "traffic", "labels", "weights", "remarks")
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,15 @@ class Overview:
 
     def rows(self) -> list[tuple[str, ...]]:
         """The cells of the table, as plain text."""
-        return [
-            (status.name, *_cells(status, version))
-            for status in (handle.status() for handle in self.deployments)
-            for version in status.versions
-        ]
+        rows: list[tuple[str, ...]] = []
+        for handle in self.deployments:
+            try:
+                status = handle.status()
+            except ServingError as error:  # an isolated server that is being started again, for one
+                rows.append((handle.name, "", "", "", "", "", error.message))
+                continue
+            rows += [(status.name, *_cells(status, version)) for version in status.versions]
+        return rows
 
     def notes(self) -> list[str]:
         """Where each model answers, and what needs a person."""
@@ -39,9 +45,14 @@ class Overview:
             notes.append(f"{handle.name}: {handle.rest_url}  (token: {'none' if handle.token is None else 'd.token'})")
             if handle.proxied_url is not None:
                 notes.append(f"{handle.name}, from your browser, with jupyter-server-proxy: {handle.proxied_url}")
-            problem = handle.status().problem
-            if problem:
-                notes.append(f"{handle.name}: {problem}")
+            if handle.grpc_address is not None:
+                notes.append(f"{handle.name}, gRPC: {handle.grpc_address}")
+            if handle.is_isolated:
+                notes.append(f"{handle.name} is served by a process of its own")
+            with contextlib.suppress(ServingError):
+                problem = handle.status().problem
+                if problem:
+                    notes.append(f"{handle.name}: {problem}")
         return notes
 
     def __repr__(self) -> str:
@@ -67,4 +78,6 @@ def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
     remark = (
         version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
     )
-    return str(version.version), version.state.name, "" if percent is None else f"{percent:g} %", labels, remark
+    weights = f"{version.weights_bytes / 2**20:.1f} MiB" if version.weights_bytes else ""
+    traffic = "" if percent is None else f"{percent:g} %"
+    return str(version.version), version.state.name, traffic, labels, weights, remark

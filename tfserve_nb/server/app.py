@@ -34,8 +34,8 @@ _NOT_FOUND = b"""<html>
 class RestHandler(web.RequestHandler):
     """Everything below `/v1/`.
 
-    The body is taken as a stream because Tornado would otherwise read forms out of it, by a Content-Type that TensorFlow
-    Serving ignores.
+    The body is taken as a stream because Tornado would otherwise read forms out of it, by a Content-Type that
+    TensorFlow Serving ignores.
     """
 
     SUPPORTED_METHODS = ("GET", "HEAD", "POST", "DELETE", "PATCH", "PUT", "OPTIONS")

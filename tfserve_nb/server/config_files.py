@@ -106,8 +106,7 @@ def to_batching(message: Any | None = None) -> BatchingOptions:
     sizes = list(message.allowed_batch_sizes)
     if sizes and sizes[-1] != limit:
         raise InvalidOption(
-            "Last entry in allowed_batch_sizes must match max_batch_size; "
-            f"last entry was {sizes[-1]}; expected {limit}"
+            f"Last entry in allowed_batch_sizes must match max_batch_size; last entry was {sizes[-1]}; expected {limit}"
         )
     return BatchingOptions(
         max_batch_size=size,

@@ -130,8 +130,7 @@ def classifications(signature: SignatureSpec, outputs: Tensors, num_examples: in
         _check_rows("scores", scores, num_examples)
     if classes is not None and scores is not None and classes.shape[1] != scores.shape[1]:
         raise WrongOutput(
-            "Tensors class and score should match in dim_size(1). "
-            f"Got {classes.shape[1]} vs. {scores.shape[1]}"
+            f"Tensors class and score should match in dim_size(1). Got {classes.shape[1]} vs. {scores.shape[1]}"
         )
     num_classes = (classes if classes is not None else scores).shape[1]  # type: ignore[union-attr]
     return [

@@ -148,7 +148,9 @@ class Flow:
                 raise InvalidRequest(f"No signature was found with the name: {request.signature}")
             deadline_s = time.perf_counter() + self._request_timeout_s
             run = (self._calls, handle, signature, request.examples, deadline_s, exchange)
-            text = classify_body(await classify(*run)) if exchange.api == "classify" else regress_body(await regress(*run))
+            text = (
+                classify_body(await classify(*run)) if exchange.api == "classify" else regress_body(await regress(*run))
+            )
             return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
         finally:
             handle.release()

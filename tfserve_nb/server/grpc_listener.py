@@ -171,7 +171,9 @@ def _credentials(settings: GrpcSettings) -> Any:
             require_client_auth=files.verifies_clients,
         )
     except ValueError as error:
-        raise ServerFailed(f"{files.path}: {error}", hint="custom_ca holds who signs the clients' certificates") from error
+        raise ServerFailed(
+            f"{files.path}: {error}", hint="custom_ca holds who signs the clients' certificates"
+        ) from error
 
 
 def _token_check(token: str) -> Any:

@@ -141,9 +141,7 @@ def _scalar(value: Any, spec: TensorSpec) -> Any:
         low, high = _INTEGERS[spec.dtype]
         is_right = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
     else:
-        raise UnsupportedDtype(
-            f"Conversion of JSON Value: {debug_text(value)} to type: {tf_name(spec.dtype)}"
-        )
+        raise UnsupportedDtype(f"Conversion of JSON Value: {debug_text(value)} to type: {tf_name(spec.dtype)}")
     if not is_right:
         raise _wrong_type(value, spec)
     return _to_float(value) if spec.dtype in _FLOATS else value
@@ -186,4 +184,6 @@ def decode_base64(value: dict[str, str]) -> bytes:
 
 def _wrong_type(value: Any, spec: TensorSpec) -> InvalidRequest:
     kind = json_type(value)
-    return InvalidRequest(f"JSON Value: {debug_text(value)} Type: {kind} is not of expected type: {tf_name(spec.dtype)}")
+    return InvalidRequest(
+        f"JSON Value: {debug_text(value)} Type: {kind} is not of expected type: {tf_name(spec.dtype)}"
+    )

@@ -204,9 +204,7 @@ def _values(name: str, array: np.ndarray, *, as_numpy: bool) -> Any:
     if array.dtype.kind in "OSU":
         return _texts(array.tolist(), is_binary=name.endswith("_bytes"))
     if array.dtype.kind not in "iufb" or array.dtype == np.float16:
-        raise InvalidRequest(
-            f"Failed to write JSON value for tensor type: {tf_name(array.dtype.name)}"
-        )
+        raise InvalidRequest(f"Failed to write JSON value for tensor type: {tf_name(array.dtype.name)}")
     if as_numpy and array.ndim:
         return np.ascontiguousarray(array)  # orjson writes contiguous arrays itself, without a list of Python numbers
     if array.dtype == np.float32:

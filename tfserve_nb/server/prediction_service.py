@@ -246,8 +246,4 @@ def _fill_spec(spec: Any, exchange: Exchange, handle: Handle, signature: str) ->
 
 
 def _wrong_method(kind: str, expected: str, signature: SignatureSpec) -> InvalidRequest:
-    return InvalidRequest(
-        f"Expected {kind} signature method_name to be {expected}. Was: {signature.method_name}"
-    )
-
-
+    return InvalidRequest(f"Expected {kind} signature method_name to be {expected}. Was: {signature.method_name}")

@@ -133,12 +133,19 @@ class RemoteCore(AdminPort):
         pieces = []
         for start in range(0, max(1, num_rows), ROWS_OF_ONE_REQUEST):
             is_whole = num_rows <= ROWS_OF_ONE_REQUEST
-            rows = {name: array if is_whole else array[start : start + ROWS_OF_ONE_REQUEST] for name, array in inputs.items()}
+            rows = {
+                name: array if is_whole else array[start : start + ROWS_OF_ONE_REQUEST]
+                for name, array in inputs.items()
+            }
             # One request goes wherever the traffic decides; several must not be spread over versions.
-            body = self._call("POST", f"{path if is_whole else pinned}:predict", encode_inputs(signature, rows), limit_s)
+            body = self._call(
+                "POST", f"{path if is_whole else pinned}:predict", encode_inputs(signature, rows), limit_s
+            )
             pieces.append(decode_outputs(body, found))
-        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]} if len(pieces) > 1 else (
-            pieces[0]
+        return (
+            {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+            if len(pieces) > 1
+            else (pieces[0])
         )
 
     def deploy(
@@ -195,9 +202,7 @@ class RemoteCore(AdminPort):
         problems: dict[str, list[str]] = self._call("POST", f"{PREFIX}/resume", body, CHANGE_S)["problems"]
         return problems
 
-    def _change(
-        self, name: str, action: str, given: Mapping[str, Any], progress: Progress, version: int | None
-    ) -> Any:
+    def _change(self, name: str, action: str, given: Mapping[str, Any], progress: Progress, version: int | None) -> Any:
         """Ask for a change and tell its progress meanwhile, on the calling thread."""
         path = PREFIX + _path(name, action)
         if progress is no_progress:

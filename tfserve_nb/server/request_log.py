@@ -59,9 +59,7 @@ class RequestLog:
             self._waiting.put(None)
             thread.join(JOIN_S)
 
-    def offer(
-        self, api: str, model: str, version: int, signature: str, inputs: Tensors, outputs: Tensors
-    ) -> None:
+    def offer(self, api: str, model: str, version: int, signature: str, inputs: Tensors, outputs: Tensors) -> None:
         """Take an answered request into the sample, perhaps; never blocks."""
         options = self._options_of(model) if api in LOGGED_APIS else None
         if options is None or self._draw() >= options.sampling_rate:

@@ -50,8 +50,11 @@ def refusal(headers: Mapping[str, str], settings: ServerSettings) -> Refusal | N
     if token is None and is_loopback(settings.host) and not is_loopback(_host_name(host)):
         # With the right token the Host does not matter: a page that rebinds its name does not know the token.
         return Refusal(403, "The Host header names another machine, and this server asks for no token")
-    if not settings.checks_origin:
-        return None
+    return _foreign(headers, host) if settings.checks_origin else None
+
+
+def _foreign(headers: Mapping[str, str], host: str) -> Refusal | None:
+    """Whether a request comes from a web page that is not ours."""
     origin = headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc.lower() != host.lower():
         return Refusal(403, "Requests from other web pages are not answered")

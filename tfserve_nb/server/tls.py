@@ -5,7 +5,7 @@ Thread: any.
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import ssl
 import tempfile
 from pathlib import Path
@@ -34,7 +34,7 @@ def check(tls: TlsFiles) -> None:
         raise ServerFailed(f"{tls.path}: server_key is no PEM key without a password") from error
     if key.public_key() != certificate.public_key():
         raise ServerFailed(f"{tls.path}: server_key does not belong to server_cert")
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     name = certificate.subject.rfc4514_string() or "without a name"
     if now > certificate.not_valid_after_utc:
         raise ServerFailed(

@@ -47,9 +47,7 @@ def status_from_json(value: Mapping[str, Any]) -> ModelStatus:
     """The inverse of `status_to_json`."""
     return ModelStatus(
         name=value["name"],
-        versions=tuple(
-            VersionStatus(**{**one, "state": VersionState[one["state"]]}) for one in value["versions"]
-        ),
+        versions=tuple(VersionStatus(**{**one, "state": VersionState[one["state"]]}) for one in value["versions"]),
         default_version=value["default_version"],
         traffic={int(version): percent for version, percent in value["traffic"].items()},
         labels=value["labels"],

@@ -379,6 +379,4 @@ class ServingCore:
 
 def _check_unconfigured(model: ServedModel | None) -> None:
     if isinstance(model, FollowedModel):
-        raise InvalidOption(
-            f"model {model.name} follows this server's configuration", hint="add and remove it there"
-        )
+        raise InvalidOption(f"model {model.name} follows this server's configuration", hint="add and remove it there")

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 
 from ..errors import Cancelled, NotAvailable, ServerFailed, ServingError
+from ..export.layout import folder_bytes
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
 from .batching import Batch
 from .observer import BatchRecord, Observer
@@ -277,6 +278,7 @@ class ServableManager:
         try:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
+            record.weights_bytes = folder_bytes(source.path)
             batchable = warm_up(servable, source, self._reporter(record), self._observer)
             runner = self.runner_for(source.device)
             lanes = {

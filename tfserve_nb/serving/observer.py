@@ -69,5 +69,3 @@ class Observer(Protocol):
 
     def on_warmup(self, record: WarmupRecord) -> None:
         """A warm-up file was run."""
-
-

@@ -21,6 +21,7 @@ from ..errors import NotAvailable, RunFailed, RunRejected, ServingError
 from ..export.reasons import shorten
 from ..export.signatures import dense_signatures_of, read_meta_graph, signature_defs_of
 from ..types import SignatureDefs, SignatureSpec, Tensors
+from .devices import grow_on_demand
 from .tflite import MODEL_FILE, TfliteServable
 
 _HEADING = "Graph execution error:"
@@ -179,11 +180,12 @@ def _session_config(tf: Any, options: SessionOptions) -> Any:
     config.allow_soft_placement = True
     config.intra_op_parallelism_threads = options.intra_op_threads or config.intra_op_parallelism_threads
     config.inter_op_parallelism_threads = options.inter_op_threads or config.inter_op_parallelism_threads
+    grows = grow_on_demand()
     gpus = tf.config.list_physical_devices("GPU")
     if gpus and options.gpu_memory_fraction:
         config.gpu_options.per_process_gpu_memory_fraction = options.gpu_memory_fraction
     elif gpus:
-        config.gpu_options.allow_growth = bool(tf.config.experimental.get_memory_growth(gpus[0]))
+        config.gpu_options.allow_growth = grows
     return config
 
 

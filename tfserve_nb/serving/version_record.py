@@ -33,6 +33,7 @@ class VersionRecord:
         "state",
         "total",
         "unload_by_s",
+        "weights_bytes",
     )
 
     def __init__(self, source: VersionSource) -> None:
@@ -46,6 +47,7 @@ class VersionRecord:
         self.detail = "loading"
         self.done, self.total = 0, 1
         self.unload_by_s = 0.0
+        self.weights_bytes = 0
         self.num_tries = 0
         self.retry_at_s: float | None = None
 
@@ -59,6 +61,7 @@ class VersionRecord:
             error_message="" if ended_by is None else ended_by.message,
             detail=self.detail if self.state in (VersionState.START, VersionState.LOADING) else "",
             deployed_at=self.source.deployed_at,
+            weights_bytes=0 if self.servable is None else self.weights_bytes,
         )
 
 

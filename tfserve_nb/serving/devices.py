@@ -1,0 +1,66 @@
+"""GPU memory, honestly: TensorFlow takes it as needed if we come early enough, and we say so if we do not.
+
+By default TensorFlow reserves nearly all memory of every GPU when it first uses one, and never gives it back. Only
+before that can it be told to grow on demand.
+
+Thread: any; TensorFlow's configuration has its own lock.
+
+Reference: https://www.tensorflow.org/guide/gpu#limiting_gpu_memory_growth
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any  # TensorFlow's devices
+
+
+def grow_on_demand() -> bool:
+    """Let TensorFlow take GPU memory as it is needed, if it has not started a GPU yet.
+
+    Returns:
+        Whether memory grows on demand now; True without a GPU.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    for gpu in gpus:
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except (RuntimeError, ValueError):  # it runs already, or another GPU was set differently
+            return all(_grows(tf, one) for one in gpus)
+    return True
+
+
+def isolation_problem(device: str | None) -> str:
+    """Why a second process may find no GPU memory beside this one; "" when nothing speaks against it.
+
+    Args:
+        device: the TensorFlow device asked for, or None.
+    """
+    tf = sys.modules.get("tensorflow")
+    if tf is None or (device is not None and "CPU" in device.upper()):
+        return ""
+    gpus = tf.config.list_physical_devices("GPU")
+    if not gpus or all(_grows(tf, gpu) for gpu in gpus) or not _has_started(tf):
+        return ""
+    return (
+        "TensorFlow of this kernel has reserved nearly all memory of the GPU and keeps it, so the server process may "
+        "find too little: restart the kernel with TF_FORCE_GPU_ALLOW_GROWTH=true, or deploy with --device /CPU:0"
+    )
+
+
+def _grows(tf: Any, gpu: Any) -> bool:
+    try:
+        return bool(tf.config.experimental.get_memory_growth(gpu))
+    except ValueError:  # a GPU that is divided into virtual devices
+        return False
+
+
+def _has_started(tf: Any) -> bool:
+    """Whether TensorFlow has started its devices: then their configuration can no longer change."""
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    try:
+        tf.config.experimental.set_memory_growth(gpu, _grows(tf, gpu))
+    except (RuntimeError, ValueError):
+        return True
+    return False
