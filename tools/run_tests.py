@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 
 STAGES = (
     {
-        "quick": ("--doctest-modules", "tfserve_nb", "tests/unit", "tests/server"),
+        "quick": ("--doctest-modules", "tfserve_nb", "tests/unit", "tests/server", "tests/serve"),
         "model": ("tests/tf", "tests/shell"),
     },
     {

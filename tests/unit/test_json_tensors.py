@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfserve_nb.errors import InvalidRequest, ServingError
+from tfserve_nb.server.debug_text import debug_text
 from tfserve_nb.server.json_tensors import UnsupportedDtype, _careful, to_array
-from tfserve_nb.server.json_text import debug_text, parse_object
+from tfserve_nb.server.json_text import parse_object
 from tfserve_nb.server.predict_json import parse_predict, to_body, to_tensors
 from tfserve_nb.types import SignatureSpec, TensorSpec
 
@@ -190,6 +191,16 @@ def test_deep_nesting_is_refused_politely() -> None:
 def test_numbers_beyond_double_are_refused() -> None:
     with pytest.raises(InvalidRequest, match="Number too big to be stored in double"):
         parse_object(b'{"instances": [1e400]}')
+
+
+def test_debug_text_has_tensorflow_servings_layout() -> None:
+    assert debug_text([1, 2.5, "a", None, [True]]) == '[1, 2.5, "a", null, [true]]'
+    assert debug_text({"instances": 1, "b": []}) == '{\n    "instances": 1,\n    "b": []\n}'
+    assert debug_text({"a": [{"x": 1}]}) == '{\n    "a": [{\n            "x": 1\n        }]\n}'
+    deep: list[object] = []
+    for _ in range(10_000):
+        deep = [deep]
+    assert debug_text(deep).startswith("[[[[")
 
 
 def test_debug_text_is_short_for_large_values() -> None:

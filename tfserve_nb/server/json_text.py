@@ -17,8 +17,7 @@ import orjson
 
 from ..errors import InvalidRequest
 from . import tolerant_json
-
-MAX_DEBUG_CHARS = 256
+from .debug_text import debug_text
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -81,7 +80,12 @@ def _parse_tolerantly(body: bytes) -> Any:
 
 
 def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    return dict(reversed(pairs))
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        found.clear()
+        for name, value in pairs:
+            found.setdefault(name, value)
+    return found
 
 
 def _float(text: str) -> float:
@@ -126,26 +130,8 @@ def pretty(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def debug_text(value: Any) -> str:
-    """A JSON value for an error message, cut off after about 256 characters."""
-    text = json.dumps(_cut(value), ensure_ascii=False)
-    return text if len(text) <= MAX_DEBUG_CHARS else text[:MAX_DEBUG_CHARS]
-
-
 def json_type(value: Any) -> str:
     """The type of a JSON value in rapidjson's words."""
     if isinstance(value, bool):
         return "True" if value else "False"
     return {type(None): "Null", dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
-
-
-def _cut(value: Any, depth: int = 0) -> Any:
-    """Enough of a value to print, without walking through all of a large one."""
-    if isinstance(value, str):
-        return value[:MAX_DEBUG_CHARS]
-    if isinstance(value, list):
-        return [] if depth > 20 else [_cut(item, depth + 1) for item in value[:64]]
-    if isinstance(value, dict):
-        keys = list(value)[:64]
-        return {} if depth > 20 else {key[:MAX_DEBUG_CHARS]: _cut(value[key], depth + 1) for key in keys}
-    return value

@@ -16,8 +16,9 @@ import numpy as np
 
 from ..errors import InvalidRequest
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, tf_name
+from .debug_text import debug_text
 from .json_tensors import is_base64, to_array
-from .json_text import debug_text, dump, dump_with_nan, parse_object, signature_name
+from .json_text import dump, dump_with_nan, parse_object, signature_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,8 @@ def to_tensors(request: PredictRequest, signature: SignatureSpec) -> dict[str, n
         UnsupportedDtype: for input dtypes that JSON cannot carry.
     """
     value = request.value
+    if not signature.inputs:
+        raise InvalidRequest(f"Failed to get input map for signature: {signature.name}")
     if "instances" in value and "inputs" in value:
         raise InvalidRequest(
             f"JSON Value: {debug_text(value)} Not formatted correctly expecting only one of 'inputs' or "
