@@ -78,6 +78,11 @@ def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
     remark = (
         version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
     )
-    weights = f"{version.weights_bytes / 2**20:.1f} MiB" if version.weights_bytes else ""
+    weights = _size(version.weights_bytes) if version.weights_bytes else ""
     traffic = "" if percent is None else f"{percent:g} %"
     return str(version.version), version.state.name, traffic, labels, weights, remark
+
+
+def _size(num_bytes: int) -> str:
+    """A size for people, such as `4.2 MiB`."""
+    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"

@@ -49,6 +49,9 @@ _KINDS = {
     "uint32": _Kind(22, "uint32_val"),
     "uint64": _Kind(23, "uint64_val"),
 }
+MAX_REPEATED = 2**27
+"""Values that a short list may stand for."""
+
 _BY_NUMBER = {kind.number: name for name, kind in _KINDS.items()}
 
 
@@ -157,6 +160,8 @@ def _filled(values: np.ndarray, count: int, default: object = 0) -> np.ndarray:
         return values
     if len(values) > count:
         raise ValueError("more values than the shape holds")
+    if count > MAX_REPEATED:
+        raise ValueError("a few bytes would fill the memory")
     whole = np.full(count, values[-1] if len(values) else default, dtype=values.dtype)
     whole[: len(values)] = values
     return whole
