@@ -80,11 +80,11 @@ def test_version_and_help() -> None:
 
 
 def test_files_that_are_wrong_are_named(tmp_path: Path, store: Path) -> None:
-    config = write(tmp_path / "m.config", "model_config_list { config { nam: 'x' } }")
+    config = write(tmp_path / "m.config", "model_config_list { config { title: 'x' } }")
     code, output = run(f"--model_config_file={config}")
     assert code == 255
     assert f"Invalid protobuf file: '{config}'" in output
-    assert 'no field named "nam"' in output
+    assert 'no field named "title"' in output
     assert "Traceback" not in output
 
     batching = write(tmp_path / "b.config", "max_batch_size { value: 8 } allowed_batch_sizes: 4")

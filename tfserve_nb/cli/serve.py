@@ -71,6 +71,7 @@ def serve(arguments: list[str]) -> int:
         _log.info("Entering the event loop ...")
         threading.Event().wait()
     except ServingError as error:
+        _log.error("%s", error.message)
         print(f"Failed to start server. Error: {error.code}: {error.message}", flush=True)
         if error.hint:
             print(f"  try: {error.hint}", flush=True)

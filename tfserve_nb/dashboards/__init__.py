@@ -17,11 +17,11 @@ class _Open:
     """The dashboards of this process, and the thread that writes them."""
 
     def __init__(self) -> None:
-        self.dashboards: dict[str, tuple[DeploymentControls, Dashboard]] = {}
+        self.dashboards: list[tuple[DeploymentControls, Dashboard]] = []
         self.updater = Updater(self.tick)
 
     def tick(self) -> None:
-        for _, dashboard in tuple(self.dashboards.values()):
+        for _, dashboard in tuple(self.dashboards):
             dashboard.tick()
 
 
@@ -32,23 +32,21 @@ def dashboard_for(controls: DeploymentControls) -> Dashboard:
     """The dashboard of a deployment; the same one each time, so that showing it often costs nothing.
 
     Args:
-        controls: the deployment; another one of the same name gets a dashboard of its own.
+        controls: the deployment; one of the same name on another server has a dashboard of its own.
     """
     from .view import Dashboard
 
-    known = _open.dashboards.get(controls.name)
-    if known is not None and known[0] == controls:
-        return known[1]
-    if known is not None:
-        known[1].close()
+    for known, dashboard in _open.dashboards:
+        if known == controls:
+            return dashboard
     dashboard = Dashboard(controls, _open.updater)
-    _open.dashboards[controls.name] = (controls, dashboard)
+    _open.dashboards.append((controls, dashboard))
     return dashboard
 
 
 def close_all() -> None:
     """Turn all dashboards into still pictures and end their thread."""
-    for _, dashboard in tuple(_open.dashboards.values()):
+    for _, dashboard in tuple(_open.dashboards):
         dashboard.close()
     _open.dashboards.clear()
     _open.updater.stop()

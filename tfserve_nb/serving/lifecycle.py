@@ -29,7 +29,11 @@ from .warmup import warm_up
 _log = logging.getLogger(__name__)
 JOIN_S = 1.5
 UNLOAD_LIMIT_S = 35.0
-"""How long handles may delay an unload, in seconds: a little more than the longest request."""
+"""How long handles may delay an unload, in seconds, unless a request with a later deadline runs."""
+LONGEST_WAIT_S = 60.0
+"""A deadline may lie further away than a lock can wait."""
+GRACE_S = 5.0
+"""How long after its deadline a request may still hold its version."""
 
 
 class ServableManager:
@@ -257,13 +261,13 @@ class ServableManager:
                     self._changed.notify_all()
                     break
                 else:
-                    self._changed.wait(None if wake_s is None else max(0.0, wake_s - now_s))
+                    self._changed.wait(None if wake_s is None else min(max(0.0, wake_s - now_s), LONGEST_WAIT_S))
             return None
 
     def _due_s(self, name: str, version: int, record: VersionRecord) -> float | None:
         """When a version that waits (to be freed, or to be loaded again) is due; None for all others."""
         if record.state is VersionState.UNLOADING:
-            return 0.0 if record.num_handles == 0 else record.unload_by_s
+            return 0.0 if record.num_handles == 0 else max(record.unload_by_s, record.busy_until_s + GRACE_S)
         if record.state is not VersionState.LOADING or record.retry_at_s is None:
             return None
         if version in self._aspired.get(name, frozenset()):

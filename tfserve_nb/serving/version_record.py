@@ -20,6 +20,7 @@ class VersionRecord:
     """One version and what it holds while it is loaded. Guarded by the manager's lock."""
 
     __slots__ = (
+        "busy_until_s",
         "detail",
         "done",
         "error",
@@ -47,6 +48,7 @@ class VersionRecord:
         self.detail = "loading"
         self.done, self.total = 0, 1
         self.unload_by_s = 0.0
+        self.busy_until_s = 0.0
         self.weights_bytes = 0
         self.num_tries = 0
         self.retry_at_s: float | None = None
@@ -91,6 +93,8 @@ class VersionHandle:
         record, spec = self._record, self.signatures[signature]
         if record.runner is None:
             raise NotAvailable(f"version {self.version} was unloaded")
+        # An unload waits for the latest deadline of those who hold the version; only a later one matters.
+        record.busy_until_s = max(record.busy_until_s, deadline_s)
         num_rows = check_inputs(spec, inputs) if record.source.options.checks_shapes else check_types(spec, inputs)
         return record.runner.submit(
             record.lanes[signature],
