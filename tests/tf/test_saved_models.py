@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfserve_nb.errors import ModelNotFound
 from tfserve_nb.serving.servable import SavedModelServable
 
 
@@ -86,6 +87,29 @@ def test_tf1_with_a_table_from_an_asset(tmp_path: Path) -> None:
 
     assert servable.run("serving_default", {"words": texts("dog", "cow")})["numbers"].tolist() == [1, -1]
     servable.close()
+
+
+def test_one_in_text_form(tmp_path: Path) -> None:
+    import tensorflow as tf
+    from google.protobuf import text_format
+    from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
+
+    model = tf.Module()
+    model.double = tf.function(lambda x: {"y": 2.0 * x}, input_signature=[tf.TensorSpec([None], name="x")])
+    tf.saved_model.save(model, str(tmp_path), signatures=model.double)
+    binary = tmp_path / "saved_model.pb"
+    (tmp_path / "saved_model.pbtxt").write_text(text_format.MessageToString(SavedModel.FromString(binary.read_bytes())))
+    binary.unlink()
+
+    servable = SavedModelServable(tmp_path)
+
+    assert servable.run("serving_default", {"x": np.float32([1, 2])})["y"].tolist() == [2.0, 4.0]
+    servable.close()
+
+
+def test_a_folder_without_one(tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFound, match="does not appear to contain a SavedModel bundle"):
+        SavedModelServable(tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -14,6 +14,7 @@ from ..errors import ExportFailed, ModelNotServable
 from ..types import SignatureDefs, SignatureSpec, TensorSpec
 
 SAVED_MODEL_FILE = "saved_model.pb"
+SAVED_MODEL_TEXT_FILE = "saved_model.pbtxt"
 SERVING_TAGS = frozenset({"serve"})
 """The tag set that TensorFlow Serving loads by default."""
 
@@ -123,18 +124,25 @@ def read_saved_model(path: Path | str) -> Any:
     Raises:
         ModelNotServable: if the file is not there or is none.
     """
+    from google.protobuf import text_format
     from tensorflow.core.protobuf import saved_model_pb2
 
     file = Path(path) / SAVED_MODEL_FILE
     saved_model = saved_model_pb2.SavedModel()
+    text_file = Path(path) / SAVED_MODEL_TEXT_FILE
+    is_text = text_file.is_file() and not file.exists()
+    file = text_file if is_text else file
     try:
-        saved_model.ParseFromString(file.read_bytes())
+        if is_text:
+            text_format.Parse(file.read_text(encoding="utf-8"), saved_model)
+        else:
+            saved_model.ParseFromString(file.read_bytes())
     except OSError as error:
         raise ModelNotServable(
             f"{path} is no SavedModel: {SAVED_MODEL_FILE} cannot be read ({error.strerror})",
             hint="give the folder that holds saved_model.pb",
         ) from error
-    except Exception as error:  # protobuf's DecodeError; its package comes with TensorFlow and is none of ours
+    except Exception as error:  # protobuf's DecodeError, or its ParseError
         raise ModelNotServable(
             f"{file} is damaged: it cannot be parsed", hint="save the model again, the file may be cut short"
         ) from error

@@ -17,9 +17,15 @@ from typing import Any, Protocol  # TensorFlow's session and callables are untyp
 
 import numpy as np
 
-from ..errors import NotAvailable, RunFailed, RunRejected, ServingError
+from ..errors import ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
 from ..export.reasons import shorten
-from ..export.signatures import dense_signatures_of, read_meta_graph, signature_defs_of
+from ..export.signatures import (
+    SAVED_MODEL_FILE,
+    SAVED_MODEL_TEXT_FILE,
+    dense_signatures_of,
+    read_meta_graph,
+    signature_defs_of,
+)
 from ..types import SignatureDefs, SignatureSpec, Tensors
 from .devices import grow_on_demand
 from .tflite import MODEL_FILE, TfliteServable
@@ -82,12 +88,19 @@ class SavedModelServable:
         options: tags and limits.
 
     Raises:
-        NotAvailable: if the folder holds no SavedModel that TensorFlow can load; the message has its reason.
+        ModelNotFound: if the folder holds no SavedModel.
+        NotAvailable: if TensorFlow cannot load it; the message has its reason.
     """
 
     def __init__(self, path: Path, device: str | None = None, options: SessionOptions = DEFAULT_OPTIONS) -> None:
         import tensorflow as tf
 
+        if not any((path / name).is_file() for name in (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE)):
+            raise ModelNotFound(
+                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+                f"`{SAVED_MODEL_FILE}`). Specified file path: {path}",
+                hint="save the model there, or remove the folder",
+            )
         meta_graph = read_meta_graph(path, options.tags)
         self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
         self.signature_defs = signature_defs_of(meta_graph)
