@@ -24,6 +24,10 @@ from .predict_json import parse_predict, to_body, to_tensors
 from .routes import VersionOverflow, find_route
 
 
+MAX_INFLATED_BYTES = 100 * 1024 * 1024
+"""TensorFlow Serving's limit for what gzip may hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class Reply:
     """An answer for any transport.
@@ -45,7 +49,7 @@ class Flow:
     Args:
         calls: the way to the core.
         request_timeout_s: how long a request may wait and run.
-        max_body_bytes: limit for inflated bodies.
+        max_inflated_bytes: limit for inflated bodies.
         log: for failures that clients see only the number of.
     """
 
@@ -54,13 +58,13 @@ class Flow:
         calls: Calls,
         *,
         request_timeout_s: float,
-        max_body_bytes: int,
+        max_inflated_bytes: int,
         log: logging.Logger,
     ) -> None:
         self._calls = calls
         self._port = calls.port
         self._request_timeout_s = request_timeout_s
-        self._max_body_bytes = max_body_bytes
+        self._max_inflated_bytes = max_inflated_bytes
         self._log = log
         self._running: set[asyncio.Task[object]] = set()
 
@@ -161,9 +165,9 @@ class Flow:
             return body
         inflater = zlib.decompressobj(wbits=31)
         try:
-            text = inflater.decompress(body, self._max_body_bytes)
+            text = inflater.decompress(body, self._max_inflated_bytes)
         except zlib.error:
             return b""
         if inflater.unconsumed_tail:
-            raise InvalidRequest(f"The inflated body is larger than {self._max_body_bytes} bytes")
+            raise InvalidRequest(f"The inflated body is larger than {self._max_inflated_bytes} bytes")
         return text if inflater.eof else b""

@@ -18,7 +18,7 @@ from ..serving.port import ServingPort
 from .admin import admin_routes
 from .app import make_application
 from .calls import Calls
-from .flow import Flow
+from .flow import MAX_INFLATED_BYTES, Flow
 from .grpc_listener import GrpcListener, import_stubs
 from .http_listener import HttpListener
 from .log import RingHandler, open_log
@@ -156,7 +156,7 @@ class ServerThread:
         flow = Flow(
             calls,
             request_timeout_s=settings.request_timeout_s,
-            max_body_bytes=settings.max_body_bytes,
+            max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
             log=self.log,
         )
         grpc = await self._start_grpc(calls)
