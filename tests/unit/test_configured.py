@@ -1,0 +1,192 @@
+"""Configured models on a fake loader: labels, polling, retries, and what a missing folder does."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from fake_servable import FakeLoader
+
+from tfserve_nb.errors import ConfigRejected, LabelNotFound
+from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.configured import ConfiguredModels, FollowOptions, find_versions
+from tfserve_nb.serving.core import ServingCore
+from tfserve_nb.serving.model_config import ModelConfig, VersionPolicy
+from tfserve_nb.serving.port import ModelSpec
+from tfserve_nb.types import VersionState
+
+OPTIONS = FollowOptions(
+    batching=lambda _: BatchingOptions(max_batch_size=2),
+    poll_wait_s=-1,
+    max_num_load_retries=0,
+    num_warmup_iterations=0,
+)
+
+
+@pytest.fixture
+def loader() -> FakeLoader:
+    return FakeLoader()
+
+
+@pytest.fixture
+def core(loader: FakeLoader) -> Iterator[ServingCore]:
+    running = ServingCore(loader)
+    running.start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    for version in ("1", "2"):
+        (tmp_path / version).mkdir()
+    return tmp_path
+
+
+def eventually(is_so: Callable[[], bool]) -> None:
+    until_s = time.perf_counter() + 5
+    while not is_so():
+        assert time.perf_counter() < until_s
+        time.sleep(0.005)
+
+
+def states(core: ServingCore) -> dict[int, str]:
+    return {one.version: one.state.name for one in core.status(ModelSpec("m"))}
+
+
+def answering(core: ServingCore, **spec: object) -> int:
+    handle = core.acquire(ModelSpec("m", **spec))  # type: ignore[arg-type]
+    handle.release()
+    return handle.version
+
+
+def test_new_labels_may_be_early_when_allowed_but_never_move_early(core: ServingCore, base: Path) -> None:
+    every = ModelConfig("m", str(base), VersionPolicy(latest=None))
+    models = ConfiguredModels(core, replace(OPTIONS, allow_labels_for_unavailable=True))
+
+    models.apply([replace(every, labels={"stable": 1})], at_start=True)
+    assert answering(core, label="stable") == 1
+    with pytest.raises(ConfigRejected, match="Request to assign label to version 9 of model m") as caught:
+        models.apply([replace(every, labels={"stable": 9})])
+    assert caught.value.code == "FAILED_PRECONDITION"
+    assert answering(core, label="stable") == 1
+    models.apply([replace(every, labels={"stable": 2, "next": 7})])
+    assert answering(core, label="stable") == 2
+    models.apply([every])
+    with pytest.raises(LabelNotFound):
+        answering(core, label="stable")
+
+
+def test_labels_in_the_first_configuration_need_the_flag(core: ServingCore, base: Path) -> None:
+    models = ConfiguredModels(core, OPTIONS)
+
+    with pytest.raises(ConfigRejected, match="not currently available for inference"):
+        models.apply([ModelConfig("m", str(base), labels={"stable": 2})], at_start=True)
+
+    assert core.names == ()
+
+
+def test_polling_follows_the_folder_and_survives_its_absence(core: ServingCore, base: Path, caplog) -> None:
+    models = ConfiguredModels(core, OPTIONS)
+    models.apply([ModelConfig("m", str(base))])
+    assert answering(core) == 2
+
+    (base / "10").mkdir()
+    (base / "no_version").mkdir()
+    models.poll()
+    eventually(lambda: states(core) == {10: "AVAILABLE", 2: "END"})
+    kept = base.rename(base.with_name("away"))
+    models.poll()
+    models.poll()
+    assert answering(core) == 10
+    assert sum("Could not find base path" in record.message for record in caplog.records) == 1
+    kept.rename(base)
+    (base / "10").rmdir()
+    models.poll()
+    eventually(lambda: states(core) == {10: "END", 2: "AVAILABLE"})
+
+
+@pytest.mark.parametrize(("wait_s", "version"), [(0.01, 3), (0, 2)])
+def test_how_often_folders_are_looked_at(core: ServingCore, base: Path, wait_s: float, version: int) -> None:
+    models = ConfiguredModels(core, replace(OPTIONS, poll_wait_s=wait_s))
+    models.apply([ModelConfig("m", str(base))])
+    models.start()
+    try:
+        (base / "3").mkdir()
+        if wait_s:
+            eventually(lambda: core.available("m") == (3,))
+        else:
+            time.sleep(0.05)
+        assert answering(core) == version
+    finally:
+        models.stop()
+
+
+def test_a_failing_version_is_tried_again_and_given_up_when_nobody_wants_it(
+    core: ServingCore, loader: FakeLoader, base: Path
+) -> None:
+    loader.broken.add(2)
+    models = ConfiguredModels(core, replace(OPTIONS, max_num_load_retries=1000, load_retry_interval_s=0.01))
+    models.apply([ModelConfig("m", str(base), VersionPolicy(latest=None))])
+    assert answering(core) == 1
+    eventually(lambda: "try" in core.status(ModelSpec("m", 2))[0].detail)
+    loader.broken.clear()
+    eventually(lambda: states(core) == {1: "AVAILABLE", 2: "AVAILABLE"})
+
+    loader.broken.add(3)
+    (base / "3").mkdir()
+    models.poll()
+    eventually(lambda: states(core).get(3) == "LOADING")
+    (base / "3").rmdir()
+    models.poll()
+    eventually(lambda: states(core)[3] == "END")
+    assert core.status(ModelSpec("m", 3))[0].error_message == "Loading of servable cancelled"
+    assert core.status(ModelSpec("m", 3))[0].error_code == "CANCELLED"
+
+
+def test_limits_that_cannot_be_read_fail_the_version(core: ServingCore, base: Path) -> None:
+    def read(path: Path) -> BatchingOptions:
+        raise ConfigRejected(f"{path / 'batching_params.pbtxt'}: max_batch_size=0")
+
+    models = ConfiguredModels(core, replace(OPTIONS, batching=read))
+
+    with pytest.raises(ConfigRejected, match=r"1 model\(s\) did not become available: .*max_batch_size=0"):
+        models.apply([ModelConfig("m", str(base))])
+    assert core.status(ModelSpec("m"))[0].state is VersionState.END
+
+
+def test_a_slow_model_holds_up_nobody_else(base: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    gate = threading.Event()
+    loader = FakeLoader(lambda version: (gate.wait(5), None)[1] if version == 77 else None)
+    core = ServingCore(loader)
+    core.start()
+    slow = tmp_path_factory.mktemp("slow")
+    (slow / "77").mkdir()
+    models = ConfiguredModels(core, OPTIONS)
+    models.apply([ModelConfig("m", str(base))])
+    waiting = threading.Thread(
+        target=models.apply, args=([ModelConfig("m", str(base)), ModelConfig("slow", str(slow))],)
+    )
+    waiting.start()
+    try:
+        assert answering(core) == 2
+        models.poll()
+        assert answering(core) == 2
+    finally:
+        gate.set()
+        waiting.join(5)
+        core.stop()
+    assert not waiting.is_alive()
+
+
+def test_version_folders(tmp_path: Path, caplog) -> None:
+    for name in ("00000123", "7", "007", "x1", "-3", str(2**63), "1.5"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "9").write_text("a file")
+
+    assert {version: path.name for version, path in find_versions(tmp_path).items()} == {123: "00000123", 7: "7"}
+    assert "Duplicate version directories" in caplog.text
