@@ -9,6 +9,7 @@ import importlib.metadata
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -31,6 +32,7 @@ from .plan import ServePlan, make_plan
 _log = logging.getLogger("tfserve_nb.serve")
 JOIN_S = 1.5
 PARENT_WATCH_S = 0.5
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class _Terminated(BaseException):
@@ -54,9 +56,8 @@ def serve(arguments: list[str]) -> int:
     _log_to_stderr()
     for line in excuses(arguments):
         _log.warning("%s", line)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _terminate)
     server: ModelServer | None = None
+    signals = Signals()
     try:
         plan = make_plan(flags)
         if flags.rest_api_port and flags.rest_api_port == flags.port:
@@ -69,7 +70,7 @@ def serve(arguments: list[str]) -> int:
         server = ModelServer(plan)
         server.start()
         _log.info("Entering the event loop ...")
-        threading.Event().wait()
+        signals.wait()
     except ServingError as error:
         _log.error("%s", error.message)
         print(f"Failed to start server. Error: {error.code}: {error.message}", flush=True)
@@ -199,11 +200,30 @@ def end_with_parent(pid: int) -> None:
     threading.Thread(target=watch, name="tfserve-parent-watch", daemon=True).start()
 
 
-def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
-    # Only once: a second signal ends the process at once.
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    raise _Terminated
+class Signals:
+    """SIGTERM and SIGINT raise `_Terminated` on the main thread, once; a second one ends the process at once.
+
+    A signal may reach any thread, but Python handles it on the main one, which has to wake up for it: that is what the
+    pair of sockets is for.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        signal.set_wakeup_fd(self._writer.fileno())
+        for number in _SIGNALS:
+            signal.signal(number, self._terminate)
+
+    def wait(self) -> None:
+        """Wait for a signal."""
+        while True:
+            self._reader.recv(1)
+
+    @staticmethod
+    def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+        for number in _SIGNALS:
+            signal.signal(number, signal.SIG_DFL)
+        raise _Terminated
 
 
 def _log_to_stderr() -> None:

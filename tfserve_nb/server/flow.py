@@ -23,7 +23,6 @@ from .metadata_json import metadata_body, status_body
 from .predict_json import parse_predict, to_body, to_tensors
 from .routes import VersionOverflow, find_route
 
-
 MAX_INFLATED_BYTES = 100 * 1024 * 1024
 """TensorFlow Serving's limit for what gzip may hold."""
 

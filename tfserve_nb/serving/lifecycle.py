@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 JOIN_S = 1.5
 UNLOAD_LIMIT_S = 35.0
 """How long handles may delay an unload, in seconds, unless a request with a later deadline runs."""
+SIGNAL_S = 0.2
+"""How often a waiting thread looks up: a signal may reach another thread, but only the main one handles it."""
 LONGEST_WAIT_S = 60.0
 """A deadline may lie further away than a lock can wait."""
 GRACE_S = 5.0
@@ -158,7 +160,7 @@ class ServableManager:
                     raise NotAvailable(f"version {version} of {name} was not loaded within {limit_s:g} s")
                 event = ProgressEvent(record.detail, record.done, record.total)
                 if event == told:
-                    self._changed.wait(left_s)
+                    self._changed.wait(min(left_s, SIGNAL_S))
                     continue
             progress(event)
             told = event
@@ -186,7 +188,8 @@ class ServableManager:
             )
 
         with self._changed:
-            self._changed.wait_for(has_settled)
+            while not has_settled():
+                self._changed.wait(SIGNAL_S)
 
     def acquire(self, name: str, version: int) -> VersionHandle | None:
         """Pin a version, or None when it is not AVAILABLE."""
