@@ -210,3 +210,17 @@ def test_tags_and_a_session_config(start: Callable[..., Any], tmp_path: Path) ->
     assert answer.outputs["y"].float_val == []
     assert len(answer.outputs["y"].tensor_content) == 12
     served.stop()
+
+
+def test_a_signal_that_reaches_another_thread_ends_the_server_too(start: Callable[..., Any], store: Path) -> None:
+    import ctypes
+
+    served = start(f"--model_base_path={store}/half_plus_two")
+    pid = served.process.pid
+    threads = [int(path.name) for path in Path(f"/proc/{pid}/task").iterdir()]
+    other = next(thread for thread in threads if thread != pid)
+
+    assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
+
+    assert served.process.wait(20) == 0
+    assert "Stopping: running requests may finish" in served.text
