@@ -157,6 +157,16 @@ def test_start_order_log_lines_and_flags_in_both_forms(start: Callable[..., Any]
     assert served.stop() == 0
 
 
+def test_other_addresses_are_bound_when_told(start: Callable[..., Any], store: Path) -> None:
+    served = start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--host=::")
+
+    assert "Every machine that can reach this one may call the models" in served.text
+    assert served.rest("GET", "/v1/models/hpt", headers={"Host": "models.example.org"})[0] == 200
+    answer = served.stub(address=f"127.0.0.1:{served.grpc_port}").Predict(predict_request(), timeout=30)
+    assert list(answer.outputs["y"].float_val) == [2.5, 3.0, 4.5]
+    assert served.stop() == 0
+
+
 def test_one_port_for_both_skips_rest(start: Callable[..., Any], store: Path) -> None:
     port = free_port()
 

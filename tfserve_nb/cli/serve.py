@@ -65,6 +65,10 @@ def serve(arguments: list[str]) -> int:
                 "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
                 "Skipped exporting HTTP/REST API."
             )
+        if plan.settings.allow_remote and plan.settings.token is None:
+            _log.warning(
+                "Every machine that can reach this one may call the models; --auth_token_file asks for a token"
+            )
         if plan.parent_pid:
             end_with_parent(plan.parent_pid)
         server = ModelServer(plan)

@@ -103,8 +103,9 @@ def bind(host: str, port: int) -> socket.socket:
         ServerFailed: if the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    takes_both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=takes_both)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(f"port {port} on {host} is taken", hint="another --port, or none for a free one") from error
