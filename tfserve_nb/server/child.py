@@ -100,18 +100,23 @@ class ChildServer:
     def stop(self) -> None:
         """End the process. Idempotent, bounded."""
         self._stopping.set()
-        process = self._process
-        if process is not None and process.poll() is None:
-            process.terminate()
-            try:
-                process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(STOP_S)
+        self._end()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(STOP_S)
+            self._end()  # the thread may have started a new one meanwhile
         self._folder.cleanup()
+
+    def _end(self) -> None:
+        process = self._process
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_S)
 
     def _launch(self) -> None:
         command = [
