@@ -84,11 +84,7 @@ def test_body_that_is_too_large_is_refused_and_harms_nobody(make_server) -> None
 
     with server.connect() as connection:
         connection.sendall(HEAD + b"Content-Length: 2000\r\n\r\n")
-        assert receive(connection) in (
-            b"",
-            b"HTTP/1.1 413 Payload Too Large\r\n\r\n",
-            b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        )
+        assert receive(connection, b"\r\n\r\n").startswith(b"HTTP/1.1 413 ")
     assert server.predict(ROWS).status == 200
 
 

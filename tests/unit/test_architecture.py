@@ -48,6 +48,9 @@ THIRD_PARTY = {
     "cryptography": ("server",),
     "ai_edge_litert": ("serving",),
     "tornado": ("server",),
+    "httptools": ("server/http",),
+    "uvloop": ("server/thread",),
+    "simdjson": ("server/json_numbers",),
     "orjson": ("server",),
     "ipywidgets": ("dashboards", "notebook/display"),
     "IPython": ("notebook", "__init__"),  # the package itself names its types only, see the last test

@@ -6,8 +6,9 @@ Thread: the server's loop.
 from __future__ import annotations
 
 import asyncio
-import functools
+import math
 import time
+from collections.abc import Callable
 
 from ..errors import DeadlineExceeded
 from ..serving.metrics import RequestRecord
@@ -74,8 +75,51 @@ class Exchange:
         )
 
 
+class Running:
+    """One submitted request: the way from the runner's thread back to the loop, and the way to give up.
+
+    Args:
+        completions: brings the outcome to the loop.
+        resolve: gets the outcome, on the loop, unless the request was cancelled.
+        deadline_s: `perf_counter` time after which nobody waits any more.
+    """
+
+    __slots__ = ("_completions", "_resolve", "deadline_s", "is_over", "ticket")
+
+    def __init__(self, completions: Completions, resolve: Callable[[Outcome], None], deadline_s: float) -> None:
+        self._completions = completions
+        self._resolve = resolve
+        self.deadline_s = deadline_s
+        self.ticket: Ticket | None = None
+        self.is_over = False
+
+    def on_done(self, outcome: Outcome) -> None:
+        """The core has an outcome; any thread."""
+        self._completions.put(self, outcome)
+
+    def finish(self, outcome: Outcome) -> None:
+        """Pass the outcome on; does nothing once it is over."""
+        if not self.is_over:
+            self.is_over = True
+            self._resolve(outcome)
+
+    def cancel(self) -> None:
+        """Nobody waits any more: take the request out of the queue. Does nothing once it is over."""
+        if not self.is_over:
+            self.is_over = True
+            if self.ticket is not None:
+                self.ticket.cancel()
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if not self.is_over:
+            if self.ticket is not None:
+                self.ticket.cancel()
+            self.finish(DeadlineExceeded("Timed out waiting for notification"))
+
+
 class Calls:
-    """Runs requests on the core and waits for them without blocking the loop.
+    """Runs requests on the core without blocking the loop.
 
     Args:
         port: the core.
@@ -90,11 +134,20 @@ class Calls:
         self._request_log = request_log
         self._loop = loop
         self._completions = Completions(loop)
+        self._running: set[Running] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = math.inf
 
-    async def run(
-        self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float, exchange: Exchange
-    ) -> Answer:
-        """Submit and wait; whoever is cancelled while waiting takes the request out of the queue.
+    def start(
+        self,
+        handle: Handle,
+        signature: str,
+        inputs: Tensors,
+        deadline_s: float,
+        exchange: Exchange,
+        on_outcome: Callable[[Outcome], None],
+    ) -> Running:
+        """Submit a request.
 
         Args:
             handle: the pinned version.
@@ -102,36 +155,74 @@ class Calls:
             inputs: name -> array.
             deadline_s: `perf_counter` time after which nobody waits any more.
             exchange: gets the number of rows and the timestamps.
+            on_outcome: gets the answer, or why there is none, on the loop; not called after `cancel`.
+
+        Raises:
+            ServingError: if the request is refused at once.
+        """
+        exchange.num_rows = _num_rows(inputs)
+        exchange.decoded_s = time.perf_counter()
+
+        def resolve(outcome: Outcome) -> None:
+            self._running.discard(running)
+            if isinstance(outcome, Answer):
+                exchange.started_s, exchange.done_s = outcome.started_s, outcome.done_s
+                if self._request_log is not None:
+                    api = exchange.api.lower()
+                    self._request_log.offer(api, exchange.model, handle.version, signature, inputs, outcome.outputs)
+            on_outcome(outcome)
+
+        running = Running(self._completions, resolve, deadline_s)
+        running.ticket = handle.submit(signature, inputs, deadline_s=deadline_s, on_done=running.on_done)
+        self._running.add(running)
+        if deadline_s < self._timer_s:
+            self._set_timer(deadline_s)
+        return running
+
+    async def run(
+        self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float, exchange: Exchange
+    ) -> Answer:
+        """The same as a coroutine; whoever is cancelled while waiting takes the request out of the queue.
 
         Raises:
             ServingError: why there is no answer.
         """
-        exchange.num_rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
-        exchange.decoded_s = time.perf_counter()
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        ticket: Ticket = handle.submit(
-            signature, inputs, deadline_s=deadline_s, on_done=functools.partial(self._completions.put, future)
-        )
-        timer = self._loop.call_later(max(0.0, deadline_s - time.perf_counter()), _expire, future)
+        running = self.start(handle, signature, inputs, deadline_s, exchange, future.set_result)
         try:
             outcome = await future
         finally:
-            timer.cancel()
-            # Does nothing when the request was answered.
-            ticket.cancel()
+            running.cancel()
+            self._running.discard(running)
         if isinstance(outcome, Answer):
-            exchange.started_s, exchange.done_s = outcome.started_s, outcome.done_s
-            if self._request_log is not None:
-                api = exchange.api.lower()
-                self._request_log.offer(api, exchange.model, handle.version, signature, inputs, outcome.outputs)
             return outcome
         raise outcome
+
+    def cancel(self, running: Running) -> None:
+        """Give a request up."""
+        self._running.discard(running)
+        running.cancel()
 
     def record(self, exchange: Exchange) -> None:
         """Count a request whose answer was written."""
         self.port.record(exchange.record())
 
+    def _set_timer(self, at_s: float) -> None:
+        """One timer for the earliest deadline: a timer for each request would cost more than most requests' share."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = at_s
+        self._timer = self._loop.call_later(max(0.0, at_s - time.perf_counter()), self._expire)
 
-def _expire(future: asyncio.Future[Outcome]) -> None:
-    if not future.done():
-        future.set_result(DeadlineExceeded("Timed out waiting for notification"))
+    def _expire(self) -> None:
+        self._timer, self._timer_s = None, math.inf
+        now_s = time.perf_counter()
+        for running in [one for one in self._running if one.deadline_s <= now_s]:
+            self._running.discard(running)
+            running.expire()
+        if self._running:
+            self._set_timer(min(running.deadline_s for running in self._running))
+
+
+def _num_rows(inputs: Tensors) -> int:
+    return max([len(array) for array in inputs.values() if array.ndim], default=1)

@@ -1,15 +1,22 @@
 """Bring outcomes from the runner's thread to the server's loop, waking the loop once for a whole batch.
 
-Thread: `on_done` on the runner's thread (or any); futures are resolved on the loop's.
+Thread: `put` on the runner's thread (or any); `Waiting.finish` is called on the loop's.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import deque
+from typing import Protocol
 
 from ..serving.port import Outcome
+
+
+class Waiting(Protocol):
+    """Who waits for an outcome."""
+
+    def finish(self, outcome: Outcome) -> None:
+        """Called once, on the loop."""
 
 
 class Completions:
@@ -22,13 +29,13 @@ class Completions:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._lock = threading.Lock()
-        self._ready: deque[tuple[asyncio.Future[Outcome], Outcome]] = deque()
+        self._ready: list[tuple[Waiting, Outcome]] = []
         self._is_awake = False
 
-    def put(self, future: asyncio.Future[Outcome], outcome: Outcome) -> None:
-        """Resolve `future` with `outcome` on the loop; does nothing once the loop is closed."""
+    def put(self, waiting: Waiting, outcome: Outcome) -> None:
+        """Pass `outcome` to `waiting` on the loop; does nothing once the loop is closed."""
         with self._lock:
-            self._ready.append((future, outcome))
+            self._ready.append((waiting, outcome))
             if self._is_awake:
                 return
             self._is_awake = True
@@ -39,8 +46,7 @@ class Completions:
 
     def _drain(self) -> None:
         with self._lock:
-            ready, self._ready = self._ready, deque()
+            ready, self._ready = self._ready, []
             self._is_awake = False
-        for future, outcome in ready:
-            if not future.done():
-                future.set_result(outcome)
+        for waiting, outcome in ready:
+            waiting.finish(outcome)

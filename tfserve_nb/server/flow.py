@@ -10,18 +10,21 @@ import logging
 import secrets
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..errors import InvalidRequest, ServingError
-from ..serving.port import ModelSpec
+from ..serving.port import Answer, Handle, ModelSpec, Outcome
 from .calls import Calls, Exchange
 from .example_json import classify_body, parse_examples, regress_body
 from .examples import classify, regress
+from .http.head import Fields
+from .json_numbers import Numbers, NumbersReader
 from .json_text import error_body
 from .metadata_json import metadata_body, status_body
 from .predict_json import parse_predict, to_body, to_tensors
-from .routes import VersionOverflow, find_route
+from .routes import Route, VersionOverflow, find_route
 
 MAX_INFLATED_BYTES = 100 * 1024 * 1024
 """TensorFlow Serving's limit for what gzip may hold."""
@@ -40,6 +43,13 @@ class Reply:
     status: int
     body: bytes
     headers: tuple[tuple[str, str], ...] = ()
+
+
+OnReply: TypeAlias = Callable[[Reply], None]
+"""Gets a reply, once."""
+
+GiveUp: TypeAlias = Callable[[], object]
+"""Takes a request out of the queue; its reply is not called for then."""
 
 
 class Flow:
@@ -65,83 +75,121 @@ class Flow:
         self._request_timeout_s = request_timeout_s
         self._max_inflated_bytes = max_inflated_bytes
         self._log = log
-        self._running: set[asyncio.Task[object]] = set()
+        self._numbers = NumbersReader()
 
-    @property
-    def running(self) -> frozenset[asyncio.Task[object]]:
-        """The tasks that answer a request now."""
-        return frozenset(self._running)
+    def start(
+        self, method: str, uri: str, fields: Fields, body: bytes, exchange: Exchange, on_reply: OnReply
+    ) -> GiveUp | None:
+        """Answer any request below `/v1/`; never raises.
 
-    async def answer(self, method: str, uri: str, headers: Mapping[str, str], body: bytes, exchange: Exchange) -> Reply:
-        """Answer any request below `/v1/`; never raises but for cancellation."""
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("answer() runs in a task")
-        self._running.add(task)
-        try:
-            return await self._answer(method, uri, headers, body, exchange)
-        finally:
-            self._running.discard(task)
+        Args:
+            method: such as `POST`.
+            uri: path and query, as received.
+            fields: the header fields.
+            body: as received.
+            exchange: gets what is found out.
+            on_reply: gets the reply, now or later.
 
-    async def _answer(
-        self, method: str, uri: str, headers: Mapping[str, str], body: bytes, exchange: Exchange
-    ) -> Reply:
+        Returns:
+            A function that takes the request out of the queue when nobody waits any more; None when it was answered.
+        """
         try:
             route = find_route(method, uri)
             exchange.model, exchange.label = route.spec.name, route.spec.label or ""
-            if method == "POST":
-                exchange.api = route.call
-                call = self._predict if route.call == "predict" else self._examples
-                return await call(route.spec, self._inflated(headers, body), exchange)
-            if route.call == "status":
-                return Reply(200, status_body(self._port.status(route.spec)))
-            return self._metadata(route.spec)
-        except VersionOverflow as error:
+            if method != "POST":
+                on_reply(self._about(route))
+                return None
+            exchange.api = route.call
+            body = self._inflated(fields, body)
+            if route.call == "predict":
+                return self._start_predict(route.spec, body, exchange, on_reply)
+            return self._start_examples(route.spec, body, exchange, on_reply)
+        except Exception as error:  # noqa: BLE001 - see `failed`
+            on_reply(self.failed(error, exchange))
+            return None
+
+    def failed(self, error: BaseException, exchange: Exchange) -> Reply:
+        """The reply for an error; a defect of ours goes to the log, and the client gets its number."""
+        if isinstance(error, VersionOverflow):
             exchange.code = error.code
             return Reply(error.http_status, b"")
-        except ServingError as error:
-            return self.failed(error, exchange)
-        except Exception:  # noqa: BLE001 - a defect of ours: the client gets a number, the log the trace
-            number = secrets.token_hex(4)
-            exchange.code = "INTERNAL"
-            self._log.exception("error %s in %s %s", number, method, uri)
-            return Reply(500, error_body(f"Internal error {number}; the server's log has the details"))
-
-    def failed(self, error: ServingError, exchange: Exchange) -> Reply:
-        """The reply for an error with a public text."""
-        exchange.code = error.code
-        headers = (("Retry-After", "1"),) if error.http_status == 503 else ()
-        return Reply(error.http_status, error_body(error.message), headers)
+        if isinstance(error, ServingError):
+            exchange.code = error.code
+            headers = (("Retry-After", "1"),) if error.http_status == 503 else ()
+            return Reply(error.http_status, error_body(error.message), headers)
+        number = secrets.token_hex(4)
+        exchange.code = "INTERNAL"
+        self._log.error("error %s in %s of %s", number, exchange.api, exchange.model, exc_info=error)
+        return Reply(500, error_body(f"Internal error {number}; the server's log has the details"))
 
     def record(self, exchange: Exchange) -> None:
         """Count a request whose answer was written."""
         self._port.record(exchange.record())
 
-    def _metadata(self, spec: ModelSpec) -> Reply:
-        handle = self._port.acquire(spec)
+    def _about(self, route: Route) -> Reply:
+        """Status or metadata of a model."""
+        if route.call == "status":
+            return Reply(200, status_body(self._port.status(route.spec)))
+        handle = self._port.acquire(route.spec)
         try:
-            return Reply(200, metadata_body(spec.name, handle.version, handle.signature_defs))
+            return Reply(200, metadata_body(route.spec.name, handle.version, handle.signature_defs))
         finally:
             handle.release()
 
-    async def _predict(self, spec: ModelSpec, body: bytes, exchange: Exchange) -> Reply:
-        request = parse_predict(body)
-        handle = self._port.acquire(spec)
+    def _start_predict(self, spec: ModelSpec, body: bytes, exchange: Exchange, on_reply: OnReply) -> GiveUp:
+        handle = self._acquired(spec, body)
         try:
-            exchange.version, exchange.signature = handle.version, request.signature
-            signature = handle.signatures.get(request.signature)
-            if signature is None:
-                raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
-            inputs = to_tensors(request, signature)
+            exchange.version = handle.version
+            request = self._numbers.read(body, handle.signatures) or _read_carefully(body, handle, exchange)
+            exchange.signature = request.signature
             deadline_s = time.perf_counter() + self._request_timeout_s
-            answer = await self._calls.run(handle, request.signature, inputs, deadline_s, exchange)
-            text = to_body(answer.outputs, is_row_format=request.is_row_format)
-            return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
-        finally:
+            is_row_format = request.is_row_format
+
+            def answered(outcome: Outcome) -> None:
+                try:
+                    if isinstance(outcome, Answer):
+                        text = to_body(outcome.outputs, is_row_format=is_row_format)
+                        reply = Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
+                    else:
+                        reply = self.failed(outcome, exchange)
+                except Exception as error:  # noqa: BLE001 - see `failed`
+                    reply = self.failed(error, exchange)
+                finally:
+                    handle.release()
+                on_reply(reply)
+
+            running = self._calls.start(handle, request.signature, request.tensors, deadline_s, exchange, answered)
+        except BaseException:
             handle.release()
+            raise
+
+        def give_up() -> None:
+            self._calls.cancel(running)
+            handle.release()
+
+        return give_up
+
+    def _acquired(self, spec: ModelSpec, body: bytes) -> Handle:
+        """Pin the version that answers; a body that is no JSON is a client's first error."""
+        try:
+            return self._port.acquire(spec)
+        except ServingError:
+            parse_predict(body)
+            raise
+
+    def _start_examples(self, spec: ModelSpec, body: bytes, exchange: Exchange, on_reply: OnReply) -> GiveUp:
+        """Classify or regress."""
+        task = asyncio.ensure_future(self._examples(spec, body, exchange))
+
+        def answered(task: asyncio.Future[Reply]) -> None:
+            if not task.cancelled():
+                error = task.exception()
+                on_reply(task.result() if error is None else self.failed(error, exchange))
+
+        task.add_done_callback(answered)
+        return task.cancel
 
     async def _examples(self, spec: ModelSpec, body: bytes, exchange: Exchange) -> Reply:
-        """Classify or regress."""
         request = parse_examples(body)
         handle = self._port.acquire(spec)
         try:
@@ -158,9 +206,9 @@ class Flow:
         finally:
             handle.release()
 
-    def _inflated(self, headers: Mapping[str, str], body: bytes) -> bytes:
+    def _inflated(self, fields: Fields, body: bytes) -> bytes:
         """The body without gzip; what cannot be inflated counts as empty, as in TensorFlow Serving."""
-        if "gzip" not in headers.get("Content-Encoding", ""):
+        if "gzip" not in (fields.get("Content-Encoding") or ""):
             return body
         inflater = zlib.decompressobj(wbits=31)
         try:
@@ -170,3 +218,17 @@ class Flow:
         if inflater.unconsumed_tail:
             raise InvalidRequest(f"The inflated body is larger than {self._max_inflated_bytes} bytes")
         return text if inflater.eof else b""
+
+
+def _read_carefully(body: bytes, handle: Handle, exchange: Exchange) -> Numbers:
+    """The tensors of any predict request.
+
+    Raises:
+        InvalidRequest: with TensorFlow Serving's text.
+    """
+    request = parse_predict(body)
+    exchange.signature = request.signature
+    signature = handle.signatures.get(request.signature)
+    if signature is None:
+        raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
+    return Numbers(request.signature, request.is_row_format, to_tensors(request, signature))

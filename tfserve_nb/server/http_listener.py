@@ -1,4 +1,4 @@
-"""HTTP on the server's own loop: the socket, and Tornado's server with limits.
+"""The HTTP port of a server: its socket, its certificate, its limits.
 
 Thread: `bind` on any; all else on the server's loop.
 """
@@ -8,38 +8,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import socket
-from typing import Any  # Tornado's connection context
 
-from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
-from tornado.web import Application
+from tornado.httputil import HTTPServerConnectionDelegate
 
 from ..errors import PortInUse, ServerFailed
 from . import tls
+from .http.http_server import BACKLOG, HttpServer, ShortWay
+from .http.limits import Limits
 from .settings import ServerSettings
 
-BACKLOG = 1024
 CLOSE_S = 0.3
-
-
-class LimitedHTTPServer(HTTPServer):
-    """An HTTP server with a limit of connections.
-
-    Tornado makes it without `__init__` arguments of our own: see `initialize`.
-    """
-
-    def initialize(self, *args: Any, max_connections: int, **kwargs: Any) -> None:  # type: ignore[override]
-        """Called by Tornado's configurable constructor."""
-        super().initialize(*args, **kwargs)
-        self._max_connections = max_connections
-
-    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Serve a new connection, or close it when there are too many."""
-        if len(self._connections) >= self._max_connections:
-            stream.close()
-            return
-        super().handle_stream(stream, address)
 
 
 class HttpListener:
@@ -61,34 +41,40 @@ class HttpListener:
             self._context = tls.http_context(settings.tls)
         # Bound once and handed over, so that nobody can take the port in between.
         self._socket = bind(settings.host, settings.port or 0)
-        self._server: LimitedHTTPServer | None = None
+        self._server: HttpServer | None = None
         self.port: int = self._socket.getsockname()[1]
 
-    def start(self, application: Application) -> None:
+    async def start(
+        self, application: HTTPServerConnectionDelegate, log: logging.Logger, short_way: ShortWay | None = None
+    ) -> None:
         """Answer requests from now on."""
         settings = self._settings
-        self._server = LimitedHTTPServer(
-            application,
-            ssl_options=self._context,
-            max_header_size=settings.max_header_bytes,
-            max_body_size=settings.max_body_bytes,
-            max_buffer_size=settings.max_body_bytes + settings.max_header_bytes,
-            idle_connection_timeout=settings.idle_timeout_s,
-            body_timeout=settings.body_timeout_s,
+        limits = Limits(
+            max_header_bytes=settings.max_header_bytes,
+            max_body_bytes=settings.max_body_bytes,
+            idle_timeout_s=settings.idle_timeout_s,
+            body_timeout_s=settings.body_timeout_s,
+            write_timeout_s=settings.write_timeout_s,
             max_connections=settings.max_connections,
         )
-        self._server.add_sockets([self._socket])
+        self._server = HttpServer(application, limits, log, short_way)
+        await self._server.listen(self._socket, self._context)
 
     def stop(self) -> None:
         """Take no new connections."""
         if self._server is not None:
             self._server.stop()
 
+    async def drained(self) -> None:
+        """Wait until no request runs any more."""
+        if self._server is not None:
+            await self._server.drained()
+
     async def close(self) -> None:
         """Close all connections; bounded."""
         if self._server is not None:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._server.close_all_connections(), CLOSE_S)
+                await asyncio.wait_for(self._server.close(), CLOSE_S)
 
     def close_socket(self) -> None:
         """Give the port back when the server never started."""

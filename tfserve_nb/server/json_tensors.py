@@ -24,7 +24,7 @@ from .debug_text import debug_text
 from .json_text import json_type
 
 _INT32 = (-(2**31), 2**31 - 1)
-_INTEGERS = {
+INTEGERS = {
     "int8": (-(2**7), 2**7 - 1),
     "int16": (-(2**15), 2**15 - 1),
     "int32": _INT32,
@@ -57,7 +57,7 @@ def to_array(value: Any, spec: TensorSpec, *, may_hold_booleans: bool) -> np.nda
         InvalidRequest: with TensorFlow Serving's text.
         UnsupportedDtype: for dtypes that it does not take in JSON either.
     """
-    if spec.dtype in _FLOATS or spec.dtype in _INTEGERS:
+    if spec.dtype in _FLOATS or spec.dtype in INTEGERS:
         array = None if may_hold_booleans else _fast_numbers(value, spec)
         if array is not None:
             return array
@@ -74,8 +74,8 @@ def _fast_numbers(value: Any, spec: TensorSpec) -> np.ndarray | None:
         return None
     if found.dtype.kind not in ("iuf" if spec.dtype in _FLOATS else "iu"):
         return None
-    if spec.dtype in _INTEGERS:
-        low, high = _INTEGERS[spec.dtype]
+    if spec.dtype in INTEGERS:
+        low, high = INTEGERS[spec.dtype]
         if not found.size or int(found.min()) < low or int(found.max()) > high:
             return None
         return np.ascontiguousarray(found, dtype=spec.numpy_dtype)
@@ -138,8 +138,8 @@ def _scalar(value: Any, spec: TensorSpec) -> Any:
         is_right = isinstance(value, bool)
     elif spec.dtype in _FLOATS:
         is_right = isinstance(value, int | float) and not isinstance(value, bool)
-    elif spec.dtype in _INTEGERS:
-        low, high = _INTEGERS[spec.dtype]
+    elif spec.dtype in INTEGERS:
+        low, high = INTEGERS[spec.dtype]
         is_right = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
     else:
         raise UnsupportedDtype(f"Conversion of JSON Value: {debug_text(value)} to type: {tf_name(spec.dtype)}")

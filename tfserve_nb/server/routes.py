@@ -8,6 +8,7 @@ query is part of the model's name or makes the request malformed, here as there.
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -38,6 +39,7 @@ class VersionOverflow(InvalidRequest):
     """A version beyond int64: TensorFlow Serving answers 400 with an empty body."""
 
 
+@functools.lru_cache(maxsize=256)
 def find_route(method: str, uri: str) -> Route:
     """The call of a request.
 

@@ -5,6 +5,7 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 
@@ -89,6 +90,11 @@ class ServerSettings:
                 f"host={self.host!r} can be reached from other machines", hint="127.0.0.1, or allow_remote=True"
             )
 
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the server."""
+        return is_loopback(self.host)
+
 
 def _check_port(port: object, hint: str) -> None:
     is_number = isinstance(port, int) and not isinstance(port, bool) and 0 <= port <= 65535
@@ -96,6 +102,7 @@ def _check_port(port: object, hint: str) -> None:
         raise InvalidOption(f"port={port!r} must be a number from 0 (any free port) to 65535", hint=hint)
 
 
+@functools.lru_cache(maxsize=64)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address is this machine and nothing else."""
     if host.lower() == "localhost" or host.lower().endswith(".localhost"):

@@ -25,6 +25,7 @@ from .log import RingHandler, open_log
 from .model_service import Reload
 from .monitoring import Monitor
 from .request_log import RequestLog
+from .rest_sink import short_way
 from .settings import ServerSettings
 from .switch_interval import shorten, unshorten
 
@@ -141,7 +142,7 @@ class ServerThread:
 
     def _run(self, http: HttpListener | None, ready: threading.Event) -> None:
         try:
-            with asyncio.Runner(loop_factory=_selector_loop) as runner:
+            with asyncio.Runner(loop_factory=_new_loop) as runner:
                 runner.run(self._serve(http, ready))
         except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
             self._error = error
@@ -163,16 +164,18 @@ class ServerThread:
         if http is not None:
             admin = self._extras.admin
             routes = [] if admin is None else admin_routes(admin, settings, self.log)
-            http.start(make_application(flow, settings, self._extras.monitor, routes))
+            application = make_application(settings, self._extras.monitor, routes)
+            await http.start(application, self.log, short_way(flow, settings))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         await self._stop.wait()
         if http is not None:
             http.stop()
-        draining = [asyncio.create_task(_drained(flow))]
+        draining = [] if http is None else [asyncio.create_task(http.drained())]
         if grpc is not None:
             draining.append(asyncio.create_task(grpc.stop(self._drain_s)))
-        await asyncio.wait(draining, timeout=self._drain_s)
+        if draining:
+            await asyncio.wait(draining, timeout=self._drain_s)
         if http is not None:
             await http.close()
         for task in draining:
@@ -201,12 +204,10 @@ class ServerThread:
         self.log.error("%s", context.get("message"), exc_info=context.get("exception"))
 
 
-async def _drained(flow: Flow) -> None:
-    """Wait until no REST request runs any more."""
-    while flow.running:
-        await asyncio.wait(flow.running)
+def _new_loop() -> asyncio.AbstractEventLoop:
+    """The fastest loop there is; on Windows the one that has `add_reader`, which Tornado needs."""
+    if sys.platform == "win32":
+        return asyncio.SelectorEventLoop()
+    import uvloop
 
-
-def _selector_loop() -> asyncio.AbstractEventLoop:
-    """Tornado needs `add_reader`, which Windows' default loop lacks."""
-    return asyncio.SelectorEventLoop() if sys.platform == "win32" else asyncio.new_event_loop()
+    return uvloop.new_event_loop()

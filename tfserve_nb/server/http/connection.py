@@ -1,0 +1,302 @@
+"""A client's connection: requests and their answers, one after the other.
+
+A request that arrives while an earlier one is answered waits, and nothing more is read meanwhile, so a client holds one
+read's worth of memory at most beside the body in hand.
+
+Thread: the server's loop.
+
+Reference: RFC 9112, section 9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from http import HTTPStatus
+from typing import TYPE_CHECKING, cast
+
+from .head import Refused
+from .message import Message
+from .reader import RequestReader
+
+if TYPE_CHECKING:
+    from .http_server import HttpServer
+
+LINGER_S = 2.0
+"""How long a refused client may go on sending before it is cut off; closing at once could destroy the answer."""
+
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+_FOREVER = float("inf")
+
+
+def status_line(status: int, phrase: str | None = None) -> bytes:
+    """`HTTP/1.1 STATUS PHRASE` with Python's phrase unless told."""
+    if phrase is None:
+        return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n".encode()
+    return f"HTTP/1.1 {status} {phrase}\r\n".encode()
+
+
+class Connection(asyncio.Protocol):
+    """One client.
+
+    Args:
+        server: its limits, and who answers.
+
+    Attributes:
+        deadline_s: `perf_counter` when the server cuts the connection off.
+    """
+
+    __slots__ = (
+        "_current",
+        "_is_closing",
+        "_is_reading_paused",
+        "_is_write_paused",
+        "_limits",
+        "_reader",
+        "_server",
+        "_transport",
+        "_waiting",
+        "_write_waiters",
+        "deadline_s",
+    )
+
+    def __init__(self, server: HttpServer) -> None:
+        self._server = server
+        self._limits = server.limits
+        self._transport: asyncio.Transport | None = None
+        self._current: Message | None = None
+        self._waiting: deque[Message] = deque()
+        self._is_closing = False
+        self._is_reading_paused = False
+        self._is_write_paused = False
+        self._write_waiters: list[asyncio.Future[None]] = []
+        self._reader = RequestReader(self._limits, self._take)
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        """Decide how long the client may take for what it does now."""
+        limits, current = self._limits, self._current
+        if self._is_write_paused:
+            self.deadline_s = time.perf_counter() + limits.write_timeout_s
+        elif current is None:
+            self.deadline_s = time.perf_counter() + limits.idle_timeout_s
+        elif not current.is_complete:
+            self.deadline_s = time.perf_counter() + limits.body_timeout_s
+        else:
+            self.deadline_s = _FOREVER
+
+    # --- the transport ------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Called by the loop; a client too many is cut off."""
+        self._transport = cast("asyncio.Transport", transport)
+        if not self._server.opened(self):
+            self._is_closing = True
+            self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Called by the loop: nobody waits for the answer any more."""
+        del exc
+        self._is_closing = True
+        self._server.closed(self)
+        current, self._current = self._current, None
+        self._waiting.clear()
+        if current is not None:
+            current.abandon()
+        self._wake_writers(ConnectionResetError("the client left"))
+
+    def pause_writing(self) -> None:
+        """Called by the loop when the client reads more slowly than we write."""
+        self._is_write_paused = True
+        self._set_deadline()
+
+    def resume_writing(self) -> None:
+        """Called by the loop when the client has caught up."""
+        self._is_write_paused = False
+        self._wake_writers(None)
+        if not self._is_closing:
+            self._set_deadline()
+            self._start_waiting()
+
+    def data_received(self, data: bytes) -> None:
+        """Called by the loop."""
+        if self._is_closing:
+            return
+        try:
+            self._reader.feed(data)
+        except Refused as refused:
+            self.refuse(refused)
+            return
+        current = self._current
+        if current is not None and current.is_complete and not self._is_write_paused:
+            self.deadline_s = _FOREVER
+
+    def _take(self, message: Message) -> None:
+        """The head of a request is complete."""
+        if self._is_closing:
+            return
+        if self._current is None and not self._is_write_paused:
+            self._start(message)
+        else:
+            self._waiting.append(message)
+            self.pause_reading()
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a request is being received or answered."""
+        return self._current is not None or bool(self._waiting)
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """The loop's transport."""
+        return self._transport
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether nothing can be written any more."""
+        return self._is_closing or self._transport is None or self._transport.is_closing()
+
+    @property
+    def is_write_paused(self) -> bool:
+        """Whether the client reads more slowly than we write."""
+        return self._is_write_paused
+
+    def write(self, data: bytes) -> None:
+        """Send bytes."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def wait_written(self) -> asyncio.Future[None]:
+        """A future that is done when the client has caught up."""
+        future: asyncio.Future[None] = self._server.loop.create_future()
+        if self.is_closing:
+            future.set_exception(ConnectionResetError("the client left"))
+            future.exception()
+        elif self._is_write_paused:
+            self._write_waiters.append(future)
+        else:
+            future.set_result(None)
+        return future
+
+    def respond(self, message: Message, first_line: bytes, fields: bytes, body: bytes) -> None:
+        """Send a whole answer and go on to the next request.
+
+        Args:
+            message: the request.
+            first_line: see `status_line`.
+            fields: header lines, each with its line end; Date, Content-Length and Connection are added.
+            body: not sent for HEAD.
+        """
+        if message is not self._current or self._transport is None:
+            return
+        if not message.is_complete or self._server.is_draining:
+            message.keeps_alive = False
+        head = message.head
+        connection = b""
+        if not message.keeps_alive:
+            connection = b"Connection: close\r\n"
+        elif not head.is_http11:
+            connection = b"Connection: Keep-Alive\r\n"
+        lines = (first_line, fields, self._server.date_line, connection, b"Content-Length: %d\r\n\r\n" % len(body))
+        self._transport.write(b"".join(lines) + (b"" if head.method == "HEAD" else body))
+        self.done(message)
+
+    def done(self, message: Message) -> None:
+        """The answer to `message` is written: go on, or close."""
+        if message is not self._current:
+            return
+        self._current = None
+        if self._is_closing:
+            return
+        if not message.keeps_alive or not message.is_complete or self._server.is_draining:
+            self.close_kindly()
+            return
+        self._set_deadline()
+        if self._waiting:
+            # Not from here: thousands of pipelined requests that are answered at once would nest as deeply.
+            self._server.loop.call_soon(self._start_waiting)
+
+    def pause_reading(self) -> None:
+        """Read nothing more for now."""
+        if not self._is_reading_paused and not self.is_closing and self._transport is not None:
+            self._is_reading_paused = True
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read on, unless a request waits for its turn."""
+        if self._is_reading_paused and not self._waiting and not self.is_closing and self._transport is not None:
+            self._is_reading_paused = False
+            self._transport.resume_reading()
+
+    def _start_waiting(self) -> None:
+        if self._current is None and self._waiting and not self._is_write_paused and not self._is_closing:
+            try:
+                self._start(self._waiting.popleft())
+            except Refused as refused:
+                self.refuse(refused)
+            self.resume_reading()
+
+    def _start(self, message: Message) -> None:
+        self._current = message
+        self._set_deadline()
+        message.start(self._server.sink_for(self, message))
+
+    def refuse(self, refused: Refused) -> None:
+        """Answer with an error and close; an answer that has begun is cut off."""
+        if self._is_closing:
+            return
+        transport, current = self._transport, self._current
+        self._waiting.clear()
+        if transport is None or transport.is_closing():
+            return
+        self._server.log.info("refused a request: %d, %s", refused.status, refused)
+        if current is not None and current.is_complete:
+            # What came after a good request is broken: the good one gets its answer first.
+            current.keeps_alive = False
+            return
+        self._current = None
+        if current is not None:
+            current.abandon()
+            if current.is_answered:
+                self.abort()
+                return
+        fields = self._server.date_line + b"Content-Type: text/html\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        transport.write(status_line(refused.status) + fields)
+        self.close_kindly()
+
+    def close_kindly(self) -> None:
+        """Close once everything is sent; what the client still sends is read and dropped for a while."""
+        transport = self._transport
+        self._is_closing = True
+        if transport is None or transport.is_closing():
+            return
+        is_reading = not transport.get_write_buffer_size()
+        self.deadline_s = time.perf_counter() + (LINGER_S if is_reading else self._limits.write_timeout_s)
+        if self._reader.num_unfinished:
+            if self._is_reading_paused:
+                self._is_reading_paused = False
+                transport.resume_reading()
+            if transport.can_write_eof():
+                transport.write_eof()
+                return
+        transport.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._is_closing = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _wake_writers(self, error: Exception | None) -> None:
+        waiters, self._write_waiters = self._write_waiters, []
+        for future in waiters:
+            if future.done():
+                continue
+            if error is None:
+                future.set_result(None)
+            else:
+                future.set_exception(error)
+                future.exception()

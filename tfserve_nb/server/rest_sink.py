@@ -1,0 +1,109 @@
+"""The short way of REST requests: from a connection to the `Flow` and back, without a Tornado handler.
+
+Thread: the server's loop.
+"""
+
+from __future__ import annotations
+
+from .calls import Exchange
+from .flow import Flow, GiveUp, Reply
+from .http.connection import Connection, status_line
+from .http.http_server import ShortWay
+from .http.message import Message
+from .http.tornado_sink import CONTINUE
+from .json_text import error_body
+from .security import refusal
+from .settings import ServerSettings
+
+_PREFIX = "/v1/"
+_PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
+"""Where TensorFlow Serving's HTTP library has no phrase of its own, or another one than Python."""
+
+_JSON = ("Content-Type", "application/json")
+_OK_LINES = status_line(200)
+
+
+def short_way(flow: Flow, settings: ServerSettings) -> ShortWay:
+    """Takes everything below `/v1/`."""
+
+    def sink(connection: Connection, message: Message) -> RestSink | None:
+        if message.head.target[:4].lower() != _PREFIX:
+            return None
+        message.check_size()
+        if message.head.expects_continue:
+            connection.write(CONTINUE)
+        return RestSink(connection, message, flow, settings)
+
+    return sink
+
+
+class RestSink:
+    """One REST request.
+
+    Args:
+        connection: the client's.
+        message: the request.
+        flow: answers it.
+        settings: who may ask.
+    """
+
+    __slots__ = ("_chunks", "_connection", "_exchange", "_flow", "_give_up", "_message", "_settings")
+
+    def __init__(self, connection: Connection, message: Message, flow: Flow, settings: ServerSettings) -> None:
+        self._connection = connection
+        self._message = message
+        self._flow = flow
+        self._settings = settings
+        self._chunks: list[bytes] = []
+        self._give_up: GiveUp | None = None
+        self._exchange = Exchange(message.received_s)
+
+    def receive(self, chunk: bytes) -> None:
+        """A part of the body came."""
+        self._chunks.append(chunk)
+
+    def end(self) -> None:
+        """The body is complete: answer."""
+        head, exchange = self._message.head, self._exchange
+        chunks, self._chunks = self._chunks, []
+        if head.method == "OPTIONS":
+            self._reply(self._preflight())
+            return
+        denied = refusal(head, self._settings)
+        if denied is not None:
+            exchange.code = "UNAUTHENTICATED" if denied.status == 401 else "PERMISSION_DENIED"
+            challenge = (("WWW-Authenticate", "Bearer"),) if denied.status == 401 else ()
+            self._reply(Reply(denied.status, error_body(denied.message), challenge))
+            return
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._give_up = self._flow.start(head.method, head.target, head, body, exchange, self._reply)
+
+    def abandon(self) -> None:
+        """The client left: its request leaves the queue."""
+        if self._give_up is not None:
+            self._give_up()
+
+    def _preflight(self) -> Reply:
+        """A browser asks what it may do; it never sends a token with that."""
+        origin = self._message.head.get("Origin") or ""
+        is_allowed = "http://" in origin or "https://" in origin
+        self._exchange.code = "OK" if is_allowed else "INVALID_ARGUMENT"
+        return Reply(200 if is_allowed else 400, b"", (("Content-Type", "text/html; charset=ISO-8859-1"),))
+
+    def _reply(self, reply: Reply) -> None:
+        self._give_up = None
+        fields = dict((_JSON, *self._cors(), *reply.headers))
+        text = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+        first = _OK_LINES if reply.status == 200 else status_line(reply.status, _PHRASES.get(reply.status))
+        self._connection.respond(self._message, first, text.encode("latin-1"), reply.body)
+        self._flow.record(self._exchange)
+
+    def _cors(self) -> tuple[tuple[str, str], ...]:
+        if not self._settings.has_cors:
+            return ()
+        with_token = ", Authorization" if self._settings.token is not None else ""
+        return (
+            ("Access-Control-Allow-Origin", "*"),
+            ("Access-Control-Allow-Methods", "POST, GET"),
+            ("Access-Control-Allow-Headers", f"Content-Type{with_token}"),
+        )
