@@ -90,13 +90,21 @@ class FakeHandle:
         serving.num_held += 1
 
     def submit(
-        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
+        self,
+        signature: str,
+        inputs: Tensors,
+        *,
+        deadline_s: float,
+        on_done: Callable[[Outcome], None],
+        wakes: bool = True,
     ) -> FakeTicket:
         assert deadline_s > time.perf_counter()
         check_inputs(self.signatures[signature], inputs)
         ticket = FakeTicket(on_done)
         self._serving.tickets.append(ticket)
-        self._serving.work.put((ticket, self.version, signature, inputs))
+        self._serving.asleep.put((ticket, self.version, signature, inputs))
+        if wakes:
+            self._serving.wake()
         return ticket
 
     def release(self) -> None:
@@ -108,6 +116,7 @@ class FakeServing:
 
     def __init__(self) -> None:
         self.work: queue.SimpleQueue[tuple[FakeTicket, int, str, Tensors] | None] = queue.SimpleQueue()
+        self.asleep: queue.SimpleQueue[tuple[FakeTicket, int, str, Tensors]] = queue.SimpleQueue()
         self.gate = threading.Event()
         self.gate.set()
         self.tickets: list[FakeTicket] = []
@@ -134,6 +143,10 @@ class FakeServing:
         if version > 2:
             raise ModelNotFound(f"Servable not found for request: Specific({spec.name}, {version})")
         return FakeHandle(self, version)
+
+    def wake(self) -> None:
+        while not self.asleep.empty():
+            self.work.put(self.asleep.get())
 
     def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
         if spec.name != "double":

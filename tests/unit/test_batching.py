@@ -48,7 +48,8 @@ class BatchingMachine(RuleBasedStateMachine):
         self.runner = Runner(now=lambda: self.now_s)
         self.is_batchable = is_batchable
         self.lane: Lane = self.runner.attach(
-            self.options, lambda inputs: self.servable.run("serving_default", inputs), is_batchable=is_batchable
+            BatchQueue(self.options, is_batchable=is_batchable),
+            lambda inputs: self.servable.run("serving_default", inputs),
         )
         self.asked: list[Asked] = []
         self.in_hand: Batch | None = None
@@ -75,7 +76,7 @@ class BatchingMachine(RuleBasedStateMachine):
             assert queued_before + num_rows > self.options.max_enqueued_rows
             assert queued_before > 0
             return
-        asked.task = ticket._task  # noqa: SLF001 - the machine plays the runner
+        asked.task = ticket
         self.asked.append(asked)
 
     @rule(seconds=st.sampled_from([0.1, 1.5, 10.0]))
@@ -226,7 +227,7 @@ def test_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
 def test_request_without_rows_is_answered_without_rows() -> None:
     outcomes: list[Outcome] = []
     runner = Runner()
-    lane = runner.attach(BatchingOptions(4), lambda inputs: {"y": inputs["x"]}, is_batchable=True)
+    lane = runner.attach(BatchQueue(BatchingOptions(4)), lambda inputs: {"y": inputs["x"]})
     runner.start()
     try:
         runner.submit(lane, {"x": rows()}, 0, deadline_s=1e12, on_done=outcomes.append)
@@ -256,9 +257,8 @@ def test_threads_that_submit_at_the_same_time_each_get_their_own_rows(sizes: lis
     servable = FakeServable(1)
     runner = Runner()
     lane = runner.attach(
-        BatchingOptions(max_batch_size, max_enqueued_batches=300),
+        BatchQueue(BatchingOptions(max_batch_size, max_enqueued_batches=300)),
         lambda inputs: servable.run("serving_default", inputs),
-        is_batchable=True,
     )
     outcomes: dict[int, Outcome] = {}
     runner.start()
@@ -292,7 +292,7 @@ def test_runner_survives_any_exception_of_a_model() -> None:
 
     outcomes: list[Outcome] = []
     runner = Runner()
-    lane = runner.attach(BatchingOptions(1), run, is_batchable=True)
+    lane = runner.attach(BatchQueue(BatchingOptions(1)), run)
     runner.start()
     try:
         for value in (1.0, 2.0):
@@ -312,7 +312,7 @@ def test_runner_survives_a_caller_that_cannot_take_its_answer(caplog: pytest.Log
 
     outcomes: list[Outcome] = []
     runner = Runner()
-    lane = runner.attach(BatchingOptions(4), lambda inputs: {"y": inputs["x"]}, is_batchable=True)
+    lane = runner.attach(BatchQueue(BatchingOptions(4)), lambda inputs: {"y": inputs["x"]})
     runner.submit(lane, {"x": rows(1)}, 1, deadline_s=1e12, on_done=broken)
     runner.submit(lane, {"x": rows(2)}, 1, deadline_s=1e12, on_done=outcomes.append)
     runner.start()
@@ -328,7 +328,7 @@ def test_runner_survives_a_caller_that_cannot_take_its_answer(caplog: pytest.Log
 def test_wrong_number_of_output_rows_is_an_error_and_no_wrong_answer() -> None:
     outcomes: list[Outcome] = []
     runner = Runner()
-    lane = runner.attach(BatchingOptions(4), lambda inputs: {"y": inputs["x"][:1]}, is_batchable=True)
+    lane = runner.attach(BatchQueue(BatchingOptions(4)), lambda inputs: {"y": inputs["x"][:1]})
     runner.start()
     try:
         runner.submit(lane, {"x": rows(1, 2)}, 2, deadline_s=1e12, on_done=outcomes.append)

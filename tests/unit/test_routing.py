@@ -18,7 +18,7 @@ def test_promoted_version_gets_all_traffic() -> None:
     routing = Routing("net").promote(1).promote(2)
 
     assert routing.default_version == 2
-    assert routing.version_for(NET, 0.99) == 2
+    assert routing.version_for(NET, lambda: 0.99) == 2
 
 
 def test_rollback_goes_back_step_by_step_and_then_says_so() -> None:
@@ -65,9 +65,9 @@ def test_keep_limits_what_stays_loaded_but_never_what_is_used() -> None:
 def test_labels_lead_to_versions_and_unknown_ones_are_refused() -> None:
     routing = Routing("net").promote(2).with_label("stable", 1)
 
-    assert routing.version_for(ModelSpec("net", label="stable"), 0.0) == 1
+    assert routing.version_for(ModelSpec("net", label="stable"), lambda: 0.0) == 1
     with pytest.raises(LabelNotFound, match="Unrecognized servable version label: beta"):
-        routing.version_for(ModelSpec("net", label="beta"), 0.0)
+        routing.version_for(ModelSpec("net", label="beta"), lambda: 0.0)
     with pytest.raises(LabelNotFound):
         routing.with_label("beta", None)
     assert routing.with_label("stable", None).labels == {}
@@ -90,7 +90,7 @@ def test_version_in_use_cannot_be_removed() -> None:
 
 def test_nothing_promoted_means_not_found_with_the_word_servable() -> None:
     with pytest.raises(ModelNotFound, match=r"Servable not found for request: Latest\(net\)"):
-        Routing("net").version_for(NET, 0.5)
+        Routing("net").version_for(NET, lambda: 0.5)
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_any_sequence_keeps_used_versions_loaded_and_survives_storage(steps: lis
             continue
         if routing.promoted:
             assert abs(sum(routing.traffic.values()) - 100) < 1e-6
-            assert routing.version_for(NET, 0.3) in routing.aspired(keep)
+            assert routing.version_for(NET, lambda: 0.3) in routing.aspired(keep)
             assert routing.default_version in routing.aspired(keep)
         assert set(routing.labels.values()) <= routing.aspired(keep)
         assert len(set(routing.promoted)) == len(routing.promoted)

@@ -23,38 +23,27 @@ class Exchange:
 
     Args:
         received_s: `perf_counter` time of the request's head.
+
+    Attributes:
         api: the call, such as `Predict` (gRPC) or `predict` (REST).
         entrypoint: `GRPC` or `REST`.
     """
 
-    __slots__ = (
-        "api",
-        "code",
-        "decoded_s",
-        "done_s",
-        "entrypoint",
-        "label",
-        "model",
-        "num_rows",
-        "received_s",
-        "signature",
-        "started_s",
-        "version",
-    )
+    # Defaults of the class: setting them for each request would cost more than what most requests change.
+    api = ""
+    entrypoint = "REST"
+    label = ""
+    model = ""
+    signature = ""
+    code = "OK"
+    num_rows = 0
+    version: int | None = None
+    started_s: float | None = None
+    done_s: float | None = None
 
-    def __init__(self, received_s: float, *, api: str = "", entrypoint: str = "REST") -> None:
-        self.api = api
-        self.entrypoint = entrypoint
-        self.label = ""
+    def __init__(self, received_s: float) -> None:
         self.received_s = received_s
         self.decoded_s = received_s
-        self.started_s: float | None = None
-        self.done_s: float | None = None
-        self.model = ""
-        self.version: int | None = None
-        self.signature = ""
-        self.code = "OK"
-        self.num_rows = 0
 
     def record(self) -> RequestRecord:
         """The record; the answer is written now."""
@@ -101,14 +90,16 @@ class Running:
         """Pass the outcome on; does nothing once it is over."""
         if not self.is_over:
             self.is_over = True
-            self._resolve(outcome)
+            resolve, self._resolve, self.ticket = self._resolve, _nobody, None  # no cycle is left for the collector
+            resolve(outcome)
 
     def cancel(self) -> None:
         """Nobody waits any more: take the request out of the queue. Does nothing once it is over."""
         if not self.is_over:
             self.is_over = True
-            if self.ticket is not None:
-                self.ticket.cancel()
+            ticket, self.ticket, self._resolve = self.ticket, None, _nobody
+            if ticket is not None:
+                ticket.cancel()
 
     def expire(self) -> None:
         """The deadline has passed."""
@@ -135,6 +126,7 @@ class Calls:
         self._loop = loop
         self._completions = Completions(loop)
         self._running: set[Running] = set()
+        self._is_waking = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = math.inf
 
@@ -173,8 +165,12 @@ class Calls:
             on_outcome(outcome)
 
         running = Running(self._completions, resolve, deadline_s)
-        running.ticket = handle.submit(signature, inputs, deadline_s=deadline_s, on_done=running.on_done)
+        running.ticket = handle.submit(signature, inputs, deadline_s=deadline_s, on_done=running.on_done, wakes=False)
         self._running.add(running)
+        if not self._is_waking:
+            # Once for everything that this turn of the loop submits: more than one request may have come in.
+            self._is_waking = True
+            self._loop.call_soon(self._wake)
         if deadline_s < self._timer_s:
             self._set_timer(deadline_s)
         return running
@@ -207,6 +203,10 @@ class Calls:
         """Count a request whose answer was written."""
         self.port.record(exchange.record())
 
+    def _wake(self) -> None:
+        self._is_waking = False
+        self.port.wake()
+
     def _set_timer(self, at_s: float) -> None:
         """One timer for the earliest deadline: a timer for each request would cost more than most requests' share."""
         if self._timer is not None:
@@ -222,6 +222,10 @@ class Calls:
             running.expire()
         if self._running:
             self._set_timer(min(running.deadline_s for running in self._running))
+
+
+def _nobody(_: Outcome) -> None:
+    """Who a finished request tells."""
 
 
 def _num_rows(inputs: Tensors) -> int:

@@ -6,7 +6,7 @@ Thread: `put` on the runner's thread (or any); `Waiting.finish` is called on the
 from __future__ import annotations
 
 import asyncio
-import threading
+from collections import deque
 from typing import Protocol
 
 from ..serving.port import Outcome
@@ -20,7 +20,7 @@ class Waiting(Protocol):
 
 
 class Completions:
-    """The way back into one loop.
+    """The way back into one loop. Takes no lock: a deque's ends can be used by two threads at once.
 
     Args:
         loop: the server's.
@@ -28,25 +28,24 @@ class Completions:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._lock = threading.Lock()
-        self._ready: list[tuple[Waiting, Outcome]] = []
+        self._ready: deque[tuple[Waiting, Outcome]] = deque()
         self._is_awake = False
 
     def put(self, waiting: Waiting, outcome: Outcome) -> None:
         """Pass `outcome` to `waiting` on the loop; does nothing once the loop is closed."""
-        with self._lock:
-            self._ready.append((waiting, outcome))
-            if self._is_awake:
-                return
-            self._is_awake = True
+        self._ready.append((waiting, outcome))
+        if self._is_awake:
+            return
+        self._is_awake = True
         try:
             self._loop.call_soon_threadsafe(self._drain)
         except RuntimeError:  # the loop was closed: nobody waits any more
             self._ready.clear()
 
     def _drain(self) -> None:
-        with self._lock:
-            ready, self._ready = self._ready, []
-            self._is_awake = False
-        for waiting, outcome in ready:
+        # First this, then look: what is put from now on wakes the loop again.
+        self._is_awake = False
+        ready = self._ready
+        while ready:
+            waiting, outcome = ready.popleft()
             waiting.finish(outcome)

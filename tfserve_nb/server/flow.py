@@ -11,8 +11,7 @@ import secrets
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from ..errors import InvalidRequest, ServingError
 from ..serving.port import Answer, Handle, ModelSpec, Outcome
@@ -30,8 +29,7 @@ MAX_INFLATED_BYTES = 100 * 1024 * 1024
 """TensorFlow Serving's limit for what gzip may hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An answer for any transport.
 
     Attributes:

@@ -45,7 +45,8 @@ class GrpcCalls:
             api: the method's name.
             work: does it; gets the request's notes.
         """
-        exchange = Exchange(time.perf_counter(), api=api, entrypoint="GRPC")
+        exchange = Exchange(time.perf_counter())
+        exchange.api, exchange.entrypoint = api, "GRPC"
         try:
             return await work(exchange)
         except ServingError as error:

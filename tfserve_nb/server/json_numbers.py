@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any  # simdjson's proxies
+from typing import Any, NamedTuple  # simdjson's proxies
 
 import numpy as np
 
@@ -31,8 +30,7 @@ MAX_KEPT_BYTES = 16 * 1024 * 1024
 _BESIDE_STRUCTURE = b"0123456789.eE+- \n\r\t"
 
 
-@dataclass(frozen=True, slots=True)
-class Numbers:
+class Numbers(NamedTuple):
     """A request of plain numbers.
 
     Attributes:

@@ -166,6 +166,10 @@ def _from_columns(inputs: Any, request: PredictRequest, signature: SignatureSpec
     return {spec.name: to_array(inputs, spec, may_hold_booleans=booleans)}
 
 
+_PLAIN = frozenset(np.dtype(name) for name in ("float32", "float64", "int32", "int64", "uint8", "uint32", "uint64"))
+"""What orjson writes as TensorFlow Serving does."""
+
+
 def to_body(outputs: Tensors, *, is_row_format: bool) -> bytes:
     """The text of a predict answer.
 
@@ -178,6 +182,12 @@ def to_body(outputs: Tensors, *, is_row_format: bool) -> bytes:
     """
     if not outputs:
         raise InvalidRequest("Cannot convert empty tensor map to JSON")
+    if len(outputs) == 1:
+        (array,) = outputs.values()
+        if array.dtype in _PLAIN and array.ndim and array.flags.c_contiguous:
+            text = dump(array)
+            if b"n" not in text:  # of null, which stands for NaN and infinity here
+                return (b'{"predictions":' if is_row_format else b'{"outputs":') + text + b"}"
     if is_row_format:
         _check_rows(outputs)
     has_only_finite = all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in outputs.values())

@@ -5,6 +5,8 @@ Thread: the server's loop.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from .calls import Exchange
 from .flow import Flow, GiveUp, Reply
 from .http.connection import Connection, status_line
@@ -12,19 +14,19 @@ from .http.http_server import ShortWay
 from .http.message import Message
 from .http.tornado_sink import CONTINUE
 from .json_text import error_body
-from .security import refusal
+from .security import Gate
 from .settings import ServerSettings
 
 _PREFIX = "/v1/"
 _PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 """Where TensorFlow Serving's HTTP library has no phrase of its own, or another one than Python."""
 
-_JSON = ("Content-Type", "application/json")
-_OK_LINES = status_line(200)
+_OK_LINE = status_line(200)
 
 
 def short_way(flow: Flow, settings: ServerSettings) -> ShortWay:
     """Takes everything below `/v1/`."""
+    gate = Gate(settings)
 
     def sink(connection: Connection, message: Message) -> RestSink | None:
         if message.head.target[:4].lower() != _PREFIX:
@@ -32,7 +34,7 @@ def short_way(flow: Flow, settings: ServerSettings) -> ShortWay:
         message.check_size()
         if message.head.expects_continue:
             connection.write(CONTINUE)
-        return RestSink(connection, message, flow, settings)
+        return RestSink(connection, message, flow, settings, gate)
 
     return sink
 
@@ -44,12 +46,16 @@ class RestSink:
         connection: the client's.
         message: the request.
         flow: answers it.
-        settings: who may ask.
+        settings: what else answers carry.
+        gate: who may ask.
     """
 
-    __slots__ = ("_chunks", "_connection", "_exchange", "_flow", "_give_up", "_message", "_settings")
+    __slots__ = ("_chunks", "_connection", "_exchange", "_flow", "_gate", "_give_up", "_message", "_settings")
 
-    def __init__(self, connection: Connection, message: Message, flow: Flow, settings: ServerSettings) -> None:
+    def __init__(
+        self, connection: Connection, message: Message, flow: Flow, settings: ServerSettings, gate: Gate
+    ) -> None:
+        self._gate = gate
         self._connection = connection
         self._message = message
         self._flow = flow
@@ -69,7 +75,7 @@ class RestSink:
         if head.method == "OPTIONS":
             self._reply(self._preflight())
             return
-        denied = refusal(head, self._settings)
+        denied = self._gate.refusal(head)
         if denied is not None:
             exchange.code = "UNAUTHENTICATED" if denied.status == 401 else "PERMISSION_DENIED"
             challenge = (("WWW-Authenticate", "Bearer"),) if denied.status == 401 else ()
@@ -92,18 +98,20 @@ class RestSink:
 
     def _reply(self, reply: Reply) -> None:
         self._give_up = None
-        fields = dict((_JSON, *self._cors(), *reply.headers))
-        text = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
-        first = _OK_LINES if reply.status == 200 else status_line(reply.status, _PHRASES.get(reply.status))
-        self._connection.respond(self._message, first, text.encode("latin-1"), reply.body)
+        status, body, fields = reply
+        lines = _lines(fields, self._settings.has_cors, self._settings.token is not None)
+        first = _OK_LINE if status == 200 else status_line(status, _PHRASES.get(status))
+        self._connection.respond(self._message, first, lines, body)
         self._flow.record(self._exchange)
 
-    def _cors(self) -> tuple[tuple[str, str], ...]:
-        if not self._settings.has_cors:
-            return ()
-        with_token = ", Authorization" if self._settings.token is not None else ""
-        return (
-            ("Access-Control-Allow-Origin", "*"),
-            ("Access-Control-Allow-Methods", "POST, GET"),
-            ("Access-Control-Allow-Headers", f"Content-Type{with_token}"),
-        )
+
+@lru_cache(maxsize=256)
+def _lines(fields: tuple[tuple[str, str], ...], has_cors: bool, has_token: bool) -> bytes:
+    """The header lines of an answer; the same few for all requests."""
+    found = {"Content-Type": "application/json"}
+    if has_cors:
+        found["Access-Control-Allow-Origin"] = "*"
+        found["Access-Control-Allow-Methods"] = "POST, GET"
+        found["Access-Control-Allow-Headers"] = "Content-Type, Authorization" if has_token else "Content-Type"
+    found.update(fields)
+    return "".join([f"{name}: {value}\r\n" for name, value in found.items()]).encode("latin-1")

@@ -14,6 +14,10 @@ from urllib.parse import urlsplit
 from .http.head import Fields
 from .settings import ServerSettings, is_loopback
 
+MAX_KEPT = 256
+_HEARD = ("Authorization", "X-TFServe-Token", "Host", "Origin", "Sec-Fetch-Site", "Content-Type")
+"""All that decisions depend on."""
+
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 """What a web page can send to another site without asking first."""
 
@@ -29,6 +33,30 @@ class Refusal:
 
     status: int
     message: str
+
+
+class Gate:
+    """Decides for one server; the same clients say the same things again and again, so decisions are kept.
+
+    Args:
+        settings: the server's.
+    """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._settings = settings
+        self._let_in: set[tuple[str | None, ...]] = set()
+
+    def refusal(self, fields: Fields) -> Refusal | None:
+        """None to go on, or why not; see `refusal`."""
+        said = tuple([fields.get(name) for name in _HEARD])
+        if said in self._let_in:
+            return None
+        refused = refusal(fields, self._settings)
+        if refused is None:
+            if len(self._let_in) >= MAX_KEPT:
+                self._let_in.clear()
+            self._let_in.add(said)
+        return refused
 
 
 def refusal(fields: Fields, settings: ServerSettings) -> Refusal | None:

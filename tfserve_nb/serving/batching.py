@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -22,8 +23,15 @@ from .config import BatchingOptions
 from .port import Answer, Outcome
 
 
+class Owner(Protocol):
+    """Who runs a task: its `Runner`."""
+
+    def cancel(self, task: Task) -> None:
+        """Finish a task with `Cancelled`, unless it was finished already."""
+
+
 class Task:
-    """One request in a queue; it is finished exactly once.
+    """One request in a queue, and the `Ticket` of whoever submitted it; it is finished exactly once.
 
     Args:
         inputs: name -> array `(num_rows, ...)`, checked against the signature, read-only.
@@ -37,7 +45,6 @@ class Task:
     __slots__ = (
         "deadline_s",
         "enqueued_s",
-        "inner_shapes",
         "inputs",
         "is_alone",
         "is_finished",
@@ -45,6 +52,7 @@ class Task:
         "num_rows_done",
         "num_rows_taken",
         "on_done",
+        "owner",
         "pieces",
         "queue",
         "started_s",
@@ -62,17 +70,22 @@ class Task:
     ) -> None:
         self.inputs = inputs
         self.is_alone = is_alone
-        self.inner_shapes = () if is_alone else tuple([array.shape[1:] for array in inputs.values()])
         self.num_rows = num_rows
         self.enqueued_s = now_s
         self.deadline_s = deadline_s
         self.on_done = on_done
         self.queue: BatchQueue | None = None
+        self.owner: Owner | None = None
         self.num_rows_taken = 0
         self.num_rows_done = 0
-        self.pieces: dict[int, Tensors] = {}
+        self.pieces: dict[int, Tensors] | None = None
         self.started_s: float | None = None
         self.is_finished = False
+
+    def cancel(self) -> None:
+        """Finish the task with `Cancelled`, unless it was answered already; any thread."""
+        if self.owner is not None and not self.is_finished:
+            self.owner.cancel(self)
 
     def add_piece(self, outputs: Tensors, start: int, stop: int, done_s: float) -> Answer | None:
         """Keep the outputs of some rows; the answer once all rows are there.
@@ -85,17 +98,17 @@ class Task:
         """
         if stop - start == self.num_rows:
             return Answer(outputs, self.started_s or done_s, done_s)
-        self.pieces[start] = outputs
+        pieces = self.pieces = self.pieces or {}
+        pieces[start] = outputs
         self.num_rows_done += stop - start
         if self.num_rows_done < self.num_rows:
             return None
-        in_order = [self.pieces[start] for start in sorted(self.pieces)]
+        in_order = [pieces[start] for start in sorted(pieces)]
         whole = {name: np.concatenate([piece[name] for piece in in_order]) for name in outputs}
         return Answer(whole, self.started_s or done_s, done_s)
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """Rows `start` to `stop` (exclusive) of a task, within a batch."""
 
     task: Task
@@ -129,11 +142,13 @@ class BatchQueue:
         options: the limits.
         is_batchable: False when rows of different requests must not share a run (a signature without a free
             dimension 0): then every task is a batch of its own.
+        has_one_shape: True when the inner dimensions of all tasks are known to be equal.
     """
 
-    def __init__(self, options: BatchingOptions, *, is_batchable: bool = True) -> None:
+    def __init__(self, options: BatchingOptions, *, is_batchable: bool = True, has_one_shape: bool = False) -> None:
         self.options = options
         self.is_batchable = is_batchable
+        self.has_one_shape = has_one_shape
         self.num_rows = 0
         self._tasks: deque[Task] = deque()
         self._closed: ServingError | None = None
@@ -202,17 +217,17 @@ class BatchQueue:
         ready_at = self.ready_at()
         if ready_at is None or ready_at > now_s:
             return None, finished
-        timeout_s = self.options.batch_timeout_s
-        has_waited = bool(timeout_s) and now_s >= self._tasks[0].enqueued_s + timeout_s
+        tasks, timeout_s = self._tasks, self.options.batch_timeout_s
+        has_waited = bool(timeout_s) and now_s >= tasks[0].enqueued_s + timeout_s
         parts: list[Part] = []
         num_rows = 0
-        while self._tasks:
-            task = self._tasks[0]
+        while tasks:
+            task = tasks[0]
             if task.is_finished:
-                self._tasks.popleft()
+                tasks.popleft()
                 continue
             if task.deadline_s <= now_s and task.num_rows_taken == 0:
-                self._finish(self._tasks.popleft(), _expired(now_s, task), finished)
+                self._finish(tasks.popleft(), _expired(now_s, task), finished)
                 continue
             if parts and not self._may_join(task, parts[0].task):
                 break
@@ -222,7 +237,7 @@ class BatchQueue:
             parts.append(part)
             num_rows += part.stop - part.start
             if task.num_rows_taken == task.num_rows:
-                self._tasks.popleft()
+                tasks.popleft()
             if not self.is_batchable:
                 break
         if not parts:
@@ -234,7 +249,9 @@ class BatchQueue:
         """Whether two tasks can share a run."""
         if task.is_alone or first.is_alone:
             return False
-        return task.inner_shapes == first.inner_shapes or self.options.pad_variable_length_inputs
+        if self.has_one_shape or self.options.pad_variable_length_inputs:
+            return True
+        return all(array.shape[1:] == first.inputs[name].shape[1:] for name, array in task.inputs.items())
 
     def _cut(self, task: Task, num_rows: int) -> Part | None:
         """The rows of `task` that may join a batch that holds `num_rows`; None when it has to wait for the next."""

@@ -14,7 +14,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any  # what users predict on
 
@@ -85,11 +84,15 @@ class ServingCore:
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
         # second look finds a version that can answer.
         for _ in range(3):
-            version = model.version_for(spec, self._draw())
+            version = model.version_for(spec, self._draw)
             handle = self._manager.acquire(spec.name, version)
             if handle is not None:
                 return handle
         raise not_found(ModelSpec(spec.name, version))
+
+    def wake(self) -> None:
+        """Start what was submitted without waking; see `ServingPort.wake`."""
+        self._manager.wake()
 
     def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
         """The states of versions; see `ServingPort.status`."""
@@ -108,7 +111,7 @@ class ServingCore:
         if self._observer is not None:
             self._observer.on_request(record)
         if record.version is None and record.model not in self._models:
-            record = replace(record, model="")
+            record = record._replace(model="")
         self.metrics.record(record)
 
     # --- administration -----------------------------------------------------------------------------------------

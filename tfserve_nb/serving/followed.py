@@ -9,7 +9,7 @@ Thread: any, as `ServedModel`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,7 +72,7 @@ class FollowedModel(ServedModel):
         with self._lock:
             self.routing = replace(self.routing, labels=dict(labels))
 
-    def version_for(self, spec: ModelSpec, draw: float) -> int:
+    def version_for(self, spec: ModelSpec, draw: Callable[[], float]) -> int:
         """The version that answers a request: the highest AVAILABLE one, unless the request or a split decides."""
         if spec.version is not None or spec.label is not None or self.routing.traffic:
             return self.routing.version_for(spec, draw)

@@ -5,13 +5,43 @@ Thread: any; pure functions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any  # what users pass to predict: arrays, lists, dicts, DataFrames
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias  # what users pass to predict: arrays, lists, dicts, DataFrames
 
 import numpy as np
 
 from ..errors import InvalidRequest
 from ..types import SignatureSpec, Tensors, TensorSpec, tf_name
+
+Check: TypeAlias = Callable[[Tensors], int | None]
+"""Checks the inputs of one signature: the number of rows, or None for a request that cannot share a run."""
+
+
+def has_one_shape(signature: SignatureSpec) -> bool:
+    """Whether dimension 0 counts rows and all other dimensions are known, for all inputs."""
+    return all(
+        spec.is_batched and spec.shape is not None and None not in spec.shape[1:] for spec in signature.inputs.values()
+    )
+
+
+def check_of(signature: SignatureSpec, *, checks_shapes: bool) -> Check:
+    """The check for each request of a signature; what fits at the first look costs little."""
+    if not checks_shapes:
+        return lambda inputs: check_types(signature, inputs)
+    if len(signature.inputs) != 1 or not has_one_shape(signature):
+        return lambda inputs: check_inputs(signature, inputs)
+    ((name, spec),) = signature.inputs.items()
+    dtype, inner = spec.numpy_dtype, (spec.shape or ())[1:]
+
+    def check(inputs: Tensors) -> int:
+        array = inputs.get(name)
+        if len(inputs) == 1 and array is not None and array.dtype == dtype and array.ndim:
+            num_rows, *rest = array.shape
+            if tuple(rest) == inner:
+                return num_rows
+        return check_inputs(signature, inputs)
+
+    return check
 
 
 def check_inputs(signature: SignatureSpec, inputs: Tensors) -> int:

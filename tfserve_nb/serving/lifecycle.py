@@ -17,7 +17,8 @@ from collections.abc import Callable
 from ..errors import Cancelled, NotAvailable, ServerFailed, ServingError
 from ..export.layout import folder_bytes
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
-from .batching import Batch
+from .batching import Batch, BatchQueue
+from .inputs import check_of, has_one_shape
 from .observer import BatchRecord, Observer
 from .policy import Load, Unload, next_action
 from .runner import Observe, Runner
@@ -60,7 +61,8 @@ class ServableManager:
         self._observer = observer
         self._num_run_threads = num_run_threads
         self._now = now
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
         self._models: dict[str, dict[int, VersionRecord]] = {}
         self._aspired: dict[str, frozenset[int]] = {}
         self._runners: dict[str | None, Runner] = {}
@@ -193,8 +195,9 @@ class ServableManager:
 
     def acquire(self, name: str, version: int) -> VersionHandle | None:
         """Pin a version, or None when it is not AVAILABLE."""
-        with self._changed:
-            record = self._models.get(name, {}).get(version)
+        with self._lock:
+            versions = self._models.get(name)
+            record = None if versions is None else versions.get(version)
             if record is None or record.state is not VersionState.AVAILABLE:
                 return None
             record.num_handles += 1
@@ -202,10 +205,15 @@ class ServableManager:
 
     def release(self, record: VersionRecord) -> None:
         """Unpin; wakes the thread when it waits for this to free the version."""
-        with self._changed:
+        with self._lock:
             record.num_handles -= 1
             if record.num_handles == 0 and record.state is VersionState.UNLOADING:
                 self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let the runners look at what was submitted without waking them."""
+        for runner in list(self._runners.values()):
+            runner.wake()
 
     def status(self, name: str) -> tuple[VersionStatus, ...]:
         """Snapshots of all versions of a model, newest first."""
@@ -290,20 +298,21 @@ class ServableManager:
             runner = self.runner_for(source.device)
             lanes = {
                 signature: runner.attach(
-                    source.options,
+                    _queue(servable.signatures[signature], source, is_batchable=is_batchable),
                     _bind(servable, signature),
-                    is_batchable=is_batchable,
-                    observe=self._batch_observer(name, version, servable.signatures[signature], source),
+                    self._batch_observer(name, version, servable.signatures[signature], source),
                 )
                 for signature, is_batchable in batchable.items()
             }
+            checks_shapes = source.options.checks_shapes
+            checks = {name: check_of(one, checks_shapes=checks_shapes) for name, one in servable.signatures.items()}
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
             if servable is not None:
                 servable.close()
             self._load_failed(name, version, record, error)
             return
         with self._changed:
-            record.servable, record.runner, record.lanes = servable, runner, lanes
+            record.servable, record.runner, record.lanes, record.checks = servable, runner, lanes, checks
             is_wanted = self._models.get(name, {}).get(version) is record and not self._stopping
             if is_wanted:
                 record.error, record.state = None, VersionState.AVAILABLE
@@ -371,6 +380,12 @@ class ServableManager:
             record.servable, record.lanes = None, {}
             record.state = VersionState.END
             self._changed.notify_all()
+
+
+def _queue(signature: SignatureSpec, source: VersionSource, *, is_batchable: bool) -> BatchQueue:
+    """The queue of one signature of a version."""
+    one_shape = source.options.checks_shapes and has_one_shape(signature)
+    return BatchQueue(source.options, is_batchable=is_batchable, has_one_shape=one_shape)
 
 
 def _bind(servable: Servable, signature: str) -> Callable[[Tensors], Tensors]:

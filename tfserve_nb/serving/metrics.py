@@ -13,10 +13,15 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+
+MAX_PENDING = 1000
+"""Records that wait to be counted."""
 
 RING_S = 600
 """How many seconds of history are kept, one slot a second."""
@@ -31,9 +36,8 @@ FEWEST_SAMPLES = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662}
 percentile cannot be met (the rule of MLPerf LoadGen's early stopping; its figure for p99 is 662)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
-    """One finished request.
+class RequestRecord(NamedTuple):
+    """One finished request. A tuple, because a frozen dataclass costs two microseconds more to make.
 
     Attributes:
         model: the model's name, or "" when the request named none that exists.
@@ -201,23 +205,35 @@ class Metrics:
         self._versions: dict[tuple[str, int], _VersionCounters] = {}
         self._unrouted: dict[str, int] = {}
         self._totals: dict[str, int] = {}
+        self._pending: deque[RequestRecord] = deque()
 
     def record(self, record: RequestRecord) -> None:
-        """Count one finished request."""
-        with self._lock:
-            self._totals[record.model] = self._totals.get(record.model, 0) + 1
-            if record.version is None:
-                self._unrouted[record.model] = self._unrouted.get(record.model, 0) + 1
-                return
-            key = (record.model, record.version)
-            counters = self._versions.get(key)
-            if counters is None:
-                counters = self._versions[key] = _VersionCounters()
-            counters.add(record)
+        """Count one finished request; the arithmetic is left to whoever looks, or to every 1000th request."""
+        self._pending.append(record)
+        if len(self._pending) >= MAX_PENDING:
+            with self._lock:
+                self._absorb()
+
+    def _absorb(self) -> None:
+        pending = self._pending
+        while pending:
+            self._count(pending.popleft())
+
+    def _count(self, record: RequestRecord) -> None:
+        self._totals[record.model] = self._totals.get(record.model, 0) + 1
+        if record.version is None:
+            self._unrouted[record.model] = self._unrouted.get(record.model, 0) + 1
+            return
+        key = (record.model, record.version)
+        counters = self._versions.get(key)
+        if counters is None:
+            counters = self._versions[key] = _VersionCounters()
+        counters.add(record)
 
     def forget(self, model: str) -> None:
         """Drop the counters of a model that is no longer served."""
         with self._lock:
+            self._absorb()
             self._totals.pop(model, None)
             self._unrouted.pop(model, None)
             for key in [key for key in self._versions if key[0] == model]:
@@ -235,6 +251,7 @@ class Metrics:
         span_s = min(span_s, RING_S - tail_s)
         now_s = self._now()
         with self._lock:
+            self._absorb()
             total = self._totals.get(model, 0)
             unrouted = self._unrouted.get(model, 0)
             windows = {

@@ -9,7 +9,7 @@ Thread: any; immutable.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any  # JSON
 
@@ -51,12 +51,12 @@ class Routing:
         """Whether more than the default version gets traffic."""
         return bool(self.promoted) and set(self.traffic) != {self.promoted[-1]}
 
-    def version_for(self, spec: ModelSpec, draw: float) -> int:
+    def version_for(self, spec: ModelSpec, draw: Callable[[], float]) -> int:
         """The version that answers a request.
 
         Args:
             spec: what the request names.
-            draw: uniform on [0, 1), used for the traffic split.
+            draw: gives uniform numbers on [0, 1), for the traffic split.
 
         Raises:
             LabelNotFound: for an unknown label (text and code as TensorFlow Serving).
@@ -71,7 +71,7 @@ class Routing:
             return version
         if not self.traffic:
             raise not_found(spec)
-        return choose(self.traffic, draw)
+        return choose(self.traffic, draw()) if len(self.traffic) > 1 else next(iter(self.traffic))
 
     def used(self, version: int) -> Routing:
         """The same with `version` as the most recently used one."""

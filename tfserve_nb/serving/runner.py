@@ -21,7 +21,6 @@ import numpy as np
 from ..errors import Cancelled, NotAvailable, RunFailed, RunRejected, ServerFailed, ServingError
 from ..types import Tensors
 from .batching import Batch, BatchQueue, Finished, Part, Task
-from .config import BatchingOptions
 from .port import Outcome
 
 RunFunction = Callable[[Tensors], Tensors]
@@ -42,20 +41,6 @@ class Lane:
     observe: Observe | None = None
 
 
-class SubmittedTask:
-    """A `Ticket`: the way to cancel a task."""
-
-    __slots__ = ("_runner", "_task")
-
-    def __init__(self, runner: Runner, task: Task) -> None:
-        self._runner = runner
-        self._task = task
-
-    def cancel(self) -> None:
-        """Finish the task with `Cancelled`, unless it was answered already."""
-        self._runner.cancel(self._task)
-
-
 class Runner:
     """Runs the batches of all versions on one device.
 
@@ -71,7 +56,9 @@ class Runner:
         self.device = device
         self._num_threads = num_threads
         self._now = now
-        self._wake = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
+        self._wake = threading.Condition(self._lock)
+        self._num_idle = 0
         self._lanes: list[Lane] = []
         self._turn = 0
         self._stopping = False
@@ -111,11 +98,9 @@ class Runner:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until_s - time.perf_counter()))
 
-    def attach(
-        self, options: BatchingOptions, run: RunFunction, *, is_batchable: bool, observe: Observe | None = None
-    ) -> Lane:
+    def attach(self, queue: BatchQueue, run: RunFunction, observe: Observe | None = None) -> Lane:
         """Open a queue whose batches go to `run`; `observe` is told about each."""
-        lane = Lane(BatchQueue(options, is_batchable=is_batchable), run, observe)
+        lane = Lane(queue, run, observe)
         with self._wake:
             self._lanes.append(lane)
         return lane
@@ -137,7 +122,8 @@ class Runner:
         deadline_s: float,
         on_done: Callable[[Outcome], None],
         is_alone: bool = False,
-    ) -> SubmittedTask:
+        wakes: bool = True,
+    ) -> Task:
         """Queue one request; see `Handle.submit` for the arguments and `Task` for `is_alone`.
 
         Raises:
@@ -146,10 +132,19 @@ class Runner:
             NotAvailable: if the queue was closed.
         """
         task = Task(inputs, num_rows, now_s=self._now(), deadline_s=deadline_s, on_done=on_done, is_alone=is_alone)
-        with self._wake:
+        task.owner = self
+        with self._lock:
             lane.queue.add(task)
-            self._wake.notify()
-        return SubmittedTask(self, task)
+            if wakes and self._num_idle:
+                self._wake.notify()
+        return task
+
+    def wake(self) -> None:
+        """Look at what was submitted without waking."""
+        # A thread that found nothing counts itself idle before it lets go of the lock that submitting takes.
+        if self._num_idle:
+            with self._lock:
+                self._wake.notify()
 
     def cancel(self, task: Task) -> None:
         """Finish a task with `Cancelled`, unless it was finished already; its batch mates are not touched."""
@@ -187,9 +182,15 @@ class Runner:
                     if ready_at <= now_s:
                         self._turn = index + 1
                         batch, finished = lane.queue.take(now_s)
+                        if self._num_idle:
+                            self._wake.notify()  # there may be more than one batch
                         return lane, batch, finished
                     earliest = ready_at if earliest is None else min(earliest, ready_at)
-                self._wake.wait(None if earliest is None else max(0.0, earliest - now_s))
+                self._num_idle += 1
+                try:
+                    self._wake.wait(None if earliest is None else max(0.0, earliest - now_s))
+                finally:
+                    self._num_idle -= 1
             return None
 
     def _run_batch(self, lane: Lane, batch: Batch) -> None:
@@ -201,37 +202,38 @@ class Runner:
             outputs = run_parts(lane, batch.parts)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the loop goes on
             if len(batch.parts) == 1:
-                self._complete([(batch.parts[0], as_serving_error(error))])
+                self._fail(batch.parts[0].task, as_serving_error(error))
             else:
                 # One request must not decide over its batch mates: find out whose fault it is.
                 for part in batch.parts:
                     if not part.task.is_finished:
                         self._run_batch(lane, Batch((part,), part.stop - part.start, batch.reason))
             return
-        self._complete(list(zip(batch.parts, outputs, strict=True)))
+        self._complete(batch.parts, outputs)
         if lane.observe is not None:
             lane.observe(batch, started_s, self._now())
 
-    def _complete(self, results: list[tuple[Part, Tensors | ServingError]]) -> None:
+    def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> None:
         done_s = self._now()
         finished: Finished = []
-        with self._wake:
-            for part, result in results:
-                task = part.task
+        with self._lock:
+            for (task, start, stop), piece in zip(parts, outputs, strict=True):
                 if task.is_finished:
                     continue
-                outcome: Outcome | None
-                if isinstance(result, ServingError):
-                    outcome = result
-                else:
-                    outcome = task.add_piece(result, part.start, part.stop, done_s)
-                if outcome is None:
-                    continue
-                task.is_finished = True
-                if task.queue is not None:
-                    task.queue.forget(task)
-                finished.append((task, outcome))
+                answer = task.add_piece(piece, start, stop, done_s)
+                if answer is not None:
+                    task.is_finished = True
+                    finished.append((task, answer))
         _tell(finished)
+
+    def _fail(self, task: Task, error: ServingError) -> None:
+        with self._lock:
+            if task.is_finished:
+                return
+            task.is_finished = True
+            if task.queue is not None:
+                task.queue.forget(task)
+        _tell([(task, error)])
 
 
 def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
@@ -251,9 +253,10 @@ def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
     """
     if not lane.queue.is_batchable or parts[0].task.is_alone:
         return [lane.run(parts[0].task.inputs)]
-    num_rows = sum(part.stop - part.start for part in parts)
-    padding = lane.queue.options.padded_size(num_rows) - num_rows
-    outputs = lane.run({name: _assemble(name, parts, padding) for name in parts[0].task.inputs})
+    queue = lane.queue
+    num_rows = sum([part.stop - part.start for part in parts])
+    padding = queue.options.padded_size(num_rows) - num_rows
+    outputs = lane.run({name: _assemble(name, parts, padding, queue) for name in parts[0].task.inputs})
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != num_rows + padding:
             raise RunFailed(
@@ -264,23 +267,26 @@ def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
         return [outputs]
     rows: list[Tensors] = []
     first = 0
-    for part in parts:
-        last = first + part.stop - part.start
+    for _, start, stop in parts:
+        last = first + stop - start
         rows.append({name: array[first:last] for name, array in outputs.items()})
         first = last
     return rows
 
 
-def _assemble(name: str, parts: tuple[Part, ...], padding: int) -> np.ndarray:
-    if len(parts) == 1 and not padding:
-        return parts[0].task.inputs[name][parts[0].start : parts[0].stop]
-    arrays = [part.task.inputs[name][part.start : part.stop] for part in parts]
-    if any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
+def _assemble(name: str, parts: tuple[Part, ...], padding: int, queue: BatchQueue) -> np.ndarray:
+    arrays = [
+        task.inputs[name] if stop - start == task.num_rows else task.inputs[name][start:stop]
+        for task, start, stop in parts
+    ]
+    if len(arrays) == 1 and not padding:
+        return arrays[0]
+    if not queue.has_one_shape and any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
         arrays = pad_variable_length(arrays)
     if padding:
         rows = arrays[-1]
         filler = rows[:1] if len(rows) else _blank_row(rows)
-        arrays.append(np.repeat(filler, padding, axis=0))
+        arrays += [filler] * padding
     return np.concatenate(arrays)
 
 

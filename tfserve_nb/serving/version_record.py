@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 
 from ..errors import NotAvailable, ServingError
 from ..types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
-from .inputs import check_inputs, check_types
+from .inputs import Check
 from .port import Outcome, Ticket
 from .runner import Lane, Runner
 from .servable import Servable
@@ -21,6 +21,7 @@ class VersionRecord:
 
     __slots__ = (
         "busy_until_s",
+        "checks",
         "detail",
         "done",
         "error",
@@ -43,6 +44,7 @@ class VersionRecord:
         self.servable: Servable | None = None
         self.runner: Runner | None = None
         self.lanes: dict[str, Lane] = {}
+        self.checks: dict[str, Check] = {}
         self.num_handles = 0
         self.error: ServingError | None = None
         self.detail = "loading"
@@ -87,15 +89,21 @@ class VersionHandle:
         self._release: Callable[[VersionRecord], None] | None = release
 
     def submit(
-        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
+        self,
+        signature: str,
+        inputs: Tensors,
+        *,
+        deadline_s: float,
+        on_done: Callable[[Outcome], None],
+        wakes: bool = True,
     ) -> Ticket:
         """Check the inputs and queue them; see `port.Handle.submit`."""
-        record, spec = self._record, self.signatures[signature]
+        record = self._record
         if record.runner is None:
             raise NotAvailable(f"version {self.version} was unloaded")
         # An unload waits for the latest deadline of those who hold the version; only a later one matters.
         record.busy_until_s = max(record.busy_until_s, deadline_s)
-        num_rows = check_inputs(spec, inputs) if record.source.options.checks_shapes else check_types(spec, inputs)
+        num_rows = record.checks[signature](inputs)
         return record.runner.submit(
             record.lanes[signature],
             inputs,
@@ -103,6 +111,7 @@ class VersionHandle:
             deadline_s=deadline_s,
             on_done=on_done,
             is_alone=num_rows is None,
+            wakes=wakes,
         )
 
     @property

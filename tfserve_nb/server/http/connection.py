@@ -209,6 +209,7 @@ class Connection(asyncio.Protocol):
         if message is not self._current:
             return
         self._current = None
+        message.answered()
         if self._is_closing:
             return
         if not message.keeps_alive or not message.is_complete or self._server.is_draining:

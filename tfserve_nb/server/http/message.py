@@ -101,3 +101,7 @@ class Message:
         """The client left."""
         if self._sink is not None:
             self._sink.abandon()
+
+    def answered(self) -> None:
+        """The answer is written: let go of who gave it, so that no cycle is left for the collector."""
+        self._sink = None
