@@ -130,6 +130,11 @@ class Calls:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = math.inf
 
+    @property
+    def num_running(self) -> int:
+        """Requests on their way."""
+        return len(self._running)
+
     def start(
         self,
         handle: Handle,

@@ -27,6 +27,12 @@ except ImportError:  # no wheel for this Python: the careful path reads everythi
 MAX_KEPT_BYTES = 16 * 1024 * 1024
 """Longer texts get a parser of their own: a parser never gives back what its largest text needed."""
 
+MAX_SEARCHES = 8
+
+PIECE = 500
+"""NumPy lets go of the interpreter's lock to convert more than this; to get it back costs more than it converts."""
+MAX_PIECES = 10
+
 _BESIDE_STRUCTURE = b"0123456789.eE+- \n\r\t"
 
 
@@ -96,8 +102,7 @@ def _array(value: Any, body: bytes, spec: TensorSpec) -> np.ndarray | None:
     wanted = spec.numpy_dtype
     if wanted.kind == "f" and wanted.itemsize >= 4:
         numbers = np.frombuffer(value.as_buffer(of_type="d"), np.float64)
-        with np.errstate(over="ignore"):  # more than the largest float32 becomes infinity, as on the careful path
-            return numbers.astype(wanted, copy=False).reshape(shape)
+        return _narrowed(numbers, wanted).reshape(shape)
     limits = INTEGERS.get(spec.dtype)
     if limits is None:
         return None
@@ -124,8 +129,7 @@ def _has_structure(value: Any, body: bytes, shape: tuple[int, ...]) -> bool:
     """Whether the lists are nested regularly, as `shape` says, with nothing but scalars at the bottom."""
     if len(shape) <= 2:
         # Few lists: look at each length. The number of brackets says that nothing is nested deeper.
-        num_lists = 1 if len(shape) == 1 else 1 + shape[0]
-        if body.count(b"[") != num_lists:
+        if not _has_lists(body, 1 if len(shape) == 1 else 1 + shape[0]):
             return False
         return len(shape) == 1 or all(type(row) is simdjson.Array and len(row) == shape[1] for row in value)
     if math.prod(shape) > len(body):
@@ -136,3 +140,29 @@ def _has_structure(value: Any, body: bytes, shape: tuple[int, ...]) -> bool:
         pattern = b"[" + (pattern + b",") * (size - 1) + pattern + b"]"
     start, stop = body.index(b"["), body.rindex(b"]") + 1
     return body[start:stop].translate(None, _BESIDE_STRUCTURE) == pattern
+
+
+def _has_lists(body: bytes, num_lists: int) -> bool:
+    """Whether the text opens so many lists and no more; few brackets in a long text are found faster than counted."""
+    if num_lists > MAX_SEARCHES:
+        return body.count(b"[") == num_lists
+    position = -1
+    for _ in range(num_lists):
+        position = body.find(b"[", position + 1)
+        if position < 0:
+            return False
+    return body.find(b"[", position + 1) < 0
+
+
+def _narrowed(numbers: np.ndarray, wanted: np.dtype) -> np.ndarray:
+    """float64 to `wanted`; more than the largest float32 becomes infinity, as on the careful path."""
+    if wanted == numbers.dtype:
+        return numbers
+    narrow = np.empty(len(numbers), wanted)
+    with np.errstate(over="ignore"):
+        if len(numbers) > MAX_PIECES * PIECE:
+            narrow[:] = numbers
+        else:
+            for start in range(0, len(numbers), PIECE):
+                narrow[start : start + PIECE] = numbers[start : start + PIECE]
+    return narrow

@@ -11,13 +11,10 @@ import hmac
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from .http.head import Fields
+from .http.head import Fields, RequestHead
 from .settings import ServerSettings, is_loopback
 
 MAX_KEPT = 256
-_HEARD = ("Authorization", "X-TFServe-Token", "Host", "Origin", "Sec-Fetch-Site", "Content-Type")
-"""All that decisions depend on."""
-
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 """What a web page can send to another site without asking first."""
 
@@ -44,15 +41,25 @@ class Gate:
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings
-        self._let_in: set[tuple[str | None, ...]] = set()
+        self._let_in: set[tuple[bytes | None, ...]] = set()
 
-    def refusal(self, fields: Fields) -> Refusal | None:
+    def refusal(self, head: RequestHead) -> Refusal | None:
         """None to go on, or why not; see `refusal`."""
-        said = tuple([fields.get(name) for name in _HEARD])
-        if said in self._let_in:
+        get = head.fields.get
+        # All that decisions depend on.
+        said = (
+            get(b"authorization"),
+            get(b"x-tfserve-token"),
+            get(b"host"),
+            get(b"origin"),
+            get(b"sec-fetch-site"),
+            get(b"content-type"),
+        )
+        is_plain = len(head.fields) == len(head.lines)
+        if is_plain and said in self._let_in:
             return None
-        refused = refusal(fields, self._settings)
-        if refused is None:
+        refused = refusal(head, self._settings)
+        if refused is None and is_plain:
             if len(self._let_in) >= MAX_KEPT:
                 self._let_in.clear()
             self._let_in.add(said)

@@ -15,6 +15,7 @@ from typing import Any  # asyncio's contexts
 from ..errors import ServerFailed, ServingError
 from ..serving.admin_port import AdminPort
 from ..serving.port import ServingPort
+from . import collector
 from .admin import admin_routes
 from .app import make_application
 from .calls import Calls
@@ -30,6 +31,7 @@ from .settings import ServerSettings
 from .switch_interval import shorten, unshorten
 
 START_LIMIT_S = 5.0
+IDLE_LOOK_S = 1.0
 DRAIN_S = 0.8
 JOIN_S = 1.0
 
@@ -106,6 +108,7 @@ class ServerThread:
         self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
         self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
         shorten()
+        collector.put_off()
         try:
             self._thread.start()
             is_up = ready.wait(START_LIMIT_S)
@@ -139,6 +142,7 @@ class ServerThread:
         if thread is not threading.current_thread() and thread.is_alive():
             thread.join(drain_s + JOIN_S)
         unshorten()
+        collector.resume()
 
     def _run(self, http: HttpListener | None, ready: threading.Event) -> None:
         try:
@@ -168,7 +172,10 @@ class ServerThread:
             await http.start(application, self.log, short_way(flow, settings))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
-        await self._stop.wait()
+        while not self._stop.is_set():
+            collector.collect_when_idle(is_idle=not calls.num_running)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), IDLE_LOOK_S)
         if http is not None:
             http.stop()
         draining = [] if http is None else [asyncio.create_task(http.drained())]

@@ -36,9 +36,9 @@ def check_of(signature: SignatureSpec, *, checks_shapes: bool) -> Check:
     def check(inputs: Tensors) -> int:
         array = inputs.get(name)
         if len(inputs) == 1 and array is not None and array.dtype == dtype and array.ndim:
-            num_rows, *rest = array.shape
-            if tuple(rest) == inner:
-                return num_rows
+            shape = array.shape
+            if shape[1:] == inner:
+                return len(array)
         return check_inputs(signature, inputs)
 
     return check
