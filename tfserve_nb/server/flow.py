@@ -144,6 +144,7 @@ class Flow:
             is_row_format = request.is_row_format
 
             def answered(outcome: Outcome) -> None:
+                exchange.version = handle.version  # a front end may learn only now who answered
                 try:
                     if isinstance(outcome, Answer):
                         text = to_body(outcome.outputs, is_row_format=is_row_format)

@@ -44,20 +44,16 @@ class HttpListener:
         self._server: HttpServer | None = None
         self.port: int = self._socket.getsockname()[1]
 
+    @property
+    def num_running(self) -> int:
+        """Requests that somebody else than the server's `Calls` knows of: none."""
+        return 0
+
     async def start(
         self, application: HTTPServerConnectionDelegate, log: logging.Logger, short_way: ShortWay | None = None
     ) -> None:
         """Answer requests from now on."""
-        settings = self._settings
-        limits = Limits(
-            max_header_bytes=settings.max_header_bytes,
-            max_body_bytes=settings.max_body_bytes,
-            idle_timeout_s=settings.idle_timeout_s,
-            body_timeout_s=settings.body_timeout_s,
-            write_timeout_s=settings.write_timeout_s,
-            max_connections=settings.max_connections,
-        )
-        self._server = HttpServer(application, limits, log, short_way)
+        self._server = HttpServer(application, limits_of(self._settings), log, short_way)
         await self._server.listen(self._socket, self._context)
 
     def stop(self) -> None:
@@ -81,8 +77,25 @@ class HttpListener:
         self._socket.close()
 
 
-def bind(host: str, port: int) -> socket.socket:
+def limits_of(settings: ServerSettings) -> Limits:
+    """What clients may take."""
+    return Limits(
+        max_header_bytes=settings.max_header_bytes,
+        max_body_bytes=settings.max_body_bytes,
+        idle_timeout_s=settings.idle_timeout_s,
+        body_timeout_s=settings.body_timeout_s,
+        write_timeout_s=settings.write_timeout_s,
+        max_connections=settings.max_connections,
+    )
+
+
+def bind(host: str, port: int, *, shares: bool = False) -> socket.socket:
     """A listening socket.
+
+    Args:
+        host: the address.
+        port: 0 for a free one.
+        shares: let other sockets of this user listen on the same port; the system spreads clients over them.
 
     Raises:
         PortInUse: if the port is taken.
@@ -91,7 +104,9 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     takes_both = host == "::" and socket.has_dualstack_ipv6()
     try:
-        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=takes_both)
+        listener = socket.create_server(
+            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=takes_both, reuse_port=shares
+        )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise PortInUse(f"port {port} on {host} is taken", hint="another --port, or none for a free one") from error

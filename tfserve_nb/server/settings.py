@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from ..errors import InvalidOption
 from .config_files import TlsFiles
 
+MAX_FRONTENDS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class GrpcSettings:
@@ -59,6 +61,7 @@ class ServerSettings:
         tls: key and certificate for HTTPS, or None for plain HTTP.
         metrics_path: where HTTP answers with Prometheus metrics, or None.
         grpc: how gRPC listens, or None for no gRPC.
+        frontends: processes that hold HTTP and its codecs in front of the core; 0 does it in the core's process.
 
     Raises:
         InvalidOption: if a value is not allowed.
@@ -80,9 +83,16 @@ class ServerSettings:
     tls: TlsFiles | None = None
     metrics_path: str | None = None
     grpc: GrpcSettings | None = None
+    frontends: int = 0
 
     def __post_init__(self) -> None:
         _check_port(self.port, "--port 8501")
+        is_number = isinstance(self.frontends, int) and not isinstance(self.frontends, bool)
+        if not is_number or not 0 <= self.frontends <= MAX_FRONTENDS:
+            raise InvalidOption(
+                f"frontends={self.frontends!r} must be a number from 0 to {MAX_FRONTENDS}",
+                hint="0, or about the number of cores less one",
+            )
         if self.grpc is not None:
             _check_port(self.grpc.port, "--grpc-port 8500")
         if not self.allow_remote and not is_loopback(self.host):

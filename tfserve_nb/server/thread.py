@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import threading
 from dataclasses import dataclass
 from typing import Any  # asyncio's contexts
@@ -20,9 +19,11 @@ from .admin import admin_routes
 from .app import make_application
 from .calls import Calls
 from .flow import MAX_INFLATED_BYTES, Flow
+from .frontend.listener import FrontListener
 from .grpc_listener import GrpcListener, import_stubs
 from .http_listener import HttpListener
 from .log import RingHandler, open_log
+from .loop import new_loop
 from .model_service import Reload
 from .monitoring import Monitor
 from .request_log import RequestLog
@@ -30,7 +31,7 @@ from .rest_sink import short_way
 from .settings import ServerSettings
 from .switch_interval import shorten, unshorten
 
-START_LIMIT_S = 5.0
+START_LIMIT_S = 20.0
 IDLE_LOOK_S = 1.0
 DRAIN_S = 0.8
 JOIN_S = 1.0
@@ -100,7 +101,7 @@ class ServerThread:
         """
         if self.settings.grpc is not None:
             import_stubs()
-        http = None if self.settings.port is None else HttpListener(self.settings)
+        http = self._make_listener()
         self._bound_port = 0 if http is None else http.port
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(http, ready), name="tfserve-server", daemon=True)
@@ -144,16 +145,23 @@ class ServerThread:
         unshorten()
         collector.resume()
 
-    def _run(self, http: HttpListener | None, ready: threading.Event) -> None:
+    def _make_listener(self) -> HttpListener | FrontListener | None:
+        if self.settings.port is None:
+            return None
+        if self.settings.frontends:
+            return FrontListener(self.settings, self._serving_port, self._extras.request_log)
+        return HttpListener(self.settings)
+
+    def _run(self, http: HttpListener | FrontListener | None, ready: threading.Event) -> None:
         try:
-            with asyncio.Runner(loop_factory=_new_loop) as runner:
+            with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._serve(http, ready))
         except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
             self._error = error
         finally:
             ready.set()
 
-    async def _serve(self, http: HttpListener | None, ready: threading.Event) -> None:
+    async def _serve(self, http: HttpListener | FrontListener | None, ready: threading.Event) -> None:
         settings = self.settings
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
@@ -173,7 +181,7 @@ class ServerThread:
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():
-            collector.collect_when_idle(is_idle=not calls.num_running)
+            collector.collect_when_idle(is_idle=not calls.num_running and (http is None or not http.num_running))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), IDLE_LOOK_S)
         if http is not None:
@@ -209,12 +217,3 @@ class ServerThread:
 
     def _log_exception(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.log.error("%s", context.get("message"), exc_info=context.get("exception"))
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    """The fastest loop there is; on Windows the one that has `add_reader`, which Tornado needs."""
-    if sys.platform == "win32":
-        return asyncio.SelectorEventLoop()
-    import uvloop
-
-    return uvloop.new_event_loop()

@@ -27,7 +27,7 @@ from .metrics import Metrics, ModelMetrics, RequestRecord
 from .model import ServedModel
 from .observer import Observer
 from .placement import Placement
-from .port import ModelSpec
+from .port import ModelSpec, ModelView
 from .routing import not_found
 from .servable import Loader, load_saved_model
 from .state_store import StateStore, new_event
@@ -76,7 +76,7 @@ class ServingCore:
 
     # --- the port -----------------------------------------------------------------------------------------------
 
-    def acquire(self, spec: ModelSpec) -> VersionHandle:
+    def acquire(self, spec: ModelSpec, preferred: int | None = None) -> VersionHandle:
         """Choose and pin a version; see `ServingPort.acquire`."""
         model = self._models.get(spec.name)
         if model is None:
@@ -84,7 +84,7 @@ class ServingCore:
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
         # second look finds a version that can answer.
         for _ in range(3):
-            version = model.version_for(spec, self._draw)
+            version = model.version_for(spec, self._draw, preferred)
             handle = self._manager.acquire(spec.name, version)
             if handle is not None:
                 return handle
@@ -113,6 +113,13 @@ class ServingCore:
         if record.version is None and record.model not in self._models:
             record = record._replace(model="")
         self.metrics.record(record)
+
+    def catalog(self) -> dict[str, ModelView]:
+        """What is served now; see `ServingPort.catalog`."""
+        return {
+            name: ModelView(model.traffic, model.routing.labels, self._manager.views(name))
+            for name, model in self._models.items()
+        }
 
     # --- administration -----------------------------------------------------------------------------------------
 

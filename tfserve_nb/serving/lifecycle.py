@@ -17,13 +17,14 @@ from collections.abc import Callable
 from ..errors import Cancelled, NotAvailable, ServerFailed, ServingError
 from ..export.layout import folder_bytes
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
-from .batching import Batch, BatchQueue
+from .batching import BatchQueue
 from .inputs import check_of, has_one_shape
-from .observer import BatchRecord, Observer
+from .observer import Observer, batch_observer
 from .policy import Load, Unload, next_action
-from .runner import Observe, Runner
+from .port import VersionView
+from .runner import Runner
 from .servable import Loader, Servable
-from .version_record import VersionHandle, VersionRecord
+from .version_record import VersionHandle, VersionRecord, view_of
 from .version_source import VersionSource
 from .warmup import warm_up
 
@@ -221,6 +222,16 @@ class ServableManager:
             records = self._models.get(name, {})
             return tuple(records[version].status(version) for version in sorted(records, reverse=True))
 
+    def views(self, name: str) -> dict[int, VersionView]:
+        """What others have to know of the versions that can answer now."""
+        with self._lock:
+            records = self._models.get(name, {})
+            return {
+                version: record.view
+                for version, record in records.items()
+                if record.view is not None and record.state is VersionState.AVAILABLE
+            }
+
     def available(self, name: str) -> frozenset[int]:
         """The versions of a model that can answer now."""
         with self._changed:
@@ -300,12 +311,12 @@ class ServableManager:
                 signature: runner.attach(
                     _queue(servable.signatures[signature], source, is_batchable=is_batchable),
                     _bind(servable, signature),
-                    self._batch_observer(name, version, servable.signatures[signature], source),
+                    batch_observer(self._observer, name, version, servable.signatures[signature], source),
                 )
                 for signature, is_batchable in batchable.items()
             }
-            checks_shapes = source.options.checks_shapes
-            checks = {name: check_of(one, checks_shapes=checks_shapes) for name, one in servable.signatures.items()}
+            view = view_of(servable.signatures, batchable, source.options)
+            checks = {one.name: check_of(one, checks_shapes=view.checks_shapes) for one in view.signatures.values()}
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
             if servable is not None:
                 servable.close()
@@ -313,6 +324,7 @@ class ServableManager:
             return
         with self._changed:
             record.servable, record.runner, record.lanes, record.checks = servable, runner, lanes, checks
+            record.view = view
             is_wanted = self._models.get(name, {}).get(version) is record and not self._stopping
             if is_wanted:
                 record.error, record.state = None, VersionState.AVAILABLE
@@ -342,32 +354,6 @@ class ServableManager:
                 self._changed.notify_all()
 
         return report
-
-    def _batch_observer(
-        self, name: str, version: int, signature: SignatureSpec, source: VersionSource
-    ) -> Observe | None:
-        observer = self._observer
-        if observer is None:
-            return None
-        num_inputs = len(signature.inputs)
-
-        def observe(batch: Batch, started_s: float, done_s: float) -> None:
-            observer.on_batch(
-                BatchRecord(
-                    model=name,
-                    version=version,
-                    signature=signature.name,
-                    task_rows=tuple(part.stop - part.start for part in batch.parts),
-                    num_inputs=num_inputs,
-                    execution_rows=source.options.padded_size(batch.num_rows) if batch.num_rows else 0,
-                    waited_s=tuple(started_s - part.task.enqueued_s for part in batch.parts),
-                    run_s=done_s - started_s,
-                    reason=batch.reason,
-                    is_batched=source.options.is_enabled,
-                )
-            )
-
-        return observe
 
     def _free(self, record: VersionRecord) -> None:
         if record.runner is not None:

@@ -59,9 +59,9 @@ class ServedModel:
             for version in routing.aspired(0):
                 self._manager.set_source(self.name, version, stored.sources[version])
 
-    def version_for(self, spec: ModelSpec, draw: Callable[[], float]) -> int:
+    def version_for(self, spec: ModelSpec, draw: Callable[[], float], preferred: int | None = None) -> int:
         """The version that answers a request; see `Routing.version_for`."""
-        return self.routing.version_for(spec, draw)
+        return self.routing.version_for(spec, draw, preferred)
 
     @property
     def default_version(self) -> int | None:

@@ -6,10 +6,14 @@ observer must be quick and must not raise.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..types import SignatureSpec
+from .batching import Batch
 from .metrics import RequestRecord
+from .version_source import VersionSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,3 +73,30 @@ class Observer(Protocol):
 
     def on_warmup(self, record: WarmupRecord) -> None:
         """A warm-up file was run."""
+
+
+def batch_observer(
+    observer: Observer | None, name: str, version: int, signature: SignatureSpec, source: VersionSource
+) -> Callable[[Batch, float, float], None] | None:
+    """What a runner tells about each batch of one signature, and when it started and was done; None for nobody."""
+    if observer is None:
+        return None
+    num_inputs = len(signature.inputs)
+
+    def observe(batch: Batch, started_s: float, done_s: float) -> None:
+        observer.on_batch(
+            BatchRecord(
+                model=name,
+                version=version,
+                signature=signature.name,
+                task_rows=tuple([part.stop - part.start for part in batch.parts]),
+                num_inputs=num_inputs,
+                execution_rows=source.options.padded_size(batch.num_rows) if batch.num_rows else 0,
+                waited_s=tuple([started_s - part.task.enqueued_s for part in batch.parts]),
+                run_s=done_s - started_s,
+                reason=batch.reason,
+                is_batched=source.options.is_enabled,
+            )
+        )
+
+    return observe

@@ -102,11 +102,49 @@ class Handle(Protocol):
         """Let the version be unloaded when nobody else holds it; further calls do nothing."""
 
 
+@dataclass(frozen=True, slots=True)
+class VersionView:
+    """What a server in another process has to know of a loaded version to make requests fit it.
+
+    Attributes:
+        signatures: by name.
+        batchable: signature -> whether rows of several requests may share a run.
+        max_batch_size: most rows of one run.
+        max_enqueued_rows: rows that may wait.
+        checks_shapes: whether shapes are checked before a request is queued.
+    """
+
+    signatures: Mapping[str, SignatureSpec]
+    batchable: Mapping[str, bool]
+    max_batch_size: int
+    max_enqueued_rows: int
+    checks_shapes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """What a server in another process has to know of a model.
+
+    Attributes:
+        traffic: version -> percent of the requests that name no version.
+        labels: label -> version.
+        versions: those that can answer now.
+    """
+
+    traffic: Mapping[int, float]
+    labels: Mapping[str, int]
+    versions: Mapping[int, VersionView]
+
+
 class ServingPort(Protocol):
     """What the core offers to servers."""
 
-    def acquire(self, spec: ModelSpec) -> Handle:
+    def acquire(self, spec: ModelSpec, preferred: int | None = None) -> Handle:
         """Choose and pin the version that answers a request.
+
+        Args:
+            spec: what the request names.
+            preferred: the version to choose when the spec leaves the choice, as long as traffic goes to it.
 
         Raises:
             ModelNotFound: `Servable not found for request: Latest(NAME)` or `Specific(NAME, V)`.
@@ -126,3 +164,6 @@ class ServingPort(Protocol):
 
     def record(self, record: RequestRecord) -> None:
         """Count a finished request."""
+
+    def catalog(self) -> Mapping[str, ModelView]:
+        """What is served now, by model."""

@@ -51,12 +51,13 @@ class Routing:
         """Whether more than the default version gets traffic."""
         return bool(self.promoted) and set(self.traffic) != {self.promoted[-1]}
 
-    def version_for(self, spec: ModelSpec, draw: Callable[[], float]) -> int:
+    def version_for(self, spec: ModelSpec, draw: Callable[[], float], preferred: int | None = None) -> int:
         """The version that answers a request.
 
         Args:
             spec: what the request names.
             draw: gives uniform numbers on [0, 1), for the traffic split.
+            preferred: the version to choose when the spec leaves the choice, as long as traffic goes to it.
 
         Raises:
             LabelNotFound: for an unknown label (text and code as TensorFlow Serving).
@@ -71,6 +72,8 @@ class Routing:
             return version
         if not self.traffic:
             raise not_found(spec)
+        if preferred is not None and preferred in self.traffic:
+            return preferred
         return choose(self.traffic, draw()) if len(self.traffic) > 1 else next(iter(self.traffic))
 
     def used(self, version: int) -> Routing:

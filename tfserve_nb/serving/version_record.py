@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 
 from ..errors import NotAvailable, ServingError
 from ..types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
+from .config import BatchingOptions
 from .inputs import Check
-from .port import Outcome, Ticket
+from .port import Outcome, Ticket, VersionView
 from .runner import Lane, Runner
 from .servable import Servable
 from .version_source import VersionSource
@@ -35,6 +36,7 @@ class VersionRecord:
         "state",
         "total",
         "unload_by_s",
+        "view",
         "weights_bytes",
     )
 
@@ -45,6 +47,7 @@ class VersionRecord:
         self.runner: Runner | None = None
         self.lanes: dict[str, Lane] = {}
         self.checks: dict[str, Check] = {}
+        self.view: VersionView | None = None
         self.num_handles = 0
         self.error: ServingError | None = None
         self.detail = "loading"
@@ -67,6 +70,15 @@ class VersionRecord:
             deployed_at=self.source.deployed_at,
             weights_bytes=0 if self.servable is None else self.weights_bytes,
         )
+
+
+def view_of(
+    signatures: Mapping[str, SignatureSpec], batchable: Mapping[str, bool], options: BatchingOptions
+) -> VersionView:
+    """What servers in other processes have to know of a version."""
+    return VersionView(
+        dict(signatures), dict(batchable), options.max_batch_size, options.max_enqueued_rows, options.checks_shapes
+    )
 
 
 class VersionHandle:

@@ -16,6 +16,7 @@ from email.utils import formatdate
 from tornado.httputil import HTTPServerConnectionDelegate
 
 from .connection import Connection
+from .head import Refused
 from .limits import Limits
 from .message import Message, Sink
 from .tornado_sink import DelegateSink
@@ -33,7 +34,7 @@ class HttpServer:
     """Serves an application.
 
     Args:
-        application: makes delegates, such as a Tornado `Application`.
+        application: makes delegates, such as a Tornado `Application`; None when the short way takes everything.
         limits: what clients may take.
         log: for refused requests and broken handlers.
         short_way: asked first for each request.
@@ -46,7 +47,7 @@ class HttpServer:
 
     def __init__(
         self,
-        application: HTTPServerConnectionDelegate,
+        application: HTTPServerConnectionDelegate | None,
         limits: Limits,
         log: logging.Logger,
         short_way: ShortWay | None = None,
@@ -71,6 +72,10 @@ class HttpServer:
             lambda: Connection(self), sock=listener, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=handshake_s
         )
         self._listeners.append(server)
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Keep the date, and cut off who is too slow, from now on."""
         if self._timer is None:
             self._tick()
 
@@ -118,7 +123,11 @@ class HttpServer:
         if not self.limits.keeps_alive:
             message.keeps_alive = False
         sink = None if self._short_way is None else self._short_way(connection, message)
-        return DelegateSink(connection, message, self._application, self.log) if sink is None else sink
+        if sink is not None:
+            return sink
+        if self._application is None:
+            raise Refused(404, "nobody answers this")
+        return DelegateSink(connection, message, self._application, self.log)
 
     def _tick(self) -> None:
         """Cut off who is too slow. One timer for all: a timer for each request would cost more than the request."""

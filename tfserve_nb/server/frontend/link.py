@@ -1,0 +1,147 @@
+"""A stream of messages between the core and one front end: everything of one turn of the loop in one frame.
+
+A frame is a pickled list of messages, and behind it the tensors' memory, which is not copied into the pickle and not
+out of the frame: arrays that arrive are views of it. Pickle is safe here because both ends are one program, and the
+socket was made in pairs and inherited; nobody else can write to it.
+
+Thread: one loop on each side.
+
+Reference: PEP 574 (pickle protocol 5, out-of-band buffers).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import pickle
+import socket
+import struct
+from collections.abc import Callable
+from typing import cast
+
+from .messages import Message
+
+_PREFIX = struct.Struct("<QQ")
+"""Bytes of everything behind it, and the number of buffers; each buffer's size follows."""
+_SIZE = struct.Struct("<Q")
+
+ALIGNMENT = 8
+"""Of buffers, in bytes: what the largest numbers need."""
+
+
+class Link(asyncio.Protocol):
+    """One end.
+
+    Args:
+        loop: the running one.
+        on_messages: gets the messages of each frame.
+        on_lost: called once when the other end is gone.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_messages: Callable[[list[Message]], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._loop = loop
+        self._on_messages = on_messages
+        self._on_lost = on_lost
+        self._transport: asyncio.Transport | None = None
+        self._outbox: list[Message] = []
+        self._is_flushing = False
+        self._parts: list[bytes] = []
+        self._num_bytes = 0
+        self._num_wanted = _PREFIX.size
+        self.is_congested = False
+
+    @classmethod
+    async def over(
+        cls, one_end: socket.socket, on_messages: Callable[[list[Message]], None], on_lost: Callable[[], None]
+    ) -> Link:
+        """A link over a connected socket, which belongs to it from now on."""
+        loop = asyncio.get_running_loop()
+        one_end.setblocking(False)
+        _, link = await loop.create_unix_connection(lambda: cls(loop, on_messages, on_lost), sock=one_end)
+        return link
+
+    def send(self, message: Message) -> None:
+        """Send with everything else of this turn of the loop."""
+        self._outbox.append(message)
+        if not self._is_flushing:
+            self._is_flushing = True
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Send what waits now."""
+        self._is_flushing = False
+        outbox, self._outbox = self._outbox, []
+        if outbox and self._transport is not None and not self._transport.is_closing():
+            self._transport.write(to_frame(outbox))
+
+    def close(self) -> None:
+        """Close this end once everything is sent."""
+        if self._transport is not None:
+            self.flush()
+            self._transport.close()
+
+    # --- called by the loop -------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The socket is ready."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.set_write_buffer_limits(high=1024 * 1024)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The other end is gone."""
+        del exc
+        self._transport = None
+        self._on_lost()
+
+    def pause_writing(self) -> None:
+        """The other end reads more slowly than we write."""
+        self.is_congested = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self.is_congested = False
+        self._on_messages([])
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came: any part of a frame, or several."""
+        self._parts.append(data)
+        self._num_bytes += len(data)
+        while self._num_bytes >= self._num_wanted:
+            whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            if self._num_wanted == _PREFIX.size:
+                self._num_wanted += _PREFIX.unpack_from(whole)[0]
+                self._parts = [whole]
+                continue
+            frame, rest = memoryview(whole)[: self._num_wanted], whole[self._num_wanted :]
+            self._parts, self._num_bytes, self._num_wanted = [rest], len(rest), _PREFIX.size
+            self._on_messages(from_frame(frame))
+
+
+def to_frame(messages: list[Message]) -> bytes:
+    """The bytes of some messages."""
+    buffers: list[pickle.PickleBuffer] = []
+    text = pickle.dumps(messages, protocol=5, buffer_callback=buffers.append)
+    views = [buffer.raw() for buffer in buffers]
+    parts: list[bytes | memoryview] = [_SIZE.pack(view.nbytes) for view in views]
+    for view in views:
+        parts += (view, bytes(-view.nbytes % ALIGNMENT))
+    parts.append(text)
+    total = sum([len(part) for part in parts])
+    return b"".join([_PREFIX.pack(total, len(views)), *parts])
+
+
+def from_frame(frame: memoryview) -> list[Message]:
+    """The messages of `to_frame`'s bytes; their arrays are read-only views of `frame`."""
+    _, num_buffers = _PREFIX.unpack_from(frame)
+    position = _PREFIX.size + num_buffers * _SIZE.size
+    buffers = []
+    for number in range(num_buffers):
+        (size,) = _SIZE.unpack_from(frame, _PREFIX.size + number * _SIZE.size)
+        buffers.append(frame[position : position + size])
+        position += size + -size % ALIGNMENT
+    messages: list[Message] = pickle.loads(frame[position:], buffers=buffers)  # noqa: S301 - see the top
+    return messages

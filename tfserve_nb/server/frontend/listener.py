@@ -1,0 +1,98 @@
+"""The HTTP port of a server with front ends: the counterpart of `HttpListener`.
+
+Thread: made on any; all else on the server's loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from tornado.httputil import HTTPServerConnectionDelegate
+
+from ...errors import InvalidOption
+from ...serving.port import ServingPort
+from .. import tls
+from ..http.http_server import HttpServer, ShortWay
+from ..http_listener import bind, limits_of
+from ..request_log import RequestLog
+from ..settings import ServerSettings
+from .hub import Hub
+from .pool import Pool
+
+
+class FrontListener:
+    """One port, shared by several processes.
+
+    Args:
+        settings: address, limits, and how many.
+        port: the core.
+        request_log: gets answered requests, or None.
+
+    Raises:
+        InvalidOption: where processes cannot share a port.
+        PortInUse: if the port is taken.
+        ServerFailed: if the address or the certificate does not do.
+    """
+
+    def __init__(self, settings: ServerSettings, port: ServingPort, request_log: RequestLog | None) -> None:
+        if sys.platform == "win32":
+            raise InvalidOption(f"frontends={settings.frontends}: not on Windows", hint="frontends=0")
+        if settings.tls is not None:
+            tls.check(settings.tls)
+        self._settings = settings
+        self._serving_port = port
+        self._request_log = request_log
+        first = bind(settings.host, settings.port or 0, shares=True)
+        self.port: int = first.getsockname()[1]
+        self._sockets = [first]
+        self._sockets += [bind(settings.host, self.port, shares=True) for _ in range(settings.frontends - 1)]
+        self._pool: Pool | None = None
+        self._hub: Hub | None = None
+        self._http: HttpServer | None = None
+
+    @property
+    def num_running(self) -> int:
+        """Bundles on their way."""
+        return 0 if self._hub is None else self._hub.num_running
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of the front ends."""
+        return () if self._pool is None else self._pool.pids
+
+    async def start(
+        self, application: HTTPServerConnectionDelegate, log: logging.Logger, short_way: ShortWay | None = None
+    ) -> None:
+        """Answer requests from now on.
+
+        Raises:
+            ServerFailed: if a front end does not start.
+        """
+        http = self._http = HttpServer(application, limits_of(self._settings), log, short_way)
+        http.start_clock()
+        self._hub = Hub(self._serving_port, self._settings, http, log, self._request_log)
+        self._pool = Pool(self._hub, self._sockets, log)
+        await self._pool.start()
+
+    def stop(self) -> None:
+        """Take no new connections."""
+        if self._pool is not None:
+            self._pool.stop()
+
+    async def drained(self) -> None:
+        """Wait until all front ends have ended."""
+        if self._pool is not None:
+            await self._pool.drained()
+
+    async def close(self) -> None:
+        """End what still runs."""
+        if self._pool is not None:
+            await self._pool.close()
+        if self._http is not None:
+            await self._http.close()
+
+    def close_socket(self) -> None:
+        """Give the port back when the server never started."""
+        for listener in self._sockets:
+            listener.close()

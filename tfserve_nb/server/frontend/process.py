@@ -1,0 +1,163 @@
+"""A front end's process: `python -m tfserve_nb.server.frontend.process LINK LISTENER`, both inherited file descriptors.
+
+It serves what the core says and ends with it: the link is the only thing that keeps it alive.
+
+Thread: the main one, which runs the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import socket
+import sys
+
+from .. import tls
+from ..calls import Calls
+from ..flow import MAX_INFLATED_BYTES, Flow
+from ..http.connection import Connection
+from ..http.http_server import HttpServer
+from ..http.message import Message as HttpMessage
+from ..http.message import Sink
+from ..http_listener import limits_of
+from ..loop import new_loop
+from ..rest_sink import short_way
+from ..routes import find_route
+from ..settings import ServerSettings
+from .forwarding import Forwarder
+from .link import Link
+from .link_port import RECORDS_EACH_S, LinkPort
+from .messages import BundleAnswer, Catalog, Drain, Forwarded, Hello, LogLine, Message, Ready
+
+DRAIN_S = 30.0
+"""The core decides how long a drain may take; this is for a core that forgot."""
+
+
+class LinkHandler(logging.Handler):
+    """Log lines go to the core's log."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(logging.INFO)
+        self._link = link
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a line."""
+        self._link.send(LogLine(record.levelno, self.format(record)))
+
+
+class FrontEndProcess:
+    """Everything of one front end.
+
+    Args:
+        listener: the socket to accept clients on.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._port = LinkPort()
+        self._forwarder = Forwarder()
+        self._link: Link | None = None
+        self._server: HttpServer | None = None
+        self._over = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = logging.getLogger("tfserve_nb.server.frontend")
+
+    async def run(self, one_end: socket.socket) -> None:
+        """Serve until the core is gone or wants it to end."""
+        link = self._link = await Link.over(one_end, self._take, self._over.set)
+        self._log.setLevel(logging.INFO)
+        self._log.addHandler(LinkHandler(link))
+        self._port.connect(link)
+        self._forwarder.connect(link)
+        while not self._over.is_set():
+            self._port.send_records()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), RECORDS_EACH_S)
+        if self._server is not None:
+            await self._server.close()
+        link.close()
+
+    def _take(self, messages: list[Message]) -> None:
+        """What the core said; nothing at all when it has caught up with us."""
+        for message in messages:
+            if isinstance(message, BundleAnswer):
+                self._port.answered(message)
+            elif isinstance(message, Forwarded):
+                self._forwarder.answered(message)
+            elif isinstance(message, Catalog):
+                self._port.learn(message.models)
+            elif isinstance(message, Hello):
+                self._spawn(self._serve(message.settings))
+            elif isinstance(message, Drain):
+                self._spawn(self._drain())
+        if not messages:
+            self._port.wake()
+
+    def _spawn(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, settings: ServerSettings) -> None:
+        loop = asyncio.get_running_loop()
+        flow = Flow(
+            Calls(self._port, loop),
+            request_timeout_s=settings.request_timeout_s,
+            max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
+            log=self._log,
+        )
+        rest = short_way(flow, settings)
+
+        def way(connection: Connection, message: HttpMessage) -> Sink | None:
+            """Decode what can be decoded here; the core answers all else."""
+            if message.head.method == "POST" and self._is_known(message.head.target):
+                return rest(connection, message)
+            return self._forwarder.sink(connection, message)
+
+        server = self._server = HttpServer(None, limits_of(settings), self._log, way)
+        await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
+        if self._link is not None:
+            self._link.send(Ready())
+
+    def _is_known(self, target: str) -> bool:
+        try:
+            route = find_route("POST", target)
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, the core says so
+            return False
+        return route.call == "predict" and self._port.knows(route.spec)
+
+    async def _drain(self) -> None:
+        server = self._server
+        if server is not None:
+            server.stop()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(server.drained(), DRAIN_S)
+        self._port.send_records()
+        self._over.set()
+
+
+def main() -> int:
+    """Run with the two inherited sockets."""
+    link_fd, listener_fd = (int(text) for text in sys.argv[1:3])
+    # Everything imported so far stays; the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    one_end = socket.socket(fileno=link_fd)
+    listener = socket.socket(fileno=listener_fd)
+
+    async def run() -> None:
+        await FrontEndProcess(listener).run(one_end)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)
