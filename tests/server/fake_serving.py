@@ -15,7 +15,7 @@ import numpy as np
 from tfserve_nb.errors import Cancelled, InvalidRequest, LabelNotFound, ModelNotFound, RunRejected, VersionNotFound
 from tfserve_nb.serving.inputs import check_inputs
 from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.port import Answer, ModelSpec, Outcome
+from tfserve_nb.serving.port import Answer, ModelSpec, ModelView, Outcome, VersionView
 from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec, VersionState, VersionStatus
 
 BAD = -1000.0
@@ -132,7 +132,12 @@ class FakeServing:
         self.work.put(None)
         self._thread.join(5)
 
-    def acquire(self, spec: ModelSpec) -> FakeHandle:
+    def catalog(self) -> dict[str, ModelView]:
+        view = VersionView(SIGNATURES, dict.fromkeys(SIGNATURES, True), 64, 6400, checks_shapes=True)
+        return {"double": ModelView({2: 100.0}, {"stable": 1}, {1: view, 2: view})}
+
+    def acquire(self, spec: ModelSpec, preferred: int | None = None) -> FakeHandle:
+        del preferred
         if self.breaks:
             raise ZeroDivisionError("secret detail")
         if spec.name != "double":

@@ -236,7 +236,8 @@ def test_every_request_is_recorded_once_with_its_five_times(server) -> None:
     server.predict(ROWS, "/v1/models/none:predict")
     server.predict(ROWS, token="wrong")
 
-    good, bad, unknown, denied = server.serving.wait_for_records(4)
+    records = server.serving.wait_for_records(4)
+    good, bad, unknown, denied = sorted(records, key=lambda record: record.received_s)
     assert (good.model, good.version, good.code, good.num_rows) == ("double", 2, "OK", 2)
     assert good.received_s <= good.decoded_s <= good.started_s <= good.done_s <= good.written_s
     assert (bad.version, bad.code, bad.started_s) == (2, "INVALID_ARGUMENT", None)

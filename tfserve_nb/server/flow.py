@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 import time
 import zlib
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 from ..errors import InvalidRequest, ServingError
 from ..serving.port import Answer, Handle, ModelSpec, Outcome
 from .calls import Calls, Exchange
+from .defects import as_public
 from .example_json import classify_body, parse_examples, regress_body
 from .examples import classify, regress
 from .http.head import Fields
@@ -111,14 +111,10 @@ class Flow:
         if isinstance(error, VersionOverflow):
             exchange.code = error.code
             return Reply(error.http_status, b"")
-        if isinstance(error, ServingError):
-            exchange.code = error.code
-            headers = (("Retry-After", "1"),) if error.http_status == 503 else ()
-            return Reply(error.http_status, error_body(error.message), headers)
-        number = secrets.token_hex(4)
-        exchange.code = "INTERNAL"
-        self._log.error("error %s in %s of %s", number, exchange.api, exchange.model, exc_info=error)
-        return Reply(500, error_body(f"Internal error {number}; the server's log has the details"))
+        public = as_public(error, self._log, f"{exchange.api} of {exchange.model}")
+        exchange.code = public.code
+        headers = (("Retry-After", "1"),) if public.http_status == 503 else ()
+        return Reply(public.http_status, error_body(public.message), headers)
 
     def record(self, exchange: Exchange) -> None:
         """Count a request whose answer was written."""

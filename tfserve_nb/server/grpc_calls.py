@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any  # protobuf messages and gRPC's contexts
 
-from ..errors import InvalidRequest, ServingError
+from ..errors import InvalidRequest
 from ..serving.port import Handle, ModelSpec
 from .calls import Calls, Exchange
+from .defects import as_public
 
 LONGEST_S = 2147.0
 """How long a call without a deadline may take: TensorFlow Serving's INT_MAX microseconds."""
@@ -49,17 +49,13 @@ class GrpcCalls:
         exchange.api, exchange.entrypoint = api, "GRPC"
         try:
             return await work(exchange)
-        except ServingError as error:
-            exchange.code = error.code
-            await _abort(context, error.code, error.message)
         except asyncio.CancelledError:
             exchange.code = "CANCELLED"
             raise
-        except Exception:  # noqa: BLE001 - a defect of ours: the client gets a number, the log the trace
-            number = secrets.token_hex(4)
-            exchange.code = "INTERNAL"
-            self._log.exception("error %s in %s", number, api)
-            await _abort(context, "INTERNAL", f"Internal error {number}; the server's log has the details")
+        except Exception as error:  # noqa: BLE001 - see `as_public`
+            public = as_public(error, self._log, api)
+            exchange.code = public.code
+            await _abort(context, public.code, public.message)
         finally:
             self._calls.record(exchange)
 

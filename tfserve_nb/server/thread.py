@@ -74,6 +74,7 @@ class ServerThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
+        self._listener: HttpListener | FrontListener | None = None
         self._error: BaseException | None = None
 
     @property
@@ -85,6 +86,11 @@ class ServerThread:
     def port(self) -> int:
         """The TCP port of HTTP; 0 before `start` and without HTTP. gRPC's is `grpc_port`."""
         return self._bound_port
+
+    @property
+    def frontend_pids(self) -> tuple[int, ...]:
+        """The processes of the front ends that run now."""
+        return self._listener.pids if isinstance(self._listener, FrontListener) else ()
 
     @property
     def log_lines(self) -> tuple[str, ...]:
@@ -101,7 +107,7 @@ class ServerThread:
         """
         if self.settings.grpc is not None:
             import_stubs()
-        http = self._make_listener()
+        http = self._listener = self._make_listener()
         self._bound_port = 0 if http is None else http.port
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(http, ready), name="tfserve-server", daemon=True)

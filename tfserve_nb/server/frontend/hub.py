@@ -9,11 +9,13 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from typing import Any  # messages by their type
 
 from ...errors import QueueFull, RunFailed, RunRejected, ServingError
 from ...serving.port import Answer, Handle, ModelView, Outcome, ServingPort, Ticket
 from ...types import Tensors
 from ..completions import Completions
+from ..defects import as_public
 from ..http.http_server import HttpServer
 from ..request_log import RequestLog
 from ..settings import ServerSettings
@@ -26,6 +28,7 @@ from .messages import (
     Drain,
     Forward,
     GiveUp,
+    GiveUpBundle,
     Hello,
     LogLine,
     Message,
@@ -53,13 +56,15 @@ class BundleRun:
         self._handle = handle
         self._tickets: list[Ticket] = []
         self._pieces: dict[int, Piece] = {}
+        self._is_over = False
 
     def start(self) -> None:
         """Submit the bundle as one."""
         self._submit(-1, self._bundle.inputs, len(self._bundle.row_counts))
 
     def cancel(self) -> None:
-        """The front end is gone."""
+        """Nobody waits any more."""
+        self._is_over = True
         for ticket in self._tickets:
             ticket.cancel()
         self._handle.release()
@@ -75,13 +80,15 @@ class BundleRun:
                 on_done=lambda outcome: self._end.completions.put(waiting, outcome),
                 wakes=False,
             )
-        except ServingError as error:
-            self.done(position, num_requests, error)
+        except Exception as error:  # noqa: BLE001 - see `as_public`
+            self.done(position, num_requests, self._end.public(error))
             return
         self._tickets.append(ticket)
 
     def done(self, position: int, num_requests: int, outcome: Outcome) -> None:
         """A part has an outcome."""
+        if self._is_over:
+            return
         if num_requests > 1 and isinstance(outcome, _SPLITS):
             self._split()
             return
@@ -92,6 +99,7 @@ class BundleRun:
             piece = Piece(num_requests, None, 0.0, 0.0, outcome)
         self._pieces[position] = piece
         if position < 0 or len(self._pieces) == len(self._bundle.row_counts):
+            self._is_over = True
             self._handle.release()
             pieces = tuple([self._pieces[key] for key in sorted(self._pieces)])
             self._end.finished(self._bundle, BundleAnswer(self._bundle.number, self._handle.version, pieces))
@@ -138,6 +146,15 @@ class FrontEnd:
         self.ready = asyncio.Event()
         self.settled = asyncio.Event()
         """Set when it answers or is gone, whichever is first."""
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Bundle: self._run,
+            Forward: self._forward,
+            GiveUp: self._give_up,
+            GiveUpBundle: self._give_up_bundle,
+            LogLine: self._log,
+            Ready: self._is_ready,
+            Records: self._record,
+        }
 
     @property
     def num_running(self) -> int:
@@ -180,31 +197,42 @@ class FrontEnd:
         if log is not None:
             log.offer("predict", bundle.spec.name, version, bundle.signature, bundle.inputs, answer.outputs)
 
+    def public(self, error: Exception) -> ServingError:
+        """The error that clients may see."""
+        return as_public(error, self._hub.log, "a bundle of requests")
+
     def _take(self, messages: list[Message]) -> None:
         for message in messages:
-            if isinstance(message, Bundle):
-                self._run(message)
-            elif isinstance(message, Records):
-                for record in message.records:
-                    self._hub.port.record(record)
-            elif isinstance(message, Forward):
-                self._forward(message)
-            elif isinstance(message, GiveUp):
-                connection = self._forwarded.pop(message.number, None)
-                if connection is not None:
-                    connection.give_up()
-            elif isinstance(message, LogLine):
-                self._hub.log.log(message.level, "%s", message.text)
-            elif isinstance(message, Ready):
-                self.ready.set()
-                self.settled.set()
+            self._handlers[type(message)](message)
         self.wake()
+
+    def _record(self, message: Records) -> None:
+        for record in message.records:
+            self._hub.port.record(record)
+
+    def _give_up(self, message: GiveUp) -> None:
+        connection = self._forwarded.pop(message.number, None)
+        if connection is not None:
+            connection.give_up()
+
+    def _give_up_bundle(self, message: GiveUpBundle) -> None:
+        run = self._runs.pop(message.number, None)
+        if run is not None:
+            run.cancel()
+
+    def _log(self, message: LogLine) -> None:
+        self._hub.log.log(message.level, "%s", message.text)
+
+    def _is_ready(self, _: Ready) -> None:
+        self.ready.set()
+        self.settled.set()
 
     def _run(self, bundle: Bundle) -> None:
         try:
             handle = self._hub.port.acquire(bundle.spec, bundle.version)
-        except ServingError as error:
-            piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, error)
+        except Exception as error:  # noqa: BLE001 - see `as_public`
+            public = as_public(error, self._hub.log, f"predict of {bundle.spec.name}")
+            piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, public)
             if self._link is not None:
                 self._link.send(BundleAnswer(bundle.number, bundle.version, (piece,)))
             return

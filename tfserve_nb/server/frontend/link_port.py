@@ -22,7 +22,7 @@ from ...serving.port import Answer, ModelSpec, ModelView, Outcome, VersionView
 from ...serving.traffic import choose
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
 from .link import Link
-from .messages import Bundle, BundleAnswer, Piece, Records
+from .messages import Bundle, BundleAnswer, GiveUpBundle, Piece, Records
 
 ROWS_AHEAD = 2
 """Batches' worth of rows that the core is given before it has answered: one to run, one to take next."""
@@ -36,7 +36,7 @@ RECORDS_EACH_S = 0.1
 class LinkTask:
     """A submitted request: the `Ticket` of whoever waits."""
 
-    __slots__ = ("deadline_s", "handle", "inputs", "is_over", "lane", "num_rows", "on_done")
+    __slots__ = ("bundle", "deadline_s", "handle", "inputs", "is_over", "lane", "num_rows", "on_done")
 
     def __init__(
         self, lane: Lane, handle: LinkHandle, inputs: Tensors, num_rows: int, deadline_s: float,
@@ -48,6 +48,7 @@ class LinkTask:
         self.num_rows = num_rows
         self.deadline_s = deadline_s
         self.on_done = on_done
+        self.bundle = 0
         self.is_over = False
 
     def finish(self, outcome: Outcome) -> None:
@@ -57,8 +58,11 @@ class LinkTask:
             self.on_done(outcome)
 
     def cancel(self) -> None:
-        """Give up; what the core has already is run for nobody."""
-        self.finish(Cancelled("the caller went away"))
+        """Give up; a bundle of which nobody waits any more is taken back from the core."""
+        if not self.is_over:
+            self.finish(Cancelled("the caller went away"))
+            if self.bundle:
+                self.lane.port.gave_up(self.bundle)
 
 
 class Lane:
@@ -72,11 +76,12 @@ class Lane:
         signature: the signature.
 
     Attributes:
+        port: whose lane it is.
         view: what is known of the version.
     """
 
     def __init__(self, port: LinkPort, spec: ModelSpec, version: int, view: VersionView, signature: str) -> None:
-        self._port = port
+        self.port = port
         self._spec = spec
         self._version = version
         self.view = view
@@ -106,11 +111,11 @@ class Lane:
 
     def flush(self) -> None:
         """Send bundles as long as the core has room for them."""
-        while self._waiting and self._ahead < self._most_ahead and not self._port.is_congested:
+        while self._waiting and self._ahead < self._most_ahead and not self.port.is_congested:
             tasks = self._next_tasks()
             if tasks:
                 self._ahead += sum([task.num_rows for task in tasks]) if self._shares_runs else len(tasks)
-                self._port.send_bundle(self, tasks, self._bundle(tasks))
+                self.port.send_bundle(self, tasks, self._bundle(tasks))
 
     def done(self, tasks: list[LinkTask]) -> None:
         """The core has answered a bundle: there is room for more."""
@@ -155,7 +160,7 @@ class Lane:
             inputs = {name: np.concatenate([task.inputs[name] for task in tasks]) for name in first}
         counts = tuple([task.num_rows for task in tasks])
         deadline_s = max([task.deadline_s for task in tasks])
-        number = self._port.next_number()
+        number = self.port.next_number()
         return Bundle(number, self._spec, self._version, self._signature, counts, deadline_s, inputs)
 
 
@@ -279,7 +284,17 @@ class LinkPort:
         """Give the core some requests."""
         if self._link is not None:
             self._bundles[bundle.number] = lane, tasks
+            for task in tasks:
+                task.bundle = bundle.number
             self._link.send(bundle)
+
+    def gave_up(self, number: int) -> None:
+        """One of a bundle's requests is over before its time."""
+        found = self._bundles.get(number)
+        if found is not None and all(task.is_over for task in found[1]) and self._link is not None:
+            lane, tasks = self._bundles.pop(number)
+            self._link.send(GiveUpBundle(number))
+            lane.done(tasks)
 
     def send_records(self) -> None:
         """Pass finished requests on; called now and then."""

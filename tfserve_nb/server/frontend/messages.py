@@ -100,6 +100,12 @@ class GiveUp(NamedTuple):
     number: int
 
 
+class GiveUpBundle(NamedTuple):
+    """Front end to core: nobody waits for a bundle any more; it gets no answer."""
+
+    number: int
+
+
 class Records(NamedTuple):
     """Front end to core: finished requests, for the metrics."""
 
@@ -121,4 +127,17 @@ class Drain(NamedTuple):
     """Core to front end: take no new requests, finish those that run, and end."""
 
 
-Message = Hello | Catalog | Bundle | BundleAnswer | Forward | Forwarded | GiveUp | Records | LogLine | Ready | Drain
+Message = (
+    Hello
+    | Catalog
+    | Bundle
+    | BundleAnswer
+    | Forward
+    | Forwarded
+    | GiveUp
+    | GiveUpBundle
+    | Records
+    | LogLine
+    | Ready
+    | Drain
+)

@@ -140,7 +140,7 @@ class _Slot:
 
     async def ended(self) -> None:
         """Wait for the end of its process, and give back what it held."""
-        while self.is_alive:
+        while self.is_alive:  # noqa: ASYNC110 - a process has no event
             await asyncio.sleep(LOOK_S / 5)
         self._words.close()
 

@@ -1,0 +1,177 @@
+"""Front-end processes: nobody notices that they are there, nor when one of them dies."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_serving import BAD
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tfserve_nb.errors import InvalidOption, QueueFull, ServingError
+from tfserve_nb.server.frontend.link import from_frame, to_frame
+from tfserve_nb.server.frontend.messages import Bundle, Piece
+from tfserve_nb.server.settings import ServerSettings
+from tfserve_nb.serving.port import ModelSpec
+
+ROWS = {"instances": [[1.0, 2.0]]}
+
+
+@pytest.fixture
+def frontends() -> int:
+    return 2
+
+
+def pids_of(server) -> tuple[int, ...]:
+    return server.thread.frontend_pids
+
+
+def eventually(is_true: Callable[[], bool]) -> None:
+    until_s = time.perf_counter() + 20
+    while not is_true():
+        assert time.perf_counter() < until_s
+        time.sleep(0.01)
+
+
+def test_a_front_end_holds_no_tensorflow(server) -> None:
+    assert server.predict(ROWS).json == {"predictions": [[4.0, 6.0]]}
+
+    for pid in pids_of(server):
+        maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
+        assert "tensorflow" not in maps
+        assert "llhttp" in maps or "httptools" in maps
+
+
+def test_a_front_end_that_dies_is_replaced_and_the_others_lose_nothing(server, caplog) -> None:
+    server.predict(ROWS)
+    before = pids_of(server)
+    stop = threading.Event()
+    lost: list[str] = []
+
+    def ask() -> int:
+        num_answered = 0
+        while not stop.is_set():
+            try:
+                answer = server.predict(ROWS)
+            except (ConnectionError, OSError) as error:
+                lost.append(type(error).__name__)  # it was with the one that was killed
+                continue
+            assert answer.json == {"predictions": [[4.0, 6.0]]}
+            num_answered += 1
+        return num_answered
+
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        asking = [pool.submit(ask) for _ in range(4)]
+        time.sleep(0.2)
+        os.kill(before[0], signal.SIGKILL)
+        eventually(lambda: len(pids_of(server)) == 2 and before[0] not in pids_of(server))
+        time.sleep(0.2)
+        stop.set()
+        assert all(future.result(30) > 10 for future in asking)
+    assert len(lost) <= 4, "only requests that were on their way through the dead process"
+    assert before[1] in pids_of(server)
+    assert "a front end ended, another one is started" in caplog.text
+    assert server.serving.num_held == 0
+
+
+def test_a_bad_request_does_not_harm_its_bundle(server) -> None:
+    server.serving.gate.clear()
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        values = [BAD if number % 8 == 3 else float(number) for number in range(24)]
+        asking = [pool.submit(server.predict, {"instances": [[value, 0.0]]}) for value in values]
+        eventually(lambda: len(server.serving.tickets) >= 2)
+        server.serving.gate.set()
+        answers = [future.result(20) for future in asking]
+
+    for value, answer in zip(values, answers, strict=True):
+        if value == BAD:
+            assert (answer.status, answer.json) == (400, {"error": "bad value"})
+        else:
+            assert answer.json == {"predictions": [[2 * value + 2, 2.0]]}
+    assert server.serving.num_held == 0
+
+
+def test_front_ends_end_with_their_server(tmp_path: Path) -> None:
+    program = tmp_path / "serve.py"
+    program.write_text(
+        textwrap.dedent("""
+        import sys, time
+        sys.path.insert(0, sys.argv[1])
+        from fake_serving import FakeServing
+        from tfserve_nb.server.settings import ServerSettings
+        from tfserve_nb.server.thread import ServerThread
+
+        server = ServerThread(FakeServing(), ServerSettings(frontends=2))
+        server.start()
+        print(*server.frontend_pids, flush=True)
+        time.sleep(60)
+        """),
+        encoding="utf-8",
+    )
+    with subprocess.Popen(
+        [sys.executable, program, Path(__file__).parent], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        pids = [int(text) for text in process.stdout.readline().split()]
+        assert len(pids) == 2
+        process.kill()
+
+    eventually(lambda: not any(is_running(pid) for pid in pids))
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process runs: one that has ended may wait for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("number", [-1, 65, True, "2", 1.5])
+def test_their_number_is_checked(number: object) -> None:
+    with pytest.raises(InvalidOption, match="frontends"):
+        ServerSettings(frontends=number)  # type: ignore[arg-type]
+
+
+arrays = st.builds(
+    lambda dtype, shape: np.arange(int(np.prod(shape))).astype(dtype).reshape(shape),
+    st.sampled_from(["float32", "float64", "int8", "int64", "uint16", "bool"]),
+    st.lists(st.integers(0, 5), max_size=3).map(tuple),
+)
+
+
+@given(st.lists(st.dictionaries(st.text(max_size=4), arrays, max_size=3), max_size=5))
+def test_messages_arrive_as_they_were_sent(inputs: list[dict[str, np.ndarray]]) -> None:
+    sent = [Bundle(number, ModelSpec("m"), 1, "s", (1, 2), 3.5, one) for number, one in enumerate(inputs)]
+
+    got = from_frame(memoryview(to_frame(sent)))
+
+    assert len(got) == len(sent)
+    for one, other in zip(sent, got, strict=True):
+        assert other[:6] == one[:6]
+        assert other.inputs.keys() == one.inputs.keys()
+        for name, array in one.inputs.items():
+            assert other.inputs[name].dtype == array.dtype
+            np.testing.assert_array_equal(other.inputs[name], array)
+
+
+def test_text_and_errors_arrive_too() -> None:
+    error = QueueFull("full", hint="later")
+    text = np.array([[b"a\0", "ä".encode()]], dtype=object)
+
+    (piece,) = from_frame(memoryview(to_frame([Piece(1, {"t": text}, 0.0, 1.0, error)])))
+
+    assert piece.outputs["t"].tolist() == text.tolist()
+    assert isinstance(piece.error, ServingError)
+    assert (type(piece.error), piece.error.message, piece.error.hint) == (QueueFull, "full", "later")
