@@ -20,7 +20,7 @@ from .export.saved_model import ExportedVersion, export_version
 from .export.signatures import read_signatures
 from .export.source import prepare_source
 from .export.warmup_requests import write_warmup_requests
-from .homes import ChildHome, Home, KernelHome
+from .homes import ChildHome, Doors, Home, KernelHome
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from .serving.devices import isolation_problem
 from .serving.inputs import as_tensors, check_inputs
@@ -41,6 +41,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     base_path: str | Path | None = None,
     port: int | None = None,
     grpc_port: int | None = None,
+    frontends: int | None = None,
     isolate: bool = False,
     auth: bool | None = None,
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
@@ -67,6 +68,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
+        frontends: processes that hold HTTP and its codecs in front of the server, which then does little for each
+            request; none by default.
         isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
         auth: False starts the server without a token; None keeps what is.
         max_batch_size: most rows that one run of the model gets; larger requests are split.
@@ -90,7 +93,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     placement = Placement(label, stage=stage, canary=canary, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
-    home = _home(name, port, grpc_port, auth, device, progress, isolate=isolate)
+    home = _home(name, Doors(port, auth, grpc_port, frontends), device, progress, isolate=isolate)
     is_new = runtime.home_of(name) is None
     try:
         exported = _export(home, model, name, version, folder, check, warmup, progress)
@@ -111,9 +114,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
 
 def _home(
     name: str,
-    port: int | None,
-    grpc_port: int | None,
-    auth: bool | None,
+    doors: Doors,
     device: str | None,
     progress: Progress,
     *,
@@ -130,8 +131,8 @@ def _home(
         problem = isolation_problem(device)
         if problem:
             progress(ProgressEvent("starting the server process", 0, 1, problem))
-        return runtime.ensure_child(port, with_token=auth, grpc_port=grpc_port, progress=progress)
-    return runtime.ensure(port, with_token=auth, grpc_port=grpc_port)
+        return runtime.ensure_child(doors, progress)
+    return runtime.ensure(doors)
 
 
 def _export(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote, urlsplit
@@ -21,6 +22,23 @@ from .serving.core import ServingCore
 from .types import Progress, no_progress
 
 HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """How a server of this process is reached; None stands for "as it is, or the default".
+
+    Attributes:
+        port: TCP port of HTTP, 0 for a free one.
+        with_token: whether requests must carry a token.
+        grpc_port: TCP port of gRPC, 0 for a free one; by default there is no gRPC.
+        frontends: processes that hold HTTP in front of the core; by default none.
+    """
+
+    port: int | None = None
+    with_token: bool | None = None
+    grpc_port: int | None = None
+    frontends: int | None = None
 
 
 class Home(Protocol):
@@ -62,14 +80,15 @@ class KernelHome:
     Args:
         port: TCP port, 0 for a free one.
         token: what requests must carry, or None for no authentication.
-        grpc_port: for gRPC, 0 for a free one, None for no gRPC.
+        doors: gRPC and front ends.
     """
 
-    def __init__(self, port: int, token: str | None, grpc_port: int | None = None) -> None:
+    def __init__(self, port: int, token: str | None, doors: Doors) -> None:
         self.token = token
         self.core = ServingCore()
-        grpc = None if grpc_port is None else GrpcSettings(host=HOST, port=grpc_port)
-        settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc)
+        self.frontends = doors.frontends or 0
+        grpc = None if doors.grpc_port is None else GrpcSettings(host=HOST, port=doors.grpc_port)
+        settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, frontends=self.frontends)
         self.server = ServerThread(self.core, settings, Extras(admin=self.core))
 
     @property
@@ -131,14 +150,14 @@ class ChildHome:
     beside them.
 
     Args:
-        port: TCP port, None for a free one.
         token: what requests must carry.
-        grpc_port: for gRPC, 0 for a free one, None for no gRPC.
+        doors: ports and front ends.
     """
 
-    def __init__(self, port: int | None, token: str, grpc_port: int | None = None) -> None:
+    def __init__(self, token: str, doors: Doors) -> None:
         self.token: str | None = token
-        self.child = ChildServer(port, grpc_port, token, self._resume)
+        self.frontends = doors.frontends or 0
+        self.child = ChildServer(doors.port, doors.grpc_port, token, self._resume, frontends=self.frontends)
         self.core = RemoteCore(self.child.url, token, excuse=self.child.problem)
         self._folders: dict[str, Path] = {}
 

@@ -10,14 +10,17 @@ import atexit
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from .errors import InvalidOption, PortInUse
-from .homes import ChildHome, Home, KernelHome
+from .homes import ChildHome, Doors, Home, KernelHome
 from .server.child import make_token
 from .types import Progress, no_progress
 
 H = TypeVar("H", KernelHome, ChildHome)
+
+ANY = Doors()
 
 
 class _Process:
@@ -61,13 +64,11 @@ def home_of(name: str) -> Home | None:
     return served().get(name)
 
 
-def ensure(port: int | None = None, *, with_token: bool | None = None, grpc_port: int | None = None) -> KernelHome:
+def ensure(doors: Doors = ANY) -> KernelHome:
     """The server in the kernel, started if need be.
 
     Args:
-        port: the TCP port wanted, or None for any; a process that served before gets its old port when it is free.
-        with_token: whether requests must carry a token; None for yes, or as it is when the server runs already.
-        grpc_port: the port for gRPC, 0 for a free one; None for no gRPC, or as it is.
+        doors: what is wanted; a process that served before gets its old port when it is free.
 
     Raises:
         InvalidOption: if a server runs already with other settings.
@@ -76,16 +77,16 @@ def ensure(port: int | None = None, *, with_token: bool | None = None, grpc_port
     with _process.lock:
         running = _process.kernel
         if running is not None:
-            _check_fits(running, port, with_token, grpc_port)
+            _check_fits(running, doors)
             return running
-        token = None if with_token is False else _process.last_token or make_token()
+        token = None if doors.with_token is False else _process.last_token or make_token()
         try:
-            home = KernelHome(_process.last_port if port is None else port, token, grpc_port)
+            home = KernelHome(_process.last_port if doors.port is None else doors.port, token, doors)
             home.start()
         except PortInUse:
-            if port is not None or not _process.last_port:
+            if doors.port is not None or not _process.last_port:
                 raise
-            home = KernelHome(0, token, grpc_port)
+            home = KernelHome(0, token, doors)
             home.start()
         _process.kernel = home
         _process.last_port, _process.last_token = home.port, token or _process.last_token
@@ -93,28 +94,22 @@ def ensure(port: int | None = None, *, with_token: bool | None = None, grpc_port
         return home
 
 
-def ensure_child(
-    port: int | None = None,
-    *,
-    with_token: bool | None = None,
-    grpc_port: int | None = None,
-    progress: Progress = no_progress,
-) -> ChildHome:
+def ensure_child(doors: Doors = ANY, progress: Progress = no_progress) -> ChildHome:
     """The server in a child process, started if need be; as `ensure`. It always asks for a token.
 
     Raises:
         InvalidOption: if it runs already with other settings, or shall have no token.
         ServerFailed: if the process does not start.
     """
-    if with_token is False:
+    if doors.with_token is False:
         raise InvalidOption("an isolated server always asks for a token", hint="leave --no-auth or --isolate out")
     with _process.lock:
         running = _process.child
         if running is not None:
-            _check_fits(running, port, None, grpc_port)
+            _check_fits(running, replace(doors, with_token=None))
             return running
         token = _process.last_token or make_token()
-        home = ChildHome(port, token, grpc_port)
+        home = ChildHome(token, doors)
         home.start(progress)
         _process.child, _process.last_token = home, token
         _register()
@@ -174,7 +169,13 @@ def _register() -> None:
         atexit.register(shutdown)
 
 
-def _check_fits(running: H, port: int | None, with_token: bool | None, grpc_port: int | None) -> None:
+def _check_fits(running: H, doors: Doors) -> None:
+    port, with_token, grpc_port, frontends = doors.port, doors.with_token, doors.grpc_port, doors.frontends
+    if frontends not in (None, running.frontends):
+        raise InvalidOption(
+            f"frontends={frontends}: the server of this kernel runs with {running.frontends} already",
+            hint="leave --frontends out, or call tfserve_nb.shutdown() first",
+        )
     if port not in (None, 0, running.port):
         raise InvalidOption(
             f"port={port}: the server of this kernel listens on port {running.port} already",

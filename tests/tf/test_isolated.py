@@ -27,6 +27,7 @@ from tfserve_nb.errors import (
     ServingError,
     VersionNotFound,
 )
+from tfserve_nb.homes import Doors
 from tfserve_nb.serving.port import ModelSpec
 
 pytestmark = pytest.mark.timeout(180)
@@ -195,5 +196,5 @@ def test_a_child_that_cannot_start_says_why() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServerFailed, match=rf"port {port} on 127.0.0.1 is taken"):
-            runtime.ensure_child(port)
+            runtime.ensure_child(Doors(port))
     assert runtime.homes() == ()

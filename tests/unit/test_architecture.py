@@ -49,7 +49,7 @@ THIRD_PARTY = {
     "ai_edge_litert": ("serving",),
     "tornado": ("server",),
     "httptools": ("server/http",),
-    "uvloop": ("server/thread",),
+    "uvloop": ("server/loop",),
     "simdjson": ("server/json_numbers",),
     "orjson": ("server",),
     "ipywidgets": ("dashboards", "notebook/display"),

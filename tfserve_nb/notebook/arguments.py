@@ -37,6 +37,7 @@ DEPLOY_OPTIONS = (
     argument("--base-path", metavar="FOLDER", help="where NAME/VERSION is written; default: tfserve_models"),
     argument("--port", type=int, help="TCP port when the server starts; default: a free one"),
     argument("--grpc-port", type=int, help="TCP port for gRPC, 0 for a free one; default: no gRPC"),
+    argument("--frontends", type=int, metavar="N", help="processes that hold HTTP in front of the server; default: 0"),
     argument("--isolate", action="store_true", help="serve it in a process of its own, for kernels that are busy"),
     argument("--max-batch-size", type=int, metavar="ROWS", help="most rows of one run; default: 64"),
     argument("--batch-timeout-micros", type=int, metavar="MICROS", help="let a request wait for company; default: 0"),

@@ -38,6 +38,7 @@ _PASSED_ON = (
     "canary",
     "port",
     "grpc_port",
+    "frontends",
     "isolate",
     "device",
     "batch_timeout_micros",

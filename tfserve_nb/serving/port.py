@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from ..errors import ServingError
 from ..types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
 from .metrics import RequestRecord
+from .traffic import choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,15 @@ class ModelView:
     traffic: Mapping[int, float]
     labels: Mapping[str, int]
     versions: Mapping[int, VersionView]
+
+    def version_for(self, spec: ModelSpec, draw: Callable[[], float]) -> int | None:
+        """The version that a request is for, if it can answer; `draw` gives uniform numbers on [0, 1)."""
+        version = spec.version
+        if spec.label is not None:
+            version = self.labels.get(spec.label)
+        elif version is None and self.traffic:
+            version = choose(self.traffic, draw()) if len(self.traffic) > 1 else next(iter(self.traffic))
+        return version if version in self.versions else None
 
 
 class ServingPort(Protocol):

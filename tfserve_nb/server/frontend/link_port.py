@@ -19,7 +19,6 @@ from ...errors import Cancelled, DeadlineExceeded, ModelNotFound, NotAvailable, 
 from ...serving.inputs import Check, check_of, has_one_shape
 from ...serving.metrics import RequestRecord
 from ...serving.port import Answer, ModelSpec, ModelView, Outcome, VersionView
-from ...serving.traffic import choose
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
 from .link import Link
 from .messages import Bundle, BundleAnswer, GiveUpBundle, Piece, Records
@@ -251,14 +250,7 @@ class LinkPort:
 
     def _version_for(self, spec: ModelSpec) -> int | None:
         model = self._models.get(spec.name)
-        if model is None:
-            return None
-        version = spec.version
-        if spec.label is not None:
-            version = model.labels.get(spec.label)
-        elif version is None and model.traffic:
-            version = choose(model.traffic, random.random()) if len(model.traffic) > 1 else next(iter(model.traffic))  # noqa: S311 - a traffic split, not a secret
-        return version if version in model.versions else None
+        return None if model is None else model.version_for(spec, random.random)
 
     # --- lanes --------------------------------------------------------------------------------------------------
 
