@@ -34,6 +34,7 @@ class ServingError(Exception):
     Args:
         message: what failed and the value that made it fail; one line, safe to show to a client.
         hint: what to type or change next; one line, shown to the person, never sent over HTTP.
+        retry_after_s: when it may work again, in seconds; 0 for unknown. HTTP sends it as `Retry-After`.
 
     Example:
         >>> try:
@@ -47,10 +48,11 @@ class ServingError(Exception):
     code = "INTERNAL"
     """The name of the gRPC status code that TensorFlow Serving would use."""
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", retry_after_s: float = 0.0) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+        self.retry_after_s = retry_after_s
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows instead of a traceback (its hook for exceptions with a text of their own)."""

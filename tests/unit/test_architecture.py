@@ -70,6 +70,7 @@ NARROW = {
     "server": {
         "serving.port",
         "serving.metrics",
+        "serving.batch_summary",
         "serving.config",
         "serving.model_config",
         "serving.observer",

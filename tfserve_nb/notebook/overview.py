@@ -50,6 +50,7 @@ class Overview:
             if handle.is_isolated:
                 notes.append(f"{handle.name} is served by a process of its own")
             with contextlib.suppress(ServingError):
+                notes += _batch_notes(handle)
                 problem = handle.status().problem
                 if problem:
                     notes.append(f"{handle.name}: {problem}")
@@ -70,6 +71,25 @@ class Overview:
         body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
         notes = "".join(f"<div>{html.escape(note)}</div>" for note in self.notes())
         return f"<table><caption>Served in this kernel</caption><tr>{head}</tr>{body}</table>{notes}"
+
+
+def _batch_notes(handle: Deployment) -> list[str]:
+    """How each version batched."""
+    notes = []
+    for version, one in handle.metrics().versions.items():
+        batches = one.batches
+        if not batches.num_batches:
+            continue
+        shares = [
+            f"{reason} {100 * count / batches.num_batches:.0f} %" for reason, count in batches.reasons.items() if count
+        ]
+        largest = max(batches.run_ms, default=None)
+        run = "" if largest is None else f"; a run of {largest} takes {batches.run_ms[largest]:.2g} ms"
+        notes.append(
+            f"{handle.name}, version {version}: {batches.num_batches:,} batches of {batches.mean_rows:.1f} rows, "
+            f"{batches.queue_ms:.2g} ms in the queue; left because: {', '.join(shares)}{run}"
+        )
+    return notes
 
 
 def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:

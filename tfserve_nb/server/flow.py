@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import zlib
 from collections.abc import Callable
@@ -113,7 +114,9 @@ class Flow:
             return Reply(error.http_status, b"")
         public = as_public(error, self._log, f"{exchange.api} of {exchange.model}")
         exchange.code = public.code
-        headers = (("Retry-After", "1"),) if public.http_status == 503 else ()
+        headers: tuple[tuple[str, str], ...] = ()
+        if public.http_status == 503 or public.retry_after_s:
+            headers = (("Retry-After", str(max(1, math.ceil(public.retry_after_s)))),)
         return Reply(public.http_status, error_body(public.message), headers)
 
     def record(self, exchange: Exchange) -> None:

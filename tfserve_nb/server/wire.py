@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any  # JSON values
 
 import numpy as np
 
 from .. import errors
 from ..errors import NotAvailable, ServingError
+from ..serving.batch_summary import BatchSummary
 from ..serving.metrics import LatencySeries, ModelMetrics, VersionMetrics
 from ..types import HistoryEvent, ModelStatus, VersionState, VersionStatus
 
@@ -66,6 +68,7 @@ def metrics_to_json(metrics: ModelMetrics) -> dict[str, Any]:
             str(version): {
                 **{field: getattr(one, field) for field in _COUNTS},
                 "series": {field: _numbers(getattr(one.series, field)) for field in _SERIES},
+                "batches": _batches_to_json(one.batches),
             }
             for version, one in metrics.versions.items()
         },
@@ -84,10 +87,19 @@ def metrics_from_json(value: Mapping[str, Any]) -> ModelMetrics:
                 version=int(version),
                 **{field: one[field] for field in _COUNTS},
                 series=LatencySeries(**{field: _array(one["series"][field]) for field in _SERIES}),
+                batches=_batches_from_json(one["batches"]),
             )
             for version, one in value["versions"].items()
         },
     )
+
+
+def _batches_to_json(batches: BatchSummary) -> dict[str, Any]:
+    return {**asdict(batches), "run_ms": {str(size): one for size, one in batches.run_ms.items()}}
+
+
+def _batches_from_json(value: Mapping[str, Any]) -> BatchSummary:
+    return BatchSummary(**{**value, "run_ms": {int(size): one for size, one in value["run_ms"].items()}})
 
 
 def event_to_json(event: HistoryEvent) -> dict[str, Any]:

@@ -20,6 +20,7 @@ import numpy as np
 from ..errors import DeadlineExceeded, InvalidRequest, NotAvailable, QueueFull, ServingError
 from ..types import Tensors
 from .config import BatchingOptions
+from .pace import CERTAINTY, Pace
 from .port import Answer, Outcome
 
 
@@ -123,7 +124,8 @@ class Batch:
     Attributes:
         parts: at least one.
         num_rows: the sum of their rows, at most `max_batch_size`.
-        reason: why it left: `full`, `timeout` (somebody had waited `batch_timeout_micros`) or `free` (the runner was).
+        reason: why it left: `full`, `timeout` (somebody had waited `batch_timeout_micros`), `deadline` (somebody could
+            wait no longer) or `free` (the runner was, and nobody else was expected in time).
     """
 
     parts: tuple[Part, ...]
@@ -149,6 +151,8 @@ class BatchQueue:
         self.options = options
         self.is_batchable = is_batchable
         self.has_one_shape = has_one_shape
+        self.pace = Pace()
+        self._longest_s = 0.0
         self.num_rows = 0
         self._tasks: deque[Task] = deque()
         self._closed: ServingError | None = None
@@ -168,9 +172,36 @@ class BatchQueue:
         room = self.options.max_enqueued_rows - self.num_rows
         if task.num_rows > room and self.num_rows:
             raise self._full(task, room)
+        if self.num_rows and task.deadline_s - task.enqueued_s < self._longest_s:
+            self._check_hope(task)
+        if self.options.batch_timeout_micros:
+            self.pace.arrived(task.enqueued_s)
         task.queue = self
         self.num_rows += task.num_rows
         self._tasks.append(task)
+
+    def ran(self, size: int, took_s: float) -> None:
+        """A run of `size` rows took so long."""
+        self.pace.ran(size, took_s)
+        full = self.options.max_batch_size
+        # What a full queue takes: with more time than that, no request is without hope.
+        self._longest_s = self.pace.wait_s(self.options.max_enqueued_rows, full, full)
+
+    def _check_hope(self, task: Task) -> None:
+        """Refuse a request that would only wait in vain."""
+        if not self.is_batchable:
+            return
+        size = self.options.max_batch_size
+        own = self.options.padded_size(min(max(1, task.num_rows), size))
+        expected_s = self.pace.wait_s(self.num_rows, own, size)
+        left_s = task.deadline_s - task.enqueued_s
+        if expected_s * CERTAINTY > left_s:
+            raise DeadlineExceeded(
+                f"{self.num_rows} rows wait before this request, its answer is expected in {expected_s * 1e3:.0f} ms, "
+                f"and its deadline is in {left_s * 1e3:.0f} ms",
+                hint="send less at once, or allow more time",
+                retry_after_s=expected_s,
+            )
 
     def _full(self, task: Task, room: int) -> QueueFull:
         size, most = self.options.max_batch_size, self.options.max_enqueued_batches
@@ -185,6 +216,7 @@ class BatchQueue:
         return QueueFull(
             f"The batch scheduling queue to which this task was submitted is full; {why}",
             hint="send less at once, or deploy with a larger --max-enqueued-batches",
+            retry_after_s=self.pace.wait_s(self.num_rows, size, size),
         )
 
     def forget(self, task: Task) -> None:
@@ -207,9 +239,15 @@ class BatchQueue:
             return None
         head = self._tasks[0]
         is_full = self.num_rows >= self.options.max_batch_size or not self.is_batchable
-        if is_full or self.options.batch_timeout_micros == 0 or head.num_rows_taken:
+        timeout_s = self.options.batch_timeout_s
+        if is_full or not timeout_s or head.num_rows_taken or self.pace.is_sparse(timeout_s):
             return 0.0
-        return min(head.enqueued_s + self.options.batch_timeout_s, head.deadline_s)
+        return min(head.enqueued_s + timeout_s, self._latest_s(head), self.pace.alone_until_s())
+
+    def _latest_s(self, task: Task) -> float:
+        """When a task has to start to be done before its deadline."""
+        size = self.options.padded_size(min(max(1, self.num_rows), self.options.max_batch_size))
+        return task.deadline_s - self.pace.service_s(size)
 
     def take(self, now_s: float) -> tuple[Batch | None, Finished]:
         """The next batch, if one may leave now, and the tasks that expired while they waited."""
@@ -217,8 +255,7 @@ class BatchQueue:
         ready_at = self.ready_at()
         if ready_at is None or ready_at > now_s:
             return None, finished
-        tasks, timeout_s = self._tasks, self.options.batch_timeout_s
-        has_waited = bool(timeout_s) and now_s >= tasks[0].enqueued_s + timeout_s
+        tasks, why = self._tasks, self._why(now_s)
         parts: list[Part] = []
         num_rows = 0
         while tasks:
@@ -243,7 +280,14 @@ class BatchQueue:
         if not parts:
             return None, finished
         is_full = num_rows >= self.options.max_batch_size or bool(self._tasks) or not self.is_batchable
-        return Batch(tuple(parts), num_rows, "full" if is_full else "timeout" if has_waited else "free"), finished
+        return Batch(tuple(parts), num_rows, "full" if is_full else why), finished
+
+    def _why(self, now_s: float) -> str:
+        """Why a batch that is not full leaves now."""
+        timeout_s, head = self.options.batch_timeout_s, self._tasks[0]
+        if timeout_s and now_s >= head.enqueued_s + timeout_s:
+            return "timeout"
+        return "deadline" if timeout_s and now_s >= self._latest_s(head) else "free"
 
     def _may_join(self, task: Task, first: Task) -> bool:
         """Whether two tasks can share a run."""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from ..errors import Cancelled, NotAvailable, ServerFailed, ServingError
 from ..export.layout import folder_bytes
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
+from .batch_summary import BatchSummary, combined
 from .batching import BatchQueue
 from .inputs import check_of, has_one_shape
 from .observer import Observer, batch_observer
@@ -231,6 +232,12 @@ class ServableManager:
                 for version, record in records.items()
                 if record.view is not None and record.state is VersionState.AVAILABLE
             }
+
+    def batches(self, name: str) -> dict[int, BatchSummary]:
+        """What the loaded versions of a model have run."""
+        with self._lock:
+            lanes = {version: tuple(record.lanes.values()) for version, record in self._models.get(name, {}).items()}
+        return {version: combined([lane.summary() for lane in some]) for version, some in lanes.items()}
 
     def available(self, name: str) -> frozenset[int]:
         """The versions of a model that can answer now."""

@@ -15,10 +15,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+
+from .batch_summary import BatchSummary
 
 MAX_PENDING = 1000
 """Records that wait to be counted."""
@@ -104,6 +106,7 @@ class VersionMetrics:
         p50_ms: over `span_s`; None when hidden for want of samples.
         p99_ms: likewise.
         series: the same over time.
+        batches: the batches that it ran since it was loaded.
     """
 
     version: int
@@ -113,6 +116,7 @@ class VersionMetrics:
     p50_ms: float | None
     p99_ms: float | None
     series: LatencySeries
+    batches: BatchSummary = field(default_factory=BatchSummary)
 
 
 @dataclass(frozen=True, slots=True)

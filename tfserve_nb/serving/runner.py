@@ -14,12 +14,14 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..errors import Cancelled, NotAvailable, RunFailed, RunRejected, ServerFailed, ServingError
 from ..types import Tensors
+from .batch_stats import BatchStats
+from .batch_summary import BatchSummary
 from .batching import Batch, BatchQueue, Finished, Part, Task
 from .port import Outcome
 
@@ -32,22 +34,41 @@ Observe = Callable[[Batch, float, float], None]
 JOIN_S = 1.5
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(eq=False, slots=True)
 class Lane:
-    """A queue together with the function that runs its batches, and who is told about them."""
+    """A queue together with the function that runs its batches, and who is told about them.
+
+    Attributes:
+        queue: the queue.
+        run: runs a batch.
+        observe: told about each, or None.
+        stats: counts them.
+        finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
+    """
 
     queue: BatchQueue
     run: RunFunction
     observe: Observe | None = None
+    stats: BatchStats = field(default_factory=BatchStats)
+    finish_s: float = 0.0
+
+    def summary(self) -> BatchSummary:
+        """The batches so far."""
+        return self.stats.summary(self.queue.pace.run_s)
 
 
 class Runner:
-    """Runs the batches of all versions on one device.
+    """Runs the batches of all versions on one device, and shares its time fairly between them.
+
+    Each lane is charged for the time that its batches take, and the lane that had least goes first; one that was idle
+    starts level with the others and saves nothing up. So a large model does not crowd out a small one.
 
     Args:
         device: for the threads' names, such as `cpu0`.
         num_threads: batches that may run at the same time.
         now: the clock in seconds.
+
+    Reference: start-time fair queueing (Goyal, Vin, Cheng, 1996).
     """
 
     def __init__(
@@ -60,7 +81,7 @@ class Runner:
         self._wake = threading.Condition(self._lock)
         self._num_idle = 0
         self._lanes: list[Lane] = []
-        self._turn = 0
+        self._virtual_s = 0.0
         self._stopping = False
         self._threads: list[threading.Thread] = []
 
@@ -168,30 +189,37 @@ class Runner:
                 self._run_batch(lane, batch)
 
     def _next(self) -> tuple[Lane, Batch | None, Finished] | None:
-        """Wait for the next batch; None when stopping. Lanes take turns, starting after the one served last."""
+        """Wait for the next batch; None when stopping."""
         with self._wake:
             while not self._stopping:
                 now_s = self._now()
-                earliest: float | None = None
-                for offset in range(len(self._lanes)):
-                    index = (self._turn + offset) % len(self._lanes)
-                    lane = self._lanes[index]
-                    ready_at = lane.queue.ready_at()
-                    if ready_at is None:
-                        continue
-                    if ready_at <= now_s:
-                        self._turn = index + 1
-                        batch, finished = lane.queue.take(now_s)
-                        if self._num_idle:
-                            self._wake.notify()  # there may be more than one batch
-                        return lane, batch, finished
-                    earliest = ready_at if earliest is None else min(earliest, ready_at)
+                lane, ready_s = self._choose(now_s)
+                if lane is not None:
+                    lane.finish_s = self._virtual_s = max(self._virtual_s, lane.finish_s)
+                    batch, finished = lane.queue.take(now_s)
+                    if self._num_idle:
+                        self._wake.notify()  # there may be more than one batch
+                    return lane, batch, finished
                 self._num_idle += 1
                 try:
-                    self._wake.wait(None if earliest is None else max(0.0, earliest - now_s))
+                    self._wake.wait(None if ready_s is None else max(0.0, ready_s - now_s))
                 finally:
                     self._num_idle -= 1
             return None
+
+    def _choose(self, now_s: float) -> tuple[Lane | None, float | None]:
+        """The lane whose turn it is, or else when one will have a batch."""
+        chosen: Lane | None = None
+        earliest: float | None = None
+        for lane in self._lanes:
+            ready_s = lane.queue.ready_at()
+            if ready_s is None:
+                continue
+            if ready_s > now_s:
+                earliest = ready_s if earliest is None else min(earliest, ready_s)
+            elif chosen is None or lane.finish_s < chosen.finish_s:
+                chosen = lane
+        return chosen, earliest
 
     def _run_batch(self, lane: Lane, batch: Batch) -> None:
         started_s = self._now()
@@ -209,11 +237,22 @@ class Runner:
                     if not part.task.is_finished:
                         self._run_batch(lane, Batch((part,), part.stop - part.start, batch.reason))
             return
-        self._complete(batch.parts, outputs)
+        done_s = self._complete(batch.parts, outputs)
+        self._learn(lane, batch, started_s, done_s)
         if lane.observe is not None:
-            lane.observe(batch, started_s, self._now())
+            lane.observe(batch, started_s, done_s)
 
-    def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> None:
+    def _learn(self, lane: Lane, batch: Batch, started_s: float, done_s: float) -> None:
+        """Charge the lane for the device's time, and remember how long the run took."""
+        took_s = done_s - started_s
+        is_one = not lane.queue.is_batchable or batch.parts[0].task.is_alone
+        size = batch.num_rows if is_one else lane.queue.options.padded_size(batch.num_rows)
+        with self._lock:
+            lane.finish_s += took_s / self._num_threads
+            lane.queue.ran(size, took_s)
+            lane.stats.add(batch, size, started_s)
+
+    def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> float:
         done_s = self._now()
         finished: Finished = []
         with self._lock:
@@ -225,6 +264,7 @@ class Runner:
                     task.is_finished = True
                     finished.append((task, answer))
         _tell(finished)
+        return done_s
 
     def _fail(self, task: Task, error: ServingError) -> None:
         with self._lock:

@@ -1,0 +1,108 @@
+"""What is learned about one queue while it works: how long runs take by size, and how fast rows come in.
+
+Medians are tracked by a step up or down for each sample, so one slow run (a collector's pause, a neighbour's job) moves
+them a little and not for long, and a version that becomes slower or faster is followed within some tens of runs.
+
+Thread: none of its own; guarded by the lock of the `Runner`.
+
+Reference: Ma, Muthukrishnan, Sandler, "Frugal Streaming for Estimating Quantiles" (2013); here the steps are a share
+of the estimate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+STEP = 1.05
+"""How far one sample moves an estimate."""
+
+FEWEST = 5
+"""Samples before an estimate is believed."""
+
+CERTAINTY = 0.5
+"""A request is hopeless when even this share of the expected time is too long for it."""
+
+PATIENCE = 3.0
+"""Typical gaps after which nobody else is expected to join a batch."""
+
+
+class Median:
+    """A running median of positive numbers, in constant memory."""
+
+    __slots__ = ("_value", "num_samples")
+
+    def __init__(self) -> None:
+        self._value = 0.0
+        self.num_samples = 0
+
+    def add(self, sample: float) -> None:
+        """One more number; the first few set the scale by their own mean."""
+        self.num_samples += 1
+        if self.num_samples <= FEWEST:
+            self._value += (sample - self._value) / self.num_samples
+        elif sample > self._value:
+            self._value *= STEP
+        elif sample < self._value:
+            self._value /= STEP
+
+    @property
+    def value(self) -> float | None:
+        """The median, or None while there are too few samples."""
+        return self._value if self.num_samples >= FEWEST else None
+
+
+class Pace:
+    """How long runs take and how fast requests come, for one queue."""
+
+    def __init__(self) -> None:
+        self._runs: dict[int, Median] = {}
+        self._gaps = Median()
+        self._last_s: float | None = None
+
+    def ran(self, size: int, took_s: float) -> None:
+        """A run of `size` rows, padding included, took so long."""
+        run = self._runs.get(size)
+        if run is None:
+            run = self._runs[size] = Median()
+        run.add(took_s)
+
+    def arrived(self, now_s: float) -> None:
+        """A request came in."""
+        if self._last_s is not None:
+            self._gaps.add(max(1e-7, now_s - self._last_s))
+        self._last_s = now_s
+
+    @property
+    def run_s(self) -> Mapping[int, float]:
+        """Rows of a run -> seconds that it takes, for the sizes that are known."""
+        return {size: run.value for size, run in sorted(self._runs.items()) if run.value is not None}
+
+    def service_s(self, size: int) -> float:
+        """Seconds that a run of `size` rows takes at least, as far as is known; 0 when it is not."""
+        known = self._runs.get(size)
+        if known is not None and known.value is not None:
+            return known.value
+        smaller = [run.value for other, run in self._runs.items() if other < size and run.value is not None]
+        return max(smaller, default=0.0)
+
+    def wait_s(self, rows_ahead: int, size: int, full_size: int) -> float:
+        """Seconds until a request is answered.
+
+        Args:
+            rows_ahead: rows that wait before it.
+            size: rows of its own run.
+            full_size: rows of the runs before it.
+        """
+        return rows_ahead // full_size * self.service_s(full_size) + self.service_s(size)
+
+    def alone_until_s(self) -> float:
+        """When nobody is expected to join any more: some typical gaps after the last arrival; infinity if unknown."""
+        gap_s = self._gaps.value
+        if gap_s is None or self._last_s is None:
+            return float("inf")
+        return self._last_s + PATIENCE * gap_s
+
+    def is_sparse(self, seconds: float) -> bool:
+        """Whether requests usually come further apart than `seconds`."""
+        gap_s = self._gaps.value
+        return gap_s is not None and gap_s > seconds
