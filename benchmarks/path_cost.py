@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from tfserve_nb.server import collector
 from tfserve_nb.server.calls import Calls
 from tfserve_nb.server.flow import Flow
 from tfserve_nb.server.http.connection import Connection
@@ -80,27 +81,32 @@ def make_core(folder: str) -> ServingCore:
 def requests_through_core(core: ServingCore) -> float:
     """Requests per second: acquire, submit, batch, scatter, answer, release."""
     spec, row = ModelSpec("bench"), {"x": np.zeros((1, NUM_FEATURES), np.float32)}
-    left = threading.Semaphore(IN_FLIGHT)
-    until_s = time.perf_counter() + SECONDS
-    num_done = 0
+    handles: list[Any] = []
+    is_over = threading.Event()
+    num_left = 0
 
-    def submit() -> None:
-        handle = core.acquire(spec)
-
-        def done(_: object) -> None:
-            nonlocal num_done
-            num_done += 1
-            handle.release()
-            left.release()
-
-        handle.submit("serving_default", row, deadline_s=until_s + 60, on_done=done)
+    def done(_: object) -> None:
+        nonlocal num_left
+        num_left -= 1
+        if not num_left:
+            is_over.set()
 
     started_s = time.perf_counter()
-    while time.perf_counter() < until_s:
-        left.acquire()
-        submit()
-    for _ in range(IN_FLIGHT):
-        left.acquire()
+    num_done = 0
+    while time.perf_counter() < started_s + SECONDS:
+        is_over.clear()
+        num_left = IN_FLIGHT
+        deadline_s = time.perf_counter() + 60
+        for _ in range(IN_FLIGHT):
+            handle = core.acquire(spec)
+            handles.append(handle)
+            handle.submit("serving_default", row, deadline_s=deadline_s, on_done=done, wakes=False)
+        core.wake()
+        is_over.wait()
+        for handle in handles:
+            handle.release()
+        handles.clear()
+        num_done += IN_FLIGHT
     return num_done / (time.perf_counter() - started_s)
 
 
@@ -192,6 +198,7 @@ def main() -> int:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     sys.setswitchinterval(0.0005)
+    collector.put_off()
     with tempfile.TemporaryDirectory() as folder:
         core = make_core(folder)
         if options.profile:

@@ -85,7 +85,9 @@ class ServingCore:
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
         # second look finds a version that can answer.
         for _ in range(3):
-            version = model.version_for(spec, self._draw, preferred)
+            version = model.routing.sole
+            if version is None or spec.version is not None or spec.label is not None:
+                version = model.version_for(spec, self._draw, preferred)
             handle = self._manager.acquire(spec.name, version)
             if handle is not None:
                 return handle

@@ -32,6 +32,7 @@ class Routing:
         labels: label -> version.
         recent: versions in the order of their last use (deployed, promoted, rolled back), latest last.
         staged: versions that were loaded on purpose without traffic.
+        sole: the version that gets all traffic, when it is not split.
     """
 
     name: str
@@ -40,6 +41,11 @@ class Routing:
     labels: Mapping[str, int] = field(default_factory=dict)
     recent: tuple[int, ...] = ()
     staged: frozenset[int] = frozenset()
+    sole: int | None = field(init=False, compare=False, default=None)
+
+    def __post_init__(self) -> None:
+        if len(self.traffic) == 1:
+            object.__setattr__(self, "sole", next(iter(self.traffic)))
 
     @property
     def default_version(self) -> int | None:
@@ -72,9 +78,11 @@ class Routing:
             return version
         if not self.traffic:
             raise not_found(spec)
+        if self.sole is not None:
+            return self.sole
         if preferred is not None and preferred in self.traffic:
             return preferred
-        return choose(self.traffic, draw()) if len(self.traffic) > 1 else next(iter(self.traffic))
+        return choose(self.traffic, draw())
 
     def used(self, version: int) -> Routing:
         """The same with `version` as the most recently used one."""
