@@ -30,6 +30,13 @@ from ..types import SignatureDefs, SignatureSpec, Tensors
 from .devices import grow_on_demand
 from .tflite import MODEL_FILE, TfliteServable
 
+CALLERS_THREAD = -1
+"""Run the graph's operations one after the other on the thread that calls. Handing them to a pool costs more than small
+models do: 63 µs instead of 17 µs for one row of an MLP. Large operations use several threads all the same (intra-op).
+"""
+
+SHARED_POOL = 0
+
 _HEADING = "Graph execution error:"
 
 
@@ -62,7 +69,7 @@ class SessionOptions:
     Attributes:
         tags: the tags of the graph to load, as `--saved_model_tags`.
         intra_op_threads: threads of one op; 0 lets TensorFlow choose.
-        inter_op_threads: ops at the same time; 0 lets TensorFlow choose.
+        inter_op_threads: ops at the same time; 0 runs them on the thread that calls, one after the other.
         gpu_memory_fraction: share of a GPU's memory for this process; 0 takes what is needed as it is needed.
         config: a serialized `ConfigProto` that the others are written into, or b"".
         prefers_tflite: load `model.tflite` where a version has one.
@@ -108,6 +115,7 @@ class SavedModelServable:
         graph = tf.Graph()
         self._session: Any = tf.compat.v1.Session(graph=graph, config=_session_config(tf, options))
         self._callables: dict[str, Callable[..., list[Any]]] = {}
+        self._inter_op_thread_pool = SHARED_POOL if options.inter_op_threads else CALLERS_THREAD
         self._lock = threading.Lock()
         try:
             with graph.as_default(), tf.device(device), _without_advice(tf):
@@ -145,12 +153,13 @@ class SavedModelServable:
     def _callable(self, signature: str) -> Callable[..., list[Any]]:
         found = self._callables.get(signature)
         if found is None:
-            from tensorflow.core.protobuf.config_pb2 import CallableOptions
+            from tensorflow.core.protobuf.config_pb2 import CallableOptions, RunOptions
 
             spec = self.signatures[signature]
             wanted = CallableOptions(
                 feed=[tensor.tensor_name for tensor in spec.inputs.values()],
                 fetch=[tensor.tensor_name for tensor in spec.outputs.values()],
+                run_options=RunOptions(inter_op_thread_pool=self._inter_op_thread_pool),
             )
             with self._lock:
                 # The public `make_callable` costs five times as much per call: it looks every feed up anew.
