@@ -85,14 +85,17 @@ def _read(document: Any, body: bytes, signatures: Mapping[str, SignatureSpec]) -
         name = document["signature_name"] or name
         keys.remove("signature_name")
     signature = signatures.get(name) if type(name) is str else None
-    if signature is None or len(keys) != 1 or keys[0] not in ("instances", "inputs"):
+    if signature is None or len(signature.inputs) != 1 or len(keys) != 1:
+        return None
+    is_row_format = keys[0] == "instances"
+    if not is_row_format and keys[0] != "inputs":
         return None
     value = document[keys[0]]
-    if len(signature.inputs) == 1 and type(value) is simdjson.Array:
-        (spec,) = signature.inputs.values()
-        array = _array(value, body, spec)
-        return None if array is None else Numbers(name, keys[0] == "instances", {spec.name: array})
-    return None
+    if type(value) is not simdjson.Array:
+        return None
+    (spec,) = signature.inputs.values()
+    array = _array(value, body, spec)
+    return None if array is None else Numbers(name, is_row_format, {spec.name: array})
 
 
 def _array(value: Any, body: bytes, spec: TensorSpec) -> np.ndarray | None:

@@ -37,11 +37,13 @@ class RequestReader:
     __slots__ = (
         "_fields",
         "_head_bytes",
+        "_last_head",
         "_limits",
         "_num_chunks",
         "_on_message",
         "_parser",
         "_read_s",
+        "_said",
         "_target",
         "incoming",
         "num_unfinished",
@@ -53,6 +55,8 @@ class RequestReader:
         self._read_s = 0.0
         self.incoming: Message | None = None
         self.num_unfinished = 0
+        self._said: tuple[object, ...] = ()
+        self._last_head: RequestHead
         self.on_message_begin()
         self._parser = HttpRequestParser(self)
 
@@ -136,18 +140,25 @@ class RequestReader:
             raise Refused(505, f"HTTP/{version}")
         if self._head_bytes + len(self._target) > self._limits.max_header_bytes:
             raise Refused(431, "the head is too large")
-        lines = self._fields
-        head = RequestHead(
-            parser.get_method().decode(),
-            self._target.decode("latin-1"),
-            version == "1.1",
-            lines,
-            dict(lines),
-            parser.should_keep_alive(),
-        )
-        head.check()
+        head = self._head(parser.get_method(), version)
         message = self.incoming = Message(head, self._read_s, self._limits.max_body_bytes)
         self._on_message(message)
+
+    def _head(self, method: bytes, version: str) -> RequestHead:
+        """The head that was parsed. Clients repeat themselves: the last one does again when nothing differs."""
+        said = (method, self._target, version, self._fields)
+        if said != self._said:
+            head = RequestHead(
+                method.decode(),
+                self._target.decode("latin-1"),
+                version == "1.1",
+                self._fields,
+                dict(self._fields),
+                self._parser.should_keep_alive(),
+            )
+            head.check()
+            self._said, self._last_head = said, head
+        return self._last_head
 
     def on_chunk_header(self) -> None:
         """A chunk begins."""
