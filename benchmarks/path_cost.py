@@ -197,7 +197,7 @@ def main() -> int:
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     collector.put_off()
     with tempfile.TemporaryDirectory() as folder:
         core = make_core(folder)

@@ -242,9 +242,9 @@ def test_switch_interval_is_short_while_a_server_runs(make_server) -> None:
     before = sys.getswitchinterval()
 
     first, second = make_server(), make_server()
-    assert sys.getswitchinterval() == pytest.approx(0.0005)
+    assert sys.getswitchinterval() == pytest.approx(0.0001)
     first.thread.stop()
-    assert sys.getswitchinterval() == pytest.approx(0.0005)
+    assert sys.getswitchinterval() == pytest.approx(0.0001)
     second.thread.stop()
 
     assert sys.getswitchinterval() == pytest.approx(before)

@@ -1,7 +1,7 @@
 """The interpreter's thread switch interval, shortened while a server shares the process with the user's cells.
 
 A cell of pure Python gives the interpreter away only when another thread has waited for the switch interval, which is
-5 ms by default: a request that changes threads a few times waits for each. With 0.5 ms it waits a tenth of that.
+5 ms by default: a request that changes threads a few times waits for each. With 0.1 ms it waits a fiftieth of that.
 
 Thread: any; a lock guards the count of servers.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 
-SHORT_S = 0.0005
+SHORT_S = 0.0001
 
 
 class _State:
