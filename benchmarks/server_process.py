@@ -119,9 +119,10 @@ def started(contender: Contender, model: BenchModel, num_rows: int = 1) -> Itera
         command = [part.format_map(values) for part in contender.command]
         environment = {**os.environ, **contender.environment, "BENCH_MODEL": str(model.version)}
         environment.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+        # A pipe that nobody reads would fill up with what a peer logs, and stop it.
         with log.open("w") as output, subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=output,
-            text=True, start_new_session=True,
+            command, cwd=folder, env=environment, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if contender.tells else output, stderr=output, text=True, start_new_session=True,
         ) as process:  # fmt: skip
             try:
                 yield _ready(Server(contender, model, port, process, {}), info, log, num_rows)
