@@ -19,7 +19,7 @@ def measure_call(bench: Bench) -> None:
     for number in range(bench.rounds):
         say(f"call, round {number + 1} of {bench.rounds}")
         bare = ask_script("bare_model.py", model.version, bench.seconds / 2)
-        bench.results.add("call", "bare model", number, p50_ms=bare["p50_ms"])
+        bench.results.add("call", "bare model", number, **bare)
         for one in (contenders.in_kernel(), contenders.serve(1)):
             try:
                 with started(one, model) as server:
