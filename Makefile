@@ -45,13 +45,12 @@ check: $(INSTALLED_DEV)  ## format, lint, types, spelling, and notebooks without
 	$(BIN)/codespell
 	$(BIN)/nbstripout --keep-id --extra-keys "$(STRIPPED_KEYS)" --verify notebooks/*.ipynb
 
-bench: $(INSTALLED)  ## measure the main job on this machine
-	$(BIN)/python tools/bench_main_job.py
-	$(BIN)/python tools/bench_isolated.py
+bench: $(INSTALLED)  ## measure our server beside peers, an hour or more (QUICK=1: < 5 minutes)
+	$(BIN)/python benchmarks/run.py $(if $(QUICK),--quick)
 
 notebooks: $(INSTALLED)  ## run every notebook from top to bottom, full length
 	$(BIN)/python tools/run_notebook.py notebooks/*.ipynb
 
 clean:  ## remove the virtual environment, caches and build results (models that you deployed stay)
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,6 +1,6 @@
 """What a request costs in Python: the core alone, and the whole way from bytes to bytes, without sockets and TensorFlow.
 
-Usage: python benchmarks/path_cost.py [--rounds N] [--profile]
+Usage: python benchmarks/path_cost.py [--rounds N] [--profile] [--json]
 
 The model does nothing, the transport swallows what it gets. 256 requests are always on their way: each answer sends the
 next one. What remains is our own code, on one core.
@@ -50,14 +50,12 @@ ANSWER = np.zeros((64, 10), np.float32)
 class NoModel:
     """A servable that answers at once."""
 
-    signatures = {
-        "serving_default": SignatureSpec(
-            "serving_default",
-            {"x": TensorSpec("x", "float32", (None, NUM_FEATURES))},
-            {"y": TensorSpec("y", "float32", (None, 10))},
-        )
-    }
     signature_defs = SignatureDefs(b"", {})
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        inputs = {"x": TensorSpec("x", "float32", (None, *shape))}
+        outputs = {"y": TensorSpec("y", "float32", (None, 10))}
+        self.signatures = {"serving_default": SignatureSpec("serving_default", inputs, outputs)}
 
     def run(self, signature: str, inputs: Any) -> Any:
         """The same numbers always."""
@@ -68,9 +66,9 @@ class NoModel:
         """Nothing to free."""
 
 
-def make_core(folder: str) -> ServingCore:
+def make_core(folder: str, shape: tuple[int, ...] = (NUM_FEATURES,)) -> ServingCore:
     """A core that serves `bench` with a model that does nothing."""
-    core = ServingCore(lambda path, device: NoModel())
+    core = ServingCore(lambda path, device: NoModel(shape))
     core.start()
     path = Path(folder) / "bench" / "1"
     path.mkdir(parents=True)
@@ -143,7 +141,18 @@ class Client(asyncio.Transport):
         """Nothing to cut off."""
 
 
-async def requests_through_server(core: ServingCore) -> float:
+def make_request() -> bytes:
+    """The bytes of a predict request of one row."""
+    rows = np.random.default_rng(0).random((1, NUM_FEATURES)).round(6)
+    body = json.dumps({"instances": rows.tolist()}).encode()
+    head = (
+        "POST /v1/models/bench:predict HTTP/1.1\r\nHost: localhost:8501\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer secret\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+async def requests_through_server(core: ServingCore, request: bytes, num_open: int, seconds: float) -> float:
     """Requests per second from the bytes of a request to the bytes of its answer."""
     loop = asyncio.get_running_loop()
     log = logging.getLogger("bench")
@@ -151,15 +160,15 @@ async def requests_through_server(core: ServingCore) -> float:
     flow = Flow(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
     server = HttpServer(None, Limits(), log, short_way(flow, settings))
     server.date_line = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
-    rows = np.random.default_rng(0).random((1, NUM_FEATURES)).round(6)
-    body = json.dumps({"instances": rows.tolist()}).encode()
-    head = (
-        "POST /v1/models/bench:predict HTTP/1.1\r\nHost: localhost:8501\r\nContent-Type: application/json\r\n"
-        f"Authorization: Bearer secret\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    until_s = time.perf_counter() + SECONDS
-    num_done, num_open = 0, IN_FLIGHT
+    until_s = time.perf_counter() + seconds
+    num_done, num_clients = 0, num_open
     over = loop.create_future()
+
+    def fail(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if not over.done():
+            over.set_exception(context.get("exception") or RuntimeError(context["message"]))
+
+    loop.set_exception_handler(fail)
 
     def count() -> bool:
         nonlocal num_done, num_open
@@ -172,8 +181,8 @@ async def requests_through_server(core: ServingCore) -> float:
         return False
 
     started_s = time.perf_counter()
-    for _ in range(IN_FLIGHT):
-        client = Client(loop, head.encode() + body, count)
+    for _ in range(num_clients):
+        client = Client(loop, request, count)
         client.connection = Connection(server)
         client.connection.connection_made(client)
         client.send()
@@ -181,12 +190,14 @@ async def requests_through_server(core: ServingCore) -> float:
     return num_done / (time.perf_counter() - started_s)
 
 
-def run_loop(core: ServingCore) -> float:
+def run_loop(
+    core: ServingCore, request: bytes | None = None, num_open: int = IN_FLIGHT, seconds: float = SECONDS
+) -> float:
     """`requests_through_server` on the loop that a server uses."""
     import uvloop
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(requests_through_server(core))
+        return runner.run(requests_through_server(core, request or make_request(), num_open, seconds))
 
 
 def main() -> int:
@@ -194,6 +205,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="show where the loop's thread spends its time")
+    parser.add_argument("--json", action="store_true", help="print medians for a program")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
@@ -210,13 +222,16 @@ def main() -> int:
         for _ in range(options.rounds):
             for name, case in cases.items():
                 found[name].append(case(core))
+        core.stop()
+        if options.json:
+            print(json.dumps({name: statistics.median(rates) for name, rates in found.items()}))
+            return 0
         for name, rates in found.items():
             middle = statistics.median(rates)
             print(
                 f"{name:16} {middle:9,.0f} requests/s on one core = {1e6 / middle:6.2f} µs each"
                 f"   ({min(rates):,.0f} to {max(rates):,.0f})"
             )
-        core.stop()
     return 0
 
 

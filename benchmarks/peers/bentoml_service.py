@@ -16,7 +16,7 @@ import numpy as np
 from model import MAX_BATCH_SIZE, Model
 
 
-@bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 10_000})
+@bentoml.service(workers=1, traffic={"timeout": 60, "max_concurrency": 10_000}, logging={"access": {"enabled": False}})
 class Bench:
     """The model as a service."""
 

@@ -1,7 +1,6 @@
 """LitServe with batching, one worker, as its documentation shows; the time-out lets a batch form without a long wait."""
 
-from __future__ import annotations
-
+# Without postponed annotations: LitServe reads the type of `request` to know that it wants the body.
 import sys
 from typing import Any
 

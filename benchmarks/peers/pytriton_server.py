@@ -5,6 +5,7 @@ Configured as its documentation advises for low latency: dynamic batching withou
 
 from __future__ import annotations
 
+import signal
 import sys
 
 import numpy as np
@@ -22,6 +23,8 @@ def infer(x: np.ndarray) -> list[np.ndarray]:
     return [model(x)]
 
 
+# Triton is a process of its own and leaves shared memory behind unless it is told to end.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 port = int(sys.argv[1])
 config = TritonConfig(http_port=port, grpc_port=port + 1, metrics_port=port + 2, http_address="127.0.0.1")
 with Triton(config=config) as triton:

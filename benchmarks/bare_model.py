@@ -1,0 +1,68 @@
+"""What the model itself costs, without any server: one row at a time, and the best loop over batches.
+
+Usage: python benchmarks/bare_model.py MODEL SECONDS
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from open_loop import percentile
+
+BATCH_SIZES = (16, 32, 64, 128, 256)
+
+
+def rows_per_s(function: Any, rows: np.ndarray, seconds: float) -> float:
+    """Rows per second of a loop over the same batch."""
+    import tensorflow as tf
+
+    def call() -> None:
+        for output in function(x=tf.constant(rows)).values():
+            output.numpy()
+
+    for _ in range(3):
+        call()
+    num_calls, started_s = 0, time.perf_counter()
+    while (elapsed_s := time.perf_counter() - started_s) < seconds:
+        call()
+        num_calls += 1
+    return num_calls * len(rows) / elapsed_s
+
+
+def one_row_ms(function: Any, row: np.ndarray, seconds: float) -> float:
+    """The median time of a call from NumPy to NumPy."""
+    import tensorflow as tf
+
+    took_s = []
+    until_s = time.perf_counter() + seconds
+    while (started_s := time.perf_counter()) < until_s:
+        for output in function(x=tf.constant(row)).values():
+            output.numpy()
+        took_s.append(time.perf_counter() - started_s)
+    return 1e3 * percentile(sorted(took_s), 0.5)
+
+
+def main() -> int:
+    """Load, measure, print."""
+    import tensorflow as tf
+
+    model, seconds = Path(sys.argv[1]), float(sys.argv[2])
+    rows = np.load(model.parent.with_suffix(".x.npy"))
+    loaded = tf.saved_model.load(str(model))
+    function = loaded.signatures["serving_default"]
+    rates = {
+        size: rows_per_s(function, np.resize(rows, (size, *rows.shape[1:])), seconds / 2) for size in BATCH_SIZES
+    }
+    best = max(rates, key=lambda size: rates[size])
+    p50_ms = one_row_ms(function, rows[:1], seconds)
+    print(json.dumps({"p50_ms": p50_ms, "best_rows_per_s": rates[best], "best_batch": best}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

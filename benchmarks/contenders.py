@@ -1,0 +1,116 @@
+"""Who is compared: our server in its ways of running, and peers that serve the same SavedModel."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from peer_venvs import PEERS, NoVenv, venv_python
+from wire_formats import BINARY, PLAIN_LIST, V1, V2, WireFormat
+
+HERE = Path(__file__).parent
+V1_PATH = "/v1/models/bench:predict"
+V2_PATH = "/v2/models/bench/infer"
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server to measure.
+
+    It is ready when it answers a prediction with 200; before it is measured, its answer must be the model's own.
+
+    Attributes:
+        name: for tables and pictures.
+        command: what starts it; `{port}`, `{model}` (the version's folder), `{base}` (the folder above) and `{info}` (a
+            file to tell about itself in) are filled in.
+        wire: the body format that it is compared with.
+        paths: body format -> URL path, for each that it may understand.
+        is_ours: whether it is this project's.
+        tells: whether it writes `{info}`.
+        environment: added to that of its process.
+        problem: why it cannot run here; empty when it can.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    wire: WireFormat
+    paths: Mapping[str, str]
+    is_ours: bool = False
+    tells: bool = False
+    environment: Mapping[str, str] = field(default_factory=dict)
+    problem: str = ""
+
+
+OUR_PATHS = {V1.name: V1_PATH, V2.name: V2_PATH, BINARY.name: V2_PATH}
+
+
+def ours() -> list[Contender]:
+    """Our server: in a kernel, isolated, and as a command with one and two front ends."""
+    return [in_kernel(), in_kernel(is_isolated=True), serve(1), serve(2)]
+
+
+def in_kernel(*, is_isolated: bool = False) -> Contender:
+    """Deployed from a cell of a real kernel, in the kernel or in its child process."""
+    command = [sys.executable, str(HERE / "kernel_server.py"), "{port}", "{model}", "{info}"]
+    name = "ours, in kernel"
+    if is_isolated:
+        name = "ours, isolated"
+        command.append("--isolate")
+    return Contender(name, tuple(command), V1, OUR_PATHS, is_ours=True, tells=True)
+
+
+def serve(num_frontends: int) -> Contender:
+    """`tfserve-nb serve` with so many processes in front."""
+    command = [
+        sys.executable, "-m", "tfserve_nb", "serve", "--port={grpc_port}", "--rest_api_port={port}", "--model_name=bench",
+        "--model_base_path={base}", "--enable_batching", "--host=127.0.0.1",
+    ]  # fmt: skip
+    name = f"ours, serve, {num_frontends} front end{'s' if num_frontends > 1 else ''}"
+    problem = ""
+    if _knows_frontends():
+        command.append(f"--frontends={num_frontends}")
+    elif num_frontends > 1:
+        problem = "not available: `tfserve-nb serve` has no --frontends"
+    return Contender(name, tuple(command), V1, OUR_PATHS, is_ours=True, problem=problem)
+
+
+@functools.cache
+def _knows_frontends() -> bool:
+    command = [sys.executable, "-m", "tfserve_nb", "serve", "--help"]
+    return "--frontends" in subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def peers() -> list[Contender]:
+    """The peers, whether or not they can run here."""
+    wires: dict[str, tuple[WireFormat, Mapping[str, str]]] = {
+        "pytriton": (V2, {V2.name: V2_PATH, BINARY.name: V2_PATH}),
+        "mlserver": (V2, {V2.name: V2_PATH}),
+        "litserve": (V1, {V1.name: "/predict"}),
+        "bentoml": (PLAIN_LIST, {PLAIN_LIST.name: "/predict"}),
+        "ray": (V1, {V1.name: "/"}),
+    }
+    return [_peer(key, *wires[key]) for key in PEERS]
+
+
+def _peer(key: str, wire: WireFormat, paths: Mapping[str, str]) -> Contender:
+    peer = PEERS[key]
+    try:
+        python = venv_python(key)
+    except NoVenv as error:
+        return Contender(peer.name, (), wire, paths, problem=str(error))
+    environment = {"PYTHONPATH": str(HERE / "peers"), "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    if key == "pytriton":
+        environment["LD_LIBRARY_PATH"] = _library_folder(python)
+    return Contender(peer.name, (str(python), str(HERE / "peers" / peer.script), "{port}"), wire, paths,
+                     environment=environment)  # fmt: skip
+
+
+def _library_folder(python: Path) -> str:
+    """Where libpython of an interpreter is: Triton's stub must load the one that the packages were installed for."""
+    code = "import sysconfig; print(sysconfig.get_config_var('LIBDIR'))"
+    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip()

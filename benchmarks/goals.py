@@ -1,0 +1,117 @@
+"""What we want to reach, and by how much it was reached or missed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from results import Results, Series, median, ratios, spread
+
+KERNEL, ISOLATED = "ours, in kernel", "ours, isolated"
+ONE, TWO = "ours, serve, 1 front end", "ours, serve, 2 front ends"
+MLP = "servers mlp"
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A number to reach.
+
+    Attributes:
+        part: the part of the benchmark that measures it.
+        name: what is measured.
+        bound: the number.
+        find: the measured values by round; empty when it was not measured.
+        is_ceiling: whether smaller is better.
+        unit: of the number.
+    """
+
+    part: str
+    name: str
+    bound: float
+    find: Callable[[Results], Series]
+    is_ceiling: bool = False
+    unit: str = "×"
+
+    @property
+    def wanted(self) -> str:
+        """The goal as text."""
+        return f"{'≤' if self.is_ceiling else '≥'} {self.bound:,g} {self.unit}".replace(",", " ")
+
+    def verdict(self, results: Results) -> tuple[str, str, str]:
+        """What was measured, whether that is enough, and by how much."""
+        series = self.find(results)
+        if not series:
+            return "–", "not measured", ""
+        value = median(series)
+        is_reached = value <= self.bound if self.is_ceiling else value >= self.bound
+        by = f"{abs(value - self.bound) / abs(self.bound):.0%} {'below' if value < self.bound else 'above'} the bound"
+        return f"{spread(series)} {self.unit}", "reached" if is_reached else "**not reached**", by
+
+
+def of(part: str, case: str, what: str, base: str, base_what: str = "") -> Callable[[Results], Series]:
+    """A ratio of two cases, round by round."""
+    return lambda results: ratios(results.series(part, case, what), results.series(part, base, base_what or what))
+
+
+def value(part: str, case: str, what: str) -> Callable[[Results], Series]:
+    """A measured value itself."""
+    return lambda results: results.series(part, case, what)
+
+
+def dashboard_loss(results: Results) -> Series:
+    """Throughput with a dashboard over that without, as a loss in percent."""
+    kept = ratios(results.series("dashboard", "with", "rate"), results.series("dashboard", "without", "rate"))
+    return {number: 100 * (1 - ratio) for number, ratio in kept.items()}
+
+
+def dashboard_core(results: Results) -> Series:
+    """What the dashboard adds to the processor time of an idle kernel, in percent of a core."""
+    without = results.series("dashboard", "without", "core")
+    return {
+        number: 100 * (share - without[number])
+        for number, share in results.series("dashboard", "with", "core").items()
+        if number in without
+    }
+
+
+def memory_growth(results: Results) -> Series:
+    """Memory at the end of the version swaps over that after the tenth, as a growth in percent."""
+    after_10 = results.series("memory", "version swaps", "mib_after_10")
+    grown = ratios(results.series("memory", "version swaps", "mib_at_end"), after_10)
+    return {number: 100 * (ratio - 1) for number, ratio in grown.items()}
+
+
+GOALS = (
+    Goal("servers", "MLP, JSON, 64 connections: requests/s over PyTriton's", 7, of(MLP, KERNEL, "rate@64", "PyTriton")),
+    Goal("servers", "the same over MLServer's", 13, of(MLP, KERNEL, "rate@64", "MLServer")),
+    Goal("servers", "the same over LitServe's", 20, of(MLP, KERNEL, "rate@64", "LitServe")),
+    Goal("servers", "256 connections, 2 front ends over one process", 1.5, of(MLP, TWO, "rate@256", ONE)),
+    Goal("servers", "256 connections, 2 front ends over PyTriton", 11, of(MLP, TWO, "rate@256", "PyTriton")),
+    Goal("servers", "p99 at 64 connections over PyTriton's", 0.25, of(MLP, KERNEL, "p99@64", "PyTriton"),
+         is_ceiling=True),
+    Goal("call", "one connection: p50 minus the bare call of the model", 0.25, value("call", KERNEL, "over_ms"),
+         is_ceiling=True, unit="ms"),
+    Goal("core", "the core alone, on one core", 250_000, value("core", "core alone", "rate"), unit="requests/s"),
+    Goal("cnn", "small CNN, requests of 1 row: rows/s over the best offline loop", 0.9,
+         of("cnn", "requests of 1", "rows_per_s", "offline batch loop")),
+    Goal("cnn", "small CNN, requests of 32 rows: the same", 0.9,
+         of("cnn", "requests of 32", "rows_per_s", "offline batch loop")),
+    Goal("image", "224×224×3, JSON to array: time over orjson and NumPy's", 0.125,
+         of("image", "ours", "ms", "orjson and NumPy"), is_ceiling=True),
+    Goal("image", "224×224×3, binary body, from bytes to bytes", 0.2, value("image", "binary", "ms"),
+         is_ceiling=True, unit="ms"),
+    Goal("grpc", "gRPC Predict, 64 in flight: calls/s over an empty handler's", 0.8,
+         of("grpc", KERNEL, "rate", "empty handler")),
+    Goal("busy", "in the kernel, a cell spins: p99 of 1 connection", 5, value("busy", f"{KERNEL}, spin", "p99@1"),
+         is_ceiling=True, unit="ms"),
+    Goal("busy", "in the kernel, a cell spins: requests/s at 64 connections over idle", 0.5,
+         of("busy", f"{KERNEL}, spin", "rate@64", f"{KERNEL}, idle")),
+    Goal("busy", "in the kernel, model.fit runs: requests/s at 64 connections over idle", 0.5,
+         of("busy", f"{KERNEL}, fit", "rate@64", f"{KERNEL}, idle")),
+    Goal("busy", "isolated, a cell spins: requests/s at 64 connections over idle", 0.9,
+         of("busy", f"{ISOLATED}, spin", "rate@64", f"{ISOLATED}, idle")),
+    Goal("memory", "growth of memory from 10 to 200 version swaps", 5, memory_growth, is_ceiling=True, unit="%"),
+    Goal("dashboard", "requests/s lost to a dashboard at 5 Hz", 2, dashboard_loss, is_ceiling=True, unit="%"),
+    Goal("dashboard", "processor time of a dashboard at 5 Hz", 1, dashboard_core, is_ceiling=True,
+         unit="% of a core"),
+)  # fmt: skip

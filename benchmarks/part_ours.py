@@ -1,0 +1,85 @@
+"""Our server beside what bounds it: the bare model, the offline batch loop, the cost of our own Python code."""
+
+from __future__ import annotations
+
+import contenders
+import wrk
+from bench import Bench, ask_script, say
+from part_servers import WARM_S
+from server_process import NoServer, started
+
+CNN_ROWS = (1, 32)
+CNN_CONNECTIONS = {1: 256, 32: 16}
+"""Rows of a request -> connections: 256 rows or more are always on their way."""
+
+
+def measure_call(bench: Bench) -> None:
+    """One connection, and the bare call of the same model in the same round."""
+    model = bench.models["mlp"]
+    for number in range(bench.rounds):
+        say(f"call, round {number + 1} of {bench.rounds}")
+        bare = ask_script("bare_model.py", model.version, bench.seconds / 2)
+        bench.results.add("call", "bare model", number, **bare)
+        for one in (contenders.in_kernel(), contenders.serve(1)):
+            try:
+                with started(one, model) as server:
+                    wrk.run(server.target(), 1, WARM_S)
+                    load = wrk.run(server.target(), 1, bench.seconds)
+            except (NoServer, wrk.LoadFailed) as error:
+                bench.results.problem("call", one.name, str(error))
+            else:
+                bench.results.add("call", one.name, number, p50_ms=load.p50_ms, over_ms=load.p50_ms - bare["p50_ms"])
+
+
+def measure_cnn(bench: Bench) -> None:
+    """Rows per second under load beside the best that a loop over batches gets from the same model."""
+    model, one = bench.models["cnn"], contenders.in_kernel()
+    for number in range(bench.rounds):
+        say(f"cnn, round {number + 1} of {bench.rounds}")
+        best = ask_script("bare_model.py", model.version, bench.seconds / 2)
+        bench.results.add("cnn", "offline batch loop", number, rows_per_s=best["best_rows_per_s"])
+        try:
+            with started(one, model) as server:
+                for num_rows in CNN_ROWS:
+                    server.check(num_rows)
+                    target, connections = server.target(num_rows), CNN_CONNECTIONS[num_rows]
+                    wrk.run(target, connections, WARM_S)
+                    rate = num_rows * wrk.run(target, connections, bench.seconds).rate
+                    bench.results.add("cnn", f"requests of {num_rows}", number, rows_per_s=rate)
+        except (NoServer, wrk.LoadFailed) as error:
+            bench.results.problem("cnn", one.name, str(error))
+
+
+def measure_core(bench: Bench) -> None:
+    """The core alone and the way from bytes to bytes, without sockets and TensorFlow, on one core."""
+    say("core")
+    for number in range(bench.rounds):
+        found = ask_script("path_cost.py", "--rounds", 1, "--json")
+        for case, rate in found.items():
+            bench.results.add("core", case, number, rate=rate)
+
+
+def measure_image(bench: Bench) -> None:
+    """An image of 224×224×3 from its text to an array."""
+    say("image")
+    for number in range(bench.rounds):
+        found = ask_script("image_parse.py", bench.seconds)
+        for case, took_ms in found.items():
+            bench.results.add("image", case, number, ms=took_ms)
+    if not bench.results.series("image", "binary", "ms"):
+        bench.results.problem("image", "binary", "not available: the server has no binary V2 bodies")
+
+
+def measure_memory(bench: Bench) -> None:
+    """Memory of a process over many deploys of new versions."""
+    say(f"memory: {20 if bench.is_quick else 200} version swaps")
+    found = ask_script("version_swaps.py", bench.models["mlp"].version, 20 if bench.is_quick else 200)
+    bench.results.add("memory", "version swaps", 0, **found)
+
+
+def measure_jobs(bench: Bench) -> None:
+    """Loading the extension, deploying, rolling back."""
+    for number in range(bench.rounds):
+        say(f"jobs, round {number + 1} of {bench.rounds}")
+        for case, took_ms in ask_script("main_jobs.py").items():
+            bench.results.add("jobs", case, number, ms=took_ms)

@@ -1,0 +1,83 @@
+"""The peers' virtual environments: given ones, or made on the first run.
+
+`BENCH_VENVS` names a folder with environments of the peers' names; without it they are made in `.bench/` of the project.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+REQUIREMENTS = Path(__file__).parent / "peers"
+
+
+class NoVenv(Exception):
+    """A peer is not installed and cannot be."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A peer.
+
+    Attributes:
+        name: as its makers write it.
+        package: as pip knows it.
+        script: in peers/.
+    """
+
+    name: str
+    package: str
+    script: str
+
+
+PEERS = {
+    "pytriton": Peer("PyTriton", "nvidia-pytriton", "pytriton_server.py"),
+    "mlserver": Peer("MLServer", "mlserver", "mlserver_model.py"),
+    "litserve": Peer("LitServe", "litserve", "litserve_server.py"),
+    "bentoml": Peer("BentoML", "bentoml", "bentoml_service.py"),
+    "ray": Peer("Ray Serve", "ray", "ray_server.py"),
+}
+
+
+def venv_python(key: str) -> Path:
+    """The interpreter that has a peer installed.
+
+    Raises:
+        NoVenv: if there is none and none could be made; the text says why.
+    """
+    given = os.environ.get("BENCH_VENVS")
+    folder = (Path(given) if given else ROOT / ".bench") / key
+    python = folder / "bin" / "python"
+    if not _version(folder, PEERS[key].package):
+        if given:
+            raise NoVenv(f"{PEERS[key].package} is not installed in {key} below BENCH_VENVS")
+        _make(folder, REQUIREMENTS / f"requirements-{key}.txt")
+    return python
+
+
+def versions() -> dict[str, str]:
+    """Peer -> version, of those that are installed."""
+    folder = Path(os.environ.get("BENCH_VENVS") or ROOT / ".bench")
+    found = {peer.name: _version(folder / key, peer.package) for key, peer in PEERS.items()}
+    return {name: version for name, version in found.items() if version}
+
+
+def _version(folder: Path, package: str) -> str:
+    pattern = f"lib/python*/site-packages/{package.replace('-', '_')}-*.dist-info"
+    infos = sorted(folder.glob(pattern))
+    return infos[0].name.removesuffix(".dist-info").rpartition("-")[2] if infos else ""
+
+
+def _make(folder: Path, requirements: Path) -> None:
+    print(f"==> installing {folder.name} into {folder.relative_to(ROOT)} (some minutes, once)", flush=True)
+    try:
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "-r", str(requirements)]
+        subprocess.run(pip, check=True, stderr=subprocess.PIPE, text=True)
+    except subprocess.CalledProcessError as error:
+        errors = [line for line in (error.stderr or "").splitlines() if line.startswith("ERROR")]
+        raise NoVenv(f"pip could not install it: {errors[-1] if errors else error}") from error

@@ -1,0 +1,147 @@
+"""The samples of a run as Markdown.
+
+Usage: python benchmarks/report.py RESULTS.json
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from goals import GOALS, KERNEL
+from part_open import RATES
+from part_servers import CONNECTIONS, part_of
+from results import Results, ratios, spread
+from saved_models import MODELS
+
+WHATS = {
+    "p50_ms": "p50, ms",
+    "over_ms": "p50 minus bare model, ms",
+    "best_rows_per_s": "best rows/s in a loop",
+    "best_batch": "at batch size",
+    "rate": "requests/s",
+    "rows_per_s": "rows/s",
+    "ms": "ms",
+    "core": "cores used when idle",
+    "mib_after_10": "MiB after 10 swaps",
+    "mib_at_end": "MiB at the end",
+    "swaps": "swaps",
+}
+TITLES = {
+    "call": "One connection, and the bare model",
+    "core": "Our own code on one core, without sockets and TensorFlow",
+    "cnn": "Small CNN: rows per second",
+    "image": "224×224×3 from text to array",
+    "grpc": "gRPC Predict, 64 in flight",
+    "busy": "A busy kernel",
+    "memory": "Memory over version swaps",
+    "dashboard": "A dashboard, five times a second",
+    "jobs": "The jobs of a notebook",
+}
+
+
+def write(results: Results) -> Path:
+    """Write the Markdown beside the JSON; returns where."""
+    path = results.path.with_suffix(".md")
+    path.write_text("\n\n".join(sections(results)) + "\n")
+    return path
+
+
+def sections(results: Results) -> Iterable[str]:
+    """All sections that there are samples for."""
+    yield "# Benchmark"
+    yield table(("what", "value"), list(results.about.items()))
+    yield (
+        "Each number is the median of all rounds, with the smallest and the largest in brackets; ratios were taken round "
+        "by round. Client and server shared the machine."
+    )
+    yield "## Goals\n\n" + goals_table(results)
+    for name, title in MODELS.items():
+        if results.cases(part_of(name)):
+            yield f"## {title}: closed loop, requests of one row\n\n" + servers_table(results, part_of(name))
+    if results.cases("open loop"):
+        yield "## MLP: open loop, Poisson arrivals, latency from the scheduled moment\n\n" + open_table(results)
+    for part, title in TITLES.items():
+        if results.cases(part):
+            yield f"## {title}\n\n" + part_table(results, part)
+    if results.problems:
+        rows = [(*case.split("/", 1), text.replace("|", "/")) for case, text in results.problems.items()]
+        yield "## Not measured\n\n" + table(("part", "case", "why"), rows)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def goals_table(results: Results) -> str:
+    """Every goal, measured or not."""
+    rows = []
+    for goal in GOALS:
+        measured, verdict, by = goal.verdict(results)
+        rows.append((goal.part, goal.name, goal.wanted, measured, verdict, by))
+    return table(("part", "goal", "wanted", "measured", "", "by how much"), rows)
+
+
+def servers_table(results: Results, part: str) -> str:
+    """Rates and latencies of all servers at all numbers of connections."""
+    used = [number for number in CONNECTIONS if any(results.series(part, one, f"rate@{number}")
+                                                    for one in results.cases(part))]  # fmt: skip
+    blocks = []
+    for number in used:
+        rate = f"rate@{number}"
+        base = results.series(part, KERNEL, rate)
+        measured = [one for one in results.cases(part) if results.series(part, one, rate)]
+        rows = [
+            (
+                one,
+                spread(results.series(part, one, rate)),
+                spread(results.series(part, one, f"p50@{number}")),
+                spread(results.series(part, one, f"p99@{number}")),
+                spread(ratios(results.series(part, one, rate), base)),
+            )
+            for one in measured
+        ]
+        head = (f"{number} connection{'s' if number > 1 else ''}", "requests/s", "p50, ms", "p99, ms",
+                f"requests/s over “{KERNEL}”")  # fmt: skip
+        blocks.append(table(head, rows))
+    return "\n\n".join(blocks)
+
+
+def open_table(results: Results) -> str:
+    """p50 and p99 at each rate; runs whose generator was late, or with failed requests, are left out."""
+    rows = [
+        (
+            one,
+            *(
+                f"{spread(results.series('open loop', one, f'p50@{rate}'))} / "
+                f"{spread(results.series('open loop', one, f'p99@{rate}'))}"
+                for rate in RATES
+            ),
+        )
+        for one in results.cases("open loop")
+    ]
+    return table(("p50 / p99, ms", *(f"{rate} requests/s" for rate in RATES)), rows)
+
+
+def part_table(results: Results, part: str) -> str:
+    """Cases by what was measured of them."""
+    whats = list(dict.fromkeys(sample.what for sample in results.samples if sample.part == part))
+    rows = [
+        (case, *(spread(results.series(part, case, what), 4) for what in whats)) for case in results.cases(part)
+    ]
+    return table(("", *(_title(what) for what in whats)), rows)
+
+
+def _title(what: str) -> str:
+    name, _, connections = what.partition("@")
+    if not connections:
+        return WHATS.get(what, what)
+    unit = "requests/s" if name == "rate" else f"{name}, ms"
+    return f"{unit}, {connections} connection{'s' if connections != '1' else ''}"
+
+
+if __name__ == "__main__":
+    print(write(Results.load(Path(sys.argv[1]))))
