@@ -64,6 +64,10 @@ class Exchange:
         )
 
 
+MAX_DEFERRED = 8
+"""Turns of the loop that submitted requests wait for others at most; each is as short as what came in with it."""
+
+
 class Running:
     """One submitted request: the way from the runner's thread back to the loop, and the way to give up.
 
@@ -127,6 +131,7 @@ class Calls:
         self._completions = Completions(loop)
         self._running: set[Running] = set()
         self._is_waking = False
+        self._num_submitted = self._num_seen = self._num_deferred = 0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = math.inf
 
@@ -172,6 +177,7 @@ class Calls:
         running = Running(self._completions, resolve, deadline_s)
         running.ticket = handle.submit(signature, inputs, deadline_s=deadline_s, on_done=running.on_done, wakes=False)
         self._running.add(running)
+        self._num_submitted += 1
         if not self._is_waking:
             # Once for everything that this turn of the loop submits: more than one request may have come in.
             self._is_waking = True
@@ -209,6 +215,13 @@ class Calls:
         self.port.record(exchange.record())
 
     def _wake(self) -> None:
+        """Wake the runner once nothing more comes in: requests that arrive together shall run together."""
+        if self._num_submitted != self._num_seen and self._num_deferred < MAX_DEFERRED:
+            self._num_seen = self._num_submitted
+            self._num_deferred += 1
+            self._loop.call_soon(self._wake)
+            return
+        self._num_deferred = 0
         self._is_waking = False
         self.port.wake()
 

@@ -186,6 +186,8 @@ class PredictionService:
 
 def _predict_inputs(signature: SignatureSpec, protos: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The tensors of a predict request, with the signature's defaults for what was left out."""
+    if len(protos) == len(signature.inputs) and all([name in protos for name in signature.inputs]):
+        return {name: to_array(protos[name], name) for name in signature.inputs}
     extra = sorted(protos.keys() - signature.inputs.keys())
     missing = sorted(signature.inputs.keys() - protos.keys() - signature.defaults.keys())
     if extra or missing:
@@ -201,6 +203,8 @@ def _predict_inputs(signature: SignatureSpec, protos: Mapping[str, Any]) -> dict
 
 
 def _wanted_outputs(signature: SignatureSpec, wanted: list[str]) -> list[str]:
+    if not wanted:
+        return list(signature.outputs)
     for position, alias in enumerate(wanted):
         if alias not in signature.outputs:
             raise InvalidRequest(
@@ -209,7 +213,7 @@ def _wanted_outputs(signature: SignatureSpec, wanted: list[str]) -> list[str]:
             )
         if alias in wanted[:position]:
             raise InvalidRequest(f"duplicate output tensor alias: {alias}")
-    return list(wanted) or list(signature.outputs)
+    return list(wanted)
 
 
 def _example_signature(handle: Handle, name: str, exchange: Exchange) -> SignatureSpec:

@@ -8,6 +8,7 @@ is shorter than the shape repeats its last value.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any  # protobuf messages
 
@@ -52,6 +53,7 @@ _KINDS = {
 MAX_REPEATED = 2**27
 """Values that a short list may stand for."""
 
+_DTYPES = {name: np.dtype(name) for name in _KINDS if name not in ("string", "bfloat16")}
 _BY_NUMBER = {kind.number: name for name, kind in _KINDS.items()}
 
 
@@ -81,14 +83,15 @@ def to_array(proto: Any, name: str) -> np.ndarray:
         InvalidRequest: `tensor parsing error: NAME`, when dtype, shape and values do not fit together.
     """
     kind_name = _BY_NUMBER.get(proto.dtype)
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if kind_name is None or proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+    proto_shape = proto.tensor_shape
+    shape = tuple([dim.size for dim in proto_shape.dim])
+    if kind_name is None or proto_shape.unknown_rank or (shape and min(shape) < 0):
         raise InvalidRequest(f"tensor parsing error: {name}")
-    count = int(np.prod(shape, dtype=np.float64)) if shape else 1
+    count = math.prod(shape)
     try:
         if kind_name == "string":
             return _strings(proto, shape, count)
-        dtype = np.dtype(kind_name)
+        dtype = _DTYPES.get(kind_name) or np.dtype(kind_name)
         if proto.tensor_content:
             return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
         values = _typed(proto, _KINDS[kind_name], dtype)

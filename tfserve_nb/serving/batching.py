@@ -184,8 +184,9 @@ class BatchQueue:
         """A run of `size` rows took so long."""
         self.pace.ran(size, took_s)
         full = self.options.max_batch_size
-        # What a full queue takes: with more time than that, no request is without hope.
-        self._longest_s = self.pace.wait_s(self.options.max_enqueued_rows, full, full)
+        if size == full or not self._longest_s:
+            # What a full queue takes: with more time than that, no request is without hope.
+            self._longest_s = self.pace.wait_s(self.options.max_enqueued_rows, full, full)
 
     def _check_hope(self, task: Task) -> None:
         """Refuse a request that would only wait in vain."""
