@@ -29,6 +29,7 @@ import numpy as np
 from tfserve_nb.server import collector
 from tfserve_nb.server.calls import Calls
 from tfserve_nb.server.flow import Flow
+from tfserve_nb.server.inference_v2 import InferenceV2
 from tfserve_nb.server.http.connection import Connection
 from tfserve_nb.server.http.http_server import HttpServer
 from tfserve_nb.server.http.limits import Limits
@@ -158,7 +159,7 @@ async def requests_through_server(core: ServingCore, request: bytes, num_open: i
     log = logging.getLogger("bench")
     settings = ServerSettings(token="secret")  # noqa: S106
     flow = Flow(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
-    server = HttpServer(None, Limits(), log, short_way(flow, settings))
+    server = HttpServer(None, Limits(), log, short_way(flow, InferenceV2(flow, core), settings))
     server.date_line = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
     until_s = time.perf_counter() + seconds
     num_done, num_clients = 0, num_open

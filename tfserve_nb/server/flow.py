@@ -15,6 +15,7 @@ from typing import NamedTuple, TypeAlias
 
 from ..errors import InvalidRequest, ServingError
 from ..serving.port import Answer, Handle, ModelSpec, Outcome
+from ..types import Tensors
 from .calls import Calls, Exchange
 from .defects import as_public
 from .example_json import classify_body, parse_examples, regress_body
@@ -99,7 +100,7 @@ class Flow:
                 on_reply(self._about(route))
                 return None
             exchange.api = route.call
-            body = self._inflated(fields, body)
+            body = self.inflated(fields, body)
             if route.call == "predict":
                 return self._start_predict(route.spec, body, exchange, on_reply)
             return self._start_examples(route.spec, body, exchange, on_reply)
@@ -139,27 +140,52 @@ class Flow:
             exchange.version = handle.version
             request = self._numbers.read(body, handle.signatures) or _read_carefully(body, handle, exchange)
             exchange.signature = request.signature
-            deadline_s = time.perf_counter() + self._request_timeout_s
             is_row_format = request.is_row_format
 
-            def answered(outcome: Outcome) -> None:
-                exchange.version = handle.version  # a front end may learn only now who answered
-                try:
-                    if isinstance(outcome, Answer):
-                        text = to_body(outcome.outputs, is_row_format=is_row_format)
-                        reply = Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
-                    else:
-                        reply = self.failed(outcome, exchange)
-                except Exception as error:  # noqa: BLE001 - see `failed`
-                    reply = self.failed(error, exchange)
-                finally:
-                    handle.release()
-                on_reply(reply)
+            def encode(answer: Answer) -> Reply:
+                text = to_body(answer.outputs, is_row_format=is_row_format)
+                return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
 
-            running = self._calls.start(handle, request.signature, request.tensors, deadline_s, exchange, answered)
+            return self.submit(handle, request.signature, request.tensors, exchange, encode, on_reply)
         except BaseException:
             handle.release()
             raise
+
+    def submit(
+        self,
+        handle: Handle,
+        signature: str,
+        tensors: Tensors,
+        exchange: Exchange,
+        encode: Callable[[Answer], Reply],
+        on_reply: OnReply,
+    ) -> GiveUp:
+        """Run a request whose tensors are ready.
+
+        Args:
+            handle: the pinned version; released with the reply, or by whoever called when this raises.
+            signature: a key of its signatures.
+            tensors: name -> array.
+            exchange: gets the timestamps.
+            encode: makes the reply of an answer.
+            on_reply: gets it, or the reply for what went wrong.
+
+        Raises:
+            ServingError: if the request is refused at once.
+        """
+
+        def answered(outcome: Outcome) -> None:
+            exchange.version = handle.version  # a front end may learn only now who answered
+            try:
+                reply = encode(outcome) if isinstance(outcome, Answer) else self.failed(outcome, exchange)
+            except Exception as error:  # noqa: BLE001 - see `failed`
+                reply = self.failed(error, exchange)
+            finally:
+                handle.release()
+            on_reply(reply)
+
+        deadline_s = time.perf_counter() + self._request_timeout_s
+        running = self._calls.start(handle, signature, tensors, deadline_s, exchange, answered)
 
         def give_up() -> None:
             self._calls.cancel(running)
@@ -204,7 +230,7 @@ class Flow:
         finally:
             handle.release()
 
-    def _inflated(self, fields: Fields, body: bytes) -> bytes:
+    def inflated(self, fields: Fields, body: bytes) -> bytes:
         """The body without gzip; what cannot be inflated counts as empty, as in TensorFlow Serving."""
         if "gzip" not in (fields.get("Content-Encoding") or ""):
             return body

@@ -186,7 +186,7 @@ class PredictionService:
 
 def _predict_inputs(signature: SignatureSpec, protos: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The tensors of a predict request, with the signature's defaults for what was left out."""
-    if len(protos) == len(signature.inputs) and all([name in protos for name in signature.inputs]):
+    if len(protos) == len(signature.inputs) and all(name in protos for name in signature.inputs):
         return {name: to_array(protos[name], name) for name in signature.inputs}
     extra = sorted(protos.keys() - signature.inputs.keys())
     missing = sorted(signature.inputs.keys() - protos.keys() - signature.defaults.keys())

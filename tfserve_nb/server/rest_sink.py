@@ -6,13 +6,16 @@ Thread: the server's loop.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Protocol
 
 from .calls import Exchange
-from .flow import Flow, GiveUp, Reply
+from .flow import Flow, GiveUp, OnReply, Reply
 from .http.connection import Connection, status_line
+from .http.head import Fields
 from .http.http_server import ShortWay
 from .http.message import Message
 from .http.tornado_sink import CONTINUE
+from .inference_v2 import HEALTH, PREFIX, InferenceV2
 from .json_text import error_body
 from .security import Gate
 from .settings import ServerSettings
@@ -24,19 +27,35 @@ _PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 _OK_LINE = status_line(200)
 
 
-def short_way(flow: Flow, settings: ServerSettings) -> ShortWay:
-    """Takes everything below `/v1/`."""
+def short_way(flow: Flow, v2: InferenceV2, settings: ServerSettings) -> ShortWay:
+    """Takes everything below `/v1/` and `/v2`."""
     gate = Gate(settings)
 
     def sink(connection: Connection, message: Message) -> RestSink | None:
-        if message.head.target[:4].lower() != _PREFIX:
+        target = message.head.target
+        answers: Answers = flow
+        if target[:3] == PREFIX and (target == PREFIX or target[3] in "/?"):
+            answers = v2
+        elif target[:4].lower() != _PREFIX:
             return None
         message.check_size()
         if message.head.expects_continue:
             connection.write(CONTINUE)
-        return RestSink(connection, message, flow, settings, gate)
+        return RestSink(connection, message, answers, settings, None if target.startswith(HEALTH) else gate)
 
     return sink
+
+
+class Answers(Protocol):
+    """Who answers: `Flow`, or `InferenceV2`."""
+
+    def start(
+        self, method: str, uri: str, fields: Fields, body: bytes, exchange: Exchange, on_reply: OnReply
+    ) -> GiveUp | None:
+        """Answer a request; see `Flow.start`."""
+
+    def record(self, exchange: Exchange) -> None:
+        """Count a request whose answer was written."""
 
 
 class RestSink:
@@ -47,13 +66,13 @@ class RestSink:
         message: the request.
         flow: answers it.
         settings: what else answers carry.
-        gate: who may ask.
+        gate: who may ask; None for everybody.
     """
 
     __slots__ = ("_chunks", "_connection", "_exchange", "_flow", "_gate", "_give_up", "_message", "_settings")
 
     def __init__(
-        self, connection: Connection, message: Message, flow: Flow, settings: ServerSettings, gate: Gate
+        self, connection: Connection, message: Message, flow: Answers, settings: ServerSettings, gate: Gate | None
     ) -> None:
         self._gate = gate
         self._connection = connection
@@ -75,7 +94,7 @@ class RestSink:
         if head.method == "OPTIONS":
             self._reply(self._preflight())
             return
-        denied = self._gate.refusal(head)
+        denied = None if self._gate is None else self._gate.refusal(head)
         if denied is not None:
             exchange.code = "UNAUTHENTICATED" if denied.status == 401 else "PERMISSION_DENIED"
             challenge = (("WWW-Authenticate", "Bearer"),) if denied.status == 401 else ()

@@ -22,6 +22,7 @@ from .flow import MAX_INFLATED_BYTES, Flow
 from .frontend.listener import FrontListener
 from .grpc_listener import GrpcListener, import_stubs
 from .http_listener import HttpListener
+from .inference_v2 import InferenceV2
 from .log import RingHandler, open_log
 from .loop import new_loop
 from .model_service import Reload
@@ -183,7 +184,7 @@ class ServerThread:
             admin = self._extras.admin
             routes = [] if admin is None else admin_routes(admin, settings, self.log)
             application = make_application(settings, self._extras.monitor, routes)
-            await http.start(application, self.log, short_way(flow, settings))
+            await http.start(application, self.log, short_way(flow, InferenceV2(flow, self._serving_port), settings))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():

@@ -23,6 +23,7 @@ from ..http.http_server import HttpServer
 from ..http.message import Message as HttpMessage
 from ..http.message import Sink
 from ..http_listener import limits_of
+from ..inference_v2 import PREFIX, InferenceV2, find_v2_route
 from ..loop import new_loop
 from ..rest_sink import short_way
 from ..routes import find_route
@@ -109,7 +110,7 @@ class FrontEndProcess:
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
             log=self._log,
         )
-        rest = short_way(flow, settings)
+        rest = short_way(flow, InferenceV2(flow, self._port), settings)
 
         def way(connection: Connection, message: HttpMessage) -> Sink | None:
             """Decode what can be decoded here; the core answers all else."""
@@ -124,10 +125,10 @@ class FrontEndProcess:
 
     def _is_known(self, target: str) -> bool:
         try:
-            route = find_route("POST", target)
+            route = find_v2_route("POST", target) if target.startswith(PREFIX) else find_route("POST", target)
         except Exception:  # noqa: BLE001 - whatever is wrong with it, the core says so
             return False
-        return route.call == "predict" and self._port.knows(route.spec)
+        return route is not None and route.call in ("predict", "infer") and self._port.knows(route.spec)
 
     async def _drain(self) -> None:
         server = self._server
