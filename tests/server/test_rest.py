@@ -243,3 +243,42 @@ def test_every_request_is_recorded_once_with_its_five_times(server) -> None:
     assert (bad.version, bad.code, bad.started_s) == (2, "INVALID_ARGUMENT", None)
     assert (unknown.version, unknown.code) == (None, "NOT_FOUND")
     assert (denied.model, denied.code) == ("", "UNAUTHENTICATED")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "text"),
+    [
+        (
+            "POST",
+            "/v1/models/double:predict",
+            b'{"signature_name":"text","instances":["\\ud800"]}',
+            400,
+            "surrogate pair",
+        ),
+        ("POST", "/v1/models/double:predict", b'{"a":"\\ud800x","instances":[[1,2]]}', 400, "surrogate pair"),
+        (
+            "POST",
+            "/v1/models/double:predict",
+            b'{"instances":' + b"[" * 65 + b"]" * 65 + b"}",
+            400,
+            "Too many dimensions: 65",
+        ),
+        ("GET", "/v1/models/double/versions/" + "9" * 5000, None, 400, ""),
+    ],
+)
+def test_odd_requests_are_the_clients_errors(
+    server, method: str, path: str, body: object, status: int, text: str
+) -> None:
+    answer = server.call(method, path, body)
+
+    assert answer.status == status
+    assert text in answer.text
+
+
+def test_names_that_clients_make_up_do_not_reach_the_metrics(server) -> None:
+    server.predict(b'{"signature_name":"\xff","instances":[1]}')
+    server.predict({"signature_name": "invented", "instances": [1]})
+    server.call("POST", "/v1/models/double:classify", {"signature_name": "invented", "examples": [{}]})
+    server.predict({"parameters": {"signature_name": "invented"}, "inputs": []}, "/v2/models/double/infer")
+
+    assert {record.signature for record in server.serving.wait_for_records(4)} == {""}

@@ -82,8 +82,6 @@ def test_short_lists_repeat_their_last_value(dtype: int, field: str, values: Any
 def test_what_does_not_fit_is_refused() -> None:
     from tensorflow.core.framework.tensor_pb2 import TensorProto
 
-    too_many = TensorProto(dtype=1, float_val=[1, 2, 3])
-    too_many.tensor_shape.dim.add(size=2)
     odd = TensorProto(dtype=1, tensor_content=b"123")
     negative = TensorProto(dtype=1)
     negative.tensor_shape.dim.add(size=-1)
@@ -92,6 +90,39 @@ def test_what_does_not_fit_is_refused() -> None:
     bomb = TensorProto(dtype=1, float_val=[1])
     bomb.tensor_shape.dim.add(size=2**31)
     resource = TensorProto(dtype=20)
-    for proto in (too_many, odd, negative, huge, bomb, resource, TensorProto()):
+    for proto in (odd, negative, huge, bomb, resource, TensorProto()):
         with pytest.raises(InvalidRequest, match="tensor parsing error: x"):
             to_array(proto, "x")
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (2,)])
+def test_values_that_the_shape_has_no_room_for_are_left_out(shape: tuple[int, ...]) -> None:
+    import tensorflow as tf
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+    for proto in (
+        TensorProto(dtype=1, float_val=[1, 2, 3]),
+        TensorProto(dtype=9, int64_val=[1, 2, 3]),
+        TensorProto(dtype=7, string_val=[b"a", b"b", b"c"]),
+    ):
+        for size in shape:
+            proto.tensor_shape.dim.add(size=size)
+        wanted = tf.io.parse_tensor(proto.SerializeToString(), tf.dtypes.as_dtype(proto.dtype)).numpy()
+        np.testing.assert_array_equal(to_array(proto, "x"), wanted)
+
+
+def test_text_travels_as_content_as_tensorflow_writes_it() -> None:
+    import tensorflow as tf
+    from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+    texts = np.array([[b"a" * 300, b""], [b"\xff\x00", b"b"]], dtype=object)
+    proto = TensorProto()
+    fill(proto, texts, as_content=True)
+
+    assert not proto.string_val
+    read = tf.io.parse_tensor(proto.SerializeToString(), tf.string).numpy()
+    assert read.tolist() == texts.tolist()
+    assert to_array(proto, "x").tolist() == texts.tolist()
+    for content in (b"\x05ab", b"\xff", b"\x80\x80\x80\x80\x80\x01", b"\x00\x00\x00\x00x"):
+        with pytest.raises(InvalidRequest):
+            to_array(TensorProto(dtype=7, tensor_shape=proto.tensor_shape, tensor_content=content), "x")

@@ -39,7 +39,7 @@ class ServePlan:
     """What `tfserve-nb serve` was asked for.
 
     Attributes:
-        read_configs: reads the models; again and again when the file is polled.
+        read_configs: reads the models, or None when there is nothing to follow; again and again when a file is polled.
         poll_configs_s: seconds between two readings; 0 reads once.
         follow: how the models are loaded.
         session: TensorFlow's settings.
@@ -49,7 +49,7 @@ class ServePlan:
         parent_pid: end with this process, or 0.
     """
 
-    read_configs: Callable[[], tuple[ModelConfig, ...]]
+    read_configs: Callable[[], tuple[ModelConfig, ...] | None]
     poll_configs_s: float
     follow: FollowOptions
     session: SessionOptions
@@ -111,12 +111,12 @@ def _check(flags: argparse.Namespace) -> None:
         raise ConfigRejected("enable_per_model_batching_parameters needs enable_batching", hint="--enable_batching")
 
 
-def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig, ...]]:
+def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig, ...] | None]:
     if flags.model_config_file:
         return lambda: read_model_configs(flags.model_config_file)
     if flags.managed:
         return lambda: ()
-    single = ModelConfig(flags.model_name, flags.model_base_path)
+    single = ModelConfig(flags.model_name, flags.model_base_path.removeprefix("file://"))
     return lambda: (single,)
 
 

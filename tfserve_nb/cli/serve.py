@@ -118,7 +118,7 @@ class ModelServer:
         """
         plan = self._plan
         self._core.start()
-        self._models.apply(plan.read_configs(), at_start=True)
+        self._models.apply(plan.read_configs() or (), at_start=True)
         self._models.start()
         self._request_log.start()
         self._server.start()
@@ -144,7 +144,11 @@ class ModelServer:
         return {name: self._core.model_status(name).versions for name in self._core.names}
 
     def _reload(self) -> None:
-        self._models.apply(self._plan.read_configs())
+        configs = self._plan.read_configs()
+        if configs is None:
+            _log.info("Taking no action for empty config.")
+        else:
+            self._models.apply(configs)
 
 
 class ConfigPoller:

@@ -48,8 +48,10 @@ class TlsFiles:
     path: str
 
 
-def read_model_configs(path: str) -> tuple[ModelConfig, ...]:
-    """The models of a `--model_config_file`.
+def read_model_configs(path: str) -> tuple[ModelConfig, ...] | None:
+    """The models of a `--model_config_file`; None for one that says nothing, which changes nothing.
+
+    A file that is being written is empty for a moment. `model_config_list {}` says something: no models.
 
     Raises:
         ConfigRejected: naming the file, if it cannot be read or is no `ModelServerConfig`.
@@ -57,17 +59,29 @@ def read_model_configs(path: str) -> tuple[ModelConfig, ...]:
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
     message = _parse(path, ModelServerConfig())
+    if message.WhichOneof("config") is None:
+        return None
     if message.WhichOneof("config") == "custom_model_config":
         raise ConfigRejected("ModelServer does not yet support custom model config.", hint="use model_config_list")
     return to_model_configs(message.model_config_list)
 
 
 def to_model_configs(message: Any) -> tuple[ModelConfig, ...]:
-    """The models of a `ModelConfigList`."""
+    """The models of a `ModelConfigList`.
+
+    Raises:
+        ConfigRejected: for a model whose kind is told twice.
+    """
+    for one in message.config:
+        if one.model_type and one.model_platform:
+            raise ConfigRejected(
+                "Illegal setting both ModelServerConfig::model_type (deprecated) and "
+                f"ModelServerConfig::model_platform, model name is {one.name}"
+            )
     return tuple(
         ModelConfig(
             name=one.name,
-            base_path=one.base_path,
+            base_path=one.base_path.removeprefix("file://"),
             policy=_policy(one.model_version_policy),
             labels=dict(one.version_labels),
             platform=one.model_platform or ("tensorflow" if one.model_type == _TENSORFLOW else ""),

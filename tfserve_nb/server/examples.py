@@ -122,11 +122,11 @@ def classifications(signature: SignatureSpec, outputs: Tensors, num_examples: in
             raise WrongOutput(f"Expected Tensor shape: [batch_size num_classes] but got {shape_text(array)}")
     if classes is not None:
         if classes.dtype.kind not in "OSU":
-            raise WrongOutput(f"Expected classes Tensor of DT_STRING. Got: {tf_name(classes.dtype.name)}")
+            raise WrongOutput(f"Expected classes Tensor of DT_STRING. Got: {_dt(classes)}")
         _check_rows("classes", classes, num_examples)
     if scores is not None:
         if scores.dtype != np.float32:
-            raise WrongOutput(f"Expected scores Tensor of DT_FLOAT. Got: {tf_name(scores.dtype.name)}")
+            raise WrongOutput(f"Expected scores Tensor of DT_FLOAT. Got: {_dt(scores)}")
         _check_rows("scores", scores, num_examples)
     if classes is not None and scores is not None and classes.shape[1] != scores.shape[1]:
         raise WrongOutput(
@@ -161,7 +161,7 @@ def regressions(outputs: Tensors, num_examples: int) -> list[float]:
     if len(array) != num_examples:
         raise WrongOutput(f"Input batch size did not match output batch size: {num_examples} vs. {len(array)}")
     if array.dtype != np.float32:
-        raise WrongOutput(f"Expected output Tensor of DT_FLOAT.  Got: {tf_name(array.dtype.name)}")
+        raise WrongOutput(f"Expected output Tensor of DT_FLOAT.  Got: {_dt(array)}")
     values: list[float] = array.reshape(-1).tolist()
     return values
 
@@ -192,3 +192,8 @@ def _check_rows(name: str, array: np.ndarray, num_examples: int) -> None:
 
 def _text(value: object) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _dt(array: np.ndarray) -> str:
+    """An array's type as TensorFlow's enum spells it, such as `DT_INT32`."""
+    return f"DT_{tf_name(array.dtype.name).upper()}"

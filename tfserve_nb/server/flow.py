@@ -217,10 +217,11 @@ class Flow:
         request = parse_examples(body)
         handle = self._port.acquire(spec)
         try:
-            exchange.version, exchange.signature = handle.version, request.signature
+            exchange.version = handle.version
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f"No signature was found with the name: {request.signature}")
+            exchange.signature = request.signature
             deadline_s = time.perf_counter() + self._request_timeout_s
             run = (self._calls, handle, signature, request.examples, deadline_s, exchange)
             text = (
@@ -251,8 +252,8 @@ def _read_carefully(body: bytes, handle: Handle, exchange: Exchange) -> Numbers:
         InvalidRequest: with TensorFlow Serving's text.
     """
     request = parse_predict(body)
-    exchange.signature = request.signature
     signature = handle.signatures.get(request.signature)
     if signature is None:
         raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
+    exchange.signature = request.signature  # not before: names that clients make up must not reach the metrics
     return Numbers(request.signature, request.is_row_format, to_tensors(request, signature))

@@ -136,10 +136,11 @@ class InferenceV2:
         request = parse_infer(body, fields.get(HEADER_LENGTH))
         handle = self._port.acquire(spec)
         try:
-            exchange.version, exchange.signature = handle.version, request.signature
+            exchange.version = handle.version
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
+            exchange.signature = request.signature
             for one in request.wanted:
                 if one.name not in signature.outputs:
                     raise InvalidRequest(

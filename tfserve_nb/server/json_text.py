@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any  # JSON values
 
@@ -57,6 +58,8 @@ def signature_name(value: dict[str, Any]) -> str:
 _KEYS = (b'"instances"', b'"inputs"', b'"signature_name"', b'"examples"', b'"context"')
 """Of these the first one counts; orjson keeps the last."""
 
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
 TOLERANT_BYTES = 4 * 1024 * 1024
 """Longer texts are not given to the slow parser: it would hold up everybody else."""
 
@@ -66,7 +69,9 @@ def _parse_tolerantly(body: bytes) -> Any:
     if not body:
         raise InvalidRequest("JSON Parse error: The document is empty")
     try:
-        # The standard library takes NaN and Infinity, at a tenth of the slow parser's cost.
+        if _SURROGATE.search(body):
+            raise ValueError("surrogates")  # the standard library takes half a pair for a character
+        # It takes NaN and Infinity, at a tenth of the slow parser's cost.
         value, _ = _DECODER.raw_decode(body.decode())
     except (ValueError, RecursionError) as error:
         if len(body) > TOLERANT_BYTES:

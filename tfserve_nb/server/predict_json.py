@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import InvalidRequest
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, tf_name
 from .debug_text import debug_text
-from .json_tensors import is_base64, to_array
+from .json_tensors import MAX_RANK, UnsupportedDtype, is_base64, to_array
 from .json_text import dump, dump_with_nan, parse_object, signature_name
 
 
@@ -67,14 +67,19 @@ def to_tensors(request: PredictRequest, signature: SignatureSpec) -> dict[str, n
     """
     value = request.value
     if not signature.inputs:
-        raise InvalidRequest(f"Failed to get input map for signature: {signature.name}")
+        named = value.get("signature_name") or "DEFAULT"
+        raise InvalidRequest(f"Failed to get input map for signature: {named}")
     if "instances" in value and "inputs" in value:
         raise InvalidRequest(
             f"JSON Value: {debug_text(value)} Not formatted correctly expecting only one of 'inputs' or "
             "'instances' keys to exist "
         )
     if "instances" in value:
-        return _from_rows(value["instances"], request, signature)
+        try:
+            return _from_rows(value["instances"], request, signature)
+        except UnsupportedDtype as error:
+            where = "Failed to process element: 0 of 'instances' list. Error: UNIMPLEMENTED: "
+            raise InvalidRequest(where + error.message) from None
     if "inputs" in value:
         return _from_columns(value["inputs"], request, signature)
     raise InvalidRequest("Missing 'inputs' or 'instances' key")
@@ -112,7 +117,7 @@ def _from_objects(instances: list[Any], request: PredictRequest, signature: Sign
             extra = sorted(item.keys() - names)
             if extra:
                 raise InvalidRequest(
-                    f"Failed to process element: {position} of 'instances' list. "
+                    f"Failed to process element: {position} key: {extra[0]} of 'instances' list. "
                     f"Error: INVALID_ARGUMENT: JSON object: does not have named input: {extra[0]}"
                 )
             raise InvalidRequest(
@@ -138,6 +143,8 @@ def _stack(items: list[Any], spec: TensorSpec, request: PredictRequest, where: s
             array = to_array(item, spec, may_hold_booleans=request.may_hold_booleans)
         except InvalidRequest as error:
             raise InvalidRequest(where.format(position, error.message)) from None
+        if array.ndim >= MAX_RANK:
+            raise InvalidRequest(where.format(position, f"Too many dimensions: {array.ndim + 1}"))
         if arrays and array.size != arrays[0].size:
             problem = f"Expecting tensor size: {arrays[0].size} but got: {array.size}"
             raise InvalidRequest(where.format(position, problem))

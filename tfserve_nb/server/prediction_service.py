@@ -188,18 +188,34 @@ def _predict_inputs(signature: SignatureSpec, protos: Mapping[str, Any]) -> dict
     """The tensors of a predict request, with the signature's defaults for what was left out."""
     if len(protos) == len(signature.inputs) and all(name in protos for name in signature.inputs):
         return {name: to_array(protos[name], name) for name in signature.inputs}
-    extra = sorted(protos.keys() - signature.inputs.keys())
-    missing = sorted(signature.inputs.keys() - protos.keys() - signature.defaults.keys())
-    if extra or missing:
-        sent, required = ",".join(sorted(protos)), ",".join(sorted(signature.inputs))
+    if len(protos) > len(signature.inputs) or (len(protos) < len(signature.inputs) and not signature.defaults):
+        raise _wrong_number(signature, protos)
+    missing = [name for name in signature.inputs if name not in protos and name not in signature.defaults]
+    if missing:
         raise InvalidRequest(
-            f"input size does not match signature: {len(protos)}!={len(signature.inputs)} "
-            f"len({{{sent}}}) != len({{{required}}}). "
-            f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+            f"Signature input alias: {missing[0]}(feed name: {signature.inputs[missing[0]].tensor_name}) not found in "
+            f"request and no default value provided. Inputs expected to be in the request {{{','.join(protos)}}}, or "
+            f"default input alias set: {','.join(signature.defaults)}"
+        )
+    used = [name for name in signature.inputs if name in protos]
+    if len(used) < len(protos):
+        raise InvalidRequest(
+            f"Inputs contains invalid name. Used request inputs: {','.join(used)}, request input: {','.join(protos)}"
         )
     return {
         name: to_array(protos[name], name) if name in protos else signature.defaults[name] for name in signature.inputs
     }
+
+
+def _wrong_number(signature: SignatureSpec, protos: Mapping[str, Any]) -> InvalidRequest:
+    extra = sorted(protos.keys() - signature.inputs.keys())
+    missing = sorted(signature.inputs.keys() - protos.keys() - signature.defaults.keys())
+    sent, required = ",".join(sorted(protos)), ",".join(sorted(signature.inputs))
+    return InvalidRequest(
+        f"input size does not match signature: {len(protos)}!={len(signature.inputs)} "
+        f"len({{{sent}}}) != len({{{required}}}). "
+        f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}."
+    )
 
 
 def _wanted_outputs(signature: SignatureSpec, wanted: list[str]) -> list[str]:

@@ -67,7 +67,7 @@ def find_route(method: str, uri: str) -> Route:
 
 
 def _spec(name: str, version: str | None, label: str | None) -> ModelSpec:
-    if version is not None and int(version) > _MAX_INT64:
+    if version is not None and (len(version.lstrip("0")) > 19 or int(version) > _MAX_INT64):
         raise VersionOverflow(f"Failed to convert version: {version} to numeric.")
     return ModelSpec(
         unquote(name),

@@ -92,7 +92,7 @@ def to_array(proto: Any, name: str) -> np.ndarray:
         if kind_name == "string":
             return _strings(proto, shape, count)
         dtype = _DTYPES.get(kind_name) or np.dtype(kind_name)
-        if proto.tensor_content:
+        if proto.tensor_content and count:
             return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
         values = _typed(proto, _KINDS[kind_name], dtype)
         return _filled(values, count).reshape(shape)
@@ -106,7 +106,7 @@ def fill(proto: Any, array: np.ndarray, *, as_content: bool = False) -> None:
     Args:
         proto: the message to fill.
         array: numbers, or an object array of bytes or str.
-        as_content: numbers as `tensor_content` instead of the typed field, which costs less.
+        as_content: as `tensor_content` instead of the typed field, which costs less.
 
     Raises:
         InvalidRequest: for a dtype that cannot travel.
@@ -120,9 +120,11 @@ def fill(proto: Any, array: np.ndarray, *, as_content: bool = False) -> None:
     for size in array.shape:
         proto.tensor_shape.dim.add().size = size
     if is_text:
-        proto.string_val.extend(
-            item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()
-        )
+        texts = [item if isinstance(item, bytes) else str(item).encode() for item in array.ravel().tolist()]
+        if as_content:
+            proto.tensor_content = _joined(texts)
+        else:
+            proto.string_val.extend(texts)
     elif as_content:
         proto.tensor_content = np.ascontiguousarray(array).tobytes()
     else:
@@ -152,17 +154,50 @@ def _typed(proto: Any, kind: _Kind, dtype: np.dtype) -> np.ndarray:
 
 
 def _strings(proto: Any, shape: tuple[int, ...], count: int) -> np.ndarray:
-    values = np.empty(len(proto.string_val), dtype=object)
-    values[:] = list(proto.string_val)
+    texts = _split(proto.tensor_content, count) if proto.tensor_content else list(proto.string_val)
+    values = np.empty(len(texts), dtype=object)
+    values[:] = texts
     return _filled(values, count, default=b"").reshape(shape)
+
+
+def _split(content: bytes, count: int) -> list[bytes]:
+    """The texts of `tensor_content`: their lengths as varints, and then all of them one after the other."""
+    sizes, at = [], 0
+    for _ in range(count):
+        size = shift = 0
+        while True:
+            if at >= len(content) or shift > 28:
+                raise ValueError("a length is cut off")
+            byte = content[at]
+            at, size, shift = at + 1, size | (byte & 0x7F) << shift, shift + 7
+            if byte < 0x80:
+                break
+        sizes.append(size)
+    if at + sum(sizes) != len(content):
+        raise ValueError("the lengths do not add up")
+    texts = []
+    for size in sizes:
+        texts.append(content[at : at + size])
+        at += size
+    return texts
+
+
+def _joined(texts: list[bytes]) -> bytes:
+    """The inverse of `_split`."""
+    parts = []
+    for text in texts:
+        size = len(text)
+        while size >= 0x80:
+            parts.append(bytes([size & 0x7F | 0x80]))
+            size >>= 7
+        parts.append(bytes([size]))
+    return b"".join([*parts, *texts])
 
 
 def _filled(values: np.ndarray, count: int, default: object = 0) -> np.ndarray:
     """`values` with the last one repeated until there are `count`."""
-    if len(values) == count:
-        return values
-    if len(values) > count:
-        raise ValueError("more values than the shape holds")
+    if len(values) >= count:
+        return values[:count]
     if count > MAX_REPEATED:
         raise ValueError("a few bytes would fill the memory")
     whole = np.full(count, values[-1] if len(values) else default, dtype=values.dtype)

@@ -141,7 +141,7 @@ class ConfiguredModels:
             )
             return
         chosen = config.policy.choose(on_disk)
-        missing = sorted(set(config.policy.specific) - on_disk.keys())
+        missing = sorted(set(config.policy.specific or ()) - on_disk.keys())
         if not on_disk:
             self._note(
                 config.name,

@@ -14,7 +14,6 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any  # what users predict on
 
@@ -150,12 +149,7 @@ class ServingCore:
     def model_metrics(self, name: str, span_s: int, step_s: int) -> ModelMetrics:
         """The numbers of a model; see `Metrics.snapshot`."""
         metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s)
-        batches = self._manager.batches(name)
-        versions = {
-            version: replace(one, batches=batches.get(version, one.batches))
-            for version, one in metrics.versions.items()
-        }
-        return replace(metrics, versions=versions)
+        return metrics.with_batches(self._manager.batches(name))
 
     def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
         """Predict through routing, checks and batch queue, without a socket; see `direct.predict`."""

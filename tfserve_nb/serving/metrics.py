@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -136,6 +136,13 @@ class ModelMetrics:
     total: int
     num_unrouted_errors: int
     versions: Mapping[int, VersionMetrics]
+
+    def with_batches(self, batches: Mapping[int, BatchSummary]) -> ModelMetrics:
+        """The same with what the versions have run."""
+        versions = {
+            version: replace(one, batches=batches.get(version, one.batches)) for version, one in self.versions.items()
+        }
+        return replace(self, versions=versions)
 
 
 def bucket_of(latency_s: float) -> int:

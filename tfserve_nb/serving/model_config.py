@@ -21,16 +21,16 @@ class VersionPolicy:
 
     Attributes:
         latest: this many of the highest; None for one of the others.
-        specific: exactly these; empty for `latest` or for all.
+        specific: exactly these; None for `latest` or for all.
     """
 
     latest: int | None = 1
-    specific: tuple[int, ...] = ()
+    specific: tuple[int, ...] | None = None
 
     def choose(self, on_disk: Iterable[int]) -> frozenset[int]:
         """The versions to serve of those on disk."""
         found = frozenset(on_disk)
-        if self.specific:
+        if self.specific is not None:
             return found & frozenset(self.specific)
         if self.latest is None:
             return found
@@ -100,6 +100,8 @@ def check_configs(wanted: Iterable[ModelConfig], served: Mapping[str, ModelConfi
             )
         if config.platform != "tensorflow":
             raise ConfigRejected(f"Model {config.name} requests unsupported platform {config.platform}")
+        if "://" in config.base_path:
+            raise ConfigRejected(f"Model {config.name} lies at {config.base_path}, only local paths are supported")
         if not Path(config.base_path).is_absolute():
             raise ConfigRejected(
                 f"Expected model {config.name} to have an absolute path or URI; got base_path()={config.base_path}"

@@ -109,10 +109,7 @@ class RequestConnection(TornadoConnection):
             self._left = int(headers["Content-Length"])
         elif has_body and not self._is_chunking:
             self._message.keeps_alive = False  # the end of the connection is the end of the body
-        if head.is_http11 and not self._message.keeps_alive:
-            headers["Connection"] = "close"
-        elif not head.is_http11 and self._message.keeps_alive:
-            headers["Connection"] = "Keep-Alive"
+        self._settle_connection(headers)
         lines = [f"{name}: {value}" for name, value in headers.get_all()]
         for line in lines:
             if _LINE_END.search(line):
@@ -121,6 +118,16 @@ class RequestConnection(TornadoConnection):
         self._message.is_answered = code >= 200
         text = "\r\n".join([*lines, "", ""]).encode("latin-1")
         return self._write(first + text + self._framed(chunk or b""))
+
+    def _settle_connection(self, headers: HTTPHeaders) -> None:
+        """Let the answer say whether the connection stays, and do as a handler says."""
+        message = self._message
+        if headers.get("Connection", "").lower() == "close":
+            message.keeps_alive = False
+        if message.head.is_http11 and not message.keeps_alive:
+            headers["Connection"] = "close"
+        elif not message.head.is_http11 and message.keeps_alive:
+            headers["Connection"] = "Keep-Alive"
 
     def write(self, chunk: bytes) -> Future[None]:
         """Write a part of the body."""
