@@ -41,6 +41,7 @@ class RequestReader:
         "_num_chunks",
         "_on_message",
         "_parser",
+        "_pieces",
         "_read_s",
         "_target",
         "incoming",
@@ -61,14 +62,15 @@ class RequestReader:
 
         Raises:
             Refused: what is wrong; nothing more can be read from this client.
+            Exception: what whoever takes the messages raised; the same holds.
         """
         self._read_s = time.perf_counter()
         self.num_unfinished += len(data)
         try:
             self._feed(data)
         except HttpParserError as error:
-            cause = error.__context__
-            raise cause if isinstance(cause, Refused) else Refused(400, str(error)) from None
+            raise error.__context__ or Refused(400, str(error)) from None
+        self._pass_on()
         self._check_overhead()
 
     def _feed(self, data: bytes) -> None:
@@ -115,6 +117,7 @@ class RequestReader:
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._num_chunks = 0
+        self._pieces: list[bytes] = []
 
     def on_url(self, part: bytes) -> None:
         """The request target, maybe in parts."""
@@ -155,11 +158,18 @@ class RequestReader:
 
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
-        if self.incoming is not None:
-            self.incoming.receive(data)
+        self._pieces.append(data)
+
+    def _pass_on(self) -> None:
+        """Hand over the parts that came at once in one piece: tiny chunks would cost many times their size."""
+        pieces = self._pieces
+        if pieces and self.incoming is not None:
+            self._pieces = []
+            self.incoming.receive(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def on_message_complete(self) -> None:
         """The body is complete."""
+        self._pass_on()
         message, self.incoming = self.incoming, None
         if message is not None:
             self.num_unfinished = 0
