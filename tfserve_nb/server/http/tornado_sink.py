@@ -37,6 +37,7 @@ MAX_BUFFERED_BYTES = 64 * 1024
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINE_END = re.compile(r"[\r\n]")
+_DIGITS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,8 @@ class RequestConnection(TornadoConnection):
         if head.method == "HEAD" or code in (204, 304):
             self._left = 0
         elif "Content-Length" in headers:
+            if not _DIGITS.fullmatch(headers["Content-Length"]):
+                raise ValueError(f"Content-Length: {headers['Content-Length']!r}")
             self._left = int(headers["Content-Length"])
         elif head.is_http11:
             self._is_chunking = True
@@ -243,7 +246,7 @@ class DelegateSink:
         except Refused as refused:
             self._refuse(refused)
         except Exception:  # noqa: BLE001 - a handler's defect ends its connection, not the server
-            self._log.exception("uncaught error in %s %s", self._message.head.method, self._message.head.target)
+            self._log.exception("Uncaught exception in %s %s", self._message.head.method, self._message.head.target)
             if not self._request.is_finished:
                 self._connection.abort()
 
