@@ -21,6 +21,9 @@ from .message import Message
 CHUNK_LINE_BYTES = 64
 """What the line before a chunk may cost beside its data, on average; Tornado allows as much for each."""
 
+LINE_BYTES = 4
+"""Of a header field beside its name and value."""
+
 
 class RequestReader:
     """Parses what one client sends.
@@ -126,7 +129,7 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field, or one of a trailer, which is dropped."""
         if self.incoming is None:
-            self._head_bytes += len(name) + len(value)
+            self._head_bytes += len(name) + len(value) + LINE_BYTES
             self._fields.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
