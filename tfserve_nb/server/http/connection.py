@@ -312,6 +312,7 @@ class Connection(asyncio.Protocol):
         if self._is_closing or transport is None or transport.is_closing():
             return
         self._is_closing = True
+        self._waiting.clear()
         is_reading = not transport.get_write_buffer_size()
         self.deadline_s = time.perf_counter() + (LINGER_S if is_reading else self._limits.write_timeout_s)
         if self._reader.num_unfinished or self._is_reading_paused:

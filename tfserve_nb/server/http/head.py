@@ -32,6 +32,11 @@ class Refused(Exception):
         self.status = status
 
 
+def has_token(value: str | None, token: str) -> bool:
+    """Whether a list of words has this one."""
+    return token in [word.strip().lower() for word in (value or "").split(",")]
+
+
 class Fields(Protocol):
     """Header fields by name, without regard to case: Tornado's `HTTPHeaders`, or a `RequestHead`."""
 

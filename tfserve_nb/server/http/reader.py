@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from .head import Refused, RequestHead
+from .head import Refused, RequestHead, has_token
 from .limits import Limits
 from .message import Message
 
@@ -151,6 +151,8 @@ class RequestReader:
             dict(lines),
             parser.should_keep_alive(),
         )
+        if not head.is_http11 and head.keeps_alive and has_token(head.get("connection"), "close"):
+            head = head._replace(keeps_alive=False)  # llhttp looks for keep-alive only
         head.check()
         message = self.incoming = Message(head, self._read_s, self._limits.max_body_bytes)
         self._on_message(message)
