@@ -224,17 +224,21 @@ def test_answer_before_the_body_has_arrived_ends_the_connection(server, query: s
         assert client.is_closed()
 
 
-def test_refusal_reaches_a_client_that_goes_on_sending() -> None:
-    with running(Limits(max_body_bytes=1000)) as server:
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("is_tls", [False, True])
+def test_refusal_reaches_a_client_that_goes_on_sending(loop: str, is_tls) -> None:
+    context = server_context() if is_tls else None
+    with running(Limits(max_body_bytes=1000), context=context, new_loop=LOOPS[loop]) as server:
         for path in (*PATHS, "/slow"):
             for data in (request(path, b"", "Content-Length: 9000000"), chunked(target=path, tail=b"fffffff\r\n")):
-                with server.connect() as client:
+                with connect(server, is_tls) as client:
                     client.send(data)
                     for _ in range(8):
                         client.send(b"x" * MEGABYTE)
-                    client.socket.shutdown(socket.SHUT_WR)
                     assert client.answer().status == 413
-                    assert client.is_closed()
+                    if not is_tls:
+                        client.socket.shutdown(socket.SHUT_WR)
+                        assert client.is_closed()
         server.wait_for(lambda: not server.num_connections)
 
 

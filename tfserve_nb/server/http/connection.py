@@ -322,7 +322,8 @@ class Connection(asyncio.Protocol):
                 transport.resume_reading()
             if transport.can_write_eof():
                 transport.write_eof()
-                return
+            # TLS cannot be closed by half: its client goes by the answer's length, or waits for the deadline.
+            return
         transport.close()
 
     def abort(self) -> None:
