@@ -253,7 +253,8 @@ def test_a_configuration_file_is_followed(start: Callable[..., Served], store: P
     config.write_text("")  # as while an editor writes it
     server.wait_for("Taking no action for empty config.")
     assert server.predict({"instances": [1.0]}, "one") == (200, {"predictions": [2.5]})
-    config.write_text(f"model_config_list {{ {one.replace(': "/', ': "file:///')} {two} }}")
+    by_uri = one.replace(str(store), f"file://{store}")
+    config.write_text(f"model_config_list {{ {by_uri} {two} }}")
     server.wait_for("Successfully loaded servable version {name: two version: 2}")
 
     assert server.predict({"instances": [1.0]}, "two") == (200, {"predictions": [3.5]})

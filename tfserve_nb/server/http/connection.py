@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_is_write_paused",
         "_limits",
         "_reader",
+        "_refusal",
         "_server",
         "_transport",
         "_waiting",
@@ -67,6 +68,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._current: Message | None = None
         self._waiting: deque[Message] = deque()
+        self._refusal: Refused | None = None
         self._is_closing = False
         self._is_reading_paused = False
         self._is_write_paused = False
@@ -121,12 +123,15 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        if self._is_closing:
+        if self._is_closing or self._refusal is not None:
             return
         try:
             self._reader.feed(data)
         except Refused as refused:
-            self.refuse(refused)
+            self._stop_reading(refused)
+            return
+        except Exception as error:  # noqa: BLE001 - one request must not end the loop
+            self._broke(error)
             return
         current = self._current
         if current is not None and current.is_complete and not self._is_write_paused:
@@ -136,7 +141,7 @@ class Connection(asyncio.Protocol):
         """The head of a request is complete."""
         if self._is_closing:
             return
-        if self._current is None and not self._is_write_paused:
+        if self._current is None and not self._waiting and not self._is_write_paused:
             self._start(message)
         else:
             self._waiting.append(message)
@@ -148,6 +153,12 @@ class Connection(asyncio.Protocol):
     def is_busy(self) -> bool:
         """Whether a request is being received or answered."""
         return self._current is not None or bool(self._waiting)
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether a part of an answer waits for the client to read."""
+        transport = self._transport
+        return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() > 0
 
     @property
     def transport(self) -> asyncio.Transport | None:
@@ -192,17 +203,21 @@ class Connection(asyncio.Protocol):
         """
         if message is not self._current or self._transport is None:
             return
-        if not message.is_complete or self._server.is_draining:
-            message.keeps_alive = False
         head = message.head
         connection = b""
-        if not message.keeps_alive:
+        if not self.stays_open_after(message):
             connection = b"Connection: close\r\n"
         elif not head.is_http11:
             connection = b"Connection: Keep-Alive\r\n"
         lines = (first_line, fields, self._server.date_line, connection, b"Content-Length: %d\r\n\r\n" % len(body))
         self._transport.write(b"".join(lines) + (b"" if head.method == "HEAD" else body))
         self.done(message)
+
+    def stays_open_after(self, message: Message) -> bool:
+        """Whether there can be another request after this one, as its answer must tell."""
+        if not message.is_complete or self._server.is_draining:
+            message.keeps_alive = False
+        return message.keeps_alive
 
     def done(self, message: Message) -> None:
         """The answer to `message` is written: go on, or close."""
@@ -212,13 +227,15 @@ class Connection(asyncio.Protocol):
         message.answered()
         if self._is_closing:
             return
-        if not message.keeps_alive or not message.is_complete or self._server.is_draining:
+        if not self.stays_open_after(message):
             self.close_kindly()
             return
         self._set_deadline()
-        if self._waiting:
+        if self._waiting or self._refusal is not None:
             # Not from here: thousands of pipelined requests that are answered at once would nest as deeply.
             self._server.loop.call_soon(self._start_waiting)
+        else:
+            self.resume_reading()
 
     def pause_reading(self) -> None:
         """Read nothing more for now."""
@@ -228,61 +245,85 @@ class Connection(asyncio.Protocol):
 
     def resume_reading(self) -> None:
         """Read on, unless a request waits for its turn."""
-        if self._is_reading_paused and not self._waiting and not self.is_closing and self._transport is not None:
+        if not self._is_reading_paused or self._waiting or self._refusal is not None or self.is_closing:
+            return
+        if self._transport is not None:
             self._is_reading_paused = False
             self._transport.resume_reading()
 
     def _start_waiting(self) -> None:
-        if self._current is None and self._waiting and not self._is_write_paused and not self._is_closing:
+        if self._current is not None or self._is_write_paused or self._is_closing:
+            return
+        if self._waiting:
             try:
                 self._start(self._waiting.popleft())
             except Refused as refused:
                 self.refuse(refused)
+            except Exception as error:  # noqa: BLE001 - one request must not end the loop
+                self._broke(error)
             self.resume_reading()
+        elif self._refusal is not None:
+            self.refuse(self._refusal)
 
     def _start(self, message: Message) -> None:
         self._current = message
         self._set_deadline()
         message.start(self._server.sink_for(self, message))
 
+    def _broke(self, error: Exception) -> None:
+        """Who should answer the request in hand has a defect."""
+        self._server.log.error("uncaught error", exc_info=error)
+        if self._current is None:
+            self.close_kindly()  # it has been answered
+        else:
+            self.refuse(Refused(500, type(error).__name__))
+
+    def _stop_reading(self, refused: Refused) -> None:
+        """What came is broken; the good requests before it get their answers first."""
+        incoming, current = self._reader.incoming, self._current
+        if incoming is not None and self._waiting and self._waiting[-1] is incoming:
+            self._waiting.pop()
+        has_turn = not self._waiting and not self._is_write_paused if current is None else not current.is_complete
+        if has_turn:
+            self.refuse(refused)
+        else:
+            self._refusal = refused
+            self.pause_reading()
+
     def refuse(self, refused: Refused) -> None:
-        """Answer with an error and close; an answer that has begun is cut off."""
+        """Answer the request in hand with an error and close; an answer that has begun is cut off."""
         if self._is_closing:
             return
-        transport, current = self._transport, self._current
-        self._waiting.clear()
-        if transport is None or transport.is_closing():
-            return
         self._server.log.info("refused a request: %d, %s", refused.status, refused)
-        if current is not None and current.is_complete:
-            # What came after a good request is broken: the good one gets its answer first.
-            current.keeps_alive = False
-            return
-        self._current = None
+        current, self._current = self._current, None
+        self._waiting.clear()
         if current is not None:
             current.abandon()
             if current.is_answered:
                 self.abort()
                 return
         fields = self._server.date_line + b"Content-Type: text/html\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        transport.write(status_line(refused.status) + fields)
+        self.write(status_line(refused.status) + fields)
         self.close_kindly()
 
     def close_kindly(self) -> None:
         """Close once everything is sent; what the client still sends is read and dropped for a while."""
         transport = self._transport
-        self._is_closing = True
-        if transport is None or transport.is_closing():
+        if self._is_closing or transport is None or transport.is_closing():
             return
+        self._is_closing = True
+        self._waiting.clear()
         is_reading = not transport.get_write_buffer_size()
         self.deadline_s = time.perf_counter() + (LINGER_S if is_reading else self._limits.write_timeout_s)
-        if self._reader.num_unfinished:
+        if self._reader.num_unfinished or self._is_reading_paused:
+            # Something unread may be left, and closing now would make the kernel destroy the answer.
             if self._is_reading_paused:
                 self._is_reading_paused = False
                 transport.resume_reading()
             if transport.can_write_eof():
                 transport.write_eof()
-                return
+            # TLS cannot be closed by half: its client goes by the answer's length, or waits for the deadline.
+            return
         transport.close()
 
     def abort(self) -> None:

@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 from tornado.httputil import HTTPHeaders, RequestStartLine
 
-_HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+;=:\[\]]*")
+_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+;=:\[\]]|%[0-9A-Fa-f]{2})*")
 _ONCE = (b"host", b"content-length", b"transfer-encoding")
 
 
@@ -30,6 +30,11 @@ class Refused(Exception):
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+
+
+def has_token(value: str | None, token: str) -> bool:
+    """Whether a list of words has this one."""
+    return token in [word.strip().lower() for word in (value or "").split(",")]
 
 
 class Fields(Protocol):
@@ -110,7 +115,7 @@ class RequestHead(NamedTuple):
             if not self.is_http11 or length is not None:
                 raise Refused(400, "Transfer-Encoding beside Content-Length, or in HTTP/1.0")
             if encoding.lower() != b"chunked":
-                raise Refused(501, f"Transfer-Encoding: {encoding!r}")
+                raise Refused(501, f"Transfer-Encoding: {encoding[:40]!r}")
         elif length is not None and (not length.isdigit() or len(length) > 19):
             # int() would take signs, underscores and foreign digits.
             raise Refused(400, f"Content-Length: {length[:40]!r}")

@@ -89,8 +89,8 @@ class HttpServer:
                 connection.close_kindly()
 
     async def drained(self) -> None:
-        """Wait until no request is received or answered any more."""
-        while any(connection.is_busy for connection in self._connections):  # noqa: ASYNC110 - at the very end only
+        """Wait until no request is received or answered any more, and clients have what they were answered."""
+        while any(one.is_busy or one.has_unsent for one in self._connections):  # noqa: ASYNC110 - at the very end only
             await asyncio.sleep(LOOK_S)
 
     async def close(self) -> None:

@@ -29,7 +29,7 @@ class Message:
     Attributes:
         head: request line and fields.
         received_s: `perf_counter` when the head had arrived.
-        max_bytes: most bytes that its body may have; Tornado's handlers may change it.
+        max_bytes: most bytes that its body may have; who answers may change it before `check_size`.
         num_bytes: bytes of the body so far.
         is_complete: the body has arrived.
         is_answered: a part of the answer was written.
@@ -38,6 +38,7 @@ class Message:
 
     __slots__ = (
         "_chunks",
+        "_is_limited",
         "_sink",
         "head",
         "is_answered",
@@ -56,16 +57,20 @@ class Message:
         self.num_bytes = 0
         self.is_complete = False
         self.is_answered = False
+        self._is_limited = False
         self._sink: Sink | None = None
         self._chunks: list[bytes] = []
 
     def check_size(self) -> None:
-        """Refuse a body that is announced as too large.
+        """Refuse a body that is or becomes too large, from now on.
+
+        Who answers calls this as soon as the limit is known. Until then bodies are bounded by what is read at once.
 
         Raises:
             Refused: 413.
         """
-        if (self.head.content_length or 0) > self.max_bytes:
+        self._is_limited = True
+        if max(self.head.content_length or 0, self.num_bytes) > self.max_bytes:
             raise Refused(413, f"the body is larger than {self.max_bytes} bytes")
 
     def start(self, sink: Sink) -> None:
@@ -84,7 +89,7 @@ class Message:
             Refused: 413 when it has become too large.
         """
         self.num_bytes += len(chunk)
-        if self.num_bytes > self.max_bytes:
+        if self._is_limited and self.num_bytes > self.max_bytes:
             raise Refused(413, f"the body is larger than {self.max_bytes} bytes")
         if self._sink is None:
             self._chunks.append(chunk)

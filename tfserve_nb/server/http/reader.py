@@ -14,12 +14,15 @@ from collections.abc import Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from .head import Refused, RequestHead
+from .head import Refused, RequestHead, has_token
 from .limits import Limits
 from .message import Message
 
 CHUNK_LINE_BYTES = 64
 """What the line before a chunk may cost beside its data, on average; Tornado allows as much for each."""
+
+LINE_BYTES = 4
+"""Of a header field beside its name and value."""
 
 
 class RequestReader:
@@ -42,6 +45,7 @@ class RequestReader:
         "_num_chunks",
         "_on_message",
         "_parser",
+        "_pieces",
         "_read_s",
         "_said",
         "_target",
@@ -65,14 +69,15 @@ class RequestReader:
 
         Raises:
             Refused: what is wrong; nothing more can be read from this client.
+            Exception: what whoever takes the messages raised; the same holds.
         """
         self._read_s = time.perf_counter()
         self.num_unfinished += len(data)
         try:
             self._feed(data)
         except HttpParserError as error:
-            cause = error.__context__
-            raise cause if isinstance(cause, Refused) else Refused(400, str(error)) from None
+            raise error.__context__ or Refused(400, str(error)) from None
+        self._pass_on()
         self._check_overhead()
 
     def _feed(self, data: bytes) -> None:
@@ -119,6 +124,7 @@ class RequestReader:
         self._fields: list[tuple[bytes, bytes]] = []
         self._head_bytes = 0
         self._num_chunks = 0
+        self._pieces: list[bytes] = []
 
     def on_url(self, part: bytes) -> None:
         """The request target, maybe in parts."""
@@ -127,7 +133,7 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header field, or one of a trailer, which is dropped."""
         if self.incoming is None:
-            self._head_bytes += len(name) + len(value)
+            self._head_bytes += len(name) + len(value) + LINE_BYTES
             self._fields.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -156,6 +162,8 @@ class RequestReader:
                 dict(self._fields),
                 self._parser.should_keep_alive(),
             )
+            if not head.is_http11 and head.keeps_alive and has_token(head.get("connection"), "close"):
+                head = head._replace(keeps_alive=False)  # llhttp looks for keep-alive only
             head.check()
             self._said, self._last_head = said, head
         return self._last_head
@@ -166,11 +174,18 @@ class RequestReader:
 
     def on_body(self, data: bytes) -> None:
         """A part of the body."""
-        if self.incoming is not None:
-            self.incoming.receive(data)
+        self._pieces.append(data)
+
+    def _pass_on(self) -> None:
+        """Hand over the parts that came at once in one piece: tiny chunks would cost many times their size."""
+        pieces = self._pieces
+        if pieces and self.incoming is not None:
+            self._pieces = []
+            self.incoming.receive(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
     def on_message_complete(self) -> None:
         """The body is complete."""
+        self._pass_on()
         message, self.incoming = self.incoming, None
         if message is not None:
             self.num_unfinished = 0

@@ -28,7 +28,7 @@ from tornado.httputil import (
 )
 from tornado.iostream import StreamClosedError
 
-from .connection import Connection, status_line
+from .connection import Connection
 from .head import Refused
 from .message import Message
 
@@ -37,6 +37,7 @@ MAX_BUFFERED_BYTES = 64 * 1024
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _LINE_END = re.compile(r"[\r\n]")
+_DIGITS = re.compile(r"[0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,12 @@ class RequestConnection(TornadoConnection):
     Args:
         connection: the client's.
         message: the request.
+        on_finish: called when the answer is complete.
     """
 
-    def __init__(self, connection: Connection, message: Message) -> None:
+    def __init__(self, connection: Connection, message: Message, on_finish: Callable[[], object]) -> None:
         self.context = Peer.of(connection)
+        self._on_finish = on_finish
         self._connection = connection
         self._message = message
         self._close_callback: Callable[[], object] | None = None
@@ -98,35 +101,37 @@ class RequestConnection(TornadoConnection):
         """Write the head of the answer, and a first part of its body."""
         if not isinstance(start_line, ResponseStartLine):
             raise TypeError("a server writes answers")
-        head, code = self._message.head, start_line.code
-        has_body = code not in (204, 304) and code >= 200
-        self._is_chunking = head.is_http11 and head.method != "HEAD" and has_body and "Content-Length" not in headers
-        if self._is_chunking:
-            headers["Transfer-Encoding"] = "chunked"
-        if head.method == "HEAD" or code == 304:
-            self._left = 0
-        elif "Content-Length" in headers:
-            self._left = int(headers["Content-Length"])
-        elif has_body and not self._is_chunking:
-            self._message.keeps_alive = False  # the end of the connection is the end of the body
-        self._settle_connection(headers)
-        lines = [f"{name}: {value}" for name, value in headers.get_all()]
+        code = start_line.code
+        if code >= 200:
+            self._frame(code, headers)
+        lines = [f"HTTP/1.1 {code} {start_line.reason}", *(f"{name}: {value}" for name, value in headers.get_all())]
         for line in lines:
             if _LINE_END.search(line):
                 raise ValueError(f"Illegal characters (CR or LF) in header: {line!r}")
-        first = status_line(code, start_line.reason)
         self._message.is_answered = code >= 200
         text = "\r\n".join([*lines, "", ""]).encode("latin-1")
-        return self._write(first + text + self._framed(chunk or b""))
+        return self._write(text + self._framed(chunk or b""))
 
-    def _settle_connection(self, headers: HTTPHeaders) -> None:
-        """Let the answer say whether the connection stays, and do as a handler says."""
-        message = self._message
+    def _frame(self, code: int, headers: HTTPHeaders) -> None:
+        """Decide where the answer's body ends, and whether the connection goes on after it."""
+        message, head = self._message, self._message.head
         if headers.get("Connection", "").lower() == "close":
             message.keeps_alive = False
-        if message.head.is_http11 and not message.keeps_alive:
+        if head.method == "HEAD" or code in (204, 304):
+            self._left = 0
+        elif "Content-Length" in headers:
+            if not _DIGITS.fullmatch(headers["Content-Length"]):
+                raise ValueError(f"Content-Length: {headers['Content-Length']!r}")
+            self._left = int(headers["Content-Length"])
+        elif head.is_http11:
+            self._is_chunking = True
+            headers["Transfer-Encoding"] = "chunked"
+        else:
+            message.keeps_alive = False  # the end of the connection is the end of the body
+        stays_open = self._connection.stays_open_after(message)
+        if head.is_http11 and not stays_open:
             headers["Connection"] = "close"
-        elif not message.head.is_http11 and message.keeps_alive:
+        elif not head.is_http11 and stays_open:
             headers["Connection"] = "Keep-Alive"
 
     def write(self, chunk: bytes) -> Future[None]:
@@ -143,6 +148,7 @@ class RequestConnection(TornadoConnection):
         self.is_finished = True
         self._close_callback = None
         self._connection.done(self._message)
+        self._on_finish()
 
     def _framed(self, chunk: bytes) -> bytes:
         if self._left is not None:
@@ -202,7 +208,7 @@ class DelegateSink:
         self._is_ended = False
         self._changed = asyncio.Event()
         self._delegate: HTTPMessageDelegate | None = None
-        self._request = RequestConnection(connection, message)
+        self._request = RequestConnection(connection, message, self._changed.set)
         self._task = asyncio.get_running_loop().create_task(self._drive())
 
     def receive(self, chunk: bytes) -> None:
@@ -219,11 +225,16 @@ class DelegateSink:
         self._changed.set()
 
     def abandon(self) -> None:
-        """The client left: tell the handler, or the delegate while it still reads."""
-        is_reading = not self._task.done()
+        """The client left: tell the delegate while it reads, and afterwards the handler."""
+        if self._task.done():
+            self._request.leave()
+            return
         self._task.cancel()
-        self._request.leave()
-        if is_reading and self._delegate is not None:
+        self._tell_delegate()
+
+    def _tell_delegate(self) -> None:
+        """The delegate gets nothing more."""
+        if self._delegate is not None:
             with contextlib.suppress(Exception):
                 self._delegate.on_connection_close()
 
@@ -231,12 +242,17 @@ class DelegateSink:
         try:
             await self._deliver()
         except HTTPInputError as error:
-            self._connection.refuse(Refused(400, str(error)))
+            self._refuse(Refused(400, str(error)))
         except Refused as refused:
-            self._connection.refuse(refused)
+            self._refuse(refused)
         except Exception:  # noqa: BLE001 - a handler's defect ends its connection, not the server
-            self._log.exception("uncaught error in %s %s", self._message.head.method, self._message.head.target)
-            self._connection.abort()
+            self._log.exception("Uncaught exception in %s %s", self._message.head.method, self._message.head.target)
+            if not self._request.is_finished:
+                self._connection.abort()
+
+    def _refuse(self, refused: Refused) -> None:
+        if not self._request.is_finished:
+            self._connection.refuse(refused)
 
     async def _deliver(self) -> None:
         head = self._message.head
@@ -245,11 +261,10 @@ class DelegateSink:
         waits = delegate.headers_received(start_line, headers)
         if waits is not None:
             await waits
-        if self._request.is_finished:
-            return
-        self._message.check_size()
-        if head.expects_continue and not self._message.is_answered:
-            self._connection.write(CONTINUE)
+        if not self._request.is_finished:
+            self._message.check_size()
+            if head.expects_continue and not self._message.is_answered:
+                self._connection.write(CONTINUE)
         while not self._request.is_finished:
             if self._chunks:
                 chunk = self._chunks.popleft()
@@ -264,3 +279,4 @@ class DelegateSink:
                 self._connection.resume_reading()
                 self._changed.clear()
                 await self._changed.wait()
+        self._tell_delegate()  # it answered before it had everything
