@@ -55,9 +55,7 @@ def main() -> int:
     rows = np.load(model.parent.with_suffix(".x.npy"))
     loaded = tf.saved_model.load(str(model))
     function = loaded.signatures["serving_default"]
-    rates = {
-        size: rows_per_s(function, np.resize(rows, (size, *rows.shape[1:])), seconds / 2) for size in BATCH_SIZES
-    }
+    rates = {size: rows_per_s(function, np.resize(rows, (size, *rows.shape[1:])), seconds / 2) for size in BATCH_SIZES}
     best = max(rates, key=lambda size: rates[size])
     p50_ms = one_row_ms(function, rows[:1], seconds)
     print(json.dumps({"p50_ms": p50_ms, "best_rows_per_s": rates[best], "best_batch": best}))

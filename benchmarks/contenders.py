@@ -67,7 +67,8 @@ def in_kernel(*, is_isolated: bool = False) -> Contender:
 def serve(num_frontends: int) -> Contender:
     """`tfserve-nb serve` with so many processes in front."""
     command = [
-        sys.executable, "-m", "tfserve_nb", "serve", "--port={grpc_port}", "--rest_api_port={port}", "--model_name=bench",
+        sys.executable, "-m", "tfserve_nb", "serve", "--port={grpc_port}", "--rest_api_port={port}",
+        "--model_name=bench",
         "--model_base_path={base}", "--enable_batching", "--host=127.0.0.1",
     ]  # fmt: skip
     name = f"ours, serve, {num_frontends} front end{'s' if num_frontends > 1 else ''}"

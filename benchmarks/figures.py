@@ -66,7 +66,9 @@ def throughput(results: Results) -> Any:
     axes.set_title("MLP 784→128→10: throughput and tail latency")
     axes.set_xlabel(f"requests per second (points along a line: {counts} connections)")
     axes.set_ylabel("p99 latency, ms")
-    axes.text(0.99, 0.02, "better: right and down ↘", transform=axes.transAxes, ha="right", color="#555555", style="italic")
+    axes.text(
+        0.99, 0.02, "better: right and down ↘", transform=axes.transAxes, ha="right", color="#555555", style="italic"
+    )
     _label(figure, axes, lines)
     return figure
 
@@ -97,7 +99,7 @@ def _label(figure: Any, axes: Any, lines: dict[str, list[tuple[int, float, float
         axes.annotate(
             one, xy=(line[-1][1], line[-1][2]), xytext=(right * 1.06, place), color=COLORS[one], va="center",
             fontweight="bold" if one in OURS else "normal", annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": COLORS[one], "linewidth": 0.7, "alpha": 0.6, "shrinkA": 2, "shrinkB": 4},
+            arrowprops={"arrowstyle": "-", "color": COLORS[one], "linewidth": 0.7, "alpha": 0.6, "shrinkB": 4},
         )  # fmt: skip
     figure.get_layout_engine().set(rect=(0, 0, 0.99, 1))
 

@@ -41,7 +41,9 @@ def binary_ms(rows: np.ndarray, seconds: float) -> float | None:
     """From bytes to bytes, one request at a time; None when the server knows no such bodies."""
     request = BINARY.make(rows)
     fields = {"Host": "localhost", **request.headers, "Authorization": "Bearer secret"}
-    head = "POST /v2/models/bench/infer HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    head = "POST /v2/models/bench/infer HTTP/1.1\r\n" + "".join(
+        f"{name}: {value}\r\n" for name, value in fields.items()
+    )
     text = f"{head}Content-Length: {len(request.body)}\r\n\r\n".encode() + request.body
     with tempfile.TemporaryDirectory() as folder:
         core = path_cost.make_core(folder, SHAPE)

@@ -3,14 +3,13 @@
 Usage: python kernel_server.py PORT MODEL INFO [--isolate] [--grpc-port N]
 
 INFO is a file that gets the server's token and the kernel's process number as JSON. Commands come line by line over
-standard input, each is answered with `ok`: `spin` runs a cell of pure Python without end, `fit` trains a network without
+standard input, each is answered with `ok`: `spin` runs a cell of pure Python without end, `fit` trains a network with no
 end, `dashboard` shows the dashboard, five times a second, and `idle` interrupts what runs.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from pathlib import Path

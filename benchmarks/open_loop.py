@@ -2,7 +2,7 @@
 
 Usage: python benchmarks/open_loop.py HOST PORT RATE SECONDS SEED CONNECTIONS < REQUEST
 
-A closed loop waits for a slow server and so hides how long users would have waited. Here arrivals are a Poisson process,
+A closed loop waits for a slow server and so hides how long users would have waited. Here arrivals are a Poisson stream,
 and a latency counts from the moment at which its request was due: what waits for a free connection, waits. REQUEST is
 the raw text of one HTTP request. This is a process of its own without TensorFlow, on a loop whose timers know less than
 a millisecond; it measures how late it was itself, and a run in which that was too much is not valid.
@@ -59,7 +59,9 @@ def run(target: Target, rate: float, seconds: float, seed: int) -> OpenLoad:
     """Load a server from another process."""
     parts = urlsplit(target.url)
     fields = {"Host": f"{parts.hostname}:{parts.port}", **target.headers, "Content-Length": len(target.request.body)}
-    head = f"POST {parts.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
+    head = (
+        f"POST {parts.path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items()) + "\r\n"
+    )
     numbers = (str(parts.port), str(rate), str(seconds), str(seed), str(CONNECTIONS))
     done = subprocess.run(
         [sys.executable, __file__, str(parts.hostname), *numbers], input=head.encode() + target.request.body,

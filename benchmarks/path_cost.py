@@ -1,4 +1,4 @@
-"""What a request costs in Python: the core alone, and the whole way from bytes to bytes, without sockets and TensorFlow.
+"""What a request costs in Python: the core alone, and the way from bytes to bytes, without sockets and TensorFlow.
 
 Usage: python benchmarks/path_cost.py [--rounds N] [--profile] [--json]
 
@@ -29,10 +29,10 @@ import numpy as np
 from tfserve_nb.server import collector
 from tfserve_nb.server.calls import Calls
 from tfserve_nb.server.flow import Flow
-from tfserve_nb.server.inference_v2 import InferenceV2
 from tfserve_nb.server.http.connection import Connection
 from tfserve_nb.server.http.http_server import HttpServer
 from tfserve_nb.server.http.limits import Limits
+from tfserve_nb.server.inference_v2 import InferenceV2
 from tfserve_nb.server.rest_sink import short_way
 from tfserve_nb.server.settings import ServerSettings
 from tfserve_nb.serving.config import BatchingOptions

@@ -53,7 +53,7 @@ def sections(results: Results) -> Iterable[str]:
     yield "# Benchmark"
     yield table(("what", "value"), list(results.about.items()))
     yield (
-        "Each number is the median of all rounds, with the smallest and the largest in brackets; ratios were taken round "
+        "Each number is the median of all rounds, with smallest and largest in brackets; ratios were taken round "
         "by round. Client and server shared the machine."
     )
     yield "## Goals\n\n" + goals_table(results)
@@ -129,9 +129,7 @@ def open_table(results: Results) -> str:
 def part_table(results: Results, part: str) -> str:
     """Cases by what was measured of them."""
     whats = list(dict.fromkeys(sample.what for sample in results.samples if sample.part == part))
-    rows = [
-        (case, *(spread(results.series(part, case, what), 4) for what in whats)) for case in results.cases(part)
-    ]
+    rows = [(case, *(spread(results.series(part, case, what), 4) for what in whats)) for case in results.cases(part)]
     return table(("", *(_title(what) for what in whats)), rows)
 
 

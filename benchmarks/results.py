@@ -1,4 +1,4 @@
-"""What was measured, as flat samples: kept in one JSON file that is written after each, so that an end loses nothing."""
+"""What was measured, as flat samples, in one JSON file that is written after each, so that an end loses nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contender's server as a process: start it, wait until it answers, check what it answers, stop it with all it started."""
+"""A contender's server as a process: start it, wait until it answers, check the answer, stop all that it started."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def run(target: Target, connections: int, seconds: float) -> Load:
     One thread of wrk sends more than any of the servers answers; a second one would only take their core away.
 
     Raises:
-        LoadFailed: when a single answer was not 2xx (wrk counts 4xx and 5xx; nobody here redirects), or a socket failed.
+        LoadFailed: when one answer was not 2xx (wrk counts 4xx and 5xx; nobody here redirects), or a socket failed.
     """
     seconds = max(1, round(seconds))
     with tempfile.NamedTemporaryFile() as body:

@@ -1,4 +1,4 @@
-"""LitServe with batching, one worker, as its documentation shows; the time-out lets a batch form without a long wait."""
+"""LitServe with batching, one worker, as its documentation shows; the time-out lets a batch form with little wait."""
 
 # Without postponed annotations: LitServe reads the type of `request` to know that it wants the body.
 import sys
