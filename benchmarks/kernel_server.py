@@ -3,8 +3,8 @@
 Usage: python kernel_server.py PORT MODEL INFO [--isolate] [--grpc-port N]
 
 INFO is a file that gets the server's token and the kernel's process number as JSON. Commands come line by line over
-standard input, each is answered with `ok`: `spin` runs a cell of pure Python without end, `fit` trains a network with no
-end, `dashboard` shows the dashboard, five times a second, and `idle` interrupts what runs.
+standard input, each is answered with `ok`: `spin` runs a cell of pure Python without end, `fit` trains a network
+without end, `dashboard` shows the dashboard, five times a second, and `idle` interrupts what runs.
 """
 
 from __future__ import annotations

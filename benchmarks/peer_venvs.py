@@ -1,6 +1,6 @@
 """The peers' virtual environments: given ones, or made on the first run.
 
-`BENCH_VENVS` names a folder with environments of the peers' names; without it they are made in `.bench/` of our project.
+`BENCH_VENVS` names a folder with environments of the peers' names; without it they are made below `.bench/`.
 """
 
 from __future__ import annotations
