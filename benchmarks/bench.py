@@ -30,6 +30,7 @@ class Bench:
         seconds: length of one measurement.
         is_quick: whether to leave out what takes long.
         seed: of random arrivals.
+        server_models: models that the servers are measured with; all (quick: the MLP) when empty.
         names: contenders to leave in, as parts of their names; all for none.
     """
 
@@ -40,6 +41,7 @@ class Bench:
     is_quick: bool
     seed: int
     names: tuple[str, ...] = ()
+    server_models: tuple[str, ...] = ()
 
 
 def rotated(things: Sequence[T], round_number: int) -> list[T]:

@@ -26,7 +26,7 @@ def part_of(model_name: str) -> str:
 
 def measure(bench: Bench) -> None:
     """Measure every contender with every model."""
-    for name in ("mlp",) if bench.is_quick else bench.models:
+    for name in bench.server_models or (("mlp",) if bench.is_quick else bench.models):
         measure_model(bench, name)
 
 

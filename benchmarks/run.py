@@ -27,7 +27,7 @@ import report
 import wrk
 from bench import Bench, say
 from results import Results
-from saved_models import make_all
+from saved_models import MODELS, make_all
 
 PARTS: dict[str, Callable[[Bench], None]] = {
     "servers": part_servers.measure,
@@ -52,6 +52,10 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"less than 5 minutes: one round of {', '.join(QUICK)}")
     parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--contender", action="append", default=[], metavar="NAME", help="a part of its name")
+    parser.add_argument(
+        "--model", action="append", choices=MODELS, default=[], metavar="MODEL",
+        help=f"of {', '.join(MODELS)}: measure the servers with these only",
+    )  # fmt: skip
     parser.add_argument("--rounds", type=int, help="how often everything is measured (5; quick: 1)")
     parser.add_argument("--seconds", type=float, help="length of one measurement (5; quick: 2)")
     parser.add_argument("--seed", type=int, default=20_240, help="of random arrivals")
@@ -96,6 +100,7 @@ def measure(options: argparse.Namespace, results: Results, folder: Path) -> bool
             is_quick=options.quick,
             seed=options.seed,
             names=tuple(options.contender),
+            server_models=tuple(options.model),
         )
         for part in options.only or (QUICK if options.quick else PARTS):
             try:
