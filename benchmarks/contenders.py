@@ -54,9 +54,10 @@ def ours() -> list[Contender]:
     return [in_kernel(), in_kernel(is_isolated=True), serve(1), serve(2)]
 
 
-def in_kernel(*, is_isolated: bool = False) -> Contender:
+def in_kernel(*, is_isolated: bool = False, max_batch_size: int = 64) -> Contender:
     """Deployed from a cell of a real kernel, in the kernel or in its child process."""
     command = [sys.executable, str(HERE / "kernel_server.py"), "{port}", "{model}", "{info}"]
+    command.append(f"--max-batch-size={max_batch_size}")
     name = "ours, in kernel"
     if is_isolated:
         name = "ours, isolated"

@@ -92,10 +92,11 @@ GOALS = (
     Goal("call", "one connection: p50 minus the bare call of the model", 0.25, value("call", KERNEL, "over_ms"),
          is_ceiling=True, unit="ms"),
     Goal("core", "the core alone, on one core", 250_000, value("core", "core alone", "rate"), unit="requests/s"),
-    Goal("cnn", "small CNN, requests of 1 row: rows/s over the best offline loop", 0.9,
-         of("cnn", "requests of 1", "rows_per_s", "offline batch loop")),
-    Goal("cnn", "small CNN, requests of 32 rows: the same", 0.9,
-         of("cnn", "requests of 32", "rows_per_s", "offline batch loop")),
+    *(
+        Goal("cnn", f"small CNN, {case}: rows/s over the best offline loop", 0.9,
+             of("cnn", case, "rows_per_s", "offline batch loop"))
+        for case in ("requests of 1, JSON", "requests of 32, JSON", "requests of 32, binary")
+    ),
     Goal("image", "224×224×3, JSON to array: time over orjson and NumPy's", 0.125,
          of("image", "ours", "ms", "orjson and NumPy"), is_ceiling=True),
     Goal("image", "224×224×3, binary body, from bytes to bytes", 0.2, value("image", "binary", "ms"),

@@ -7,10 +7,14 @@ import wrk
 from bench import Bench, ask_script, say
 from part_servers import WARM_S
 from server_process import NoServer, started
+from wire_formats import BINARY, V1
 
-CNN_ROWS = (1, 32)
-CNN_CONNECTIONS = {1: 256, 32: 16}
-"""Rows of a request -> connections: 256 rows or more are always on their way."""
+CNN_LOADS = (
+    ("requests of 1, JSON", 1, V1, 512),
+    ("requests of 32, JSON", 32, V1, 24),
+    ("requests of 32, binary", 32, BINARY, 24),
+)
+"""Name, rows of a request, body format, connections: 512 rows or more are always on their way."""
 
 
 def measure_call(bench: Bench) -> None:
@@ -32,20 +36,24 @@ def measure_call(bench: Bench) -> None:
 
 
 def measure_cnn(bench: Bench) -> None:
-    """Rows per second under load beside the best that a loop over batches gets from the same model."""
-    model, one = bench.models["cnn"], contenders.in_kernel()
+    """Rows per second under load beside the best that a loop over batches gets from the same model.
+
+    The server gets the loop's best batch as its `max_batch_size`.
+    """
+    model = bench.models["cnn"]
     for number in range(bench.rounds):
         say(f"cnn, round {number + 1} of {bench.rounds}")
         best = ask_script("bare_model.py", model.version, bench.seconds / 2)
         bench.results.add("cnn", "offline batch loop", number, rows_per_s=best["best_rows_per_s"])
+        one = contenders.in_kernel(max_batch_size=int(best["best_batch"]))
         try:
             with started(one, model) as server:
-                for num_rows in CNN_ROWS:
-                    server.check(num_rows)
-                    target, connections = server.target(num_rows), CNN_CONNECTIONS[num_rows]
+                for name, num_rows, wire, connections in CNN_LOADS:
+                    server.check(num_rows, wire)
+                    target = server.target(num_rows, wire)
                     wrk.run(target, connections, WARM_S)
                     rate = num_rows * wrk.run(target, connections, bench.seconds).rate
-                    bench.results.add("cnn", f"requests of {num_rows}", number, rows_per_s=rate)
+                    bench.results.add("cnn", name, number, rows_per_s=rate)
         except (NoServer, wrk.LoadFailed) as error:
             bench.results.problem("cnn", one.name, str(error))
 
