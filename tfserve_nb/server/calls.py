@@ -167,6 +167,7 @@ class Calls:
 
         def resolve(outcome: Outcome) -> None:
             self._running.discard(running)
+            exchange.version = handle.version  # a front end may learn only now who answered
             if isinstance(outcome, Answer):
                 exchange.started_s, exchange.done_s = outcome.started_s, outcome.done_s
                 if self._request_log is not None:

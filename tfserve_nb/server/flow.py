@@ -175,7 +175,6 @@ class Flow:
         """
 
         def answered(outcome: Outcome) -> None:
-            exchange.version = handle.version  # a front end may learn only now who answered
             try:
                 reply = encode(outcome) if isinstance(outcome, Answer) else self.failed(outcome, exchange)
             except Exception as error:  # noqa: BLE001 - see `failed`

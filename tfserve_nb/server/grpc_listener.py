@@ -21,6 +21,7 @@ from .security import is_text_right
 from .settings import GrpcSettings
 
 HEALTH_METHODS = "/grpc.health.v1.Health/"
+UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 SERVICE_NAMES = (
     "tensorflow.serving.PredictionService",
     "tensorflow.serving.ModelService",
@@ -65,19 +66,19 @@ class GrpcListener:
             PortInUse: if the port is taken.
             ServerFailed: if the address or the certificate does not do.
         """
-        import grpc.aio
-
         settings = self._settings
         if settings.tls is not None:
             tls.check(settings.tls)
-        interceptors = [] if self._token is None else [_token_check(self._token)]
-        server = self._server = grpc.aio.server(interceptors=interceptors, options=_options(settings))
+        server = self._server = new_server(settings, self._token)
         await self._add_services(server)
         try:
-            if settings.port is not None:
-                self.port = self._bind(server, f"{_bracketed(settings.host)}:{settings.port}")
+            if settings.core_path:
+                server.add_insecure_port(f"unix:{settings.core_path}")
+                self.port = settings.port or 0
+            elif settings.port is not None:
+                self.port = bind_port(server, settings)
             if settings.socket_path:
-                self._bind(server, f"unix:{settings.socket_path}")
+                _bind(server, f"unix:{settings.socket_path}", settings)
         except RuntimeError as error:
             where = f"{settings.host}:{settings.port}" if settings.port is not None else settings.socket_path
             raise PortInUse(f"gRPC cannot listen on {where}: {_reason(error)}", hint="another --port") from error
@@ -92,14 +93,6 @@ class GrpcListener:
         path = self._settings.socket_path
         if path and os.path.exists(path):  # noqa: ASYNC240, PTH110 - one look at the file system, at the end
             os.unlink(path)  # noqa: PTH108
-
-    def _bind(self, server: Any, address: str) -> int:
-        credentials = _credentials(self._settings)
-        if credentials is None:
-            port: int = server.add_insecure_port(address)
-        else:
-            port = server.add_secure_port(address, credentials)
-        return port
 
     async def _add_services(self, server: Any) -> None:
         from tensorflow_serving.apis.model_service_pb2_grpc import add_ModelServiceServicer_to_server
@@ -134,15 +127,37 @@ def import_stubs() -> None:
     del grpc, reflection, model_service_pb2, model_service_pb2_grpc, prediction_service_pb2, prediction_service_pb2_grpc
 
 
-def _options(settings: GrpcSettings) -> list[tuple[str, Any]]:
-    unlimited = -1
-    return [
-        # One server a port: a second one must fail, not share the requests.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", unlimited),
-        ("grpc.max_send_message_length", unlimited),
-        *settings.channel_arguments,
-    ]
+def new_server(settings: GrpcSettings, token: str | None, *, shares_port: bool = False) -> Any:
+    """A server without ports and services.
+
+    Args:
+        settings: limits.
+        token: what calls must carry, or None.
+        shares_port: whether others may listen on the same port; else a second server must fail, not share the requests.
+    """
+    import grpc.aio
+
+    interceptors = [] if token is None else [_token_check(token)]
+    options = [("grpc.so_reuseport", int(shares_port)), *UNLIMITED, *settings.channel_arguments]
+    return grpc.aio.server(interceptors=interceptors, options=options)
+
+
+def bind_port(server: Any, settings: GrpcSettings) -> int:
+    """Let a server listen on the TCP port; its number.
+
+    Raises:
+        RuntimeError: if it cannot.
+    """
+    return _bind(server, f"{_bracketed(settings.host)}:{settings.port}", settings)
+
+
+def _bind(server: Any, address: str, settings: GrpcSettings) -> int:
+    credentials = _credentials(settings)
+    if credentials is None:
+        port: int = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials)
+    return port
 
 
 async def _add_health(server: Any) -> str:

@@ -113,3 +113,24 @@ def bind(host: str, port: int, *, shares: bool = False) -> socket.socket:
         raise ServerFailed(f"{host}:{port} cannot be bound: {error.strerror or error}", hint="--port 0") from error
     listener.setblocking(False)
     return listener
+
+
+def hold(host: str, port: int) -> socket.socket:
+    """A socket that keeps a port for processes which share it, without listening itself.
+
+    Args:
+        host: the address.
+        port: 0 for a free one.
+
+    Raises:
+        PortInUse: if the port is taken.
+        ServerFailed: if the address cannot be bound.
+    """
+    listener = bind(host, port)
+    with listener:
+        number = listener.getsockname()[1]
+        family = listener.family
+    place = socket.socket(family, socket.SOCK_STREAM)
+    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    place.bind((host, number))
+    return place

@@ -28,6 +28,8 @@ class GrpcSettings:
         as_content: answer numbers as `tensor_content` instead of typed fields.
         checks_method_names: refuse signatures whose `method_name` does not fit the call.
         has_health: answer `grpc.health.v1`.
+        core_path: a Unix socket on which the core answers what front ends leave to it, or "" without them; when there
+            is one, the TCP port is theirs.
     """
 
     host: str = "127.0.0.1"
@@ -38,6 +40,7 @@ class GrpcSettings:
     as_content: bool = False
     checks_method_names: bool = False
     has_health: bool = True
+    core_path: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +64,7 @@ class ServerSettings:
         tls: key and certificate for HTTPS, or None for plain HTTP.
         metrics_path: where HTTP answers with Prometheus metrics, or None.
         grpc: how gRPC listens, or None for no gRPC.
-        frontends: processes that hold HTTP and its codecs in front of the core; 0 does it in the core's process.
+        frontends: processes that hold HTTP, gRPC and codecs in front of the core; 0 does it in the core's process.
 
     Raises:
         InvalidOption: if a value is not allowed.

@@ -179,7 +179,7 @@ class ServerThread:
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
             log=self.log,
         )
-        grpc = await self._start_grpc(calls)
+        grpc = await self._start_grpc(calls, http)
         if http is not None:
             admin = self._extras.admin
             routes = [] if admin is None else admin_routes(admin, settings, self.log)
@@ -204,8 +204,8 @@ class ServerThread:
             task.cancel()
         self.log.info("stopped")
 
-    async def _start_grpc(self, calls: Calls) -> GrpcListener | None:
-        settings = self.settings
+    async def _start_grpc(self, calls: Calls, http: HttpListener | FrontListener | None) -> GrpcListener | None:
+        settings = http.settings if isinstance(http, FrontListener) else self.settings
         if settings.grpc is None:
             return None
         extras = self._extras

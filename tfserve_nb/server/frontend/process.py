@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import sys
+from typing import TYPE_CHECKING
 
 from .. import tls
 from ..calls import Calls
@@ -27,11 +28,14 @@ from ..inference_v2 import PREFIX, InferenceV2, find_v2_route
 from ..loop import new_loop
 from ..rest_sink import short_way
 from ..routes import find_route
-from ..settings import ServerSettings
+from ..settings import GrpcSettings, ServerSettings
 from .forwarding import Forwarder
 from .link import Link
 from .link_port import RECORDS_EACH_S, LinkPort
 from .messages import BundleAnswer, Catalog, Drain, Forwarded, Hello, LogLine, Message, Ready
+
+if TYPE_CHECKING:
+    from .grpc_front import GrpcFront
 
 DRAIN_S = 30.0
 """The core decides how long a drain may take; this is for a core that forgot."""
@@ -62,6 +66,7 @@ class FrontEndProcess:
         self._forwarder = Forwarder()
         self._link: Link | None = None
         self._server: HttpServer | None = None
+        self._grpc: GrpcFront | None = None
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logging.getLogger("tfserve_nb.server.frontend")
@@ -104,8 +109,9 @@ class FrontEndProcess:
 
     async def _serve(self, settings: ServerSettings) -> None:
         loop = asyncio.get_running_loop()
+        calls = Calls(self._port, loop)
         flow = Flow(
-            Calls(self._port, loop),
+            calls,
             request_timeout_s=settings.request_timeout_s,
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
             log=self._log,
@@ -120,8 +126,17 @@ class FrontEndProcess:
 
         server = self._server = HttpServer(None, limits_of(settings), self._log, way)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
+        if settings.grpc is not None and settings.grpc.core_path:
+            await self._serve_grpc(calls, settings.grpc, settings.token)
         if self._link is not None:
             self._link.send(Ready())
+
+    async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None) -> None:
+        from .grpc_front import GrpcFront  # gRPC takes a tenth of a second to import
+
+        grpc = GrpcFront(self._port, calls, settings, token, self._log)
+        await grpc.start()
+        self._grpc = grpc
 
     def _is_known(self, target: str) -> bool:
         try:
@@ -132,10 +147,12 @@ class FrontEndProcess:
 
     async def _drain(self) -> None:
         server = self._server
+        ends = [] if self._grpc is None else [asyncio.ensure_future(self._grpc.stop(DRAIN_S))]
         if server is not None:
             server.stop()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(server.drained(), DRAIN_S)
+            ends.append(asyncio.ensure_future(server.drained()))
+        if ends:
+            await asyncio.wait(ends, timeout=DRAIN_S)
         self._port.send_records()
         self._over.set()
 

@@ -1,0 +1,58 @@
+"""Front ends hold gRPC too: without TensorFlow, replaced when they die, and not shared with another server."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from black_box import Served, command, environment
+from client_requests import predict_request
+
+
+@pytest.fixture
+def served(start: Callable[..., Served], store: Path) -> Served:
+    return start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--frontends=1")
+
+
+def pids_of(served: Served) -> list[int]:
+    return [child.pid for child in psutil.Process(served.process.pid).children(recursive=True)]
+
+
+def test_grpc_without_tensorflow_and_after_a_death(served: Served) -> None:
+    (first,) = pids_of(served)
+    assert list(served.stub().Predict(predict_request(), timeout=30).outputs["y"].float_val) == [2.5, 3.0, 4.5]
+    maps = Path(f"/proc/{first}/maps").read_text(encoding="utf-8")
+    assert "grpc" in maps
+    assert "libtensorflow" not in maps
+
+    os.kill(first, signal.SIGKILL)
+    until_s = time.perf_counter() + 30
+    while pids_of(served) in ([], [first]):
+        assert time.perf_counter() < until_s
+        time.sleep(0.05)
+
+    answer = served.stub().Predict(predict_request(), timeout=30, wait_for_ready=True)
+    assert list(answer.outputs["y"].float_val) == [2.5, 3.0, 4.5]
+    served.close_channels()
+    assert served.stop() == 0
+
+
+def test_a_second_server_does_not_share_the_ports(served: Served, store: Path) -> None:
+    import subprocess
+
+    flags = ("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--frontends=1")
+    for ports in (
+        (f"--port={served.grpc_port}", "--rest_api_port=0"),
+        ("--port=0", f"--grpc_socket_path={store}/s", f"--rest_api_port={served.rest_port}"),
+    ):
+        second = subprocess.run(
+            command(*ports, *flags), capture_output=True, text=True, env=environment(), check=False, timeout=120
+        )
+        assert second.returncode != 0
+        assert "taken" in second.stderr or "cannot listen" in second.stderr
+    assert served.stop() == 0
