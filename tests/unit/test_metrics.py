@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -153,3 +154,26 @@ def test_a_forgotten_model_starts_anew(metrics: Metrics, clock: Clock) -> None:
 
     found = metrics.snapshot("net")
     assert (found.total, found.num_unrouted_errors, dict(found.versions)) == (0, 0, {})
+
+
+def test_a_version_that_answered_for_a_moment_holds_little(metrics: Metrics, clock: Clock) -> None:
+    tracemalloc.start()
+    try:
+        for version in range(1, 201):
+            record(metrics, clock.now_s, version=version)
+        metrics.snapshot("net")
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert held < 200 * 8_000
+
+
+def test_old_seconds_are_dropped_when_another_version_comes(metrics: Metrics, clock: Clock) -> None:
+    record(metrics, clock.now_s - 4_000, version=1)
+    record(metrics, clock.now_s, version=2)
+
+    found = metrics.snapshot("net").versions
+
+    assert (found[1].num_requests, found[1].num_recent) == (1, 0)
+    assert found[2].num_recent == 1

@@ -25,8 +25,8 @@ from .batch_summary import BatchSummary
 MAX_PENDING = 1000
 """Records that wait to be counted."""
 
-RING_S = 600
-"""How many seconds of history are kept, one slot a second."""
+HISTORY_S = 600
+"""How many seconds of history are kept."""
 
 LOWEST_S = 10e-6
 STEPS_PER_OCTAVE = 8
@@ -172,15 +172,14 @@ def percentile_s(counts: np.ndarray, quantile: float) -> float | None:
 
 
 class _VersionCounters:
-    """The counters of one version: totals, and a ring of one histogram a second."""
+    """The counters of one version: totals, and a histogram for each recent second in which it answered."""
 
-    __slots__ = ("histograms", "num_errors", "num_requests", "stamps")
+    __slots__ = ("histograms", "num_errors", "num_requests")
 
     def __init__(self) -> None:
         self.num_requests = 0
         self.num_errors = 0
-        self.stamps = np.full(RING_S, -1, dtype=np.int64)
-        self.histograms = np.zeros((RING_S, NUM_BUCKETS), dtype=np.uint32)
+        self.histograms: dict[int, np.ndarray] = {}
 
     def add(self, record: RequestRecord) -> None:
         if record.code != "OK":
@@ -188,18 +187,24 @@ class _VersionCounters:
             return
         self.num_requests += 1
         second = int(record.written_s)
-        slot = second % RING_S
-        if self.stamps[slot] != second:
-            self.stamps[slot] = second
-            self.histograms[slot] = 0
-        self.histograms[slot, bucket_of(record.latency_s)] += 1
+        histogram = self.histograms.get(second)
+        if histogram is None:
+            self.forget_before(second - HISTORY_S)
+            histogram = self.histograms[second] = np.zeros(NUM_BUCKETS, dtype=np.uint32)
+        histogram[bucket_of(record.latency_s)] += 1
+
+    def forget_before(self, second: int) -> None:
+        """Drop what no window reaches any more."""
+        for old in [other for other in self.histograms if other < second]:
+            del self.histograms[old]
 
     def window(self, now_s: float, span_s: int) -> np.ndarray:
         """Histograms of the last `span_s` full seconds and the running one, shape `(span_s + 1, NUM_BUCKETS)`."""
-        seconds = np.arange(int(now_s) - span_s, int(now_s) + 1)
-        slots = seconds % RING_S
-        rows = self.histograms[slots].astype(np.int64)
-        rows[self.stamps[slots] != seconds] = 0
+        first = int(now_s) - span_s
+        rows = np.zeros((span_s + 1, NUM_BUCKETS), dtype=np.int64)
+        for second, histogram in self.histograms.items():
+            if 0 <= second - first <= span_s:
+                rows[second - first] = histogram
         return rows
 
 
@@ -238,6 +243,9 @@ class Metrics:
         key = (record.model, record.version)
         counters = self._versions.get(key)
         if counters is None:
+            # A new version, so older ones may have had their time: many come and go in the life of a kernel.
+            for other in self._versions.values():
+                other.forget_before(int(record.written_s) - HISTORY_S)
             counters = self._versions[key] = _VersionCounters()
         counters.add(record)
 
@@ -255,11 +263,11 @@ class Metrics:
 
         Args:
             model: its name; one without requests gives an empty snapshot.
-            span_s: seconds that percentiles and series cover, at most `RING_S - tail_s`.
+            span_s: seconds that percentiles and series cover, at most `HISTORY_S - tail_s`.
             step_s: seconds of one step of the series.
             tail_s: seconds that each p99 of the series looks back.
         """
-        span_s = min(span_s, RING_S - tail_s)
+        span_s = min(span_s, HISTORY_S - tail_s)
         now_s = self._now()
         with self._lock:
             self._absorb()
