@@ -28,7 +28,6 @@ from ..export.signatures import (
 )
 from ..types import SignatureDefs, SignatureSpec, Tensors
 from .devices import grow_on_demand
-from .memory import give_back
 from .tflite import MODEL_FILE, TfliteServable
 
 CALLERS_THREAD = -1
@@ -150,7 +149,6 @@ class SavedModelServable:
         """Close the session, which frees the variables."""
         self._callables.clear()
         self._session.close()
-        give_back()
 
     def _callable(self, signature: str) -> Callable[..., list[Any]]:
         found = self._callables.get(signature)
