@@ -68,7 +68,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
-        frontends: processes that hold HTTP and its codecs in front of the server, which then does little for each
+        frontends: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
             request; none by default.
         isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
         auth: False starts the server without a token; None keeps what is.

@@ -32,7 +32,7 @@ class Doors:
         port: TCP port of HTTP, 0 for a free one.
         with_token: whether requests must carry a token.
         grpc_port: TCP port of gRPC, 0 for a free one; by default there is no gRPC.
-        frontends: processes that hold HTTP in front of the core; by default none.
+        frontends: processes that hold HTTP and gRPC in front of the core; by default none.
     """
 
     port: int | None = None
