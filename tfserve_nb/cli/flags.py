@@ -102,7 +102,7 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),
         Flag("parent_pid", 0, "end when this process is no longer our parent"),
         Flag("device", "", "TensorFlow device to load the models on, such as /GPU:0"),
-        Flag("frontends", 0, "processes that hold HTTP, gRPC and codecs in front of the one with TensorFlow; 0 for none"),
+        Flag("frontends", 0, "processes for HTTP, gRPC and codecs in front of the one with TensorFlow; 0 for none"),
         Flag("drain_seconds", 30.0, "how long running requests may take after SIGTERM"),
     ),
 }
