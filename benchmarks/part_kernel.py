@@ -40,12 +40,7 @@ def _load_while(bench: Bench, server: Server, state: str, number: int) -> None:
     for connections in CONNECTIONS:
         wrk.run(target, connections, WARM_S)
         load = wrk.run(target, connections, bench.seconds)
-        values = {
-            f"rate@{connections}": load.rate,
-            f"p50@{connections}": load.p50_ms,
-            f"p99@{connections}": load.p99_ms,
-        }
-        bench.results.add("busy", f"{server.contender.name}, {state}", number, **values)
+        bench.results.add("busy", f"{server.contender.name}, {state}", number, **load.at(connections))
     if state != "idle":
         server.tell("idle")
 

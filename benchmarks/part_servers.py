@@ -82,12 +82,7 @@ def load_all(bench: Bench, server: Server, part: str, case: str, number: int, wi
     for connections in wanted:
         wrk.run(target, connections, WARM_S)
         load = wrk.run(target, connections, bench.seconds)
-        values = {
-            f"rate@{connections}": load.rate,
-            f"p50@{connections}": load.p50_ms,
-            f"p99@{connections}": load.p99_ms,
-        }
-        bench.results.add(part, case, number, **values)
+        bench.results.add(part, case, number, **load.at(connections))
         print(
             f"  {case:28} {connections:4} connections {load.rate:10,.0f}/s  p50 {load.p50_ms:8.2f} ms  "
             f"p99 {load.p99_ms:8.2f} ms",

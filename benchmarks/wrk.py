@@ -33,6 +33,10 @@ class Load:
     p50_ms: float
     p99_ms: float
 
+    def at(self, connections: int) -> dict[str, float]:
+        """The same by the names of samples."""
+        return {f"rate@{connections}": self.rate, f"p50@{connections}": self.p50_ms, f"p99@{connections}": self.p99_ms}
+
 
 def is_here() -> bool:
     """Whether wrk is installed."""
