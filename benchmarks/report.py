@@ -15,7 +15,7 @@ from part_servers import CONNECTIONS, part_of
 from results import Results, ratios, spread
 from saved_models import MODELS
 
-WHATS = {
+SUBJECTS = {
     "p50_ms": "p50, ms",
     "over_ms": "p50 minus bare model, ms",
     "our_run_us_1": "our runner's call of 1 row, µs",
@@ -131,15 +131,15 @@ def open_table(results: Results) -> str:
 
 def part_table(results: Results, part: str) -> str:
     """Cases by what was measured of them."""
-    whats = list(dict.fromkeys(sample.what for sample in results.samples if sample.part == part))
-    rows = [(case, *(spread(results.series(part, case, what), 4) for what in whats)) for case in results.cases(part)]
-    return table(("", *(_title(what) for what in whats)), rows)
+    subjects = list(dict.fromkeys(sample.what for sample in results.samples if sample.part == part))
+    rows = [(case, *(spread(results.series(part, case, what), 4) for what in subjects)) for case in results.cases(part)]
+    return table(("", *(_title(what) for what in subjects)), rows)
 
 
 def _title(what: str) -> str:
     name, _, connections = what.partition("@")
     if not connections:
-        return WHATS.get(what, what)
+        return SUBJECTS.get(what, what)
     unit = "requests/s" if name == "rate" else f"{name}, ms"
     return f"{unit}, {connections} connection{'s' if connections != '1' else ''}"
 
