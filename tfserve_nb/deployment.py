@@ -16,7 +16,7 @@ import numpy as np
 from . import runtime
 from .errors import InvalidOption, ModelNotFound, ServingError
 from .homes import ChildHome, Home, KernelHome, RemoteHome, rest_url
-from .serving.metrics import ModelMetrics
+from .serving.model_metrics import ModelMetrics
 from .serving.port import ModelSpec
 from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus, Progress, no_progress
 
@@ -92,9 +92,15 @@ class Deployment:
         """
         return self._home.core.model_status(self.name)
 
-    def metrics(self, span_s: int = 120, step_s: int = 2) -> ModelMetrics:
-        """Requests and latencies of the last `span_s` seconds, in steps of `step_s` seconds."""
-        return self._home.core.model_metrics(self.name, span_s, step_s)
+    def metrics(self, span_s: int = 120, step_s: int = 2, signature: str | None = None) -> ModelMetrics:
+        """Requests and latencies of the last `span_s` seconds (900 at most), in steps of `step_s` seconds.
+
+        Args:
+            span_s: seconds that the numbers cover.
+            step_s: seconds between two values of the series.
+            signature: count only the requests of this signature; None for all.
+        """
+        return self._home.core.model_metrics(self.name, span_s, step_s, signature)
 
     def predict(
         self,
@@ -140,6 +146,11 @@ class Deployment:
     def rollback(self, to: int | None = None) -> Deployment:
         """Go back: to `to`, or to the version that answered before, or out of a running traffic split."""
         self._home.core.roll_back(self.name, to)
+        return self
+
+    def stage(self, version: int) -> Deployment:
+        """Load a version from disk and keep it loaded, without traffic."""
+        self._home.core.stage(self.name, version)
         return self
 
     def set_label(self, label: str, version: int | None) -> Deployment:

@@ -114,7 +114,9 @@ class VersionStatus:
         state: the state at the moment of the snapshot.
         error_code: `OK`, or the gRPC code name of what ended the version.
         error_message: public text for `error_code`.
-        detail: progress in words while LOADING, such as `warming up 3/7`.
+        detail: progress in words while LOADING, such as `warming up`.
+        done: how many parts of what `detail` names are done.
+        total: how many parts it has, 1 when that is not known.
         deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.
         weights_bytes: size of the loaded version's files, in bytes, which is about what its weights take in memory; 0
             when it is not loaded.
@@ -127,6 +129,8 @@ class VersionStatus:
     detail: str = ""
     deployed_at: float | None = None
     weights_bytes: int = 0
+    done: int = 0
+    total: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +144,7 @@ class ModelStatus:
         traffic: version -> percent (sums to 100) for requests that name no version.
         labels: label -> version.
         problem: one line about something that needs a person, such as a state file that cannot be written; or empty.
+        on_disk: the versions in the model's folder, loaded or not, in increasing order.
     """
 
     name: str
@@ -148,6 +153,7 @@ class ModelStatus:
     traffic: Mapping[int, float]
     labels: Mapping[str, int]
     problem: str = ""
+    on_disk: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,10 +66,12 @@ ONLY_INSIDE_FUNCTIONS = {
 """Packages too slow to import for modules that `%load_ext` needs."""
 
 NARROW = {
-    "dashboards": {"serving.metrics"},
+    "dashboards": {"serving.model_metrics", "serving.histogram", "serving.batch_summary"},
     "server": {
         "serving.port",
         "serving.metrics",
+        "serving.model_metrics",
+        "serving.histogram",
         "serving.batch_summary",
         "serving.config",
         "serving.model_config",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ..serving.metrics import ModelMetrics
+from ..serving.model_metrics import ModelMetrics
 from ..types import HistoryEvent, ModelStatus
 
 

@@ -10,9 +10,8 @@ import math
 import time
 from collections.abc import Sequence
 
-import numpy as np
-
-from ..serving.metrics import FEWEST_SAMPLES, ModelMetrics, VersionMetrics
+from ..serving.histogram import FEWEST_SAMPLES
+from ..serving.model_metrics import ModelMetrics, VersionMetrics
 from ..types import HistoryEvent, ModelStatus, VersionState, VersionStatus
 from .svg import Line, format_number, line_chart
 
@@ -40,7 +39,7 @@ def charts(metrics: ModelMetrics) -> str:
     """Requests per second and latency, one line for each version that had requests lately."""
     styles = {version: style for style, version in enumerate(metrics.versions)}
     active = [one for one in metrics.versions.values() if one.num_recent]
-    age_s = active[0].series.age_s if active else np.array([0.0])
+    age_s = metrics.age_s
     rates = [Line(f"v{one.version}", one.series.rps, styles[one.version]) for one in active]
     latencies = []
     for one in active:

@@ -28,7 +28,7 @@ from .settings import ServerSettings
 from .wire import error_to_json, event_to_json, metrics_to_json, status_to_json
 
 PREFIX = "/tfserve/v1"
-MAX_SPAN_S = 600
+MAX_SPAN_S = 900
 
 Action = Callable[[AdminPort, str, Mapping[str, Any]], object]
 
@@ -48,7 +48,7 @@ def _metrics(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
         raise InvalidRequest(
             f"span_s={span_s} and step_s={step_s} must be from 1 to {MAX_SPAN_S}, the step the smaller"
         )
-    return metrics_to_json(core.model_metrics(name, span_s, step_s))
+    return metrics_to_json(core.model_metrics(name, span_s, step_s, given.get("signature")))
 
 
 def _history(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
@@ -70,6 +70,11 @@ def _promote(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
 def _roll_back(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
     to = given.get("to")
     return {"version": core.roll_back(name, None if to is None else int(to))}
+
+
+def _stage(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    core.stage(name, int(given["version"]))
+    return {"version": int(given["version"])}
 
 
 def _label(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
@@ -96,6 +101,7 @@ _ACTIONS: dict[tuple[str, str], Action] = {
     ("POST", "deploy"): _deploy,
     ("POST", "promote"): _promote,
     ("POST", "rollback"): _roll_back,
+    ("POST", "stage"): _stage,
     ("POST", "label"): _label,
     ("POST", "traffic"): _traffic,
     ("POST", "undeploy"): _undeploy,

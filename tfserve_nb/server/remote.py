@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import InvalidRequest, NotAvailable, ServingError
 from ..serving.admin_port import AdminPort
 from ..serving.inputs import as_tensors
-from ..serving.metrics import ModelMetrics
+from ..serving.model_metrics import ModelMetrics
 from ..serving.placement import Placement
 from ..serving.port import ModelSpec
 from ..serving.stored_model import source_to_json
@@ -109,9 +109,10 @@ class RemoteCore(AdminPort):
         """The highest version that was ever served; 0 when there is none."""
         return int(self._get(_path(name))["highest_version"]) if name in self.names else 0
 
-    def model_metrics(self, name: str, span_s: int, step_s: int) -> ModelMetrics:
-        """The numbers of the last `span_s` seconds."""
-        return metrics_from_json(self._get(_path(name, "metrics"), span_s=span_s, step_s=step_s))
+    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
+        """The numbers of the last `span_s` seconds, of one signature or of all."""
+        which = {} if signature is None else {"signature": signature}
+        return metrics_from_json(self._get(_path(name, "metrics"), span_s=span_s, step_s=step_s, **which))
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
@@ -180,6 +181,10 @@ class RemoteCore(AdminPort):
         """Go back to an earlier version; returns the version that answers now."""
         return int(self._change(name, "rollback", {"to": to}, progress, to)["version"])
 
+    def stage(self, name: str, version: int, progress: Progress = no_progress) -> None:
+        """Load a version and keep it loaded, without traffic."""
+        self._change(name, "stage", {"version": version}, progress, version)
+
     def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
         """Point a label to a version (None removes it)."""
         self._change(name, "label", {"label": label, "version": version}, progress, version)
@@ -235,7 +240,9 @@ class RemoteCore(AdminPort):
         except ServingError:
             return None
         loading = [one for one in versions if _is_loading(one, version)]
-        return ProgressEvent("loading", 0, 1, loading[0].detail) if loading else None
+        if not loading:
+            return None
+        return ProgressEvent(loading[0].detail or "loading", loading[0].done, loading[0].total)
 
     def _get(self, path: str, **query: Any) -> Any:
         return self._call("GET", f"{PREFIX}{path}{'?' + urlencode(query) if query else ''}", None, READ_S)

@@ -15,11 +15,13 @@ import numpy as np
 from .. import errors
 from ..errors import NotAvailable, ServingError
 from ..serving.batch_summary import BatchSummary
-from ..serving.metrics import LatencySeries, ModelMetrics, VersionMetrics
+from ..serving.histogram import NUM_BUCKETS
+from ..serving.model_metrics import ModelMetrics, Series, VersionMetrics
 from ..types import HistoryEvent, ModelStatus, VersionState, VersionStatus
 
-_SERIES = ("age_s", "rps", "p50_ms", "p99_ms")
-_COUNTS = ("num_requests", "num_errors", "num_recent", "p50_ms", "p99_ms")
+_SERIES = ("rps", "rows_ps", "p50_ms", "p95_ms", "p99_ms", "waiting")
+_COUNTS = ("num_requests", "num_errors", "num_recent", "num_recent_errors", "p50_ms", "p95_ms", "p99_ms")
+_BY_SIZE = ("sizes", "run_ms")
 
 
 def status_to_json(status: ModelStatus) -> dict[str, Any]:
@@ -35,6 +37,8 @@ def status_to_json(status: ModelStatus) -> dict[str, Any]:
                 "detail": one.detail,
                 "deployed_at": one.deployed_at,
                 "weights_bytes": one.weights_bytes,
+                "done": one.done,
+                "total": one.total,
             }
             for one in status.versions
         ],
@@ -42,6 +46,7 @@ def status_to_json(status: ModelStatus) -> dict[str, Any]:
         "traffic": {str(version): percent for version, percent in status.traffic.items()},
         "labels": dict(status.labels),
         "problem": status.problem,
+        "on_disk": list(status.on_disk),
     }
 
 
@@ -54,6 +59,7 @@ def status_from_json(value: Mapping[str, Any]) -> ModelStatus:
         traffic={int(version): percent for version, percent in value["traffic"].items()},
         labels=value["labels"],
         problem=value["problem"],
+        on_disk=tuple(value["on_disk"]),
     )
 
 
@@ -62,44 +68,72 @@ def metrics_to_json(metrics: ModelMetrics) -> dict[str, Any]:
     return {
         "name": metrics.name,
         "span_s": metrics.span_s,
+        "step_s": metrics.step_s,
+        "age_s": _numbers(metrics.age_s),
         "total": metrics.total,
         "num_unrouted_errors": metrics.num_unrouted_errors,
-        "versions": {
-            str(version): {
-                **{field: getattr(one, field) for field in _COUNTS},
-                "series": {field: _numbers(getattr(one.series, field)) for field in _SERIES},
-                "batches": _batches_to_json(one.batches),
-            }
-            for version, one in metrics.versions.items()
-        },
+        "errors_ps": {code: _numbers(values) for code, values in metrics.errors_ps.items()},
+        "signatures": list(metrics.signatures),
+        "versions": {str(version): _version_to_json(one) for version, one in metrics.versions.items()},
     }
 
 
 def metrics_from_json(value: Mapping[str, Any]) -> ModelMetrics:
     """The inverse of `metrics_to_json`."""
     return ModelMetrics(
-        value["name"],
-        value["span_s"],
-        value["total"],
-        value["num_unrouted_errors"],
-        {
-            int(version): VersionMetrics(
-                version=int(version),
-                **{field: one[field] for field in _COUNTS},
-                series=LatencySeries(**{field: _array(one["series"][field]) for field in _SERIES}),
-                batches=_batches_from_json(one["batches"]),
-            )
-            for version, one in value["versions"].items()
+        name=value["name"],
+        span_s=value["span_s"],
+        step_s=value["step_s"],
+        age_s=_array(value["age_s"]),
+        total=value["total"],
+        num_unrouted_errors=value["num_unrouted_errors"],
+        errors_ps={code: _array(values) for code, values in value["errors_ps"].items()},
+        signatures=tuple(value["signatures"]),
+        versions={int(version): _version_from_json(int(version), one) for version, one in value["versions"].items()},
+    )
+
+
+def _version_to_json(one: VersionMetrics) -> dict[str, Any]:
+    series = one.series
+    return {
+        **{field: getattr(one, field) for field in _COUNTS},
+        "histogram": {str(bucket): int(one.histogram[bucket]) for bucket in np.flatnonzero(one.histogram)},
+        "series": {
+            **{field: _numbers(getattr(series, field)) for field in _SERIES},
+            "phases_ms": {phase: _numbers(values) for phase, values in series.phases_ms.items()},
         },
+        "batches": _batches_to_json(one.batches),
+    }
+
+
+def _version_from_json(version: int, value: Mapping[str, Any]) -> VersionMetrics:
+    histogram = np.zeros(NUM_BUCKETS, dtype=np.int64)
+    for bucket, count in value["histogram"].items():
+        histogram[int(bucket)] = count
+    series = value["series"]
+    return VersionMetrics(
+        version=version,
+        **{field: value[field] for field in _COUNTS},
+        histogram=histogram,
+        series=Series(
+            **{field: _array(series[field]) for field in _SERIES},
+            phases_ms={phase: _array(values) for phase, values in series["phases_ms"].items()},
+        ),
+        batches=_batches_from_json(value["batches"]),
     )
 
 
 def _batches_to_json(batches: BatchSummary) -> dict[str, Any]:
-    return {**asdict(batches), "run_ms": {str(size): one for size, one in batches.run_ms.items()}}
+    return {**asdict(batches), **{field: _with_text_keys(getattr(batches, field)) for field in _BY_SIZE}}
 
 
 def _batches_from_json(value: Mapping[str, Any]) -> BatchSummary:
-    return BatchSummary(**{**value, "run_ms": {int(size): one for size, one in value["run_ms"].items()}})
+    by_size = {field: {int(size): one for size, one in value[field].items()} for field in _BY_SIZE}
+    return BatchSummary(**{**value, **by_size})
+
+
+def _with_text_keys(values: Mapping[int, float]) -> dict[str, float]:
+    return {str(size): one for size, one in values.items()}
 
 
 def event_to_json(event: HistoryEvent) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..types import HistoryEvent, ModelStatus, Progress, Tensors
-from .metrics import ModelMetrics
+from .model_metrics import ModelMetrics
 from .placement import Placement
 from .port import ModelSpec
 from .version_source import VersionSource
@@ -44,8 +44,8 @@ class AdminPort(Protocol):
     def highest_version(self, name: str) -> int:
         """The highest version that was ever served; 0 when there is none."""
 
-    def model_metrics(self, name: str, span_s: int, step_s: int) -> ModelMetrics:
-        """The numbers of the last `span_s` seconds, in steps of `step_s` seconds."""
+    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
+        """The numbers of the last `span_s` seconds, in steps of `step_s` seconds, of one signature or of all."""
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
@@ -69,6 +69,9 @@ class AdminPort(Protocol):
 
     def roll_back(self, name: str, to: int | None = None, progress: Progress = ...) -> int:
         """Go back to an earlier version; returns the version that answers now."""
+
+    def stage(self, name: str, version: int, progress: Progress = ...) -> None:
+        """Load a version and keep it loaded, without traffic."""
 
     def set_label(self, name: str, label: str, version: int | None, progress: Progress = ...) -> None:
         """Point a label to a version (None removes it)."""

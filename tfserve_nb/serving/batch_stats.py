@@ -19,6 +19,7 @@ class BatchStats:
         self._num_padded = 0
         self._num_requests = 0
         self._queue_s = 0.0
+        self._sizes: dict[int, int] = {}
         self._reasons = dict.fromkeys(REASONS, 0)
 
     def add(self, batch: Batch, size: int, started_s: float) -> None:
@@ -27,6 +28,7 @@ class BatchStats:
         self._num_padded += max(0, size - batch.num_rows)
         self._num_requests += len(batch.parts)
         self._queue_s += sum([started_s - part.task.enqueued_s for part in batch.parts])
+        self._sizes[size] = self._sizes.get(size, 0) + 1
         self._reasons[batch.reason] += 1
 
     def summary(self, run_s: Mapping[int, float]) -> BatchSummary:
@@ -36,6 +38,7 @@ class BatchStats:
             num_rows=self._num_rows,
             num_padded=self._num_padded,
             reasons=dict(self._reasons),
+            sizes=dict(self._sizes),
             queue_ms=1e3 * self._queue_s / max(1, self._num_requests),
             run_ms={size: 1e3 * seconds for size, seconds in run_s.items()},
         )

@@ -9,7 +9,6 @@ Thread: any.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 import time
@@ -17,21 +16,23 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any  # what users predict on
 
-from ..errors import InvalidOption, ModelNotFound, ServingError, VersionNotFound
+from ..errors import InvalidOption, ModelNotFound, VersionNotFound
 from ..export.layout import delete_version, list_versions
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .followed import FollowedModel
 from .lifecycle import ServableManager
-from .metrics import Metrics, ModelMetrics, RequestRecord
+from .metrics import Metrics, RequestRecord
 from .model import ServedModel
+from .model_metrics import ModelMetrics
 from .observer import Observer
 from .placement import Placement
 from .port import ModelSpec, ModelView
+from .resuming import resumed
 from .routing import not_found
 from .servable import Loader, load_saved_model
 from .state_store import StateStore, new_event
-from .stored_model import StoredModel, from_json
+from .stored_model import from_json
 from .version_record import VersionHandle
 from .version_source import VersionSource
 
@@ -144,11 +145,12 @@ class ServingCore:
             traffic=model.traffic,
             labels=model.routing.labels,
             problem=model.problem,
+            on_disk=tuple(list_versions(model.base_path / name)),
         )
 
-    def model_metrics(self, name: str, span_s: int, step_s: int) -> ModelMetrics:
+    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
         """The numbers of a model; see `Metrics.snapshot`."""
-        metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s)
+        metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
         return metrics.with_batches(self._manager.batches(name))
 
     def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
@@ -257,6 +259,12 @@ class ServingCore:
             model.change(lambda routing: routing.roll_back(target), event)
         return target
 
+    def stage(self, name: str, version: int, progress: Progress = no_progress) -> None:
+        """Load a version and keep it loaded, without traffic."""
+        model = self._model(name)
+        with model.loaded([version], progress):
+            model.change(lambda routing: routing.stage(version), new_event("stage", version))
+
     def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
         """Point a label to a version (None removes it); the version is loaded first if need be."""
         model = self._model(name)
@@ -346,29 +354,10 @@ class ServingCore:
         for name, state in sorted(StateStore(base_path).load().items()):
             if name not in self._models and only in (None, name):
                 stored = from_json(name, base_path, state)
-                problems[name] = self._resume_one(name, stored, base_path, progress)
-        return problems
-
-    def _resume_one(self, name: str, stored: StoredModel, base_path: Path, progress: Progress) -> list[str]:
-        on_disk = frozenset(stored.sources)
-        routing = stored.routing.restricted_to(on_disk)
-        gone = sorted(stored.routing.aspired(stored.keep) - on_disk)
-        problems = [f"version {version} is no longer on disk" for version in gone]
-        model = ServedModel(name, base_path, stored.keep, self._manager)
-        for version, source in stored.sources.items():
-            self._manager.set_source(name, version, source)
-        loaded: set[int] = set()
-        with contextlib.ExitStack() as held:
-            for version in sorted(routing.aspired(stored.keep)):
-                try:
-                    held.enter_context(model.loaded([version], progress))
-                    loaded.add(version)
-                except ServingError as error:
-                    problems.append(f"version {version}: {error.message}")
-            model.routing = routing.restricted_to(frozenset(loaded))
-            with self._lock:
-                self._models = {**self._models, name: model}
-            model.change(lambda same: same, new_event("resume", model.routing.default_version))
+                with resumed(self._manager, stored, base_path, progress) as (model, problems[name]):
+                    with self._lock:
+                        self._models = {**self._models, name: model}
+                    model.change(lambda same: same, new_event("resume", model.routing.default_version))
         return problems
 
     # --- inner workings -----------------------------------------------------------------------------------------

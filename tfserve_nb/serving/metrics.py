@@ -1,41 +1,33 @@
-"""Counts and latencies of requests, by model and version, in bounded memory.
+"""Counts and latencies of requests, by model, version and signature, in bounded memory.
 
 Every number that the product shows comes from the five timestamps of a `RequestRecord`: received, decoded, batch
 started, batch done, written, all on one clock (`time.perf_counter`, seconds). A request is recorded once, after its
-answer was written. Percentiles are read from histograms with logarithmic buckets and are hidden when there are too
-few samples to mean anything.
+answer was written.
 
-Thread: any; one lock guards the counters, it is held for microseconds.
+Thread: any; one lock guards the counters, it is held for about a millisecond by whoever looks.
 """
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from .batch_summary import BatchSummary
+from .histogram import NUM_BUCKETS, counts_of
+from .model_metrics import PHASES, ModelMetrics, Window, step_ends, summarised
 
 MAX_PENDING = 1000
 """Records that wait to be counted."""
 
-HISTORY_S = 600
-"""How many seconds of history are kept."""
+HISTORY_S = 930
+"""How many seconds of history are kept: a quarter of an hour, and what its first percentiles look back."""
 
-LOWEST_S = 10e-6
-STEPS_PER_OCTAVE = 8
-NUM_BUCKETS = 200
-"""Buckets of ratio 2**(1/8): 10 µs to 5 minutes, each percentile within ±4.5 % of the truth."""
-
-FEWEST_SAMPLES = {0.5: 11, 0.9: 64, 0.95: 130, 0.99: 662}
-"""Samples below which a percentile is hidden: with fewer, a 99 % binomial bound that allows one sample above the
-percentile cannot be met (the rule of MLPerf LoadGen's early stopping; its figure for p99 is 662)."""
+TAIL_S = 30
+"""How many seconds p95 and p99 of the series look back."""
 
 
 class RequestRecord(NamedTuple):
@@ -77,135 +69,122 @@ class RequestRecord(NamedTuple):
         return self.written_s - self.received_s
 
 
-@dataclass(frozen=True, slots=True)
-class LatencySeries:
-    """Requests per second and latency over time, oldest first; all arrays have the same length.
+class _Second:
+    """What one version answered within one second by one signature."""
 
-    Attributes:
-        age_s: how long ago each step ended, in seconds (float64, decreasing to 0).
-        rps: answered requests per second within each step (float64).
-        p50_ms: median latency of each step in milliseconds; NaN where there are too few samples.
-        p99_ms: 99th percentile over the trailing `tail_s` seconds; NaN where there are too few samples.
-    """
+    __slots__ = ("counts", "sums")
 
-    age_s: np.ndarray
-    rps: np.ndarray
-    p50_ms: np.ndarray
-    p99_ms: np.ndarray
+    def __init__(self) -> None:
+        self.counts = np.zeros(NUM_BUCKETS, dtype=np.uint32)
+        self.sums = np.zeros(1 + len(PHASES))
 
 
-@dataclass(frozen=True, slots=True)
-class VersionMetrics:
-    """What one version did.
+class _Counters:
+    """The counters of one signature of one version: totals, and the seconds of the history in which it answered."""
 
-    Attributes:
-        version: its number.
-        num_requests: answered since it was first used in this process.
-        num_errors: failed since then, whatever the reason.
-        num_recent: answered within `span_s`.
-        p50_ms: over `span_s`; None when hidden for want of samples.
-        p99_ms: likewise.
-        series: the same over time.
-        batches: the batches that it ran since it was loaded.
-    """
-
-    version: int
-    num_requests: int
-    num_errors: int
-    num_recent: int
-    p50_ms: float | None
-    p99_ms: float | None
-    series: LatencySeries
-    batches: BatchSummary = field(default_factory=BatchSummary)
-
-
-@dataclass(frozen=True, slots=True)
-class ModelMetrics:
-    """A snapshot of one model's numbers.
-
-    Attributes:
-        name: the model's name.
-        span_s: the time span that `p50_ms`, `p99_ms` and the series cover, in seconds.
-        total: grows with every recorded request: two snapshots with equal totals hold no new request.
-        num_unrouted_errors: requests that failed before a version was chosen (malformed, unauthorised, unknown).
-        versions: version -> its numbers.
-    """
-
-    name: str
-    span_s: float
-    total: int
-    num_unrouted_errors: int
-    versions: Mapping[int, VersionMetrics]
-
-    def with_batches(self, batches: Mapping[int, BatchSummary]) -> ModelMetrics:
-        """The same with what the versions have run."""
-        versions = {
-            version: replace(one, batches=batches.get(version, one.batches)) for version, one in self.versions.items()
-        }
-        return replace(self, versions=versions)
-
-
-def bucket_of(latency_s: float) -> int:
-    """The histogram bucket of a latency: bucket i holds `[LOWEST_S * 2**(i/8), LOWEST_S * 2**((i+1)/8))`."""
-    if latency_s <= LOWEST_S:
-        return 0
-    return min(NUM_BUCKETS - 1, int(math.log2(latency_s / LOWEST_S) * STEPS_PER_OCTAVE))
-
-
-def percentile_s(counts: np.ndarray, quantile: float) -> float | None:
-    """A percentile of a histogram, in seconds.
-
-    Args:
-        counts: samples per bucket, shape `(NUM_BUCKETS,)`, any integer type.
-        quantile: between 0 and 1; a key of `FEWEST_SAMPLES`.
-
-    Returns:
-        The geometric middle of the bucket that holds the sample of rank `ceil(quantile * n)`, or None when there are
-        fewer samples than `FEWEST_SAMPLES[quantile]`.
-    """
-    cumulated = np.cumsum(counts)
-    num_samples = int(cumulated[-1])
-    if num_samples < FEWEST_SAMPLES[quantile]:
-        return None
-    bucket = int(np.searchsorted(cumulated, math.ceil(quantile * num_samples)))
-    return float(LOWEST_S * 2 ** ((bucket + 0.5) / STEPS_PER_OCTAVE))
-
-
-class _VersionCounters:
-    """The counters of one version: totals, and a histogram for each recent second in which it answered."""
-
-    __slots__ = ("histograms", "num_errors", "num_requests")
+    __slots__ = ("num_errors", "num_requests", "seconds")
 
     def __init__(self) -> None:
         self.num_requests = 0
         self.num_errors = 0
-        self.histograms: dict[int, np.ndarray] = {}
+        self.seconds: dict[int, _Second] = {}
 
-    def add(self, record: RequestRecord) -> None:
-        if record.code != "OK":
-            self.num_errors += 1
-            return
-        self.num_requests += 1
-        second = int(record.written_s)
-        histogram = self.histograms.get(second)
-        if histogram is None:
-            self.forget_before(second - HISTORY_S)
-            histogram = self.histograms[second] = np.zeros(NUM_BUCKETS, dtype=np.uint32)
-        histogram[bucket_of(record.latency_s)] += 1
+    def add(self, records: list[RequestRecord]) -> None:
+        """Count answered requests."""
+        times = np.array([record[5:10] for record in records], dtype=np.float64)  # None becomes NaN
+        rows = np.array([record.num_rows for record in records], dtype=np.float64)
+        written_s = times[:, 4]
+        spent = np.column_stack([rows, np.nan_to_num(np.diff(times, axis=1))])
+        seconds = written_s.astype(np.int64)
+        self.num_requests += len(records)
+        for number in np.unique(seconds):
+            second = self.seconds.get(int(number))
+            if second is None:
+                self.forget_before(int(number) - HISTORY_S)
+                second = self.seconds[int(number)] = _Second()
+            here = seconds == number
+            second.counts += counts_of((written_s - times[:, 0])[here]).astype(np.uint32)
+            second.sums += spent[here].sum(axis=0)
 
-    def forget_before(self, second: int) -> None:
+    def forget_before(self, number: int) -> None:
         """Drop what no window reaches any more."""
-        for old in [other for other in self.histograms if other < second]:
-            del self.histograms[old]
+        for old in [other for other in self.seconds if other < number]:
+            del self.seconds[old]
 
-    def window(self, now_s: float, span_s: int) -> np.ndarray:
-        """Histograms of the last `span_s` full seconds and the running one, shape `(span_s + 1, NUM_BUCKETS)`."""
-        first = int(now_s) - span_s
-        rows = np.zeros((span_s + 1, NUM_BUCKETS), dtype=np.int64)
-        for second, histogram in self.histograms.items():
-            if 0 <= second - first <= span_s:
-                rows[second - first] = histogram
-        return rows
+
+class _ModelCounters:
+    """The counters of one model."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.num_unrouted = 0
+        self.by_signature: dict[tuple[int, str], _Counters] = {}
+        self.errors: dict[tuple[int, str, int | None], int] = {}  # second, code, version -> failures
+
+    def count_all(self, records: list[RequestRecord]) -> None:
+        self.total += len(records)
+        answered: dict[tuple[int, str], list[RequestRecord]] = {}
+        for record in records:
+            version = record.version
+            if record.code == "OK" and version is not None:
+                answered.setdefault((version, record.signature), []).append(record)
+            else:
+                self._count_error(record)
+        for key, some in answered.items():
+            self._counters(key, some[0]).add(some)
+
+    def _count_error(self, record: RequestRecord) -> None:
+        if record.version is None:
+            self.num_unrouted += 1
+        else:
+            self._counters((record.version, record.signature), record).num_errors += 1
+        second = int(record.written_s)
+        key = (second, record.code, record.version)
+        if key not in self.errors:
+            self.errors = {other: count for other, count in self.errors.items() if other[0] >= second - HISTORY_S}
+        self.errors[key] = self.errors.get(key, 0) + 1
+
+    def _counters(self, key: tuple[int, str], record: RequestRecord) -> _Counters:
+        counters = self.by_signature.get(key)
+        if counters is None:
+            # A new version, so older ones may have had their time: many come and go in the life of a kernel.
+            for other in self.by_signature.values():
+                other.forget_before(int(record.written_s) - HISTORY_S)
+            counters = self.by_signature[key] = _Counters()
+        return counters
+
+    def windows(self, first: int, num_seconds: int, signature: str | None) -> dict[int, Window]:
+        """Version -> its seconds from `first` on; of one signature, or of all."""
+        found: dict[int, list[_Counters]] = {}
+        for (version, name), counters in sorted(self.by_signature.items()):
+            if signature in (None, name):
+                found.setdefault(version, []).append(counters)
+        return {version: self._window(version, some, first, num_seconds) for version, some in found.items()}
+
+    def _window(self, version: int, some: list[_Counters], first: int, num_seconds: int) -> Window:
+        counts = np.zeros((num_seconds, NUM_BUCKETS), dtype=np.int64)
+        sums = np.zeros((num_seconds, 1 + len(PHASES)))
+        for counters in some:
+            for number, second in counters.seconds.items():
+                if 0 <= number - first < num_seconds:
+                    counts[number - first] += second.counts
+                    sums[number - first] += second.sums
+        return Window(
+            counts,
+            sums,
+            sum([one.num_requests for one in some]),
+            sum([one.num_errors for one in some]),
+            sum([n for (at, _, who), n in self.errors.items() if who == version and at >= first + TAIL_S]),
+        )
+
+    def errors_ps(self, first: int, ends: np.ndarray, step_s: int) -> dict[str, np.ndarray]:
+        """Code -> failures per second of the steps that end at `first + ends`."""
+        found: dict[str, np.ndarray] = {}
+        for (at, code, _), count in self.errors.items():
+            step = int(np.searchsorted(ends, at - first, side="right"))
+            if step < len(ends) and ends[step] - step_s <= at - first:
+                found.setdefault(code, np.zeros(len(ends)))[step] += count / step_s
+        return dict(sorted(found.items()))
 
 
 class Metrics:
@@ -218,9 +197,7 @@ class Metrics:
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._versions: dict[tuple[str, int], _VersionCounters] = {}
-        self._unrouted: dict[str, int] = {}
-        self._totals: dict[str, int] = {}
+        self._models: dict[str, _ModelCounters] = {}
         self._pending: deque[RequestRecord] = deque()
 
     def record(self, record: RequestRecord) -> None:
@@ -231,94 +208,60 @@ class Metrics:
                 self._absorb()
 
     def _absorb(self) -> None:
-        pending = self._pending
-        while pending:
-            self._count(pending.popleft())
-
-    def _count(self, record: RequestRecord) -> None:
-        self._totals[record.model] = self._totals.get(record.model, 0) + 1
-        if record.version is None:
-            self._unrouted[record.model] = self._unrouted.get(record.model, 0) + 1
-            return
-        key = (record.model, record.version)
-        counters = self._versions.get(key)
-        if counters is None:
-            # A new version, so older ones may have had their time: many come and go in the life of a kernel.
-            for other in self._versions.values():
-                other.forget_before(int(record.written_s) - HISTORY_S)
-            counters = self._versions[key] = _VersionCounters()
-        counters.add(record)
+        by_model: dict[str, list[RequestRecord]] = {}
+        for record in _emptied(self._pending):
+            by_model.setdefault(record.model, []).append(record)
+        for name, records in by_model.items():
+            counters = self._models.get(name)
+            if counters is None:
+                counters = self._models[name] = _ModelCounters()
+            counters.count_all(records)
 
     def forget(self, model: str) -> None:
         """Drop the counters of a model that is no longer served."""
         with self._lock:
             self._absorb()
-            self._totals.pop(model, None)
-            self._unrouted.pop(model, None)
-            for key in [key for key in self._versions if key[0] == model]:
-                del self._versions[key]
+            self._models.pop(model, None)
 
-    def snapshot(self, model: str, *, span_s: int = 120, step_s: int = 2, tail_s: int = 30) -> ModelMetrics:
+    def snapshot(
+        self, model: str, *, span_s: int = 120, step_s: int = 2, tail_s: int = TAIL_S, signature: str | None = None
+    ) -> ModelMetrics:
         """The numbers of one model now.
 
         Args:
             model: its name; one without requests gives an empty snapshot.
             span_s: seconds that percentiles and series cover, at most `HISTORY_S - tail_s`.
             step_s: seconds of one step of the series.
-            tail_s: seconds that each p99 of the series looks back.
+            tail_s: seconds that each p95 and p99 of the series looks back.
+            signature: count only requests of this signature; None for all.
         """
         span_s = min(span_s, HISTORY_S - tail_s)
-        now_s = self._now()
+        ends = step_ends(span_s, step_s, tail_s)
         with self._lock:
             self._absorb()
-            total = self._totals.get(model, 0)
-            unrouted = self._unrouted.get(model, 0)
-            windows = {
-                version: (counters.num_requests, counters.num_errors, counters.window(now_s, span_s + tail_s))
-                for (name, version), counters in self._versions.items()
-                if name == model
-            }
-        versions = {
-            version: _summarise(version, num_requests, num_errors, rows, step_s, tail_s)
-            for version, (num_requests, num_errors, rows) in sorted(windows.items())
-        }
-        return ModelMetrics(model, float(span_s), total, unrouted, versions)
+            counters = self._models.get(model) or _ModelCounters()
+            first = int(self._now()) - span_s - tail_s
+            windows = counters.windows(first, span_s + tail_s + 1, signature)
+            errors_ps = counters.errors_ps(first, ends, step_s)
+            total, num_unrouted = counters.total, counters.num_unrouted
+            signatures = sorted({name for _, name in counters.by_signature if name})
+        return ModelMetrics(
+            name=model,
+            span_s=float(span_s),
+            step_s=float(step_s),
+            age_s=(tail_s + span_s - ends).astype(np.float64),
+            total=total,
+            num_unrouted_errors=num_unrouted,
+            errors_ps=errors_ps,
+            signatures=tuple(signatures),
+            versions={
+                version: summarised(version, window, span_s=span_s, step_s=step_s, tail_s=tail_s)
+                for version, window in windows.items()
+            },
+        )
 
 
-def _summarise(
-    version: int, num_requests: int, num_errors: int, rows: np.ndarray, step_s: int, tail_s: int
-) -> VersionMetrics:
-    """Turn per-second histograms into a `VersionMetrics`.
-
-    The first `tail_s` rows are only looked back at. The last row is the running second: it counts, but the series end
-    before it, or every line would dip at its end.
-    """
-    recent = rows[tail_s:].sum(axis=0)
-    rows = rows[:-1]
-    ends = np.arange(len(rows), tail_s, -step_s)[::-1]
-    p50s, p99s, rates = [], [], []
-    for end in ends:
-        step = rows[max(tail_s, end - step_s) : end].sum(axis=0)
-        rates.append(step.sum() / step_s)
-        p50s.append(percentile_s(step, 0.5))
-        p99s.append(percentile_s(rows[end - tail_s : end].sum(axis=0), 0.99))
-    series = LatencySeries(
-        age_s=(len(rows) - ends).astype(np.float64),
-        rps=np.asarray(rates, dtype=np.float64),
-        p50_ms=_milliseconds(p50s),
-        p99_ms=_milliseconds(p99s),
-    )
-    p50, p99 = _milliseconds([percentile_s(recent, 0.5), percentile_s(recent, 0.99)])
-    return VersionMetrics(
-        version=version,
-        num_requests=num_requests,
-        num_errors=num_errors,
-        num_recent=int(recent.sum()),
-        p50_ms=None if math.isnan(p50) else float(p50),
-        p99_ms=None if math.isnan(p99) else float(p99),
-        series=series,
-    )
-
-
-def _milliseconds(seconds: list[float | None]) -> np.ndarray:
-    return np.array([math.nan if value is None else value * 1e3 for value in seconds], dtype=np.float64)
+def _emptied(pending: deque[RequestRecord]) -> Iterable[RequestRecord]:
+    """What waits; others may add meanwhile."""
+    while pending:
+        yield pending.popleft()

@@ -69,6 +69,8 @@ class VersionRecord:
             detail=self.detail if self.state in (VersionState.START, VersionState.LOADING) else "",
             deployed_at=self.source.deployed_at,
             weights_bytes=0 if self.servable is None else self.weights_bytes,
+            done=self.done,
+            total=self.total,
         )
 
 
