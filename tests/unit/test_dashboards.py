@@ -5,13 +5,16 @@ from __future__ import annotations
 import html.parser
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import ipywidgets as widgets
 import pytest
 
 from tfserve_nb import dashboards
-from tfserve_nb.dashboards.static import render_static, versions_table
+from tfserve_nb.dashboards import view
+from tfserve_nb.dashboards.pages.still import still_page
+from tfserve_nb.dashboards.pages.versions import versions_table
+from tfserve_nb.dashboards.snapshot import Snapshot
 from tfserve_nb.dashboards.view import Dashboard
 from tfserve_nb.errors import ModelNotFound, VersionNotFound
 from tfserve_nb.serving.metrics import Metrics, RequestRecord
@@ -31,6 +34,8 @@ class Recorded:
         self.calls: list[str] = []
         self.threads: set[str] = set()
         self.failure: Exception | None = None
+        self.traffic: dict[int, float] = {}
+        self.labels: dict[str, int] = {"stable": 1}
 
     def status(self) -> ModelStatus:
         self.threads.add(threading.current_thread().name)
@@ -44,8 +49,8 @@ class Recorded:
                 VersionStatus(1, VersionState.AVAILABLE),
             ),
             default_version=self.default_version,
-            traffic={self.default_version: 100.0},
-            labels={"stable": 1},
+            traffic=self.traffic or {self.default_version: 100.0},
+            labels=self.labels,
         )
 
     def metrics(self, span_s: int = 120, step_s: int = 2, signature: str | None = None) -> ModelMetrics:
@@ -54,6 +59,20 @@ class Recorded:
     def promote(self, version: int) -> None:
         self.calls.append(f"promote {version}")
         self.default_version = version
+
+    def stage(self, version: int) -> None:
+        self.calls.append(f"stage {version}")
+
+    def set_label(self, label: str, version: int | None) -> None:
+        self.calls.append(f"label {label} {version}")
+        self.labels = {**self.labels, label: version} if version is not None else {}
+
+    def set_traffic(self, weights: Mapping[int, float]) -> None:
+        self.calls.append(f"traffic {dict(weights)}")
+        self.traffic = dict(weights)
+
+    def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
+        self.calls.append(f"{'delete' if delete else 'unload'} {version}")
 
     def rollback(self, to: int | None = None) -> None:
         self.calls.append("rollback")
@@ -137,7 +156,7 @@ def test_percentiles_show_only_with_enough_samples(controls: Recorded) -> None:
 def test_nothing_of_users_becomes_markup(controls: Recorded) -> None:
     controls.name = NASTY
 
-    names = Tags(render_static(controls.status(), controls.metrics(), controls.history())).names
+    names = Tags(still_page(Snapshot(controls.status(), controls.metrics(), tuple(controls.history())))).names
 
     assert "table" in names
     assert "svg" in names
@@ -184,7 +203,7 @@ def test_a_click_switches_on_the_dashboard_thread_and_says_how_long_it_took(cont
     assert eventually(lambda: "version 1 answers now, switched in" in shown(dashboard))
     assert eventually(lambda: "1 <b>current</b>" in shown(dashboard))
     assert controls.calls == ["rollback"]
-    assert controls.threads == {"tfserve-dashboard"}
+    assert controls.threads == {"tfserve-dashboard", "tfserve-dashboard-action"}
 
 
 def test_promote_takes_the_chosen_version(controls: Recorded) -> None:
@@ -212,10 +231,10 @@ def test_a_refused_click_shows_what_to_do_and_the_buttons_come_back(controls: Re
 def test_a_model_that_is_gone_is_a_state_not_a_traceback(controls: Recorded) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
-    controls.failure = ModelNotFound("net is not served")
+    controls.failure = ModelNotFound("net is not served", hint="%deploy it")
     dashboard.refresh()
 
-    assert "net is not served now" in shown(dashboard)
+    assert "net is not served (try: %deploy it); what was shown last stays below" in shown(dashboard)
     assert button(dashboard, "Roll back").disabled
     assert "<table" in shown(dashboard)
 
@@ -236,7 +255,8 @@ def test_a_defect_while_drawing_does_not_end_the_thread(controls: Recorded) -> N
     assert eventually(lambda: controls.calls == ["rollback"])
 
 
-def test_nothing_is_written_while_nothing_changes(controls: Recorded) -> None:
+def test_nothing_is_written_while_nothing_changes(controls: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "METRICS_EVERY_S", 0.0)
     dashboard = dashboards.dashboard_for(controls)
     dashboard.refresh()
     written: list[object] = []

@@ -1,10 +1,11 @@
 """What a dashboard needs of a deployment. `Deployment` satisfies it, and so can recorded data.
 
-Thread: the dashboard thread calls it.
+Thread: the dashboard's threads call it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
 from ..serving.model_metrics import ModelMetrics
@@ -19,8 +20,11 @@ class DeploymentControls(Protocol):
     def status(self) -> ModelStatus:
         """States, traffic and labels now; a `ServingError` when the model is not served."""
 
-    def metrics(self, span_s: int = 120, step_s: int = 2) -> ModelMetrics:
-        """The numbers of the last `span_s` seconds."""
+    def metrics(self, span_s: int = 120, step_s: int = 2, signature: str | None = None) -> ModelMetrics:
+        """The numbers of the last `span_s` seconds, of one signature or of all."""
+
+    def history(self, limit: int = 100) -> list[HistoryEvent]:
+        """Who did what, newest first."""
 
     def promote(self, version: int) -> object:
         """Give all traffic to a version."""
@@ -28,5 +32,14 @@ class DeploymentControls(Protocol):
     def rollback(self, to: int | None = None) -> object:
         """Go back to the version before."""
 
-    def history(self, limit: int = 100) -> list[HistoryEvent]:
-        """Who did what, newest first."""
+    def stage(self, version: int) -> object:
+        """Load a version without giving it traffic."""
+
+    def set_label(self, label: str, version: int | None) -> object:
+        """Point a label to a version; None removes it."""
+
+    def set_traffic(self, weights: Mapping[int, float]) -> object:
+        """Split the requests that name no version, in percent."""
+
+    def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
+        """Unload a version, and delete its files if asked."""

@@ -1,7 +1,10 @@
-"""Line charts as inline SVG text: no JavaScript, no files, well below a millisecond each.
+"""What all charts share: size, colours, axes, numbers. Charts are inline SVG text, without JavaScript and files.
 
 Lines are told apart by dashes and by the label at their end, colour only helps. Text takes the colour of its
-surroundings, so that light and dark themes both work. Where a value is hidden for want of samples the line has a gap.
+surroundings, so that light and dark themes both work.
+
+What is under the pointer is told by groups of class `tfs-h`, which `STYLE` makes visible; without the style (a page
+that strips it) they stay hidden.
 
 Thread: any; pure functions.
 """
@@ -17,71 +20,168 @@ import numpy as np
 
 WIDTH, HEIGHT = 560, 168
 LEFT, RIGHT, TOP, BOTTOM = 52, 118, 26, 22
+PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 COLOURS = ("#3b82c4", "#d9822b", "#2a9d6f", "#b05cc0", "#c94f4f", "#7a8b99")
 """Middle tones: at least 3:1 against both white and the dark themes' grey."""
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 4")
 LABEL_GAP = 13.0
 
+STYLE = (
+    "<style>.tfs-h{opacity:0}.tfs-h:hover{opacity:1}"
+    ".tfs-h rect{fill:currentColor;fill-opacity:.10}.tfs-h text{fill:currentColor;opacity:1}</style>"
+)
+
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One line of a chart.
+class Marker:
+    """A moment on the time axis.
 
     Attributes:
-        label: plain text at its end, such as `v2 p99`.
-        values: y values, NaN for gaps; as many as the chart has x values.
-        style: index of dashes and colour; lines of one version share it.
-        is_thin: thin for the second line of a version.
+        age_s: how many seconds ago.
+        text: what happened, plain text.
     """
 
-    label: str
-    values: np.ndarray
-    style: int
-    is_thin: bool = False
+    age_s: float
+    text: str
 
 
-def line_chart(title: str, unit: str, age_s: np.ndarray, span_s: float, lines: Sequence[Line], *, empty: str) -> str:
-    """An SVG element.
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """A stretch of time, such as a cell that ran.
+
+    Attributes:
+        from_age_s: how many seconds ago it began.
+        to_age_s: how many seconds ago it ended; 0 when it goes on.
+        text: what it was, plain text.
+    """
+
+    from_age_s: float
+    to_age_s: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeAxis:
+    """The x axis of a chart over time.
+
+    Attributes:
+        age_s: how long ago each step ended, in seconds; shape `(n,)`, decreasing to 0.
+        span_s: seconds that the axis covers.
+        markers: moments to mark.
+        stretches: stretches to shade below the axis.
+    """
+
+    age_s: np.ndarray
+    span_s: float
+    markers: Sequence[Marker] = ()
+    stretches: Sequence[Stretch] = ()
+
+    def x(self, age_s: np.ndarray) -> np.ndarray:
+        """Where times lie, in units of the drawing."""
+        return LEFT + PLOT_WIDTH * (1 - np.clip(age_s / max(self.span_s, 1e-9), 0, 1))
+
+
+def element(label: str, parts: Sequence[str], height: int = HEIGHT) -> str:
+    """An `<svg>` element.
 
     Args:
-        title: plain text above the chart.
-        unit: of the y axis, plain text.
-        age_s: x values: seconds ago, decreasing to 0, shape `(n,)`.
-        span_s: seconds that the x axis covers.
-        lines: each with n values.
-        empty: what to say when there is nothing to draw, plain text.
-
-    Returns:
-        The text of an `<svg>` with a role and a label in words.
+        label: what it shows in words, for people who cannot see it.
+        parts: its content.
+        height: in units of the drawing, `WIDTH` of which are its width.
     """
-    drawn = [line for line in lines if bool(np.isfinite(line.values).any())]
-    top = nice_ceiling(max((float(np.nanmax(line.values)) for line in drawn), default=0.0))
-    parts = [_frame(title, unit, top, span_s)]
-    if not drawn:
-        middle = LEFT + (WIDTH - LEFT - RIGHT) / 2
-        parts.append(
-            f'<text x="{middle:.0f}" y="{HEIGHT / 2 + 6:.0f}" text-anchor="middle" opacity="0.75">'
-            f"{html.escape(empty)}</text>"
-        )
-    x = LEFT + (WIDTH - LEFT - RIGHT) * (1 - age_s / max(span_s, 1e-9))
-    ends = []
-    for line in drawn:
-        y = TOP + (HEIGHT - TOP - BOTTOM) * (1 - line.values / top)
-        colour = COLOURS[line.style % len(COLOURS)]
-        dash = DASHES[line.style % len(DASHES)]
-        width = 1.2 if line.is_thin else 2.2
-        parts.append(
-            f'<path d="{path(x, y)}" fill="none" stroke="{colour}" stroke-width="{width}" stroke-linejoin="round"'
-            f"{f' stroke-dasharray={chr(34)}{dash}{chr(34)}' if dash else ''}/>"
-        )
-        last = int(np.flatnonzero(np.isfinite(line.values))[-1])
-        ends.append((float(y[last]), float(line.values[last]), line, colour))
-    parts += _labels(ends, unit)
-    words = ", ".join(f"{line.label} {format_number(value)} {unit}" for _, value, line, _ in ends) or empty
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{html.escape(f"{title}: {words}")}" '
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(label)}" '
         'style="width:100%;max-width:720px;display:block;color:var(--jp-ui-font-color1,currentColor);'
         'font:11px var(--jp-ui-font-family,sans-serif)" fill="currentColor">' + "".join(parts) + "</svg>"
+    )
+
+
+def frame(title: str, unit: str, top: float) -> str:
+    """Title, grid and y ticks."""
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = [f'<text x="{LEFT}" y="14" font-weight="600" font-size="12">{html.escape(title)}</text>']
+    for share in (0.0, 0.5, 1.0):
+        y = bottom - PLOT_HEIGHT * share
+        label = format_number(top * share) + (f" {unit}" if share == 1 else "")
+        parts.append(
+            f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" stroke-opacity="0.18"/>'
+            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" opacity="0.75">{html.escape(label)}</text>'
+        )
+    return "".join(parts)
+
+
+def time_frame(axis: TimeAxis) -> str:
+    """The ends of the time axis, its markers and its stretches."""
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    parts = [
+        f'<text x="{LEFT}" y="{HEIGHT - 6}" opacity="0.75">{format_span(axis.span_s)} ago</text>',
+        f'<text x="{right}" y="{HEIGHT - 6}" text-anchor="end" opacity="0.75">now</text>',
+    ]
+    for one in axis.stretches:
+        start, end = axis.x(np.array([one.from_age_s, one.to_age_s]))
+        parts.append(
+            f'<rect x="{start:.1f}" y="{bottom}" width="{max(1.5, end - start):.1f}" height="4" fill-opacity="0.35">'
+            f"<title>{html.escape(one.text)}</title></rect>"
+        )
+    for mark in axis.markers:
+        (x,) = axis.x(np.array([mark.age_s]))
+        parts.append(
+            f'<g><line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{bottom}" stroke="currentColor" '
+            f'stroke-opacity="0.6" stroke-dasharray="1 2"/><path d="M{x - 3.5:.1f} {TOP - 9}h7l-3.5 5z"/>'
+            f"<title>{html.escape(mark.text)}</title></g>"
+        )
+    return "".join(parts)
+
+
+def hover(axis: TimeAxis, notes: Sequence[str]) -> str:
+    """A note for each step of the axis, shown at the bottom while the pointer is over the step.
+
+    Args:
+        axis: with n steps.
+        notes: n plain texts; empty ones are left out.
+    """
+    if len(axis.age_s) == 0:
+        return ""
+    centres = axis.x(axis.age_s)
+    width = PLOT_WIDTH / max(1, len(centres))
+    parts = []
+    for x, age_s, note in zip(centres.tolist(), axis.age_s.tolist(), notes, strict=True):
+        if note:
+            parts.append(
+                f'<g class="tfs-h" opacity="0"><rect x="{x - width:.1f}" y="{TOP}" width="{width:.1f}" '
+                f'height="{PLOT_HEIGHT}"/><text x="{LEFT + 60}" y="{HEIGHT - 6}">'
+                f"{format_span(age_s)} ago: {html.escape(note)}</text></g>"
+            )
+    return "".join(parts)
+
+
+def end_labels(ends: Sequence[tuple[float, str, str]]) -> list[str]:
+    """Labels beside the right end of the plot, moved apart where they would overlap.
+
+    Args:
+        ends: y, colour and plain text of each.
+    """
+    ordered = sorted(ends, key=lambda end: end[0])
+    positions: list[float] = []
+    for y, *_ in ordered:
+        positions.append(max(y, positions[-1] + LABEL_GAP) if positions else max(y, TOP + 2))
+    lowest = HEIGHT - BOTTOM + 4.0
+    for index in reversed(range(len(positions))):
+        positions[index] = min(positions[index], lowest)
+        lowest = positions[index] - LABEL_GAP
+    right = WIDTH - RIGHT
+    return [
+        f'<line x1="{right + 2}" y1="{y:.1f}" x2="{right + 9}" y2="{position:.1f}" stroke="{colour}"/>'
+        f'<text x="{right + 12}" y="{position + 4:.1f}">{html.escape(text)}</text>'
+        for (y, colour, text), position in zip(ordered, positions, strict=True)
+    ]
+
+
+def nothing(text: str) -> str:
+    """What a chart without values says."""
+    return (
+        f'<text x="{LEFT + PLOT_WIDTH / 2:.0f}" y="{HEIGHT / 2 + 6:.0f}" text-anchor="middle" opacity="0.75">'
+        f"{html.escape(text)}</text>"
     )
 
 
@@ -131,38 +231,11 @@ def format_number(value: float) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
-def _frame(title: str, unit: str, top: float, span_s: float) -> str:
-    """Title, grid, y ticks and the ends of the time axis."""
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    parts = [
-        f'<text x="{LEFT}" y="14" font-weight="600" font-size="12">{html.escape(title)}</text>',
-        f'<text x="{LEFT}" y="{HEIGHT - 6}" opacity="0.75">{span_s:.0f} s ago</text>',
-        f'<text x="{right}" y="{HEIGHT - 6}" text-anchor="end" opacity="0.75">now</text>',
-    ]
-    for share in (0.0, 0.5, 1.0):
-        y = bottom - (bottom - TOP) * share
-        label = format_number(top * share) + (f" {unit}" if share == 1 else "")
-        parts.append(
-            f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" stroke-opacity="0.18"/>'
-            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" opacity="0.75">{html.escape(label)}</text>'
-        )
-    return "".join(parts)
+def format_span(seconds: float) -> str:
+    """A time span in seconds or minutes.
 
-
-def _labels(ends: list[tuple[float, float, Line, str]], unit: str) -> list[str]:
-    """Labels beside the ends of the lines, moved apart where they would overlap."""
-    ordered = sorted(ends, key=lambda end: end[0])
-    positions: list[float] = []
-    for y, *_ in ordered:
-        positions.append(max(y, positions[-1] + LABEL_GAP) if positions else max(y, TOP + 2))
-    lowest = HEIGHT - BOTTOM + 4.0
-    for index in reversed(range(len(positions))):
-        positions[index] = min(positions[index], lowest)
-        lowest = positions[index] - LABEL_GAP
-    right = WIDTH - RIGHT
-    return [
-        f'<line x1="{right + 2}" y1="{y:.1f}" x2="{right + 9}" y2="{position:.1f}" stroke="{colour}"/>'
-        f'<text x="{right + 12}" y="{position + 4:.1f}">'
-        f"{html.escape(f'{line.label} {format_number(value)} {unit}')}</text>"
-        for (y, value, line, colour), position in zip(ordered, positions, strict=True)
-    ]
+    Example:
+        >>> format_span(8), format_span(120), format_span(90)
+        ('8 s', '2 min', '90 s')
+    """
+    return f"{seconds / 60:g} min" if seconds >= 120 and seconds % 60 == 0 else f"{seconds:.0f} s"

@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar  # whatever a command returns
 
 from ..errors import ServerFailed
 
-PERIOD_S = 1.0
+PERIOD_S = 0.5
 CALL_LIMIT_S = 10.0
 JOIN_S = 1.5
 
@@ -74,6 +74,13 @@ class Updater:
         """Have a command executed soon; starts the thread if need be. The command must not raise."""
         self._ensure_thread()
         self._commands.put(command)
+
+    def post_if_running(self, command: Callable[[], None]) -> None:
+        """The same for news that nobody needs once the thread was stopped."""
+        with self._lock:
+            is_running = self._thread is not None
+        if is_running:
+            self._commands.put(command)
 
     def call(self, work: Callable[[], T]) -> T:
         """Execute `work` on the thread and return what it returns.

@@ -1,26 +1,38 @@
-"""The widgets of one deployment's dashboard.
+"""The widgets of one deployment's dashboard: tabs, a line that says what happened, and what a saved notebook keeps.
 
 Thread: everything that touches a widget runs on the updater's thread; the public methods may be called from any.
 """
 
 from __future__ import annotations
 
-import html
 import time
-from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
 from ..errors import ServingError
-from ..types import ModelStatus, VersionState
+from ..types import HistoryEvent
+from .actions import Actions, in_words
+from .cells import CELL_RUNS
 from .controls import DeploymentControls
-from .static import charts, history_list, render_static, versions_table
+from .front_ends import advice
+from .markup import note, status_line
+from .pages.still import still_page
+from .sections.compare import CompareSection
+from .sections.latency import LatencySection
+from .sections.room import SPANS, Look, Room, Section
+from .sections.versions import VersionsSection
+from .snapshot import Snapshot, clock
+from .svg import STYLE
 from .updater import Updater
 
 WATCH_STEP_S = 0.5
+METRICS_EVERY_S = 0.95
+"""The numbers are counted by seconds: looking more often shows nothing new."""
+HISTORY_EVERY_S = 10.0
+NUM_EVENTS = 50
 
 
 class Dashboard:
-    """Shows the versions and live numbers of a deployment, with buttons to promote and roll back.
+    """Shows the versions and live numbers of a deployment, with controls to switch, split, load and unload.
 
     Made by `dashboard_for`; showing it again shows the same widgets.
 
@@ -33,9 +45,13 @@ class Dashboard:
         self.name = controls.name
         self._controls = controls
         self._updater = updater
+        self._look = Look()
+        self._snapshot: Snapshot | None = None
         self._shown: object = None
+        self._looked_s = self._remembered_s = float("-inf")
+        self._problem = ""
         self._is_closed = False
-        self._static = ""
+        self._was_visible = False
         updater.call(self._build)
         updater.call(self._redraw)
 
@@ -46,7 +62,6 @@ class Dashboard:
 
     def refresh(self) -> None:
         """Redraw now; where updates from threads do not show (Colab, Voilà), call this in a cell."""
-        self._shown = None
         self._updater.call(self._redraw)
 
     def watch(self, seconds: float = 30.0) -> None:
@@ -60,19 +75,21 @@ class Dashboard:
             self.refresh()
             time.sleep(min(WATCH_STEP_S, left_s))
 
-    def close(self) -> None:
-        """Stop updating; what was shown last stays as a still picture."""
-        if not self._is_closed:
-            self._updater.call(self._close)
-
     def tick(self) -> None:
-        """Redraw if anything changed. Updater's thread."""
-        if not self._is_closed:
-            self._redraw()
+        """Draw what changed; on the updater's thread. Costs nothing while nobody sees it."""
+        if self._is_closed or not self._is_visible:
+            return
+        now_s = time.perf_counter()
+        self._draw(is_forced=False, with_metrics=now_s - self._looked_s >= METRICS_EVERY_S)
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, str]:
-        """Text, static HTML and the live widget, so that every reader of the notebook sees something."""
-        bundle: dict[str, str] = {"text/plain": repr(self), "text/html": self._static}
+    def close(self) -> None:
+        """Stop updating and keep what was shown last."""
+        self._updater.call(self._close)
+
+    def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
+        """The live view, and a still one for saved notebooks, GitHub and terminals, so that nobody sees nothing."""
+        still = "" if self._snapshot is None else still_page(self._snapshot)
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": still}
         view = self._root._repr_mimebundle_()
         if view:
             bundle |= {kind: value for kind, value in view.items() if "widget-view" in kind}
@@ -87,87 +104,84 @@ class Dashboard:
         import ipywidgets as widgets
 
         self._status = widgets.HTML()
-        self._table = widgets.HTML()
-        self._choice = widgets.Dropdown(options=[], description="Version", layout=widgets.Layout(width="200px"))
-        self._promote = widgets.Button(description="Promote", tooltip="Give all traffic to the chosen version")
-        self._roll_back = widgets.Button(description="Roll back", tooltip="Go back to the version that answered before")
-        self._charts = widgets.HTML()
-        self._history = widgets.HTML()
-        # Clicks come on any thread: they only leave a command.
-        self._promote.on_click(lambda _: self._updater.post(self._do_promote))
-        self._roll_back.on_click(lambda _: self._updater.post(self._do_roll_back))
-        row = widgets.HBox([self._choice, self._promote, self._roll_back], layout=widgets.Layout(flex_flow="row wrap"))
-        self._root = widgets.VBox(
-            [self._table, row, self._status, self._charts, self._history], layout=widgets.Layout(width="100%")
+        self._actions = Actions(self._updater, self._say, self._redraw)
+        room = Room(self._controls, self._updater, self._actions, self._look, self._redraw, self._say)
+        self._sections: list[Section] = [VersionsSection(room), LatencySection(room), CompareSection(room)]
+        self._tab = widgets.Tab(
+            children=[section.widget for section in self._sections],
+            titles=[section.title for section in self._sections],
         )
+        self._tab.observe(lambda _: self._updater.post(self._redraw), "selected_index")
+        self._root = widgets.VBox(
+            [widgets.HTML(STYLE + note(advice())), self._status, self._tab], layout=widgets.Layout(width="100%")
+        )
+        # Front ends count the views of a widget once this is a number; a dashboard that nobody sees is not drawn.
+        self._root._view_count = 0  # noqa: SLF001 - ipywidgets documents it, as experimental
+        self._root.observe(lambda _: self._updater.post_if_running(self.tick), "_view_count")
         self._say("")
 
-    def _do_promote(self) -> None:
-        version = self._choice.value
-        if version is not None:
-            self._switch(f"promoting version {version}…", lambda: self._controls.promote(version))
-
-    def _do_roll_back(self) -> None:
-        self._switch("rolling back…", self._controls.rollback)
-
-    def _switch(self, text: str, switch: Callable[[], object]) -> None:
-        if self._is_closed:
-            return
-        self._enable(False)
-        self._say(text)
-        started_s = time.perf_counter()
-        try:
-            switch()
-            took_ms = (time.perf_counter() - started_s) * 1e3
-            self._say(f"version {self._controls.status().default_version} answers now, switched in {took_ms:.1f} ms")
-        except Exception as error:  # noqa: BLE001 - shown to the person who clicked, whatever it is
-            hint = getattr(error, "hint", "")
-            self._say(f"⚠ {error}{f' (try: {hint})' if hint else ''}")
-        self._shown = None
-        self._redraw()
+    @property
+    def _is_visible(self) -> bool:
+        """Whether somebody sees it; assumed until a front end has shown it once, since not all of them count views."""
+        count = self._root._view_count or 0  # noqa: SLF001
+        self._was_visible = self._was_visible or count > 0
+        return count > 0 or not self._was_visible
 
     def _redraw(self) -> None:
+        if not self._is_closed:
+            self._draw(is_forced=True, with_metrics=True)
+
+    def _draw(self, *, is_forced: bool, with_metrics: bool) -> None:
         try:
-            status = self._controls.status()
-            metrics = self._controls.metrics()
-            is_moving = any(one.num_recent for one in metrics.versions.values())
-            what = (status, metrics.total)
-            if what == self._shown and not is_moving:
-                return
-            self._shown = what
-            events = self._controls.history(10)
-            self._static = render_static(status, metrics, events)
-            self._choose_from(status)
-            self._table.value = versions_table(status, metrics)
-            self._charts.value = charts(metrics)
-            self._history.value = history_list(events)
-            self._enable(True)
+            self._draw_changes(is_forced=is_forced, with_metrics=with_metrics)
         except ServingError as error:
-            if self._shown != error.message:
-                self._shown = error.message
+            if self._problem != error.message:
+                self._problem = error.message
                 self._enable(False)
-                self._say(f"{self.name} is not served now; what was shown last stays below")
+                self._say(f"{in_words(error)}; what was shown last stays below")
         except Exception as error:  # noqa: BLE001 - a defect here must not end the thread that other dashboards need
             self._say(f"⚠ {type(error).__name__}: {error}")
 
-    def _choose_from(self, status: ModelStatus) -> None:
-        """Offer the versions that exist, keeping the choice of the person."""
-        versions = [one.version for one in status.versions if one.state is not VersionState.END]
-        if list(self._choice.options) != versions:
-            chosen = self._choice.value
-            self._choice.options = versions
-            keep = chosen if chosen in versions else status.default_version
-            self._choice.value = keep if keep in versions else (versions[0] if versions else None)
+    def _draw_changes(self, *, is_forced: bool, with_metrics: bool) -> None:
+        status = self._controls.status()
+        before = self._snapshot
+        if with_metrics or before is None:
+            metrics = self._controls.metrics(*SPANS[self._look.span], self._look.signature)
+            self._looked_s = time.perf_counter()
+        else:
+            metrics = before.metrics
+        is_moving = metrics is not (before and before.metrics) and any(
+            one.num_recent for one in metrics.versions.values()
+        )
+        what = (status, metrics.total)
+        if not is_forced and not is_moving and what == self._shown:
+            return
+        events = self._events(is_due=is_forced or before is None or before.status != status)
+        cells = CELL_RUNS.since(time.time() - metrics.span_s)
+        self._shown = what
+        self._snapshot = Snapshot(status, metrics, events, cells)
+        self._sections[self._tab.selected_index or 0].show(self._snapshot)
+        if self._problem:
+            self._problem = ""
+            self._say("")
+        self._enable(self._actions.running is None)
+
+    def _events(self, *, is_due: bool) -> tuple[HistoryEvent, ...]:
+        """The history; it lies in a file, so it is read when something changed, and now and then."""
+        now_s = time.perf_counter()
+        if self._snapshot is None or is_due or now_s - self._remembered_s > HISTORY_EVERY_S:
+            self._remembered_s = now_s
+            return tuple(self._controls.history(NUM_EVENTS))
+        return self._snapshot.events
 
     def _enable(self, is_enabled: bool) -> None:
-        for control in (self._choice, self._promote, self._roll_back):
-            control.disabled = not is_enabled
+        for section in self._sections:
+            section.enable(is_enabled)
 
     def _say(self, text: str) -> None:
-        style = "min-height:1.4em;color:var(--jp-ui-font-color1,currentColor)"
-        self._status.value = f'<div role="status" style="{style}">{html.escape(text)}</div>'
+        self._status.value = status_line(text)
 
     def _close(self) -> None:
         self._is_closed = True
         self._enable(False)
-        self._say(f"closed {time.strftime('%H:%M:%S')}; this is what was shown last")
+        self._say(f"closed {clock(time.time())}; this is what was shown last")

@@ -1,0 +1,91 @@
+"""Versions: states, labels, traffic, the numbers of each, and what happened lately.
+
+Thread: any; pure functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ...serving.histogram import FEWEST_SAMPLES
+from ...serving.model_metrics import ModelMetrics, VersionMetrics
+from ...types import HistoryEvent, ModelStatus, VersionState, VersionStatus
+from ..markup import COLOUR, alert, progress_bar, table, text
+from ..snapshot import Snapshot, clock, event_text
+from ..svg import format_number, format_span
+
+COLUMNS = ("version", "state", "labels", "traffic", "deployed", "size", "requests", "errors", "p50", "p95", "p99")
+NUMBERS = ("traffic", "size", "requests", "errors", "p50", "p95", "p99")
+NUM_EVENTS = 8
+
+
+def versions_table(status: ModelStatus, metrics: ModelMetrics) -> str:
+    """The table of versions, newest first; ended ones are left out unless they failed."""
+    shown = [one for one in status.versions if one.state is not VersionState.END or one.error_message]
+    current = next((place for place, one in enumerate(shown) if one.version == status.default_version), None)
+    caption = f"{text(status.name)}: versions; percentiles over the last {format_span(metrics.span_s)}"
+    rows = [_row(status, one, metrics.versions.get(one.version)) for one in shown]
+    return table(caption, COLUMNS, rows, numbers=NUMBERS, current=current) + alert(status.problem)
+
+
+def history_list(events: Sequence[HistoryEvent], *, is_open: bool = False) -> str:
+    """The newest events, in words."""
+    lines = "".join(f"<li>{text(event_text(event))}, {text(event.actor)}</li>" for event in events[:NUM_EVENTS])
+    return (
+        f'<details style="{COLOUR};line-height:1.5"{" open" if is_open else ""}><summary>History</summary>'
+        f'<ul style="margin:2px 0">{lines or "<li>nothing yet</li>"}</ul></details>'
+    )
+
+
+def versions_page(snapshot: Snapshot) -> str:
+    """Table and history."""
+    return versions_table(snapshot.status, snapshot.metrics) + history_list(snapshot.events)
+
+
+def percentile(value_ms: float | None, quantile: float) -> str:
+    """A percentile as HTML, or a dash that says why there is none."""
+    if value_ms is None or math.isnan(value_ms):
+        return f'<span title="shown from {FEWEST_SAMPLES[quantile]} requests on">–</span>'
+    return f"{format_number(value_ms)} ms"
+
+
+def size(num_bytes: float) -> str:
+    """Bytes for people.
+
+    Example:
+        >>> size(0), size(812), size(2_500_000)
+        ('', '812 B', '2.5 MB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 1000:
+            return f"{format_number(num_bytes)} {unit}" if num_bytes else ""
+        num_bytes /= 1000
+    return f"{format_number(num_bytes)} GB"
+
+
+def _row(status: ModelStatus, one: VersionStatus, numbers: VersionMetrics | None) -> dict[str, str]:
+    percent = status.traffic.get(one.version)
+    labels = sorted(label for label, to in status.labels.items() if to == one.version)
+    return {
+        "version": f"{one.version}{' <b>current</b>' if one.version == status.default_version else ''}",
+        "state": _state(one),
+        "labels": text(", ".join(labels)),
+        "traffic": "0 %" if percent is None else f"{percent:g} %",
+        "deployed": clock(one.deployed_at) if one.deployed_at is not None else "",
+        "size": size(one.weights_bytes),
+        "requests": str(numbers.num_requests) if numbers else "0",
+        "errors": str(numbers.num_errors) if numbers else "0",
+        "p50": percentile(numbers.p50_ms if numbers else None, 0.5),
+        "p95": percentile(numbers.p95_ms if numbers else None, 0.95),
+        "p99": percentile(numbers.p99_ms if numbers else None, 0.99),
+    }
+
+
+def _state(one: VersionStatus) -> str:
+    if one.error_message:
+        return f"failed: {text(one.error_message)}"
+    if not one.detail:
+        return one.state.name.lower()
+    parts = f" {one.done}/{one.total}" if one.total > 1 else ""
+    return f"{one.state.name.lower()} ({text(one.detail)}{parts}) {progress_bar(one.done, one.total)}"
