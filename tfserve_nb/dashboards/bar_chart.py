@@ -6,12 +6,13 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from ..serving.histogram import edges_ms
+from ..serving.histogram import STEPS_PER_OCTAVE, edges_ms
 from .svg import (
     BOTTOM,
     COLOURS,
@@ -110,7 +111,7 @@ def latency_histogram(title: str, outlines: Sequence[Outline], *, empty: str) ->
         )
         peak = int(shares.argmax())
         low = float(bounds[min(first + peak * BUCKETS_OF_A_STEP, len(bounds) - 1)])
-        text = f"{one.label} most at {format_number(low)} ms"
+        text = f"{one.label} peak {format_number(low)} ms"
         ends.append((TOP + PLOT_HEIGHT * (1 - float(shares[peak]) / top), colour, text))
     parts += end_labels(ends)
     return element(f"{title}: {', '.join(text for *_, text in ends)}", parts)
@@ -135,17 +136,15 @@ def _outline(heights: np.ndarray) -> str:
 
 
 def _ticks(bounds: np.ndarray, first: int, num_steps: int) -> list[str]:
-    """Latencies below the axis, about five."""
-    every = max(1, round(num_steps / 5))
-    width = PLOT_WIDTH / num_steps
-    parts = []
-    for index in range(0, num_steps + 1, every):
-        bucket = first + index * BUCKETS_OF_A_STEP
-        if bucket < len(bounds):
-            x = LEFT + width * index
-            parts.append(
-                f'<text x="{x:.1f}" y="{HEIGHT - 6}" text-anchor="middle" opacity="0.75">'
-                f"{format_number(float(bounds[bucket]))}</text>"
-            )
-    parts.append(f'<text x="{WIDTH - RIGHT + 12}" y="{HEIGHT - 6}" opacity="0.75">ms</text>')
-    return parts
+    """Round latencies below the axis: 1, 2, 5, 10 and so on, fewer where there is no room."""
+    low, high = float(bounds[first]), float(bounds[min(first + num_steps * BUCKETS_OF_A_STEP, len(bounds) - 1)])
+    per_octave = PLOT_WIDTH * STEPS_PER_OCTAVE / (num_steps * BUCKETS_OF_A_STEP)
+    steps = (1, 2, 5) if per_octave > 32 else (1,)
+    found = [step * 10.0**power for power in range(-2, 6) for step in steps]
+    parts = [
+        f'<text x="{LEFT + per_octave * math.log2(value / low):.1f}" y="{HEIGHT - 6}" text-anchor="middle" '
+        f'opacity="0.75">{format_number(value)}</text>'
+        for value in found
+        if low <= value <= high
+    ]
+    return [*parts, f'<text x="{WIDTH - RIGHT + 12}" y="{HEIGHT - 6}" opacity="0.75">ms</text>']

@@ -46,7 +46,7 @@ def table(
         ]
         body.append(f'<tr style="{_CURRENT if index == current else ""}">{"".join(cells)}</tr>')
     return (
-        f'<div style="overflow-x:auto;max-width:100%"><table style="border-collapse:collapse;{COLOUR}">'
+        f'<div style="overflow-x:auto;max-width:100%"><table style="border-collapse:collapse;line-height:1.4;{COLOUR}">'
         f'<caption style="text-align:left;font-weight:600;padding:2px 0">{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
@@ -60,7 +60,7 @@ def grid(parts: Sequence[str]) -> str:
 
 def note(plain: str) -> str:
     """A quiet line."""
-    return f'<div style="opacity:0.75;{COLOUR}">{text(plain)}</div>' if plain else ""
+    return f'<div style="opacity:0.75;line-height:1.5;{COLOUR}">{text(plain)}</div>' if plain else ""
 
 
 def alert(plain: str) -> str:

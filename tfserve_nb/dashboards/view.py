@@ -5,7 +5,9 @@ Thread: everything that touches a widget runs on the updater's thread; the publi
 
 from __future__ import annotations
 
+import secrets
 import time
+from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
 from ..errors import ServingError
@@ -29,6 +31,8 @@ METRICS_EVERY_S = 0.95
 """The numbers are counted by seconds: looking more often shows nothing new."""
 HISTORY_EVERY_S = 10.0
 NUM_EVENTS = 50
+STILL_EVERY_S = 10.0
+"""How old the still page of a saved notebook may be."""
 
 
 class Dashboard:
@@ -52,6 +56,10 @@ class Dashboard:
         self._problem = ""
         self._is_closed = False
         self._was_visible = False
+        self.still_id = f"tfs-still-{secrets.token_hex(6)}"
+        self._update_still: Callable[[str], None] | None = None
+        self._still_of: Snapshot | None = None
+        self._still_s = float("-inf")
         updater.call(self._build)
         updater.call(self._redraw)
 
@@ -81,6 +89,16 @@ class Dashboard:
             return
         now_s = time.perf_counter()
         self._draw(is_forced=False, with_metrics=now_s - self._looked_s >= METRICS_EVERY_S)
+        if now_s - self._still_s >= STILL_EVERY_S:
+            self._follow_still()
+
+    def keep_still(self, update: Callable[[str], None]) -> None:
+        """Let the still page follow, for whoever opens the saved notebook.
+
+        Args:
+            update: replaces the still pages that were displayed under `still_id`; called on the updater's thread.
+        """
+        self._update_still = update
 
     def close(self) -> None:
         """Stop updating and keep what was shown last."""
@@ -88,8 +106,7 @@ class Dashboard:
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         """The live view, and a still one for saved notebooks, GitHub and terminals, so that nobody sees nothing."""
-        still = "" if self._snapshot is None else still_page(self._snapshot)
-        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": still}
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self._still()}
         view = self._root._repr_mimebundle_()
         if view:
             bundle |= {kind: value for kind, value in view.items() if "widget-view" in kind}
@@ -97,6 +114,10 @@ class Dashboard:
 
     def __repr__(self) -> str:
         return f"<Dashboard of {self.name}>"
+
+    def _still(self) -> str:
+        page = "" if self._snapshot is None else still_page(self._snapshot)
+        return f'<div class="{self.still_id}">{page}</div>'
 
     # --- below: the updater's thread only ------------------------------------------------------------------------
 
@@ -113,7 +134,12 @@ class Dashboard:
         )
         self._tab.observe(lambda _: self._updater.post(self._redraw), "selected_index")
         self._root = widgets.VBox(
-            [widgets.HTML(STYLE + note(advice())), self._status, self._tab], layout=widgets.Layout(width="100%")
+            [
+                widgets.HTML(f"{STYLE}<style>.{self.still_id}{{display:none}}</style>{note(advice())}"),
+                self._status,
+                self._tab,
+            ],
+            layout=widgets.Layout(width="100%"),
         )
         # Front ends count the views of a widget once this is a number; a dashboard that nobody sees is not drawn.
         self._root._view_count = 0  # noqa: SLF001 - ipywidgets documents it, as experimental
@@ -174,6 +200,12 @@ class Dashboard:
             return tuple(self._controls.history(NUM_EVENTS))
         return self._snapshot.events
 
+    def _follow_still(self) -> None:
+        """Bring the still page up to date, if something changed since."""
+        if self._update_still is not None and self._snapshot is not self._still_of:
+            self._still_of, self._still_s = self._snapshot, time.perf_counter()
+            self._update_still(self._still())
+
     def _enable(self, is_enabled: bool) -> None:
         for section in self._sections:
             section.enable(is_enabled)
@@ -183,5 +215,6 @@ class Dashboard:
 
     def _close(self) -> None:
         self._is_closed = True
+        self._follow_still()
         self._enable(False)
         self._say(f"closed {clock(time.time())}; this is what was shown last")

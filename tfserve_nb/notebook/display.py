@@ -1,9 +1,12 @@
-"""How a `Deployment` shows itself: text, static HTML that survives in a saved notebook, and the live widget.
+"""How deployments and dashboards show themselves: text, the live widgets, and still HTML that a saved notebook keeps.
 
 IPython asks its own table of printers before the object, so the rich view is registered from here and `deployment.py`
 needs to know nothing of widgets.
 
-Thread: the kernel's main thread.
+A dashboard is shown as two outputs: its widgets, and a still page. While the widgets live they hide the still page,
+which is brought up to date behind them every few seconds; once the kernel is gone, it is what remains.
+
+Thread: the kernel's main thread; the still page is updated on the dashboards' thread.
 """
 
 from __future__ import annotations
@@ -15,30 +18,58 @@ from IPython.core.interactiveshell import InteractiveShell
 
 from ..deployment import Deployment
 from ..errors import ServingError
+from . import cell_times
+
+_DASHBOARD = ("tfserve_nb.dashboards.view", "Dashboard")
 
 
 def register(shell: InteractiveShell) -> None:
     """Show deployments as dashboards; in a terminal they stay text."""
     if hasattr(shell, "kernel") and shell.display_formatter is not None:
-        shell.display_formatter.mimebundle_formatter.for_type(Deployment, render)
+        formatter = shell.display_formatter.ipython_display_formatter
+        formatter.for_type(Deployment, lambda handle: _show_deployment(shell, handle))
+        formatter.for_type_by_name(*_DASHBOARD, lambda dashboard: show(shell, dashboard))
 
 
 def unregister(shell: InteractiveShell) -> None:
     """The inverse of `register`; open dashboards become static."""
     if shell.display_formatter is not None:
-        shell.display_formatter.mimebundle_formatter.pop(Deployment, None)
+        formatter = shell.display_formatter.ipython_display_formatter
+        formatter.pop(Deployment, None)
+        formatter.pop(".".join(_DASHBOARD), None)
+    cell_times.unwatch(shell)
     # Only if a dashboard was ever shown: unloading must not import ipywidgets.
     dashboards = sys.modules.get("tfserve_nb.dashboards")
     if dashboards is not None:
         dashboards.close_all()
 
 
-def render(handle: Deployment, **_: Any) -> Any:
-    """The MIME bundle of a deployment."""
+def show(shell: InteractiveShell, dashboard: Any) -> None:
+    """Publish a dashboard into the output of the running cell."""
+    cell_times.watch(shell)
+    bundle = dashboard._repr_mimebundle_()
+    still = bundle.pop("text/html")
+    publish = shell.display_pub.publish
+    publish(data=bundle, metadata={})
+    transient = {"display_id": dashboard.still_id}
+    publish(data=_page(still), metadata={}, transient=transient)
+
+    def update(page: str) -> None:
+        publish(data=_page(page), metadata={}, transient=transient, update=True)
+
+    dashboard.keep_still(update)
+
+
+def _show_deployment(shell: InteractiveShell, handle: Deployment) -> None:
     try:
         handle.status()
     except ServingError:
-        return {"text/plain": repr(handle)}
+        shell.display_pub.publish(data={"text/plain": repr(handle)}, metadata={})
+        return
     from ..dashboards import dashboard_for
 
-    return dashboard_for(handle)._repr_mimebundle_()
+    show(shell, dashboard_for(handle))
+
+
+def _page(still: str) -> dict[str, str]:
+    return {"text/plain": "(the dashboard as it was)", "text/html": still}
