@@ -25,28 +25,14 @@ while {version} == before and time.perf_counter() < until_s:
 print("saw version", {version}, "while busy for", round(time.perf_counter() - started_s, 2), "s")
 """
 
-FAKE = """
-import numpy as np
+RECORDED = """
+from recorded import Recorded
 from tfserve_nb.dashboards import dashboard_for
-from tfserve_nb.serving.metrics import Metrics
-from tfserve_nb.types import ModelStatus, VersionState, VersionStatus
-
-class Recorded:
-    name = "recorded"
-    def __init__(self):
-        self.version, self.numbers = 2, Metrics()
-    def status(self):
-        versions = tuple(VersionStatus(v, VersionState.AVAILABLE) for v in (2, 1))
-        return ModelStatus("recorded", versions, self.version, {self.version: 100.0}, {"stable": 1})
-    def metrics(self, span_s=120, step_s=2):
-        return self.numbers.snapshot("recorded", span_s=span_s, step_s=step_s)
-    def promote(self, version): self.version = version
-    def rollback(self, to=None): self.version = 1
-    def history(self, limit=100): return []
-
+%load_ext tfserve_nb
 fake = Recorded()
 dashboard_for(fake)
 """
+"""A dashboard on recorded data; recorded.py lies beside the notebook."""
 
 
 def write_notebook(path: Path, *cells: str) -> None:
@@ -74,7 +60,8 @@ def click_while_busy(lab: Lab, version: str, button: str) -> float:
 def test_click_is_handled_while_a_cell_runs(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
-    write_notebook(root / "fake.ipynb", FAKE)
+    write_notebook(root / "fake.ipynb", RECORDED)
+    shutil.copy(Path(__file__).with_name("recorded.py"), root)
     with jupyter_lab(root) as url, chromium_page() as page:
         lab = Lab(page, url, "fake.ipynb")
         lab.run_all()
@@ -96,7 +83,7 @@ def test_quickstart_runs_and_rolls_back_while_a_cell_is_busy(tmp_path: Path) -> 
         lab = Lab(page, url, "01_quickstart.ipynb")
         lab.run_all()
         assert lab.output_errors() == []
-        page.locator("caption", has_text="digits: versions").last.scroll_into_view_if_needed()
+        page.locator("caption:visible", has_text="digits: versions").last.scroll_into_view_if_needed()
 
         took_s = click_while_busy(lab, "d.version", "Roll back")
 

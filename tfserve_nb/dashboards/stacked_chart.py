@@ -39,7 +39,7 @@ def stacked_chart(title: str, unit: str, axis: TimeAxis, layers: Mapping[str, np
         empty: what to say when there is nothing to draw, plain text.
     """
     values = np.array(list(layers.values()), dtype=np.float64)
-    known: np.ndarray = np.isfinite(values).all(axis=0)
+    known = np.asarray(np.isfinite(values).all(axis=0))
     if not layers or not known.any():
         return element(f"{title}: {empty}", [frame(title, unit, 1.0), time_frame(axis), nothing(empty)])
     bounds = np.vstack([np.zeros(values.shape[1]), np.cumsum(np.nan_to_num(values), axis=0)])

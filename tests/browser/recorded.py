@@ -1,0 +1,99 @@
+"""A deployment that is none: versions 1 to 3 with numbers that were recorded, for dashboards in browsers.
+
+It stands beside the notebook that shows it, and writes down what it was asked to do.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Mapping
+
+from tfserve_nb.errors import InvalidOption
+from tfserve_nb.serving.metrics import Metrics, RequestRecord
+from tfserve_nb.serving.model_metrics import ModelMetrics
+from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
+
+
+class Recorded:
+    """Something with versions."""
+
+    name = "recorded"
+
+    def __init__(self) -> None:
+        self.version = 2
+        self.traffic: dict[int, float] = {2: 100.0}
+        self.labels = {"stable": 1}
+        self.loaded = {1, 2}
+        self.on_disk = [1, 2, 3]
+        self.recorder = Metrics()
+        self.events: list[HistoryEvent] = []
+        self.calls: list[str] = []
+        self.load(700)
+
+    def load(self, num: int) -> None:
+        """Let some requests have been answered lately."""
+        random.seed(0)
+        now_s = time.perf_counter()
+        for number in range(num):
+            at_s, took_s = now_s - 20 * number / num, random.lognormvariate(-6, 0.5)
+            times = (at_s - took_s, at_s - 0.9 * took_s, at_s - 0.7 * took_s, at_s - 0.1 * took_s, at_s)
+            version = 1 if number % 4 == 0 else 2
+            self.recorder.record(RequestRecord(self.name, version, "serving_default", "OK", 1, *times))
+
+    def status(self) -> ModelStatus:
+        """States, traffic and labels now."""
+        versions = tuple(
+            VersionStatus(version, VersionState.AVAILABLE if version in self.loaded else VersionState.END)
+            for version in sorted(self.on_disk, reverse=True)
+        )
+        return ModelStatus(
+            self.name, versions, self.version, dict(self.traffic), dict(self.labels), on_disk=tuple(self.on_disk)
+        )
+
+    def metrics(self, span_s: int = 120, step_s: int = 2, signature: str | None = None) -> ModelMetrics:
+        """The recorded numbers."""
+        return self.recorder.snapshot(self.name, span_s=span_s, step_s=step_s, signature=signature)
+
+    def history(self, limit: int = 100) -> list[HistoryEvent]:
+        """Who did what."""
+        return self.events[:limit]
+
+    def promote(self, version: int) -> None:
+        """Give all traffic to a version."""
+        self._note("promote", version)
+        self.version, self.traffic, self.loaded = version, {version: 100.0}, self.loaded | {version}
+
+    def rollback(self, to: int | None = None) -> None:
+        """Go back to version 1."""
+        self._note("rollback", to or 1)
+        self.version, self.traffic = 1, {1: 100.0}
+
+    def stage(self, version: int) -> None:
+        """Load a version."""
+        self._note("stage", version)
+        self.loaded = self.loaded | {version}
+
+    def set_label(self, label: str, version: int | None) -> None:
+        """Point a label to a version."""
+        self._note(f"label {label}", version)
+        self.labels = {other: to for other, to in self.labels.items() if other != label}
+        if version is not None:
+            self.labels[label] = version
+
+    def set_traffic(self, weights: Mapping[int, float]) -> None:
+        """Split the traffic."""
+        self._note(f"traffic {sorted(weights.items())}", None)
+        self.traffic = dict(weights)
+
+    def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
+        """Unload a version."""
+        if version in self.traffic:
+            raise InvalidOption(f"version {version} still has traffic", hint="promote another version first")
+        self._note("delete" if delete else "unload", version)
+        self.loaded = self.loaded - {version}
+        self.on_disk = [one for one in self.on_disk if one != version or not delete]
+
+    def _note(self, action: str, version: int | None) -> None:
+        self.calls.append(f"{action} {version}")
+        self.events.insert(0, HistoryEvent(time.time(), action.split(" ", maxsplit=1)[0], version, action, "a test"))
