@@ -218,6 +218,31 @@ class ChildHome:
                 self.core.resume(folder, name)
 
 
+@dataclass(slots=True)
+class ProcessHome:
+    """The core of this process, when `tfserve-nb serve` is what runs in it.
+
+    Attributes:
+        core: the models.
+        url: where HTTP answers.
+        port: its port.
+        token: what requests must carry.
+        grpc_address: where gRPC answers, or None.
+    """
+
+    core: ServingCore
+    url: str = ""
+    port: int | None = None
+    token: str | None = None
+    grpc_address: str | None = None
+
+    def remember(self, name: str, base_path: Path) -> None:
+        """The core knows by itself."""
+
+    def forget(self, name: str) -> None:
+        """The core knows by itself."""
+
+
 class RemoteHome:
     """A server elsewhere.
 

@@ -99,6 +99,7 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("host", "127.0.0.1", "address to listen on; 0.0.0.0 for every machine that can reach this one"),
         Flag("auth_token_file", "", "file with a token that every request must carry"),
         Flag("rest_api_ssl_config_file", "", "SSLConfig, text proto: HTTPS"),
+        Flag("dashboard", False, "show versions, latency and controls as a web page on the REST port"),
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),
         Flag("parent_pid", 0, "end when this process is no longer our parent"),
         Flag("device", "", "TensorFlow device to load the models on, such as /GPU:0"),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,7 @@ class ServePlan:
         settings: addresses and limits.
         drain_s: how long running requests may take at the end.
         parent_pid: end with this process, or 0.
+        dashboard: whether the REST port shows the dashboard.
     """
 
     read_configs: Callable[[], tuple[ModelConfig, ...] | None]
@@ -57,6 +59,7 @@ class ServePlan:
     settings: ServerSettings
     drain_s: float
     parent_pid: int = 0
+    dashboard: bool = False
 
 
 def make_plan(flags: argparse.Namespace) -> ServePlan:
@@ -83,10 +86,13 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         settings=_settings(flags),
         drain_s=max(0.0, flags.drain_seconds),
         parent_pid=flags.parent_pid,
+        dashboard=flags.dashboard,
     )
 
 
 def _check(flags: argparse.Namespace) -> None:
+    if flags.dashboard and _rest_port(flags) is None:
+        raise ConfigRejected("--dashboard needs --rest_api_port", hint="--rest_api_port=8501 --dashboard")
     if flags.managed:
         if not flags.auth_token_file or not flags.rest_api_port:
             raise ConfigRejected("--managed needs --auth_token_file and --rest_api_port")
@@ -174,6 +180,7 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         host=flags.host,
         port=_rest_port(flags),
         token=_token(flags.auth_token_file),
+        admin_token=secrets.token_urlsafe(32) if flags.dashboard and not flags.auth_token_file else None,
         allow_remote=not is_loopback(flags.host),
         max_body_bytes=MAX_BODY_BYTES,
         request_timeout_s=flags.rest_api_timeout_in_ms * 1e-3,

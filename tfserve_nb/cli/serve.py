@@ -18,7 +18,11 @@ from types import FrameType
 from typing import NoReturn
 
 from .._version import __version__
+from ..dashboards.web import WebPages
+from ..deployment import Deployment
 from ..errors import ServingError
+from ..homes import ProcessHome
+from ..server.dashboard import PATH as DASHBOARD_PATH
 from ..server.monitoring import Monitor
 from ..server.request_log import RequestLog
 from ..server.thread import Extras, ServerThread
@@ -106,7 +110,13 @@ class ModelServer:
         self._models = ConfiguredModels(self._core, plan.follow)
         on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
         self._request_log = RequestLog(self._models.logging_of, on_logged)
-        extras = Extras(reload=self._models.apply, monitor=monitor, request_log=self._request_log, admin=self._core)
+        extras = Extras(
+            reload=self._models.apply,
+            monitor=monitor,
+            request_log=self._request_log,
+            admin=self._core,
+            dashboard=_web_pages(self._core) if plan.dashboard else None,
+        )
         self._server = ServerThread(self._core, plan.settings, extras)
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
 
@@ -130,6 +140,8 @@ class ModelServer:
             _log.info("Running gRPC ModelServer at unix:%s ...", grpc.socket_path)
         if plan.settings.port is not None:
             _log.info("Exporting HTTP/REST API at:localhost:%d ...", self._server.port)
+        if plan.dashboard:
+            _log.info("Dashboard: %s", self._dashboard_url())
         self._poller.start()
 
     def stop(self) -> None:
@@ -140,6 +152,14 @@ class ModelServer:
         self._request_log.stop()
         self._core.stop()
 
+    def _dashboard_url(self) -> str:
+        """With the token that was made for it; one that was given in a file is asked for."""
+        settings = self._plan.settings
+        scheme = "http" if settings.tls is None else "https"
+        host = "127.0.0.1" if settings.host in ("", "0.0.0.0", "::") else settings.host  # noqa: S104 - compared
+        token = f"#token={settings.admin_token}" if settings.admin_token else ""
+        return f"{scheme}://{host}:{self._server.port}{DASHBOARD_PATH}{token}"
+
     def _states(self) -> dict[str, tuple[VersionStatus, ...]]:
         return {name: self._core.model_status(name).versions for name in self._core.names}
 
@@ -149,6 +169,11 @@ class ModelServer:
             _log.info("Taking no action for empty config.")
         else:
             self._models.apply(configs)
+
+
+def _web_pages(core: ServingCore) -> WebPages:
+    home = ProcessHome(core)
+    return WebPages(lambda name: Deployment(name, home))
 
 
 class ConfigPoller:

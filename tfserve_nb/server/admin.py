@@ -12,6 +12,7 @@ import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any  # JSON values
 from urllib.parse import unquote
@@ -196,11 +197,21 @@ class ResumeHandler(AdminHandler):
         await self.run(work)
 
 
-def admin_routes(core: AdminPort, settings: ServerSettings, log: logging.Logger) -> list[tuple[Any, ...]]:
-    """The routes of the admin API; none for a server without a token."""
-    if settings.token is None:
-        return []
-    values = {"core": core, "settings": settings, "log": log}
+def admin_values(core: AdminPort, settings: ServerSettings, log: logging.Logger) -> dict[str, Any] | None:
+    """What the handlers of the admin API get; None for a server without a token, which has no admin API."""
+    token = settings.token or settings.admin_token
+    if token is None:
+        return None
+    # Whatever others may do: this API is for people with the token, and for no web page but our own.
+    return {"core": core, "settings": replace(settings, token=token, checks_origin=True), "log": log}
+
+
+def admin_routes(values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The routes of the admin API.
+
+    Args:
+        values: those of `admin_values`.
+    """
     return [
         (rf"{PREFIX}/models", ModelsHandler, values),
         (rf"{PREFIX}/models/([^/]+)(?:/([a-z]+))?", ModelHandler, values),

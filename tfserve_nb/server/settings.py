@@ -51,6 +51,8 @@ class ServerSettings:
         host: the address to bind.
         port: TCP port for HTTP; 0 for a free one, None for no HTTP.
         token: what requests must carry, or None for no authentication.
+        admin_token: what requests of the admin API must carry when others need nothing; `token` by default. Without
+            either there is no admin API.
         allow_remote: must be true to bind anything but a loopback address.
         max_body_bytes: largest request body, compressed or not.
         max_header_bytes: largest request line and headers.
@@ -73,6 +75,7 @@ class ServerSettings:
     host: str = "127.0.0.1"
     port: int | None = 0
     token: str | None = None
+    admin_token: str | None = None
     allow_remote: bool = False
     max_body_bytes: int = 100 * 1024 * 1024
     max_header_bytes: int = 64 * 1024

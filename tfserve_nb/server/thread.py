@@ -15,9 +15,10 @@ from ..errors import ServerFailed, ServingError
 from ..serving.admin_port import AdminPort
 from ..serving.port import ServingPort
 from . import collector
-from .admin import admin_routes
+from .admin import admin_routes, admin_values
 from .app import make_application
 from .calls import Calls
+from .dashboard import DashboardPort, dashboard_routes
 from .flow import MAX_INFLATED_BYTES, Flow
 from .frontend.listener import FrontListener
 from .grpc_listener import GrpcListener, import_stubs
@@ -47,12 +48,14 @@ class Extras:
         monitor: what the metrics path answers with, or None.
         request_log: gets answered requests, or None.
         admin: what the admin API administers, or None for a server without one.
+        dashboard: draws the dashboard's web page, or None for a server without one.
     """
 
     reload: Reload | None = None
     monitor: Monitor | None = None
     request_log: RequestLog | None = None
     admin: AdminPort | None = None
+    dashboard: DashboardPort | None = None
 
 
 class ServerThread:
@@ -181,9 +184,7 @@ class ServerThread:
         )
         grpc = await self._start_grpc(calls, http)
         if http is not None:
-            admin = self._extras.admin
-            routes = [] if admin is None else admin_routes(admin, settings, self.log)
-            application = make_application(settings, self._extras.monitor, routes)
+            application = make_application(settings, self._extras.monitor, self._admin_routes())
             await http.start(application, self.log, short_way(flow, InferenceV2(flow, self._serving_port), settings))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
@@ -203,6 +204,13 @@ class ServerThread:
         for task in draining:
             task.cancel()
         self.log.info("stopped")
+
+    def _admin_routes(self) -> list[tuple[Any, ...]]:
+        admin, dashboard = self._extras.admin, self._extras.dashboard
+        values = None if admin is None else admin_values(admin, self.settings, self.log)
+        if values is None:
+            return []
+        return [*admin_routes(values), *(dashboard_routes(dashboard, values) if dashboard is not None else ())]
 
     async def _start_grpc(self, calls: Calls, http: HttpListener | FrontListener | None) -> GrpcListener | None:
         settings = http.settings if isinstance(http, FrontListener) else self.settings

@@ -1,0 +1,88 @@
+"""The dashboard as a web page, for models that are served without a notebook: the same views, drawn by the server.
+
+`page.html`, `app.js` and `app.css` are sent as they are; the views are fragments of HTML that the page asks for.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from ...errors import InvalidRequest, ModelNotFound
+from ...types import VersionState
+from ..controls import DeploymentControls
+from ..pages.compare import compare_page
+from ..pages.latency import latency_page
+from ..pages.versions import versions_page
+from ..sections.room import SPANS
+from ..snapshot import Snapshot
+from ..svg import STYLE
+from ..traffic_split import rebalanced, whole_shares
+
+_ASSETS = {"page.html": "text/html", "app.js": "text/javascript", "app.css": "text/css"}
+NUM_EVENTS = 50
+
+
+class WebPages:
+    """What the page asks for.
+
+    Args:
+        controls_of: the deployment of a model's name.
+    """
+
+    def __init__(self, controls_of: Callable[[str], DeploymentControls]) -> None:
+        self._controls_of = controls_of
+
+    def asset(self, name: str) -> tuple[str, bytes]:
+        """Content type and bytes of `page.html`, `app.js` or `app.css`.
+
+        Raises:
+            ModelNotFound: for any other name.
+        """
+        kind = _ASSETS.get(name)
+        if kind is None:
+            raise ModelNotFound(f"no file {name}")
+        return f"{kind}; charset=utf-8", Path(__file__).with_name(name).read_bytes()
+
+    def page(self, model: str, page: str, query: Mapping[str, str]) -> dict[str, object]:
+        """A view as `{"html": ...}`, or, for `split`, the shares after one was moved as `{"weights": ...}`.
+
+        Raises:
+            ServingError: if the model is not served.
+            InvalidRequest: if there is no such view, or a number is none.
+        """
+        controls = self._controls_of(model)
+        try:
+            if page == "split":
+                return {"weights": _split(controls, int(query["version"]), int(query["percent"]))}
+            return {"html": STYLE + _html(controls, page, query)}
+        except (KeyError, ValueError) as error:
+            raise InvalidRequest(f"{page}: {error}") from error
+
+
+def _html(controls: DeploymentControls, page: str, query: Mapping[str, str]) -> str:
+    metrics = controls.metrics(*SPANS[query.get("span", "2 minutes")])
+    snapshot = Snapshot(controls.status(), metrics, tuple(controls.history(NUM_EVENTS)))
+    if page == "versions":
+        return versions_page(snapshot)
+    if page == "latency":
+        only = query.get("only", "")
+        return latency_page(snapshot, (int(only),) if only else None)
+    if page == "compare":
+        return compare_page(snapshot, _number(query.get("a", "")), _number(query.get("b", "")))
+    raise InvalidRequest(f"there is no view {page!r}")
+
+
+def _split(controls: DeploymentControls, version: int, percent: int) -> dict[str, int]:
+    status = controls.status()
+    loaded = tuple(sorted(one.version for one in status.versions if one.state is VersionState.AVAILABLE))
+    if version not in loaded:
+        raise InvalidRequest(f"version {version} is not loaded")
+    shares = rebalanced(whole_shares(status.traffic, loaded), version, percent)
+    return {str(one): share for one, share in shares.items()}
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text else None

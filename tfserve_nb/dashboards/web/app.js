@@ -1,0 +1,261 @@
+// The dashboard of `tfserve-nb serve --dashboard`: the server draws the views, this asks for them and carries out clicks.
+"use strict";
+
+const ADMIN = "v1";            // relative to /tfserve/: the page also works behind a prefix
+const EVERY_MS = 1000;
+const TABS = [
+  ["versions", "Versions"], ["latency", "Latency"], ["resources", "Resources"], ["compare", "A/B"], ["requests", "Requests"],
+];
+const SPANS = ["1 minute", "2 minutes", "5 minutes", "15 minutes"];
+
+const find = (id) => document.getElementById(id);
+const state = { token: null, model: null, tab: "versions", busy: false, status: null, undo: null, paused: false,
+  span: SPANS[1], signature: "", version: "", a: "", b: "", request: "", to: "" };
+
+class Refused extends Error {
+  constructor(status, message) { super(message); this.status = status; }
+}
+
+async function ask(path, body) {
+  const headers = { Authorization: `Bearer ${state.token}` };
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  let reply;
+  try {
+    reply = await fetch(`${ADMIN}/${path}`,
+      { method: body === undefined ? "GET" : "POST", headers, body: body === undefined ? undefined : JSON.stringify(body) });
+  } catch {
+    throw new Refused(0, "the server does not answer: was it stopped? This page goes on when it is back");
+  }
+  const value = await reply.json().catch(() => ({}));
+  if (!reply.ok) throw new Refused(reply.status, (value.error ?? reply.statusText) + (value.hint ? ` (try: ${value.hint})` : ""));
+  return value;
+}
+
+const ofModel = (rest) => `models/${encodeURIComponent(state.model)}${rest}`;
+const say = (text) => { if (find("said").textContent !== text) find("said").textContent = text; };
+
+// --- elements -------------------------------------------------------------------------------------------------------
+
+function make(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else if (typeof value === "boolean") made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+function choice(label, options, key, always = []) {
+  const select = make("select", { onchange: () => { state[key] = select.value; refresh(true); } });
+  const all = [...always, ...options.map((one) => [String(one), String(one)])];
+  for (const [value, text] of all) select.append(make("option", { value }, text));
+  if (!all.some(([value]) => value === state[key])) state[key] = all[0]?.[0] ?? "";
+  select.value = state[key];
+  return make("label", {}, label, select);
+}
+
+const button = (text, title, onclick, kind = "") => make("button", { title, onclick, class: kind, type: "button" }, text);
+
+// --- what is clicked ------------------------------------------------------------------------------------------------
+
+async function act(doing, done, path, body, undo = null) {
+  if (state.busy) return;
+  state.busy = true;
+  say(`${doing}…`);
+  setEnabled(false);
+  const started = performance.now();
+  try {
+    await ask(path, body);
+    say(`${done} (${(performance.now() - started).toFixed(0)} ms)`);
+    state.undo = undo;
+  } catch (error) {
+    say(`⚠ ${error.message}`);
+  }
+  state.busy = false;
+  await refresh(true);
+}
+
+const setEnabled = (isEnabled) =>
+  find("controls").querySelectorAll("button, input").forEach((one) => { one.disabled = !isEnabled; });
+
+function wayBack(what) {
+  const { default_version: version, traffic } = state.status;
+  const isSplit = Object.keys(traffic).length !== 1;
+  return version === null ? null : isSplit ? [what, "/traffic", { weights: traffic }] : [what, "/promote", { version }];
+}
+
+function takeBack() {
+  const [what, path, body] = state.undo;
+  act(`taking back: ${what}`, `taken back: ${what}`, ofModel(path), body);
+}
+
+async function share(version, percent) {
+  const query = new URLSearchParams({ version, percent });
+  const { weights } = await ask(ofModel(`/pages/split?${query}`));
+  const words = Object.entries(weights).map(([one, share]) => `version ${one}: ${share} %`).join(", ");
+  const given = Object.fromEntries(Object.entries(weights).filter(([, share]) => share > 0));
+  act(`traffic ${words}`, `traffic ${words}`, ofModel("/traffic"), { weights: given }, wayBack("traffic split"));
+}
+
+// --- controls of each view ------------------------------------------------------------------------------------------
+
+const CONTROLS = {
+  versions() {
+    const { status } = state;
+    const loaded = status.versions.filter((one) => one.state === "AVAILABLE").map((one) => one.version).sort((a, b) => a - b);
+    const known = [...new Set([...loaded, ...status.on_disk])].sort((a, b) => b - a);
+    if (state.version === "") state.version = String(status.default_version ?? known[0] ?? "");
+    const chosen = () => Number(state.version);
+    const label = make("input", { type: "text", placeholder: "stable", value: state.label ?? "",
+      oninput: () => { state.label = label.value; } });
+    const name = () => label.value.trim();
+    const change = (what, path, extra = {}, undo = null) => () =>
+      act(`${what} version ${chosen()}`, `${what} version ${chosen()}: done`, ofModel(path), { version: chosen(), ...extra }, undo);
+    const setLabel = (version) => () => name() === "" ? say("write the label first, such as stable or canary") :
+      act(`label ${name()}`, version === null ? `${name()} is removed` : `${name()} points to version ${chosen()}`,
+        ofModel("/label"), { label: name(), version: version === null ? null : chosen() },
+        [`label ${name()}`, "/label", { label: name(), version: status.labels[name()] ?? null }]);
+    const undo = button(state.undo ? `Undo: ${state.undo[0]}` : "Undo", "Take the last change back", takeBack);
+    undo.disabled = state.undo === null;
+    const rows = [
+      make("div", {}, choice("Version", known, "version"),
+        button("Promote", "Give all traffic to the chosen version", () => change("promote", "/promote", {}, wayBack("promote"))(), "main"),
+        button("Roll back", "Go back to the version that answered before",
+          () => act("roll back", "rolled back", ofModel("/rollback"), {}, wayBack("roll back"))),
+        button("Stage", "Load the chosen version, and keep it loaded without traffic", change("stage", "/stage")),
+        button("Unload", "Free the chosen version's memory; its files stay", change("unload", "/undeploy")),
+        button("Delete…", "Remove the chosen version's files", () => {
+          if (confirm(`Delete version ${chosen()} of ${state.model} from disk? This cannot be undone.`))
+            change("delete", "/undeploy", { delete: true })();
+        }), undo),
+      make("div", {}, make("label", {}, "Label", label),
+        button("Set label", "Point the label to the chosen version", setLabel(0)),
+        button("Remove label", "Remove the label", setLabel(null))),
+    ];
+    for (const version of loaded) {
+      const percent = Math.round(status.traffic[version] ?? 0);
+      const slider = make("input", { type: "range", min: 0, max: 100, value: percent,
+        onchange: () => share(version, slider.value), disabled: loaded.length < 2 });
+      rows.push(make("div", {}, make("label", {}, `v${version} traffic`, slider, `${percent} %`)));
+    }
+    return rows;
+  },
+  latency() {
+    const pause = button(state.paused ? "Go on" : "Pause", "Let the charts stand still",
+      () => { state.paused = !state.paused; refresh(true); });
+    const versions = state.status.versions.map((one) => one.version);
+    return [make("div", {}, choice("Last", SPANS, "span"), choice("Version", versions, "only", [["", "all"]]), pause)];
+  },
+  compare() {
+    const versions = state.status.versions.map((one) => one.version).sort((a, b) => a - b);
+    if (state.a === "") state.a = String(state.status.default_version ?? "");
+    if (state.b === "") state.b = String(versions.filter((one) => String(one) !== state.a).at(-1) ?? "");
+    return [make("div", {}, choice("A: version", versions, "a"), choice("B: version", versions, "b"))];
+  },
+  resources: () => [],
+};
+
+// --- drawing --------------------------------------------------------------------------------------------------------
+
+let drawnControls = "";
+let drawnContent = "";
+
+async function refresh(isForced = false) {
+  if (!state.token || document.hidden && !isForced) return;
+  try {
+    if (state.model === null) await findModels();
+    if (state.model === null) return;
+    state.status = await ask(ofModel(""));
+    const query = new URLSearchParams(
+      { span: state.span, only: state.only ?? "", a: state.a, b: state.b, request: state.request, to: state.to });
+    const { html } = await ask(ofModel(`/pages/${state.tab}?${query}`));
+    draw(html, isForced);
+    if (find("said").dataset.isProblem) { say(""); delete find("said").dataset.isProblem; }
+  } catch (error) {
+    if (error.status === 401) return logOut("The token is wrong: the server may have been started anew.");
+    if (error.status === 404) state.model = null;
+    find("said").dataset.isProblem = "yes";
+    say(`⚠ ${error.message}`);
+  }
+}
+
+function draw(html, isForced) {
+  const isTyping = find("controls").contains(document.activeElement) && !isForced;
+  const key = JSON.stringify([state.tab, state.status.versions.map((one) => [one.version, one.state]), state.status.traffic,
+    state.status.labels, state.status.on_disk, state.undo?.[0], state.paused, state.version, state.sampling]);
+  if (key !== drawnControls && !isTyping && !state.busy) {
+    find("controls").replaceChildren(...CONTROLS[state.tab]());
+    drawnControls = key;
+  }
+  if (state.tab === "latency" && state.paused) return;
+  if (html !== drawnContent) {
+    const open = [...find("content").querySelectorAll("details")].map((one) => one.open);
+    find("content").innerHTML = html;      // the server escapes everything that comes from users
+    find("content").querySelectorAll("details").forEach((one, place) => { one.open = open[place] ?? one.open; });
+    drawnContent = html;
+  }
+}
+
+async function findModels() {
+  const { models } = await ask("models");
+  const select = find("model");
+  select.replaceChildren(...models.map((name) => make("option", { value: name }, name)));
+  state.model = models[0] ?? null;
+  if (state.model === null) say("no model is served yet");
+}
+
+function open(tab) {
+  state.tab = tab;
+  drawnControls = drawnContent = "";
+  for (const one of find("tabs").children) {
+    const isIt = one.id === `tab-${tab}`;
+    one.setAttribute("aria-selected", String(isIt));
+    one.tabIndex = isIt ? 0 : -1;
+  }
+  find("panel").setAttribute("aria-labelledby", `tab-${tab}`);
+  refresh(true);
+}
+
+function logOut(text) {
+  sessionStorage.removeItem("tfserve-token");
+  state.token = null;
+  find("main").hidden = true;
+  find("login").hidden = false;
+  say(text);
+}
+
+function logIn(token) {
+  state.token = token;
+  sessionStorage.setItem("tfserve-token", token);
+  find("login").hidden = true;
+  find("main").hidden = false;
+  say("");
+  open(state.tab);
+}
+
+function start() {
+  for (const [id, title] of TABS) {
+    find("tabs").append(make("button", { role: "tab", id: `tab-${id}`, "aria-controls": "panel", type: "button",
+      onclick: () => open(id) }, title));
+  }
+  find("tabs").addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+    if (!step) return;
+    const tabs = [...find("tabs").children];
+    const next = tabs[(tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length];
+    next.focus();
+    next.click();
+  });
+  find("model").addEventListener("change", () => { state.model = find("model").value; state.version = ""; state.undo = null; open(state.tab); });
+  find("login").addEventListener("submit", (event) => { event.preventDefault(); logIn(find("token").value.trim()); });
+  document.addEventListener("visibilitychange", () => refresh());
+  // The token comes behind the #, which browsers send to nobody; it does not stay in the address bar.
+  const given = new URLSearchParams(location.hash.slice(1)).get("token") ?? sessionStorage.getItem("tfserve-token");
+  if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+  if (given) logIn(given); else logOut("");
+  setInterval(refresh, EVERY_MS);
+}
+
+start();
