@@ -39,7 +39,7 @@ def missing_tool() -> str:
 
 @contextmanager
 def jupyter_lab(root: Path, **environment: str) -> Iterator[str]:
-    """A JupyterLab server over a folder; yields the URL of its `lab` page with a token."""
+    """A JupyterLab server over a folder; yields its URL with a token."""
     token = secrets.token_hex(16)
     runtime = root.parent / "jupyter"
     settings = {name: str(runtime / name.lower()) for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR")}
@@ -51,13 +51,13 @@ def jupyter_lab(root: Path, **environment: str) -> Iterator[str]:
         [
             sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ServerApp.port=0",
             "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={root}",
-            "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
-            "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+            "--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True",
+            "--LabApp.news_url=", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
         ],
         stdout=log, stderr=subprocess.STDOUT, env={**os.environ, **settings, **environment},
     )  # fmt: skip
     try:
-        yield f"{_wait_for_server(Path(settings['JUPYTER_RUNTIME_DIR']), process)}lab?token={token}"
+        yield f"{_wait_for_server(Path(settings['JUPYTER_RUNTIME_DIR']), process)}?token={token}"
     finally:
         process.terminate()
         try:
@@ -88,17 +88,17 @@ class Lab:
 
     Args:
         page: Playwright's.
-        lab_url: with token.
+        url: the server's, with token.
         notebook: its name in the server's root folder.
-        theme: `JupyterLab Light` or `JupyterLab Dark`.
+        view: `lab/tree` for JupyterLab, `notebooks` for Notebook 7.
     """
 
-    def __init__(self, page: Any, lab_url: str, notebook: str) -> None:
+    def __init__(self, page: Any, url: str, notebook: str, view: str = "lab/tree") -> None:
         self.page = page
         self.errors: list[str] = []
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        base, token = lab_url.split("?")
-        page.goto(f"{base}/tree/{notebook}?{token}&reset")
+        base, token = url.split("?")
+        page.goto(f"{base}{view}/{notebook}?{token}{'&reset' if view.startswith('lab') else ''}")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         # Run before the kernel is connected, cells would open a dialog that asks for one.
         page.wait_for_function(

@@ -85,7 +85,7 @@ class Dashboard:
 
     def tick(self) -> None:
         """Draw what changed; on the updater's thread. Costs nothing while nobody sees it."""
-        if self._is_closed or not self._is_visible:
+        if self._is_closed or not self.is_visible:
             return
         now_s = time.perf_counter()
         self._draw(is_forced=False, with_metrics=now_s - self._looked_s >= METRICS_EVERY_S)
@@ -147,7 +147,7 @@ class Dashboard:
         self._say("")
 
     @property
-    def _is_visible(self) -> bool:
+    def is_visible(self) -> bool:
         """Whether somebody sees it; assumed until a front end has shown it once, since not all of them count views."""
         count = self._root._view_count or 0  # noqa: SLF001
         self._was_visible = self._was_visible or count > 0
