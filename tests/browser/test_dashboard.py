@@ -57,11 +57,11 @@ def choose(lab: Lab, label: str, option: str) -> None:
 
 
 def move(lab: Lab, slider: int, presses: int) -> None:
-    """With the keyboard, as people do who use no mouse."""
+    """With the keyboard, as people do who use no mouse. Notebook 7 keeps the arrow keys for itself."""
     handle = lab.page.locator(".noUi-handle").nth(slider)
     handle.focus()
     for _ in range(presses):
-        handle.press("ArrowLeft")
+        handle.press("PageDown")
 
 
 def drive_versions(lab: Lab) -> None:
@@ -92,7 +92,7 @@ def drive_versions(lab: Lab) -> None:
     click(lab, "Unload")
     says(lab, "version 1 still has traffic (try: promote another version first)")
     move(lab, slider=0, presses=1)
-    says(lab, "traffic version 1: 99 %, version 2: 1 %")
+    says(lab, "traffic version 1: 95 %, version 2: 5 %")
 
 
 def drive_looking(lab: Lab) -> None:
@@ -119,7 +119,7 @@ OF_NOTEBOOK_7 = ("Cannot read properties of undefined (reading 'schema')",)
 
 CALLS = (
     "promote 1", "promote 2", "rollback 1", "stage 3", "unload 3", "label canary 3", "label canary None", "delete 3",
-    "traffic [(1, 99.0), (2, 1.0)] None",
+    "traffic [(1, 95.0), (2, 5.0)] None",
 )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ def test_everything_works_while_a_cell_runs(lab: Lab) -> None:
 
     said = output(lab, "asked meanwhile:")
     said.wait_for(timeout=20_000)
-    assert said.inner_text().splitlines()[1:-1] == list(CALLS)
+    assert said.inner_text().partition("meanwhile:\n")[2].splitlines()[:-1] == list(CALLS)
 
 
 def test_nobody_looking_costs_nothing_and_a_saved_notebook_keeps_the_last_state(lab: Lab, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ LAYERS = (
     ("server",),
     ("serving",),
     ("export",),
+    ("markup",),
     ("errors", "types", "_version"),
 )
 """Top to bottom; a unit may import units of lower layers only."""
@@ -41,27 +42,30 @@ THIRD_PARTY = {
     "keras": ("export", "serving"),
     "tensorflow_serving": ("export", "server"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf
-    "grpc": ("server",),
+    "grpc": ("server", "bench"),
     "grpc_health": ("server",),
     "grpc_reflection": ("server",),
     "prometheus_client": ("server",),
     "cryptography": ("server",),
     "ai_edge_litert": ("serving",),
     "tornado": ("server",),
-    "httptools": ("server/http",),
-    "uvloop": ("server/loop",),
+    "httptools": ("server/http", "bench/http_client"),
+    "uvloop": ("server/loop", "bench/generator"),
     "simdjson": ("server/json_numbers",),
     "orjson": ("server",),
     "ipywidgets": ("dashboards", "notebook/display"),
     "IPython": ("notebook", "__init__"),  # the package itself names its types only, see the last test
     "traitlets": ("notebook",),
     "matplotlib": ("bench/report",),
+    "scipy": ("bench/statistics",),
+    "rich": ("cli",),
+    "pandas": ("bench/result",),
 }
 """Package -> the parts of tfserve_nb that may import it, as prefixes of a module's path."""
 
 ONLY_INSIDE_FUNCTIONS = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
-    "prometheus_client", "cryptography", "ai_edge_litert",
+    "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas",
 }  # fmt: skip
 """Packages too slow to import for modules that `%load_ext` needs."""
 

@@ -16,7 +16,7 @@ from .actions import Actions, in_words
 from .cells import CELL_RUNS
 from .controls import DeploymentControls
 from .front_ends import advice
-from .markup import note, status_line
+from ..markup import note, status_line
 from .pages.still import still_page
 from .sections.compare import CompareSection
 from .sections.latency import LatencySection

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from ..markup import grid, note
+from ...markup import grid, note
 from ..snapshot import Snapshot
 from .latency import latency_charts
 from .versions import versions_page

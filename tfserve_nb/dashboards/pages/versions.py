@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from ...serving.histogram import FEWEST_SAMPLES
 from ...serving.model_metrics import ModelMetrics, VersionMetrics
 from ...types import HistoryEvent, ModelStatus, VersionState, VersionStatus
-from ..markup import COLOUR, alert, progress_bar, table, text
+from ...markup import COLOUR, alert, progress_bar, table, text
 from ..snapshot import Snapshot, clock, event_text
 from ..svg import format_number, format_span
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any  # ipywidgets is untyped
 
-from ..markup import note
+from ...markup import note
 from ..pages.latency import latency_page
 from ..snapshot import Snapshot, clock
 from .room import SPANS, Room, choose_from, row

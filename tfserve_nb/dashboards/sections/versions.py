@@ -11,7 +11,7 @@ from typing import Any  # ipywidgets is untyped
 
 from ...types import ModelStatus, VersionState
 from ..actions import Action, Undo
-from ..markup import text
+from ...markup import text
 from ..pages.versions import history_list, versions_table
 from ..snapshot import Snapshot
 from ..traffic_split import rebalanced, whole_shares

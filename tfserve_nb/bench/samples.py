@@ -1,0 +1,97 @@
+"""What became of each request, as arrays.
+
+Thread: any; immutable.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+OK = 200
+UNREACHABLE = 0
+TIMED_OUT = -1
+GRPC = 1000
+"""A status of gRPC other than OK is this and its number."""
+
+_GRPC_NAMES = {1: "CANCELLED", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND", 7: "PERMISSION_DENIED",
+               8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 12: "UNIMPLEMENTED", 13: "INTERNAL",
+               14: "UNAVAILABLE", 16: "UNAUTHENTICATED"}  # fmt: skip
+_FIELDS = ("due_s", "taken_s", "sent_s", "done_s", "status")
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Requests in the order of their answers; all arrays have shape `(n,)`.
+
+    Attributes:
+        due_s: when each was due, in seconds from the start of what is measured (negative: warm-up); float64.
+        taken_s: when the generator got to it: how late the generator is itself; float64.
+        sent_s: when it was sent, after a wait for a free connection, if there was none; float64.
+        done_s: when its answer was complete; float64.
+        status: HTTP status, or `UNREACHABLE`, `TIMED_OUT`, or `GRPC` and a code; int16.
+        reasons: status -> the text of the first answer with it.
+    """
+
+    due_s: np.ndarray
+    taken_s: np.ndarray
+    sent_s: np.ndarray
+    done_s: np.ndarray
+    status: np.ndarray
+    reasons: Mapping[int, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.due_s)
+
+    @property
+    def latency_s(self) -> np.ndarray:
+        """From the moment at which each was due to its answer: what a user would have waited."""
+        return self.done_s - self.due_s
+
+    def among(self, mask: np.ndarray) -> Samples:
+        """Some of them."""
+        return Samples(*(getattr(self, name)[mask] for name in _FIELDS), self.reasons)
+
+    def to_json(self) -> dict[str, object]:
+        """A JSON object that `from_json` reads."""
+        return {
+            **{name: base64.b64encode(getattr(self, name).tobytes()).decode() for name in _FIELDS},
+            "reasons": {str(status): text for status, text in self.reasons.items()},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, object]) -> Samples:
+        """The inverse of `to_json`."""
+        arrays = [
+            np.frombuffer(base64.b64decode(str(value[name])), np.int16 if name == "status" else np.float64)
+            for name in _FIELDS
+        ]
+        reasons = value["reasons"]
+        assert isinstance(reasons, Mapping)  # noqa: S101 - we wrote it
+        return cls(*arrays, {int(status): str(text) for status, text in reasons.items()})
+
+    @classmethod
+    def of(cls, rows: Sequence[tuple[float, float, float, float, int]], reasons: Mapping[int, str]) -> Samples:
+        """From tuples in the order of the arrays."""
+        numbers = np.array(rows, dtype=np.float64).reshape(-1, len(_FIELDS))
+        return cls(*numbers[:, :4].T.copy(), numbers[:, 4].astype(np.int16), dict(reasons))
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """All of several, one after the other."""
+    if not parts:
+        return Samples.of([], {})
+    reasons = {status: text for part in reversed(parts) for status, text in part.reasons.items()}
+    return Samples(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS), reasons)
+
+
+def status_text(status: int) -> str:
+    """A status in words, such as `503`, `timed out` or `UNAVAILABLE`."""
+    if status == UNREACHABLE:
+        return "no connection"
+    if status == TIMED_OUT:
+        return "timed out"
+    return _GRPC_NAMES.get(status - GRPC, f"gRPC {status - GRPC}") if status >= GRPC else str(status)
