@@ -5,6 +5,7 @@ Thread: any.
 
 from __future__ import annotations
 
+import dataclasses
 import html
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,7 +14,10 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from . import runtime
+from . import benchmarking, runtime
+from .bench.options import Options
+from .bench.run import Watcher
+from .bench.tables import AnyResult
 from .errors import InvalidOption, ModelNotFound, ServingError
 from .homes import ChildHome, Home, KernelHome, RemoteHome, rest_url
 from .serving.model_metrics import ModelMetrics
@@ -166,6 +170,28 @@ class Deployment:
     def history(self, limit: int = 100) -> list[HistoryEvent]:
         """Who did what, newest first; it outlives the kernel."""
         return self._home.core.history(self.name, limit)
+
+    def benchmark(self, *, watcher: Watcher | None = None, **options: Any) -> AnyResult:
+        """Load the model from another process and measure what clients would see; `%benchmark` for scripts.
+
+        Args:
+            watcher: follows the run, on the calling thread; see `bench.run.Watcher`.
+            **options: the attributes of `bench.options.Options`, such as `rate=200`, `seconds=10`, `slo_ms=20`,
+                `closed=8`, `sweep=True`, `protocol="binary"`, `versions=(3, 4)`, `values=x_test`.
+
+        Returns:
+            A `BenchmarkResult`, a `SweepResult` with `sweep=True`, or a `ComparisonResult` with `versions`.
+
+        Raises:
+            InvalidOption: naming the option that is not allowed.
+            ServingError: if the first request already fails.
+        """
+        try:
+            asked = Options(**options)
+        except TypeError as error:
+            known = ", ".join(one.name for one in dataclasses.fields(Options))
+            raise InvalidOption(f"{error}; there are {known}") from None
+        return benchmarking.benchmark(self._home, self.name, asked, Path(DEFAULT_BASE_PATH).absolute(), watcher)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.

@@ -22,6 +22,7 @@ LAYERS = (
     ("deploying",),
     ("deployment",),
     ("runtime",),
+    ("benchmarking",),
     ("homes",),
     ("scaleout",),
     ("experiment",),
@@ -40,7 +41,7 @@ THIRD_PARTY = {
     "numpy": ("",),
     "tensorflow": ("export", "serving", "server/config_files"),
     "keras": ("export", "serving"),
-    "tensorflow_serving": ("export", "server"),  # protos and stubs; they import TensorFlow
+    "tensorflow_serving": ("export", "server", "bench/targets"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf
     "grpc": ("server", "bench"),
     "grpc_health": ("server",),
@@ -57,7 +58,7 @@ THIRD_PARTY = {
     "IPython": ("notebook", "__init__"),  # the package itself names its types only, see the last test
     "traitlets": ("notebook",),
     "matplotlib": ("bench/report",),
-    "scipy": ("bench/statistics",),
+    "scipy": ("bench/statistics", "bench/compare"),
     "rich": ("cli",),
     "pandas": ("bench/result",),
 }

@@ -1,8 +1,8 @@
 """The load generator: `python -m tfserve_nb.bench.generator`, a process of its own without TensorFlow.
 
 In the kernel it would measure the kernel's lock. It reads a job as one line of JSON from standard input, and writes
-lines of JSON: every quarter of a second what became of the requests since the last line, and at the end `{"end": true}`.
-Whoever kills it has everything but the last quarter of a second.
+lines of JSON: every quarter of a second what became of the requests since the last line, and at the end
+`{"end": true}`. Whoever kills it has everything but the last quarter of a second.
 
 Thread: the main thread of that process.
 """
@@ -74,7 +74,7 @@ class Log:
         rows, self.rows = self.rows, []
         start_s = self.start_s
         moved = [(a - start_s, b - start_s, c - start_s, d - start_s, status) for a, b, c, d, status in rows]
-        print(json.dumps(Samples.of(moved, self.reasons).to_json()), flush=True)
+        _write(Samples.of(moved, self.reasons).to_json())
 
 
 async def run(load: Load, client: Client, log: Log) -> None:
@@ -89,7 +89,7 @@ async def run(load: Load, client: Client, log: Log) -> None:
         else:
             await _open_loop(load, client, start_s)
         until_s = time.perf_counter() + load.timeout_s
-        while client.num_open and time.perf_counter() < until_s:
+        while client.num_open and time.perf_counter() < until_s:  # noqa: ASYNC110 - an event would cost each request
             await asyncio.sleep(0.005)
         client.expire(float("inf"))
     finally:
@@ -138,7 +138,7 @@ async def _report(load: Load, client: Client, log: Log) -> None:
 
 
 def new_loop(load: Load) -> asyncio.AbstractEventLoop:
-    """For an open loop one whose timers know microseconds (epoll and uvloop wait whole milliseconds); else the fastest."""
+    """For an open loop one whose timers know microseconds (epoll and uvloop wait milliseconds); else the fastest."""
     if not load.is_open:
         try:
             import uvloop
@@ -168,8 +168,13 @@ def main() -> int:
     gc.disable()  # one run, and then the process ends
     with asyncio.Runner(loop_factory=lambda: new_loop(load)) as runner:
         runner.run(_main(job, load, log))
-    print(json.dumps({"end": True}), flush=True)
+    _write({"end": True})
     return 0
+
+
+def _write(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
 
 
 async def _main(job: dict[str, Any], load: Load, log: Log) -> None:

@@ -27,7 +27,9 @@ JOIN_S = 2.0
 _Row = tuple[float, float, float, float, int]
 
 
-def generate_here(predict: Callable[[Any], object], inputs: Sequence[Any], load: Load, on_samples: OnSamples) -> Samples:
+def generate_here(
+    predict: Callable[[Any], object], inputs: Sequence[Any], load: Load, on_samples: OnSamples
+) -> Samples:
     """Call `predict` as the load says; as `process.generate`.
 
     Args:

@@ -27,7 +27,7 @@ class Load:
         seconds: how long is measured.
         warmup_s: how long the same load runs before; what is answered then is not counted.
         seed: of the arrivals.
-        connections: most connections that an open loop opens; a request that finds none free waits, and its wait counts.
+        connections: most connections that an open loop opens; who finds none free waits, and the wait counts.
         timeout_s: how long a request may take, from the moment at which it was due.
 
     Raises:
@@ -51,7 +51,9 @@ class Load:
         positive = {"rate": self.rate, "closed": self.concurrency, "seconds": self.seconds, "timeout_s": self.timeout_s}
         for name, value in positive.items():
             if value is not None and not (0 < value < math.inf):
-                raise InvalidOption(f"{name}={value!r} must be a positive number", hint=f"--{name.replace('_', '-')} 10")
+                raise InvalidOption(
+                    f"{name}={value!r} must be a positive number", hint=f"--{name.replace('_', '-')} 10"
+                )
         if not 0 <= self.warmup_s < math.inf:
             raise InvalidOption(f"warmup_seconds={self.warmup_s!r} must not be negative", hint="--warmup-seconds 1")
         if self.arrivals not in ARRIVALS:

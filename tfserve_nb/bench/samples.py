@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any  # JSON
 
 import numpy as np
 
@@ -49,13 +50,14 @@ class Samples:
     @property
     def latency_s(self) -> np.ndarray:
         """From the moment at which each was due to its answer: what a user would have waited."""
-        return self.done_s - self.due_s
+        found: np.ndarray = self.done_s - self.due_s
+        return found
 
     def among(self, mask: np.ndarray) -> Samples:
         """Some of them."""
-        return Samples(*(getattr(self, name)[mask] for name in _FIELDS), self.reasons)
+        return Samples(**{name: getattr(self, name)[mask] for name in _FIELDS}, reasons=self.reasons)
 
-    def to_json(self) -> dict[str, object]:
+    def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads."""
         return {
             **{name: base64.b64encode(getattr(self, name).tobytes()).decode() for name in _FIELDS},
@@ -63,21 +65,20 @@ class Samples:
         }
 
     @classmethod
-    def from_json(cls, value: Mapping[str, object]) -> Samples:
+    def from_json(cls, value: Mapping[str, Any]) -> Samples:
         """The inverse of `to_json`."""
-        arrays = [
-            np.frombuffer(base64.b64decode(str(value[name])), np.int16 if name == "status" else np.float64)
+        arrays: dict[str, Any] = {
+            name: np.frombuffer(base64.b64decode(str(value[name])), np.int16 if name == "status" else np.float64)
             for name in _FIELDS
-        ]
-        reasons = value["reasons"]
-        assert isinstance(reasons, Mapping)  # noqa: S101 - we wrote it
-        return cls(*arrays, {int(status): str(text) for status, text in reasons.items()})
+        }
+        return cls(**arrays, reasons={int(status): str(text) for status, text in value["reasons"].items()})
 
     @classmethod
     def of(cls, rows: Sequence[tuple[float, float, float, float, int]], reasons: Mapping[int, str]) -> Samples:
         """From tuples in the order of the arrays."""
         numbers = np.array(rows, dtype=np.float64).reshape(-1, len(_FIELDS))
-        return cls(*numbers[:, :4].T.copy(), numbers[:, 4].astype(np.int16), dict(reasons))
+        due_s, taken_s, sent_s, done_s = numbers[:, :4].T.copy()
+        return cls(due_s, taken_s, sent_s, done_s, numbers[:, 4].astype(np.int16), dict(reasons))
 
 
 def joined(parts: Sequence[Samples]) -> Samples:
@@ -85,7 +86,8 @@ def joined(parts: Sequence[Samples]) -> Samples:
     if not parts:
         return Samples.of([], {})
     reasons = {status: text for part in reversed(parts) for status, text in part.reasons.items()}
-    return Samples(*(np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS), reasons)
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
+    return Samples(**arrays, reasons=reasons)
 
 
 def status_text(status: int) -> str:

@@ -9,6 +9,7 @@ Thread: any; pure functions.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -197,9 +198,7 @@ def summarise(
 def percentiles(latencies_s: np.ndarray) -> tuple[Percentile, ...]:
     """Those that there are samples enough for; order statistics, shape of the input `(n,)`."""
     ordered = np.sort(latencies_s)
-    return tuple(
-        percentile(ordered, quantile) for quantile, fewest in FEWEST.items() if len(ordered) >= fewest
-    )
+    return tuple(percentile(ordered, quantile) for quantile, fewest in FEWEST.items() if len(ordered) >= fewest)
 
 
 def percentile(ordered_s: np.ndarray, quantile: float) -> Percentile:
@@ -249,7 +248,7 @@ def stability(due_s: np.ndarray, took_s: np.ndarray, seconds: float) -> tuple[st
         median has too few samples.
     """
     edges = np.linspace(0.0, seconds, NUM_WINDOWS + 1)
-    windows = [np.sort(took_s[(due_s >= a) & (due_s < b)]) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    windows = [np.sort(took_s[(due_s >= a) & (due_s < b)]) for a, b in itertools.pairwise(edges)]
     fewest = min(len(window) for window in windows)
     for quantile in (0.99, 0.95, 0.5):
         if fewest >= FEWEST[quantile]:

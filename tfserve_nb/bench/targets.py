@@ -10,18 +10,20 @@ import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any  # the user's rows, JSON
+from typing import Any, TypeAlias  # the user's rows, JSON
 from urllib.parse import quote, urlsplit
 
 import numpy as np
 
 from ..errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, QueueFull, RunFailed
-from ..serving.inputs import as_tensors
 from ..server.json_text import dump
 from ..server.predict_client import encode_inputs, signatures_from_json
-from ..server.v2_tensors import to_output, write_json
+from ..server.v2_tensors import to_output
+from ..serving.inputs import as_tensors
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors
 from .plan import Target
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
 
 PROBE_S = 30.0
 MAX_BODIES = 64
@@ -77,7 +79,7 @@ def made_up(signature: SignatureSpec) -> Tensors:
         sizes = [1 if size is None else size for size in spec.shape or (None,)]
         shape = (ROWS_MADE, *sizes[1:]) if spec.is_batched else tuple(sizes)
         dtype = spec.numpy_dtype
-        if dtype == object:
+        if spec.dtype == "string":
             found[name] = np.full(shape, b"", dtype=object)
         else:
             numbers = generator.random(shape) if dtype.kind in "fc" else np.zeros(shape)
@@ -105,17 +107,20 @@ def target_of(model_url: str, token: str | None, wish: Wish, grpc_address: str |
     elif wish.label is not None:
         url += f"/labels/{quote(wish.label, safe='')}"
     headers = () if token is None else (("Authorization", f"Bearer {token}"),)
-    signatures, version = _signatures(url, headers, wish)
+    signatures, version = _signatures(url, headers)
     signature = signatures.get(wish.signature)
     if signature is None:
-        raise InvalidOption(f"there is no signature {wish.signature!r}", hint=f"--signature {next(iter(signatures), '')}")
+        raise InvalidOption(
+            f"there is no signature {wish.signature!r}", hint=f"--signature {next(iter(signatures), '')}"
+        )
     pieces = pieces_of(signature, wish)
     words = ", ".join(f"{name} {spec}" for name, spec in signature.inputs.items())
-    what = f"{wish.rows} row{'s' if wish.rows != 1 else ''} of {words}"
+    origin = "made up" if wish.values is None else "given"
+    what = f"{wish.rows} row{'s' if wish.rows != 1 else ''} of {words}, {origin}"
     if wish.protocol == "grpc":
         return _grpc_target(url, grpc_address, headers, wish, pieces, what)
     if wish.protocol == "binary":
-        return _binary_target(url, version, headers, wish, signature, pieces, what)
+        return _binary_target(url, version, headers, wish, pieces, what)
     return Target(
         "json",
         f"{url}:predict",
@@ -126,7 +131,13 @@ def target_of(model_url: str, token: str | None, wish: Wish, grpc_address: str |
     )
 
 
-def plain_target(url: str, headers: tuple[tuple[str, str], ...], body: bytes, rows: int) -> Target:
+def signatures_of(model_url: str, token: str | None, name: str) -> SignatureSpec:
+    """A signature of a served model, from its metadata; errors as `target_of`."""
+    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
+    return _one_of(_signatures(model_url, headers)[0], name)
+
+
+def plain_target(url: str, headers: Headers, body: bytes, rows: int) -> Target:
     """Requests with a body of the caller's own, for a server that knows nothing of TensorFlow Serving's API."""
     return Target("json", url, (body,), rows, (*headers, ("Content-Type", "application/json")), f"{len(body)} bytes")
 
@@ -160,9 +171,7 @@ def raise_for(status: int, body: bytes, url: str) -> None:
     raise RunFailed(f"{url} answers {status}: {text}", hint="look at the server's log")
 
 
-def _signatures(
-    url: str, headers: tuple[tuple[str, str], ...], wish: Wish
-) -> tuple[Mapping[str, SignatureSpec], int]:
+def _signatures(url: str, headers: Headers) -> tuple[Mapping[str, SignatureSpec], int]:
     status, body = _request("GET", f"{url}/metadata", headers, None)
     if status != 200:
         raise_for(status, body, url)
@@ -174,6 +183,13 @@ def _signatures(
         ) from error
 
 
+def _one_of(signatures: Mapping[str, SignatureSpec], name: str) -> SignatureSpec:
+    found = signatures.get(name)
+    if found is None:
+        raise InvalidOption(f"there is no signature {name!r}", hint=f"--signature {next(iter(signatures), '')}")
+    return found
+
+
 def _json_body(signature: str, piece: Tensors) -> bytes:
     """The usual form, `{"instances": [...]}`, where one input of numbers allows it."""
     (first, *others) = piece.values()
@@ -183,10 +199,7 @@ def _json_body(signature: str, piece: Tensors) -> bytes:
     return dump({**named, "instances": np.ascontiguousarray(first)})
 
 
-def _binary_target(
-    url: str, version: int, headers: tuple[tuple[str, str], ...], wish: Wish, signature: SignatureSpec,
-    pieces: list[Tensors], what: str,
-) -> Target:  # fmt: skip
+def _binary_target(url: str, version: int, headers: Headers, wish: Wish, pieces: list[Tensors], what: str) -> Target:
     if wish.signature != DEFAULT_SIGNATURE:
         raise InvalidOption("--protocol binary asks for the default signature only", hint="--protocol json")
     base, _, rest = url.partition("/v1/models/")
@@ -195,7 +208,7 @@ def _binary_target(
     bodies, length = [], 0
     for piece in pieces:
         described, raw = zip(*(to_output(key, array, is_binary=True) for key, array in piece.items()), strict=True)
-        head = write_json({"inputs": list(described), "parameters": {"binary_data_output": True}})
+        head = dump({"inputs": list(described), "parameters": {"binary_data_output": True}})
         # All heads must have one length, which is a header of the request.
         length = max(length, len(head))
         bodies.append((head, b"".join(raw)))
@@ -205,12 +218,13 @@ def _binary_target(
 
 
 def _grpc_target(
-    url: str, address: str | None, headers: tuple[tuple[str, str], ...], wish: Wish, pieces: list[Tensors], what: str
+    url: str, address: str | None, headers: Headers, wish: Wish, pieces: list[Tensors], what: str
 ) -> Target:
     if address is None:
         raise InvalidOption("the server has no gRPC port", hint="%deploy MODEL --grpc-port 0, before the first deploy")
-    from ..server.tensor_protos import fill
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+    from ..server.tensor_protos import fill
 
     bodies = []
     for piece in pieces:
@@ -227,11 +241,13 @@ def _grpc_target(
     return Target("grpc", address, tuple(bodies), wish.rows, headers, what)
 
 
-def _request(method: str, url: str, headers: tuple[tuple[str, str], ...], body: bytes | None) -> tuple[int, bytes]:
+def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tuple[int, bytes]:
     """One request on a connection of its own, past any proxy."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidOption(f"url={url!r} must begin with http:// or https://", hint="http://127.0.0.1:8501/v1/models/NAME")
+        raise InvalidOption(
+            f"url={url!r} must begin with http:// or https://", hint="http://127.0.0.1:8501/v1/models/NAME"
+        )
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname, parts.port, timeout=PROBE_S)
     try:
@@ -240,7 +256,7 @@ def _request(method: str, url: str, headers: tuple[tuple[str, str], ...], body: 
         return answer.status, answer.read()
     except (OSError, http.client.HTTPException, ssl.SSLError) as error:
         raise NotAvailable(
-            f"{parts.scheme}://{parts.netloc} cannot be reached: {error or type(error).__name__}",
+            f"{parts.scheme}://{parts.netloc} cannot be reached: {str(error) or type(error).__name__}",
             hint="is the server running, and are host and port right?",
         ) from error
     finally:
@@ -257,9 +273,9 @@ def _probe_grpc(target: Target) -> None:
             metadata = tuple((name.lower(), value) for name, value in target.headers)
             channel.unary_unary(METHOD)(target.bodies[0], metadata=metadata, timeout=PROBE_S)
         except grpc.RpcError as error:
-            code, details = error.code(), error.details()  # type: ignore[attr-defined]  # calls have both
+            code, details = error.code(), error.details()
             if code is grpc.StatusCode.UNAVAILABLE:
-                raise NotAvailable(f"{target.url} cannot be reached: {details}", hint="is gRPC's port right?") from error
+                raise NotAvailable(f"{target.url} cannot be reached: {details}", hint="is the port gRPC's?") from error
             statuses = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "NOT_FOUND": 404, "INVALID_ARGUMENT": 400}
             raise_for(statuses.get(code.name, 500), str(details).encode(), target.url)
 

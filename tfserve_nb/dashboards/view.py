@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
 from ..errors import ServingError
+from ..markup import note, status_line
 from ..types import HistoryEvent
 from .actions import Actions, in_words
 from .cells import CELL_RUNS
 from .controls import DeploymentControls
 from .front_ends import advice
-from ..markup import note, status_line
 from .pages.still import still_page
 from .sections.compare import CompareSection
 from .sections.latency import LatencySection

@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, state TEXT NOT NULL, u
 CREATE TABLE IF NOT EXISTS history (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, action TEXT NOT NULL,
     version INTEGER, detail TEXT NOT NULL, actor TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS benchmarks (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS history_by_name ON history (name, id);
 """
 
@@ -78,6 +80,36 @@ class StateStore:
                 (name, limit),
             )
             return [HistoryEvent(*row) for row in rows]
+
+    def add_benchmark(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
+        """Keep what a benchmark found.
+
+        Args:
+            name: the model.
+            result: a JSON object.
+            event: for the history.
+
+        Returns:
+            The number of the run, which nothing else below the folder has.
+
+        Raises:
+            ServingError: if the file cannot be written.
+        """
+        with self._writing() as connection:
+            row = (event.at, name, json.dumps(result))
+            number = connection.execute("INSERT INTO benchmarks (at, name, result) VALUES (?, ?, ?)", row).lastrowid
+            _append(connection, name, event)
+        return int(number or 0)
+
+    def benchmarks(self) -> dict[int, dict[str, Any]]:
+        """Number of the run -> what it found, for all models below the folder."""
+        if not self.path.exists():
+            return {}
+        with self._open() as connection:
+            connection.executescript(_SCHEMA)
+            return {
+                number: json.loads(text) for number, text in connection.execute("SELECT id, result FROM benchmarks")
+            }
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

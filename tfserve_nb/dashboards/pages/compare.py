@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...markup import grid, note, table
 from ...serving.model_metrics import VersionMetrics
 from ..line_chart import Line, line_chart
-from ...markup import grid, note, table
 from ..snapshot import Snapshot
 from ..svg import format_number, format_span
 from .latency import NO_REQUESTS, latency_charts, styles_of

@@ -9,12 +9,12 @@ from collections.abc import Collection
 
 import numpy as np
 
+from ...markup import grid, note
 from ...serving.batch_summary import BatchSummary, combined
 from ...serving.histogram import FEWEST_SAMPLES
 from ...serving.model_metrics import PHASES, ModelMetrics, VersionMetrics
 from ..bar_chart import Outline, bar_chart, latency_histogram
 from ..line_chart import Line, line_chart
-from ...markup import grid, note
 from ..snapshot import Snapshot
 from ..stacked_chart import stacked_chart
 from ..svg import format_span

@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ...markup import COLOUR, alert, progress_bar, table, text
 from ...serving.histogram import FEWEST_SAMPLES
 from ...serving.model_metrics import ModelMetrics, VersionMetrics
 from ...types import HistoryEvent, ModelStatus, VersionState, VersionStatus
-from ...markup import COLOUR, alert, progress_bar, table, text
 from ..snapshot import Snapshot, clock, event_text
 from ..svg import format_number, format_span
 

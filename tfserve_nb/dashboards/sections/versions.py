@@ -9,9 +9,9 @@ import functools
 from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
+from ...markup import text
 from ...types import ModelStatus, VersionState
 from ..actions import Action, Undo
-from ...markup import text
 from ..pages.versions import history_list, versions_table
 from ..snapshot import Snapshot
 from ..traffic_split import rebalanced, whole_shares
