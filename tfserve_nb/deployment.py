@@ -88,6 +88,11 @@ class Deployment:
         """Version -> percent of the requests that name no version."""
         return dict(self.status().traffic)
 
+    @property
+    def base_path(self) -> Path | None:
+        """The folder that holds `NAME/VERSION` and the history, on the server's machine; None when it is not known."""
+        return self._home.core.base_path(self.name)
+
     def status(self) -> ModelStatus:
         """States, labels and traffic now.
 
@@ -191,7 +196,12 @@ class Deployment:
         except TypeError as error:
             known = ", ".join(one.name for one in dataclasses.fields(Options))
             raise InvalidOption(f"{error}; there are {known}") from None
-        return benchmarking.benchmark(self._home, self.name, asked, Path(DEFAULT_BASE_PATH).absolute(), watcher)
+        return self.run_benchmark(asked, watcher)
+
+    def run_benchmark(self, options: Options, watcher: Watcher | None = None) -> AnyResult:
+        """The same with options that were checked before."""
+        folder = Path(DEFAULT_BASE_PATH).absolute()
+        return benchmarking.benchmark(self._home, self.name, options, folder, watcher)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.

@@ -89,13 +89,13 @@ def _result_rows(result: BenchmarkResult) -> list[dict[str, str]]:
     summary = result.summary
     due = "" if result.load.rate is None else f" of {result.load.rate:g} due"
     values: dict[str, str] = {
-        "requests/s answered": f"{summary.rate:.4g}{due}",
-        "rows/s": f"{summary.rows_per_s:.4g}",
+        "requests/s answered": f"{_count(summary.rate)}{due}",
+        "rows/s": _count(summary.rows_per_s),
         **{f"p{100 * quantile:g}": percentile_text(summary, quantile) for quantile in FEWEST},
         "mean": "–" if math.isnan(summary.mean_ms) else f"{summary.mean_ms:.3g} ms",
     }
     if summary.goodput is not None and summary.slo_ms is not None:
-        values[f"goodput (≤ {summary.slo_ms:g} ms)"] = f"{summary.goodput:.4g} requests/s"
+        values[f"goodput (≤ {summary.slo_ms:g} ms)"] = f"{_count(summary.goodput)} requests/s"
     values |= {
         "requests, failed": f"{summary.num_due}, {summary.num_errors}",
         "p99 from sending": "–" if summary.uncorrected_p99_ms is None else f"{summary.uncorrected_p99_ms:.3g} ms",
@@ -103,6 +103,11 @@ def _result_rows(result: BenchmarkResult) -> list[dict[str, str]]:
         "stable": _stable(summary),
     }
     return [{" ": name, "result": value} for name, value in values.items()]
+
+
+def _count(value: float) -> str:
+    """A number per second: four digits, or whole with a gap before the thousands."""
+    return f"{value:,.0f}".replace(",", "\u202f") if value >= 1000 else f"{value:.4g}"
 
 
 def _stable(summary: Summary) -> str:
@@ -116,7 +121,7 @@ def _sweep_row(one: BenchmarkResult) -> dict[str, str]:
     summary = one.summary
     return {
         "due, requests/s": f"{one.load.rate:g}",
-        "answered": f"{summary.rate:.4g}",
+        "answered": _count(summary.rate),
         **{f"p{100 * quantile:g}": percentile_text(summary, quantile) for quantile in (0.5, 0.95, 0.99)},
         "failed": str(summary.num_errors),
         "valid": "yes" if summary.is_valid else "no",
@@ -139,7 +144,7 @@ def _comparison_rows(result: ComparisonResult) -> list[dict[str, str]]:
         )
     rates = [sorted(pair[place].summary.rate for pair in result.pairs) for place in (0, 1)]
     if result.pairs:
-        middle = [f"{rate[len(rate) // 2]:.4g}" for rate in rates]
+        middle = [_count(rate[len(rate) // 2]) for rate in rates]
         rows.append({" ": "requests/s", "A": middle[0], "B": middle[1], "B over A": "", "verdict": ""})
     return rows
 

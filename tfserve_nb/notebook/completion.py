@@ -17,7 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from .. import deployment as serving
 from .magics import DeployMagics
 
-COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard")
+COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark")
 _OPTIONS_WITH_VARIABLES = ("--warmup", "--check")
 
 

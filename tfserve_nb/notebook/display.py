@@ -21,14 +21,25 @@ from ..errors import ServingError
 from . import cell_times
 
 _DASHBOARD = ("tfserve_nb.dashboards.view", "Dashboard")
+_RESULTS = (
+    ("tfserve_nb.bench.result", "BenchmarkResult"),
+    ("tfserve_nb.bench.sweep", "SweepResult"),
+    ("tfserve_nb.bench.compare", "ComparisonResult"),
+)
 
 
 def register(shell: InteractiveShell) -> None:
     """Show deployments as dashboards; in a terminal they stay text."""
-    if hasattr(shell, "kernel") and shell.display_formatter is not None:
+    if shell.display_formatter is None:
+        return
+    for kind in _RESULTS:
+        shell.display_formatter.formatters["text/plain"].for_type_by_name(*kind, _print_result)
+    if hasattr(shell, "kernel"):
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Deployment, lambda handle: _show_deployment(shell, handle))
         formatter.for_type_by_name(*_DASHBOARD, lambda dashboard: show(shell, dashboard))
+        for kind in _RESULTS:
+            formatter.for_type_by_name(*kind, lambda result: _show_result(shell, result))
 
 
 def unregister(shell: InteractiveShell) -> None:
@@ -36,7 +47,10 @@ def unregister(shell: InteractiveShell) -> None:
     if shell.display_formatter is not None:
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.pop(Deployment, None)
-        formatter.pop(".".join(_DASHBOARD), None)
+        for kind in (_DASHBOARD, *_RESULTS):
+            formatter.pop(".".join(kind), None)
+        for kind in _RESULTS:
+            shell.display_formatter.formatters["text/plain"].pop(".".join(kind), None)
     cell_times.unwatch(shell)
     # Only if a dashboard was ever shown: unloading must not import ipywidgets.
     dashboards = sys.modules.get("tfserve_nb.dashboards")
@@ -69,6 +83,22 @@ def _show_deployment(shell: InteractiveShell, handle: Deployment) -> None:
     from ..dashboards import dashboard_for
 
     show(shell, dashboard_for(handle))
+
+
+def _show_result(shell: InteractiveShell, result: Any) -> None:
+    """A table and a figure, which stay in the notebook."""
+    from ..bench.report import png_of
+    from ..bench.tables import to_html, to_text
+
+    publish = shell.display_pub.publish
+    publish(data={"text/plain": to_text(result), "text/html": to_html(result)}, metadata={})
+    publish(data={"text/plain": f"(figure: {result.title})", "image/png": png_of(result)}, metadata={})
+
+
+def _print_result(result: Any, printer: Any, _: bool) -> None:
+    from ..bench.tables import to_text
+
+    printer.text(to_text(result))
 
 
 def _page(still: str) -> dict[str, str]:

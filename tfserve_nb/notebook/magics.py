@@ -1,4 +1,4 @@
-"""The magics: `%deploy`, `%%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`.
+"""The magics: `%deploy`, `%%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark`.
 
 Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
 which shows as two lines and fails the cell.
@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any  # the user's objects
 
 from IPython.core.error import UsageError
@@ -20,13 +22,15 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument
 from traitlets import Int, Unicode
 
-from .. import deploying
+from .. import benchmarking, deploying
 from .. import deployment as serving
+from ..bench.tables import AnyResult
 from ..deployment import Deployment
 from ..errors import InvalidOption, ModelNotFound
 from ..serving.config import DEFAULT_MAX_BATCH_SIZE
 from ..serving.placement import DEFAULT_KEEP, Placement
 from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, with_options
+from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, save, stored_in
 from .cell import run_body
 from .overview import Overview
 from .progress import ProgressView
@@ -165,6 +169,50 @@ class DeployMagics(Magics):
         from ..dashboards import dashboard_for
 
         return dashboard_for(self._handle(options.name))
+
+    @line_cell_magic
+    @with_options(*BENCHMARK_OPTIONS)
+    def benchmark(self, line: str, cell: str | None = None) -> AnyResult | None:
+        """Load a model from another process and show what its clients see: latency, throughput, failures.
+
+        `%benchmark NAME` sends rows that it makes up from the signature. `%%benchmark NAME` runs the rest of the cell
+        first and sends the rows that its last expression gives. Requests come in an open loop: at their times,
+        whatever became of earlier ones; latency counts from the moment at which each was due. Interrupting the cell
+        keeps what was found until then.
+        """
+        given = parse(self.benchmark, line)
+        if given is None:
+            return None
+        folder = Path(self.base_path).absolute()
+        with wrong_options_as_usage_error():
+            options = options_of(given, None)
+            if given.compare is not None:
+                handle = self._handle(given.name) if given.name or serving.deployments() else None
+                return self._keep(benchmarking.compare_runs(stored_in(handle, folder), *given.compare), given)
+        if cell is not None:
+            options = dataclasses.replace(options, values=run_body(self.shell, cell).value)
+            if options.values is None:
+                raise UsageError("the cell's last expression must give the rows to send")
+        view = None if given.quiet else BenchmarkView(self.shell)
+        result: AnyResult | None = None
+        try:
+            with wrong_options_as_usage_error():
+                if given.url is not None:
+                    result = load_url(given, options, folder, view)
+                else:
+                    result = self._handle(given.name).run_benchmark(options, view)
+        finally:
+            if view is not None:
+                view.finish(result)
+        return self._keep(result, given)
+
+    def _keep(self, result: AnyResult, given: argparse.Namespace) -> AnyResult | None:
+        if given.save is not None:
+            with wrong_options_as_usage_error():
+                save(result, given.save)
+        if given.out is not None:
+            self.shell.user_ns[given.out] = result
+        return None if given.quiet else result
 
     def _model(self, options: argparse.Namespace, cell: str | None) -> tuple[Any, str | None]:
         """The model and its default name; runs the cell's body."""
