@@ -56,6 +56,12 @@ def warnings_of(result: AnyResult) -> list[str]:
         return list(result.summary.warnings)
     if isinstance(result, SweepResult):
         found = ["INTERRUPTED: the knee may lie higher"] if result.interrupted else []
+        late = [one.load.rate for one in result.results if not one.summary.is_valid and one.load.rate is not None]
+        if late and result.knee is not None and min(late) > result.knee:
+            found.append(
+                f"from {min(late):g} requests/s on the load generator itself was late: the knee may lie higher, and "
+                "another machine is needed to find it"
+            )
         knee = [] if result.knee is not None else ["no rate kept the SLO: allow more with --slo-ms"]
         return found + knee
     invalid = sum(not one.summary.is_valid for pair in result.pairs for one in pair)

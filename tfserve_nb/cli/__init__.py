@@ -1,4 +1,4 @@
-"""The command line: `tfserve-nb serve`, also `python -m tfserve_nb serve`."""
+"""The command line: `tfserve-nb serve` and `bench`, also `python -m tfserve_nb serve`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ USAGE = """usage: tfserve-nb COMMAND [options]
 
 commands:
   serve     serve SavedModels as tensorflow_model_server does (tfserve-nb serve --help)
+  bench     load a model server and show what its clients would see (tfserve-nb bench --help)
 
   --version print the version
 """
@@ -29,6 +30,10 @@ def main(arguments: list[str] | None = None) -> int:
     command, *rest = given or ["--help"]
     if command == "serve":
         return serve(rest)
+    if command == "bench":
+        from .bench import bench
+
+        return bench(rest)
     if command == "--version":
         print(f"tfserve_nb {__version__}")
         return 0
