@@ -18,10 +18,12 @@ from . import benchmarking, runtime
 from .bench.options import Options
 from .bench.run import Watcher
 from .bench.tables import AnyResult
-from .errors import InvalidOption, ModelNotFound, ServingError
+from .errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError
 from .homes import ChildHome, Home, KernelHome, RemoteHome, rest_url
 from .serving.model_metrics import ModelMetrics
 from .serving.port import ModelSpec
+from .serving.request_samples import KEPT, RequestSample
+from .serving.resources import Resources
 from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus, Progress, no_progress
 
 DEFAULT_BASE_PATH = "tfserve_models"
@@ -175,6 +177,35 @@ class Deployment:
     def history(self, limit: int = 100) -> list[HistoryEvent]:
         """Who did what, newest first; it outlives the kernel."""
         return self._home.core.history(self.name, limit)
+
+    def sample_requests(self, is_on: bool = True) -> Deployment:
+        """Keep a sample of the requests from now on, with inputs and outputs, in the memory of the server; or stop."""
+        self._home.core.sample_requests(self.name, is_on=is_on)
+        return self
+
+    def samples(self, limit: int = KEPT) -> list[RequestSample]:
+        """The newest sampled requests, newest first; empty until `sample_requests`."""
+        return list(self._home.core.recent_samples(self.name, limit).samples)
+
+    @property
+    def is_sampling(self) -> bool:
+        """Whether requests are sampled."""
+        return self._home.core.recent_samples(self.name, 1).is_on
+
+    def send_again(self, sample: RequestSample, version: int | None = None) -> np.ndarray | dict[str, np.ndarray]:
+        """Send the rows of a sampled request once more, to a version or to whoever answers by default.
+
+        Raises:
+            InvalidRequest: if the sample holds none of its inputs any more.
+            ServingError: as `predict`.
+        """
+        if not sample.inputs:
+            raise InvalidRequest(f"request {sample.number} was too large to be kept", hint="send it from its client")
+        return self.predict(dict(sample.inputs), version=version, signature=sample.signature or DEFAULT_SIGNATURE)
+
+    def resources(self) -> Resources:
+        """What the server's process takes of its machine: processor, memory, threads, GPUs."""
+        return self._home.core.resources()
 
     def benchmark(self, *, watcher: Watcher | None = None, **options: Any) -> AnyResult:
         """Load the model from another process and measure what clients would see; `%benchmark` for scripts.

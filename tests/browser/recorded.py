@@ -9,10 +9,20 @@ import random
 import time
 from collections.abc import Mapping
 
+import numpy as np
+
 from tfserve_nb.errors import InvalidOption
 from tfserve_nb.serving.metrics import Metrics, RequestRecord
 from tfserve_nb.serving.model_metrics import ModelMetrics
+from tfserve_nb.serving.request_samples import Parts, RequestSample
+from tfserve_nb.serving.resources import ResourceReader, Resources
 from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
+
+SAMPLE = RequestSample(
+    7, 1.7e9, 2, "serving_default", "REST", "OK", "", 1,
+    {"image": np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8), "text": np.array([b"hello"], dtype=object)},
+    {"digit": np.array([[0.5, 0.5]], dtype=np.float32)}, False, 1.5, Parts(0.1, 0.2, 1.0, 0.2),
+)  # fmt: skip
 
 
 class Recorded:
@@ -29,6 +39,8 @@ class Recorded:
         self.recorder = Metrics()
         self.events: list[HistoryEvent] = []
         self.calls: list[str] = []
+        self.is_sampling = False
+        self.reader = ResourceReader()
         self.load(700)
 
     def load(self, num: int) -> None:
@@ -85,6 +97,24 @@ class Recorded:
         """Split the traffic."""
         self._note(f"traffic {sorted(weights.items())}", None)
         self.traffic = dict(weights)
+
+    def resources(self) -> Resources:
+        """What this process takes."""
+        return self.reader.read()
+
+    def sample_requests(self, is_on: bool = True) -> None:
+        """Begin or end sampling."""
+        self.calls.append(f"sample {is_on}")
+        self.is_sampling = is_on
+
+    def samples(self, limit: int = 50) -> list[RequestSample]:
+        """One request with an image, while sampling is on."""
+        return [SAMPLE][:limit] if self.is_sampling else []
+
+    def send_again(self, sample: RequestSample, version: int | None = None) -> np.ndarray:
+        """The same answer, a little different."""
+        self.calls.append(f"send {sample.number} to {version}")
+        return np.array([[0.25, 0.75]], dtype=np.float32)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Unload a version."""

@@ -16,6 +16,7 @@ from tfserve_nb.errors import Cancelled, InvalidRequest, LabelNotFound, ModelNot
 from tfserve_nb.serving.inputs import check_inputs
 from tfserve_nb.serving.metrics import RequestRecord
 from tfserve_nb.serving.port import Answer, ModelSpec, ModelView, Outcome, VersionView
+from tfserve_nb.serving.request_samples import RequestSamples
 from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec, VersionState, VersionStatus
 
 BAD = -1000.0
@@ -122,6 +123,7 @@ class FakeServing:
         self.tickets: list[FakeTicket] = []
         self.records: list[RequestRecord] = []
         self.recorded = threading.Condition()
+        self.samples = RequestSamples()
         self.num_held = 0
         self.breaks = False
         self._thread = threading.Thread(target=self._run, name="fake-runner", daemon=True)

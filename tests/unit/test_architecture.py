@@ -58,6 +58,9 @@ THIRD_PARTY = {
     "IPython": ("notebook", "__init__"),  # the package itself names its types only, see the last test
     "traitlets": ("notebook",),
     "matplotlib": ("bench/report",),
+    "PIL": ("dashboards/pages/values",),
+    "psutil": ("serving/resources",),
+    "pynvml": ("serving/resources",),
     "scipy": ("bench/statistics", "bench/compare"),
     "rich": ("cli",),
     "pandas": ("bench/result",),
@@ -67,16 +70,25 @@ THIRD_PARTY = {
 ONLY_INSIDE_FUNCTIONS = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas",
+    "psutil", "pynvml", "PIL",
 }  # fmt: skip
 """Packages too slow to import for modules that `%load_ext` needs."""
 
 NARROW = {
-    "dashboards": {"serving.model_metrics", "serving.histogram", "serving.batch_summary"},
+    "dashboards": {
+        "serving.model_metrics",
+        "serving.histogram",
+        "serving.resources",
+        "serving.request_samples",
+        "serving.batch_summary",
+    },
     "server": {
         "serving.port",
         "serving.metrics",
         "serving.model_metrics",
         "serving.histogram",
+        "serving.resources",
+        "serving.request_samples",
         "serving.batch_summary",
         "serving.config",
         "serving.model_config",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import ipywidgets as widgets
+import numpy as np
 import pytest
 
 from tfserve_nb import dashboards
@@ -19,9 +20,18 @@ from tfserve_nb.dashboards.view import Dashboard
 from tfserve_nb.errors import ModelNotFound, VersionNotFound
 from tfserve_nb.serving.metrics import Metrics, RequestRecord
 from tfserve_nb.serving.model_metrics import ModelMetrics
+from tfserve_nb.serving.request_samples import Parts, RequestSample
+from tfserve_nb.serving.resources import ResourceReader, Resources
 from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
 
 NASTY = '<img src=x onerror="alert(1)">'
+
+
+SAMPLE = RequestSample(
+    7, 1.7e9, 2, "serving_default", "REST", "OK", "", 1,
+    {"image": np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8), "text": np.array([b"hello"], dtype=object)},
+    {"digit": np.array([[0.5, 0.5]], dtype=np.float32)}, False, 1.5, Parts(0.1, 0.2, 1.0, 0.2),
+)  # fmt: skip
 
 
 class Recorded:
@@ -32,6 +42,8 @@ class Recorded:
         self.default_version = 2
         self.recorder = Metrics()
         self.calls: list[str] = []
+        self.is_sampling = False
+        self.reader = ResourceReader()
         self.threads: set[str] = set()
         self.failure: Exception | None = None
         self.traffic: dict[int, float] = {}
@@ -70,6 +82,24 @@ class Recorded:
     def set_traffic(self, weights: Mapping[int, float]) -> None:
         self.calls.append(f"traffic {dict(weights)}")
         self.traffic = dict(weights)
+
+    def resources(self) -> Resources:
+        """What this process takes."""
+        return self.reader.read()
+
+    def sample_requests(self, is_on: bool = True) -> None:
+        """Begin or end sampling."""
+        self.calls.append(f"sample {is_on}")
+        self.is_sampling = is_on
+
+    def samples(self, limit: int = 50) -> list[RequestSample]:
+        """One request with an image, while sampling is on."""
+        return [SAMPLE][:limit] if self.is_sampling else []
+
+    def send_again(self, sample: RequestSample, version: int | None = None) -> np.ndarray:
+        """The same answer, a little different."""
+        self.calls.append(f"send {sample.number} to {version}")
+        return np.array([[0.25, 0.75]], dtype=np.float32)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         self.calls.append(f"{'delete' if delete else 'unload'} {version}")

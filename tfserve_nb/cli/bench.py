@@ -11,6 +11,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Self
 
 from .. import benchmarking
 from ..bench.options import Options
@@ -160,7 +161,7 @@ class _Bar:
         self._task = self._progress.add_task("one request first", total=None, found="")
         self._shown_s = 0.0
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 

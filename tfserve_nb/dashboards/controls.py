@@ -8,7 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+import numpy as np
+
 from ..serving.model_metrics import ModelMetrics
+from ..serving.request_samples import RequestSample
+from ..serving.resources import Resources
 from ..types import HistoryEvent, ModelStatus
 
 
@@ -40,6 +44,22 @@ class DeploymentControls(Protocol):
 
     def set_traffic(self, weights: Mapping[int, float]) -> object:
         """Split the requests that name no version, in percent."""
+
+    def resources(self) -> Resources:
+        """What the server's process takes of its machine."""
+
+    @property
+    def is_sampling(self) -> bool:
+        """Whether requests are sampled."""
+
+    def sample_requests(self, is_on: bool = True) -> object:
+        """Begin or end sampling requests."""
+
+    def samples(self, limit: int = ...) -> list[RequestSample]:
+        """The newest sampled requests, newest first."""
+
+    def send_again(self, sample: RequestSample, version: int | None = None) -> np.ndarray | dict[str, np.ndarray]:
+        """Send the rows of a sampled request once more."""
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Unload a version, and delete its files if asked."""

@@ -20,12 +20,21 @@ from .front_ends import advice
 from .pages.still import still_page
 from .sections.compare import CompareSection
 from .sections.latency import LatencySection
+from .sections.requests import RequestsSection
+from .sections.resources import ResourcesSection
 from .sections.room import SPANS, Look, Room, Section
 from .sections.versions import VersionsSection
 from .snapshot import Snapshot, clock
 from .svg import STYLE
 from .updater import Updater
 
+SECTIONS: tuple[Callable[[Room], Section], ...] = (
+    VersionsSection,
+    LatencySection,
+    ResourcesSection,
+    CompareSection,
+    RequestsSection,
+)
 WATCH_STEP_S = 0.5
 METRICS_EVERY_S = 0.95
 """The numbers are counted by seconds: looking more often shows nothing new."""
@@ -127,7 +136,7 @@ class Dashboard:
         self._status = widgets.HTML()
         self._actions = Actions(self._updater, self._say, self._redraw)
         room = Room(self._controls, self._updater, self._actions, self._look, self._redraw, self._say)
-        self._sections: list[Section] = [VersionsSection(room), LatencySection(room), CompareSection(room)]
+        self._sections: list[Section] = [one(room) for one in SECTIONS]
         self._tab = widgets.Tab(
             children=[section.widget for section in self._sections],
             titles=[section.title for section in self._sections],
@@ -176,9 +185,10 @@ class Dashboard:
             self._looked_s = time.perf_counter()
         else:
             metrics = before.metrics
-        is_moving = metrics is not (before and before.metrics) and any(
-            one.num_recent for one in metrics.versions.values()
-        )
+        section = self._sections[self._tab.selected_index or 0]
+        is_new = before is None or metrics is not before.metrics
+        has_recent = any(one.num_recent for one in metrics.versions.values())
+        is_moving = is_new and (section.is_always_moving or has_recent)
         what = (status, metrics.total)
         if not is_forced and not is_moving and what == self._shown:
             return
@@ -186,7 +196,7 @@ class Dashboard:
         cells = CELL_RUNS.since(time.time() - metrics.span_s)
         self._shown = what
         self._snapshot = Snapshot(status, metrics, events, cells)
-        self._sections[self._tab.selected_index or 0].show(self._snapshot)
+        section.show(self._snapshot)
         if self._problem:
             self._problem = ""
             self._say("")

@@ -27,6 +27,7 @@ from .off_loop import off_loop
 from .security import refusal
 from .settings import ServerSettings
 from .wire import error_to_json, event_to_json, metrics_to_json, status_to_json
+from .wire_samples import resources_to_json, sample_to_json
 
 PREFIX = "/tfserve/v1"
 MAX_SPAN_S = 900
@@ -54,6 +55,16 @@ def _metrics(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
 
 def _history(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
     return {"events": [event_to_json(event) for event in core.history(name, int(given.get("limit", 100)))]}
+
+
+def _samples(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    found = core.recent_samples(name, int(given.get("limit", 50)))
+    return {"is_on": found.is_on, "samples": [sample_to_json(sample) for sample in found.samples]}
+
+
+def _sample(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    core.sample_requests(name, is_on=bool(given["is_on"]))
+    return {}
 
 
 def _deploy(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
@@ -99,6 +110,8 @@ _ACTIONS: dict[tuple[str, str], Action] = {
     ("GET", ""): _status,
     ("GET", "metrics"): _metrics,
     ("GET", "history"): _history,
+    ("GET", "samples"): _samples,
+    ("POST", "samples"): _sample,
     ("POST", "deploy"): _deploy,
     ("POST", "promote"): _promote,
     ("POST", "rollback"): _roll_back,
@@ -182,6 +195,14 @@ class ModelsHandler(AdminHandler):
         await self.run(lambda _: {"models": list(self._core.names), "pid": os.getpid()})
 
 
+class ResourcesHandler(AdminHandler):
+    """`/tfserve/v1/resources`."""
+
+    async def get(self) -> None:
+        """What this process takes."""
+        await self.run(lambda _: resources_to_json(self._core.resources()))
+
+
 class ResumeHandler(AdminHandler):
     """`/tfserve/v1/resume`."""
 
@@ -216,4 +237,5 @@ def admin_routes(values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         (rf"{PREFIX}/models", ModelsHandler, values),
         (rf"{PREFIX}/models/([^/]+)(?:/([a-z]+))?", ModelHandler, values),
         (rf"{PREFIX}/resume", ResumeHandler, values),
+        (rf"{PREFIX}/resources", ResourcesHandler, values),
     ]

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from ..errors import DeadlineExceeded
 from ..serving.metrics import RequestRecord
 from ..serving.port import Answer, Handle, Outcome, ServingPort, Ticket
+from ..serving.request_samples import Seen
 from ..types import Tensors
 from .completions import Completions
 from .request_log import RequestLog
@@ -40,6 +41,7 @@ class Exchange:
     version: int | None = None
     started_s: float | None = None
     done_s: float | None = None
+    seen: Seen | None = None
 
     def __init__(self, received_s: float) -> None:
         self.received_s = received_s
@@ -164,6 +166,8 @@ class Calls:
         """
         exchange.num_rows = _num_rows(inputs)
         exchange.decoded_s = time.perf_counter()
+        if self.port.samples.is_on:
+            exchange.seen = Seen(inputs)
 
         def resolve(outcome: Outcome) -> None:
             self._running.discard(running)
@@ -173,6 +177,8 @@ class Calls:
                 if self._request_log is not None:
                     api = exchange.api.lower()
                     self._request_log.offer(api, exchange.model, handle.version, signature, inputs, outcome.outputs)
+            if exchange.seen is not None:
+                exchange.seen = _seen(inputs, outcome)
             on_outcome(outcome)
 
         running = Running(self._completions, resolve, deadline_s)
@@ -213,7 +219,10 @@ class Calls:
 
     def record(self, exchange: Exchange) -> None:
         """Count a request whose answer was written."""
-        self.port.record(exchange.record())
+        record = exchange.record()
+        self.port.record(record)
+        if exchange.seen is not None:
+            self.port.samples.add(record, exchange.seen)
 
     def _wake(self) -> None:
         """Wake the runner once nothing more comes in: requests that arrive together shall run together."""
@@ -241,6 +250,10 @@ class Calls:
             running.expire()
         if self._running:
             self._set_timer(min(running.deadline_s for running in self._running))
+
+
+def _seen(inputs: Tensors, outcome: Outcome) -> Seen:
+    return Seen(inputs, outcome.outputs) if isinstance(outcome, Answer) else Seen(inputs, None, outcome.message)
 
 
 def _nobody(_: Outcome) -> None:

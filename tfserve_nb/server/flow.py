@@ -122,7 +122,7 @@ class Flow:
 
     def record(self, exchange: Exchange) -> None:
         """Count a request whose answer was written."""
-        self._port.record(exchange.record())
+        self._calls.record(exchange)
 
     def _about(self, route: Route) -> Reply:
         """Status or metadata of a model."""

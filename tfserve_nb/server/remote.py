@@ -24,6 +24,8 @@ from ..serving.inputs import as_tensors
 from ..serving.model_metrics import ModelMetrics
 from ..serving.placement import Placement
 from ..serving.port import ModelSpec
+from ..serving.request_samples import KEPT, Samples
+from ..serving.resources import Resources
 from ..serving.stored_model import source_to_json
 from ..serving.version_source import VersionSource
 from ..types import (
@@ -39,6 +41,7 @@ from ..types import (
 from .admin import PREFIX
 from .predict_client import decode_outputs, encode_inputs, signatures_from_json
 from .wire import error_from_json, event_from_json, metrics_from_json, status_from_json
+from .wire_samples import resources_from_json, sample_from_json
 
 READ_S = 10.0
 CHANGE_S = 660.0
@@ -117,6 +120,19 @@ class RemoteCore(AdminPort):
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
         return [event_from_json(event) for event in self._get(_path(name, "history"), limit=limit)["events"]]
+
+    def recent_samples(self, name: str, limit: int = KEPT) -> Samples:
+        """The newest sampled requests of a model, and whether sampling is on."""
+        value = self._get(_path(name, "samples"), limit=limit)
+        return Samples(bool(value["is_on"]), tuple(sample_from_json(one) for one in value["samples"]))
+
+    def sample_requests(self, name: str, *, is_on: bool) -> None:
+        """Begin or end sampling a model's requests."""
+        self._call("POST", PREFIX + _path(name, "samples"), {"is_on": is_on}, READ_S)
+
+    def resources(self) -> Resources:
+        """What the server's process takes of its machine."""
+        return resources_from_json(self._get("/resources"))
 
     def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
         """Predict over REST; large requests are sent in pieces, all to the version that answers the first one."""

@@ -15,6 +15,8 @@ from ..types import HistoryEvent, ModelStatus, Progress, Tensors
 from .model_metrics import ModelMetrics
 from .placement import Placement
 from .port import ModelSpec
+from .request_samples import Samples
+from .resources import Resources
 from .version_source import VersionSource
 
 
@@ -49,6 +51,15 @@ class AdminPort(Protocol):
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
+
+    def recent_samples(self, name: str, limit: int = ...) -> Samples:
+        """The newest sampled requests of a model, and whether sampling is on."""
+
+    def sample_requests(self, name: str, *, is_on: bool) -> None:
+        """Begin or end sampling a model's requests."""
+
+    def resources(self) -> Resources:
+        """What the server's process takes of its machine."""
 
     def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
         """Predict as a client would; see `Deployment.predict`."""

@@ -28,6 +28,8 @@ from .model_metrics import ModelMetrics
 from .observer import Observer
 from .placement import Placement
 from .port import ModelSpec, ModelView
+from .request_samples import KEPT, RequestSamples, Samples
+from .resources import ResourceReader, Resources
 from .resuming import resumed
 from .routing import not_found
 from .servable import Loader, load_saved_model
@@ -60,6 +62,8 @@ class ServingCore:
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.metrics = Metrics(now)
+        self.samples = RequestSamples(now)
+        self._resources = ResourceReader()
         self._manager = ServableManager(loader, num_run_threads=num_run_threads, observer=observer, now=now)
         self._observer = observer
         self._draw = draw
@@ -153,6 +157,20 @@ class ServingCore:
         metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
         return metrics.with_batches(self._manager.batches(name))
 
+    def recent_samples(self, name: str, limit: int = KEPT) -> Samples:
+        """What was sampled of a model's requests; see `AdminPort.recent_samples`."""
+        self._model(name)
+        return Samples(self.samples.wants(name), tuple(self.samples.recent(name, limit)))
+
+    def sample_requests(self, name: str, *, is_on: bool) -> None:
+        """Begin or end sampling a model's requests."""
+        self._model(name)
+        self.samples.turn(name, is_on=is_on)
+
+    def resources(self) -> Resources:
+        """What this process takes."""
+        return self._resources.read()
+
     def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
         """Predict through routing, checks and batch queue, without a socket; see `direct.predict`."""
         rows = self.max_batch_size(spec.name)
@@ -179,11 +197,7 @@ class ServingCore:
         return max((one.version for one in self._manager.status(name) if one.error_code == "OK"), default=0)
 
     def max_batch_size(self, name: str) -> int:
-        """Rows that every known version of a model runs at once.
-
-        Raises:
-            ModelNotFound: if it is not served.
-        """
+        """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
         self._model(name)
         sizes = [source.options.max_batch_size for source in self._manager.sources(name).values()]
         return min(sizes, default=1)
@@ -377,6 +391,7 @@ class ServingCore:
             self._models = {name: other for name, other in self._models.items() if other is not model}
         self._manager.forget(model.name)
         self.metrics.forget(model.name)
+        self.samples.forget(model.name)
 
 
 def _check_unconfigured(model: ServedModel | None) -> None:

@@ -18,6 +18,7 @@ from ..types import SignatureSpec, Tensors
 from .inputs import as_tensors, check_inputs
 from .metrics import RequestRecord
 from .port import Answer, Handle, ModelSpec, Outcome, ServingPort, Ticket
+from .request_samples import Seen
 
 MAX_IN_FLIGHT = 4
 """Pieces of one large request that are queued at once; few, so that it does not push others out of the queue."""
@@ -70,16 +71,20 @@ def predict(
     """
     notes = _Notes(time.perf_counter())
     try:
-        answers = _answers(port, spec, signature_name, value, rows, limit_s, notes)
-        return _joined(answers)
+        outputs = _joined(_answers(port, spec, signature_name, value, rows, limit_s, notes))
+        notes.outputs = outputs
+        return outputs  # noqa: TRY300 - `finally` follows
     except ServingError as error:
-        notes.code = error.code
+        notes.code, notes.message = error.code, error.message
         raise
     except BaseException:
         notes.code = "CANCELLED"
         raise
     finally:
-        port.record(notes.record(spec.name, signature_name))
+        record = notes.record(spec.name, signature_name)
+        port.record(record)
+        if port.samples.is_on and notes.inputs is not None:
+            port.samples.add(record, Seen(notes.inputs, notes.outputs, notes.message))
 
 
 @dataclass(slots=True)
@@ -93,6 +98,9 @@ class _Notes:
     version: int | None = None
     num_rows: int = 0
     code: str = "OK"
+    message: str = ""
+    inputs: Tensors | None = None
+    outputs: Tensors | None = None
 
     def record(self, model: str, signature: str) -> RequestRecord:
         return RequestRecord(
@@ -123,6 +131,7 @@ def _answers(
                 hint=f"signatures: {', '.join(handle.signatures)}",
             )
         inputs = as_tensors(signature, value)
+        notes.inputs = inputs
         notes.num_rows = check_inputs(signature, inputs)
         notes.decoded_s = time.perf_counter()
         answers = _run(handle, signature, inputs, notes.num_rows, rows, limit_s)

@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from ..errors import ServingError
 from ..types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
 from .metrics import RequestRecord
+from .request_samples import RequestSamples
 from .traffic import choose
 
 
@@ -148,6 +149,8 @@ class ModelView:
 
 class ServingPort(Protocol):
     """What the core offers to servers."""
+
+    samples: RequestSamples
 
     def acquire(self, spec: ModelSpec, preferred: int | None = None) -> Handle:
         """Choose and pin the version that answers a request.

@@ -20,6 +20,7 @@ class CompareSection:
     """
 
     title = "A/B"
+    is_always_moving = False
 
     def __init__(self, room: Room) -> None:
         import ipywidgets as widgets

@@ -24,6 +24,7 @@ class LatencySection:
     """
 
     title = "Latency"
+    is_always_moving = False
 
     def __init__(self, room: Room) -> None:
         import ipywidgets as widgets

@@ -55,10 +55,17 @@ class Room:
 
 
 class Section(Protocol):
-    """One tab."""
+    """One tab.
+
+    Attributes:
+        title: of the tab.
+        widget: its content.
+        is_always_moving: whether it shows what changes without requests.
+    """
 
     title: str
     widget: Any
+    is_always_moving: bool
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw; called only while the tab is in front and something changed."""

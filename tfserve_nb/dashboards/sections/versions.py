@@ -26,6 +26,7 @@ class VersionsSection:
     """
 
     title = "Versions"
+    is_always_moving = False
 
     def __init__(self, room: Room) -> None:
         import ipywidgets as widgets

@@ -15,6 +15,8 @@ from ...types import VersionState
 from ..controls import DeploymentControls
 from ..pages.compare import compare_page
 from ..pages.latency import latency_page
+from ..pages.requests import again_page, named, request_page, requests_table
+from ..pages.resources import resources_page
 from ..pages.versions import versions_page
 from ..sections.room import SPANS
 from ..snapshot import Snapshot
@@ -57,6 +59,8 @@ class WebPages:
         try:
             if page == "split":
                 return {"weights": _split(controls, int(query["version"]), int(query["percent"]))}
+            if page == "requests":
+                return {"html": _requests(controls, query), "is_on": controls.is_sampling}
             return {"html": STYLE + _html(controls, page, query)}
         except (KeyError, ValueError) as error:
             raise InvalidRequest(f"{page}: {error}") from error
@@ -72,7 +76,25 @@ def _html(controls: DeploymentControls, page: str, query: Mapping[str, str]) -> 
         return latency_page(snapshot, (int(only),) if only else None)
     if page == "compare":
         return compare_page(snapshot, _number(query.get("a", "")), _number(query.get("b", "")))
+    if page == "resources":
+        return resources_page(controls.resources(), snapshot.status)
     raise InvalidRequest(f"there is no view {page!r}")
+
+
+def _requests(controls: DeploymentControls, query: Mapping[str, str]) -> str:
+    """Sampled requests, the chosen one in full, and, with `to`, its answer when it is sent again."""
+    samples = controls.samples()
+    number = _number(query.get("request", ""))
+    chosen = next((sample for sample in samples if sample.number == number), samples[0] if samples else None)
+    page = requests_table(samples, chosen, is_on=controls.is_sampling)
+    if chosen is None:
+        return page
+    again = ""
+    if query.get("to"):
+        version = None if query["to"] == "default" else int(query["to"])
+        where = "whoever answers" if version is None else f"version {version}"
+        again = again_page(chosen, named(controls.send_again(chosen, version), chosen), where)
+    return page + request_page(chosen) + again
 
 
 def _split(controls: DeploymentControls, version: int, percent: int) -> dict[str, int]:

@@ -10,7 +10,8 @@ const SPANS = ["1 minute", "2 minutes", "5 minutes", "15 minutes"];
 
 const find = (id) => document.getElementById(id);
 const state = { token: null, model: null, tab: "versions", busy: false, status: null, undo: null, paused: false,
-  span: SPANS[1], signature: "", version: "", a: "", b: "", request: "", to: "" };
+  span: SPANS[1], signature: "", version: "", a: "", b: "", request: "", target: "default",
+  sampling: false, again: false, resent: false, only: "", label: "" };
 
 class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
@@ -155,6 +156,17 @@ const CONTROLS = {
     return [make("div", {}, choice("A: version", versions, "a"), choice("B: version", versions, "b"))];
   },
   resources: () => [],
+  requests() {
+    const number = make("input", { type: "text", placeholder: "newest", value: state.request, "aria-label": "Request",
+      oninput: () => { state.request = number.value.trim(); } });
+    const versions = state.status.versions.map((one) => one.version);
+    return [make("div", {},
+      button(state.sampling ? "Stop sampling" : "Sample requests", "Keep some requests from now on, in the server's memory",
+        () => act("sampling", state.sampling ? "sampling is off" : "requests are sampled from now on",
+          ofModel("/samples"), { is_on: !state.sampling })),
+      make("label", {}, "Request", number), choice("Send to", versions, "target", [["default", "whoever answers"]]),
+      button("Send again", "Send the request once more", () => { state.again = true; refresh(true); }))];
+  },
 };
 
 // --- drawing --------------------------------------------------------------------------------------------------------
@@ -169,8 +181,15 @@ async function refresh(isForced = false) {
     if (state.model === null) return;
     state.status = await ask(ofModel(""));
     const query = new URLSearchParams(
-      { span: state.span, only: state.only ?? "", a: state.a, b: state.b, request: state.request, to: state.to });
-    const { html } = await ask(ofModel(`/pages/${state.tab}?${query}`));
+      { span: state.span, only: state.only ?? "", a: state.a, b: state.b, request: state.request });
+    const sending = state.tab === "requests" && state.again;
+    if (sending) query.set("to", state.target);
+    if (state.tab !== "requests") state.again = state.resent = false;
+    if (state.resent && !sending && !isForced) return;      // the answer stays until something else is asked
+    const { html, is_on: isOn } = await ask(ofModel(`/pages/${state.tab}?${query}`));
+    state.sampling = isOn ?? state.sampling;
+    state.resent = sending;
+    state.again = false;
     draw(html, isForced);
     if (find("said").dataset.isProblem) { say(""); delete find("said").dataset.isProblem; }
   } catch (error) {

@@ -13,6 +13,7 @@ from typing import Any  # messages by their type
 
 from ...errors import QueueFull, RunFailed, RunRejected, ServingError
 from ...serving.port import Answer, Handle, ModelView, Outcome, ServingPort, Ticket
+from ...serving.request_samples import Seen
 from ...types import Tensors
 from ..completions import Completions
 from ..defects import as_public
@@ -192,7 +193,13 @@ class FrontEnd:
             self._link.send(answer)
 
     def log_request(self, bundle: Bundle, version: int, answer: Answer) -> None:
-        """Offer a run to the request log."""
+        """Offer a run to the request log, and its first request to the samples."""
+        samples = self._hub.port.samples
+        if samples.is_on:
+            rows = bundle.row_counts[0]
+            seen = Seen(_first(bundle.inputs, rows), _first(answer.outputs, rows))
+            run_s = (answer.started_s, answer.done_s)
+            samples.add_run(bundle.spec.name, version, bundle.signature, seen, rows, run_s)
         log = self._hub.request_log
         if log is not None:
             log.offer("predict", bundle.spec.name, version, bundle.signature, bundle.inputs, answer.outputs)
@@ -257,6 +264,11 @@ class FrontEnd:
             connection.give_up()
         self._forwarded = {}
         self._on_lost()
+
+
+def _first(tensors: Tensors, num_rows: int) -> Tensors:
+    """The first request's part of a bundle."""
+    return {name: array[:num_rows] if array.ndim else array for name, array in tensors.items()}
 
 
 class Hub:

@@ -19,6 +19,7 @@ from ...errors import Cancelled, DeadlineExceeded, ModelNotFound, NotAvailable, 
 from ...serving.inputs import Check, check_of, has_one_shape
 from ...serving.metrics import RequestRecord
 from ...serving.port import Answer, ModelSpec, ModelView, Outcome, VersionView
+from ...serving.request_samples import RequestSamples
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
 from .link import Link
 from .messages import Bundle, BundleAnswer, GiveUpBundle, Piece, Records
@@ -206,6 +207,7 @@ class LinkPort:
     """A `ServingPort` whose core is at the other end of a link."""
 
     def __init__(self) -> None:
+        self.samples = RequestSamples()  # stays off: the core samples what arrives there
         self._link: Link | None = None
         self._models: Mapping[str, ModelView] = {}
         self._lanes: dict[tuple[ModelSpec, int, str], Lane] = {}

@@ -1,0 +1,98 @@
+"""The tab with sampled requests: look at them, send them again.
+
+Thread: the updater's.
+"""
+
+from __future__ import annotations
+
+from typing import Any  # ipywidgets is untyped
+
+from ...serving.request_samples import RequestSample
+from ..actions import Action
+from ..pages.requests import again_page, label_of, named, request_page, requests_table
+from ..snapshot import Snapshot
+from .room import Room, button, choose_from, row
+
+DEFAULT = "whoever answers"
+
+
+class RequestsSection:
+    """A switch, a list, a choice, and the way back to the server.
+
+    Args:
+        room: the dashboard.
+    """
+
+    title = "Requests"
+    is_always_moving = False
+
+    def __init__(self, room: Room) -> None:
+        import ipywidgets as widgets
+
+        self._room = room
+        self._samples: dict[int, RequestSample] = {}
+        self._shown: object = None
+        self._is_on = False
+        self._switch = button(room, "Sample requests", "Keep some requests from now on, in memory", self._turn)
+        self._choice = widgets.Dropdown(options=[], description="Request", layout=widgets.Layout(width="260px"))
+        self._to = widgets.Dropdown(
+            options=[(DEFAULT, None)], description="Send to", layout=widgets.Layout(width="230px")
+        )
+        self._again = button(room, "Send again", "Send the chosen request once more", self._send)
+        self._choice.observe(lambda _: room.updater.post(self._draw), "value")
+        self._table, self._request, self._answer = widgets.HTML(), widgets.HTML(), widgets.HTML()
+        self.widget: Any = widgets.VBox(
+            [row(self._switch, self._choice, self._to, self._again), self._table, self._request, self._answer]
+        )
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw."""
+        self._is_on = self._room.controls.is_sampling
+        self._switch.description = "Stop sampling" if self._is_on else "Sample requests"
+        found = self._room.controls.samples()
+        self._samples = {sample.number: sample for sample in found}
+        choose_from(self._choice, [(label_of(sample), sample.number) for sample in found], None)
+        versions = [(f"version {version}", version) for version in snapshot.metrics.versions]
+        choose_from(self._to, [(DEFAULT, None), *versions], None)
+        self._draw()
+
+    def enable(self, is_enabled: bool) -> None:
+        """Let people click, or not."""
+        self._switch.disabled = not is_enabled
+        self._again.disabled = not is_enabled or self._chosen() is None
+
+    def _chosen(self) -> RequestSample | None:
+        return self._samples.get(self._choice.value)
+
+    def _draw(self) -> None:
+        chosen = self._chosen()
+        what = (tuple(self._samples), None if chosen is None else chosen.number, self._is_on)
+        if what != self._shown:
+            self._shown = what
+            self._table.value = requests_table(list(self._samples.values()), chosen, is_on=self._is_on)
+            self._request.value = "" if chosen is None else request_page(chosen)
+
+    def _turn(self) -> None:
+        is_on = not self._is_on
+        said = "requests are sampled from now on" if is_on else "sampling is off; what was kept stays until undeploy"
+        work = self._room.controls.sample_requests
+        self._room.actions.start(Action("…", lambda: work(is_on), lambda *_: said))
+
+    def _send(self) -> None:
+        sample, version = self._chosen(), self._to.value
+        if sample is None:
+            return
+        where = DEFAULT if version is None else f"version {version}"
+
+        def done(outputs: Any, took_ms: float) -> str:
+            page = again_page(sample, named(outputs, sample), where)
+            self._room.updater.post_if_running(lambda: setattr(self._answer, "value", page))
+            return f"request {sample.number} was answered by {where} in {took_ms:.1f} ms"
+
+        self._room.actions.start(
+            Action(
+                f"sending request {sample.number} to {where}…",
+                lambda: self._room.controls.send_again(sample, version),
+                done,
+            )
+        )

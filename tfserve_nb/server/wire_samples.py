@@ -1,0 +1,84 @@
+"""Sampled requests and resources as JSON for the admin API, and back.
+
+Thread: any; pure functions.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any  # JSON values
+
+import numpy as np
+
+from ..serving.request_samples import Parts, RequestSample
+from ..serving.resources import Gpu, Resources
+from ..types import Tensors
+
+_SERIES = ("age_s", "cpu_series", "rss_series")
+_PLAIN = ("number", "at", "version", "signature", "entrypoint", "code", "message", "num_rows", "is_cut", "total_ms")
+
+
+def sample_to_json(sample: RequestSample) -> dict[str, Any]:
+    """A JSON object that `sample_from_json` reads."""
+    return {
+        **{name: getattr(sample, name) for name in _PLAIN},
+        "inputs": _tensors_to_json(sample.inputs),
+        "outputs": _tensors_to_json(sample.outputs),
+        "parts": list(sample.parts),
+    }
+
+
+def sample_from_json(value: Mapping[str, Any]) -> RequestSample:
+    """The inverse of `sample_to_json`."""
+    plain = {name: value[name] for name in _PLAIN}
+    return RequestSample(
+        **plain,
+        inputs=_tensors_from_json(value["inputs"]),
+        outputs=_tensors_from_json(value["outputs"]),
+        parts=Parts(*value["parts"]),
+    )
+
+
+def resources_to_json(resources: Resources) -> dict[str, Any]:
+    """A JSON object that `resources_from_json` reads."""
+    return {**asdict(resources), **{name: getattr(resources, name).tolist() for name in _SERIES}}
+
+
+def resources_from_json(value: Mapping[str, Any]) -> Resources:
+    """The inverse of `resources_to_json`."""
+    series = {name: np.array(value[name], dtype=np.float64) for name in _SERIES}
+    num, cpu, rss = value["children"]
+    gpus = tuple(Gpu(**gpu) for gpu in value["gpus"])
+    return Resources(**{**value, **series, "gpus": gpus, "children": (num, cpu, rss)})
+
+
+def _tensors_to_json(tensors: Tensors) -> dict[str, Any]:
+    return {name: _array_to_json(array) for name, array in tensors.items()}
+
+
+def _tensors_from_json(value: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: _array_from_json(array) for name, array in value.items()}
+
+
+def _array_to_json(array: np.ndarray) -> dict[str, Any]:
+    """Raw bytes in base64; texts one by one."""
+    if array.dtype == object:
+        data: Any = [_coded(item if isinstance(item, bytes) else str(item).encode()) for item in array.reshape(-1)]
+    else:
+        data = _coded(np.ascontiguousarray(array).tobytes())
+    return {"dtype": array.dtype.name, "shape": list(array.shape), "data": data}
+
+
+def _array_from_json(value: Mapping[str, Any]) -> np.ndarray:
+    if value["dtype"] == "object":
+        array = np.empty(len(value["data"]), dtype=object)
+        array[:] = [base64.b64decode(item) for item in value["data"]]
+    else:
+        array = np.frombuffer(base64.b64decode(value["data"]), dtype=np.dtype(value["dtype"]))
+    return array.reshape(value["shape"])
+
+
+def _coded(data: bytes) -> str:
+    return base64.b64encode(data).decode()
