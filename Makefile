@@ -11,10 +11,10 @@ QUICKSTART := notebooks/01_quickstart.ipynb
 STRIPPED_KEYS := metadata.language_info.version metadata.language_info.codemirror_mode
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check bench notebooks clean
+.PHONY: help demo lab test check bench notebooks screenshots clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-10s %s\n' "$$name" "$$what"; done
+	@grep -E '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name what; do printf '  make %-12s %s\n' "$$name" "$$what"; done
 
 $(INSTALLED): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -50,6 +50,9 @@ bench: $(INSTALLED)  ## measure our server beside peers, an hour or more (QUICK=
 
 notebooks: $(INSTALLED)  ## run every notebook from top to bottom, full length
 	$(BIN)/python tools/run_notebook.py notebooks/*.ipynb
+
+screenshots: $(INSTALLED)  ## take the pictures in docs/pictures from a real run (needs Chromium)
+	$(BIN)/python tools/screenshots.py
 
 clean:  ## remove the virtual environment, caches and build results (models that you deployed stay)
 	rm -rf $(VENV) .bench build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

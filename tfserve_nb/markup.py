@@ -47,7 +47,7 @@ def table(
         body.append(f'<tr style="{_CURRENT if index == current else ""}">{"".join(cells)}</tr>')
     return (
         f'<div style="overflow-x:auto;max-width:100%"><table style="border-collapse:collapse;line-height:1.4;{COLOUR}">'
-        f'<caption style="text-align:left;font-weight:600;padding:2px 0">{caption}</caption>'
+        f'<caption style="text-align:left;font-weight:600;padding:2px 0;white-space:nowrap">{caption}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 

@@ -19,7 +19,7 @@ from .tables import AnyResult
 
 _DRAWING = threading.Lock()
 A, B = "#3b82c4", "#d9822b"
-NINES = (0.0, 0.5, 0.9, 0.99, 0.999, 0.9999)
+NINES = (0.5, 0.9, 0.99, 0.999, 0.9999)
 DPI = 110
 
 
@@ -59,16 +59,22 @@ def _draw_result(figure: Any, result: BenchmarkResult) -> None:
         left.axhline(result.summary.slo_ms, color="0.5", linewidth=1, linestyle=":")
         left.text(0.02, result.summary.slo_ms, "SLO", fontsize=8, color="0.4", va="bottom")
     timeline = result.timeline
-    right.plot(timeline.at_s, timeline.p50_ms, color=A, linewidth=2, marker="o", markersize=2.5, label="p50")
-    right.plot(timeline.at_s, timeline.p99_ms, color=B, linewidth=1.2, linestyle="--", marker="s", markersize=2.5,
-               label="p99")  # fmt: skip
+    drawn = []
+    for name, colour, line, marker in (("p50", A, "-", "o"), ("p95", "#2a9d6f", ":", "^"), ("p99", B, "--", "s")):
+        values = getattr(timeline, f"{name}_ms")
+        if np.isfinite(values).any():  # steps with too few requests for a percentile have none
+            right.plot(timeline.at_s, values, color=colour, linestyle=line, marker=marker, markersize=3, label=name)
+            drawn.append(values[np.isfinite(values)])
+    if drawn:
+        # Not closer than a factor of four: noise is not to look like news.
+        right.set_ylim(0.6 * min(one.min() for one in drawn), 2.4 * max(one.max() for one in drawn))
     _log_ms(right)
     right.set_xlabel("seconds, by the moment at which requests were due")
     rate = right.twinx()
     rate.step(timeline.at_s, timeline.rate, where="mid", color="0.6", linewidth=1)
     rate.set_ylim(0, 1.6 * max(1.0, float(timeline.rate.max(initial=0.0))))
     rate.set_ylabel("requests/s (grey)", color="0.4")
-    right.legend(loc="upper right", fontsize=8, frameon=False)
+    right.legend(loc="upper right", ncols=3, fontsize=8, frameon=False)
 
 
 def _draw_sweep(figure: Any, result: SweepResult) -> None:
@@ -126,7 +132,7 @@ def _curve(axes: Any, result: BenchmarkResult, colour: str, label: str | None, w
         axes.errorbar(x, [one.ms], yerr=[[one.ms - one.low_ms], [high - one.ms]], color=colour, marker="o",
                       markersize=3.5, capsize=2, linewidth=1)  # fmt: skip
     shown = [nine for nine in NINES if nine <= 1 - 1 / max(2, result.summary.num_ok)]
-    axes.set_xticks(_nines(np.array(shown)), ["min" if not nine else f"p{100 * nine:g}" for nine in shown])
+    axes.set_xticks(_nines(np.array(shown)), [f"p{100 * nine:g}" for nine in shown])
     axes.set_xlabel("share of requests that were at least as fast")
     _log_ms(axes)
 

@@ -35,12 +35,14 @@ class Timeline:
         at_s: the middle of each step, in seconds from the start.
         rate: successful answers per second, of the requests that were due in the step.
         p50_ms: their median latency; NaN where there are too few.
+        p95_ms: their 95th percentile; NaN where there are too few.
         p99_ms: their 99th percentile; NaN where there are too few.
     """
 
     at_s: np.ndarray
     rate: np.ndarray
     p50_ms: np.ndarray
+    p95_ms: np.ndarray
     p99_ms: np.ndarray
 
 
@@ -173,6 +175,7 @@ def timeline_of(samples: Samples, seconds: float) -> Timeline:
         at_s=(edges[:-1] + edges[1:]) / 2,
         rate=np.array([len(group) for group in groups]) / (seconds / num_steps),
         p50_ms=np.array([_of(group, 0.5) for group in groups]),
+        p95_ms=np.array([_of(group, 0.95) for group in groups]),
         p99_ms=np.array([_of(group, 0.99) for group in groups]),
     )
 

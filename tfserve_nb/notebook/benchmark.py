@@ -189,7 +189,7 @@ class BenchmarkView:
         if at_s >= 1:
             timeline = timeline_of(samples, at_s)
             axis = TimeAxis(at_s - timeline.at_s, at_s)
-            lines = [Line("p50", timeline.p50_ms, 0), Line("p99", timeline.p99_ms, 1, 1)]
+            lines = [Line(f"p{n}", getattr(timeline, f"p{n}_ms"), place, place) for place, n in enumerate((50, 95, 99))]
             title = f"Latency so far: {load}"
             chart = STYLE + line_chart(title, "ms", axis, lines, empty="too few answers yet")
         return f"<div>{status_line(self._said)}<div>{bar} {words}</div>{chart}</div>"

@@ -32,8 +32,8 @@ def requests_table(samples: Sequence[RequestSample], chosen: RequestSample | Non
     if not samples:
         hint = "Waiting for requests." if is_on else "Nothing is kept of requests until you ask for it."
         return note(
-            f"{hint} A sample of up to {KEPT} requests, at most {1 / EVERY_S:.0f} a second, stays in the server's memory; "
-            "headers and tokens do not."
+            f"{hint} A sample of up to {KEPT} requests, at most {1 / EVERY_S:.0f} a second, stays in the server's "
+            "memory; headers and tokens do not."
         )
     shown = samples[:NUM_SHOWN]
     current = next(

@@ -25,8 +25,8 @@ def resources_page(resources: Resources, status: ModelStatus) -> str:
     span_s = max(30.0, min(SPAN_S, float(resources.age_s.max(initial=0.0))))
     keep = resources.age_s <= span_s
     axis = TimeAxis(resources.age_s[keep], span_s)
-    cpu = Line("this process", resources.cpu_series[keep], 0)
-    memory = Line("this process", resources.rss_series[keep] / 1e6, 0)
+    cpu = Line("now", resources.cpu_series[keep], 0)
+    memory = Line("now", resources.rss_series[keep] / 1e6, 0)
     unit = f"% of a core; there are {resources.num_cores}"
     charts = [
         line_chart(f"Processor, {unit}", "%", axis, [cpu], empty="appears with the second reading"),

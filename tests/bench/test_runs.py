@@ -1,0 +1,266 @@
+"""Whole runs: the generator's process against servers whose pace is known."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tfserve_nb.bench.options import Options, carry_out
+from tfserve_nb.bench.plan import Load
+from tfserve_nb.bench.report import png_of
+from tfserve_nb.bench.result import load_result
+from tfserve_nb.bench.run import Subject, run_load
+from tfserve_nb.bench.samples import Samples
+from tfserve_nb.bench.sweep import SweepResult
+from tfserve_nb.bench.tables import to_html, to_text
+from tfserve_nb.bench.targets import Wish, target_of
+from tfserve_nb.benchmarking import benchmark_url, compare_runs, stored_runs
+from tfserve_nb.cli import main
+from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, QueueFull
+
+pytestmark = pytest.mark.timeout(120)
+SHORT = {"seconds": 1.0, "warmup_s": 0.2}
+
+
+def subject(server, **wish: object) -> Subject:
+    return Subject("net", 3, target_of(server.url, None, Wish(**wish)))
+
+
+def test_a_stall_of_the_server_shows_in_p99_although_few_requests_met_it(server) -> None:
+    server.is_single = True
+    server.pause_s = lambda number: 0.8 if number == 400 else 0.0
+
+    result = run_load(subject(server), Load(rate=400, seconds=3, warmup_s=0.2, connections=4))
+
+    # For 0.8 of 3 seconds users had to wait, the last of them little: p99 is near the length of the stall.
+    p99 = result.summary.percentile(0.99)
+    assert p99 is not None
+    assert 600 <= p99.ms <= 1500
+    assert result.summary.num_errors == 0
+    # Four connections met it: measured from sending, it would not be seen.
+    assert result.summary.uncorrected_p99_ms < p99.ms / 4
+
+
+def test_a_closed_loop_sends_when_it_has_its_answer_and_says_so(server) -> None:
+    server.pause_s = lambda _: 0.02
+
+    result = run_load(subject(server), Load(concurrency=4, **SHORT))
+
+    assert result.summary.rate == pytest.approx(4 / 0.02, rel=0.25)
+    assert "closed loop, 4 clients" in result.title
+
+
+def test_an_open_loop_keeps_its_rate_whatever_the_latency(server) -> None:
+    server.pause_s = lambda _: 0.2
+
+    result = run_load(subject(server), Load(rate=150, arrivals="constant", **SHORT))
+
+    assert result.summary.num_due == 150
+    assert result.summary.percentile(0.5).ms == pytest.approx(200, rel=0.3)
+
+
+def test_refusals_and_timeouts_are_results(server) -> None:
+    server.status = lambda number: 503 if number % 5 == 0 else 200
+    server.pause_s = lambda number: 5.0 if number % 50 == 1 else 0.0
+
+    result = run_load(subject(server), Load(rate=100, timeout_s=0.5, arrivals="constant", **SHORT))
+
+    assert result.summary.errors["503"] == pytest.approx(20, abs=3)
+    assert result.summary.errors["timed out"] >= 1
+    assert result.summary.reasons["503"].find("too much") > 0
+    assert "failed" in to_text(result)
+
+
+def test_a_server_that_refuses_most_requests_ends_the_run_early(server) -> None:
+    server.status = lambda number: 200 if number % 10 == 0 else 503
+
+    result = run_load(subject(server), Load(rate=200, seconds=30, warmup_s=0.2))
+
+    assert "of the last second failed" in result.summary.stopped
+    assert "lower --rate" in result.summary.stopped
+    assert result.summary.seconds < 10
+
+
+def test_not_one_answer_is_an_error_that_says_why(server) -> None:
+    server.status = lambda _: 500
+
+    with pytest.raises(NotAvailable, match=r"answered none of \d+ requests: 500: .*too much"):
+        run_load(subject(server), Load(rate=20, **SHORT))
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "text"),
+    [
+        (503, QueueFull, "refuses requests"),
+        (400, InvalidRequest, "answers 400: too much"),
+        (404, ModelNotFound, "answers 404"),
+    ],
+)
+def test_the_first_request_says_what_is_wrong(server, status: int, kind: type[Exception], text: str) -> None:
+    server.status = lambda _: status
+
+    with pytest.raises(kind, match=text):
+        carry_out(Options(rate=10, **SHORT), (subject(server),))
+    assert server.num_requests == 1
+
+
+def test_nobody_there_and_no_token_are_said_at_once(server, tmp_path: Path) -> None:
+    with pytest.raises(NotAvailable, match="cannot be reached: .*refused"):
+        benchmark_url("http://127.0.0.1:9/v1/models/net", None, Options(**SHORT), tmp_path)
+    server.needs_token = "right"
+    with pytest.raises(InvalidOption, match="answers 401: A token is needed") as caught:
+        benchmark_url(server.url, None, Options(**SHORT), tmp_path)
+    assert "--token-env" in caught.value.hint
+
+
+def test_the_token_is_in_nobodys_sight(server, tmp_path: Path) -> None:
+    server.needs_token = "very-secret-token"
+    seen: list[str] = []
+
+    class Watcher:
+        def say(self, text: str) -> None:
+            seen.append(text)
+
+        def follow(self, load: Load, samples: Samples) -> None:
+            children = psutil.Process().children(recursive=True)
+            seen.extend(" ".join(child.cmdline()) + str(child.environ()) for child in children)
+
+    result = benchmark_url(server.url, "very-secret-token", Options(rate=50, **SHORT), tmp_path, Watcher())
+
+    assert any("generator" in text for text in seen)
+    assert result.summary.num_errors == 0
+    assert not any("very-secret-token" in text for text in (*seen, repr(result), to_text(result), to_html(result)))
+    files = [path.read_bytes() for path in (result.save(tmp_path / "r"), tmp_path / "tfserve_nb.sqlite3")]
+    assert not any(b"very-secret-token" in data for data in files)
+
+
+def test_the_generator_imports_neither_tensorflow_nor_ipython() -> None:
+    heavy = ("tensorflow", "keras", "IPython", "matplotlib", "scipy", "tornado")
+    code = (
+        "import sys, tfserve_nb.bench.generator, tfserve_nb.bench.http_client, tfserve_nb.bench.grpc_client; "
+        f"print(*[name for name in {heavy!r} if name in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+
+    assert done.stdout.split() == []
+
+
+def test_an_interrupt_keeps_what_was_found_and_leaves_no_process(server) -> None:
+    timer = threading.Timer(2.0, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    timer.start()
+
+    result = run_load(subject(server), Load(rate=100, seconds=30, warmup_s=0.2))
+
+    timer.join()
+    assert result.summary.interrupted
+    assert 20 < result.summary.num_ok < 2000
+    assert any(text.startswith("INTERRUPTED") for text in result.summary.warnings)
+    assert [one for one in psutil.Process().children() if "generator" in " ".join(one.cmdline())] == []
+
+
+def test_a_generator_that_stood_still_makes_its_run_invalid(server) -> None:
+    def stop_it() -> None:
+        for child in psutil.Process().children():
+            if "generator" in " ".join(child.cmdline()):
+                child.suspend()
+                threading.Timer(0.3, child.resume).start()
+
+    threading.Timer(1.5, stop_it).start()
+
+    result = run_load(subject(server), Load(rate=200, seconds=2, warmup_s=0.2))
+
+    assert not result.summary.is_valid
+    assert "INVALID" in to_text(result)
+
+
+def test_a_sweep_finds_the_rate_that_the_server_bears(server, tmp_path: Path) -> None:
+    server.is_single = True
+    server.pause_s = lambda _: 0.004  # at most about 220 a second
+
+    result = benchmark_url(server.url, None, Options(sweep=True, slo_ms=60, seconds=1.0, warmup_s=0.2), tmp_path)
+
+    assert isinstance(result, SweepResult)
+    assert result.knee is not None
+    assert 40 <= result.knee <= 260
+    assert any(one.load.rate > result.knee for one in result.results)
+    assert "knee" in to_text(result)
+    assert png_of(result)[:4] == b"\x89PNG"
+
+
+def test_versions_are_compared_in_turns_under_the_same_arrivals(server, tmp_path: Path) -> None:
+    result = benchmark_url(server.url, None, Options(rate=100, versions=(3, 4), repeats=2, **SHORT), tmp_path)
+
+    asked = [head.split(b" ")[1].decode() for head in server.heads if head.startswith(b"POST")]
+    turns = [path for place, path in enumerate(asked) if place == 0 or path != asked[place - 1]]
+    assert [path.split("/")[5].split(":")[0] for path in turns][-3:] == ["3", "4", "3"]
+    assert [[one.load.seed for one in pair] for pair in result.pairs] == [[0, 0], [1, 1]]
+    assert png_of(result)[:4] == b"\x89PNG"
+
+
+def test_runs_are_numbered_kept_compared_saved_and_read(server, tmp_path: Path) -> None:
+    first = benchmark_url(server.url, None, Options(rate=100, **SHORT), tmp_path)
+    second = benchmark_url(server.url, None, Options(closed=2, **SHORT), tmp_path)
+
+    assert (first.run, second.run) == (1, 2)
+    assert sorted(stored_runs(tmp_path)) == [1, 2]
+    compared = compare_runs(tmp_path, 1, 2)
+    assert "run 1" in compared.title
+    assert "one pair says nothing about chance" in to_text(compared)
+    with pytest.raises(InvalidOption, match="there is no run 9 in .*; there are 1, 2"):
+        compare_runs(tmp_path, 1, 9)
+    back = load_result(first.save(tmp_path / "folder" / "first"))
+    assert back.summary == first.summary
+    assert np.array_equal(back.samples.done_s, first.samples.done_s)
+    assert len(back.to_dataframe()) == first.summary.num_due
+    with pytest.raises(InvalidOption, match="no saved benchmark"):
+        load_result(tmp_path / "tfserve_nb.sqlite3")
+    assert png_of(first)[:4] == b"\x89PNG"
+
+
+def test_a_full_disk_costs_the_number_and_nothing_else(server, tmp_path: Path) -> None:
+    (tmp_path / "tfserve_nb.sqlite3").mkdir()
+
+    result = benchmark_url(server.url, None, Options(rate=100, **SHORT), tmp_path)
+
+    assert result.run is None
+    assert result.summary.num_ok
+
+
+def test_the_command_line_does_the_same(server, tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setenv("BENCH_TOKEN", "right")
+    server.needs_token = "right"
+    monkeypatch.chdir(tmp_path)
+    common = [server.url, "--rate", "100", "--seconds", "1", "--warmup-seconds", "0.2"]
+
+    code = main(["bench", *common, "--token-env", "BENCH_TOKEN", "--save", "run", "--figure", "figure.png"])
+
+    out, err = capsys.readouterr()
+    assert "net, json, open loop, poisson arrivals at 100 requests/s (seed 0)" in out
+    assert (code == 0) == ("INVALID" not in out)
+    assert (tmp_path / "run.npz").exists()
+    assert (tmp_path / "figure.png").read_bytes()[:4] == b"\x89PNG"
+    assert "right" not in out + err
+    assert main(["bench", *common, "--token-env", "NOT_THERE"]) == 1
+    assert main(["bench", "http://127.0.0.1:9/v1/models/net", "--seconds", "1"]) == 1
+    assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_any_server_that_takes_json_can_be_loaded(server, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "body.json").write_text('{"question": 1}')
+    url = server.url.replace("/v1/models/net", "/ask?really=1")
+
+    code = main(["bench", url, "--body", "body.json", "--rate", "50", "--seconds", "1", "--quiet"])
+
+    assert code in (0, 1)  # 1 when this machine was too busy for a valid run
+    assert server.heads[0].startswith(b"POST /ask?really=1 ")
+    assert main(["bench", url, "--body", str(Path(os.devnull)), "--seconds", "1"]) == 1
