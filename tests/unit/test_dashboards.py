@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import html.parser
+import os
 import threading
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Mapping
 
 import ipywidgets as widgets
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tfserve_nb import dashboards
 from tfserve_nb.dashboards import view
+from tfserve_nb.dashboards.bar_chart import Outline, bar_chart, latency_histogram
+from tfserve_nb.dashboards.cells import CellRuns
 from tfserve_nb.dashboards.pages.still import still_page
+from tfserve_nb.dashboards.pages.values import rendered
 from tfserve_nb.dashboards.pages.versions import versions_table
 from tfserve_nb.dashboards.snapshot import Snapshot
+from tfserve_nb.dashboards.stacked_chart import stacked_chart
+from tfserve_nb.dashboards.svg import Marker, Stretch, TimeAxis
+from tfserve_nb.dashboards.traffic_split import rebalanced
 from tfserve_nb.dashboards.view import Dashboard
 from tfserve_nb.errors import ModelNotFound, VersionNotFound
 from tfserve_nb.serving.metrics import Metrics, RequestRecord
@@ -150,6 +160,17 @@ def button(dashboard: Dashboard, description: str) -> widgets.Button:
         one for one in all_widgets(dashboard.widget)
         if isinstance(one, widgets.Button) and one.description == description
     )  # fmt: skip
+
+
+def press(dashboard: Dashboard, description: str) -> None:
+    """Click a button once it is there and can be clicked."""
+
+    def is_ready() -> bool:
+        named = [one for one in all_widgets(dashboard.widget) if getattr(one, "description", "") == description]
+        return bool(named) and not named[0].disabled
+
+    assert eventually(is_ready)
+    button(dashboard, description).click()
 
 
 def shown(dashboard: Dashboard) -> str:
@@ -337,3 +358,257 @@ def test_watch_keeps_redrawing_in_the_cell(controls: Recorded) -> None:
     dashboard.watch(0.01)
 
     assert ">12<" in shown(dashboard)
+
+
+def slider(dashboard: Dashboard, version: int) -> widgets.IntSlider:
+    return next(
+        one for one in all_widgets(dashboard.widget)
+        if isinstance(one, widgets.IntSlider) and one.description == f"v{version} traffic"
+    )  # fmt: skip
+
+
+def choice(dashboard: Dashboard, description: str) -> widgets.Dropdown:
+    return next(
+        one for one in all_widgets(dashboard.widget)
+        if isinstance(one, widgets.Dropdown) and one.description == description
+    )  # fmt: skip
+
+
+def open_tab(dashboard: Dashboard, title: str) -> None:
+    tab = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.Tab))
+    tab.selected_index = tab.titles.index(title)
+    dashboard.refresh()
+
+
+def test_moving_one_slider_moves_the_others_and_applies_at_once(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+
+    slider(dashboard, 1).value = 30
+
+    assert eventually(lambda: controls.calls == ["traffic {1: 30.0, 2: 70.0}"])
+    assert eventually(lambda: slider(dashboard, 2).value == 70)
+    assert eventually(lambda: "traffic version 1: 30 %, version 2: 70 %" in shown(dashboard))
+
+
+def test_undo_takes_the_last_change_back_once(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    assert button(dashboard, "Undo").disabled
+    slider(dashboard, 1).value = 30
+    press(dashboard, "Undo: traffic split")
+
+    assert eventually(lambda: controls.calls[-1:] == ["promote 2"])
+    assert eventually(lambda: button(dashboard, "Undo").disabled)
+
+
+def test_deleting_asks_first(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    choice(dashboard, "Version").value = 1
+
+    button(dashboard, "Delete…").click()
+    assert eventually(lambda: "Delete version 1 of net from disk?" in shown(dashboard))
+    button(dashboard, "Keep it").click()
+    button(dashboard, "Delete…").click()
+    assert controls.calls == []
+    press(dashboard, "Delete version 1")
+
+    assert eventually(lambda: controls.calls == ["delete 1"])
+
+
+def test_labels_are_set_moved_back_and_wanted(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    label = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.Text))
+
+    button(dashboard, "Set label").click()
+    assert eventually(lambda: "write the label first" in shown(dashboard))
+    label.value = "stable"
+    button(dashboard, "Set label").click()
+    press(dashboard, "Undo: label stable → version 2")
+
+    assert eventually(lambda: controls.calls == ["label stable 2", "label stable 1"])
+
+
+def test_a_loading_version_is_seen_while_an_action_takes_its_time(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    go_on = threading.Event()
+    controls.stage = lambda _: go_on.wait(10)
+
+    button(dashboard, "Stage").click()
+    assert eventually(lambda: "stage version 2…" in shown(dashboard))
+    controls.labels = {"meanwhile": 1}
+    assert eventually(lambda: "meanwhile" in shown(dashboard))
+    button(dashboard, "Roll back").click()
+    assert eventually(lambda: "one thing at a time" in shown(dashboard))
+    assert controls.calls == []
+    go_on.set()
+
+    assert eventually(lambda: "version 2 is loaded" in shown(dashboard))
+
+
+def test_pause_lets_charts_stand_still_and_go_on(controls: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(view, "METRICS_EVERY_S", 0.0)
+    dashboard = dashboards.dashboard_for(controls)
+    open_tab(dashboard, "Latency")
+    pause = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.ToggleButton))
+    pause.value = True
+    assert eventually(lambda: "paused at" in shown(dashboard))
+
+    controls.record(700)
+    dashboard.refresh()
+    assert "p99 2" not in shown(dashboard)
+    pause.value = False
+
+    assert eventually(lambda: "paused at" not in shown(dashboard))
+    assert eventually(lambda: "v1 p50" in shown(dashboard))
+
+
+def test_span_and_signature_decide_what_is_counted(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    controls.record(20)
+    open_tab(dashboard, "Latency")
+
+    choice(dashboard, "Last").value = "15 minutes"
+
+    assert eventually(lambda: "Latencies of the last 15 min" in shown(dashboard))
+    assert choice(dashboard, "Signature").options == ("all", "serving_default")
+
+
+def test_two_versions_stand_side_by_side_with_a_word_of_caution(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    controls.record(20, version=1, latency_s=0.002)
+    controls.record(20, version=2, latency_s=0.004)
+
+    open_tab(dashboard, "A/B")
+
+    text = shown(dashboard)
+    assert "A: version 2" in text
+    assert "they do not test" in text
+    assert "× 0.5" in text
+
+
+def test_resources_tell_of_this_process(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+
+    open_tab(dashboard, "Resources")
+
+    assert f"Process {os.getpid()}" in shown(dashboard)
+    assert "tfserve-dashboard" in shown(dashboard)
+
+
+def test_sampled_requests_are_shown_as_what_they_are_and_sent_again(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    open_tab(dashboard, "Requests")
+    assert "Nothing is kept of requests until you ask for it" in shown(dashboard)
+
+    button(dashboard, "Sample requests").click()
+    assert eventually(lambda: "image of 8 × 8" in shown(dashboard))
+    assert "hello" in shown(dashboard)
+    button(dashboard, "Send again").click()
+
+    assert eventually(lambda: "largest difference from before: 0.25" in shown(dashboard))
+    assert controls.calls == ["sample True", "send 7 to None"]
+
+
+def test_nobody_looking_costs_nothing(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    root = dashboard.widget
+    root._view_count = 1  # noqa: SLF001 - what a front end does
+    root._view_count = 0  # noqa: SLF001
+    time.sleep(0.1)
+    controls.threads.clear()
+
+    time.sleep(1.2)
+    assert controls.threads == set()
+
+    root._view_count = 1  # noqa: SLF001
+    assert eventually(lambda: bool(controls.threads))
+
+
+def test_the_still_page_follows_and_is_the_last_state_when_it_closes(controls: Recorded) -> None:
+    pages: list[str] = []
+    dashboard = dashboards.dashboard_for(controls)
+    dashboard.keep_still(pages.append)
+    assert f"<style>.{dashboard.still_id}{{display:none}}</style>" in shown(dashboard)
+    controls.default_version = 1
+    dashboard.refresh()
+
+    dashboard.close()
+
+    assert "1 <b>current</b>" in pages[-1]
+    assert f'class="{dashboard.still_id}"' in pages[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("COLAB_RELEASE_TAG", "Colab"), ("VSCODE_PID", "VS Code"), ("VOILA_BASE_URL", "Voilà")]
+)
+def test_front_ends_that_are_not_live_are_told(
+    controls: Recorded, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    monkeypatch.setenv(name, "1")
+
+    assert text in shown(dashboards.dashboard_for(controls))
+
+
+@given(st.dictionaries(st.integers(1, 9), st.integers(0, 100), min_size=1, max_size=6), st.integers(-5, 120), st.data())
+def test_shares_always_sum_to_a_hundred(shares: dict[int, int], percent: int, data: st.DataObject) -> None:
+    version = data.draw(st.sampled_from(sorted(shares)))
+
+    found = rebalanced(shares, version, percent)
+
+    assert sum(found.values()) == 100
+    assert found.keys() == shares.keys()
+    assert all(share >= 0 for share in found.values())
+    assert found[version] == (100 if len(shares) == 1 else min(100, max(0, percent)))
+
+
+@given(
+    st.lists(st.lists(st.floats(0, 50) | st.just(float("nan")), min_size=4, max_size=4), max_size=4),
+    st.dictionaries(st.sampled_from(["free", "full", "≤64"]), st.integers(0, 10**9)),
+    st.lists(st.tuples(st.integers(0, 199), st.integers(0, 10**6)), max_size=20),
+)
+def test_any_numbers_make_well_formed_charts(
+    layers: list[list[float]], counts: dict[str, int], buckets: list[tuple[int, int]]
+) -> None:
+    axis = TimeAxis(np.array([6.0, 4.0, 2.0, 0.0]), 8.0, [Marker(3.0, NASTY)], [Stretch(5.0, 0.0, NASTY)])
+    histogram = np.zeros(200, dtype=np.int64)
+    for bucket, count in buckets:
+        histogram[bucket] += count
+
+    texts = [
+        stacked_chart("t", "ms", axis, {str(n): np.array(layer) for n, layer in enumerate(layers)}, empty="none"),
+        bar_chart("t", counts, empty="none"),
+        latency_histogram("t", [Outline("v1", histogram, 0)], empty="none"),
+    ]
+
+    for text in texts:
+        ET.fromstring(text)  # noqa: S314 - our own text
+        assert "nan" not in text
+        assert "<img" not in text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.array([0.1, 0.9], dtype=np.float32), "largest: 1 (0.9)"),
+        (np.arange(100), "0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11</code> … 100 in all"),
+        (np.array([b"<b>", b"\xff\xfe"], dtype=object), "&lt;b&gt;<br>(2 bytes)"),
+        (np.full((8, 8), np.nan), "image of 8 × 8"),
+        (np.zeros((5, 6, 3), dtype=np.uint8), 'alt="image of 5 × 6 × 3'),
+        (np.array(3.5), "<code>3.5</code>"),
+    ],
+)
+def test_tensors_are_shown_as_what_they_are(value: np.ndarray, text: str) -> None:
+    assert text in rendered(value)
+
+
+def test_cells_that_ran_are_marked_and_short_ones_are_not() -> None:
+    runs = CellRuns()
+    runs.start("x = 1")
+    runs.end()
+    runs.start("model.fit(...)")
+    time.sleep(0.25)
+    during = runs.since(0)
+    runs.end()
+
+    assert [one.text for one in runs.since(0)] == ["model.fit(...)"]
+    assert [one.ended_at for one in during] == [None]
+    assert runs.since(time.time() + 1) == ()

@@ -152,15 +152,18 @@ class Dashboard:
         )
         # Front ends count the views of a widget once this is a number; a dashboard that nobody sees is not drawn.
         self._root._view_count = 0  # noqa: SLF001 - ipywidgets documents it, as experimental
-        self._root.observe(lambda _: self._updater.post_if_running(self.tick), "_view_count")
+        self._root.observe(self._count_views, "_view_count")
         self._say("")
 
     @property
     def is_visible(self) -> bool:
         """Whether somebody sees it; assumed until a front end has shown it once, since not all of them count views."""
-        count = self._root._view_count or 0  # noqa: SLF001
-        self._was_visible = self._was_visible or count > 0
-        return count > 0 or not self._was_visible
+        return bool(self._root._view_count) or not self._was_visible  # noqa: SLF001
+
+    def _count_views(self, change: Any) -> None:
+        """On any thread: a front end shows it once more or once less."""
+        self._was_visible = self._was_visible or bool(change["new"])
+        self._updater.post_if_running(self.tick)
 
     def _redraw(self) -> None:
         if not self._is_closed:
