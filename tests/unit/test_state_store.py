@@ -96,3 +96,23 @@ def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     store = StateStore(tmp_path)
     for name in ("a", "b", "c"):
         assert [one.version for one in store.history(name)] == list(range(24, -1, -1))
+
+
+def test_benchmarks_are_numbered_over_all_models_and_stand_in_the_history(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    assert store.benchmarks() == {}
+
+    numbers = [store.add_benchmark(name, {"of": name}, new_event("benchmark", 1)) for name in ("net", "other", "net")]
+
+    assert numbers == [1, 2, 3]
+    assert store.benchmarks() == {1: {"of": "net"}, 2: {"of": "other"}, 3: {"of": "net"}}
+    assert [event.action for event in store.history("net")] == ["benchmark", "benchmark"]
+
+
+def test_a_file_of_an_earlier_release_gets_the_table_of_benchmarks(tmp_path: Path) -> None:
+    StateStore(tmp_path).save("net", {})
+    with sqlite3.connect(tmp_path / FILE_NAME) as connection:
+        connection.execute("DROP TABLE benchmarks")
+    connection.close()
+
+    assert StateStore(tmp_path).benchmarks() == {}

@@ -87,7 +87,7 @@ class Options:
         """The load, with a rate where none was asked for."""
         seconds = self.seconds if self.seconds is not None else SWEEP_STEP_S if self.sweep else 10.0
         return Load(
-            rate=None if self.closed is not None else self.rate or rate,
+            rate=None if self.closed is not None else rate if self.rate is None else self.rate,
             concurrency=self.closed,
             arrivals=self.arrivals,
             seconds=seconds,
@@ -99,7 +99,14 @@ class Options:
 
     def wish(self, version: int | None = None) -> Wish:
         """Which requests are wanted."""
-        return Wish(self.protocol, version or self.version, self.label, self.signature, self.rows, self.values)
+        return Wish(
+            self.protocol,
+            self.version if version is None else version,
+            self.label,
+            self.signature,
+            self.rows,
+            self.values,
+        )
 
 
 def carry_out(

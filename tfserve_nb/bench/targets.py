@@ -204,7 +204,11 @@ def _binary_target(url: str, version: int, headers: Headers, wish: Wish, pieces:
         raise InvalidOption("--protocol binary asks for the default signature only", hint="--protocol json")
     base, _, rest = url.partition("/v1/models/")
     name = rest.split("/")[0]
-    path = f"{base}/v2/models/{name}" + (f"/versions/{version}" if wish.version or wish.label else "") + "/infer"
+    path = (
+        f"{base}/v2/models/{name}"
+        + (f"/versions/{version}" if (wish.version, wish.label) != (None, None) else "")
+        + "/infer"
+    )
     bodies, length = [], 0
     for piece in pieces:
         described, raw = zip(*(to_output(key, array, is_binary=True) for key, array in piece.items()), strict=True)

@@ -49,7 +49,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function choice(label, options, key, always = []) {
-  const select = make("select", { onchange: () => { state[key] = select.value; refresh(true); } });
+  const select = make("select", { "aria-label": label, onchange: () => { state[key] = select.value; refresh(true); } });
   const all = [...always, ...options.map((one) => [String(one), String(one)])];
   for (const [value, text] of all) select.append(make("option", { value }, text));
   if (!all.some(([value]) => value === state[key])) state[key] = all[0]?.[0] ?? "";
@@ -137,7 +137,7 @@ const CONTROLS = {
     ];
     for (const version of loaded) {
       const percent = Math.round(status.traffic[version] ?? 0);
-      const slider = make("input", { type: "range", min: 0, max: 100, value: percent,
+      const slider = make("input", { type: "range", min: 0, max: 100, value: percent, "aria-label": `v${version} traffic`,
         onchange: () => share(version, slider.value), disabled: loaded.length < 2 });
       rows.push(make("div", {}, make("label", {}, `v${version} traffic`, slider, `${percent} %`)));
     }

@@ -1,0 +1,121 @@
+"""The web page of `tfserve-nb serve --dashboard`, driven as people do: keyboard, buttons, sliders, another token."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from black_box import Served, command, environment, free_port
+from lab import chromium_page, missing_tool
+from saved_models import write_half_plus_two
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
+]
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Two versions of a model, and the page."""
+    folder = tmp_path_factory.mktemp("web")
+    write_half_plus_two(folder / "two" / "1")
+    write_half_plus_two(folder / "two" / "2", offset=3.0)
+    config = folder / "models"
+    config.write_text(
+        f"""model_config_list {{ config {{ name: "two" base_path: "{folder}/two" model_platform: "tensorflow"
+            model_version_policy {{ all {{}} }} }} }}"""
+    )
+    rest_port, grpc_port, log = free_port(), free_port(), folder / "log"
+    flags = [f"--port={grpc_port}", f"--rest_api_port={rest_port}", f"--model_config_file={config}", "--dashboard"]
+    with log.open("w") as out:
+        process = subprocess.Popen(command(*flags), stdout=out, stderr=subprocess.STDOUT, text=True, env=environment())
+    one = Served(process, log, grpc_port, rest_port)
+    one.wait_for("Entering the event loop")
+    yield one
+    one.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def page(served: Served) -> Iterator[Any]:
+    """The page, opened with the link that the server prints."""
+    found = re.search(r"Dashboard: (\S+)", served.text)
+    assert found
+    with chromium_page() as one:
+        errors: list[str] = []
+        one.on("pageerror", lambda error: errors.append(str(error)))
+        one.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        one.goto(found.group(1))
+        one.get_by_text("two: versions").wait_for(timeout=20_000)
+        yield one
+        assert [error for error in errors if "401" not in error] == []
+
+
+def says(page: Any, text: str) -> None:
+    page.get_by_role("status").filter(has_text=text).wait_for(timeout=10_000)
+
+
+def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: Served) -> None:
+    assert "token" not in page.url
+    page.get_by_label("Version", exact=True).select_option("1")
+    page.get_by_role("button", name="Promote").click()
+    says(page, "promote version 1: done")
+    assert served.rest("POST", "/v1/models/two:predict", {"instances": [1.0]})[1] == {"predictions": [2.5]}
+
+    page.get_by_role("button", name="Undo: promote").click()
+    says(page, "taken back: promote")
+    assert served.rest("POST", "/v1/models/two:predict", {"instances": [1.0]})[1] == {"predictions": [3.5]}
+
+    page.get_by_label("v1 traffic").focus()
+    page.keyboard.press("PageUp")
+    says(page, "traffic version 1: 10 %, version 2: 90 %")
+    page.get_by_role("cell", name="10 %").wait_for(timeout=5_000)
+    page.get_by_label("Label", exact=True).fill("steady")
+    page.get_by_role("button", name="Set label").click()
+    says(page, "steady points to version 1")
+    page.get_by_role("cell", name="steady").wait_for(timeout=5_000)
+
+
+def test_tabs_by_keyboard_charts_and_requests(page: Any, served: Served) -> None:
+    page.get_by_role("tab", name="Versions").focus()
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("img", name=re.compile("Requests per second")).wait_for(timeout=10_000)
+    assert page.get_by_role("tab", name="Latency").get_attribute("aria-selected") == "true"
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_role("button", name="Go on").click()
+    page.keyboard.press("Tab")
+    page.get_by_role("tab", name="Resources").click()
+    page.get_by_text(f"Process {served.process.pid}").wait_for(timeout=10_000)
+    page.get_by_role("tab", name="A/B").click()
+    page.get_by_text("Versions 2 and 1 over").wait_for(timeout=10_000)
+    page.get_by_role("tab", name="Requests").click()
+    page.get_by_role("button", name="Sample requests").click()
+    says(page, "requests are sampled from now on")
+    served.rest("POST", "/v1/models/two:predict", {"instances": [8.0]})
+    page.get_by_text("Sampled requests").wait_for(timeout=10_000)
+    page.get_by_label("Send to").select_option("1")
+    page.get_by_role("button", name="Send again").click()
+    page.get_by_text(re.compile(r"Request \d+ again, to version 1")).wait_for(timeout=10_000)
+
+
+def test_a_wrong_token_asks_for_the_right_one(page: Any) -> None:
+    page.evaluate("sessionStorage.setItem('tfserve-token', 'wrong')")
+    page.reload()
+
+    page.get_by_label("Token").wait_for(timeout=10_000)
+    says(page, "The token is wrong")
+
+
+def test_the_page_loads_nothing_from_elsewhere(page: Any, served: Served) -> None:
+    seen: list[str] = []
+    page.on("request", lambda request: seen.append(request.url))
+    page.reload()
+    page.get_by_text("two: versions").wait_for(timeout=20_000)
+
+    assert seen
+    assert all(url.startswith((f"http://127.0.0.1:{served.rest_port}/", "data:")) for url in seen)

@@ -1,0 +1,112 @@
+"""`tfserve-nb serve --dashboard`: the page's files for everybody, its views and controls for whoever has the token."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from black_box import Served
+
+import tfserve_nb
+
+PAGE = "/tfserve/dashboard"
+VIEWS = "/tfserve/v1/models/two/pages"
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "front-end"])
+def shown(start: Callable[..., Served], store: Path, tmp_path_factory: Any, request: pytest.FixtureRequest) -> Served:
+    config = tmp_path_factory.mktemp("dashboard") / "models"
+    config.write_text(
+        f"""model_config_list {{ config {{ name: "two" base_path: "{store}/two_versions" model_platform: "tensorflow"
+            model_version_policy {{ all {{}} }} }} }}"""
+    )
+    return start(f"--model_config_file={config}", "--dashboard", f"--frontends={request.param}")
+
+
+def token_of(served: Served) -> str:
+    found = re.search(rf"Dashboard: http://127.0.0.1:{served.rest_port}{PAGE}#token=(\S+)", served.text)
+    assert found, served.text
+    return found.group(1)
+
+
+def view(served: Served, page: str, **query: str) -> Any:
+    path = f"{VIEWS}/{page}?" + "&".join(f"{name}={value}" for name, value in query.items())
+    return served.rest("GET", path, headers={"Authorization": f"Bearer {token_of(served)}"})
+
+
+def test_the_page_and_its_files_need_no_token_and_load_nothing_from_elsewhere(shown: Served) -> None:
+    files = {name: shown.rest("GET", f"{PAGE}{name}") for name in ("", "/app.js", "/app.css")}
+
+    assert [status for status, *_ in files.values()] == [200] * 3
+    kinds = [headers["Content-Type"].split(";")[0] for *_, headers in files.values()]
+    assert kinds == ["text/html", "text/javascript", "text/css"]
+    assert all("default-src 'none'" in headers["Content-Security-Policy"] for *_, headers in files.values())
+    assert not any(re.search(r"(src|href)=\"(https?:)?//", str(text)) for _, text, _ in files.values())
+    assert shown.rest("GET", f"{PAGE}/__init__.py")[0] == 404
+
+
+def test_views_and_controls_need_the_token_while_predicting_needs_none(shown: Served) -> None:
+    assert shown.rest("POST", "/v1/models/two:predict", {"instances": [1.0]})[:2] == (200, {"predictions": [3.5]})
+    assert shown.rest("GET", f"{VIEWS}/versions")[0] == 401
+    assert shown.rest("POST", "/tfserve/v1/models/two/promote", {"version": 1})[0] == 401
+    foreign = {"Authorization": f"Bearer {token_of(shown)}", "Origin": "http://elsewhere.example"}
+    assert shown.rest("GET", f"{VIEWS}/versions", headers=foreign)[0] == 403
+
+
+def test_every_view_is_drawn(shown: Served) -> None:
+    shown.rest("POST", "/v1/models/two:predict", {"instances": [1.0, 2.0]})
+
+    assert "two: versions" in view(shown, "versions")[1]["html"]
+    assert "Requests per second" in view(shown, "latency", span="1%20minute")[1]["html"]
+    assert "Versions 1 and 2 over" in view(shown, "compare", a="1", b="2")[1]["html"]
+    assert "tfserve-server" in view(shown, "resources")[1]["html"]
+    assert view(shown, "split", version="1", percent="30")[1] == {"weights": {"1": 30, "2": 70}}
+    assert view(shown, "nothing")[0] == 400
+    assert view(shown, "split", version="x", percent="30")[0] == 400
+
+
+def test_requests_are_sampled_looked_at_and_sent_again(shown: Served) -> None:
+    handle = tfserve_nb.connect(f"http://127.0.0.1:{shown.rest_port}/v1/models/two", token_of(shown))
+    assert handle.samples() == []
+    handle.sample_requests()
+    assert handle.is_sampling
+
+    until_s = time.perf_counter() + 20
+    while not handle.samples() and time.perf_counter() < until_s:
+        shown.rest("POST", "/v1/models/two:predict", {"instances": [1.0, 2.0]})
+        time.sleep(0.05)
+    sample = handle.samples()[0]
+    handle.sample_requests(False)
+
+    np.testing.assert_array_equal(sample.inputs["x"].reshape(-1), [1.0, 2.0])
+    np.testing.assert_array_equal(sample.outputs["y"].reshape(-1), [3.5, 4.0])
+    assert sample.version == 2
+    assert sample.parts.run > 0
+    np.testing.assert_array_equal(np.asarray(handle.send_again(sample, 1)).reshape(-1), [2.5, 3.0])
+    page = view(shown, "requests", request=str(sample.number), to="1")[1]
+    assert f"Request {sample.number} again, to version 1" in page["html"]
+    assert "largest difference from before: 1" in page["html"]
+    assert page["is_on"] is False
+
+
+def test_resources_come_over_the_admin_api(shown: Served) -> None:
+    handle = tfserve_nb.connect(f"http://127.0.0.1:{shown.rest_port}/v1/models/two", token_of(shown))
+
+    resources = handle.resources()
+
+    assert resources.pid == shown.process.pid
+    assert resources.threads["tfserve-server"] == 1
+    time.sleep(1.0)
+    assert len(handle.resources().age_s) > len(resources.age_s) - 1
+
+
+def test_the_dashboard_needs_the_rest_port(start: Callable[..., Served], store: Path) -> None:
+    served = start(f"--model_base_path={store}/half_plus_two", "--port=8599", "--dashboard", wait=False, rest=False)
+
+    served.wait_for("--dashboard needs --rest_api_port")
+    assert served.process.wait(20) == 255
