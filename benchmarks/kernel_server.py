@@ -4,7 +4,8 @@ Usage: python kernel_server.py PORT MODEL INFO [--isolate] [--grpc-port N] [--ma
 
 INFO is a file that gets the server's token and the kernel's process number as JSON. Commands come line by line over
 standard input, each is answered with `ok`: `spin` runs a cell of pure Python without end, `fit` trains a network
-without end, `dashboard` shows the dashboard, five times a second, and `idle` interrupts what runs.
+without end, `versions` splits the traffic between six versions, `dashboard` shows the dashboard's charts, five times a
+second, and `idle` interrupts what runs.
 """
 
 from __future__ import annotations
@@ -38,8 +39,17 @@ DASHBOARD = """
 %load_ext tfserve_nb
 from IPython.display import display
 from tfserve_nb.dashboards import dashboard_for, updater
-updater.PERIOD_S = min(updater.PERIOD_S, 0.2)
-display(dashboard_for(d))
+assert updater.PERIOD_S <= 0.2
+board = dashboard_for(d)
+board.open("Latency")
+display(board)
+"""
+
+
+VERSIONS = """
+for _ in range(5):
+    tfserve_nb.deploy({model!r}, "bench", stage=True, keep=6, base_path="served")
+d.set_traffic({{version: 100 / 6 for version in d.versions}})
 """
 
 
@@ -59,7 +69,7 @@ def main() -> int:
     manager, client = start_new_kernel(kernel_name="python3", extra_arguments=["--log-level=ERROR"])
     try:
         run(client, DEPLOY.format_map(vars(options)))
-        obey(manager, client)
+        obey(manager, client, {"dashboard": DASHBOARD, "versions": VERSIONS.format_map(vars(options))})
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -67,14 +77,14 @@ def main() -> int:
     return 0
 
 
-def obey(manager: Any, client: Any) -> None:
-    """Do what the lines of standard input say."""
+def obey(manager: Any, client: Any, cells: dict[str, str]) -> None:
+    """Do what the lines of standard input say; `cells` run to their end."""
     for line in sys.stdin:
         command = line.strip()
         if command in ("spin", "fit"):
             client.execute({"spin": SPIN, "fit": FIT}[command], store_history=False)
-        elif command == "dashboard":
-            run(client, DASHBOARD)
+        elif command in cells:
+            run(client, cells[command])
         elif command == "idle":
             manager.interrupt_kernel()
             client.get_shell_msg(timeout=30)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import figures
 import machine
+import part_generator
 import part_kernel
 import part_open
 import part_ours
@@ -39,6 +40,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "grpc": part_kernel.measure_grpc,
     "busy": part_kernel.measure_busy,
     "dashboard": part_kernel.measure_dashboard,
+    "generator": part_generator.measure,
     "memory": part_ours.measure_memory,
     "jobs": part_ours.measure_jobs,
 }

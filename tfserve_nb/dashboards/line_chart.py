@@ -52,7 +52,9 @@ class Line:
     has_label: bool = True
 
 
-def line_chart(title: str, unit: str, axis: TimeAxis, lines: Sequence[Line], *, empty: str) -> str:
+def line_chart(
+    title: str, unit: str, axis: TimeAxis, lines: Sequence[Line], *, empty: str, has_notes: bool = True
+) -> str:
     """An SVG element.
 
     Args:
@@ -61,6 +63,7 @@ def line_chart(title: str, unit: str, axis: TimeAxis, lines: Sequence[Line], *, 
         axis: of n steps.
         lines: each with n values.
         empty: what to say when there is nothing to draw, plain text.
+        has_notes: whether the pointer brings up the values of each step; they are most of the text.
 
     Returns:
         The text of an `<svg>` with a role and a label in words.
@@ -81,7 +84,8 @@ def line_chart(title: str, unit: str, axis: TimeAxis, lines: Sequence[Line], *, 
         if line.has_label:
             ends.append((float(y[last]), COLOURS[line.style % len(COLOURS)], text))
     parts += end_labels(ends)
-    parts.append(hover(axis, _notes(drawn, len(x))))
+    if has_notes:
+        parts.append(hover(axis, _notes(drawn, len(x))))
     return element(f"{title}: {', '.join(words) or empty}", parts)
 
 

@@ -224,6 +224,8 @@ def format_number(value: float) -> str:
         >>> format_number(0.5), format_number(12.34), format_number(1234.5)
         ('0.5', '12.3', '1234')
     """
+    if 1e-4 <= value < 999.5:
+        return f"{value:.3g}"
     if value == 0:
         return "0"
     digits = max(0, 2 - math.floor(math.log10(abs(value))))

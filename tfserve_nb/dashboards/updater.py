@@ -20,7 +20,8 @@ from typing import Any, Generic, TypeVar  # whatever a command returns
 
 from ..errors import ServerFailed
 
-PERIOD_S = 0.5
+PERIOD_S = 0.2
+"""States are looked at five times a second; what is counted by seconds is drawn once a second."""
 CALL_LIMIT_S = 10.0
 JOIN_S = 1.5
 

@@ -77,6 +77,19 @@ class Dashboard:
         """The widget tree, an ipywidgets `VBox`."""
         return self._root
 
+    def open(self, title: str) -> None:
+        """Bring a tab to the front.
+
+        Args:
+            title: `Versions`, `Latency`, `Resources`, `A/B` or `Requests`.
+
+        Raises:
+            ValueError: if there is no such tab.
+        """
+        place = [section.title for section in self._sections].index(title)
+        self._updater.call(lambda: setattr(self._tab, "selected_index", place))
+        self.refresh()
+
     def refresh(self) -> None:
         """Redraw now; where updates from threads do not show (Colab, Voilà), call this in a cell."""
         self._updater.call(self._redraw)
@@ -97,7 +110,7 @@ class Dashboard:
         if self._is_closed or not self.is_visible:
             return
         now_s = time.perf_counter()
-        self._draw(is_forced=False, with_metrics=now_s - self._looked_s >= METRICS_EVERY_S)
+        self._draw(is_forced=False, with_metrics=now_s - self._looked_s >= self._metrics_every_s)
         if now_s - self._still_s >= STILL_EVERY_S:
             self._follow_still()
 
@@ -159,6 +172,11 @@ class Dashboard:
     def is_visible(self) -> bool:
         """Whether somebody sees it; assumed until a front end has shown it once, since not all of them count views."""
         return bool(self._root._view_count) or not self._was_visible  # noqa: SLF001
+
+    @property
+    def _metrics_every_s(self) -> float:
+        has_series = self._sections[self._tab.selected_index or 0].has_series
+        return max(METRICS_EVERY_S, SPANS[self._look.span][1] - 0.05 if has_series else 0.0)
 
     def _count_views(self, change: Any) -> None:
         """On any thread: a front end shows it once more or once less."""

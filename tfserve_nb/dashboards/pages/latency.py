@@ -54,7 +54,7 @@ def latency_charts(snapshot: Snapshot, only: Collection[int] | None = None) -> l
             empty=NO_REQUESTS,
         ),
         line_chart("Errors and rejections by reason", "/s", axis, errors, empty="none"),
-        line_chart("Requests that waited for a batch, mean", "", axis, waiting, empty=NO_REQUESTS),
+        line_chart("Requests that waited for a batch, mean", "", axis, waiting, empty=NO_REQUESTS, has_notes=False),
         bar_chart("Rows of a batch, padding included", _sizes(batches), empty="no batches yet"),
         bar_chart("Why batches left the queue", _reasons(batches), empty="no batches yet"),
     ]

@@ -21,6 +21,7 @@ class CompareSection:
 
     title = "A/B"
     is_always_moving = False
+    has_series = True
 
     def __init__(self, room: Room) -> None:
         import ipywidgets as widgets

@@ -25,6 +25,7 @@ class LatencySection:
 
     title = "Latency"
     is_always_moving = False
+    has_series = True
 
     def __init__(self, room: Room) -> None:
         import ipywidgets as widgets

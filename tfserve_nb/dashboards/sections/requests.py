@@ -25,6 +25,7 @@ class RequestsSection:
 
     title = "Requests"
     is_always_moving = False
+    has_series = False
 
     def __init__(self, room: Room) -> None:
         import ipywidgets as widgets

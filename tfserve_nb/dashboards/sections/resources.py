@@ -21,6 +21,7 @@ class ResourcesSection:
 
     title = "Resources"
     is_always_moving = True
+    has_series = False
 
     def __init__(self, room: Room) -> None:
         import ipywidgets as widgets

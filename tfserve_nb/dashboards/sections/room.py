@@ -61,11 +61,13 @@ class Section(Protocol):
         title: of the tab.
         widget: its content.
         is_always_moving: whether it shows what changes without requests.
+        has_series: whether it draws over time: it changes with each step of the time span, not more often.
     """
 
     title: str
     widget: Any
     is_always_moving: bool
+    has_series: bool
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw; called only while the tab is in front and something changed."""

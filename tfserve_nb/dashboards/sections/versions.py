@@ -27,6 +27,7 @@ class VersionsSection:
 
     title = "Versions"
     is_always_moving = False
+    has_series = False
 
     def __init__(self, room: Room) -> None:
         import ipywidgets as widgets
