@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import nbformat
@@ -33,7 +36,8 @@ def run(path: Path, folder: Path) -> nbformat.NotebookNode:
 
 
 def test_there_are_notebooks() -> None:
-    assert [path.name for path in NOTEBOOKS][:1] == ["01_quickstart.ipynb"]
+    names = [path.name for path in NOTEBOOKS]
+    assert names[:3] == ["01_quickstart.ipynb", "02_versions_and_rollback.ipynb", "03_benchmark.ipynb"]
 
 
 @pytest.mark.timeout(300)
@@ -58,3 +62,42 @@ def test_the_notebook_is_committed_without_outputs(path: Path) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert (cell.outputs, cell.execution_count) == ([], None), cell.id
+
+
+@pytest.mark.timeout(300)
+@each_notebook
+def test_papermill_runs_the_notebook(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import papermill
+
+    monkeypatch.setenv("TFSERVE_NB_FAST", "1")
+
+    papermill.execute_notebook(
+        str(path), str(tmp_path / path.name), cwd=str(tmp_path), progress_bar=False, kernel_name="python3"
+    )
+
+    done = nbformat.read(tmp_path / path.name, as_version=4)
+    assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
+
+
+@pytest.mark.timeout(300)
+@each_notebook
+def test_nbconvert_runs_the_notebook_and_its_html_can_be_read(path: Path, tmp_path: Path) -> None:
+    shutil.copy(path, tmp_path)
+    command = [sys.executable, "-m", "jupyter", "nbconvert", "--execute", "--to", "html", path.name]
+
+    done = subprocess.run(
+        command, cwd=tmp_path, env=os.environ | {"TFSERVE_NB_FAST": "1"}, capture_output=True, text=True, timeout=250,
+        check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 0, done.stderr[-2000:]
+    page = (tmp_path / path.with_suffix(".html").name).read_text()
+    assert "data:image/png;base64," in page
+    assert TOKEN.findall(re.sub(r"base64,[^\"]+|<(script|style).*?</\1>", "", page, flags=re.DOTALL)) == []
+    if "%dashboard" in path.read_text():
+        # The dashboard's last state is there without a kernel and without JavaScript.
+        assert '<div class="tfs-still' in page
+        assert "versions; percentiles over the last" in page
+        assert page.count("<svg") >= 4
+    if "%benchmark" in path.read_text():
+        assert "requests of the warm-up are not counted" in page
