@@ -61,14 +61,20 @@ class WebPages:
                 return {"weights": _split(controls, int(query["version"]), int(query["percent"]))}
             if page == "requests":
                 return {"html": _requests(controls, query), "is_on": controls.is_sampling}
-            return {"html": STYLE + _html(controls, page, query)}
+            snapshot = _look(controls, query)
+            html = STYLE + _html(controls, snapshot, page, query)
+            return {"html": html, "signatures": list(snapshot.metrics.signatures)}
         except (KeyError, ValueError) as error:
             raise InvalidRequest(f"{page}: {error}") from error
 
 
-def _html(controls: DeploymentControls, page: str, query: Mapping[str, str]) -> str:
-    metrics = controls.metrics(*SPANS[query.get("span", "2 minutes")])
-    snapshot = Snapshot(controls.status(), metrics, tuple(controls.history(NUM_EVENTS)))
+def _look(controls: DeploymentControls, query: Mapping[str, str]) -> Snapshot:
+    span_s, step_s = SPANS[query.get("span", "2 minutes")]
+    metrics = controls.metrics(span_s, step_s, query.get("signature") or None)
+    return Snapshot(controls.status(), metrics, tuple(controls.history(NUM_EVENTS)))
+
+
+def _html(controls: DeploymentControls, snapshot: Snapshot, page: str, query: Mapping[str, str]) -> str:
     if page == "versions":
         return versions_page(snapshot)
     if page == "latency":

@@ -11,7 +11,7 @@ const SPANS = ["1 minute", "2 minutes", "5 minutes", "15 minutes"];
 const find = (id) => document.getElementById(id);
 const state = { token: null, model: null, tab: "versions", busy: false, status: null, undo: null, paused: false,
   span: SPANS[1], signature: "", version: "", a: "", b: "", request: "", target: "default",
-  sampling: false, again: false, resent: false, only: "", label: "" };
+  signatures: [], sampling: false, again: false, resent: false, only: "", label: "" };
 
 class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
@@ -147,7 +147,8 @@ const CONTROLS = {
     const pause = button(state.paused ? "Go on" : "Pause", "Let the charts stand still",
       () => { state.paused = !state.paused; refresh(true); });
     const versions = state.status.versions.map((one) => one.version);
-    return [make("div", {}, choice("Last", SPANS, "span"), choice("Version", versions, "only", [["", "all"]]), pause)];
+    return [make("div", {}, choice("Last", SPANS, "span"), choice("Version", versions, "only", [["", "all"]]),
+      choice("Signature", state.signatures, "signature", [["", "all"]]), pause)];
   },
   compare() {
     const versions = state.status.versions.map((one) => one.version).sort((a, b) => a - b);
@@ -181,13 +182,14 @@ async function refresh(isForced = false) {
     if (state.model === null) return;
     state.status = await ask(ofModel(""));
     const query = new URLSearchParams(
-      { span: state.span, only: state.only ?? "", a: state.a, b: state.b, request: state.request });
+      { span: state.span, signature: state.signature, only: state.only ?? "", a: state.a, b: state.b, request: state.request });
     const sending = state.tab === "requests" && state.again;
     if (sending) query.set("to", state.target);
     if (state.tab !== "requests") state.again = state.resent = false;
     if (state.resent && !sending && !isForced) return;      // the answer stays until something else is asked
-    const { html, is_on: isOn } = await ask(ofModel(`/pages/${state.tab}?${query}`));
+    const { html, is_on: isOn, signatures } = await ask(ofModel(`/pages/${state.tab}?${query}`));
     state.sampling = isOn ?? state.sampling;
+    state.signatures = signatures ?? state.signatures;
     state.resent = sending;
     state.again = false;
     draw(html, isForced);
@@ -203,7 +205,7 @@ async function refresh(isForced = false) {
 function draw(html, isForced) {
   const isTyping = find("controls").contains(document.activeElement) && !isForced;
   const key = JSON.stringify([state.tab, state.status.versions.map((one) => [one.version, one.state]), state.status.traffic,
-    state.status.labels, state.status.on_disk, state.undo?.[0], state.paused, state.version, state.sampling]);
+    state.status.labels, state.status.on_disk, state.undo?.[0], state.paused, state.version, state.sampling, state.signatures]);
   if (key !== drawnControls && !isTyping && !state.busy) {
     find("controls").replaceChildren(...CONTROLS[state.tab]());
     drawnControls = key;
