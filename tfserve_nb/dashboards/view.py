@@ -40,6 +40,11 @@ METRICS_EVERY_S = 0.95
 """The numbers are counted by seconds: looking more often shows nothing new."""
 HISTORY_EVERY_S = 10.0
 NUM_EVENTS = 50
+TAB_STYLE = (
+    "<style>.tfs-dashboard .lm-TabBar-tab{flex:0 1 auto!important;min-width:0!important}"
+    ".tfs-dashboard .lm-TabBar,.tfs-dashboard .lm-TabBar-content{flex-wrap:wrap;height:auto;min-height:0}</style>"
+)
+"""Tabs are as wide as their titles, in as many rows as a narrow column needs."""
 STILL_EVERY_S = 10.0
 """How old the still page of a saved notebook may be."""
 
@@ -155,14 +160,10 @@ class Dashboard:
             titles=[section.title for section in self._sections],
         )
         self._tab.observe(lambda _: self._updater.post(self._redraw), "selected_index")
-        self._root = widgets.VBox(
-            [
-                widgets.HTML(f"{STYLE}<style>.{self.still_id}{{display:none}}</style>{note(advice())}"),
-                self._status,
-                self._tab,
-            ],
-            layout=widgets.Layout(width="100%"),
-        )
+        hidden = f"<style>.{self.still_id}{{display:none}}</style>"  # the still page, as long as the widgets live
+        head = widgets.HTML(STYLE + TAB_STYLE + hidden + note(advice()))
+        self._root = widgets.VBox([head, self._status, self._tab], layout=widgets.Layout(width="100%"))
+        self._root.add_class("tfs-dashboard")
         # Front ends count the views of a widget once this is a number; a dashboard that nobody sees is not drawn.
         self._root._view_count = 0  # noqa: SLF001 - ipywidgets documents it, as experimental
         self._root.observe(self._count_views, "_view_count")

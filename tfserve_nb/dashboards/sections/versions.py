@@ -9,7 +9,7 @@ import functools
 from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
-from ...markup import text
+from ...markup import note, text
 from ...types import ModelStatus, VersionState
 from ..actions import Action, Undo
 from ..pages.versions import history_list, versions_table
@@ -262,7 +262,7 @@ class _TrafficSliders:
             self._sliders[version] = slider
         hint = "Moving one moves the others: together they are 100 %." if len(shares) > 1 else (
             "To split the traffic, a second version must be loaded: stage or deploy one.")  # fmt: skip
-        self.widget.children = [*self._sliders.values(), widgets.HTML(f'<div style="opacity:.75">{text(hint)}</div>')]
+        self.widget.children = [*self._sliders.values(), widgets.HTML(note(hint))]
         for child in old:
             child.close()
         self.enable(self._is_enabled)
