@@ -59,6 +59,8 @@ def choose(lab: Lab, label: str, option: str) -> None:
 def move(lab: Lab, slider: int, presses: int) -> None:
     """With the keyboard, as people do who use no mouse. Notebook 7 keeps the arrow keys for itself."""
     handle = lab.page.locator(".noUi-handle").nth(slider)
+    is_free = "one => !one.closest('.noUi-target').hasAttribute('disabled')"
+    lab.page.wait_for_function(is_free, arg=handle.element_handle(), timeout=10_000)
     handle.focus()
     for _ in range(presses):
         handle.press("PageDown")

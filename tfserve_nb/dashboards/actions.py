@@ -90,8 +90,8 @@ class Actions:
     def _finish(self, said: str, undo: Undo | None) -> None:
         self.running = None
         self.undo = undo
+        self._on_change()  # first: who reads what is said can go on at once
         self._say(said)
-        self._on_change()
 
 
 def in_words(error: Exception) -> str:
