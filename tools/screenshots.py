@@ -58,7 +58,8 @@ for thread in load(45): thread.join()
 """
 BACKGROUND = "background = load(60)"
 BENCHMARK = """
-%%benchmark digits --rate 400 --seconds 6 --slo-ms 10
+%%benchmark digits --rate 200 --seconds 6 --slo-ms 10
+for thread in background: thread.join()
 images
 """
 TABS = {"Versions": "versions", "Latency": "latency", "Resources": "resources", "A/B": "ab", "Requests": "requests"}
@@ -106,7 +107,7 @@ def take_lab(folder: Path, root: Path, theme: str, width: int, tabs: tuple[str, 
             shoot(page.locator(TAB).last, folder / f"dashboard-{TABS[tab]}-{name}.png")
         if name == "light":
             lab.add_and_run(BENCHMARK.strip())
-            page.get_by_text("requests of the warm-up are not counted").last.wait_for(timeout=60_000)
+            page.get_by_text("requests of the warm-up are not counted").last.wait_for(timeout=120_000)
             page.wait_for_timeout(1500)
             shoot(page.locator(".jp-OutputArea:has(table)").last, folder / "benchmark.png")
         print("page errors:", lab.errors or "none")
