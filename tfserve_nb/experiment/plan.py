@@ -1,0 +1,155 @@
+"""What an experiment is asked to do, checked once.
+
+Thread: any; immutable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any  # JSON
+
+from ..errors import InvalidOption
+
+METRICS = ("latency", "p95", "quality")
+"""What the verdict can be about: the time of a run at equal batch sizes, its tail, or what labels say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a candidate is taken back, whatever the statistics say. None leaves a limit out.
+
+    A limit is breached when `breaches` of the last `windows` windows are bad.
+
+    Attributes:
+        slo_p99_ms: 99 % of the candidate's requests shall be answered within this many milliseconds.
+        max_error_rate: share of its requests that may fail, 0 to 1.
+        allow_nan: whether its outputs may hold NaN or infinity.
+        output_range: lowest and highest number that its outputs may hold.
+        max_disagreement: share of the copied rows on which it may decide differently from the current version, 0 to 1.
+        window_s: seconds of a window.
+        windows: how many windows are looked back at.
+        breaches: how many of them must be bad.
+    """
+
+    slo_p99_ms: float | None = None
+    max_error_rate: float | None = 0.05
+    allow_nan: bool = False
+    output_range: tuple[float, float] | None = None
+    max_disagreement: float | None = None
+    window_s: float = 5.0
+    windows: int = 3
+    breaches: int = 2
+
+    def __post_init__(self) -> None:
+        _check("slo_p99_ms", self.slo_p99_ms, 0, math.inf, "--slo-p99-ms 50")
+        _check("max_error_rate", self.max_error_rate, 0, 1, "--max-error-rate 0.02")
+        _check("max_disagreement", self.max_disagreement, 0, 1, "--max-disagreement 0.1")
+        _check("window_s", self.window_s, 0, 3600, "window_s=5")
+        if not 1 <= self.breaches <= self.windows <= 100:
+            raise InvalidOption(
+                f"breaches={self.breaches} of windows={self.windows}: both must be from 1 to 100, breaches not the larger",
+                hint="breaches=2, windows=3",
+            )
+        if self.output_range is not None:
+            low, high = self.output_range
+            if not low < high:
+                raise InvalidOption(f"output_range={self.output_range!r} must increase", hint="--output-range 0,1")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """An experiment: version B against version A of one model.
+
+    Attributes:
+        name: the model.
+        a: the current version, which clients get when B is taken back.
+        b: the candidate.
+        split: percent of the requests that B gets, those that name neither version nor label; 0 compares by copies
+            alone.
+        steps: percents that B gets one after the other instead of `split`, increasing, such as `(1, 5, 25, 50)`.
+        hold_s: seconds that each step lasts at least.
+        shadow: percent of A's requests that are copied to B, to compare outputs; clients never see those answers.
+        key: the header (gRPC: metadata) whose value keeps a client with its version.
+        metric: what the verdict is about, one of `METRICS`.
+        margin: how much worse B may be and still count as not worse, relative (0.05 is 5 %).
+        alpha: probability of a wrong verdict that is accepted, over the whole experiment however often one looks.
+        limits: hard limits.
+        auto_promote: whether B gets everything by itself once it passed.
+        auto_rollback: whether A gets everything by itself when B is harmful.
+        salt: decides together with a key who gets which version; new for every experiment.
+
+    Raises:
+        InvalidOption: naming the value that is not allowed.
+    """
+
+    name: str
+    a: int
+    b: int
+    _: KW_ONLY
+    split: float = 50.0
+    steps: tuple[float, ...] = ()
+    hold_s: float = 30.0
+    shadow: float = 20.0
+    key: str = "x-tfserve-key"
+    metric: str = "latency"
+    margin: float = 0.05
+    alpha: float = 0.05
+    limits: Limits = field(default_factory=Limits)
+    auto_promote: bool = False
+    auto_rollback: bool = True
+    salt: str = field(default_factory=lambda: secrets.token_hex(8))
+
+    def __post_init__(self) -> None:
+        for what, version in (("a", self.a), ("b", self.b)):
+            if isinstance(version, bool) or not isinstance(version, int) or version < 0:
+                raise InvalidOption(f"{what}={version!r} must be a version number", hint="--a 1 --b 2")
+        if self.a == self.b:
+            raise InvalidOption(
+                f"a and b are both version {self.a}: an experiment compares two",
+                hint="deploy a second version with --stage, then --b ITS_NUMBER",
+            )
+        _check("split", self.split, 0, 100, "--split 50")
+        _check("shadow", self.shadow, 0, 100, "--shadow 20")
+        _check("margin", self.margin, 1e-4, 10, "--margin 0.05")
+        _check("alpha", self.alpha, 1e-6, 0.5, "--alpha 0.05")
+        _check("hold_s", self.hold_s, 0, 7 * 86400, "--hold 30")
+        for step in self.steps:
+            _check("steps", step, 0, 100, "--steps 1,5,25,50")
+        if list(self.steps) != sorted(set(self.steps)):
+            raise InvalidOption(f"steps={self.steps!r} must increase", hint="--steps 1,5,25,50")
+        if self.metric not in METRICS:
+            raise InvalidOption(f"metric={self.metric!r} must be one of {', '.join(METRICS)}", hint="--metric latency")
+        if not self.key or any(char.isspace() or char == ":" for char in self.key):
+            raise InvalidOption(f"key={self.key!r} must be the name of a header", hint="--key X-User-Id")
+        if not self.first_percent and not self.shadow:
+            raise InvalidOption("split=0 and shadow=0: B would get nothing", hint="--split 50, or --shadow 20")
+
+    @property
+    def first_percent(self) -> float:
+        """What B gets at first."""
+        return self.steps[0] if self.steps else self.split
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Plan:
+        """The inverse of `to_json`."""
+        given = dict(value)
+        limits = dict(given.pop("limits"))
+        if limits.get("output_range") is not None:
+            limits["output_range"] = tuple(limits["output_range"])
+        return cls(**{**given, "steps": tuple(given["steps"])}, limits=Limits(**limits))
+
+
+def _check(what: str, value: float | None, low: float, high: float, hint: str) -> None:
+    """Refuse what is no number within the bounds."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InvalidOption(f"{what}={value!r} must be a number from {low:g} to {high:g}", hint=hint)

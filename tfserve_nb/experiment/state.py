@@ -1,0 +1,89 @@
+"""Where an experiment stands, and what it has seen of disagreements.
+
+Thread: any; immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..types import Tensors
+from .plan import Plan
+from .reading import Reading
+
+PHASES = ("running", "held", "promoted", "rolled back", "stopped")
+"""`held`: it passed its last step, or could not go on, and waits for a person."""
+
+
+class Moment(NamedTuple):
+    """The effect at one moment, for charts.
+
+    Attributes:
+        at_s: seconds since the experiment began.
+        num_requests: requests of both arms until then.
+        value: the effect.
+        low: lower end of its interval.
+        high: upper end.
+    """
+
+    at_s: float
+    num_requests: int
+    value: float
+    low: float
+    high: float
+
+
+class Disagreement(NamedTuple):
+    """A row on which both versions differ much.
+
+    Attributes:
+        score: how much; larger is worse.
+        inputs: name -> the row, shape `(1, ...)`.
+        outputs_a: name -> what A answered, shape `(1, ...)`.
+        outputs_b: name -> what B answered.
+        at: when, seconds since the epoch.
+    """
+
+    score: float
+    inputs: Tensors
+    outputs_a: Tensors
+    outputs_b: Tensors
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentState:
+    """A snapshot of an experiment.
+
+    Attributes:
+        plan: what was asked for.
+        phase: one of `PHASES`.
+        reason: why it is no longer running, or what it waits for; in words.
+        started_at: seconds since the epoch.
+        ended_at: seconds since the epoch, or None while it goes on.
+        percent: what B gets now.
+        step: the number of the current canary step, from 0.
+        reading: what was found.
+        moments: the effect over time, oldest first, thinned out.
+        latencies: version -> histogram of the latencies of its requests, as `serving.histogram.counts_of`, a list.
+        num_shadow_dropped: copies that were left out because the server had better things to do.
+    """
+
+    plan: Plan
+    phase: str
+    reason: str
+    started_at: float
+    ended_at: float | None
+    percent: float
+    step: int
+    reading: Reading
+    moments: tuple[Moment, ...] = ()
+    latencies: Mapping[int, tuple[int, ...]] | None = None
+    num_shadow_dropped: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether B's share will not change by itself any more."""
+        return self.phase not in ("running", "held")
