@@ -9,10 +9,11 @@ Thread: any.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any  # what users predict on
 
@@ -50,6 +51,9 @@ class ServingCore:
         observer: told about requests, batches and warm-ups, or None.
         now: the clock in seconds.
         draw: uniform numbers on [0, 1) for the traffic split.
+
+    Attributes:
+        on_resumed: told about each model that is served again after a restart.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class ServingCore:
         self._draw = draw
         self._lock = threading.Lock()
         self._models: dict[str, ServedModel] = {}
+        self.on_resumed: Callable[[str], object] = lambda _: None
 
     def start(self) -> None:
         """Start the manager's thread."""
@@ -326,6 +331,16 @@ class ServingCore:
         for one in versions:
             delete_version(model.base_path, name, one)
 
+    @contextlib.contextmanager
+    def holding(self, name: str, versions: Iterable[int]) -> Iterator[None]:
+        """Keep versions loaded while the body runs, loading them first; the routing decides afterwards."""
+        with self._model(name).loaded(list(versions), no_progress):
+            yield
+
+    def arms(self, name: str) -> Mapping[int, str]:
+        """Version -> `a` or `b` while an experiment splits the traffic of a model."""
+        return self._model(name).routing.arms
+
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
         model = self._model(name)
@@ -372,6 +387,7 @@ class ServingCore:
                     with self._lock:
                         self._models = {**self._models, name: model}
                     model.change(lambda same: same, new_event("resume", model.routing.default_version))
+                    self.on_resumed(name)
         return problems
 
     # --- inner workings -----------------------------------------------------------------------------------------
