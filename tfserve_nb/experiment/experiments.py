@@ -37,11 +37,15 @@ class Experiments:
     Args:
         core: serves the versions.
         now: the clock of the core's records, in seconds.
+        look_s: how often experiments are looked at, in seconds.
     """
 
-    def __init__(self, core: ServingCore, *, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self, core: ServingCore, *, now: Callable[[], float] = time.perf_counter, look_s: float = LOOK_S
+    ) -> None:
         self._core = core
         self._now = now
+        self._look_s = look_s
         self._lock = threading.RLock()
         self._running: dict[str, Running] = {}
         self._numbers: dict[str, int] = {}
@@ -190,7 +194,7 @@ class Experiments:
     def _work(self, ready: threading.Event) -> None:
         ready.set()
         saved_s = self._now()
-        while not self._stop.wait(LOOK_S):
+        while not self._stop.wait(self._look_s):
             is_due = self._now() - saved_s >= SAVE_S
             with self._lock:
                 for running in list(self._running.values()):
