@@ -33,7 +33,8 @@ def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
     root = tmp_path / "root"
     root.mkdir()
     write_notebook(root / "recorded.ipynb", RECORDED)
-    shutil.copy(Path(__file__).with_name("recorded.py"), root)
+    for name in ("recorded.py", "recorded_experiment.py"):
+        shutil.copy(Path(__file__).with_name(name), root)
     with jupyter_lab(root) as url, chromium_page() as page:
         one = Lab(page, url, "recorded.ipynb", view=request.param)
         one.run_all()
