@@ -11,6 +11,7 @@ from typing import Any  # ipywidgets is untyped
 
 from ...experiment.frames import frame_of
 from ...experiment.state import ExperimentState
+from ...markup import note
 from ..actions import Action
 from ..pages.disagreements import NUM_SHOWN, disagreements_page
 from .room import Room, button, row
@@ -40,7 +41,8 @@ class Explorer:
         self._page = widgets.HTML()
         self._name = widgets.Text(value=NAME, description="Variable", layout=widgets.Layout(width="240px"))
         self._keep = button(room, "To a DataFrame", "", self._bind)
-        self._controls = row(self._name, self._keep)
+        self._why = widgets.HTML()
+        self._controls = row(self._name, self._keep, self._why)
         self.widget: Any = widgets.VBox([self._page, self._controls])
 
     def show(self, state: ExperimentState | None) -> None:
@@ -64,6 +66,7 @@ class Explorer:
         self._name.disabled = not is_enabled or not is_inside
         self._keep.disabled = not is_enabled or not is_inside or not self._num_found
         self._keep.tooltip = f"Put up to {MAX_ROWS} of these rows into a variable" if is_inside else OUTSIDE
+        self._why.value = "" if is_inside else note(OUTSIDE)
 
     def _bind(self) -> None:
         name, bind = self._name.value.strip(), self._room.bind()
