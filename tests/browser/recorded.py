@@ -8,10 +8,14 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import recorded_experiment
 
 from tfserve_nb.errors import InvalidOption
+from tfserve_nb.experiment.state import Disagreement, ExperimentState
 from tfserve_nb.serving.metrics import Metrics, RequestRecord
 from tfserve_nb.serving.model_metrics import ModelMetrics
 from tfserve_nb.serving.request_samples import Parts, RequestSample
@@ -41,6 +45,7 @@ class Recorded:
         self.calls: list[str] = []
         self.is_sampling = False
         self.reader = ResourceReader()
+        self.running: ExperimentState | None = None
         self.load(700)
 
     def load(self, num: int) -> None:
@@ -115,6 +120,38 @@ class Recorded:
         """The same answer, a little different."""
         self.calls.append(f"send {sample.number} to {version}")
         return np.array([[0.25, 0.75]], dtype=np.float32)
+
+    def experiment(self) -> ExperimentState | None:
+        """Where the recorded experiment stands."""
+        return self.running
+
+    def ab_test(self, a: int, b: int, *, split: float = 50.0, **options: Any) -> None:
+        """Begin the recorded experiment."""
+        self.calls.append(f"test {b} against {a}, {split:g} %")
+        self.traffic = {a: 100 - split, b: split}
+        equal = recorded_experiment.state_of("equal")
+        self.running = replace(equal, plan=replace(equal.plan, a=a, b=b, split=split), started_at=time.time())
+
+    def end_experiment(self, how: str) -> None:
+        """End it."""
+        self.calls.append(f"end {how}")
+        if self.running is None or self.running.is_over:
+            raise InvalidOption("no experiment runs", hint="start one")
+        phase = {"promote": "promoted", "rollback": "rolled back", "stop": "stopped"}[how]
+        plan = self.running.plan
+        self.version = plan.b if how == "promote" else plan.a
+        self.traffic = {self.version: 100.0}
+        self.running = replace(
+            self.running,
+            phase=phase,
+            reason="a person said so",
+            ended_at=time.time(),
+            percent=self.traffic.get(plan.b, 0),
+        )
+
+    def disagreements(self, limit: int = 100) -> list[Disagreement]:
+        """Three rows, while there was an experiment."""
+        return recorded_experiment.disagreements()[:limit] if self.running is not None else []
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Unload a version."""

@@ -33,7 +33,8 @@ def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
     root = tmp_path / "root"
     root.mkdir()
     write_notebook(root / "recorded.ipynb", RECORDED)
-    shutil.copy(Path(__file__).with_name("recorded.py"), root)
+    for name in ("recorded.py", "recorded_experiment.py"):
+        shutil.copy(Path(__file__).with_name(name), root)
     with jupyter_lab(root) as url, chromium_page() as page:
         one = Lab(page, url, "recorded.ipynb", view=request.param)
         one.run_all()
@@ -116,6 +117,27 @@ def drive_looking(lab: Lab) -> None:
     page.get_by_role("tab", name="Versions", exact=True).last.click()
 
 
+def drive_experiment(lab: Lab) -> None:
+    page = lab.page
+    page.get_by_role("tab", name="A/B", exact=True).last.click()
+    page.get_by_text("An experiment splits the requests between two versions").last.wait_for(timeout=10_000)
+    choose(lab, "Current (A)", "1")
+    choose(lab, "Candidate (B)", "2")
+    click(lab, "Start A/B test")
+    says(lab, "A/B test of version 2 against version 1 runs")
+    page.get_by_role("img", name="Effect on the time of a run").last.wait_for(timeout=10_000)
+    page.get_by_role("img", name="oldest first: too little traffic, fine, fine").first.wait_for(timeout=10_000)
+    click(lab, "To a DataFrame")
+    says(lab, "disagreements is a DataFrame with 3 rows")
+    click(lab, "Promote B")
+    page.get_by_role("alert").filter(has_text="The experiment does not say so").last.wait_for(timeout=10_000)
+    click(lab, "Go on testing")
+    click(lab, "Roll back to A")
+    says(lab, "version 1 answers now")
+    page.get_by_role("button", name="Start A/B test", exact=True).last.wait_for(timeout=10_000)
+    page.get_by_role("tab", name="Versions", exact=True).last.click()
+
+
 OF_NOTEBOOK_7 = ("Cannot read properties of undefined (reading 'schema')",)
 """Notebook 7.6 says so by itself, with an empty notebook too."""
 
@@ -125,7 +147,10 @@ CALLS = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("drive", [drive_versions, drive_looking])
+EXPERIMENT_CALLS = ("test 2 against 1, 50 %", "end rollback")
+
+
+@pytest.mark.parametrize("drive", [drive_versions, drive_looking, drive_experiment])
 def test_everything_works_while_no_cell_runs(lab: Lab, drive: Callable[[Lab], None]) -> None:
     drive(lab)
 
@@ -134,6 +159,12 @@ def test_everything_works_while_no_cell_runs(lab: Lab, drive: Callable[[Lab], No
         said = output(lab, "asked:")
         said.wait_for(timeout=20_000)
         assert said.inner_text().splitlines()[1:] == list(CALLS)
+    if drive is drive_experiment:
+        lab.add_and_run("print('kept:', list(disagreements.columns), len(disagreements), fake.calls)")
+        said = output(lab, "kept:")
+        said.wait_for(timeout=20_000)
+        columns = ["score", "at", "image", "text", "price", "digit_a", "digit_b"]
+        assert said.inner_text().strip() == f"kept: {columns} 3 {list(EXPERIMENT_CALLS)}"
 
 
 def test_everything_works_while_a_cell_runs(lab: Lab) -> None:
@@ -142,6 +173,7 @@ def test_everything_works_while_a_cell_runs(lab: Lab) -> None:
 
     drive_versions(lab)
     drive_looking(lab)
+    drive_experiment(lab)
     assert not output(lab, "asked meanwhile:").is_visible()
     lab.page.get_by_label("Label", exact=True).filter(visible=True).fill("finish")
     lab.page.keyboard.press("Tab")
@@ -149,7 +181,7 @@ def test_everything_works_while_a_cell_runs(lab: Lab) -> None:
 
     said = output(lab, "asked meanwhile:")
     said.wait_for(timeout=20_000)
-    assert said.inner_text().partition("meanwhile:\n")[2].splitlines()[:-1] == list(CALLS)
+    assert said.inner_text().partition("meanwhile:\n")[2].splitlines()[:-1] == [*CALLS, *EXPERIMENT_CALLS]
 
 
 def test_nobody_looking_costs_nothing_and_a_saved_notebook_keeps_the_last_state(lab: Lab, tmp_path: Path) -> None:

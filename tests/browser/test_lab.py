@@ -32,7 +32,7 @@ from tfserve_nb.dashboards import dashboard_for
 fake = Recorded()
 dashboard_for(fake)
 """
-"""A dashboard on recorded data; recorded.py lies beside the notebook."""
+"""A dashboard on recorded data; recorded.py and recorded_experiment.py lie beside the notebook."""
 
 
 def write_notebook(path: Path, *cells: str) -> None:
@@ -61,7 +61,8 @@ def test_click_is_handled_while_a_cell_runs(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     write_notebook(root / "fake.ipynb", RECORDED)
-    shutil.copy(Path(__file__).with_name("recorded.py"), root)
+    for name in ("recorded.py", "recorded_experiment.py"):
+        shutil.copy(Path(__file__).with_name(name), root)
     with jupyter_lab(root) as url, chromium_page() as page:
         lab = Lab(page, url, "fake.ipynb")
         lab.run_all()

@@ -58,13 +58,13 @@ THIRD_PARTY = {
     "ipywidgets": ("dashboards", "notebook/display"),
     "IPython": ("notebook", "__init__"),  # the package itself names its types only, see the last test
     "traitlets": ("notebook",),
-    "matplotlib": ("bench/report",),
+    "matplotlib": ("bench/report", "experiment/report"),
     "PIL": ("dashboards/pages/values",),
     "psutil": ("serving/resources",),
     "pynvml": ("serving/resources",),
     "scipy": ("bench/statistics", "bench/compare", "experiment"),
     "rich": ("cli",),
-    "pandas": ("bench/result",),
+    "pandas": ("bench/result", "experiment/frames"),
 }
 """Package -> the parts of tfserve_nb that may import it, as prefixes of a module's path."""
 

@@ -28,6 +28,7 @@ from tfserve_nb.dashboards.svg import Marker, Stretch, TimeAxis
 from tfserve_nb.dashboards.traffic_split import rebalanced
 from tfserve_nb.dashboards.view import Dashboard
 from tfserve_nb.errors import ModelNotFound, VersionNotFound
+from tfserve_nb.experiment.state import Disagreement, ExperimentState
 from tfserve_nb.serving.metrics import Metrics, RequestRecord
 from tfserve_nb.serving.model_metrics import ModelMetrics
 from tfserve_nb.serving.request_samples import Parts, RequestSample
@@ -56,6 +57,7 @@ class Recorded:
         self.reader = ResourceReader()
         self.threads: set[str] = set()
         self.failure: Exception | None = None
+        self.running: ExperimentState | None = None
         self.traffic: dict[int, float] = {}
         self.labels: dict[str, int] = {"stable": 1}
 
@@ -113,6 +115,19 @@ class Recorded:
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         self.calls.append(f"{'delete' if delete else 'unload'} {version}")
+
+    def experiment(self) -> ExperimentState | None:
+        return self.running
+
+    def ab_test(self, a: int, b: int, *, split: float = 50.0, **options: object) -> None:
+        self.calls.append(f"test {b} against {a}, {split:g} %")
+
+    def end_experiment(self, how: str) -> None:
+        self.calls.append(f"end {how}")
+
+    def disagreements(self, limit: int = 100) -> list[Disagreement]:
+        self.calls.append(f"disagreements {limit}")
+        return []
 
     def rollback(self, to: int | None = None) -> None:
         self.calls.append("rollback")

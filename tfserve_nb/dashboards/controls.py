@@ -6,10 +6,11 @@ Thread: the dashboard's threads call it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol  # options of an experiment
 
 import numpy as np
 
+from ..experiment.state import Disagreement, ExperimentState
 from ..serving.model_metrics import ModelMetrics
 from ..serving.request_samples import RequestSample
 from ..serving.resources import Resources
@@ -63,3 +64,15 @@ class DeploymentControls(Protocol):
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Unload a version, and delete its files if asked."""
+
+    def experiment(self) -> ExperimentState | None:
+        """Where the latest experiment stands; None when there was none."""
+
+    def ab_test(self, a: int, b: int, *, split: float = 50.0, **options: Any) -> object:
+        """Begin an experiment with two versions; returns at once."""
+
+    def end_experiment(self, how: str) -> object:
+        """End the running experiment: `promote` B, `rollback` to A, or `stop`."""
+
+    def disagreements(self, limit: int = ...) -> list[Disagreement]:
+        """The rows on which both versions of the experiment differed most, the worst first."""

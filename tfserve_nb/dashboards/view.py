@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
 from ..errors import ServingError
+from ..experiment.state import ExperimentState
 from ..markup import note, status_line
 from ..types import HistoryEvent
 from .actions import Actions, in_words
@@ -18,11 +19,11 @@ from .cells import CELL_RUNS
 from .controls import DeploymentControls
 from .front_ends import advice
 from .pages.still import still_page
-from .sections.compare import CompareSection
+from .sections.experiment import ExperimentSection
 from .sections.latency import LatencySection
 from .sections.requests import RequestsSection
 from .sections.resources import ResourcesSection
-from .sections.room import SPANS, Look, Room, Section
+from .sections.room import SPANS, Bind, Look, Room, Section
 from .sections.versions import VersionsSection
 from .snapshot import Snapshot, clock
 from .svg import STYLE
@@ -32,7 +33,7 @@ SECTIONS: tuple[Callable[[Room], Section], ...] = (
     VersionsSection,
     LatencySection,
     ResourcesSection,
-    CompareSection,
+    ExperimentSection,
     RequestsSection,
 )
 WATCH_STEP_S = 0.5
@@ -72,6 +73,7 @@ class Dashboard:
         self._was_visible = False
         self.still_id = f"tfs-still-{secrets.token_hex(6)}"
         self._update_still: Callable[[str], None] | None = None
+        self._bind: Bind | None = None
         self._still_of: Snapshot | None = None
         self._still_s = float("-inf")
         updater.call(self._build)
@@ -127,6 +129,15 @@ class Dashboard:
         """
         self._update_still = update
 
+    def let_bind(self, bind: Bind) -> None:
+        """Let buttons put values into the notebook's namespace.
+
+        Args:
+            bind: given a variable's name and its value; called on a thread of the dashboard.
+        """
+        self._bind = bind
+        self._updater.post_if_running(self._redraw)
+
     def close(self) -> None:
         """Stop updating and keep what was shown last."""
         self._updater.call(self._close)
@@ -143,8 +154,14 @@ class Dashboard:
         return f"<Dashboard of {self.name}>"
 
     def _still(self) -> str:
-        page = "" if self._snapshot is None else still_page(self._snapshot)
+        page = "" if self._snapshot is None else still_page(self._snapshot, self._experiment())
         return f'<div class="{self.still_id}">{page}</div>'
+
+    def _experiment(self) -> ExperimentState | None:
+        try:
+            return self._controls.experiment()
+        except ServingError:
+            return None  # the model is gone; what else was shown stays
 
     # --- below: the updater's thread only ------------------------------------------------------------------------
 
@@ -153,7 +170,8 @@ class Dashboard:
 
         self._status = widgets.HTML()
         self._actions = Actions(self._updater, self._say, self._redraw)
-        room = Room(self._controls, self._updater, self._actions, self._look, self._redraw, self._say)
+        bind = lambda: self._bind  # noqa: E731 - it comes later, with the first notebook that shows this
+        room = Room(self._controls, self._updater, self._actions, self._look, self._redraw, self._say, bind)
         self._sections: list[Section] = [one(room) for one in SECTIONS]
         self._tab = widgets.Tab(
             children=[section.widget for section in self._sections],

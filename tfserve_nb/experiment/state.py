@@ -72,6 +72,7 @@ class ExperimentState:
         moments: the effect over time, oldest first, thinned out.
         latencies: version -> histogram of the latencies of its requests, as `serving.histogram.counts_of`, a list.
         num_shadow_dropped: copies that were left out because the server had better things to do.
+        step_since: when the current canary step began, seconds since the epoch; None when it is not known.
     """
 
     plan: Plan
@@ -85,6 +86,7 @@ class ExperimentState:
     moments: tuple[Moment, ...] = ()
     latencies: Mapping[int, tuple[int, ...]] | None = None
     num_shadow_dropped: int = 0
+    step_since: float | None = None
 
     @property
     def verdict(self) -> Verdict:

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol  # ipywidgets is untyped
+from typing import Any, Protocol, TypeAlias  # ipywidgets is untyped
 
 from ..actions import Actions
 from ..controls import DeploymentControls
 from ..snapshot import Snapshot
 from ..updater import Updater
+
+Bind: TypeAlias = Callable[[str, object], None]
+"""Puts a value into the notebook's namespace under a name."""
 
 SPANS = {"1 minute": (60, 1), "2 minutes": (120, 2), "5 minutes": (300, 5), "15 minutes": (900, 15)}
 """What can be chosen -> seconds in all, seconds of a step."""
@@ -44,6 +47,7 @@ class Room:
         look: what to look at, shared by the sections.
         redraw: draws anew, on the updater's thread.
         say: shows a line of plain text.
+        bind: gives what puts values into the notebook's namespace, or None where there is no notebook.
     """
 
     controls: DeploymentControls
@@ -52,6 +56,7 @@ class Room:
     look: Look
     redraw: Callable[[], None]
     say: Callable[[str], None]
+    bind: Callable[[], Bind | None] = lambda: None
 
 
 class Section(Protocol):

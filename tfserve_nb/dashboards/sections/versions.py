@@ -9,12 +9,13 @@ import functools
 from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
-from ...markup import note, text
+from ...markup import note
 from ...types import ModelStatus, VersionState
 from ..actions import Action, Undo
 from ..pages.versions import history_list, versions_table
 from ..snapshot import Snapshot
 from ..traffic_split import rebalanced, whole_shares
+from .confirmation import Confirmation
 from .room import Room, button, choose_from, row
 
 
@@ -49,7 +50,7 @@ class VersionsSection:
             button(room, "Set label", "Point the label to the chosen version", self._set_label),
             button(room, "Remove label", "Remove the label, whatever version it points to", self._remove_label),
         ]
-        self._confirm = _Confirmation(room)
+        self._confirm = Confirmation(room, "Keep it")
         self._traffic = _TrafficSliders(room)
         self.widget = widgets.VBox(
             [
@@ -187,37 +188,6 @@ def way_back(room: Room, status: ModelStatus | None, what: str) -> Undo | None:
     if set(traffic) == {default}:
         return Undo(what, lambda: room.controls.promote(default))
     return Undo(what, lambda: room.controls.set_traffic(traffic))
-
-
-class _Confirmation:
-    """A question with two answers, shown only while it is asked."""
-
-    def __init__(self, room: Room) -> None:
-        import ipywidgets as widgets
-
-        self._question = widgets.HTML()
-        self._yes = button(room, "Delete", "Yes", self._agree, button_style="danger")
-        self._no = button(room, "Keep it", "No", self._hide)
-        self._then: Callable[[], None] | None = None
-        self.widget: Any = row(self._question, self._yes, self._no)
-        self.widget.layout.display = "none"
-
-    def ask(self, question: str, answer: str, then: Callable[[], None]) -> None:
-        """Ask; `then` is called after yes."""
-        self._question.value = f'<span role="alert">{text(question)}&nbsp;</span>'
-        self._yes.description = answer
-        self._then = then
-        self.widget.layout.display = None
-
-    def _agree(self) -> None:
-        then = self._then
-        self._hide()
-        if then is not None:
-            then()
-
-    def _hide(self) -> None:
-        self._then = None
-        self.widget.layout.display = "none"
 
 
 class _TrafficSliders:

@@ -14,6 +14,8 @@ from ...errors import InvalidRequest, ModelNotFound
 from ...types import VersionState
 from ..controls import DeploymentControls
 from ..pages.compare import compare_page
+from ..pages.disagreements import disagreements_page
+from ..pages.experiment import experiment_page
 from ..pages.latency import latency_page
 from ..pages.requests import again_page, named, request_page, requests_table
 from ..pages.resources import resources_page
@@ -25,6 +27,7 @@ from ..traffic_split import rebalanced, whole_shares
 
 _ASSETS = {"page.html": "text/html", "app.js": "text/javascript", "app.css": "text/css"}
 NUM_EVENTS = 50
+NUM_DISAGREEMENTS = 5
 
 
 class WebPages:
@@ -81,10 +84,21 @@ def _html(controls: DeploymentControls, snapshot: Snapshot, page: str, query: Ma
         only = query.get("only", "")
         return latency_page(snapshot, (int(only),) if only else None)
     if page == "compare":
-        return compare_page(snapshot, _number(query.get("a", "")), _number(query.get("b", "")))
+        sides = compare_page(snapshot, _number(query.get("a", "")), _number(query.get("b", "")))
+        return _experiment(controls, snapshot) + sides
     if page == "resources":
         return resources_page(controls.resources(), snapshot.status)
     raise InvalidRequest(f"there is no view {page!r}")
+
+
+def _experiment(controls: DeploymentControls, snapshot: Snapshot) -> str:
+    """The latest experiment and some of its disagreements, to look at; nothing when there was none."""
+    state = controls.experiment()
+    if state is None:
+        return ""
+    agreement = state.reading.agreement
+    found = controls.disagreements(NUM_DISAGREEMENTS) if agreement is not None and agreement.num_rows else []
+    return experiment_page(state, snapshot.events) + disagreements_page(state, found)
 
 
 def _requests(controls: DeploymentControls, query: Mapping[str, str]) -> str:

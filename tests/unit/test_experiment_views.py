@@ -1,0 +1,409 @@
+"""Experiments as people see them: pages, the A/B tab, tables, the figure that stays. On states that nobody ran."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Iterator
+from dataclasses import replace
+
+import ipywidgets as widgets
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from recorded import Recorded
+from recorded_experiment import KINDS, STARTED_AT, disagreements, moments, state_of
+from test_dashboards import NASTY, Tags, all_widgets, button, eventually, open_tab, press, shown
+
+from tfserve_nb import dashboards
+from tfserve_nb.dashboards.band_chart import band_chart
+from tfserve_nb.dashboards.pages.disagreements import disagreements_page
+from tfserve_nb.dashboards.pages.experiment import experiment_page
+from tfserve_nb.dashboards.pages.still import still_page
+from tfserve_nb.dashboards.snapshot import Snapshot
+from tfserve_nb.dashboards.view import Dashboard
+from tfserve_nb.dashboards.web import WebPages
+from tfserve_nb.experiment.frames import columns_of, frame_of
+from tfserve_nb.experiment.plan import Plan
+from tfserve_nb.experiment.reading import Estimate, Guardrail, Verdict
+from tfserve_nb.experiment.report import figure_of, png_of
+from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
+from tfserve_nb.experiment.tables import effect_text, effect_words, estimate_says, step_line, to_html, to_text
+from tfserve_nb.types import HistoryEvent
+
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture
+def controls() -> Iterator[Recorded]:
+    yield Recorded()
+    dashboards.close_all()
+
+
+@pytest.fixture
+def dashboard(controls: Recorded) -> Dashboard:
+    """With the A/B tab in front."""
+    made = dashboards.dashboard_for(controls)
+    open_tab(made, "A/B")
+    return made
+
+
+def is_shown(dashboard: Dashboard, description: str) -> bool:
+    """Whether a button can be seen: neither it nor what holds it is hidden."""
+
+    def seen(one: widgets.Widget) -> bool:
+        if getattr(one.layout, "display", None) == "none":
+            return False
+        if isinstance(one, widgets.Button) and one.description == description:
+            return True
+        return any(seen(child) for child in getattr(one, "children", ()))
+
+    return seen(dashboard.widget)
+
+
+def nasty() -> ExperimentState:
+    """Markup in everything that comes from elsewhere."""
+    state = state_of("nan")
+    reading = replace(
+        state.reading,
+        verdict=Verdict(NASTY, "rollback"),
+        guardrails=(Guardrail(NASTY, NASTY, (True,), is_breached=True),),
+        srm=replace(state.reading.srm, unit=NASTY),
+    )
+    return replace(state, reading=reading, reason=NASTY, plan=Plan(NASTY, 1, 2))
+
+
+# ---------------------------------------------------------------- pages
+
+
+@each_kind
+def test_every_state_is_a_page_with_the_verdict_first_and_charts_that_have_words(kind: str) -> None:
+    state = state_of(kind)
+
+    page = experiment_page(state)
+
+    assert page.index(str(state.reading.verdict)) < page.index("<table")
+    assert page.count('role="img" aria-label="Effect on the') == 1
+    for drawing in page.split("<svg")[1:]:
+        ET.fromstring(f"<svg{drawing.split('</svg>')[0]}</svg>")  # noqa: S314 - our own text
+    assert Tags(page).names.count("caption") == Tags(page).names.count("table")
+
+
+def test_markup_of_users_stays_text() -> None:
+    rows = [
+        Disagreement(1.0, {NASTY: np.array([NASTY.encode()], dtype=object)}, {NASTY: np.ones((1, 2))}, {NASTY: np.zeros((1, 2))}, 0.0)
+    ]  # fmt: skip
+    event = HistoryEvent(STARTED_AT, "rollback", 1, NASTY, NASTY)
+
+    for page in (experiment_page(nasty(), [event]), disagreements_page(nasty(), rows), to_html(nasty())):
+        assert "<img" not in page
+        assert "onerror" in page
+
+
+def test_the_sample_ratio_is_told_by_symbol_and_words() -> None:
+    assert "✓</span> The split is as planned" in experiment_page(state_of("equal"))
+    blocked = experiment_page(state_of("mismatch"))
+    assert "⚠</span> Sample ratio mismatch" in blocked
+    assert "Nothing below can be believed" in blocked
+
+
+def test_what_happened_by_itself_is_told_with_time_and_reason() -> None:
+    state = state_of("nan")
+    inside = HistoryEvent(STARTED_AT + 11, "rollback", 1, "NaN in the outputs", "tfserve_nb")
+    outside = HistoryEvent(STARTED_AT - 60, "deploy", 1, "long before", "a person")
+
+    page = experiment_page(state, [inside, outside])
+
+    assert "rolled back at " in page
+    assert ": guardrail outputs: NaN in 2 of the last 3 windows" in page
+    assert "rollback version 1 (NaN in the outputs), tfserve_nb" in page
+    assert "long before" not in page
+
+
+def test_windows_of_guardrails_have_words_for_people_who_cannot_see_them() -> None:
+    page = experiment_page(state_of("nan"))
+
+    assert 'aria-label="oldest first: too little traffic, bad, bad"' in page
+    assert "✗ broken" in page
+
+
+def test_a_canary_tells_its_step_and_until_when_it_lasts() -> None:
+    state = state_of("canary")
+
+    assert step_line(state).startswith("step 3 of 4 (1 → 5 → 25 → 50 %), at least until ")
+    assert "at least until" not in step_line(replace(state, step_since=None))
+    assert step_line(replace(state, phase="promoted")) == ""
+    assert step_line(state_of("equal")) == ""
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 10**7), st.floats(-9, 9), st.floats(0, 1e300) | st.just(float("inf"))), max_size=30
+    ),
+    st.sampled_from([None, 0.05, -0.02]),
+)
+def test_any_band_is_a_well_formed_chart_within_its_frame(
+    steps: list[tuple[int, float, float]], margin: float | None
+) -> None:
+    found = [Moment(float(place), place * 10 + requests % 7, value, value - half, value + half)
+             for place, (requests, value, half) in enumerate(steps)]  # fmt: skip
+
+    text = band_chart(NASTY, found, margin, effect_words("latency"), empty="none yet")
+
+    root = ET.fromstring(text)  # noqa: S314 - our own text
+    for one in root.iter("polygon"):
+        points = np.array([[float(part) for part in pair.split(",")] for pair in one.attrib["points"].split()])
+        assert (points >= 0).all()
+        assert (points <= 560).all()
+    assert "nan" not in text
+    assert ("none yet" in text) == (not found)
+
+
+def test_the_chart_says_in_words_what_it_draws() -> None:
+    text = band_chart("Effect", moments(0.31, 20), 0.05, effect_words("latency"), empty="-")
+
+    label = ET.fromstring(text).attrib["aria-label"]  # noqa: S314 - our own text
+    assert label.startswith("Effect: +")
+    assert label.endswith("after 800 requests; zero is no difference; the margin is +5.0 %")
+
+
+# ---------------------------------------------------------------- words
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "margin", "worse", "says"),
+    [
+        (0.01, 0.2, 0.05, 1, "B is worse"),
+        (-0.2, -0.01, 0.05, 1, "B is better"),
+        (-0.2, 0.04, 0.05, 1, "B is not worse by more than 5 %"),
+        (-0.2, 0.06, 0.05, 1, "no difference known yet"),
+        (-0.2, 0.04, None, 1, "no difference known yet"),
+        (0.01, 0.2, None, -1, "B is better"),
+        (-0.2, -0.01, None, -1, "B is worse"),
+    ],
+)
+def test_intervals_are_told_in_words(low: float, high: float, margin: float | None, worse: int, says: str) -> None:
+    assert estimate_says(Estimate(0.0, low, high, 0.5, 10), margin, worse) == says
+
+
+@pytest.mark.parametrize(
+    ("estimate", "metric", "text"),
+    [
+        ((0.031, -0.004, 0.069), "latency", "+3.1 % [-0.40, +6.9] %"),
+        ((0.0, -np.inf, np.inf), "p95", "0.00 % [-∞, +∞] %"),
+        ((-0.012, -0.02, -0.001), "quality", "-1.2 points [-2.0, -0.10] points"),
+    ],
+)
+def test_effects_carry_their_unit(estimate: tuple[float, float, float], metric: str, text: str) -> None:
+    assert effect_text(Estimate(*estimate, 0.5, 10), metric) == text
+
+
+@each_kind
+def test_tables_hold_the_verdict_and_both_arms(kind: str) -> None:
+    state = state_of(kind)
+
+    text, page = to_text(state), to_html(state)
+
+    assert str(state.reading.verdict) in text.splitlines()[0]
+    assert f"{state.reading.samples[1]}" in text
+    assert Tags(page).names.count("caption") >= 2
+    assert ("mismatch" in text) == (kind == "mismatch")
+
+
+# ---------------------------------------------------------------- the figure
+
+
+@each_kind
+def test_every_state_has_a_figure_with_the_verdict_above_it(kind: str) -> None:
+    state = state_of(kind)
+
+    figure = figure_of(state)
+
+    assert str(state.reading.verdict)[:30] in figure.get_suptitle()
+    assert len(figure.axes) == 4
+
+
+def test_text_with_dollars_can_be_drawn() -> None:
+    state = replace(state_of("nan"), reason="costs $1 and $x^2$", plan=Plan("a$b", 1, 2))
+
+    assert png_of(state)[:4] == b"\x89PNG"
+
+
+# ---------------------------------------------------------------- disagreements
+
+
+def test_disagreements_show_inputs_both_answers_and_say_that_they_are_chosen() -> None:
+    page = disagreements_page(state_of("equal"), disagreements(20))
+
+    assert 'alt="image of 8 × 8' in page
+    assert "&lt;b&gt;three" in page
+    assert "largest: 3 (0.9)" in page
+    assert "largest: 8 (0.9)" in page
+    assert page.count('<th scope="row"') == 12
+    assert "312 rows were answered by both versions (20 % of A&#x27;s requests are copied, 4 copies were left" in page
+    assert "do not read a rate from them" in page
+
+
+def test_without_copies_it_is_said_why_there_is_nothing_to_compare() -> None:
+    few = state_of("few")
+
+    assert "No rows were compared yet" in disagreements_page(few, [])
+    assert "copies no requests" in disagreements_page(replace(few, plan=replace(few.plan, shadow=0.0)), [])
+    assert disagreements_page(None, []) == ""
+
+
+def test_disagreements_become_a_frame_with_a_row_each() -> None:
+    frame = frame_of(disagreements())
+
+    assert list(frame.columns) == ["score", "at", "image", "text", "price", "digit_a", "digit_b"]
+    assert frame.shape == (3, 7)
+    assert frame["price"].tolist() == [2.5, 3.5, 4.5]
+    assert frame["text"][0] == b"<b>three"
+    assert frame["image"][0].shape == (8, 8)
+    assert [int(np.argmax(one)) for one in frame["digit_b"]] == [8, 8, 8]
+
+
+def test_without_pandas_they_become_arrays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pandas", None)
+
+    columns = frame_of(disagreements())
+
+    assert columns["image"].shape == (3, 8, 8)
+    assert columns["digit_a"].shape == (3, 10)
+
+
+def test_ragged_rows_and_names_that_meet_have_their_own_columns() -> None:
+    rows = [
+        Disagreement(1.0, {"score": np.ones((1, size))}, {"y": np.ones((1, 2))}, {"y": np.zeros((1, 2))}, 0.0)
+        for size in (2, 3)
+    ]
+
+    columns = columns_of(rows)
+
+    assert set(columns) == {"score", "at", "score_in", "y_a", "y_b"}
+    assert [one.shape for one in columns["score_in"]] == [(2,), (3,)]
+    assert columns_of([])["score"].shape == (0,)
+
+
+# ---------------------------------------------------------------- the tab
+
+
+def test_without_an_experiment_the_tab_offers_one(dashboard: Dashboard, controls: Recorded) -> None:
+    assert is_shown(dashboard, "Start A/B test")
+    assert not is_shown(dashboard, "Promote B")
+    assert "An experiment splits the requests between two versions" in shown(dashboard)
+    split = next(one for one in all_widgets(dashboard.widget) if getattr(one, "description", "") == "B gets, in %")
+
+    split.value = 30
+    press(dashboard, "Start A/B test")
+
+    assert eventually(lambda: controls.calls == ["test 3 against 2, 30 %"])
+    assert eventually(lambda: is_shown(dashboard, "Promote B") and not is_shown(dashboard, "Start A/B test"))
+    assert eventually(lambda: "Not yet: no difference is seen" in shown(dashboard))
+    press(dashboard, "Undo: A/B test of version 3 against version 2")
+    assert eventually(lambda: controls.calls[-1] == "end stop")
+
+
+def test_promoting_against_the_verdict_asks_first(dashboard: Dashboard, controls: Recorded) -> None:
+    controls.running = state_of("equal")
+    dashboard.refresh()
+
+    button(dashboard, "Promote B").click()
+    assert eventually(lambda: "The experiment does not say so: Not yet" in shown(dashboard))
+    assert controls.calls == []
+    press(dashboard, "Promote B anyway")
+
+    assert eventually(lambda: controls.calls == ["end promote"])
+    assert eventually(lambda: "version 2 answers now" in shown(dashboard))
+    assert eventually(lambda: is_shown(dashboard, "Start A/B test"))
+
+
+def test_promoting_with_the_verdict_and_rolling_back_need_no_question(dashboard: Dashboard, controls: Recorded) -> None:
+    controls.running = state_of("quality")
+    dashboard.refresh()
+    press(dashboard, "Promote B")
+    assert eventually(lambda: controls.calls == ["end promote"])
+
+    controls.running = state_of("equal")
+    dashboard.refresh()
+    press(dashboard, "Roll back to A")
+    assert eventually(lambda: controls.calls == ["end promote", "end rollback"])
+
+
+def test_what_ends_by_itself_is_said_once_in_the_line_for_screen_readers(
+    dashboard: Dashboard, controls: Recorded
+) -> None:
+    controls.running = state_of("equal")
+    dashboard.refresh()
+    controls.running = state_of("nan")
+    dashboard.refresh()
+
+    status = next(one for one in all_widgets(dashboard.widget) if 'role="status"' in getattr(one, "value", ""))
+    assert "rolled back at " in status.value
+    assert "guardrail outputs" in status.value
+
+
+def test_nothing_is_written_and_no_rows_are_asked_for_while_nothing_changes(
+    dashboard: Dashboard, controls: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    controls.running = state_of("better")
+    dashboard.refresh()
+    asked: list[int] = []
+    monkeypatch.setattr(controls, "disagreements", asked.append)
+    section = dashboard._sections[3]  # noqa: SLF001 - the tab
+    written: list[object] = []
+    for one in (section._page, section._explorer._page, *section._ends):  # noqa: SLF001
+        one.observe(written.append)
+
+    dashboard.refresh()
+    dashboard.refresh()
+
+    assert written == []
+    assert asked == []
+
+
+def test_other_tabs_do_not_ask_for_the_experiment(controls: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(controls, "experiment", lambda: asked.append("asked"))
+    dashboard = dashboards.dashboard_for(controls)
+
+    dashboard.refresh()
+    assert asked == []
+
+    open_tab(dashboard, "A/B")
+    assert asked != []
+
+
+def test_disagreements_go_into_the_namespace_under_a_name(dashboard: Dashboard, controls: Recorded) -> None:
+    controls.running = state_of("equal")
+    dashboard.refresh()
+    assert button(dashboard, "To a DataFrame").disabled
+    assert "Only a notebook has variables" in shown(dashboard)
+    namespace: dict[str, object] = {}
+    dashboard.let_bind(namespace.__setitem__)
+    name = next(one for one in all_widgets(dashboard.widget) if getattr(one, "description", "") == "Variable")
+
+    press(dashboard, "To a DataFrame")
+    assert eventually(lambda: "disagreements is a DataFrame with 3 rows" in shown(dashboard))
+    name.value = "not a name"
+    press(dashboard, "To a DataFrame")
+
+    assert eventually(lambda: "cannot be the name of a variable" in shown(dashboard))
+    assert list(namespace) == ["disagreements"]
+
+
+def test_the_saved_notebook_and_the_web_page_show_it_too(controls: Recorded) -> None:
+    snapshot = Snapshot(controls.status(), controls.metrics())
+    pages = WebPages(lambda _: controls)
+    query = {"a": "1", "b": "2"}
+    assert "Effect on the" not in str(pages.page("recorded", "compare", query)["html"])
+
+    controls.running = state_of("slower")
+
+    assert "B is slower: a run takes 31 % longer" in still_page(snapshot, controls.running)
+    assert "Effect on the" not in still_page(snapshot)
+    page = str(pages.page("recorded", "compare", query)["html"])
+    assert "B is slower: a run takes 31 % longer" in page
+    assert "differ most" in page
+    assert "Versions 1 and 2 over the last" in page

@@ -1,0 +1,82 @@
+"""The rows on which two versions differ most: what went in, what each of them answered.
+
+Thread: any; pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...experiment.reading import Agreement
+from ...experiment.state import Disagreement, ExperimentState
+from ...markup import note, table, text
+from ...types import Tensors
+from ..snapshot import clock
+from ..svg import format_number
+from .values import rendered
+
+NUM_SHOWN = 12
+
+
+def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreement]) -> str:
+    """The worst rows, and how they were come by.
+
+    Args:
+        state: the experiment; None when there was none.
+        found: the worst first.
+    """
+    if state is None:
+        return ""
+    agreement = state.reading.agreement
+    if agreement is None or not agreement.num_rows:
+        return note(_nothing(state))
+    if not found:
+        return note(f"No rows are kept on which the versions differ. {_sample(state, agreement)}")
+    inputs, outputs = list(found[0].inputs), list(found[0].outputs_a)
+    columns = ["row", "score", *(f"in: {name}" for name in inputs)]
+    columns += [f"{arm}: {name}" for name in outputs for arm in "AB"]
+    rows = [_row(place, one, inputs, outputs) for place, one in enumerate(found[:NUM_SHOWN], 1)]
+    plan = state.plan
+    caption = f"Where version {plan.a} (A) and version {plan.b} (B) differ most"
+    return table(text(caption), [*columns, "at"], rows, numbers=("score",)) + note(_sample(state, agreement))
+
+
+def _row(place: int, one: Disagreement, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
+    found = {"row": str(place), "score": format_number(one.score), "at": clock(one.at)}
+    found |= {f"in: {name}": _cell(one.inputs, name) for name in inputs}
+    for name in outputs:
+        found |= {f"A: {name}": _answer(one.outputs_a, name), f"B: {name}": _answer(one.outputs_b, name)}
+    return found
+
+
+def _answer(tensors: Tensors, name: str) -> str:
+    """An output; scores of many classes take several lines."""
+    shown = _cell(tensors, name)
+    return f'<span style="display:inline-block;white-space:normal;min-width:8em;max-width:17em">{shown}</span>'
+
+
+def _cell(tensors: Tensors, name: str) -> str:
+    """One row of a tensor, without its batch dimension."""
+    value = tensors.get(name)
+    if value is None:
+        return "–"
+    return rendered(np.asarray(value[0], dtype=value.dtype) if value.ndim and len(value) else value)
+
+
+def _sample(state: ExperimentState, agreement: Agreement) -> str:
+    """How many rows were compared, and that they are a choice."""
+    differ = agreement.num_rows - agreement.num_same
+    dropped = f", {state.num_shadow_dropped} copies were left out under load" if state.num_shadow_dropped else ""
+    return (
+        f"{agreement.num_rows} rows were answered by both versions ({state.plan.shadow:g} % of A's requests are "
+        f"copied{dropped}); {differ} of them are decided differently. These are the worst of those rows, not typical "
+        "ones: do not read a rate from them."
+    )
+
+
+def _nothing(state: ExperimentState) -> str:
+    if not state.plan.shadow:
+        return "No rows were compared: this experiment copies no requests (--shadow 20 would)."
+    return "No rows were compared yet: copies of A's requests are answered by B when the server has time."
