@@ -262,14 +262,14 @@ class Deployment:
             VersionNotFound: if there is no such version.
         """
         plan = experimenting.plan_of(self.name, self._version_of(a), self._version_of(b), options)
-        test = experimenting.begin(self._home, plan)
+        test = experimenting.begin(self._home, plan, self)
         if values is not None:
             experimenting.drive(self._home, test, values, rate=rate, seconds=seconds, watch=watch)
         return test
 
     def ended_test(self, how: str) -> ABTest:
         """End the running experiment and keep its object: `promote`, `rollback` or `stop`."""
-        return experimenting.ended(self._home, self.name, how)
+        return experimenting.ended(self._home, self.name, how, self)
 
     def experiment(self) -> ExperimentState | None:
         """Where the latest experiment stands; None when there was none."""

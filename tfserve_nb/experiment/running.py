@@ -7,11 +7,12 @@ Thread: the experiments' thread, or whoever holds the lock of `Experiments`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any  # JSON
 
-from .canary import next_move
+from .canary import move
 from .evaluate import evaluate
 from .inbox import Inbox
 from .observations import Observations
@@ -69,6 +70,7 @@ class Running:
         self._now = now
         self._zero_s = now() - elapsed_s
         self._step_began_s = elapsed_s
+        self._step_since = started_at
         self._started_at = started_at
         self._ended_at: float | None = None
         self._every = 1
@@ -98,11 +100,12 @@ class Running:
             return self._back(harm)
         if self.phase == "held":
             return None
-        move = next_move(self.plan, self.step, elapsed_s - self._step_began_s, reading)
-        if move == "next":
-            percent = self.plan.steps[self.step + 1]
-            return Change("traffic", percent, f"step {self.step + 2} of {len(self.plan.steps)} of the canary")
-        if move == "done":
+        plan = self.plan
+        following = move(plan.steps, plan.hold_s, self.step, elapsed_s - self._step_began_s, plan.b, reading)
+        if following == "next":
+            percent = plan.steps[self.step + 1]
+            return Change("traffic", percent, f"step {self.step + 2} of {len(plan.steps)} of the canary")
+        if following == "done":
             return self._passed(reading)
         return None
 
@@ -111,7 +114,7 @@ class Running:
         self.percent = change.percent
         if change.action == "traffic":
             self.step += 1
-            self._step_began_s = self.elapsed_s
+            self._step_began_s, self._step_since = self.elapsed_s, time.time()
             self.observations.change_split(self._step_began_s, change.percent)
             return
         self.phase = {"rollback": "rolled back", "promote": "promoted", "hold": "held"}[change.action]
@@ -136,6 +139,7 @@ class Running:
             moments=tuple(self.moments),
             latencies={self.plan.a: counts["a"], self.plan.b: counts["b"]},
             num_shadow_dropped=self.num_shadow_dropped,
+            step_since=self._step_since,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -160,6 +164,7 @@ class Running:
         found.phase, found.reason, found.step, found.percent = state.phase, state.reason, state.step, state.percent
         found.moments = list(state.moments)
         found._step_began_s = float(value["step_began_s"])
+        found._step_since = state.started_at if state.step_since is None else state.step_since
         found._ended_at = state.ended_at
         return found
 
