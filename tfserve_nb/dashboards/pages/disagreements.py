@@ -11,7 +11,7 @@ import numpy as np
 
 from ...experiment.reading import Agreement
 from ...experiment.state import Disagreement, ExperimentState
-from ...markup import note, table, text
+from ...markup import note, table
 from ...types import Tensors
 from ..snapshot import clock
 from ..svg import format_number
