@@ -91,9 +91,8 @@ def test_every_state_is_a_page_with_the_verdict_first_and_charts_that_have_words
 
 
 def test_markup_of_users_stays_text() -> None:
-    rows = [
-        Disagreement(1.0, {NASTY: np.array([NASTY.encode()], dtype=object)}, {NASTY: np.ones((1, 2))}, {NASTY: np.zeros((1, 2))}, 0.0)
-    ]  # fmt: skip
+    words, scores = np.array([NASTY.encode()], dtype=object), np.ones((1, 2))
+    rows = [Disagreement(1.0, {NASTY: words}, {NASTY: scores}, {NASTY: -scores}, 0.0)]
     event = HistoryEvent(STARTED_AT, "rollback", 1, NASTY, NASTY)
 
     for page in (experiment_page(nasty(), [event]), disagreements_page(nasty(), rows), to_html(nasty())):

@@ -113,10 +113,9 @@ def _guardrails(state: ExperimentState) -> str:
     for row, one in zip(rows, guardrails, strict=True):
         row["last windows"] = _windows(one)
     limits = state.plan.limits
-    rule = f"{limits.breaches} of the last {limits.windows} windows of {limits.window_s:g} s"
-    caption = f"Guardrails: broken when {rule} are bad"
+    rule = f"Broken when {limits.breaches} of the last {limits.windows} windows of {limits.window_s:g} s are bad."
     broken = next((place for place, one in enumerate(guardrails) if one.is_breached), None)
-    return _table(caption, rows, html=("last windows",), current=broken)
+    return _table("Guardrails", rows, html=("last windows",), current=broken) + note(rule if rows else "")
 
 
 def _windows(one: Guardrail) -> str:
