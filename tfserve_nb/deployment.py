@@ -237,8 +237,15 @@ class Deployment:
         return benchmarking.benchmark(self._home, self.name, options, folder, watcher)
 
     def ab_test(
-        self, a: int | str, b: int | str, *, values: Any = None, rate: float | None = None, seconds: float = 60.0,
-        watch: Callable[[ExperimentState], None] | None = None, **options: Any,
+        self,
+        a: int | str,
+        b: int | str,
+        *,
+        values: Any = None,
+        rate: float | None = None,
+        seconds: float = 60.0,
+        watch: Callable[[ExperimentState], None] | None = None,
+        **options: Any,
     ) -> ABTest:
         """Compare two versions under real traffic: split it, watch, and say what follows.
 

@@ -18,7 +18,7 @@ from .inbox import Inbox
 from .observations import Observations
 from .plan import Plan
 from .reading import Reading
-from .state import ExperimentState, Moment
+from .state import Disagreement, ExperimentState, Moment
 
 MAX_MOMENTS = 400
 
@@ -65,7 +65,8 @@ class Running:
         self.reason = ""
         self.step = 0
         self.percent = plan.first_percent
-        self.num_shadow_dropped = 0
+        self._num_dropped: int | None = None
+        self._num_dropped_before = 0
         self.moments: list[Moment] = []
         self._now = now
         self._zero_s = now() - elapsed_s
@@ -115,10 +116,16 @@ class Running:
         if change.action == "traffic":
             self.step += 1
             self._step_began_s, self._step_since = self.elapsed_s, time.time()
-            self.observations.change_split(self._step_began_s, change.percent)
+            self.observations.set_percent(change.percent, self._step_began_s)
             return
         self.phase = {"rollback": "rolled back", "promote": "promoted", "hold": "held"}[change.action]
         self.reason = change.reason
+
+    def note_dropped(self, total: int) -> None:
+        """So many copies of the model's requests were left out since the server started."""
+        if self._num_dropped is None:
+            self._num_dropped_before = total
+        self._num_dropped = total
 
     def finish(self, phase: str, reason: str, ended_at: float) -> None:
         """It is over."""
@@ -138,9 +145,13 @@ class Running:
             reading=self.reading,
             moments=tuple(self.moments),
             latencies={self.plan.a: counts["a"], self.plan.b: counts["b"]},
-            num_shadow_dropped=self.num_shadow_dropped,
+            num_shadow_dropped=(self._num_dropped or 0) - self._num_dropped_before,
             step_since=self._step_since,
         )
+
+    def disagreements(self, limit: int) -> list[Disagreement]:
+        """The rows on which both versions differed most, with the time of day."""
+        return [one._replace(at=self._started_at + one.at) for one in self.observations.disagreements(limit)]
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` needs to go on after a restart, beside the state that people see."""

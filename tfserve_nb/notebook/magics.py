@@ -1,5 +1,4 @@
-"""The magics: `%deploy`, `%%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark`,
-`%abtest`.
+"""The magics: `%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark`, `%abtest`.
 
 Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
 which shows as two lines and fails the cell.
@@ -216,8 +215,8 @@ class DeployMagics(Magics):
         """Compare two versions under real traffic: split it, watch, and say what follows.
 
         `%abtest NAME --a 1 --b 2` begins and returns at once: the traffic comes from elsewhere, and `%dashboard` shows
-        how it goes. With `--values VAR`, or as `%%abtest` with the rows that the cell's last expression gives, the model
-        is asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it.
+        how it goes. With `--values VAR`, or as `%%abtest` with the rows of the cell's last expression, the model is
+        asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it.
         """
         given = parse(self.abtest, line)
         if given is None:
