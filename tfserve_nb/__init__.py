@@ -36,22 +36,22 @@ def deploy(model: Any, name: str | None = None, **options: Any) -> Deployment:
 
 
 def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:
-    """The handle of a model on a server elsewhere; see `tfserve_nb.deployment.connect`."""
-    from . import deployment as implementation
+    """The handle of a model on a server elsewhere; see `tfserve_nb.handles.connect`."""
+    from . import handles as implementation
 
     return implementation.connect(url, token, name)
 
 
 def resume(base_path: str | None = None, name: str | None = None) -> list[Deployment]:
     """Serve again what an earlier kernel served; the same as `%serving --resume`."""
-    from . import deployment as implementation
+    from . import handles as implementation
 
     return implementation.resume(base_path, name)
 
 
 def shutdown() -> None:
     """Stop the server of this process and free all models; files and stored state stay."""
-    from . import deployment as implementation
+    from . import handles as implementation
 
     implementation.shutdown()
 

@@ -10,21 +10,23 @@ import html
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any  # arrays and DataFrames of the user
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from . import benchmarking, runtime
+from . import benchmarking, experimenting, runtime
 from .bench.options import Options
 from .bench.run import Watcher
 from .bench.tables import AnyResult
-from .errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError
-from .homes import ChildHome, Home, KernelHome, RemoteHome, rest_url
+from .errors import InvalidOption, InvalidRequest, LabelNotFound, ModelNotFound, ServingError
+from .experiment.experiments import NUM_DISAGREEMENTS
+from .experiment.state import Disagreement, ExperimentState
+from .experimenting import ABTest
+from .homes import ChildHome, Home, rest_url
 from .serving.model_metrics import ModelMetrics
 from .serving.port import ModelSpec
 from .serving.request_samples import KEPT, RequestSample
 from .serving.resources import Resources
-from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus, Progress, no_progress
+from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus
 
 DEFAULT_BASE_PATH = "tfserve_models"
 
@@ -234,6 +236,65 @@ class Deployment:
         folder = Path(DEFAULT_BASE_PATH).absolute()
         return benchmarking.benchmark(self._home, self.name, options, folder, watcher)
 
+    def ab_test(
+        self, a: int | str, b: int | str, *, values: Any = None, rate: float | None = None, seconds: float = 60.0,
+        watch: Callable[[ExperimentState], None] | None = None, **options: Any,
+    ) -> ABTest:
+        """Compare two versions under real traffic: split it, watch, and say what follows.
+
+        Args:
+            a: the current version, a number or a label; clients get it when B is taken back.
+            b: the candidate.
+            values: rows to ask the model with until there is a verdict, as `predict` takes them. Then the call returns
+                with the verdict; without, it returns at once, and the traffic has to come from elsewhere.
+            rate: with `values`: requests per second; by default 8 clients ask one request after the other.
+            seconds: with `values`: the longest time.
+            watch: with `values`: told where the experiment stands, a few times a second, on the calling thread.
+            **options: the attributes of `experiment.plan.Plan` and `experiment.plan.Limits`, such as `split=50`,
+                `margin=0.05`, `metric="latency"`, `steps=(1, 5, 25, 50)`, `shadow=20`, `slo_p99_ms=50`,
+                `auto_promote=True`.
+
+        Returns:
+            An `ABTest` with `verdict`, `effect`, `interval`, `samples` and `srm`, which follow the experiment.
+
+        Raises:
+            InvalidOption: if an option is not allowed, an experiment goes on, or the versions take different inputs.
+            VersionNotFound: if there is no such version.
+        """
+        plan = experimenting.plan_of(self.name, self._version_of(a), self._version_of(b), options)
+        test = experimenting.begin(self._home, plan, self)
+        if values is not None:
+            experimenting.drive(self._home, test, values, rate=rate, seconds=seconds, watch=watch)
+        return test
+
+    def ended_test(self, how: str) -> ABTest:
+        """End the running experiment and keep its object: `promote`, `rollback` or `stop`."""
+        return experimenting.ended(self._home, self.name, how, self)
+
+    def experiment(self) -> ExperimentState | None:
+        """Where the latest experiment stands; None when there was none."""
+        return self._home.experiments.state(self.name)
+
+    def end_experiment(self, how: str) -> ExperimentState:
+        """End the running experiment: `promote` gives B all traffic, `rollback` and `stop` give it to A."""
+        return self._home.experiments.end(self.name, how)
+
+    def disagreements(self, limit: int = NUM_DISAGREEMENTS) -> list[Disagreement]:
+        """The copied rows on which the versions of the experiment differed most, the worst first."""
+        return self._home.experiments.disagreements(self.name, limit)
+
+    def feedback(self, request_id: str, label: Any) -> bool:
+        """Say what the right answer to an earlier request was, for the experiment's quality.
+
+        Args:
+            request_id: the request's `X-Request-Id`: sent by the client, or made by the server and told in the answer.
+            label: the right class, number or text; one for each row of the request.
+
+        Returns:
+            Whether the request was known; it can be judged once.
+        """
+        return self._home.experiments.feedback(self.name, request_id, label)
+
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.
 
@@ -244,6 +305,15 @@ class Deployment:
         if version is None:
             home.forget(self.name)
         runtime.stop_if_idle()
+
+    def _version_of(self, which: int | str) -> int:
+        """The number of a version or label."""
+        if not isinstance(which, str):
+            return which
+        labels = self.labels
+        if which not in labels:
+            raise LabelNotFound(f"Unrecognized servable version label: {which}", hint=f"labels: {labels or 'none'}")
+        return labels[which]
 
     @property
     def _home(self) -> Home:
@@ -279,93 +349,3 @@ class Deployment:
 
     def __hash__(self) -> int:
         return hash((self.name, self._elsewhere))
-
-
-def deployment(name: str) -> Deployment:
-    """The handle of a served model.
-
-    Raises:
-        ModelNotFound: naming the models that are served.
-    """
-    handle = Deployment(name)
-    handle.status()
-    return handle
-
-
-def deployments() -> list[Deployment]:
-    """The handles of all served models, by name."""
-    return [Deployment(name) for name in runtime.served()]
-
-
-def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:
-    """The handle of a model on a server elsewhere: another kernel's, or `tfserve-nb serve --auth_token_file=...`.
-
-    Args:
-        url: `http://HOST:PORT` or `https://...`, or a model's `.../v1/models/NAME`.
-        token: what the server asks for; it must ask for one.
-        name: the model, when the server has several and the URL names none.
-
-    Raises:
-        InvalidOption: if the URL cannot be used, or names no model although the server has several.
-        ModelNotFound: if the server has no such model.
-        NotAvailable: if the server cannot be reached, or has no admin API.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidOption(f"url={url!r} must begin with http:// or https://", hint="http://127.0.0.1:8501")
-    prefix, _, rest = parts.path.partition("/v1/models/")
-    in_url = unquote(rest.split("/")[0].split(":")[0])
-    home = RemoteHome(f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}", token)
-    names = home.core.names
-    wanted = name or in_url or (names[0] if len(names) == 1 else "")
-    if not wanted:
-        raise InvalidOption(f"{url} serves {', '.join(names) or 'no model'}", hint="connect(url, token, name=...)")
-    handle = Deployment(wanted, home)
-    handle.status()
-    return handle
-
-
-def resume(
-    base_path: str | Path | None = None,
-    name: str | None = None,
-    *,
-    isolate: bool = False,
-    progress: Progress = no_progress,
-    report: Callable[[str], None] = lambda _: None,
-) -> list[Deployment]:
-    """Serve again what an earlier kernel served: versions, labels, default version and traffic.
-
-    Args:
-        base_path: the folder with the models; `tfserve_models` by default.
-        name: one model; all by default.
-        isolate: serve them in a child process.
-        progress: told about each step.
-        report: told in words what could not be brought back.
-
-    Returns:
-        The handles of the models that are served again.
-
-    Raises:
-        ModelNotFound: if nothing is stored there.
-    """
-    folder = Path(base_path or DEFAULT_BASE_PATH).absolute()
-    served_before = {handle.name for handle in deployments()}
-    home: KernelHome | ChildHome = runtime.ensure_child(progress=progress) if isolate else runtime.ensure()
-    try:
-        problems = home.core.resume(folder, name, progress)
-        for model in problems:
-            home.remember(model, folder)
-    finally:
-        runtime.stop_if_idle()
-    for model, texts in problems.items():
-        for text in texts:
-            report(f"{model}: {text}")
-    if not problems and (not served_before or (name is not None and name not in served_before)):
-        what = "any model" if name is None else f"model {name!r}"
-        raise ModelNotFound(f"nothing is stored about {what} in {folder}", hint="--base-path FOLDER, or deploy it anew")
-    return [Deployment(model) for model in problems]
-
-
-def shutdown() -> None:
-    """Stop the server of this process and free all models; files and stored state stay."""
-    runtime.shutdown()

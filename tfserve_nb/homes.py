@@ -13,8 +13,11 @@ from typing import Protocol
 from urllib.parse import quote, urlsplit
 
 from .errors import ServingError
+from .experiment.experiments import Experiments
+from .experiment.port import ExperimentPort
 from .server.child import ChildServer
 from .server.remote import RemoteCore
+from .server.remote_experiments import RemoteExperiments
 from .server.settings import GrpcSettings, ServerSettings
 from .server.thread import Extras, ServerThread
 from .serving.admin_port import AdminPort
@@ -49,6 +52,10 @@ class Home(Protocol):
     @property
     def core(self) -> AdminPort:
         """What administers its models."""
+
+    @property
+    def experiments(self) -> ExperimentPort:
+        """What compares their versions."""
 
     @property
     def url(self) -> str:
@@ -86,10 +93,11 @@ class KernelHome:
     def __init__(self, port: int, token: str | None, doors: Doors) -> None:
         self.token = token
         self.core = ServingCore()
+        self.experiments = Experiments(self.core)
         self.frontends = doors.frontends or 0
         grpc = None if doors.grpc_port is None else GrpcSettings(host=HOST, port=doors.grpc_port)
         settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, frontends=self.frontends)
-        self.server = ServerThread(self.core, settings, Extras(admin=self.core))
+        self.server = ServerThread(self.core, settings, Extras(admin=self.core, experiments=self.experiments))
 
     @property
     def url(self) -> str:
@@ -140,6 +148,7 @@ class KernelHome:
     def stop(self) -> None:
         """Stop both; requests that run get a moment to finish. Idempotent, below 2 s."""
         self.server.stop()
+        self.experiments.stop()
         self.core.stop()
 
 
@@ -159,6 +168,7 @@ class ChildHome:
         self.frontends = doors.frontends or 0
         self.child = ChildServer(doors.port, doors.grpc_port, token, self._resume, frontends=self.frontends)
         self.core = RemoteCore(self.child.url, token, excuse=self.child.problem)
+        self.experiments = RemoteExperiments(self.core)
         self._folders: dict[str, Path] = {}
 
     @property
@@ -224,6 +234,7 @@ class ProcessHome:
 
     Attributes:
         core: the models.
+        experiments: what compares their versions.
         url: where HTTP answers.
         port: its port.
         token: what requests must carry.
@@ -231,6 +242,7 @@ class ProcessHome:
     """
 
     core: ServingCore
+    experiments: ExperimentPort
     url: str = ""
     port: int | None = None
     token: str | None = None
@@ -255,6 +267,7 @@ class RemoteHome:
         self.url = url
         self.token = token
         self.core = RemoteCore(url, token)
+        self.experiments = RemoteExperiments(self.core)
 
     @property
     def port(self) -> None:

@@ -21,6 +21,7 @@ from .._version import __version__
 from ..dashboards.web import WebPages
 from ..deployment import Deployment
 from ..errors import ServingError
+from ..experiment.experiments import Experiments
 from ..homes import ProcessHome
 from ..server.dashboard import PATH as DASHBOARD_PATH
 from ..server.monitoring import Monitor
@@ -107,6 +108,7 @@ class ModelServer:
         self._core = ServingCore(
             saved_model_loader(plan.session), num_run_threads=plan.num_run_threads, observer=monitor
         )
+        self._experiments = Experiments(self._core)
         self._models = ConfiguredModels(self._core, plan.follow)
         on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
         self._request_log = RequestLog(self._models.logging_of, on_logged)
@@ -115,7 +117,8 @@ class ModelServer:
             monitor=monitor,
             request_log=self._request_log,
             admin=self._core,
-            dashboard=_web_pages(self._core) if plan.dashboard else None,
+            dashboard=_web_pages(self._core, self._experiments) if plan.dashboard else None,
+            experiments=self._experiments,
         )
         self._server = ServerThread(self._core, plan.settings, extras)
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
@@ -150,6 +153,7 @@ class ModelServer:
         self._models.stop()
         self._server.stop(self._plan.drain_s)
         self._request_log.stop()
+        self._experiments.stop()
         self._core.stop()
 
     def _dashboard_url(self) -> str:
@@ -171,8 +175,8 @@ class ModelServer:
             self._models.apply(configs)
 
 
-def _web_pages(core: ServingCore) -> WebPages:
-    home = ProcessHome(core)
+def _web_pages(core: ServingCore, experiments: Experiments) -> WebPages:
+    home = ProcessHome(core, experiments)
     return WebPages(lambda name: Deployment(name, home))
 
 

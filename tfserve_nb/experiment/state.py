@@ -11,7 +11,10 @@ from typing import NamedTuple
 
 from ..types import Tensors
 from .plan import Plan
-from .reading import Reading
+from .reading import Reading, Verdict
+
+BY_HAND = "by hand"
+"""How the reason of what a person did ends."""
 
 PHASES = ("running", "held", "promoted", "rolled back", "stopped")
 """`held`: it passed its last step, or could not go on, and waits for a person."""
@@ -84,6 +87,22 @@ class ExperimentState:
     latencies: Mapping[int, tuple[int, ...]] | None = None
     num_shadow_dropped: int = 0
     step_since: float | None = None
+
+    @property
+    def verdict(self) -> Verdict:
+        """What was found and, when it is over, what was done, such as `B is slower by 12 % ...: rolled back`."""
+        found = self.reading.verdict
+        if self.phase not in ("promoted", "rolled back"):
+            return found
+        if self.reason.endswith(BY_HAND):
+            return Verdict(f"{found}; {self.reason}", found.decision)
+        cause = self.reason.removesuffix(": promote")
+        return Verdict(f"{cause}: {self.phase}", "promote" if self.phase == "promoted" else "rollback")
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether there is a verdict, so that nothing is gained by more traffic."""
+        return self.phase != "running" or self.reading.verdict.decision != "wait"
 
     @property
     def is_over(self) -> bool:

@@ -63,7 +63,7 @@ def sections_of(state: ExperimentState) -> list[tuple[str, list[dict[str, str]]]
 
 def title_of(state: ExperimentState) -> str:
     """The model, its versions and the verdict."""
-    plan, verdict = state.plan, state.reading.verdict
+    plan, verdict = state.plan, state.verdict
     symbol = SYMBOLS[verdict.decision]
     return f"{symbol} {plan.name}, version {plan.b} (B) against version {plan.a} (A): {verdict}"
 

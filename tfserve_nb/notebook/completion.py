@@ -14,7 +14,7 @@ from typing import Any  # the user's namespace
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from .. import deployment as serving
+from .. import handles as serving
 from .magics import DeployMagics
 
 COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark")

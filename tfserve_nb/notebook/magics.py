@@ -1,4 +1,5 @@
-"""The magics: `%deploy`, `%%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark`.
+"""The magics: `%deploy`, `%%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark`,
+`%abtest`.
 
 Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
 which shows as two lines and fails the cell.
@@ -23,12 +24,15 @@ from IPython.core.magic_arguments import argument
 from traitlets import Int, Unicode
 
 from .. import benchmarking, deploying
-from .. import deployment as serving
+from .. import handles as serving
 from ..bench.tables import AnyResult
-from ..deployment import Deployment
+from ..deployment import DEFAULT_BASE_PATH, Deployment
 from ..errors import InvalidOption, ModelNotFound
+from ..experimenting import ABTest
 from ..serving.config import DEFAULT_MAX_BATCH_SIZE
 from ..serving.placement import DEFAULT_KEEP, Placement
+from .abtest import ABTEST_OPTIONS, how_to_end
+from .abtest import run as run_abtest
 from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, with_options
 from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, save, stored_in
 from .cell import run_body
@@ -68,7 +72,7 @@ class DeployMagics(Magics):
     """Magics of tfserve_nb. `%config DeployMagics` shows and changes the defaults."""
 
     shell: InteractiveShell  # IPython allows for none; `load` always gives one
-    base_path = Unicode(serving.DEFAULT_BASE_PATH, help="Folder that NAME/VERSION is written to.").tag(config=True)
+    base_path = Unicode(DEFAULT_BASE_PATH, help="Folder that NAME/VERSION is written to.").tag(config=True)
     max_batch_size = Int(DEFAULT_MAX_BATCH_SIZE, help="Most rows of one run of the model.").tag(config=True)
     keep = Int(DEFAULT_KEEP, help="Versions of a model that stay loaded for instant rollback.").tag(config=True)
 
@@ -205,6 +209,33 @@ class DeployMagics(Magics):
             if view is not None:
                 view.finish(result)
         return self._keep(result, given)
+
+    @line_cell_magic
+    @with_options(*ABTEST_OPTIONS)
+    def abtest(self, line: str, cell: str | None = None) -> ABTest | None:
+        """Compare two versions under real traffic: split it, watch, and say what follows.
+
+        `%abtest NAME --a 1 --b 2` begins and returns at once: the traffic comes from elsewhere, and `%dashboard` shows
+        how it goes. With `--values VAR`, or as `%%abtest` with the rows that the cell's last expression gives, the model
+        is asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it.
+        """
+        given = parse(self.abtest, line)
+        if given is None:
+            return None
+        if given.out is not None and not given.out.isidentifier():
+            raise UsageError(f"--out {given.out!r} is no variable name")
+        how = how_to_end(given)
+        values = None if given.values is None else look_up(self.shell.user_ns, given.values, "--values")
+        if cell is not None:
+            values = run_body(self.shell, cell).value
+            if values is None:
+                raise UsageError("the cell's last expression must give the rows to ask with")
+        with wrong_options_as_usage_error():
+            handle = self._handle(given.name)
+            test = handle.ended_test(how) if how is not None else run_abtest(handle, given, values, self.shell)
+        if given.out is not None:
+            self.shell.user_ns[given.out] = test
+        return None if given.quiet else test
 
     def _keep(self, result: AnyResult, given: argparse.Namespace) -> AnyResult | None:
         if given.save is not None:

@@ -223,6 +223,17 @@ class RemoteCore(AdminPort):
         problems: dict[str, list[str]] = self._call("POST", f"{PREFIX}/resume", body, CHANGE_S)["problems"]
         return problems
 
+    def ask(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, is_slow: bool = False) -> Any:
+        """One request of the admin API, for what is not said here.
+
+        Args:
+            method: such as `GET`.
+            path: below `/tfserve/v1`.
+            body: a JSON object.
+            is_slow: whether a model may have to be loaded.
+        """
+        return self._call(method, PREFIX + path, body, CHANGE_S if is_slow else READ_S)
+
     def _change(self, name: str, action: str, given: Mapping[str, Any], progress: Progress, version: int | None) -> Any:
         """Ask for a change and tell its progress meanwhile, on the calling thread."""
         path = PREFIX + _path(name, action)

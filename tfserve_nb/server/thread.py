@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from typing import Any  # asyncio's contexts
 
 from ..errors import ServerFailed, ServingError
+from ..experiment.port import ExperimentPort
 from ..serving.admin_port import AdminPort
 from ..serving.port import ServingPort
 from . import collector
 from .admin import admin_routes, admin_values
+from .admin_experiments import experiment_routes
 from .app import make_application
 from .calls import Calls
 from .dashboard import DashboardPort, dashboard_routes
@@ -49,6 +51,7 @@ class Extras:
         request_log: gets answered requests, or None.
         admin: what the admin API administers, or None for a server without one.
         dashboard: draws the dashboard's web page, or None for a server without one.
+        experiments: those of the admin API, or None for a server without any.
     """
 
     reload: Reload | None = None
@@ -56,6 +59,7 @@ class Extras:
     request_log: RequestLog | None = None
     admin: AdminPort | None = None
     dashboard: DashboardPort | None = None
+    experiments: ExperimentPort | None = None
 
 
 class ServerThread:
@@ -210,7 +214,12 @@ class ServerThread:
         values = None if admin is None else admin_values(admin, self.settings, self.log)
         if values is None:
             return []
-        return [*admin_routes(values), *(dashboard_routes(dashboard, values) if dashboard is not None else ())]
+        experiments = self._extras.experiments
+        return [
+            *(experiment_routes(experiments, values) if experiments is not None else ()),
+            *admin_routes(values),
+            *(dashboard_routes(dashboard, values) if dashboard is not None else ()),
+        ]
 
     async def _start_grpc(self, calls: Calls, http: HttpListener | FrontListener | None) -> GrpcListener | None:
         settings = http.settings if isinstance(http, FrontListener) else self.settings

@@ -24,8 +24,8 @@ def sample_to_json(sample: RequestSample) -> dict[str, Any]:
     """A JSON object that `sample_from_json` reads."""
     return {
         **{name: getattr(sample, name) for name in _PLAIN},
-        "inputs": _tensors_to_json(sample.inputs),
-        "outputs": _tensors_to_json(sample.outputs),
+        "inputs": tensors_to_json(sample.inputs),
+        "outputs": tensors_to_json(sample.outputs),
         "parts": list(sample.parts),
     }
 
@@ -35,8 +35,8 @@ def sample_from_json(value: Mapping[str, Any]) -> RequestSample:
     plain = {name: value[name] for name in _PLAIN}
     return RequestSample(
         **plain,
-        inputs=_tensors_from_json(value["inputs"]),
-        outputs=_tensors_from_json(value["outputs"]),
+        inputs=tensors_from_json(value["inputs"]),
+        outputs=tensors_from_json(value["outputs"]),
         parts=Parts(*value["parts"]),
     )
 
@@ -54,11 +54,13 @@ def resources_from_json(value: Mapping[str, Any]) -> Resources:
     return Resources(**{**value, **series, "gpus": gpus, "children": (num, cpu, rss)})
 
 
-def _tensors_to_json(tensors: Tensors) -> dict[str, Any]:
+def tensors_to_json(tensors: Tensors) -> dict[str, Any]:
+    """A JSON object that `tensors_from_json` reads."""
     return {name: _array_to_json(array) for name, array in tensors.items()}
 
 
-def _tensors_from_json(value: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def tensors_from_json(value: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The inverse of `tensors_to_json`."""
     return {name: _array_from_json(array) for name, array in value.items()}
 
 

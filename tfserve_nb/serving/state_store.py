@@ -28,6 +28,8 @@ CREATE TABLE IF NOT EXISTS history (
     version INTEGER, detail TEXT NOT NULL, actor TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS benchmarks (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS experiments (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS history_by_name ON history (name, id);
 """
 
@@ -110,6 +112,42 @@ class StateStore:
             return {
                 number: json.loads(text) for number, text in connection.execute("SELECT id, result FROM benchmarks")
             }
+
+    def save_experiment(self, name: str, value: Mapping[str, Any], number: int | None) -> int:
+        """Keep where an experiment stands.
+
+        Args:
+            name: the model.
+            value: a JSON object.
+            number: that of the experiment, when it was kept before.
+
+        Returns:
+            The number of the experiment, which nothing else below the folder has.
+
+        Raises:
+            ServingError: if the file cannot be written.
+        """
+        text = json.dumps(value)
+        with self._writing() as connection:
+            if number is not None:
+                changed = connection.execute("UPDATE experiments SET state = ? WHERE id = ?", (text, number))
+                if changed.rowcount:
+                    return number
+            row = (time.time(), name, text)
+            return int(
+                connection.execute("INSERT INTO experiments (at, name, state) VALUES (?, ?, ?)", row).lastrowid or 0
+            )
+
+    def latest_experiment(self, name: str) -> tuple[int, dict[str, Any]] | None:
+        """Number and state of a model's newest experiment, or None when there was none."""
+        if not self.path.exists():
+            return None
+        with self._open() as connection:
+            connection.executescript(_SCHEMA)
+            found = connection.execute(
+                "SELECT id, state FROM experiments WHERE name = ? ORDER BY id DESC LIMIT 1", (name,)
+            ).fetchone()
+        return None if found is None else (int(found[0]), json.loads(found[1]))
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:

@@ -1,0 +1,105 @@
+"""Where the server leaves what it saw of an experiment, until the experiment's thread has time for it.
+
+Thread: everything but `empty_into` is called on the server's threads and only appends; `empty_into` on the experiments'
+thread. A deque's ends can be used by two threads at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from ..serving.metrics import RequestRecord
+from ..serving.observer import BatchRecord, WarmupRecord
+from ..serving.shadow import Pair
+from .observations import Observations
+from .plan import Plan
+
+T = TypeVar("T")
+
+MAX_REQUESTS = 200_000
+MAX_PAIRS = 500
+"""What may wait; the oldest are dropped when the thread cannot keep up, which hits both arms alike."""
+
+
+class Inbox:
+    """An observer of the core, and a listener to its shadow copies, for the two versions of one plan.
+
+    Args:
+        plan: whose requests, batches and copies are kept.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._name = plan.name
+        self._arms = {plan.a: "a", plan.b: "b"}
+        self._candidate = plan.b
+        self._requests: deque[RequestRecord] = deque(maxlen=MAX_REQUESTS)
+        self._batches: deque[BatchRecord] = deque(maxlen=MAX_REQUESTS)
+        self._pairs: deque[Pair] = deque(maxlen=MAX_PAIRS)
+
+    def on_request(self, record: RequestRecord) -> None:
+        """Keep a request that the traffic gave to one of the arms."""
+        if record.is_assigned and record.model == self._name and record.version in self._arms:
+            self._requests.append(record)
+
+    def on_batch(self, record: BatchRecord) -> None:
+        """Keep a run of one of the arms."""
+        if record.model == self._name and record.version in self._arms:
+            self._batches.append(record)
+
+    def on_warmup(self, record: WarmupRecord) -> None:
+        """Warm-ups are no evidence."""
+
+    def on_pair(self, pair: Pair) -> None:
+        """Keep a copy that the candidate answered."""
+        if pair.model == self._name and pair.version_b == self._candidate and pair.version_a in self._arms:
+            self._pairs.append(pair)
+
+    def empty_into(self, observations: Observations, zero_s: float) -> int:
+        """Hand everything over.
+
+        Args:
+            observations: gets it.
+            zero_s: when the experiment began, on `perf_counter`'s clock.
+
+        Returns:
+            How much there was.
+        """
+        num = _drained(self._requests, lambda record: self._add_request(observations, record, zero_s))
+        num += _drained(self._batches, lambda record: self._add_batch(observations, record, zero_s))
+        return num + _drained(self._pairs, lambda pair: _add_pair(observations, pair, zero_s))
+
+    def _add_request(self, observations: Observations, record: RequestRecord, zero_s: float) -> None:
+        observations.add_request(
+            self._arms[record.version or 0],
+            at_s=record.written_s - zero_s,
+            latency_s=record.latency_s,
+            code=record.code,
+            num_rows=record.num_rows,
+            key=record.key,
+            is_assigned=record.is_assigned,
+        )
+
+    def _add_batch(self, observations: Observations, record: BatchRecord, zero_s: float) -> None:
+        observations.add_batch(
+            self._arms[record.version],
+            at_s=record.done_s - zero_s,
+            size=record.execution_rows,
+            run_s=record.run_s,
+            is_background=record.is_background,
+        )
+
+
+def _add_pair(observations: Observations, pair: Pair, zero_s: float) -> None:
+    observations.add_pair(
+        at_s=pair.at_s - zero_s, inputs=pair.inputs, outputs_a=pair.outputs_a, outputs_b=pair.outputs_b
+    )
+
+
+def _drained(waiting: deque[T], take: Callable[[T], None]) -> int:
+    """Take what waits now; others may add meanwhile."""
+    num = len(waiting)
+    for _ in range(num):
+        take(waiting.popleft())
+    return num

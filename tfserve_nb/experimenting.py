@@ -1,0 +1,231 @@
+"""Experiments as people use them: `d.ab_test(...)` and the object that it gives.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any  # the user's rows
+
+from .bench.plan import Load
+from .bench.process import generate
+from .bench.samples import Samples
+from .bench.targets import Wish, probe, target_of
+from .errors import InvalidOption
+from .experiment.plan import Limits, Plan
+from .experiment.port import ExperimentPort
+from .experiment.reading import Reading, SampleRatio, Verdict
+from .experiment.state import Disagreement, ExperimentState
+from .homes import Home, rest_url
+
+CLIENTS = 8
+"""Clients of the closed loop that asks when no rate was named."""
+LOOK_S = 0.25
+_LIMITS = tuple(one.name for one in dataclasses.fields(Limits))
+_PLAN = tuple(one.name for one in dataclasses.fields(Plan) if one.name not in ("name", "a", "b", "limits"))
+
+
+class ABTest:
+    """An experiment while it goes on, and what it found once it is over.
+
+    Every attribute is read from the server at that moment; reading often is free, the intervals hold at all times at
+    once.
+
+    Args:
+        experiments: where it runs.
+        name: the model.
+        started_at: tells this experiment from later ones of the model.
+        deployment: the handle of the model.
+
+    Attributes:
+        name: the model.
+        deployment: the handle of the model.
+    """
+
+    def __init__(self, experiments: ExperimentPort, name: str, started_at: float, deployment: Any) -> None:
+        self.name = name
+        self.deployment = deployment
+        self._experiments = experiments
+        self._started_at = started_at
+        self._last: ExperimentState | None = None
+
+    @property
+    def state(self) -> ExperimentState:
+        """Everything about it, as a value; the last known one when the model has a later experiment or is gone."""
+        if self._last is not None and self._last.is_over:
+            return self._last
+        state = self._experiments.state(self.name)
+        if state is not None and state.started_at == self._started_at:
+            self._last = state
+        if self._last is None:
+            raise InvalidOption(f"{self.name} has another experiment by now", hint="d.experiment() gives it")
+        return self._last
+
+    @property
+    def reading(self) -> Reading:
+        """All estimates, limits and counts."""
+        return self.state.reading
+
+    @property
+    def verdict(self) -> Verdict:
+        """What follows, as text; `verdict.decision` is `wait`, `promote`, `rollback` or `blocked`."""
+        return self.state.verdict
+
+    @property
+    def effect(self) -> float:
+        """B against A in the experiment's metric: relative for latencies (0.1: 10 % slower), a difference for quality.
+
+        NaN while too little is known.
+        """
+        effect = self.reading.effect
+        return math.nan if effect is None else effect.value
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Where the true effect lies, with probability `1 - alpha` for the whole experiment; infinite ends at first."""
+        effect = self.reading.effect
+        return (-math.inf, math.inf) if effect is None else effect.interval
+
+    @property
+    def samples(self) -> dict[int, int]:
+        """Version -> requests that the traffic gave it."""
+        return dict(self.reading.samples)
+
+    @property
+    def srm(self) -> SampleRatio:
+        """Whether both versions got the shares that they should have: `srm.is_mismatch`, `srm.p_value`."""
+        return self.reading.srm
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was promoted, rolled back or stopped."""
+        return self.state.is_over
+
+    def wait(self, seconds: float = math.inf) -> ABTest:
+        """Block until there is a verdict, but not longer than so many seconds; needs traffic from elsewhere."""
+        until_s = time.perf_counter() + seconds
+        while not self.state.is_decided and (left_s := until_s - time.perf_counter()) > 0:
+            time.sleep(min(LOOK_S, left_s))
+        return self
+
+    def stop(self) -> ABTest:
+        """End it; A gets all traffic."""
+        return self._end("stop")
+
+    def promote(self) -> ABTest:
+        """End it; B gets all traffic."""
+        return self._end("promote")
+
+    def rollback(self) -> ABTest:
+        """End it; A gets all traffic."""
+        return self._end("rollback")
+
+    def disagreements(self, limit: int = 24) -> list[Disagreement]:
+        """The copied rows on which both versions differed most, the worst first."""
+        return self._experiments.disagreements(self.name, limit)
+
+    def report(self) -> Any:
+        """What was found, as a matplotlib `Figure`."""
+        from .experiment.report import figure_of
+
+        return figure_of(self.state)
+
+    def _end(self, how: str) -> ABTest:
+        if not self.state.is_over:
+            self._last = self._experiments.end(self.name, how)
+        return self
+
+    def __repr__(self) -> str:
+        state = self.state
+        plan = state.plan
+        samples = ", ".join(f"version {version}: {num}" for version, num in state.reading.samples.items())
+        return (
+            f"<ABTest {self.name}: version {plan.b} (B) against {plan.a} (A), {state.phase}; {state.verdict}  "
+            f"requests {samples or 'none'}>"
+        )
+
+
+def plan_of(name: str, a: int, b: int, options: dict[str, Any]) -> Plan:
+    """A plan from flat options.
+
+    Raises:
+        InvalidOption: naming the option that is not known or not allowed.
+    """
+    unknown = sorted(set(options) - set(_PLAN) - set(_LIMITS))
+    if unknown:
+        raise InvalidOption(
+            f"ab_test has no option {unknown[0]!r}", hint=f"there are {', '.join((*_PLAN, *_LIMITS))}, values, rate"
+        )
+    given = {option: value for option, value in options.items() if value is not None}
+    if "steps" in given:
+        given["steps"] = tuple(given["steps"])
+    limits = {option: given.pop(option) for option in _LIMITS if option in given}
+    return Plan(name, a, b, limits=Limits(**limits), **given)
+
+
+def begin(home: Home, plan: Plan, deployment: Any) -> ABTest:
+    """Begin an experiment.
+
+    Args:
+        home: serves the model.
+        plan: what is asked for.
+        deployment: the handle of the model.
+
+    Raises:
+        ServingError: see `ExperimentPort.start`.
+    """
+    home.experiments.start(plan)
+    state = home.experiments.state(plan.name)
+    assert state is not None  # noqa: S101 - it was just started
+    return ABTest(home.experiments, plan.name, state.started_at, deployment)
+
+
+def ended(home: Home, name: str, how: str, deployment: Any) -> ABTest:
+    """The running experiment of a model, ended; see `ExperimentPort.end`."""
+    state = home.experiments.end(name, how)
+    return ABTest(home.experiments, name, state.started_at, deployment)
+
+
+def drive(
+    home: Home,
+    test: ABTest,
+    values: Any,
+    *,
+    rate: float | None,
+    seconds: float,
+    watch: Callable[[ExperimentState], None] | None = None,
+) -> None:
+    """Ask the model with the user's rows until there is a verdict.
+
+    The requests come from another process over HTTP and name no version, as real clients' would.
+
+    Args:
+        home: serves the model.
+        test: the experiment.
+        values: rows, as `Deployment.predict` takes them.
+        rate: requests per second of an open loop with Poisson arrivals; None for `CLIENTS` clients that ask one
+            request after the other.
+        seconds: the longest time.
+        watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
+
+    Raises:
+        InvalidOption: if rate or seconds are not allowed.
+        ServingError: if the first request fails.
+    """
+    load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
+    target = target_of(rest_url(home, test.name), home.token, Wish(values=values))
+    probe(target)
+
+    def on_samples(_: Samples) -> bool:
+        state = test.state
+        if watch is not None:
+            watch(state)
+        return not state.is_decided
+
+    generate(target, load, on_samples)
+    if watch is not None:
+        watch(test.state)

@@ -1,0 +1,103 @@
+"""Experiments over the admin API: `/tfserve/v1/models/NAME/experiment[/ACTION]`.
+
+Thread: handlers on the server's loop; what they ask for runs on `tfserve-admin`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any  # Tornado's handler arguments, JSON
+from urllib.parse import unquote
+
+from ..experiment.json_state import state_to_json
+from ..experiment.plan import Plan
+from ..experiment.port import ExperimentPort
+from ..experiment.state import Disagreement, ExperimentState
+from .admin import PREFIX, AdminHandler
+from .wire_samples import tensors_from_json, tensors_to_json
+
+Action = Callable[[ExperimentPort, str, Mapping[str, Any]], object]
+
+
+def _state(experiments: ExperimentPort, name: str, _: Mapping[str, Any]) -> object:
+    return _told(experiments.state(name))
+
+
+def _start(experiments: ExperimentPort, name: str, given: Mapping[str, Any]) -> object:
+    experiments.start(Plan.from_json({**given, "name": name}))
+    return _told(experiments.state(name))
+
+
+def _end(experiments: ExperimentPort, name: str, given: Mapping[str, Any]) -> object:
+    return _told(experiments.end(name, str(given["how"])))
+
+
+def _feedback(experiments: ExperimentPort, name: str, given: Mapping[str, Any]) -> object:
+    return {"is_known": experiments.feedback(name, str(given["request_id"]), given["label"])}
+
+
+def _disagreements(experiments: ExperimentPort, name: str, given: Mapping[str, Any]) -> object:
+    found = experiments.disagreements(name, int(given.get("limit", 24)))
+    return {"disagreements": [disagreement_to_json(one) for one in found]}
+
+
+_ACTIONS: dict[tuple[str, str], Action] = {
+    ("GET", ""): _state,
+    ("POST", ""): _start,
+    ("POST", "end"): _end,
+    ("POST", "feedback"): _feedback,
+    ("GET", "disagreements"): _disagreements,
+}
+
+
+class ExperimentHandler(AdminHandler):
+    """`/tfserve/v1/models/NAME/experiment[/ACTION]`."""
+
+    def initialize(self, experiments: ExperimentPort, **values: Any) -> None:  # type: ignore[override]  # Tornado's way
+        """Called by Tornado with the values of the route."""
+        super().initialize(**values)
+        self._experiments = experiments
+
+    async def get(self, name: str, action: str | None) -> None:
+        """Read something."""
+        await self._act("GET", name, action or "")
+
+    async def post(self, name: str, action: str | None) -> None:
+        """Change something."""
+        await self._act("POST", name, action or "")
+
+    async def _act(self, method: str, name: str, action: str) -> None:
+        found = _ACTIONS.get((method, action))
+        if found is None:
+            self.set_status(404)
+            known = ", ".join(f"{kind} experiment/{path}".rstrip("/") for kind, path in _ACTIONS)
+            self.finish({"error": f"no action {method} experiment/{action}; there are {known}"})
+            return
+        await self.run(lambda given: found(self._experiments, unquote(name), given))
+
+
+def experiment_routes(experiments: ExperimentPort, admin_values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """The routes of experiments.
+
+    Args:
+        experiments: those of the server.
+        admin_values: what the admin API's handlers get.
+    """
+    values = {"experiments": experiments, **admin_values}
+    return [(rf"{PREFIX}/models/([^/]+)/experiment(?:/([a-z]+))?", ExperimentHandler, values)]
+
+
+def disagreement_to_json(one: Disagreement) -> dict[str, Any]:
+    """A JSON object that `disagreement_from_json` reads."""
+    tensors = {name: tensors_to_json(getattr(one, name)) for name in ("inputs", "outputs_a", "outputs_b")}
+    return {"score": one.score, "at": one.at, **tensors}
+
+
+def disagreement_from_json(value: Mapping[str, Any]) -> Disagreement:
+    """The inverse of `disagreement_to_json`."""
+    tensors = {name: tensors_from_json(value[name]) for name in ("inputs", "outputs_a", "outputs_b")}
+    return Disagreement(score=float(value["score"]), at=float(value["at"]), **tensors)
+
+
+def _told(state: ExperimentState | None) -> dict[str, Any]:
+    return {"experiment": None if state is None else state_to_json(state)}
