@@ -99,9 +99,7 @@ class Lab:
 def labs(tmp_path: Path) -> Iterator[Any]:
     made: list[Lab] = []
 
-    def make(
-        fault: Fault | None = None, signatures: dict[int, Any] | None = None, *, is_resumed: bool = False
-    ) -> Lab:
+    def make(fault: Fault | None = None, signatures: dict[int, Any] | None = None, *, is_resumed: bool = False) -> Lab:
         lab = Lab(tmp_path, FaultyLoader({2: fault} if fault else {}, signatures))
         made.append(lab)
         if is_resumed:
