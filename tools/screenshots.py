@@ -2,8 +2,9 @@
 
 Usage: python tools/screenshots.py [FOLDER]
 
-An experiment goes on meanwhile. The dashboard's tabs in the light theme, some of them dark and in a narrow column, the web page of `tfserve-nb serve
---dashboard`, and the figure of a benchmark. FOLDER is docs/pictures by default. Needs Chromium, as the browser tests.
+The dashboard's tabs in the light theme, some of them dark and in a narrow column, while an experiment goes on; the web
+page of `tfserve-nb serve --dashboard`; the figure of a benchmark. FOLDER is docs/pictures by default. Needs Chromium,
+as the browser tests.
 """
 
 from __future__ import annotations
