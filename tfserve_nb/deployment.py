@@ -124,6 +124,7 @@ class Deployment:
         signature: str = DEFAULT_SIGNATURE,
         timeout_s: float = 30.0,
         key: str | None = None,
+        request_id: str | None = None,
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Predict through the same routing, checks and batch queue as an HTTP request.
 
@@ -137,6 +138,7 @@ class Deployment:
             signature: the signature's name.
             timeout_s: seconds that a batch of rows may wait.
             key: who asks, such as `user-17`: while the traffic is split, all requests of one key go to one version.
+            request_id: your name for the request, ASCII of up to 128 characters, for `feedback`.
 
         Returns:
             The output array, row i for input row i; a dict of output name -> array when there are several outputs.
@@ -150,12 +152,13 @@ class Deployment:
         """
         if version is not None and label is not None:
             raise InvalidOption("version and label exclude each other", hint="d.predict(x, label='canary')")
-        if key is not None and (not isinstance(key, str) or not key.isprintable() or key != key.strip() or not key):
-            raise InvalidOption(
-                f"key={key!r} must be text for one line of a header", hint="d.predict(x, key='user-17')"
-            )
+        for what, text in (("key", key), ("request_id", request_id)):
+            if text is not None and not _fits_header(text):
+                raise InvalidOption(
+                    f"{what}={text!r} must be text for one line of a header", hint=f"d.predict(x, {what}='user-17')"
+                )
         spec = ModelSpec(self.name, version, label)
-        outputs = self._home.core.predict(spec, signature, inputs, timeout_s, key or "")
+        outputs = self._home.core.predict(spec, signature, inputs, timeout_s, key or "", request_id or "")
         return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
 
     def promote(self, version: int) -> Deployment:
@@ -372,3 +375,8 @@ class Deployment:
 
     def __hash__(self) -> int:
         return hash((self.name, self._elsewhere))
+
+
+def _fits_header(text: object) -> bool:
+    """Whether a value can be sent as a header field as it is."""
+    return isinstance(text, str) and bool(text) and text.isprintable() and text == text.strip()

@@ -134,10 +134,14 @@ class RemoteCore(AdminPort):
         """What the server's process takes of its machine."""
         return resources_from_json(self._get("/resources"))
 
-    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "") -> Tensors:
+    def predict(
+        self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
+    ) -> Tensors:
         """Predict over REST; large requests are sent in pieces, all to the version that answers the first one."""
         path = _predict_path(spec)
         headers = {self.model_status(spec.name).key_header: as_header(key)} if key else {}
+        if request_id:
+            headers["X-Request-Id"] = request_id
         definitions, version = signatures_from_json(self._call("GET", f"{path}/metadata", None, READ_S, headers))
         found = definitions.get(signature)
         if found is None:

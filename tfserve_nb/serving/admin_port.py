@@ -61,7 +61,9 @@ class AdminPort(Protocol):
     def resources(self) -> Resources:
         """What the server's process takes of its machine."""
 
-    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "") -> Tensors:
+    def predict(
+        self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
+    ) -> Tensors:
         """Predict as a client would; see `Deployment.predict`."""
 
     def deploy(

@@ -196,10 +196,12 @@ class ServingCore(Switching):
         """What this process takes."""
         return self._resources.read()
 
-    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "") -> Tensors:
+    def predict(
+        self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
+    ) -> Tensors:
         """Predict through routing, checks and batch queue, without a socket; see `direct.predict`."""
         rows = self.max_batch_size(spec.name)
-        return direct.predict(self, spec, signature, value, rows=rows, limit_s=limit_s, key=key)
+        return direct.predict(self, spec, signature, value, rows=rows, limit_s=limit_s, key=key, request_id=request_id)
 
     def uses(self, name: str, version: int) -> bool:
         """Whether traffic, a label or the stage needs a version."""

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..types import Progress, no_progress
+from ..types import HistoryEvent, Progress, no_progress
 from .model import ServedModel
 from .routing import Routing
 from .state_store import new_event
@@ -88,9 +88,13 @@ class Switching(ABC):
         key_header: str | None = None,
         arms: Mapping[int, str] | None = None,
         shadow: tuple[int, float] | None = None,
+        event: HistoryEvent | None = None,
         progress: Progress = no_progress,
     ) -> None:
-        """Set all that a comparison needs at once; what it needs is loaded first. See `Routing.with_split`."""
+        """Set all that a comparison needs at once; what it needs is loaded first. See `Routing.with_split`.
+
+        The history gets `event`, or the shares in words.
+        """
         model = self._model(name)
         copies = None if shadow is None else Shadow(*shadow)
 
@@ -103,7 +107,7 @@ class Switching(ABC):
         words = [f"version {version}: {percent:g} %" for version, percent in shares.items()]
         words += [] if copies is None else [f"copies of {copies.percent:g} % to version {copies.version}"]
         with model.loaded(needed, progress):
-            model.change(split, new_event("traffic", None, ", ".join(words)))
+            model.change(split, event or new_event("traffic", None, ", ".join(words)))
 
     def set_shadow(
         self, name: str, version: int | None, percent: float = 100.0, progress: Progress = no_progress
