@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .arrivals import schedule
+from .arrivals import due_times
 from .plan import Load
 from .samples import Samples
 
@@ -100,10 +100,7 @@ async def run(load: Load, client: Client, log: Log) -> None:
 
 async def _open_loop(load: Load, client: Client, start_s: float) -> None:
     """Send every request when it is due, whatever became of the earlier ones."""
-    assert load.rate is not None  # noqa: S101 - see `run`
-    for number, offset_s in enumerate(
-        schedule(load.arrivals, load.rate, load.warmup_s + load.seconds, load.seed).tolist()
-    ):
+    for number, offset_s in enumerate(due_times(load).tolist()):
         due_s = start_s + offset_s
         wait_s = due_s - time.perf_counter()
         if wait_s > 0:

@@ -51,7 +51,7 @@ class HttpClient:
         self._most = load.concurrency or load.connections
         self._free: list[Connection] = []
         self._busy: set[Connection] = set()
-        self._waiting: collections.deque[tuple[float, float]] = collections.deque()
+        self._waiting: collections.deque[tuple[bytes, float, float]] = collections.deque()
         self._num_connecting = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -67,10 +67,11 @@ class HttpClient:
 
     def send(self, due_s: float, taken_s: float) -> None:
         """Over a free connection, or over the next that becomes free."""
+        request = next(self._requests)
         if self._free:
-            self._send(self._free.pop(), due_s, taken_s)
+            self._send(self._free.pop(), request, due_s, taken_s)
             return
-        self._waiting.append((due_s, taken_s))
+        self._waiting.append((request, due_s, taken_s))
         if len(self._busy) + self._num_connecting < self._most and self._num_connecting < len(self._waiting):
             self._num_connecting += 1
             task = asyncio.get_running_loop().create_task(self._connect())
@@ -79,8 +80,8 @@ class HttpClient:
 
     def expire(self, before_s: float) -> None:
         """Give up what was due before a moment."""
-        while self._waiting and self._waiting[0][0] < before_s:
-            due_s, taken_s = self._waiting.popleft()
+        while self._waiting and self._waiting[0][1] < before_s:
+            _, due_s, taken_s = self._waiting.popleft()
             self.log.done(due_s, taken_s, time.perf_counter(), TIMED_OUT)
         for one in [one for one in self._busy if one.due_s < before_s]:
             one.finish(TIMED_OUT, keeps=False)
@@ -110,9 +111,9 @@ class HttpClient:
         if one in self._free:
             self._free.remove(one)
 
-    def _send(self, one: Connection, due_s: float, taken_s: float) -> None:
+    def _send(self, one: Connection, request: bytes, due_s: float, taken_s: float) -> None:
         self._busy.add(one)
-        one.send(next(self._requests), due_s, taken_s)
+        one.send(request, due_s, taken_s)
 
     async def _connect(self) -> None:
         try:
@@ -122,7 +123,8 @@ class HttpClient:
         except (OSError, ssl.SSLError) as error:  # TimeoutError is an OSError
             self.log.explain(UNREACHABLE, str(error) or type(error).__name__)
             if self._waiting:
-                self.log.done(*self._waiting.popleft(), time.perf_counter(), UNREACHABLE)
+                _, due_s, taken_s = self._waiting.popleft()
+                self.log.done(due_s, taken_s, time.perf_counter(), UNREACHABLE)
         finally:
             self._num_connecting -= 1
 
