@@ -1,11 +1,13 @@
 """A `ServingPort` without TensorFlow: model `double` in versions 1 and 2, answers on a thread of its own.
 
-Version v answers `2 x + v`. `x` is float32 `(rows, 2)`; `text` echoes strings; `pair` has two inputs and two outputs.
+Version 2 gets all requests that name none, unless a test sets `traffic` and `arms`. Version v answers `2 x + v`. `x` is
+float32 `(rows, 2)`; `text` echoes strings; `pair` has two inputs and two outputs.
 """
 
 from __future__ import annotations
 
 import queue
+import random
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +17,19 @@ import numpy as np
 from tfserve_nb.errors import Cancelled, InvalidRequest, LabelNotFound, ModelNotFound, RunRejected, VersionNotFound
 from tfserve_nb.serving.inputs import check_inputs
 from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.port import Answer, ModelSpec, ModelView, Outcome, VersionView
-from tfserve_nb.serving.request_samples import RequestSamples
+from tfserve_nb.serving.port import (
+    Answer,
+    Assignment,
+    Key,
+    ModelSpec,
+    ModelView,
+    Outcome,
+    VersionView,
+    assignment_of,
+    found_key,
+)
+from tfserve_nb.serving.taps import Taps
+from tfserve_nb.serving.traffic import choose, choose_by_key
 from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec, VersionState, VersionStatus
 
 BAD = -1000.0
@@ -87,6 +100,7 @@ class FakeHandle:
         self.version = version
         self.signatures: Mapping[str, SignatureSpec] = SIGNATURES
         self.signature_defs = SIGNATURE_DEFS
+        self.assignment: Assignment | None = None
         self._serving = serving
         serving.num_held += 1
 
@@ -123,7 +137,9 @@ class FakeServing:
         self.tickets: list[FakeTicket] = []
         self.records: list[RequestRecord] = []
         self.recorded = threading.Condition()
-        self.samples = RequestSamples()
+        self.taps = Taps(lambda: ["double"])
+        self.traffic: dict[int, float] = {2: 100.0}
+        self.arms: dict[int, str] = {}
         self.num_held = 0
         self.breaks = False
         self._thread = threading.Thread(target=self._run, name="fake-runner", daemon=True)
@@ -136,20 +152,25 @@ class FakeServing:
 
     def catalog(self) -> dict[str, ModelView]:
         view = VersionView(SIGNATURES, dict.fromkeys(SIGNATURES, True), 64, 6400, checks_shapes=True)
-        return {"double": ModelView({2: 100.0}, {"stable": 1}, {1: view, 2: view})}
+        is_tapped = self.taps.wants("double")
+        model = ModelView(self.traffic, {"stable": 1}, {1: view, 2: view}, "salt", arms=self.arms, is_tapped=is_tapped)
+        return {"double": model}
 
-    def acquire(self, spec: ModelSpec, preferred: int | None = None) -> FakeHandle:
-        del preferred
+    def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> FakeHandle:
         if self.breaks:
             raise ZeroDivisionError("secret detail")
         if spec.name != "double":
             raise ModelNotFound(f"Servable not found for request: Latest({spec.name})")
         if spec.label not in (None, "stable"):
             raise LabelNotFound(f"Unrecognized servable version label: {spec.label}")
-        version = spec.version or (1 if spec.label else 2)
+        who = found_key(key, "x-tfserve-key") if len(self.traffic) > 1 or self.arms else ""
+        chosen = choose_by_key(self.traffic, "salt", who) if who else choose(self.traffic, random.random())  # noqa: S311
+        version = spec.version or (1 if spec.label else preferred if preferred in self.traffic else chosen)
         if version > 2:
             raise ModelNotFound(f"Servable not found for request: Specific({spec.name}, {version})")
-        return FakeHandle(self, version)
+        handle = FakeHandle(self, version)
+        handle.assignment = assignment_of(spec, version, who, self.traffic, self.arms)
+        return handle
 
     def wake(self) -> None:
         while not self.asleep.empty():

@@ -89,6 +89,7 @@ NARROW = {
         "serving.histogram",
         "serving.resources",
         "serving.request_samples",
+        "serving.taps",
         "serving.batch_summary",
         "serving.config",
         "serving.model_config",

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tfserve_nb.server.wire_samples import sample_from_json, sample_to_json
 from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.request_samples import KEPT, MAX_ROWS, RequestSamples, Seen
+from tfserve_nb.serving.request_samples import KEPT, MAX_ROWS, RequestSamples
+from tfserve_nb.serving.taps import Seen
 
 
 class Clock:
@@ -44,7 +45,7 @@ SEEN = Seen({"x": np.array([[1.0, 2.0]])}, {"y": np.array([3.0])})
 
 def test_nothing_is_kept_until_somebody_asks_and_after_it_was_turned_off(clock: Clock) -> None:
     samples = RequestSamples(clock)
-    assert not samples.is_on
+    assert not samples.wants("net")
     samples.add(record(), SEEN)
     assert samples.recent("net") == []
 

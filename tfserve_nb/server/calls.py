@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import math
+import secrets
 import time
 from collections.abc import Callable
+from typing import TypeAlias
 
 from ..errors import DeadlineExceeded
 from ..serving.metrics import RequestRecord
-from ..serving.port import Answer, Handle, Outcome, ServingPort, Ticket
-from ..serving.request_samples import Seen
+from ..serving.port import Answer, Assignment, Handle, ModelSpec, Outcome, ServingPort, Ticket
+from ..serving.taps import Seen
 from ..types import Tensors
 from .completions import Completions
 from .request_log import RequestLog
@@ -28,6 +30,8 @@ class Exchange:
     Attributes:
         api: the call, such as `Predict` (gRPC) or `predict` (REST).
         entrypoint: `GRPC` or `REST`.
+        assignment: how it came to its version, while there is something to tell.
+        request_id: what client and server call it, when somebody wants to know; or "".
     """
 
     # Defaults of the class: setting them for each request would cost more than what most requests change.
@@ -42,13 +46,21 @@ class Exchange:
     started_s: float | None = None
     done_s: float | None = None
     seen: Seen | None = None
+    assignment: Assignment | None = None
+    request_id = ""
 
     def __init__(self, received_s: float) -> None:
         self.received_s = received_s
         self.decoded_s = received_s
 
+    @property
+    def arm(self) -> str:
+        """The version's name in the running comparison, or ""."""
+        return "" if self.assignment is None else self.assignment.arm
+
     def record(self) -> RequestRecord:
         """The record; the answer is written now."""
+        key, _, is_assigned = self.assignment or _UNASSIGNED
         return RequestRecord(
             self.model,
             self.version,
@@ -63,8 +75,22 @@ class Exchange:
             self.api,
             self.entrypoint,
             self.label,
+            key,
+            self.request_id,
+            is_assigned,
         )
 
+
+_UNASSIGNED = Assignment()
+
+Find: TypeAlias = Callable[[str], str | None]
+"""The value of a header field by its name."""
+
+REQUEST_ID = "x-request-id"
+"""The header with the client's name for its request."""
+
+MAX_ID_CHARS = 128
+"""Longer names of requests are ignored."""
 
 MAX_DEFERRED = 8
 """Turns of the loop that submitted requests wait for others at most; each is as short as what came in with it."""
@@ -142,6 +168,33 @@ class Calls:
         """Requests on their way."""
         return len(self._running)
 
+    def acquire(self, spec: ModelSpec, exchange: Exchange, find: Find) -> Handle:
+        """Choose and pin the version that answers a request.
+
+        Args:
+            spec: what it names.
+            exchange: gets the version, and how it was chosen.
+            find: the value of a header (gRPC: metadata) by its name; only called while somebody wants to know.
+
+        Raises:
+            ServingError: if there is no such version.
+        """
+        handle = self.port.acquire(spec, key=find)
+        exchange.version = handle.version
+        if handle.assignment is not None or self.port.taps.is_on:
+            exchange.assignment = handle.assignment
+            exchange.request_id = self._request_id(spec.name, handle.assignment, find)
+        return handle
+
+    def _request_id(self, model: str, assignment: Assignment | None, find: Find) -> str:
+        is_tapped = self.port.taps.wants(model)
+        if assignment is None and not is_tapped:
+            return ""
+        given = find(REQUEST_ID) or ""
+        if given.isascii() and given.isprintable() and 0 < len(given) <= MAX_ID_CHARS:
+            return given
+        return secrets.token_hex(8) if is_tapped else ""
+
     def start(
         self,
         handle: Handle,
@@ -166,12 +219,12 @@ class Calls:
         """
         exchange.num_rows = _num_rows(inputs)
         exchange.decoded_s = time.perf_counter()
-        if self.port.samples.is_on:
+        if self.port.taps.is_on and self.port.taps.wants(exchange.model):
             exchange.seen = Seen(inputs)
 
         def resolve(outcome: Outcome) -> None:
             self._running.discard(running)
-            exchange.version = handle.version  # a front end may learn only now who answered
+            exchange.version, exchange.assignment = handle.version, handle.assignment  # a front end learns it only now
             if isinstance(outcome, Answer):
                 exchange.started_s, exchange.done_s = outcome.started_s, outcome.done_s
                 if self._request_log is not None:
@@ -222,7 +275,7 @@ class Calls:
         record = exchange.record()
         self.port.record(record)
         if exchange.seen is not None:
-            self.port.samples.add(record, exchange.seen)
+            self.port.taps.add(record, exchange.seen)
 
     def _wake(self) -> None:
         """Wake the runner once nothing more comes in: requests that arrive together shall run together."""

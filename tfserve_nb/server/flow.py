@@ -97,13 +97,13 @@ class Flow:
             route = find_route(method, uri)
             exchange.model, exchange.label = route.spec.name, route.spec.label or ""
             if method != "POST":
-                on_reply(self._about(route))
+                on_reply(self._about(route, fields))
                 return None
             exchange.api = route.call
             body = self.inflated(fields, body)
             if route.call == "predict":
-                return self._start_predict(route.spec, body, exchange, on_reply)
-            return self._start_examples(route.spec, body, exchange, on_reply)
+                return self._start_predict(route.spec, fields, body, exchange, on_reply)
+            return self._start_examples(route.spec, fields, body, exchange, on_reply)
         except Exception as error:  # noqa: BLE001 - see `failed`
             on_reply(self.failed(error, exchange))
             return None
@@ -120,24 +120,29 @@ class Flow:
             headers = (("Retry-After", str(max(1, math.ceil(public.retry_after_s)))),)
         return Reply(public.http_status, error_body(public.message), headers)
 
+    def acquire(self, spec: ModelSpec, fields: Fields, exchange: Exchange) -> Handle:
+        """Choose and pin the version that answers; see `Calls.acquire`."""
+        return self._calls.acquire(spec, exchange, fields.get)
+
     def record(self, exchange: Exchange) -> None:
-        """Count a request whose answer was written."""
+        """Count a request whose answer was written, or whose client left."""
         self._calls.record(exchange)
 
-    def _about(self, route: Route) -> Reply:
+    def _about(self, route: Route, fields: Fields) -> Reply:
         """Status or metadata of a model."""
         if route.call == "status":
             return Reply(200, status_body(self._port.status(route.spec)))
-        handle = self._port.acquire(route.spec)
+        handle = self._port.acquire(route.spec, key=fields.get)
         try:
             return Reply(200, metadata_body(route.spec.name, handle.version, handle.signature_defs))
         finally:
             handle.release()
 
-    def _start_predict(self, spec: ModelSpec, body: bytes, exchange: Exchange, on_reply: OnReply) -> GiveUp:
-        handle = self._acquired(spec, body)
+    def _start_predict(
+        self, spec: ModelSpec, fields: Fields, body: bytes, exchange: Exchange, on_reply: OnReply
+    ) -> GiveUp:
+        handle = self._acquired(spec, fields, body, exchange)
         try:
-            exchange.version = handle.version
             request = self._numbers.read(body, handle.signatures) or _read_carefully(body, handle, exchange)
             exchange.signature = request.signature
             is_row_format = request.is_row_format
@@ -192,17 +197,19 @@ class Flow:
 
         return give_up
 
-    def _acquired(self, spec: ModelSpec, body: bytes) -> Handle:
+    def _acquired(self, spec: ModelSpec, fields: Fields, body: bytes, exchange: Exchange) -> Handle:
         """Pin the version that answers; a body that is no JSON is a client's first error."""
         try:
-            return self._port.acquire(spec)
+            return self.acquire(spec, fields, exchange)
         except ServingError:
             parse_predict(body)
             raise
 
-    def _start_examples(self, spec: ModelSpec, body: bytes, exchange: Exchange, on_reply: OnReply) -> GiveUp:
+    def _start_examples(
+        self, spec: ModelSpec, fields: Fields, body: bytes, exchange: Exchange, on_reply: OnReply
+    ) -> GiveUp:
         """Classify or regress."""
-        task = asyncio.ensure_future(self._examples(spec, body, exchange))
+        task = asyncio.ensure_future(self._examples(spec, fields, body, exchange))
 
         def answered(task: asyncio.Future[Reply]) -> None:
             if not task.cancelled():
@@ -212,11 +219,10 @@ class Flow:
         task.add_done_callback(answered)
         return task.cancel
 
-    async def _examples(self, spec: ModelSpec, body: bytes, exchange: Exchange) -> Reply:
+    async def _examples(self, spec: ModelSpec, fields: Fields, body: bytes, exchange: Exchange) -> Reply:
         request = parse_examples(body)
-        handle = self._port.acquire(spec)
+        handle = self.acquire(spec, fields, exchange)
         try:
-            exchange.version = handle.version
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f"No signature was found with the name: {request.signature}")

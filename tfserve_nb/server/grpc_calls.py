@@ -16,7 +16,7 @@ from typing import Any  # protobuf messages and gRPC's contexts
 
 from ..errors import InvalidRequest
 from ..serving.port import Handle, ModelSpec
-from .calls import Calls, Exchange
+from .calls import REQUEST_ID, Calls, Exchange
 from .defects import as_public
 
 LONGEST_S = 2147.0
@@ -48,23 +48,25 @@ class GrpcCalls:
         exchange = Exchange(time.perf_counter())
         exchange.api, exchange.entrypoint = api, "GRPC"
         try:
-            return await work(exchange)
+            response = await work(exchange)
+            await _identify(context, exchange)
+            return response  # noqa: TRY300 - `finally` follows
         except asyncio.CancelledError:
             exchange.code = "CANCELLED"
             raise
         except Exception as error:  # noqa: BLE001 - see `as_public`
             public = as_public(error, self._log, api)
             exchange.code = public.code
+            await _identify(context, exchange)
             await _abort(context, public.code, public.message)
         finally:
             self._calls.record(exchange)
 
     @contextlib.contextmanager
-    def acquired(self, spec: ModelSpec, exchange: Exchange) -> Iterator[Handle]:
-        """Pin the version that answers while the body runs."""
+    def acquired(self, spec: ModelSpec, exchange: Exchange, context: Any) -> Iterator[Handle]:
+        """Pin the version that answers while the body runs; `context` is gRPC's."""
         exchange.model, exchange.label = spec.name, spec.label or ""
-        handle = self._calls.port.acquire(spec)
-        exchange.version = handle.version
+        handle = self._calls.acquire(spec, exchange, lambda name: _metadata(context, name))
         try:
             yield handle
         finally:
@@ -102,6 +104,26 @@ def spec_of(request: Any) -> ModelSpec:
 def detail(message: str) -> str:
     """An error's text, cut as TensorFlow Serving cuts it: metadata of HTTP/2 must stay small."""
     return message if len(message) <= MAX_DETAIL_CHARS else message[:MAX_DETAIL_CHARS] + "...TRUNCATED"
+
+
+def _metadata(context: Any, name: str) -> str | None:
+    """A value of the call's metadata, or None; names are lower case there, values of `-bin` names are bytes."""
+    for key, value in context.invocation_metadata() or ():
+        if key == name.lower():
+            return value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    return None
+
+
+async def _identify(context: Any, exchange: Exchange) -> None:
+    """Tell which version and arm answered, and what the request is called, as REST does in its headers."""
+    if exchange.version is None or (exchange.assignment is None and not exchange.request_id):
+        return
+    told = {
+        "x-tfserve-version": str(exchange.version),
+        "x-tfserve-arm": exchange.arm,
+        REQUEST_ID: exchange.request_id,
+    }
+    await context.send_initial_metadata(tuple((name, value) for name, value in told.items() if value))
 
 
 async def _abort(context: Any, code: str, message: str) -> None:

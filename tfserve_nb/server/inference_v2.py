@@ -134,9 +134,8 @@ class InferenceV2:
     ) -> GiveUp:
         body = self._flow.inflated(fields, body)
         request = parse_infer(body, fields.get(HEADER_LENGTH))
-        handle = self._port.acquire(spec)
+        handle = self._flow.acquire(spec, fields, exchange)
         try:
-            exchange.version = handle.version
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')

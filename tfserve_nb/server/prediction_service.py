@@ -73,12 +73,14 @@ class PredictionService:
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """The signatures of a model."""
-        return await self._grpc.answer(context, "GetModelMetadata", lambda exchange: self._metadata(request, exchange))
+        return await self._grpc.answer(
+            context, "GetModelMetadata", lambda exchange: self._metadata(request, context, exchange)
+        )
 
     async def _predict(self, request: Any, context: Any, exchange: Exchange) -> Any:
         from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
-        with self._grpc.acquired(spec_of(request), exchange) as handle:
+        with self._grpc.acquired(spec_of(request), exchange, context) as handle:
             name = request.model_spec.signature_name or DEFAULT_SIGNATURE
             signature = handle.signatures.get(name)
             if signature is None:
@@ -97,7 +99,7 @@ class PredictionService:
     async def _classify(self, request: Any, context: Any, exchange: Exchange) -> Any:
         from tensorflow_serving.apis.classification_pb2 import ClassificationResponse
 
-        with self._grpc.acquired(spec_of(request), exchange) as handle:
+        with self._grpc.acquired(spec_of(request), exchange, context) as handle:
             name = request.model_spec.signature_name or DEFAULT_SIGNATURE
             response = ClassificationResponse()
             await self._fill_classes(response.result, handle, name, request.input, context, exchange)
@@ -107,7 +109,7 @@ class PredictionService:
     async def _regress(self, request: Any, context: Any, exchange: Exchange) -> Any:
         from tensorflow_serving.apis.regression_pb2 import RegressionResponse
 
-        with self._grpc.acquired(spec_of(request), exchange) as handle:
+        with self._grpc.acquired(spec_of(request), exchange, context) as handle:
             name = request.model_spec.signature_name or DEFAULT_SIGNATURE
             response = RegressionResponse()
             await self._fill_values(response.result, handle, name, request.input, context, exchange)
@@ -119,7 +121,7 @@ class PredictionService:
 
         # The first task alone says which version is asked, as in TensorFlow Serving.
         first = request.tasks[0] if request.tasks else request
-        with self._grpc.acquired(spec_of(first), exchange) as handle:
+        with self._grpc.acquired(spec_of(first), exchange, context) as handle:
             names = _check_tasks(request.tasks, handle)
             response = MultiInferenceResponse()
             for task, name in zip(request.tasks, names, strict=True):
@@ -134,7 +136,7 @@ class PredictionService:
                 _fill_spec(result.model_spec, exchange, handle, name)
             return response
 
-    async def _metadata(self, request: Any, exchange: Exchange) -> Any:
+    async def _metadata(self, request: Any, context: Any, exchange: Exchange) -> Any:
         from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse
 
         spec = spec_of(request)
@@ -143,7 +145,8 @@ class PredictionService:
         for field in request.metadata_field:
             if field != "signature_def":
                 raise InvalidRequest(f"Metadata field {field} is not supported")
-        with self._grpc.acquired(spec, exchange) as handle:
+        with self._grpc.acquired(spec, exchange, context) as handle:
+            exchange.assignment = None  # asking what a model takes is no request to it
             response = GetModelMetadataResponse()
             response.model_spec.name = spec.name
             response.model_spec.version.value = handle.version

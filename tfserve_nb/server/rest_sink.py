@@ -104,9 +104,12 @@ class RestSink:
         self._give_up = self._flow.start(head.method, head.target, head, body, exchange, self._reply)
 
     def abandon(self) -> None:
-        """The client left: its request leaves the queue."""
+        """The client left: its request leaves the queue. It is counted: leaving may have to do with the version."""
         if self._give_up is not None:
             self._give_up()
+            if self._exchange.version is not None:
+                self._exchange.code = "CANCELLED"
+                self._flow.record(self._exchange)
 
     def _preflight(self) -> Reply:
         """A browser asks what it may do; it never sends a token with that."""
@@ -119,9 +122,18 @@ class RestSink:
         self._give_up = None
         status, body, fields = reply
         lines = _lines(fields, self._settings.has_cors, self._settings.token is not None)
+        if self._exchange.assignment is not None or self._exchange.request_id:
+            lines += _identity(self._exchange)
         first = _OK_LINE if status == 200 else status_line(status, _PHRASES.get(status))
         self._connection.respond(self._message, first, lines, body)
         self._flow.record(self._exchange)
+
+
+def _identity(exchange: Exchange) -> bytes:
+    """The header lines that tell which arm of a comparison answered, and what the request is called."""
+    arm = f"X-TFServe-Arm: {exchange.arm}\r\n" if exchange.arm else ""
+    name = f"X-Request-Id: {exchange.request_id}\r\n" if exchange.request_id else ""
+    return (arm + name).encode("ascii")
 
 
 @lru_cache(maxsize=256)

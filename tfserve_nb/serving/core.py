@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any  # what users predict on
 
@@ -25,9 +25,9 @@ from .lifecycle import ServableManager
 from .metrics import Metrics, RequestRecord
 from .model import ServedModel
 from .model_metrics import ModelMetrics
-from .observer import Observer
+from .observer import Observer, Observers
 from .placement import Placement
-from .port import ModelSpec, ModelView
+from .port import Key, ModelSpec, ModelView, assignment_of, found_key
 from .request_samples import KEPT, RequestSamples, Samples
 from .resources import ResourceReader, Resources
 from .resuming import resumed
@@ -35,14 +35,16 @@ from .routing import not_found
 from .servable import Loader, load_saved_model
 from .state_store import StateStore, new_event
 from .stored_model import from_json
+from .switching import Switching
+from .taps import Taps
 from .version_record import VersionHandle
 from .version_source import VersionSource
 
 UNLOAD_WAIT_S = 40.0
 
 
-class ServingCore:
-    """Models, versions, routing and metrics of one process. Implements `ServingPort`.
+class ServingCore(Switching):
+    """Models, versions, routing and metrics of one process. Implements `ServingPort` and `AdminPort`.
 
     Args:
         loader: turns a version folder into a servable.
@@ -50,6 +52,10 @@ class ServingCore:
         observer: told about requests, batches and warm-ups, or None.
         now: the clock in seconds.
         draw: uniform numbers on [0, 1) for the traffic split.
+
+    Attributes:
+        observers: who is told; they come and go at run time.
+        taps: who gets finished requests with their tensors; the samples are one of them.
     """
 
     def __init__(
@@ -63,12 +69,14 @@ class ServingCore:
     ) -> None:
         self.metrics = Metrics(now)
         self.samples = RequestSamples(now)
+        self.observers = Observers() if observer is None else Observers(observer)
+        self._models: dict[str, ServedModel] = {}
+        self.taps = Taps(lambda: self._models)
+        self.taps.attach(self.samples)
         self._resources = ResourceReader()
-        self._manager = ServableManager(loader, num_run_threads=num_run_threads, observer=observer, now=now)
-        self._observer = observer
+        self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
         self._draw = draw
         self._lock = threading.Lock()
-        self._models: dict[str, ServedModel] = {}
 
     def start(self) -> None:
         """Start the manager's thread."""
@@ -81,7 +89,7 @@ class ServingCore:
 
     # --- the port -----------------------------------------------------------------------------------------------
 
-    def acquire(self, spec: ModelSpec, preferred: int | None = None) -> VersionHandle:
+    def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> VersionHandle:
         """Choose and pin a version; see `ServingPort.acquire`."""
         model = self._models.get(spec.name)
         if model is None:
@@ -89,11 +97,16 @@ class ServingCore:
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
         # second look finds a version that can answer.
         for _ in range(3):
-            version = model.routing.sole
+            routing = model.routing
+            version, who = routing.sole, ""
+            if not routing.is_plain:
+                who = found_key(key, routing.key_header)
             if version is None or spec.version is not None or spec.label is not None:
-                version = model.version_for(spec, self._draw, preferred)
+                version = model.version_for(spec, self._draw, preferred, who)
             handle = self._manager.acquire(spec.name, version)
             if handle is not None:
+                if not routing.is_plain:
+                    handle.assignment = assignment_of(spec, version, who, routing.traffic, routing.arms)
                 return handle
         raise not_found(ModelSpec(spec.name, version))
 
@@ -115,18 +128,15 @@ class ServingCore:
 
     def record(self, record: RequestRecord) -> None:
         """Count a finished request; names that nobody serves are not counted one by one."""
-        if self._observer is not None:
-            self._observer.on_request(record)
+        if self.observers.is_on:
+            self.observers.on_request(record)
         if record.version is None and record.model not in self._models:
             record = record._replace(model="")
         self.metrics.record(record)
 
     def catalog(self) -> dict[str, ModelView]:
         """What is served now; see `ServingPort.catalog`."""
-        return {
-            name: ModelView(model.traffic, model.routing.labels, self._manager.views(name))
-            for name, model in self._models.items()
-        }
+        return {name: model.view(is_tapped=self.taps.wants(name)) for name, model in self._models.items()}
 
     # --- administration -----------------------------------------------------------------------------------------
 
@@ -166,6 +176,7 @@ class ServingCore:
         """Begin or end sampling a model's requests."""
         self._model(name)
         self.samples.turn(name, is_on=is_on)
+        self.taps.refresh()
 
     def resources(self) -> Resources:
         """What this process takes."""
@@ -231,7 +242,7 @@ class ServingCore:
             if model is None:
                 model = ServedModel(name, base_path, placement.keep, self._manager)
                 model.inherit()
-                self._models = {**self._models, name: model}
+                self._add(model)
         model.keep = placement.keep
         self._manager.set_source(name, version, source)
         try:
@@ -244,56 +255,6 @@ class ServingCore:
             if is_new and not model.routing.recent:
                 self._drop(model)
             raise
-
-    def promote(self, name: str, version: int, progress: Progress = no_progress) -> None:
-        """Give all traffic to a version; it is loaded first if need be.
-
-        Raises:
-            VersionNotFound: if the model has no such version, naming those it has.
-        """
-        model = self._model(name)
-        with model.loaded([version], progress):
-            model.change(lambda routing: routing.promote(version), new_event("promote", version))
-
-    def roll_back(self, name: str, to: int | None = None, progress: Progress = no_progress) -> int:
-        """Go back to an earlier version; milliseconds while it is still loaded.
-
-        Returns:
-            The version that answers now.
-
-        Raises:
-            VersionNotFound: if there is none.
-        """
-        model = self._model(name)
-        before = model.routing
-        target = before.roll_back(to).promoted[-1]
-        with model.loaded([target], progress):
-            # To the version by number: two clicks at the same time go back one step, not two.
-            event = new_event("rollback", target, f"from version {before.default_version}")
-            model.change(lambda routing: routing.roll_back(target), event)
-        return target
-
-    def stage(self, name: str, version: int, progress: Progress = no_progress) -> None:
-        """Load a version and keep it loaded, without traffic."""
-        model = self._model(name)
-        with model.loaded([version], progress):
-            model.change(lambda routing: routing.stage(version), new_event("stage", version))
-
-    def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
-        """Point a label to a version (None removes it); the version is loaded first if need be."""
-        model = self._model(name)
-        with model.loaded([] if version is None else [version], progress):
-            event = new_event("label", version, label if version is not None else f"{label} removed")
-            model.change(lambda routing: routing.with_label(label, version), event)
-
-    def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = no_progress) -> None:
-        """Split the traffic between versions; they are loaded first if need be."""
-        model = self._model(name)
-        model.routing.with_traffic(weights)
-        wanted = [version for version, percent in weights.items() if percent > 0]
-        with model.loaded(wanted, progress):
-            detail = ", ".join(f"version {version}: {weights[version]:g} %" for version in sorted(wanted))
-            model.change(lambda routing: routing.with_traffic(weights), new_event("traffic", None, detail))
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving a model, or unload one version of it.
@@ -337,14 +298,13 @@ class ServingCore:
         """Serve a model whose versions a configuration decides about; see `configured.ConfiguredModels`."""
         model = FollowedModel(name, base_path, self._manager)
         with self._lock:
-            self._models = {**self._models, name: model}
+            self._add(model)
         return model
 
     def unfollow(self, model: FollowedModel) -> None:
         """Unload a followed model; what became of its versions stays to be seen in `status`."""
         model.set_versions({})
-        with self._lock:
-            self._models = {name: other for name, other in self._models.items() if other is not model}
+        self._remove(model)
 
     def wait_until_settled(self, name: str, versions: frozenset[int]) -> dict[int, VersionStatus]:
         """Block until versions have been loaded or have failed, as `ServableManager.wait_until_settled`."""
@@ -370,13 +330,14 @@ class ServingCore:
                 stored = from_json(name, base_path, state)
                 with resumed(self._manager, stored, base_path, progress) as (model, problems[name]):
                     with self._lock:
-                        self._models = {**self._models, name: model}
+                        self._add(model)
                     model.change(lambda same: same, new_event("resume", model.routing.default_version))
         return problems
 
     # --- inner workings -----------------------------------------------------------------------------------------
 
     def _model(self, name: str) -> ServedModel:
+        """See `Switching`."""
         model = self._models.get(name)
         if model is None:
             known = ", ".join(self.names) or "none"
@@ -386,9 +347,18 @@ class ServingCore:
             )
         return model
 
-    def _drop(self, model: ServedModel) -> None:
+    def _add(self, model: ServedModel) -> None:
+        """Serve a model; the caller holds the lock."""
+        self._models = {**self._models, model.name: model}
+        self.taps.refresh()
+
+    def _remove(self, model: ServedModel) -> None:
         with self._lock:
             self._models = {name: other for name, other in self._models.items() if other is not model}
+            self.taps.refresh()
+
+    def _drop(self, model: ServedModel) -> None:
+        self._remove(model)
         self._manager.forget(model.name)
         self.metrics.forget(model.name)
         self.samples.forget(model.name)

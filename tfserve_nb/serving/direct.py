@@ -17,8 +17,8 @@ from ..errors import DeadlineExceeded, InvalidRequest, QueueFull, ServingError
 from ..types import SignatureSpec, Tensors
 from .inputs import as_tensors, check_inputs
 from .metrics import RequestRecord
-from .port import Answer, Handle, ModelSpec, Outcome, ServingPort, Ticket
-from .request_samples import Seen
+from .port import Answer, Assignment, Handle, ModelSpec, Outcome, ServingPort, Ticket
+from .taps import Seen
 
 MAX_IN_FLIGHT = 4
 """Pieces of one large request that are queued at once; few, so that it does not push others out of the queue."""
@@ -51,7 +51,7 @@ class _Waiter:
 
 
 def predict(
-    port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float
+    port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float, key: str = ""
 ) -> Tensors:
     """Answer one request of this process.
 
@@ -62,6 +62,7 @@ def predict(
         value: array-like for one input, or a dict of name -> array-like; dimension 0 counts rows.
         rows: rows of one piece; larger requests are sent in pieces, all to the same version.
         limit_s: seconds that one piece may wait.
+        key: keeps its client with one version while the traffic is split; "" for none.
 
     Returns:
         name -> array; row i answers input row i.
@@ -69,7 +70,7 @@ def predict(
     Raises:
         ServingError: InvalidRequest, ModelNotFound, LabelNotFound, QueueFull, DeadlineExceeded or RunFailed.
     """
-    notes = _Notes(time.perf_counter())
+    notes = _Notes(time.perf_counter(), key)
     try:
         outputs = _joined(_answers(port, spec, signature_name, value, rows, limit_s, notes))
         notes.outputs = outputs
@@ -83,8 +84,8 @@ def predict(
     finally:
         record = notes.record(spec.name, signature_name)
         port.record(record)
-        if port.samples.is_on and notes.inputs is not None:
-            port.samples.add(record, Seen(notes.inputs, notes.outputs, notes.message))
+        if port.taps.is_on and notes.inputs is not None and port.taps.wants(spec.name):
+            port.taps.add(record, Seen(notes.inputs, notes.outputs, notes.message))
 
 
 @dataclass(slots=True)
@@ -92,6 +93,7 @@ class _Notes:
     """What becomes the `RequestRecord`."""
 
     received_s: float
+    key: str = ""
     decoded_s: float = 0.0
     started_s: float | None = None
     done_s: float | None = None
@@ -101,6 +103,7 @@ class _Notes:
     message: str = ""
     inputs: Tensors | None = None
     outputs: Tensors | None = None
+    assignment: Assignment | None = None
 
     def record(self, model: str, signature: str) -> RequestRecord:
         return RequestRecord(
@@ -114,6 +117,8 @@ class _Notes:
             self.started_s,
             self.done_s,
             time.perf_counter(),
+            key="" if self.assignment is None else self.assignment.key,
+            is_assigned=self.assignment is not None and self.assignment.is_assigned,
         )
 
 
@@ -121,9 +126,9 @@ def _answers(
     port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, rows: int, limit_s: float, notes: _Notes
 ) -> list[Answer]:
     """Pin a version, make the value fit it, and run."""
-    handle = port.acquire(spec)
+    handle = port.acquire(spec, key=notes.key)
     try:
-        notes.version = handle.version
+        notes.version, notes.assignment = handle.version, handle.assignment
         signature = handle.signatures.get(signature_name)
         if signature is None:
             raise InvalidRequest(

@@ -72,10 +72,12 @@ class FollowedModel(ServedModel):
         with self._lock:
             self.routing = replace(self.routing, labels=dict(labels))
 
-    def version_for(self, spec: ModelSpec, draw: Callable[[], float], preferred: int | None = None) -> int:
+    def version_for(
+        self, spec: ModelSpec, draw: Callable[[], float], preferred: int | None = None, key: str = ""
+    ) -> int:
         """The version that answers a request: the highest AVAILABLE one, unless the request or a split decides."""
         if spec.version is not None or spec.label is not None or self.routing.traffic:
-            return self.routing.version_for(spec, draw, preferred)
+            return self.routing.version_for(spec, draw, preferred, key)
         version = self.default_version
         if version is None:
             raise not_found(spec)

@@ -20,7 +20,7 @@ from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionStat
 from .batch_summary import BatchSummary, combined
 from .batching import BatchQueue
 from .inputs import check_of, has_one_shape
-from .observer import Observer, batch_observer
+from .observer import Observers, batch_observer
 from .policy import Load, Unload, next_action
 from .port import VersionView
 from .runner import Runner
@@ -47,7 +47,7 @@ class ServableManager:
     Args:
         loader: turns a folder into a servable.
         num_run_threads: batches that may run at the same time on one device.
-        observer: told about batches and warm-ups, or None.
+        observers: told about batches and warm-ups.
         now: the clock in seconds.
     """
 
@@ -56,11 +56,11 @@ class ServableManager:
         loader: Loader,
         *,
         num_run_threads: int = 1,
-        observer: Observer | None = None,
+        observers: Observers | None = None,
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._loader = loader
-        self._observer = observer
+        self._observers = observers or Observers()
         self._num_run_threads = num_run_threads
         self._now = now
         self._lock = threading.Lock()
@@ -312,13 +312,13 @@ class ServableManager:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
-            batchable = warm_up(servable, source, self._reporter(record), self._observer)
+            batchable = warm_up(servable, source, self._reporter(record), self._observers)
             runner = self.runner_for(source.device)
             lanes = {
                 signature: runner.attach(
                     _queue(servable.signatures[signature], source, is_batchable=is_batchable),
                     _bind(servable, signature),
-                    batch_observer(self._observer, name, version, servable.signatures[signature], source),
+                    batch_observer(self._observers, name, version, servable.signatures[signature], source),
                 )
                 for signature, is_batchable in batchable.items()
             }

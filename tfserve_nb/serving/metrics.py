@@ -47,6 +47,9 @@ class RequestRecord(NamedTuple):
         api: the call, such as `Predict` (gRPC) or `predict` (REST and in-kernel).
         entrypoint: `GRPC`, `REST` or `KERNEL`.
         label: the version label that the request named, or "".
+        key: what keeps its client with a version, when there is something to choose; or "".
+        request_id: what client and server call it, when somebody wants to know; or "".
+        is_assigned: whether the traffic split, and not the request, chose the version.
     """
 
     model: str
@@ -62,6 +65,9 @@ class RequestRecord(NamedTuple):
     api: str = "predict"
     entrypoint: str = "KERNEL"
     label: str = ""
+    key: str = ""
+    request_id: str = ""
+    is_assigned: bool = False
 
     @property
     def latency_s(self) -> float:

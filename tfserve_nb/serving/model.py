@@ -17,7 +17,7 @@ from ..export.layout import list_versions, version_dir
 from ..types import HistoryEvent, Progress
 from .config import BatchingOptions
 from .lifecycle import ServableManager
-from .port import ModelSpec
+from .port import ModelSpec, ModelView
 from .routing import Routing
 from .state_store import StateStore
 from .stored_model import from_json, to_json
@@ -59,9 +59,24 @@ class ServedModel:
             for version in routing.aspired(0):
                 self._manager.set_source(self.name, version, stored.sources[version])
 
-    def version_for(self, spec: ModelSpec, draw: Callable[[], float], preferred: int | None = None) -> int:
+    def version_for(
+        self, spec: ModelSpec, draw: Callable[[], float], preferred: int | None = None, key: str = ""
+    ) -> int:
         """The version that answers a request; see `Routing.version_for`."""
-        return self.routing.version_for(spec, draw, preferred)
+        return self.routing.version_for(spec, draw, preferred, key)
+
+    def view(self, *, is_tapped: bool) -> ModelView:
+        """What servers in other processes have to know of it."""
+        routing = self.routing
+        return ModelView(
+            self.traffic,
+            routing.labels,
+            self._manager.views(self.name),
+            routing.salt or self.name,
+            routing.key_header,
+            routing.arms,
+            is_tapped,
+        )
 
     @property
     def default_version(self) -> int | None:

@@ -11,14 +11,14 @@ neither block nor raise.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ..errors import ServingError
 from ..types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
 from .metrics import RequestRecord
-from .request_samples import RequestSamples
-from .traffic import choose
+from .taps import Taps
+from .traffic import DEFAULT_KEY_HEADER, choose, choose_by_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,25 @@ class ModelSpec:
     name: str
     version: int | None = None
     label: str | None = None
+
+
+Key: TypeAlias = str | Callable[[str], str | None]
+"""What keeps a client with its version: the key itself, or what finds the value of a header. Only called for a model
+whose traffic is split, or that is compared or shadowed."""
+
+
+class Assignment(NamedTuple):
+    """How a request came to its version, while there is something to tell.
+
+    Attributes:
+        key: its client's key, or "".
+        arm: the version's name in the running comparison, `a` or `b`; or "".
+        is_assigned: whether the traffic split, and not the request, chose the version.
+    """
+
+    key: str = ""
+    arm: str = ""
+    is_assigned: bool = False
 
 
 class Answer(NamedTuple):
@@ -75,6 +94,10 @@ class Handle(Protocol):
     @property
     def signature_defs(self) -> SignatureDefs:
         """The signatures as the model's file has them."""
+
+    @property
+    def assignment(self) -> Assignment | None:
+        """How the request came here; None while all traffic goes to one version that nothing is compared with."""
 
     def submit(
         self,
@@ -131,33 +154,79 @@ class ModelView:
         traffic: version -> percent of the requests that name no version.
         labels: label -> version.
         versions: those that can answer now.
+        salt: decides together with a key who gets which version.
+        key_header: the header whose value is the key.
+        arms: version -> its name in the running comparison.
+        is_tapped: whether finished requests are wanted with their tensors.
     """
 
     traffic: Mapping[int, float]
     labels: Mapping[str, int]
     versions: Mapping[int, VersionView]
+    salt: str = ""
+    key_header: str = DEFAULT_KEY_HEADER
+    arms: Mapping[int, str] = field(default_factory=dict)
+    is_tapped: bool = False
 
-    def version_for(self, spec: ModelSpec, draw: Callable[[], float]) -> int | None:
+    def version_for(self, spec: ModelSpec, draw: Callable[[], float], key: str = "") -> int | None:
         """The version that a request is for, if it can answer; `draw` gives uniform numbers on [0, 1)."""
         version = spec.version
         if spec.label is not None:
             version = self.labels.get(spec.label)
         elif version is None and self.traffic:
-            version = choose(self.traffic, draw()) if len(self.traffic) > 1 else next(iter(self.traffic))
+            if len(self.traffic) == 1:
+                version = next(iter(self.traffic))
+            else:
+                version = choose_by_key(self.traffic, self.salt, key) if key else choose(self.traffic, draw())
         return version if version in self.versions else None
+
+    def key_of(self, key: Key | None) -> str:
+        """A request's key, or "" when it has none or the traffic has no use for one."""
+        if len(self.traffic) < 2 and not self.arms:
+            return ""
+        return found_key(key, self.key_header)
+
+
+def found_key(key: Key | None, header: str) -> str:
+    """The key that a request carries, or "".
+
+    Args:
+        key: the key, or what finds it.
+        header: the name of the header (gRPC: metadata) that it stands in.
+    """
+    return (key if isinstance(key, str) else key(header) or "") if key is not None else ""
+
+
+def assignment_of(
+    spec: ModelSpec, version: int, key: str, traffic: Mapping[int, float], arms: Mapping[int, str]
+) -> Assignment | None:
+    """How a request came to its version; None when there is nothing to tell.
+
+    Args:
+        spec: what it named.
+        version: who answers.
+        key: its client's key, or "".
+        traffic: version -> percent.
+        arms: version -> its name in the running comparison.
+    """
+    is_split = len(traffic) > 1
+    if not is_split and not arms:
+        return None
+    return Assignment(key, arms.get(version, ""), is_split and spec.version is None and spec.label is None)
 
 
 class ServingPort(Protocol):
     """What the core offers to servers."""
 
-    samples: RequestSamples
+    taps: Taps
 
-    def acquire(self, spec: ModelSpec, preferred: int | None = None) -> Handle:
+    def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> Handle:
         """Choose and pin the version that answers a request.
 
         Args:
             spec: what the request names.
             preferred: the version to choose when the spec leaves the choice, as long as traffic goes to it.
+            key: keeps its client with one version.
 
         Raises:
             ModelNotFound: `Servable not found for request: Latest(NAME)` or `Specific(NAME, V)`.

@@ -21,6 +21,7 @@ import numpy as np
 
 from ..types import Tensors
 from .metrics import RequestRecord
+from .taps import Seen
 
 KEPT = 50
 MAX_ROWS = 8
@@ -54,14 +55,14 @@ class RequestSample:
         at: when its answer was written, seconds since the epoch.
         version: who answered, or None.
         signature: the signature's name.
-        entrypoint: `REST`, `GRPC`, `KERNEL`, or `FRONT END` for one that a front end passed on.
+        entrypoint: `REST`, `GRPC` or `KERNEL`.
         code: gRPC code name, `OK` for an answered request.
         message: what was wrong, public text; or "".
         num_rows: rows that it had.
         inputs: name -> its first rows, shape `(at most MAX_ROWS, ...)`.
         outputs: name -> its first rows; empty when it failed.
         is_cut: whether rows, or arrays that are too large, are missing.
-        total_ms: from the first byte to the answer; for `FRONT END` the run alone.
+        total_ms: from the first byte to the answer.
         parts: where that time went.
     """
 
@@ -92,28 +93,11 @@ class Samples(NamedTuple):
     samples: tuple[RequestSample, ...]
 
 
-class Seen(NamedTuple):
-    """A request's tensors on the way to its sample.
-
-    Attributes:
-        inputs: name -> array.
-        outputs: name -> array; None until it is answered.
-        message: what was wrong, or "".
-    """
-
-    inputs: Tensors
-    outputs: Tensors | None = None
-    message: str = ""
-
-
 class RequestSamples:
-    """The samples of a server's models.
+    """The samples of a server's models: a `Tap`.
 
     Args:
         now: the clock in seconds; tests give their own.
-
-    Attributes:
-        is_on: whether any model is sampled: what requests look at first.
     """
 
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
@@ -123,13 +107,11 @@ class RequestSamples:
         self._next_s: dict[tuple[str, bool], float] = {}
         self._numbers = itertools.count(1)
         self._models: frozenset[str] = frozenset()
-        self.is_on = False
 
     def turn(self, model: str, *, is_on: bool) -> None:
         """Begin or end sampling a model; what was kept stays until `forget`."""
         with self._lock:
             self._models = self._models | {model} if is_on else self._models - {model}
-            self.is_on = bool(self._models)
             self._kept.setdefault(model, deque(maxlen=KEPT))
 
     def wants(self, model: str) -> bool:
@@ -149,35 +131,29 @@ class RequestSamples:
 
     def add(self, record: RequestRecord, seen: Seen) -> None:
         """Keep a finished request, if it is time for one."""
-        is_good = record.code == "OK"
-        if self._is_due(record.model, is_good=is_good):
-            started_s, done_s = record.started_s, record.done_s
-            parts = Parts(
-                _ms(record.received_s, record.decoded_s),
-                _ms(record.decoded_s, started_s),
-                _ms(started_s, done_s),
-                _ms(done_s, record.written_s),
-            )
-            where = (record.version, record.signature, record.entrypoint)
-            self._keep(record.model, where, record.code, seen, record.num_rows, 1e3 * record.latency_s, parts)
-
-    def add_run(
-        self, model: str, version: int, signature: str, seen: Seen, num_rows: int, run_s: tuple[float, float]
-    ) -> None:
-        """The same for a request of which only the run is known.
-
-        Args:
-            model: its model.
-            version: who answered.
-            signature: the signature's name.
-            seen: its tensors.
-            num_rows: rows that it had.
-            run_s: when its run started and was done.
-        """
-        if self._is_due(model, is_good=True):
-            run_ms = 1e3 * (run_s[1] - run_s[0])
-            parts = Parts(None, None, run_ms, None)
-            self._keep(model, (version, signature, "FRONT END"), "OK", seen, num_rows, run_ms, parts)
+        if not self._is_due(record.model, is_good=record.code == "OK"):
+            return
+        times_s = (record.received_s, record.decoded_s, record.started_s, record.done_s, record.written_s)
+        inputs, left_out = _copied(seen.inputs)
+        outputs, left_out_too = _copied(seen.outputs or {})
+        sample = RequestSample(
+            number=next(self._numbers),
+            at=time.time(),
+            version=record.version,
+            signature=record.signature,
+            entrypoint=record.entrypoint,
+            code=record.code,
+            message=seen.message,
+            num_rows=record.num_rows,
+            inputs=inputs,
+            outputs=outputs,
+            is_cut=left_out or left_out_too or record.num_rows > MAX_ROWS,
+            total_ms=1e3 * record.latency_s,
+            parts=Parts(*[_ms(*pair) for pair in itertools.pairwise(times_s)]),
+        )
+        with self._lock:
+            if record.model in self._kept:
+                self._kept[record.model].append(sample)
 
     def _is_due(self, model: str, *, is_good: bool) -> bool:
         now_s = self._now()
@@ -186,21 +162,6 @@ class RequestSamples:
                 return False
             self._next_s[model, is_good] = now_s + EVERY_S
             return True
-
-    def _keep(
-        self, model: str, where: tuple[int | None, str, str], code: str, seen: Seen, num_rows: int, total_ms: float,
-        parts: Parts,
-    ) -> None:  # fmt: skip
-        inputs, left_out = _copied(seen.inputs)
-        outputs, left_out_too = _copied(seen.outputs or {})
-        version, signature, entrypoint = where
-        sample = RequestSample(
-            next(self._numbers), time.time(), version, signature, entrypoint, code, seen.message, num_rows, inputs,
-            outputs, left_out or left_out_too or num_rows > MAX_ROWS, total_ms, parts,
-        )  # fmt: skip
-        with self._lock:
-            if model in self._kept:
-                self._kept[model].append(sample)
 
 
 def _copied(tensors: Tensors) -> tuple[Mapping[str, np.ndarray], bool]:

@@ -11,7 +11,7 @@ from ..errors import NotAvailable, ServingError
 from ..types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from .config import BatchingOptions
 from .inputs import Check
-from .port import Outcome, Ticket, VersionView
+from .port import Assignment, Outcome, Ticket, VersionView
 from .runner import Lane, Runner
 from .servable import Servable
 from .version_source import VersionSource
@@ -90,12 +90,16 @@ class VersionHandle:
         version: its number.
         record: what is loaded.
         release: called once, when the handle is released.
+
+    Attributes:
+        assignment: how the request came here, while there is something to tell.
     """
 
-    __slots__ = ("_record", "_release", "signature_defs", "signatures", "version")
+    __slots__ = ("_record", "_release", "assignment", "signature_defs", "signatures", "version")
 
     def __init__(self, version: int, record: VersionRecord, release: Callable[[VersionRecord], None]) -> None:
         self.version = version
+        self.assignment: Assignment | None = None
         servable = record.servable
         self.signatures: Mapping[str, SignatureSpec] = {} if servable is None else servable.signatures
         self.signature_defs = SignatureDefs(b"", {}) if servable is None else servable.signature_defs

@@ -107,6 +107,7 @@ class GrpcFront:
                 return response
             upstream = call(body, **_passed_on(context))
             try:
+                await _pass_metadata(upstream, context)
                 passed: bytes = await upstream
             except grpc_error() as error:
                 await _fail_as(context, error)
@@ -123,6 +124,7 @@ class GrpcFront:
         async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
             upstream = call(requests, **_passed_on(context))
             try:
+                await _pass_metadata(upstream, context)
                 async for response in upstream:
                     yield response
             except grpc_error() as error:
@@ -139,6 +141,13 @@ def grpc_error() -> type[Exception]:
 
     error: type[Exception] = AioRpcError
     return error
+
+
+async def _pass_metadata(upstream: Any, context: Any) -> None:
+    """Tell the client what the core tells beside its answer."""
+    told = [(key, value) for key, value in await upstream.initial_metadata() or () if key.startswith("x-")]
+    if told:
+        await context.send_initial_metadata(tuple(told))
 
 
 async def _fail_as(context: Any, error: Any) -> None:

@@ -13,7 +13,6 @@ from typing import Any  # messages by their type
 
 from ...errors import QueueFull, RunFailed, RunRejected, ServingError
 from ...serving.port import Answer, Handle, ModelView, Outcome, ServingPort, Ticket
-from ...serving.request_samples import Seen
 from ...types import Tensors
 from ..completions import Completions
 from ..defects import as_public
@@ -36,6 +35,7 @@ from .messages import (
     Piece,
     Ready,
     Records,
+    Tapped,
 )
 
 _SPLITS = (QueueFull, RunFailed, RunRejected)
@@ -155,6 +155,7 @@ class FrontEnd:
             LogLine: self._log,
             Ready: self._is_ready,
             Records: self._record,
+            Tapped: self._tapped,
         }
 
     @property
@@ -193,13 +194,7 @@ class FrontEnd:
             self._link.send(answer)
 
     def log_request(self, bundle: Bundle, version: int, answer: Answer) -> None:
-        """Offer a run to the request log, and its first request to the samples."""
-        samples = self._hub.port.samples
-        if samples.is_on:
-            rows = bundle.row_counts[0]
-            seen = Seen(_first(bundle.inputs, rows), _first(answer.outputs, rows))
-            run_s = (answer.started_s, answer.done_s)
-            samples.add_run(bundle.spec.name, version, bundle.signature, seen, rows, run_s)
+        """Offer a run to the request log."""
         log = self._hub.request_log
         if log is not None:
             log.offer("predict", bundle.spec.name, version, bundle.signature, bundle.inputs, answer.outputs)
@@ -216,6 +211,9 @@ class FrontEnd:
     def _record(self, message: Records) -> None:
         for record in message.records:
             self._hub.port.record(record)
+
+    def _tapped(self, message: Tapped) -> None:
+        self._hub.port.taps.add(message.record, message.seen)
 
     def _give_up(self, message: GiveUp) -> None:
         connection = self._forwarded.pop(message.number, None)
@@ -264,11 +262,6 @@ class FrontEnd:
             connection.give_up()
         self._forwarded = {}
         self._on_lost()
-
-
-def _first(tensors: Tensors, num_rows: int) -> Tensors:
-    """The first request's part of a bundle."""
-    return {name: array[:num_rows] if array.ndim else array for name, array in tensors.items()}
 
 
 class Hub:

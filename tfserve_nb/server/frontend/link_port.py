@@ -18,11 +18,11 @@ import numpy as np
 from ...errors import Cancelled, DeadlineExceeded, ModelNotFound, NotAvailable, QueueFull
 from ...serving.inputs import Check, check_of, has_one_shape
 from ...serving.metrics import RequestRecord
-from ...serving.port import Answer, ModelSpec, ModelView, Outcome, VersionView
-from ...serving.request_samples import RequestSamples
+from ...serving.port import Answer, Assignment, Key, ModelSpec, ModelView, Outcome, VersionView, assignment_of
+from ...serving.taps import Seen, Taps
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
 from .link import Link
-from .messages import Bundle, BundleAnswer, GiveUpBundle, Piece, Records
+from .messages import Bundle, BundleAnswer, GiveUpBundle, Piece, Records, Tapped
 
 ROWS_AHEAD = 2
 """Batches' worth of rows that the core is given before it has answered: one to run, one to take next."""
@@ -169,15 +169,17 @@ class LinkHandle:
 
     Attributes:
         version: its number; the version that answered, once there is an answer.
+        assignment: how the request came to it, while there is something to tell.
     """
 
-    __slots__ = ("_port", "_spec", "_view", "signature_defs", "signatures", "version")
+    __slots__ = ("_port", "_spec", "_view", "assignment", "signature_defs", "signatures", "version")
 
     def __init__(self, port: LinkPort, spec: ModelSpec, version: int, view: VersionView) -> None:
         self._port = port
         self._spec = spec
         self._view = view
         self.version = version
+        self.assignment: Assignment | None = None
         self.signatures: Mapping[str, SignatureSpec] = view.signatures
         self.signature_defs = SignatureDefs(b"", {})
 
@@ -199,17 +201,25 @@ class LinkHandle:
             lane.flush()
         return task
 
+    def answered_by(self, version: int) -> None:
+        """The core has the last word on who answers."""
+        if version != self.version and self.assignment is not None:
+            arm = self._port.catalog()[self._spec.name].arms.get(version, "")
+            self.assignment = self.assignment._replace(arm=arm)
+        self.version = version
+
     def release(self) -> None:
         """Nothing is held."""
 
 
 class LinkPort:
-    """A `ServingPort` whose core is at the other end of a link."""
+    """A `ServingPort` whose core is at the other end of a link, and a `Tap` that passes requests on to the core's."""
 
     def __init__(self) -> None:
-        self.samples = RequestSamples()  # stays off: the core samples what arrives there
         self._link: Link | None = None
         self._models: Mapping[str, ModelView] = {}
+        self.taps = Taps(lambda: self._models)
+        self.taps.attach(self)
         self._lanes: dict[tuple[ModelSpec, int, str], Lane] = {}
         self._bundles: dict[int, tuple[Lane, list[LinkTask]]] = {}
         self._number = 0
@@ -223,15 +233,20 @@ class LinkPort:
 
     def knows(self, spec: ModelSpec) -> bool:
         """Whether requests of this kind can be decoded here; the core answers all others itself."""
-        return self._version_for(spec) is not None
+        model = self._models.get(spec.name)
+        return model is not None and model.version_for(spec, random.random) is not None
 
-    def acquire(self, spec: ModelSpec, preferred: int | None = None) -> LinkHandle:
-        """Choose the version that a request is decoded by."""
+    def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> LinkHandle:
+        """Choose the version that a request is decoded by; the core takes the same one if it can."""
         del preferred
-        version = self._version_for(spec)
-        if version is None:
+        model = self._models.get(spec.name)
+        who = "" if model is None else model.key_of(key)
+        version = None if model is None else model.version_for(spec, random.random, who)
+        if model is None or version is None:
             raise ModelNotFound(f"Servable not found for request: {spec.name}")
-        return LinkHandle(self, spec, version, self._models[spec.name].versions[version])
+        handle = LinkHandle(self, spec, version, model.versions[version])
+        handle.assignment = assignment_of(spec, version, who, model.traffic, model.arms)
+        return handle
 
     def wake(self) -> None:
         """Send what waits."""
@@ -250,9 +265,17 @@ class LinkPort:
         """What the core said last."""
         return self._models
 
-    def _version_for(self, spec: ModelSpec) -> int | None:
-        model = self._models.get(spec.name)
-        return None if model is None else model.version_for(spec, random.random)
+    # --- the tap ------------------------------------------------------------------------------------------------
+
+    def wants(self, model: str) -> bool:
+        """Whether one of the core's taps wants a model's requests."""
+        view = self._models.get(model)
+        return view is not None and view.is_tapped
+
+    def add(self, record: RequestRecord, seen: Seen) -> None:
+        """Pass a finished request on at once, or not at all: a core that cannot keep up has other worries."""
+        if self._link is not None and not self._link.is_congested:
+            self._link.send(Tapped(record, seen))
 
     # --- lanes --------------------------------------------------------------------------------------------------
 
@@ -301,6 +324,7 @@ class LinkPort:
     def learn(self, models: Mapping[str, ModelView]) -> None:
         """The core serves something else now; who waits for what is gone is told by the core."""
         self._models = models
+        self.taps.refresh()
         for key, lane in list(self._lanes.items()):
             spec, version, _ = key
             model = models.get(spec.name)
@@ -325,17 +349,17 @@ class LinkPort:
 def _deliver(tasks: list[LinkTask], piece: Piece, version: int) -> None:
     if piece.outputs is None:
         for task in tasks:
-            task.handle.version = version
+            task.handle.answered_by(version)
             task.finish(piece.error or NotAvailable("the core gave no reason"))
         return
     if len(tasks) == 1:
-        tasks[0].handle.version = version
+        tasks[0].handle.answered_by(version)
         tasks[0].finish(Answer(piece.outputs, piece.started_s, piece.done_s))
         return
     first = 0
     for task in tasks:
         last = first + task.num_rows
-        task.handle.version = version
+        task.handle.answered_by(version)
         outputs = {name: array[first:last] for name, array in piece.outputs.items()}
         task.finish(Answer(outputs, piece.started_s, piece.done_s))
         first = last

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ...errors import ServingError
 from ...serving.metrics import RequestRecord
 from ...serving.port import ModelSpec, ModelView
+from ...serving.taps import Seen
 from ...types import Tensors
 from ..http.head import RequestHead
 from ..settings import ServerSettings
@@ -112,6 +113,13 @@ class Records(NamedTuple):
     records: tuple[RequestRecord, ...]
 
 
+class Tapped(NamedTuple):
+    """Front end to core: a finished request with its tensors, while somebody wants them."""
+
+    record: RequestRecord
+    seen: Seen
+
+
 class LogLine(NamedTuple):
     """Front end to core: a line for the server's log."""
 
@@ -137,6 +145,7 @@ Message = (
     | GiveUp
     | GiveUpBundle
     | Records
+    | Tapped
     | LogLine
     | Ready
     | Drain

@@ -1,0 +1,75 @@
+"""Who gets the requests: promote, roll back, stage, labels, traffic. Each loads what is needed, then moves one pointer.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from ..types import Progress, no_progress
+from .model import ServedModel
+from .state_store import new_event
+
+
+class Switching(ABC):
+    """The part of a core that decides which version answers."""
+
+    @abstractmethod
+    def _model(self, name: str) -> ServedModel:
+        """A served model.
+
+        Raises:
+            ModelNotFound: naming those that are served.
+        """
+
+    def promote(self, name: str, version: int, progress: Progress = no_progress) -> None:
+        """Give all traffic to a version; it is loaded first if need be.
+
+        Raises:
+            VersionNotFound: if the model has no such version, naming those it has.
+        """
+        model = self._model(name)
+        with model.loaded([version], progress):
+            model.change(lambda routing: routing.promote(version), new_event("promote", version))
+
+    def roll_back(self, name: str, to: int | None = None, progress: Progress = no_progress) -> int:
+        """Go back to an earlier version; milliseconds while it is still loaded.
+
+        Returns:
+            The version that answers now.
+
+        Raises:
+            VersionNotFound: if there is none.
+        """
+        model = self._model(name)
+        before = model.routing
+        target = before.roll_back(to).promoted[-1]
+        with model.loaded([target], progress):
+            # To the version by number: two clicks at the same time go back one step, not two.
+            event = new_event("rollback", target, f"from version {before.default_version}")
+            model.change(lambda routing: routing.roll_back(target), event)
+        return target
+
+    def stage(self, name: str, version: int, progress: Progress = no_progress) -> None:
+        """Load a version and keep it loaded, without traffic."""
+        model = self._model(name)
+        with model.loaded([version], progress):
+            model.change(lambda routing: routing.stage(version), new_event("stage", version))
+
+    def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
+        """Point a label to a version (None removes it); the version is loaded first if need be."""
+        model = self._model(name)
+        with model.loaded([] if version is None else [version], progress):
+            event = new_event("label", version, label if version is not None else f"{label} removed")
+            model.change(lambda routing: routing.with_label(label, version), event)
+
+    def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = no_progress) -> None:
+        """Split the traffic between versions; they are loaded first if need be."""
+        model = self._model(name)
+        model.routing.with_traffic(weights)
+        wanted = [version for version, percent in weights.items() if percent > 0]
+        with model.loaded(wanted, progress):
+            detail = ", ".join(f"version {version}: {weights[version]:g} %" for version in sorted(wanted))
+            model.change(lambda routing: routing.with_traffic(weights), new_event("traffic", None, detail))
