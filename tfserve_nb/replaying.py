@@ -80,7 +80,7 @@ def replay(
     result = ReplayResult(
         name=name,
         onto=options.onto,
-        against=None if a is None else against,
+        against=against,
         protocol=options.protocol,
         speed=options.speed,
         num_requests=len(requests),
@@ -165,7 +165,8 @@ def _check_fits(home: Home, name: str, captured: CapturedRequests, version: int)
             problems.append(error.message)
     if problems:
         raise InvalidOption(
-            f"{len(problems)} of {len(captured)} captured requests do not fit version {version} of {name}: {problems[0]}",
+            f"{len(problems)} of {len(captured)} captured requests do not fit version {version} of {name}: "
+            f"{problems[0]}",
             hint=f"%capture {name} on --clear, and capture requests of its kind",
         )
 

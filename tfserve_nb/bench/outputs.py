@@ -1,8 +1,8 @@
 """Whether two versions answer the same rows alike.
 
-A row agrees when all of its outputs do. An output whose rows are shares that sum to one (softmax) agrees when its largest
-share stands at the same place, so that a version that was trained on is not called different because it is surer; all
-other numbers agree within a tolerance, texts and integers when they are equal.
+A row agrees when all of its outputs do. An output whose rows are shares that sum to one (softmax) agrees when its
+largest share stands at the same place, so that a version that was trained on is not called different because it is
+surer; all other numbers agree within a tolerance, texts and integers when they are equal.
 
 Thread: any; a `Comparison` belongs to one.
 """
@@ -23,7 +23,7 @@ from ..experiment.state import Disagreement
 from ..types import Tensors
 
 DEFAULT_TOLERANCE = 1e-3
-"""As `numpy.isclose` has it, relative and absolute: batches of other sizes change the last digits, versions the first."""
+"""Relative and absolute, as `numpy.isclose` has it: batches of other sizes change a number's last digits."""
 
 SUM_TOLERANCE = 1e-2
 """How far the shares of a row may be from one; half-precision models are that far away."""
@@ -37,7 +37,7 @@ class Rows(NamedTuple):
 
     Attributes:
         is_same: whether each row agrees; bool `(n,)`.
-        difference: its largest absolute difference of two numbers; infinite for what cannot be compared; float64 `(n,)`.
+        difference: its largest absolute difference of two numbers, infinite where there is none; float64 `(n,)`.
         classes: what both decide, int64 `(n, 2)`; None for outputs that are no classes.
         shift: sum of B's numbers minus A's.
         num_numbers: how many numbers that is the sum of.
@@ -131,9 +131,9 @@ class Comparison:
         for row in order[rows.difference[order] > 0].tolist():
             rank = (not rows.is_same[row], float(rows.difference[row]))
             if len(self._worst) < KEPT_ROWS or rank > self._worst[0][0]:
-                cut = [_row(tensors, row, num_rows) for tensors in (inputs, a, b)]
+                one, two, three = [_row(tensors, row, num_rows) for tensors in (inputs, a, b)]
                 # The counter breaks ties: what follows it cannot be compared.
-                entry = (rank, self._num_rows + row, Disagreement(rank[1], *cut, at))
+                entry = (rank, self._num_rows + row, Disagreement(rank[1], one, two, three, at))
                 (heapq.heappush if len(self._worst) < KEPT_ROWS else heapq.heapreplace)(self._worst, entry)
         return rows
 

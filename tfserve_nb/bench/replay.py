@@ -34,8 +34,8 @@ class ReplayOptions:
 
     Attributes:
         onto: the version that gets them.
-        against: the version that gets them too, for comparison; None for the one that answered most of them, or else the
-            one that answers now.
+        against: the version that gets them too, for comparison; None for the one that answered most of them, or else
+            the one that answers now.
         speed: how much faster than they came; 2 halves all gaps.
         seconds: the newest requests that take at most that long, at `speed`; None for all.
         tolerance: difference of two numbers that counts as none, relative and absolute; None is 0.001, and lets the
@@ -59,9 +59,9 @@ class ReplayOptions:
         for what, version in (("onto", self.onto), ("against", self.against)):
             if version is not None and (isinstance(version, bool) or not isinstance(version, int)):
                 raise InvalidOption(f"{what}={version!r} must be a version number", hint="--onto 4")
-        for what, value, lowest in (("speed", self.speed, 0.001), ("seconds", self.seconds, 0.001),
-                                    ("tolerance", self.tolerance, 0.0), ("timeout_s", self.timeout_s, 0.001)):  # fmt: skip
-            check_number(what, value, lowest)
+        for what in ("speed", "seconds", "timeout_s"):
+            check_number(what, getattr(self, what), 0.001)
+        check_number("tolerance", self.tolerance, 0.0)
         if self.protocol not in PROTOCOLS:
             raise InvalidOption(f"protocol={self.protocol!r} must be one of {', '.join(PROTOCOLS)}")
 
@@ -112,7 +112,8 @@ class ReplayResult:
     Attributes:
         name: the model.
         onto: the version that got them.
-        against: the version that got them too; None when no other could.
+        against: the version that it is compared with, None when no other is loaded; `onto` itself, when it answered the
+            requests.
         protocol: how they were sent.
         speed: how much faster than they came.
         num_requests: how many.
@@ -124,7 +125,7 @@ class ReplayResult:
         disagreements: the rows that differ most, the worst first.
         num_reasked: requests whose inputs were redacted, so that `against` was asked for an answer too.
         recorded: percentiles of the latencies that the server noted when the requests came.
-        a: the load with `against`; None without it.
+        a: the load with `against`; None when there was none.
         b: the load with `onto`.
         effects: how the latencies of B relate to A's: `Effect`s of the percentiles with enough requests.
         environment: machine and versions.
@@ -161,7 +162,7 @@ class ReplayResult:
     def title(self) -> str:
         """One line: what was replayed."""
         number = "" if self.run is None else f"replay {self.run}: "
-        beside = "" if self.against is None else f" beside version {self.against}"
+        beside = "" if self.a is None else f" beside version {self.against}"
         speed = "" if self.speed == 1 else f" at {self.speed:g} times the speed"
         return f"{number}{self.num_requests:,} captured requests onto {self.name} version {self.onto}{beside}{speed}"
 
@@ -193,20 +194,18 @@ class ReplayResult:
             why = next(iter([*self.failures, *self.b.reasons.values(), *self.b.errors]), "no reason was given")
             found.append(f"it failed {_percent(self.error_share)} of the requests ({why[:200]})")
         if self.agreement is None and not self.failures:
-            found.append(
-                "its outputs could not be compared: the captured inputs are redacted, and no other version runs"
-            )
+            found.append("its outputs could not be compared: the inputs are redacted, and no other version runs")
         elif self.agreement is not None and self.disagreement > max_disagreement:
             found.append(
                 f"it answers {_percent(self.disagreement)} of {self.agreement.num_rows:,} rows differently, allowed are "
                 f"{_percent(max_disagreement)}"
             )
-        for one in self.effects:
-            if one.quantile in JUDGED and one.ratio > 1 + max_slowdown and one.low > 1:
-                found.append(
-                    f"its p{100 * one.quantile:g} takes {one.ratio:.2f} times as long as version {self.against}'s "
-                    f"[{one.low:.2f}, {one.high:.2f}], allowed is {1 + max_slowdown:.2f} times"
-                )
+        found += [
+            f"its p{100 * one.quantile:g} takes {one.ratio:.2f} times as long as version {self.against}'s "
+            f"[{one.low:.2f}, {one.high:.2f}], allowed is {1 + max_slowdown:.2f} times"
+            for one in self.effects
+            if one.quantile in JUDGED and one.ratio > 1 + max_slowdown and one.low > 1
+        ]
         return tuple(found)
 
     def passed(
@@ -239,8 +238,8 @@ class ReplayResult:
         return Verdict(f"{who} agrees on {share} of {rows:,} rows{self._speed_in_words()}: it can take over", "promote")
 
     def _speed_in_words(self) -> str:
-        if self.against is None:
-            return ", its latency could not be compared because no other version runs"
+        if self.a is None:
+            return ", its latency was not compared with another version's"
         judged = [one for one in self.effects if one.quantile in JUDGED]
         if not judged:
             return f", there were too few requests to compare its latency with version {self.against}'s"

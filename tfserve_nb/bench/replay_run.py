@@ -73,8 +73,8 @@ def replay_in_turns(
 ) -> tuple[dict[int, Replayed], bool]:
     """Replay onto each version.
 
-    The schedule is cut into halves, and the second half is sent in the opposite order (A B B A), so that what changes on
-    the machine meanwhile meets both versions.
+    The schedule is cut into halves, and the second half is sent in the opposite order (A B B A), so that what changes
+    on the machine meanwhile meets both versions.
 
     Args:
         make: the requests.

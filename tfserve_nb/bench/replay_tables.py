@@ -52,10 +52,8 @@ def to_html(result: ReplayResult) -> str:
 
 def rows_of(result: ReplayResult) -> list[dict[str, str]]:
     """The table of latencies and failures: column -> text, in order."""
-    a = "–" if result.against is None else f"version {result.against}"
+    a = "–" if result.a is None else f"version {result.against}"
     b = f"version {result.onto}"
-    if result.against == result.onto:
-        a = f"{a}, first"
     rows = []
     for quantile in COMPARED:
         effect = next((one for one in result.effects if one.quantile == quantile), None)
@@ -79,8 +77,8 @@ def warnings_of(result: ReplayResult) -> list[str]:
     if late:
         share = max(one.late_share for one in late)
         found.append(
-            f"the load generator itself was more than 1 ms late with {100 * share:.1f} % of the requests: the machine is "
-            "too busy for this pace, and the latencies are partly its own"
+            f"the load generator itself was more than 1 ms late with {100 * share:.1f} % of the requests: the machine "
+            "is too busy for this pace, and the latencies are partly its own"
         )
     return found
 
@@ -108,8 +106,8 @@ def remarks_of(result: ReplayResult) -> list[str]:
         found.append("both got the same requests at the same times, in turns; latencies count from those times")
     found.append("as recorded: what the server itself noted then, without its clients' part")
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(result.at))
-    return [*found, f"{result.num_rows:,} rows in {result.seconds:.3g} s, {result.protocol}; {when}, "
-            f"{environment_text(result.environment)}"]  # fmt: skip
+    found.append(f"{result.num_rows:,} rows in {result.seconds:.3g} s, {result.protocol}")
+    return [*found, f"{when}, {environment_text(result.environment)}"]
 
 
 def _recorded(recorded: tuple[Percentile, ...], quantile: float) -> str:

@@ -32,6 +32,7 @@ class Captures:
         self._lock = threading.Lock()
         self._rings: dict[str, _Ring] = {}
         self._settings: Mapping[str, CaptureSettings] = {}
+        self._since_s: dict[str, float] = {}
 
     def turn(self, model: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
         """Begin or end capturing a model.
@@ -46,6 +47,7 @@ class Captures:
             self._settings = others if settings is None else {**others, model: settings}
             ring = _Ring() if clear or model not in self._rings else self._rings[model]
             self._rings[model] = ring
+            self._since_s[model] = time.perf_counter()
             if settings is not None:
                 ring.shrink(settings)
 
@@ -54,6 +56,7 @@ class Captures:
         self.turn(model, None, clear=True)
         with self._lock:
             self._rings.pop(model, None)
+            self._since_s.pop(model, None)
 
     def wants(self, model: str) -> bool:
         """Whether requests of a model are captured."""
@@ -83,8 +86,8 @@ class Captures:
         age_s = time.perf_counter() - record.received_s
         with self._lock:
             ring = self._rings.get(record.model)
-            if ring is None:  # dropped meanwhile
-                return
+            if ring is None or record.received_s < self._since_s[record.model]:
+                return  # dropped meanwhile, or from a time when nobody was to be captured
             if inputs is None:
                 ring.num_left_out += 1
                 ring.problem = problem

@@ -20,6 +20,8 @@ from ..errors import InvalidOption, ModelNotFound, VersionNotFound
 from ..export.layout import delete_version, list_versions
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
+from .capture import Captures
+from .captured import CapturedRequests, CaptureSettings
 from .followed import FollowedModel
 from .lifecycle import ServableManager
 from .metrics import Metrics, RequestRecord
@@ -55,7 +57,7 @@ class ServingCore(Switching):
 
     Attributes:
         observers: who is told; they come and go at run time.
-        taps: who gets finished requests with their tensors; the samples are one of them.
+        taps: who gets finished requests with their tensors; the samples and the captures are among them.
     """
 
     def __init__(
@@ -73,6 +75,8 @@ class ServingCore(Switching):
         self._models: dict[str, ServedModel] = {}
         self.taps = Taps(lambda: self._models)
         self.taps.attach(self.samples)
+        self.captures = Captures()
+        self.taps.attach(self.captures)
         self._resources = ResourceReader()
         self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
         self._draw = draw
@@ -177,6 +181,17 @@ class ServingCore(Switching):
         self._model(name)
         self.samples.turn(name, is_on=is_on)
         self.taps.refresh()
+
+    def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
+        """Begin or end capturing a model's requests; see `AdminPort.capture`."""
+        self._model(name)
+        self.captures.turn(name, settings, clear=clear)
+        self.taps.refresh()
+
+    def captured(self, name: str, limit: int | None = None) -> CapturedRequests:
+        """What was captured of a model's requests; see `AdminPort.captured`."""
+        self._model(name)
+        return self.captures.found(name, limit)
 
     def resources(self) -> Resources:
         """What this process takes."""
@@ -362,6 +377,7 @@ class ServingCore(Switching):
         self._manager.forget(model.name)
         self.metrics.forget(model.name)
         self.samples.forget(model.name)
+        self.captures.forget(model.name)
 
 
 def _check_unconfigured(model: ServedModel | None) -> None:
