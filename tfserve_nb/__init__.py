@@ -52,7 +52,7 @@ def resume(base_path: str | None = None, name: str | None = None) -> list[Deploy
 
 
 def load_captured(path: str) -> CapturedRequests:
-    """The captured requests of a file that `d.captured().save(path)` wrote; `d.replay(onto=V, requests=...)` takes them."""
+    """The captured requests of a file of `d.captured().save(path)`, as `d.replay(onto=V, requests=...)` takes them."""
     from .serving import captured_file as implementation
 
     return implementation.load_captured(path)

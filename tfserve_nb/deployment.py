@@ -7,32 +7,30 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any  # arrays and DataFrames of the user
 from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from . import benchmarking, replaying, runtime
+from . import benchmarking, runtime
 from .bench.options import Options
-from .bench.replay import ReplayOptions, ReplayResult, check_number
 from .bench.run import Watcher
 from .bench.tables import AnyResult
 from .errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError
-from .export.layout import version_dir
 from .homes import ChildHome, Home, KernelHome, RemoteHome, rest_url
-from .serving.captured import MAX_MIB, MAX_REQUESTS, MAX_ROWS, CapturedRequests, CaptureSettings, Redact
+from .recording import DEFAULT_FOLDER, Recording
 from .serving.model_metrics import ModelMetrics
 from .serving.port import ModelSpec
 from .serving.request_samples import KEPT, RequestSample
 from .serving.resources import Resources
 from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus, Progress, no_progress
 
-DEFAULT_BASE_PATH = "tfserve_models"
+DEFAULT_BASE_PATH = DEFAULT_FOLDER
 
 
-class Deployment:
+class Deployment(Recording):
     """A served model: its versions, who gets the traffic, and predictions without a socket.
 
     Handles are made by `deploy`, `resume` and `deployment`; there is one for each name in a process, and it stays valid
@@ -205,102 +203,6 @@ class Deployment:
         if not sample.inputs:
             raise InvalidRequest(f"request {sample.number} was too large to be kept", hint="send it from its client")
         return self.predict(dict(sample.inputs), version=version, signature=sample.signature or DEFAULT_SIGNATURE)
-
-    def capture(
-        self,
-        is_on: bool = True,
-        *,
-        max_requests: int = MAX_REQUESTS,
-        max_rows: int = MAX_ROWS,
-        max_mib: float = MAX_MIB,
-        redact: Sequence[str] | Redact = (),
-        clear: bool = False,
-    ) -> Deployment:
-        """Keep answered requests with their arrival times from now on, for `replay`; or stop, and keep what there is.
-
-        They lie in the memory of the server, the newest of them, within all three limits, and end with it. Headers,
-        tokens, keys and ids of requests are never among them.
-
-        Args:
-            is_on: False stops.
-            max_requests: requests that are kept.
-            max_rows: rows of them altogether.
-            max_mib: inputs and outputs of them altogether, in MiB.
-            redact: names of inputs that are kept as zeros of the same shape; or, for a model that is served in this
-                kernel, a function that gets name -> array and gives what may be kept, with the same names, dtypes and
-                shapes, or None to leave the request out. A request that it raises for is left out.
-            clear: drop what was kept before.
-
-        Raises:
-            InvalidOption: naming the value that is not allowed.
-        """
-        names = redact if callable(redact) else (redact,) if isinstance(redact, str) else tuple(redact)
-        settings = CaptureSettings(max_requests, max_rows, max_mib, names) if is_on else None
-        self._home.core.capture(self.name, settings, clear=clear)
-        return self
-
-    def captured(self, limit: int | None = None) -> CapturedRequests:
-        """The newest captured requests, or all, in the order in which they came; empty until `capture`."""
-        return self._home.core.captured(self.name, limit)
-
-    def save_warmup(self, version: int | str | Path | None = None) -> Path:
-        """Write the newest captured requests, at most 1000, as a version's warm-up file, which TensorFlow Serving reads.
-
-        Args:
-            version: a version's number, or its folder; the version that answers by default.
-
-        Returns:
-            `assets.extra/tf_serving_warmup_requests` in the version's folder; it counts when that is loaded next.
-
-        Raises:
-            InvalidOption: if nothing was captured, or the folder is not on this machine.
-        """
-        wanted = self.version if version is None else version
-        if isinstance(wanted, str | Path):
-            return self.captured().save_warmup(wanted)
-        base_path = self.base_path
-        if base_path is None or wanted is None:
-            raise InvalidOption(f"the folder of {self.name} is not known", hint="d.save_warmup(folder)")
-        return self.captured().save_warmup(version_dir(base_path, self.name, wanted))
-
-    def replay(
-        self,
-        onto: int,
-        *,
-        against: int | None = None,
-        speed: float = 1.0,
-        requests: int | CapturedRequests | None = None,
-        seconds: float | None = None,
-        tolerance: float | None = None,
-        protocol: str = "json",
-        watcher: Watcher | None = None,
-    ) -> ReplayResult:
-        """Send captured requests to a version at the times at which they came, and compare; `%replay` for scripts.
-
-        The requests go to `onto` and to `against` in turns, from another process in an open loop; clients see nothing
-        of it. docs/replay.md says what is compared with what.
-
-        Args:
-            onto: the version, which must be loaded.
-            against: the version to compare latencies with; by default the one that answered most of the requests.
-            speed: how much faster than they came; 2 halves all gaps.
-            requests: how many, the newest; or what `captured` or `load_captured` gave. All by default.
-            seconds: the newest that take at most that long.
-            tolerance: difference of two numbers that counts as none, relative and absolute; by default 0.001, and shares
-                of classes agree when the largest stands at the same place.
-            protocol: `json`, `binary` or `grpc`.
-            watcher: follows the run, on the calling thread.
-
-        Raises:
-            InvalidOption: if nothing was captured, it does not fit the version, or a value is not allowed.
-            VersionNotFound: if the version is not loaded.
-        """
-        options = ReplayOptions(onto, against, speed, seconds, tolerance, protocol)
-        if not isinstance(requests, CapturedRequests):
-            check_number("requests", requests, 1)
-            requests = self.captured(requests)
-        folder = Path(DEFAULT_BASE_PATH).absolute()
-        return replaying.replay(self._home, self.name, requests, options, folder, watcher)
 
     def resources(self) -> Resources:
         """What the server's process takes of its machine: processor, memory, threads, GPUs."""

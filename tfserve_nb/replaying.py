@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-from .bench.compare import Effect
 from .bench.environment import environment
 from .bench.outputs import Comparison, Rows
 from .bench.paired import paired_effects
@@ -72,9 +71,9 @@ def replay(
     with _capture_off(core, name):
         watching.say(f"asking version {options.onto} for {len(requests)} answers")
         comparison, rows, num_reasked = _compare(core, name, requests, options, against)
-        make = _Targets(home, name, requests, options)
         runs = (options.onto,) if against in (None, options.onto) else (against, options.onto)
-        replayed, interrupted = replay_in_turns(make, runs, schedule.times_s, options.timeout_s, watching)
+        targets = {version: _target(home, name, requests, options, version) for version in runs}
+        replayed, interrupted = replay_in_turns(targets, schedule.times_s, options.timeout_s, watching)
     a = replayed[against] if against is not None and against != options.onto else None
     b = replayed[options.onto]
     result = ReplayResult(
@@ -94,7 +93,7 @@ def replay(
         recorded=percentiles(1e-3 * np.array([one.latency_ms for one in requests])),
         a=None if a is None else a.summary,
         b=b.summary,
-        effects=() if a is None else _effects(a, b),
+        effects=() if a is None else paired_effects(a.rounds, b.rounds),
         environment=environment(),
         interrupted=interrupted,
         at=at,
@@ -218,23 +217,9 @@ def _before(core: AdminPort, name: str, one: CapturedRequest, against: int | Non
     return core.predict(ModelSpec(name, against), one.signature, dict(one.inputs), PREDICT_S)
 
 
-class _Targets:
-    """Makes the requests of a part of the schedule for a version; the parts are as large as the generator's job."""
-
-    def __init__(self, home: Home, name: str, requests: Sequence[CapturedRequest], options: ReplayOptions) -> None:
-        self._home = home
-        self._url = rest_url(home, name)
-        self._pieces = [(one.signature, one.inputs) for one in requests]
-        self._protocol = options.protocol
-
-    def __call__(self, version: int, part: slice) -> Target:
-        wish = Wish(self._protocol, version)
-        return target_with(self._url, self._home.token, wish, self._pieces[part], self._home.grpc_address)
-
-
-def _effects(a: Replayed, b: Replayed) -> tuple[Effect, ...]:
-    both = np.isfinite(a.latency_s) & np.isfinite(b.latency_s)
-    return paired_effects(a.latency_s[both], b.latency_s[both])
+def _target(home: Home, name: str, requests: Sequence[CapturedRequest], options: ReplayOptions, version: int) -> Target:
+    pieces = [(one.signature, one.inputs) for one in requests]
+    return target_with(rest_url(home, name), home.token, Wish(options.protocol, version), pieces, home.grpc_address)
 
 
 def _table(

@@ -21,6 +21,7 @@ LAYERS = (
     ("dashboards",),
     ("deploying",),
     ("deployment",),
+    ("recording",),
     ("runtime",),
     ("benchmarking", "replaying"),
     ("homes",),

@@ -11,6 +11,7 @@ import itertools
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -34,9 +35,18 @@ class HttpClient:
         headers: names and values.
         load: how many connections, how long to wait.
         log: told about every request.
+        paths: of the requests, in turn as the bodies; none for that of the URL.
     """
 
-    def __init__(self, url: str, bodies: list[bytes], headers: list[list[str]], load: Load, log: Log) -> None:
+    def __init__(
+        self,
+        url: str,
+        bodies: list[bytes],
+        headers: list[list[str]],
+        load: Load,
+        log: Log,
+        paths: Sequence[str] = (),
+    ) -> None:
         self.log = log
         parts = urlsplit(url)
         self._host = parts.hostname or "127.0.0.1"
@@ -44,9 +54,12 @@ class HttpClient:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         fields = {"Host": parts.netloc.rpartition("@")[2], "User-Agent": "tfserve-nb-bench", **dict(headers)}
-        head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self._requests = itertools.cycle(
-            [f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body for body in bodies]
+            [
+                f"POST {to} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+                for to, body in zip(paths or [path] * len(bodies), bodies, strict=True)
+            ]
         )
         self._most = load.concurrency or load.connections
         self._free: list[Connection] = []

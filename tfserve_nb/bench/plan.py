@@ -33,6 +33,7 @@ class Load:
         connections: most connections that an open loop opens; who finds none free waits, and the wait counts.
         timeout_s: how long a request may take, from the moment at which it was due.
         times_s: when each request of a replay is due, in seconds from the start, increasing; see `replay_load`.
+        pauses: requests that wait until all earlier ones are answered; what follows is due that much later.
 
     Raises:
         InvalidOption: naming the value that is not allowed.
@@ -47,6 +48,7 @@ class Load:
     connections: int = 256
     timeout_s: float = 10.0
     times_s: tuple[float, ...] = field(default=(), repr=False)
+    pauses: tuple[int, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         if (self.rate is None) == (self.concurrency is None):
@@ -86,17 +88,18 @@ class Load:
         return f"closed loop, {self.concurrency} client{'s' if self.concurrency != 1 else ''}"
 
 
-def replay_load(times_s: Sequence[float], timeout_s: float = 10.0) -> Load:
+def replay_load(times_s: Sequence[float], timeout_s: float = 10.0, pauses: tuple[int, ...] = ()) -> Load:
     """Requests at given times.
 
     Args:
         times_s: when each is due, in seconds from the start, increasing from 0.
         timeout_s: how long a request may take, from the moment at which it was due.
+        pauses: as `Load`.
     """
     seconds = max(times_s[-1], 0.001) + 0.001
     return Load(
         rate=len(times_s) / seconds, arrivals=REPLAY, seconds=seconds, warmup_s=0.0, timeout_s=timeout_s,
-        times_s=tuple(times_s),
+        times_s=tuple(times_s), pauses=pauses,
     )  # fmt: skip
 
 
@@ -111,6 +114,7 @@ class Target:
         rows: rows of each request.
         headers: of HTTP; metadata of gRPC. Never shown: a token may be among them.
         what: the payload in words.
+        paths: of HTTP, in turn as the bodies; empty for that of the URL.
     """
 
     protocol: str
@@ -119,3 +123,4 @@ class Target:
     rows: int
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     what: str = ""
+    paths: tuple[str, ...] = ()

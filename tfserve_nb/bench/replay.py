@@ -112,8 +112,8 @@ class ReplayResult:
     Attributes:
         name: the model.
         onto: the version that got them.
-        against: the version that it is compared with, None when no other is loaded; `onto` itself, when it answered the
-            requests.
+        against: the version that it is compared with, None when no other is loaded; `onto` itself, when it answered
+            the requests.
         protocol: how they were sent.
         speed: how much faster than they came.
         num_requests: how many.
