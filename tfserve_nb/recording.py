@@ -42,7 +42,6 @@ class Recording:
         max_rows: int = MAX_ROWS,
         max_mib: float = MAX_MIB,
         redact: Sequence[str] | Redact = (),
-        clear: bool = False,
     ) -> Self:
         """Keep answered requests with their arrival times from now on, for `replay`; or stop, and keep what there is.
 
@@ -57,14 +56,19 @@ class Recording:
             redact: names of inputs that are kept as zeros of the same shape; or, for a model that is served in this
                 kernel, a function that gets name -> array and gives what may be kept, with the same names, dtypes and
                 shapes, or None to leave the request out. A request that it raises for is left out.
-            clear: drop what was kept before.
 
         Raises:
             InvalidOption: naming the value that is not allowed.
         """
         names = redact if callable(redact) else (redact,) if isinstance(redact, str) else tuple(redact)
         settings = CaptureSettings(max_requests, max_rows, max_mib, names) if is_on else None
-        self._home.core.capture(self.name, settings, clear=clear)
+        self._home.core.capture(self.name, settings)
+        return self
+
+    def clear_captured(self) -> Self:
+        """Drop what was captured; capturing goes on if it was on."""
+        core = self._home.core
+        core.capture(self.name, core.captured(self.name, 0).settings, clear=True)
         return self
 
     def captured(self, limit: int | None = None) -> CapturedRequests:

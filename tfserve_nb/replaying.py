@@ -120,7 +120,7 @@ def check(home: Home, name: str, captured: CapturedRequests, options: ReplayOpti
         state = "no request was answered since" if captured.is_on else "nothing is captured"
         raise InvalidOption(
             f"there are no captured requests of {captured.model}: {state}",
-            hint=f"%capture {name} on, then send requests",
+            hint=f"%serving {name} --capture on, then send requests",
         )
     _check_fits(home, name, captured, options.onto)
     against = options.against if options.against is not None else _usual(home.core, name, captured, loaded)
@@ -166,7 +166,7 @@ def _check_fits(home: Home, name: str, captured: CapturedRequests, version: int)
         raise InvalidOption(
             f"{len(problems)} of {len(captured)} captured requests do not fit version {version} of {name}: "
             f"{problems[0]}",
-            hint=f"%capture {name} on --clear, and capture requests of its kind",
+            hint=f"%serving {name} --capture clear, and capture requests of its kind",
         )
 
 

@@ -20,6 +20,7 @@ LAYERS = (
     ("cli",),
     ("dashboards",),
     ("deploying",),
+    ("replay_gate",),
     ("deployment",),
     ("recording",),
     ("runtime",),

@@ -20,7 +20,7 @@ MAX_NUMBERS = 8_000_000
 def paired_effects(a_s: Sequence[np.ndarray], b_s: Sequence[np.ndarray], seed: int = 0) -> tuple[Effect, ...]:
     """The ratio of each percentile that there are requests enough for, with a bootstrap over the rounds.
 
-    Requests of one round share batches and what the machine was doing; they are no independent evidence, the rounds are.
+    Requests of one round share batches and what the machine was doing: not they are independent evidence, but rounds.
     So rounds are drawn with replacement, both versions' halves of them together, and the 95 % interval lies between the
     2.5th and the 97.5th percentile of the ratios (the cluster bootstrap: Davison & Hinkley 1997, Bootstrap Methods and
     Their Application, section 3.8). It assumes that one round says nothing about the next, and is too narrow with

@@ -196,8 +196,9 @@ class ReplayResult:
         if self.agreement is None and not self.failures:
             found.append("its outputs could not be compared: the inputs are redacted, and no other version runs")
         elif self.agreement is not None and self.disagreement > max_disagreement:
+            share = _percent(self.disagreement)
             found.append(
-                f"it answers {_percent(self.disagreement)} of {self.agreement.num_rows:,} rows differently, allowed are "
+                f"it answers {share} of {self.agreement.num_rows:,} rows differently, allowed are "
                 f"{_percent(max_disagreement)}"
             )
         found += [
@@ -244,8 +245,10 @@ class ReplayResult:
         if not judged:
             return f", there were too few requests to compare its latency with version {self.against}'s"
         worst = max(judged, key=lambda one: one.ratio)
+        is_sure = max(one.high for one in judged) <= 1 + MAX_SLOWDOWN
+        shown = f"by more than {_percent(MAX_SLOWDOWN)}" if is_sure else "as far as this machine could tell"
         return (
-            f" and is not slower than version {self.against} by more than {_percent(MAX_SLOWDOWN)} "
+            f" and is not slower than version {self.against} {shown} "
             f"(p{100 * worst.quantile:g} × {worst.ratio:.2f} [{worst.low:.2f}, {worst.high:.2f}])"
         )
 

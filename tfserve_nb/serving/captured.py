@@ -6,7 +6,7 @@ Thread: any; immutable.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, overload  # DataFrames
 
@@ -149,6 +149,10 @@ class CapturedRequests:
         """From the first arrival to the last."""
         return self.requests[-1].arrived_s - self.requests[0].arrived_s if self.requests else 0.0
 
+    def newest(self, limit: int | None) -> CapturedRequests:
+        """The newest `limit` of them; all for None."""
+        return self if limit is None else replace(self, requests=self.requests[-limit:] if limit > 0 else ())
+
     def to_dataframe(self) -> Any:
         """Every row of every request as a row of a pandas DataFrame.
 
@@ -194,7 +198,7 @@ class CapturedRequests:
         from ..export.warmup_requests import MAX_WARMUP_RECORDS, write_warmup_calls
 
         if not self.requests:
-            raise InvalidOption(f"no request of {self.model} was captured", hint=f"%capture {self.model} on")
+            raise InvalidOption(f"no request of {self.model} was captured", hint=f"%serving {self.model} --capture on")
         calls = [
             LoggedCall(one.api, self.model, one.version, one.signature, one.inputs, one.outputs, one.at, 1.0)
             for one in self.requests[-MAX_WARMUP_RECORDS:]
