@@ -30,7 +30,15 @@ from tfserve_nb.experiment.plan import Plan
 from tfserve_nb.experiment.reading import Estimate, Guardrail, Verdict
 from tfserve_nb.experiment.report import figure_of, png_of
 from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
-from tfserve_nb.experiment.tables import effect_text, effect_words, estimate_says, step_line, to_html, to_text
+from tfserve_nb.experiment.tables import (
+    effect_text,
+    effect_words,
+    estimate_says,
+    phase_line,
+    step_line,
+    to_html,
+    to_text,
+)
 from tfserve_nb.types import HistoryEvent
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -121,6 +129,12 @@ def test_what_happened_by_itself_is_told_with_time_and_reason() -> None:
     assert "long before" not in page
 
 
+def test_an_experiment_that_passed_says_that_it_waits_for_a_person() -> None:
+    assert phase_line(state_of("quality")) == "passed, and waits for you"
+    asked = replace(state_of("slower"), phase="held", reason="B is slower; nothing was changed, as asked")
+    assert phase_line(asked) == "waits for you: B is slower; nothing was changed, as asked"
+
+
 def test_windows_of_guardrails_have_words_for_people_who_cannot_see_them() -> None:
     page = experiment_page(state_of("nan"))
 
@@ -192,6 +206,7 @@ def test_intervals_are_told_in_words(low: float, high: float, margin: float | No
     [
         ((0.031, -0.004, 0.069), "latency", "+3.1 % [-0.40, +6.9] %"),
         ((0.0, -np.inf, np.inf), "p95", "0.00 % [-∞, +∞] %"),
+        ((3.0, 1.894, 4.526), "latency", "+300 % [+189, +453] %"),
         ((-0.012, -0.02, -0.001), "quality", "-1.2 points [-2.0, -0.10] points"),
     ],
 )
