@@ -224,9 +224,9 @@ class Runner:
 
     def _run_batch(self, lane: Lane, batch: Batch) -> None:
         started_s = self._now()
-        for part in batch.parts:
-            if part.task.started_s is None:
-                part.task.started_s = started_s
+        for task, _, _ in batch.parts:
+            if task.started_s is None:
+                task.started_s = started_s
         try:
             outputs = run_parts(lane, batch.parts)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the loop goes on
