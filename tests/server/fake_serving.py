@@ -14,7 +14,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfserve_nb.errors import Cancelled, InvalidRequest, LabelNotFound, ModelNotFound, RunRejected, VersionNotFound
+from tfserve_nb.errors import (
+    Cancelled,
+    InvalidRequest,
+    LabelNotFound,
+    ModelNotFound,
+    RunRejected,
+    ServingError,
+    VersionNotFound,
+)
 from tfserve_nb.serving.inputs import check_inputs
 from tfserve_nb.serving.metrics import RequestRecord
 from tfserve_nb.serving.port import (
@@ -115,6 +123,8 @@ class FakeHandle:
     ) -> FakeTicket:
         assert deadline_s > time.perf_counter()
         check_inputs(self.signatures[signature], inputs)
+        if self._serving.refusal is not None:
+            raise self._serving.refusal
         ticket = FakeTicket(on_done)
         self._serving.tickets.append(ticket)
         self._serving.asleep.put((ticket, self.version, signature, inputs))
@@ -142,6 +152,7 @@ class FakeServing:
         self.arms: dict[int, str] = {}
         self.num_held = 0
         self.breaks = False
+        self.refusal: ServingError | None = None
         self._thread = threading.Thread(target=self._run, name="fake-runner", daemon=True)
         self._thread.start()
 
