@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -62,6 +63,26 @@ def test_the_notebook_is_committed_without_outputs(path: Path) -> None:
     for cell in notebook.cells:
         if cell.cell_type == "code":
             assert (cell.outputs, cell.execution_count) == ([], None), cell.id
+
+
+class GrowingList(list[tuple[float, str]]):
+    """A list that clients in other threads add to all the time."""
+
+    def __iter__(self) -> Iterator[tuple[float, str]]:
+        self.append((float(len(self)), "1"))
+        return super().__iter__()
+
+
+def test_the_figure_of_who_answered_can_be_drawn_while_clients_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "show", lambda: None)
+    notebook = nbformat.read(NOTEBOOKS[1], as_version=4)
+    cell = next(cell.source for cell in notebook.cells if "who answered:" in cell.source)
+
+    exec(compile(cell, NOTEBOOKS[1].name, "exec"), {"answers": GrowingList([(0.0, "2")]), "plt": plt})  # noqa: S102
+
+    plt.close("all")
 
 
 @pytest.mark.timeout(300)
