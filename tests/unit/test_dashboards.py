@@ -472,6 +472,24 @@ def test_span_and_signature_decide_what_is_counted(controls: Recorded) -> None:
     assert choice(dashboard, "Signature").options == ("all", "serving_default")
 
 
+def test_what_stands_for_everything_can_be_chosen_again(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    controls.record(20)
+    open_tab(dashboard, "Latency")
+    of_versions = next(
+        one for one in all_widgets(dashboard.widget)
+        if isinstance(one, widgets.Dropdown) and "all" in one._options_labels and one.description == "Version"  # noqa: SLF001
+    )  # fmt: skip
+    assert (of_versions.index, of_versions.label) == (0, "all")
+
+    of_versions.index = 1
+    assert eventually(lambda: not dashboard._updater._commands.qsize())  # noqa: SLF001 - what was chosen is drawn
+    of_versions.index = 0  # as front ends choose
+
+    assert (of_versions.index, of_versions.label) == (0, "all")
+    assert choice(dashboard, "Send to").index == 0
+
+
 def test_two_versions_stand_side_by_side_with_a_word_of_caution(controls: Recorded) -> None:
     dashboard = dashboards.dashboard_for(controls)
     controls.record(20, version=1, latency_s=0.002)
