@@ -167,6 +167,19 @@ def test_an_interrupt_keeps_what_was_found_and_leaves_no_process(server) -> None
     assert [one for one in psutil.Process().children() if "generator" in " ".join(one.cmdline())] == []
 
 
+def test_an_interrupt_while_a_rate_is_looked_for_ends_the_whole_benchmark(server, tmp_path: Path, capsys) -> None:
+    timer = threading.Timer(1.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
+    timer.start()
+
+    code = main(["bench", server.url, "--seconds", "30", "--folder", str(tmp_path), "--quiet"])
+
+    timer.join()
+    out, err = capsys.readouterr()
+    assert (code, out) == (1, "")
+    assert err.endswith("tfserve-nb bench: interrupted\n")
+    assert [one for one in psutil.Process().children() if "generator" in " ".join(one.cmdline())] == []
+
+
 def test_a_generator_that_stood_still_makes_its_run_invalid(server) -> None:
     def stop_it() -> None:
         for child in psutil.Process().children():
@@ -252,6 +265,23 @@ def test_the_command_line_does_the_same(server, tmp_path: Path, capsys, monkeypa
     assert main(["bench", *common, "--token-env", "NOT_THERE"]) == 1
     assert main(["bench", "http://127.0.0.1:9/v1/models/net", "--seconds", "1"]) == 1
     assert "cannot be reached" in capsys.readouterr().err
+
+
+def test_the_command_line_compares_runs_of_its_history(server, tmp_path: Path, capsys) -> None:
+    folder = ["--folder", str(tmp_path), "--quiet"]
+    for _ in range(2):
+        main(["bench", server.url, "--rate", "50", "--seconds", "1", "--warmup-seconds", "0.2", *folder])
+
+    assert main(["bench", "--compare", "1", "2", *folder, "--figure", str(tmp_path / "pair.png")]) == 0
+    assert main(["bench", "--compare", "1", "9", *folder]) == 1
+    assert main(["bench", *folder]) == 1
+
+    out, err = capsys.readouterr()
+    assert "A: run 1: net, json" in out
+    assert "one pair says nothing about chance" in out
+    assert (tmp_path / "pair.png").read_bytes()[:4] == b"\x89PNG"
+    assert "there is no run 9" in err
+    assert "what shall be loaded? (try: tfserve-nb bench http://" in err
 
 
 def test_any_server_that_takes_json_can_be_loaded(server, tmp_path: Path, monkeypatch) -> None:

@@ -57,6 +57,17 @@ def test_every_protocol_reaches_the_model(served, protocol: str) -> None:
     assert metrics.versions[1].num_errors == 0
 
 
+def test_a_split_is_told_instead_of_a_version(served) -> None:
+    served.run("%deploy model --name net --canary 25 --quiet --label new --out d")
+
+    split = served.run(f"%benchmark net --rate 50 {SHORT}")
+    labelled = served.run(f"%benchmark net --rate 50 --label new {SHORT}")
+
+    assert (split.version, labelled.version) == (None, 2)
+    assert split.payload.endswith("made up; traffic: version 1 75 %, version 2 25 %")
+    assert "traffic" not in labelled.payload
+
+
 def test_without_a_rate_a_modest_one_is_found_and_told(served, capsys) -> None:
     result = served.run(f"%benchmark net {SHORT}")
 
@@ -84,6 +95,9 @@ def test_a_url_is_loaded_with_the_token_of_the_environment(served, monkeypatch) 
     result = served.run(f"%benchmark --url {handle.rest_url}:predict --token-env NET_TOKEN --rate 50 {SHORT}")
 
     assert (result.name, result.summary.num_errors) == ("net", 0)
+    over_grpc = f"--protocol grpc --grpc-address {handle.grpc_address}"
+    result = served.run(f"%benchmark --url {handle.rest_url} --token-env NET_TOKEN {over_grpc} --rate 50 {SHORT}")
+    assert (result.protocol, result.summary.num_errors, result.summary.num_ok > 20) == ("grpc", 0, True)
     with pytest.raises(UsageError, match="answers 401"):
         served.run(f"%benchmark --url {handle.rest_url} --rate 50 {SHORT}")
     with pytest.raises(UsageError, match="no environment variable 'NOT_SET'"):

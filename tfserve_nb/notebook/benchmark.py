@@ -54,6 +54,7 @@ BENCHMARK_OPTIONS = (
     argument("--repeats", type=int, default=3, metavar="N", help="pairs of runs of a comparison; default: 3"),
     argument("--url", help="load this instead: a model's URL on any server, or anything that takes JSON"),
     argument("--token-env", metavar="NAME", help="environment variable with the token for --url"),
+    argument("--grpc-address", metavar="HOST:PORT", help="with --url and --protocol grpc: where it answers gRPC"),
     argument("--compare", type=int, nargs=2, metavar="RUN", help="compare two runs of the history"),
     argument("--out", "-o", metavar="NAME", help="variable for the result"),
     argument("--save", metavar="PATH", help="write the result, with every request, to PATH.npz"),
@@ -76,6 +77,8 @@ def options_of(given: argparse.Namespace, values: Any) -> Options:
         raise UsageError(f"--versions needs two, such as --versions 3,4; these are {len(given.versions)}")
     if given.url is not None and given.name is not None:
         raise UsageError(f"--url says what is loaded; {given.name} does too")
+    if given.grpc_address is not None and given.url is None:
+        raise UsageError("--grpc-address goes with --url; the gRPC port of a served model is known")
     if given.out is not None and not given.out.isidentifier():
         raise UsageError(f"--out {given.out!r} is no variable name")
     return Options(
@@ -112,7 +115,7 @@ def load_url(given: argparse.Namespace, options: Options, folder: Path, view: Be
         if options.values is None:
             raise UsageError("a URL without /v1/models/NAME needs a body: the last expression of a %%benchmark cell")
         body = body_of(options)
-    return benchmarking.benchmark_url(given.url, token, options, folder, view, body)
+    return benchmarking.benchmark_url(given.url, token, options, folder, view, body, given.grpc_address)
 
 
 def body_of(options: Options) -> bytes:
