@@ -27,7 +27,9 @@ from tfserve_nb.dashboards.stacked_chart import stacked_chart
 from tfserve_nb.dashboards.svg import Marker, Stretch, TimeAxis
 from tfserve_nb.dashboards.traffic_split import rebalanced
 from tfserve_nb.dashboards.view import Dashboard
+from tfserve_nb.deployment import Deployment
 from tfserve_nb.errors import ModelNotFound, VersionNotFound
+from tfserve_nb.homes import RemoteHome
 from tfserve_nb.serving.metrics import Metrics, RequestRecord
 from tfserve_nb.serving.model_metrics import ModelMetrics
 from tfserve_nb.serving.request_samples import Parts, RequestSample
@@ -348,6 +350,18 @@ def test_another_deployment_of_the_same_name_has_its_own_dashboard_beside_it(con
 
     assert second is not first
     assert "this is what was shown last" not in shown(first)
+
+
+def test_handles_of_the_same_server_share_a_dashboard(controls: Recorded) -> None:
+    def handle(token: str) -> Deployment:
+        return Deployment("net", RemoteHome("http://127.0.0.1:9", token))
+
+    boards = [dashboards.dashboard_for(handle("right")) for _ in range(3)]
+
+    assert boards[0] is boards[1] is boards[2]
+    assert dashboards.dashboard_for(handle("new")) is not boards[0]
+    assert "127.0.0.1:9 cannot be reached" in shown(boards[0])
+    assert "is the server running?" in shown(boards[0])
 
 
 def test_watch_keeps_redrawing_in_the_cell(controls: Recorded) -> None:
