@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any  # the shell of conftest.py
 
 import numpy as np
@@ -11,6 +12,7 @@ from IPython.core.error import UsageError
 
 from tfserve_nb.bench.result import BenchmarkResult
 from tfserve_nb.errors import ModelNotFound
+from tfserve_nb.notebook.benchmark import ending_of
 
 pytestmark = pytest.mark.timeout(180)
 SHORT = "--seconds 1 --warmup-seconds 0.2"
@@ -33,6 +35,14 @@ def test_the_line_magic_shows_progress_and_gives_a_result(served, capsys) -> Non
     assert "made up" in result.payload
     assert served.display_formatter.format(result)[0]["text/plain"].startswith("run 1: net version 1, json, open loop")
     assert [event.action for event in served.user_ns["d"].history()] == ["benchmark", "deploy"]
+
+
+def test_what_stays_of_the_progress_tells_whether_it_was_interrupted(served) -> None:
+    result = served.run(f"%benchmark net --rate 50 {SHORT}")
+    broken_off = dataclasses.replace(result, summary=dataclasses.replace(result.summary, interrupted=True))
+
+    assert ending_of(result).startswith("done: run 1: net version 1")
+    assert ending_of(broken_off).startswith("interrupted: run 1: net version 1")
 
 
 def test_the_cell_magic_sends_the_rows_of_its_last_expression(served) -> None:

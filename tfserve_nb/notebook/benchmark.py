@@ -180,8 +180,7 @@ class BenchmarkView:
     def finish(self, result: AnyResult | None) -> None:
         """Replace the chart by what was done."""
         if self._in_notebook and self._handle is not None:
-            text = "the benchmark did not end well" if result is None else f"done: {result.title}"
-            self._show(note(text))
+            self._show(note("the benchmark did not end well" if result is None else ending_of(result)))
 
     def _page(self, load: Load, samples: Samples, at_s: float, words: str) -> str:
         done = max(0.0, at_s + load.warmup_s)
@@ -202,6 +201,12 @@ class BenchmarkView:
             self._handle = display(HTML(text), display_id=True)
         else:
             self._handle.update(HTML(text))
+
+
+def ending_of(result: AnyResult) -> str:
+    """What stays of the progress."""
+    is_whole = not (result.summary.interrupted if isinstance(result, BenchmarkResult) else result.interrupted)
+    return f"{'done' if is_whole else 'interrupted'}: {result.title}"
 
 
 def save(result: AnyResult, path: str) -> None:
