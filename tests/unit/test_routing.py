@@ -206,6 +206,7 @@ def test_changing_the_traffic_keeps_salt_arms_and_copies() -> None:
     assert (after.salt, after.arms, after.shadow) == ("s", {1: "a", 2: "b"}, (2, 20))
     assert routing.with_split({1: 50, 2: 50}).salt == "s"
     assert routing.with_split({1: 50, 2: 50}).shadow is None
+    assert routing.with_split({2: 100}, arms={1: "a", 2: "b"}, shadow=Shadow(2, 20)).shadow is None
 
 
 def test_arms_have_the_names_a_and_b() -> None:

@@ -201,7 +201,7 @@ class Routing:
             salt: draws anew who gets which version; None keeps it.
             key_header: where the key stands; None keeps it.
             arms: version -> `a` or `b`; None or empty for no comparison.
-            shadow: who gets copies, or None for nobody.
+            shadow: who gets copies, or None for nobody; one that gets all the traffic needs none.
 
         Raises:
             InvalidOption: naming the value that is not allowed.
@@ -215,7 +215,8 @@ class Routing:
             key_header=self.key_header if key_header is None else key_header.lower(),
             arms=dict(arms or {}),
         )
-        return routing.with_shadow(shadow)
+        is_alone = shadow is not None and routing.sole == shadow.version
+        return routing.with_shadow(None if is_alone else shadow)
 
     def without(self, version: int) -> Routing:
         """Forget a version that is going away.
