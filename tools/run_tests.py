@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 
 STAGES = (
     {
-        "quick": ("--doctest-modules", "tfserve_nb", "tests/unit", "tests/server", "tests/serve", "tests/bench"),
+        "quick": ("--doctest-modules", "tfserve_nb", "tests/unit", "tests/experiment", "tests/server", "tests/serve",
+                  "tests/bench"),
         "model": ("tests/tf", "tests/shell"),
     },
     {
