@@ -204,7 +204,7 @@ class BenchmarkView:
             self._handle.update(HTML(text))
 
 
-def ending_of(result: AnyResult) -> str:
+def ending_of(result: AnyResult | ReplayResult) -> str:
     """What stays of the progress."""
     is_whole = not (result.summary.interrupted if isinstance(result, BenchmarkResult) else result.interrupted)
     return f"{'done' if is_whole else 'interrupted'}: {result.title}"
