@@ -13,11 +13,13 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from .deployment import Deployment
+    from .serving.captured import CapturedRequests
 
 __all__ = [
     "__version__",
     "connect",
     "deploy",
+    "load_captured",
     "load_ipython_extension",
     "resume",
     "shutdown",
@@ -47,6 +49,13 @@ def resume(base_path: str | None = None, name: str | None = None) -> list[Deploy
     from . import handles as implementation
 
     return implementation.resume(base_path, name)
+
+
+def load_captured(path: str) -> CapturedRequests:
+    """The captured requests of a file of `d.captured().save(path)`, as `d.replay(onto=V, requests=...)` takes them."""
+    from .serving import captured_file as implementation
+
+    return implementation.load_captured(path)
 
 
 def shutdown() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any  # models and arrays of the user
 
 from . import runtime
+from .bench.replay import ReplayLimits
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .errors import InvalidOption, ModelNotFound, ServingError
 from .export.check import verify_against_live
@@ -21,6 +22,7 @@ from .export.signatures import read_signatures
 from .export.source import prepare_source
 from .export.warmup_requests import write_warmup_requests
 from .homes import ChildHome, Doors, Home, KernelHome
+from .replay_gate import check_captured, limits_of, only_if_replayed
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from .serving.devices import isolation_problem
 from .serving.inputs import as_tensors, check_inputs
@@ -53,6 +55,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     warmup: Any = None,
     check: Any = None,
     keep: int = DEFAULT_KEEP,
+    check_replay: bool | ReplayLimits = False,
     progress: Progress = no_progress,
 ) -> Deployment:
     """Export a model as the next version, check it, load it, warm it up, and switch to it.
@@ -84,14 +87,20 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
             TensorFlow Serving too.
         check: rows to compare the exported with the live model on, instead of made-up ones.
         keep: versions that stay loaded, for instant rollback.
+        check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
+            keeps the limits (those of `ReplayLimits` for True).
         progress: told about each step, on the calling thread.
 
     Raises:
         InvalidOption: if an option has a value that is not allowed.
         ModelNotServable: if the model cannot be exported.
         ExportFailed: if writing failed, or the exported model answers differently from the live one.
+        ReplayFailed: if the new version did not keep the limits of `check_replay`.
         ServingError: if the version cannot be loaded.
     """
+    limits = limits_of(check_replay)
+    if limits is not None:
+        check_captured(name if name is not None else _name_of(model))
     options = BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes))
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
@@ -103,7 +112,11 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         with _removed_unless_used(home, exported, folder):
             source = VersionSource(exported.path, options, device, deployed_at=time.time())
             home.remember(name, folder)
-            home.core.deploy(name, exported.version, source, folder, placement, progress)
+            first = placement if limits is None else Placement(stage=True, keep=keep)
+            home.core.deploy(name, exported.version, source, folder, first, progress)
+            if limits is not None:
+                with only_if_replayed(home, name, exported.version, limits, folder, progress):
+                    home.core.deploy(name, exported.version, source, folder, placement, progress)
     except BaseException:
         with contextlib.suppress(ServingError):
             if is_new and name not in home.core.names:

@@ -162,10 +162,11 @@ def _median(summaries: Sequence[Summary], quantile: float) -> str:
 
 def _origin(result: BenchmarkResult) -> list[str]:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(result.at))
-    return [f"{result.payload}; {result.protocol}", f"{when}, {_environment(result.environment)}"]
+    return [f"{result.payload}; {result.protocol}", f"{when}, {environment_text(result.environment)}"]
 
 
-def _environment(environment: Mapping[str, str]) -> str:
+def environment_text(environment: Mapping[str, str]) -> str:
+    """Machine and versions in one line."""
     names = {"cores": "{} cores", "python": "Python {}", "tfserve_nb": "tfserve_nb {}", "tensorflow": "TensorFlow {}",
              "commit": "commit {}"}  # fmt: skip
     return ", ".join(names.get(name, "{}").format(value) for name, value in environment.items())

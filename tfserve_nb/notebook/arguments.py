@@ -22,6 +22,14 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(",") if part.strip())
 
 
+GATE_OPTIONS = (
+    argument("--check-replay", action="store_true", help="replay captured requests first; deploy only if it keeps up"),
+    argument(
+        "--max-disagreement", type=float, metavar="SHARE", help="rows that it may answer differently; default: 0.01"
+    ),
+    argument("--max-slowdown", type=float, metavar="SHARE", help="how much slower it may be; default: 0.25 (25 %%)"),
+)
+
 DEPLOY_OPTIONS = (
     argument(
         "model",
@@ -59,6 +67,7 @@ DEPLOY_OPTIONS = (
     argument("--warmup", metavar="VAR", help="variable with rows to warm up with"),
     argument("--check", metavar="VAR", help="variable with rows to compare the exported with the live model on"),
     argument("--keep", type=int, metavar="N", help="versions that stay loaded for rollback; default: 2"),
+    *GATE_OPTIONS,
     argument("--out", "-o", metavar="NAME", help="variable to bind the handle to"),
     argument("--no-auth", action="store_true", help="start the server without a token"),
     argument("--quiet", "-q", action="store_true", help="show no progress"),
@@ -99,6 +108,17 @@ def parse(magic: Any, line: str) -> argparse.Namespace | None:
         return None
     options: argparse.Namespace = magic.parser.parse_args(words)
     return options
+
+
+def variable(word: str) -> str:
+    """The name after `--out`.
+
+    Raises:
+        UsageError: if no variable can be called so.
+    """
+    if not word.isidentifier():
+        raise UsageError(f"--out {word!r} is no variable name")
+    return word
 
 
 def look_up(namespace: Mapping[str, Any], word: str, what: str) -> Any:

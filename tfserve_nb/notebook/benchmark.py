@@ -20,6 +20,7 @@ from IPython.display import HTML, display
 from .. import benchmarking
 from ..bench.options import PROTOCOLS, Options
 from ..bench.plan import ARRIVALS, Load
+from ..bench.replay import ReplayResult
 from ..bench.result import BenchmarkResult, timeline_of
 from ..bench.samples import OK, Samples
 from ..bench.tables import AnyResult
@@ -174,10 +175,10 @@ class BenchmarkView:
         else:
             print(f"  {words}", flush=True)
 
-    def finish(self, result: AnyResult | None) -> None:
+    def finish(self, result: AnyResult | ReplayResult | None) -> None:
         """Replace the chart by what was done."""
         if self._in_notebook and self._handle is not None:
-            text = "the benchmark did not end well" if result is None else f"done: {result.title}"
+            text = "it did not end well" if result is None else f"done: {result.title}"
             self._show(note(text))
 
     def _page(self, load: Load, samples: Samples, at_s: float, words: str) -> str:

@@ -1,4 +1,4 @@
-"""The magics: `%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark`, `%abtest`.
+"""The magics: deploy, serving, rollback, promote, undeploy, dashboard, benchmark, abtest, replay.
 
 Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
 which shows as two lines and fails the cell.
@@ -24,6 +24,7 @@ from traitlets import Int, Unicode
 
 from .. import benchmarking, deploying
 from .. import handles as serving
+from ..bench.replay import ReplayResult
 from ..bench.tables import AnyResult
 from ..deployment import DEFAULT_BASE_PATH, Deployment
 from ..errors import InvalidOption, ModelNotFound
@@ -32,11 +33,12 @@ from ..serving.config import DEFAULT_MAX_BATCH_SIZE
 from ..serving.placement import DEFAULT_KEEP, Placement
 from .abtest import ABTEST_OPTIONS, how_to_end
 from .abtest import run as run_abtest
-from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, with_options
+from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, variable, with_options
 from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, save, stored_in
 from .cell import run_body
 from .overview import Overview
 from .progress import ProgressView
+from .replay import CAPTURE_OPTIONS, REPLAY_OPTIONS, capture, limits_asked_for, replay
 
 _PASSED_ON = (
     "version",
@@ -95,6 +97,7 @@ class DeployMagics(Magics):
         with wrong_options_as_usage_error():
             keep = self._or(options.keep, self.keep)
             Placement(options.label, stage=options.stage, canary=options.canary, shadow=options.shadow, keep=keep)
+            limits_asked_for(options)
         model, name = self._model(options, cell)
         handle = self._deploy(model, name, options)
         if options.out is not None:
@@ -107,11 +110,20 @@ class DeployMagics(Magics):
         argument("--resume", action="store_true", help="serve again what an earlier kernel served"),
         argument("--isolate", action="store_true", help="with --resume: serve it in a process of its own"),
         argument("--base-path", metavar="FOLDER", help="where the models lie; default: tfserve_models"),
+        *CAPTURE_OPTIONS,
     )
     def serving(self, line: str) -> Overview | Deployment | None:
-        """Show what this kernel serves, or bring back what an earlier kernel served."""
+        """Show what this kernel serves, or bring back what an earlier kernel served; keep requests of a model.
+
+        `%serving NAME --capture on` keeps its answered requests with their arrival times, in the memory of its server,
+        for `%replay` and `%deploy --check-replay`. Headers and tokens are never among them.
+        """
         options = parse(self.serving, line)
         if options is None:
+            return None
+        if options.capture is not None:
+            with wrong_options_as_usage_error():
+                capture(self._handle(options.name), options)
             return None
         if options.resume:
             view = ProgressView(self.shell, f"resuming {options.name or 'all models'}")
@@ -238,6 +250,22 @@ class DeployMagics(Magics):
             self.shell.user_ns[given.out] = test
         return None if given.quiet else test
 
+    @line_magic
+    @with_options(*REPLAY_OPTIONS)
+    def replay(self, line: str) -> ReplayResult | None:
+        """Send captured requests to a version at the times at which they came; compare answers and latencies.
+
+        Clients see nothing of it. The same requests go to the version that answered them, in turns.
+        """
+        options = parse(self.replay, line)
+        if options is None:
+            return None
+        with wrong_options_as_usage_error():
+            result = replay(self._handle(options.name), options, self.shell)
+        if options.out is not None:
+            self.shell.user_ns[variable(options.out)] = result
+        return None if options.quiet else result
+
     def _keep(self, result: AnyResult, given: argparse.Namespace) -> AnyResult | None:
         if given.save is not None:
             with wrong_options_as_usage_error():
@@ -271,6 +299,7 @@ class DeployMagics(Magics):
             word = getattr(options, option)
             if word is not None:
                 values[option] = look_up(namespace, word, f"--{option}")
+        values["check_replay"] = limits_asked_for(options) or False
         view = None if options.quiet else ProgressView(self.shell, f"deploying {name}")
         if view is not None:
             values["progress"] = view

@@ -7,8 +7,9 @@ Thread: any.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..types import HistoryEvent, Progress, no_progress
@@ -132,3 +133,13 @@ class Switching(ABC):
         with model.loaded([] if version is None else [version], progress):
             detail = "ended" if version is None else f"copies of {percent:g} % of the requests"
             model.change(lambda routing: routing.with_shadow(shadow), new_event("shadow", version, detail))
+
+    @contextlib.contextmanager
+    def holding(self, name: str, versions: Iterable[int]) -> Iterator[None]:
+        """Keep versions loaded while the body runs, loading them first; the routing decides afterwards."""
+        with self._model(name).loaded(list(versions), no_progress):
+            yield
+
+    def arms(self, name: str) -> Mapping[int, str]:
+        """Version -> `a` or `b` while an experiment splits the traffic of a model."""
+        return self._model(name).routing.arms
