@@ -21,6 +21,7 @@ from .tables import (
     counts_of_arm,
     effect_text,
     guardrail_rows,
+    nothing_yet,
     phase_line,
     plan_lines,
     srm_line,
@@ -79,7 +80,7 @@ def _draw_effect(axes: Any, state: ExperimentState) -> None:
     if not known:
         axes.set_ylim(-3 * abs(margin), 3 * abs(margin))
         axes.set_xticks([])
-        _nothing(axes, "too few requests to tell")
+        _nothing(axes, nothing_yet(plan))
         return
     by_requests = known[-1].num_requests > known[0].num_requests
     if not by_requests:

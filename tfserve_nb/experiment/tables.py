@@ -100,6 +100,11 @@ def step_line(state: ExperimentState) -> str:
     return f"step {min(state.step + 1, len(steps))} of {len(steps)} ({words} %){until}"
 
 
+def nothing_yet(plan: Plan) -> str:
+    """What stands in the place of an effect that is not known yet."""
+    return "too few labels yet" if plan.metric == "quality" else "too few requests yet"
+
+
 def plan_lines(plan: Plan) -> list[str]:
     """What was asked for."""
     percents = " → ".join(f"{step:g}" for step in plan.steps)

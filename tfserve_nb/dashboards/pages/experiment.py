@@ -19,6 +19,7 @@ from ...experiment.tables import (
     flip_rows,
     guardrail_rows,
     metric_rows,
+    nothing_yet,
     phase_line,
     plan_lines,
     srm_line,
@@ -102,7 +103,7 @@ def _charts(state: ExperimentState) -> list[str]:
     ]
     title = f"Effect on the {METRIC_NAMES[plan.metric]}, {100 * (1 - plan.alpha):g} % band"
     return [
-        band_chart(title, state.moments, margin, effect_words(plan.metric), empty="too few requests yet"),
+        band_chart(title, state.moments, margin, effect_words(plan.metric), empty=nothing_yet(plan)),
         latency_histogram("Latencies of the requests", outlines, empty="no requests yet"),
     ]
 
