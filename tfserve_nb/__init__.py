@@ -31,8 +31,9 @@ def deploy(model: Any, name: str | None = None, **options: Any) -> Deployment:
     The same as `%deploy`, for scripts and callbacks; see `tfserve_nb.deploying.deploy` for the options.
     """
     from . import deploying as implementation
+    from .notebook.running_cell import running_cell
 
-    return implementation.deploy(model, name, **options)
+    return implementation.deploy(model, name, **{"code": running_cell(), **options})
 
 
 def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:

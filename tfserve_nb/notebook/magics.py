@@ -29,6 +29,7 @@ from ..bench.tables import AnyResult
 from ..deployment import DEFAULT_BASE_PATH, Deployment
 from ..errors import InvalidOption, ModelNotFound
 from ..experimenting import ABTest
+from ..export.provenance import Code
 from ..serving.config import DEFAULT_MAX_BATCH_SIZE
 from ..serving.placement import DEFAULT_KEEP, Placement
 from .abtest import ABTEST_OPTIONS, how_to_end
@@ -38,6 +39,7 @@ from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, s
 from .cell import run_body
 from .overview import Overview
 from .progress import ProgressView
+from .running_cell import cell_code, running_cell
 
 _PASSED_ON = (
     "version",
@@ -52,6 +54,7 @@ _PASSED_ON = (
     "batch_timeout_micros",
     "max_enqueued_batches",
     "allowed_batch_sizes",
+    "seed",
 )
 """Options of `%deploy` that `tfserve_nb.deploy` takes as they are, when they are given."""
 
@@ -94,8 +97,9 @@ class DeployMagics(Magics):
             raise UsageError(f"--out {options.out!r} is no variable name")
         with wrong_options_as_usage_error():
             Placement(options.label, stage=options.stage, canary=options.canary, keep=self._or(options.keep, self.keep))
+        code = running_cell(self.shell) or cell_code(f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}")
         model, name = self._model(options, cell)
-        handle = self._deploy(model, name, options)
+        handle = self._deploy(model, name, options, code)
         if options.out is not None:
             self.shell.user_ns[options.out] = handle
         return None if options.quiet and (cell is not None or options.out is not None) else handle
@@ -261,12 +265,12 @@ class DeployMagics(Magics):
             raise UsageError("the model of the cell's last expression needs a name: %%deploy --name NAME")
         return result.value, name or result.name
 
-    def _deploy(self, model: Any, name: str | None, options: argparse.Namespace) -> Deployment:
+    def _deploy(self, model: Any, name: str | None, options: argparse.Namespace, code: Code) -> Deployment:
         namespace = self.shell.user_ns
         values: dict[str, Any] = {
             option: getattr(options, option) for option in _PASSED_ON if getattr(options, option) is not None
         }
-        for option in ("warmup", "check"):
+        for option in ("warmup", "check", "data", "metrics"):
             word = getattr(options, option)
             if word is not None:
                 values[option] = look_up(namespace, word, f"--{option}")
@@ -282,6 +286,8 @@ class DeployMagics(Magics):
                     auth=False if options.no_auth else None,
                     max_batch_size=self._or(options.max_batch_size, self.max_batch_size),
                     keep=self._or(options.keep, self.keep),
+                    provenance=not options.no_provenance,
+                    code=code,
                     **values,
                 )
         except BaseException:
