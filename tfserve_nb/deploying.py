@@ -40,6 +40,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     label: str | None = None,
     stage: bool = False,
     canary: float | None = None,
+    shadow: float | None = None,
     base_path: str | Path | None = None,
     port: int | None = None,
     grpc_port: int | None = None,
@@ -72,6 +73,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         label: point this label to the new version.
         stage: load the new version, but give it no traffic.
         canary: percent of the traffic for the new version; all of it by default.
+        shadow: load the new version without traffic, and give it copies of this percentage of the requests that others
+            answer.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
@@ -102,7 +105,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         ServingError: if the version cannot be loaded.
     """
     options = BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes))
-    placement = Placement(label, stage=stage, canary=canary, keep=keep)
+    placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
     given = told(code, data, seed, metrics) if provenance else None
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
@@ -110,10 +113,10 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     is_new = runtime.home_of(name) is None
     try:
         progress(ProgressEvent("exporting", 0, 1))
-        source = prepare_source(model, example=check)
-        verify = _checks(source, name, check, warmup, given, progress)
+        model = prepare_source(model, example=check)
+        verify = _checks(model, name, check, warmup, given, progress)
         above = home.core.highest_version(name)
-        exported = export_version(source, folder, name, version=version, above=above, verify=verify)
+        exported = export_version(model, folder, name, version=version, above=above, verify=verify)
         with _removed_unless_used(home, exported, folder):
             source = VersionSource(exported.path, options, device, deployed_at=time.time())
             home.remember(name, folder)

@@ -17,10 +17,13 @@ from . import benchmarking, experimenting, runtime
 from .bench.options import Options
 from .bench.run import Watcher
 from .bench.tables import AnyResult
+from .differences.compare import diff_versions, provenance_of
+from .differences.result import VersionDiff
 from .errors import InvalidOption, InvalidRequest, LabelNotFound, ModelNotFound, ServingError
 from .experiment.experiments import NUM_DISAGREEMENTS
 from .experiment.state import Disagreement, ExperimentState
 from .experimenting import ABTest
+from .export.provenance import Provenance
 from .homes import ChildHome, Home, rest_url
 from .serving.model_metrics import ModelMetrics
 from .serving.port import ModelSpec
@@ -123,6 +126,7 @@ class Deployment:
         label: str | None = None,
         signature: str = DEFAULT_SIGNATURE,
         timeout_s: float = 30.0,
+        key: str | None = None,
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Predict through the same routing, checks and batch queue as an HTTP request.
 
@@ -135,6 +139,7 @@ class Deployment:
             label: ask the version of this label.
             signature: the signature's name.
             timeout_s: seconds that a batch of rows may wait.
+            key: who asks, such as `user-17`: while the traffic is split, all requests of one key go to one version.
 
         Returns:
             The output array, row i for input row i; a dict of output name -> array when there are several outputs.
@@ -148,7 +153,12 @@ class Deployment:
         """
         if version is not None and label is not None:
             raise InvalidOption("version and label exclude each other", hint="d.predict(x, label='canary')")
-        outputs = self._home.core.predict(ModelSpec(self.name, version, label), signature, inputs, timeout_s)
+        if key is not None and (not isinstance(key, str) or not key.isprintable() or key != key.strip() or not key):
+            raise InvalidOption(
+                f"key={key!r} must be text for one line of a header", hint="d.predict(x, key='user-17')"
+            )
+        spec = ModelSpec(self.name, version, label)
+        outputs = self._home.core.predict(spec, signature, inputs, timeout_s, key or "")
         return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
 
     def promote(self, version: int) -> Deployment:
@@ -174,6 +184,15 @@ class Deployment:
     def set_traffic(self, weights: Mapping[int, float]) -> Deployment:
         """Split the requests that name no version, such as `{3: 90, 4: 10}` (percent, sum 100)."""
         self._home.core.set_traffic(self.name, weights)
+        return self
+
+    def shadow(self, version: int | None, percent: float = 100.0) -> Deployment:
+        """Give `version` copies of `percent` % of the requests that others answer; None ends it.
+
+        Clients never see its answers. Copies run only while nobody else wants the device, and are left out when there
+        are too many. Requests that name a version or a label are not copied.
+        """
+        self._home.core.set_shadow(self.name, version, percent)
         return self
 
     def history(self, limit: int = 100) -> list[HistoryEvent]:
@@ -237,8 +256,15 @@ class Deployment:
         return benchmarking.benchmark(self._home, self.name, options, folder, watcher)
 
     def ab_test(
-        self, a: int | str, b: int | str, *, values: Any = None, rate: float | None = None, seconds: float = 60.0,
-        watch: Callable[[ExperimentState], None] | None = None, **options: Any,
+        self,
+        a: int | str,
+        b: int | str,
+        *,
+        values: Any = None,
+        rate: float | None = None,
+        seconds: float = 60.0,
+        watch: Callable[[ExperimentState], None] | None = None,
+        **options: Any,
     ) -> ABTest:
         """Compare two versions under real traffic: split it, watch, and say what follows.
 
@@ -262,14 +288,14 @@ class Deployment:
             VersionNotFound: if there is no such version.
         """
         plan = experimenting.plan_of(self.name, self._version_of(a), self._version_of(b), options)
-        test = experimenting.begin(self._home, plan)
+        test = experimenting.begin(self._home, plan, self)
         if values is not None:
             experimenting.drive(self._home, test, values, rate=rate, seconds=seconds, watch=watch)
         return test
 
     def ended_test(self, how: str) -> ABTest:
         """End the running experiment and keep its object: `promote`, `rollback` or `stop`."""
-        return experimenting.ended(self._home, self.name, how)
+        return experimenting.ended(self._home, self.name, how, self)
 
     def experiment(self) -> ExperimentState | None:
         """Where the latest experiment stands; None when there was none."""
@@ -294,6 +320,24 @@ class Deployment:
             Whether the request was known; it can be judged once.
         """
         return self._home.experiments.feedback(self.name, request_id, label)
+
+    def provenance(self, version: int | str) -> Provenance:
+        """Where a version (number or label) comes from: code, commit, packages, data, seed, metrics, layers.
+
+        Raises:
+            FailedPrecondition: if the version tells nothing, or its file is damaged.
+        """
+        return provenance_of(self._home, self.name, self._version_of(version))
+
+    def diff(self, a: int | str, b: int | str, rows: Any = None) -> VersionDiff:
+        """What two versions differ in: signatures, layers, weights, code, metrics, packages, latency, answers.
+
+        Args:
+            a: the older or current version, a number or a label.
+            b: the other.
+            rows: rows to ask both with; by default those that `warmup=` stored.
+        """
+        return diff_versions(self._home, self.name, self._version_of(a), self._version_of(b), rows)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.

@@ -39,10 +39,16 @@ class ABTest:
         experiments: where it runs.
         name: the model.
         started_at: tells this experiment from later ones of the model.
+        deployment: the handle of the model.
+
+    Attributes:
+        name: the model.
+        deployment: the handle of the model.
     """
 
-    def __init__(self, experiments: ExperimentPort, name: str, started_at: float) -> None:
+    def __init__(self, experiments: ExperimentPort, name: str, started_at: float, deployment: Any) -> None:
         self.name = name
+        self.deployment = deployment
         self._experiments = experiments
         self._started_at = started_at
         self._last: ExperimentState | None = None
@@ -161,8 +167,13 @@ def plan_of(name: str, a: int, b: int, options: dict[str, Any]) -> Plan:
     return Plan(name, a, b, limits=Limits(**limits), **given)
 
 
-def begin(home: Home, plan: Plan) -> ABTest:
+def begin(home: Home, plan: Plan, deployment: Any) -> ABTest:
     """Begin an experiment.
+
+    Args:
+        home: serves the model.
+        plan: what is asked for.
+        deployment: the handle of the model.
 
     Raises:
         ServingError: see `ExperimentPort.start`.
@@ -170,13 +181,13 @@ def begin(home: Home, plan: Plan) -> ABTest:
     home.experiments.start(plan)
     state = home.experiments.state(plan.name)
     assert state is not None  # noqa: S101 - it was just started
-    return ABTest(home.experiments, plan.name, state.started_at)
+    return ABTest(home.experiments, plan.name, state.started_at, deployment)
 
 
-def ended(home: Home, name: str, how: str) -> ABTest:
+def ended(home: Home, name: str, how: str, deployment: Any) -> ABTest:
     """The running experiment of a model, ended; see `ExperimentPort.end`."""
     state = home.experiments.end(name, how)
-    return ABTest(home.experiments, name, state.started_at)
+    return ABTest(home.experiments, name, state.started_at, deployment)
 
 
 def drive(

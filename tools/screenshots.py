@@ -2,8 +2,9 @@
 
 Usage: python tools/screenshots.py [FOLDER]
 
-The dashboard's tabs in the light theme, some of them dark and in a narrow column, the web page of `tfserve-nb serve
---dashboard`, and the figure of a benchmark. FOLDER is docs/pictures by default. Needs Chromium, as the browser tests.
+The dashboard's tabs in the light theme, some of them dark and in a narrow column, while an experiment goes on; the web
+page of `tfserve-nb serve --dashboard`; the figure of a benchmark. FOLDER is docs/pictures by default. Needs Chromium,
+as the browser tests.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ def make(*hidden):
     return made
 small, large = make(), make(1024, 512)
 %deploy small --name digits --label stable --quiet --out d
-%deploy large --name digits --canary 30 --label canary --quiet --out d
+%deploy large --name digits --stage --label canary --quiet --out d
 _ = d.sample_requests()
+t = d.ab_test("stable", "canary", split=30, shadow=50, max_disagreement=0.2, auto_rollback=False)
 """
 LOAD = """
 def ask(seconds, pause_s):
@@ -65,8 +67,8 @@ images
 TABS = {"Versions": "versions", "Latency": "latency", "Resources": "resources", "A/B": "ab", "Requests": "requests"}
 VIEWS = (
     ("JupyterLab Light", 1280, tuple(TABS), "light"),
-    ("JupyterLab Dark", 1280, ("Versions", "Latency", "Requests"), "dark"),
-    ("JupyterLab Light", 700, ("Versions", "Latency"), "narrow"),
+    ("JupyterLab Dark", 1280, ("Versions", "Latency", "A/B", "Requests"), "dark"),
+    ("JupyterLab Light", 700, ("Versions", "Latency", "A/B"), "narrow"),
 )
 HEIGHT = 1500
 TAB = ".jp-OutputArea-output:has(.jupyter-widget-tab), .jp-OutputArea-output:has(.widget-tab)"

@@ -23,6 +23,11 @@ from tfserve_nb.serving.histogram import counts_of
 
 STARTED_AT = 1.7e9
 PLAN = Plan("recorded", 1, 2, limits=Limits(slo_p99_ms=50.0, max_disagreement=0.2), salt="0123456789abcdef")
+NAN = "14 of 117 (12 %) of B's rows were NaN or infinite, in 2 of the last 3 windows of 5 s"
+BLOCKED = (
+    "blocked: B got 699 of 1600 requests, 800 were expected (p < 0.001); something loses or misdirects requests, so no "
+    "other number can be believed"
+)
 KINDS = ("few", "equal", "slower", "better", "mismatch", "nan", "canary", "quality")
 
 
@@ -80,13 +85,12 @@ def ratio(a: int, b: int, p_value: float) -> SampleRatio:
 
 
 def guardrails(**broken: str) -> tuple[Guardrail, ...]:
-    """Five of them, some broken for a reason."""
+    """Four of them, some broken for a reason."""
     texts = {
-        "latency": "p99 is 9.8 ms, the limit is 50 ms",
-        "errors": "0 % of the requests fail, the limit is 5 %",
-        "outputs": "no NaN, no infinity",
-        "disagreement": "2.1 % of the copied rows are decided differently, the limit is 20 %",
-        "harm": "the statistics show no harm",
+        "latency": "0 of 791 (0 %) of B's requests took longer than 50 ms, 1 % may",
+        "errors": "0 of 791 (0 %) of B's requests failed, 0 of 809 (0 %) of A's; 5 % more may",
+        "outputs": "0 of 791 (0 %) of B's rows were NaN or infinite",
+        "disagreement": "B decided differently from A on 7 of 312 (2.2 %) of the rows, 20 % may differ",
     }
     return tuple(
         Guardrail(name, broken.get(name, text), (None, name in broken, name in broken), name in broken)
@@ -123,7 +127,7 @@ def _state(verdict: Verdict, effect: float, num: int, **given: object) -> Experi
 
 def _few() -> ExperimentState:
     reading = Reading(
-        Verdict("Not yet: about 600 more requests are needed to tell."),
+        Verdict("not yet: about 110 more requests"),
         None,
         {1: 7, 2: 5},
         {1: 3, 2: 2},
@@ -134,37 +138,44 @@ def _few() -> ExperimentState:
 
 def _equal() -> ExperimentState:
     return _state(
-        Verdict("Not yet: no difference is seen; about 300 more requests until B counts as not worse."), 0.0, 40
+        Verdict("not yet: about 300 more requests (B against A at equal batch sizes so far: -6 % to +6 %)"), 0.0, 40
     )
 
 
 def _slower() -> ExperimentState:
-    verdict = Verdict("B is slower: a run takes 31 % longer (24 % to 38 %).", "rollback")
+    verdict = Verdict("B is slower by 31 % (26 % to 36 %) at equal batch sizes", "rollback")
     return _state(
-        verdict, 0.31, 60, phase="rolled back", reason="the statistics show harm: a run of B takes 31 % longer",
+        verdict, 0.31, 60, phase="rolled back", reason="B is slower by 31 % (26 % to 36 %) at equal batch sizes",
         ended_at=STARTED_AT + 49, percent=0.0,
     )  # fmt: skip
 
 
 def _better() -> ExperimentState:
-    verdict = Verdict("B is not worse than A by more than 5 %; it is faster by 12 %: promote.", "promote")
+    verdict = Verdict("B is faster by 13 % (8 % to 17 %) at equal batch sizes: promote", "promote")
     return _state(
-        verdict, -0.12, 90, phase="promoted", reason="version 2 passed, and --auto-promote was given",
+        verdict, -0.12, 90, phase="promoted", reason="B is faster by 13 % (8 % to 17 %) at equal batch sizes: promote",
         ended_at=STARTED_AT + 75, percent=100.0,
     )  # fmt: skip
 
 
 def _mismatch() -> ExperimentState:
-    state = _state(Verdict("Nothing can be concluded: the arms do not get their shares.", "blocked"), 0.02, 40)
+    state = _state(
+        Verdict(
+            BLOCKED,
+            "blocked",
+        ),
+        0.02,
+        40,
+    )
     return replace(state, reading=replace(state.reading, srm=ratio(901, 699, 4e-7)))
 
 
 def _nan() -> ExperimentState:
     state = _state(
-        Verdict("B is taken back: its outputs hold NaN.", "rollback"), 0.01, 12, phase="rolled back",
-        reason="guardrail outputs: NaN in 2 of the last 3 windows", ended_at=STARTED_AT + 11, percent=0.0,
+        Verdict(NAN, "rollback"), 0.01, 12, phase="rolled back",
+        reason=NAN, ended_at=STARTED_AT + 11, percent=0.0,
     )  # fmt: skip
-    broken = guardrails(outputs="NaN in 14 of 117 rows of digit")
+    broken = guardrails(outputs=NAN)
     return replace(state, reading=replace(state.reading, guardrails=broken))
 
 
@@ -177,8 +188,8 @@ def _canary() -> ExperimentState:
 def _quality() -> ExperimentState:
     plan = replace(PLAN, metric="quality")
     quality = Estimate(0.034, 0.011, 0.057, 0.002, 300)
-    verdict = Verdict("B is right more often, by 3.4 points: promote.", "promote")
-    reason = "version 2 passed; nobody asked for --auto-promote"
+    verdict = Verdict("B is more often right by 3.4 points (1.1 points to 5.7 points): promote", "promote")
+    reason = f"{verdict}; waits for a person"
     state = _state(verdict, 0.034, 60, plan=plan, phase="held", reason=reason)
     sure = {1: Calibration(300, 0.91, 0.95, 0.04), 2: Calibration(298, 0.944, 0.95, 0.018)}
     return replace(state, reading=replace(state.reading, effect=quality, quality=quality, calibration=sure))

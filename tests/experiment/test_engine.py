@@ -35,6 +35,7 @@ class Lab:
 
     def __init__(self, base: Path, loader: FaultyLoader) -> None:
         self.base = base
+        self.loader = loader
         self.core = ServingCore(loader)
         self.experiments = Experiments(self.core, look_s=LOOK_S)
         self.errors: list[tuple[float, ServingError]] = []
@@ -99,9 +100,7 @@ class Lab:
 def labs(tmp_path: Path) -> Iterator[Any]:
     made: list[Lab] = []
 
-    def make(
-        fault: Fault | None = None, signatures: dict[int, Any] | None = None, *, is_resumed: bool = False
-    ) -> Lab:
+    def make(fault: Fault | None = None, signatures: dict[int, Any] | None = None, *, is_resumed: bool = False) -> Lab:
         lab = Lab(tmp_path, FaultyLoader({2: fault} if fault else {}, signatures))
         made.append(lab)
         if is_resumed:
@@ -226,7 +225,7 @@ def test_a_fault_is_taken_back_once_and_clients_are_safe_from_then_on(
 ) -> None:
     lab = labs(fault)
     lab.experiments.start(Plan("net", 1, 2, split=30, shadow=50, limits=limits(**given)))
-    lab.core._manager._loader.is_on.set()
+    lab.loader.is_on.set()
 
     with lab.load():
         state = lab.wait_for("rolled back")
@@ -248,7 +247,7 @@ def test_a_fault_is_taken_back_once_and_clients_are_safe_from_then_on(
 def test_without_auto_rollback_a_person_decides(labs: Any) -> None:
     lab = labs(raising)
     lab.experiments.start(Plan("net", 1, 2, auto_rollback=False, limits=limits()))
-    lab.core._manager._loader.is_on.set()
+    lab.loader.is_on.set()
 
     with lab.load():
         state = lab.wait_for("held")

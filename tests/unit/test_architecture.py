@@ -23,7 +23,7 @@ LAYERS = (
     ("handles",),
     ("deployment",),
     ("runtime",),
-    ("benchmarking", "experimenting", "replaying"),
+    ("benchmarking", "differences", "experimenting", "replaying"),
     ("homes",),
     ("scaleout",),
     ("bench",),

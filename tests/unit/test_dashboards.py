@@ -51,6 +51,7 @@ class Recorded:
     def __init__(self, name: str = "net") -> None:
         self.name = name
         self.default_version = 2
+        self.deployed_at = time.time()
         self.recorder = Metrics()
         self.calls: list[str] = []
         self.is_sampling = False
@@ -69,7 +70,7 @@ class Recorded:
             self.name,
             versions=(
                 VersionStatus(3, VersionState.LOADING, detail=f"warming up {NASTY}"),
-                VersionStatus(2, VersionState.AVAILABLE, deployed_at=time.time()),
+                VersionStatus(2, VersionState.AVAILABLE, deployed_at=self.deployed_at),
                 VersionStatus(1, VersionState.AVAILABLE),
             ),
             default_version=self.default_version,

@@ -43,9 +43,10 @@ HISTORY_EVERY_S = 10.0
 NUM_EVENTS = 50
 TAB_STYLE = (
     "<style>.tfs-dashboard .lm-TabBar-tab{flex:0 1 auto!important;min-width:0!important}"
-    ".tfs-dashboard .lm-TabBar,.tfs-dashboard .lm-TabBar-content{flex-wrap:wrap;height:auto;min-height:0}</style>"
+    ".tfs-dashboard .lm-TabBar,.tfs-dashboard .lm-TabBar-content{flex-wrap:wrap;height:auto;min-height:0}"
+    ".tfs-dashboard .widget-html-content{min-width:0;flex:1 1 auto}</style>"
 )
-"""Tabs are as wide as their titles, in as many rows as a narrow column needs."""
+"""Tabs are as wide as their titles, in as many rows as a narrow column needs; wide tables scroll by themselves."""
 STILL_EVERY_S = 10.0
 """How old the still page of a saved notebook may be."""
 

@@ -15,8 +15,9 @@ import numpy as np
 
 from ..errors import InvalidRequest
 from ..serving.metrics import RequestRecord
-from ..serving.request_samples import Seen
+from ..serving.taps import Seen
 from .decisions import Decisions, decisions_of
+from .inbox import Inbox
 
 MAX_ANSWERS = 20_000
 
@@ -48,29 +49,37 @@ class Answers:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._versions: dict[str, frozenset[int]] = {}
+        self._inboxes: dict[str, Inbox] = {}
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
 
-    def begin(self, name: str, versions: frozenset[int]) -> None:
-        """Remember the answers of these versions of a model from now on, and forget those of before."""
+    def begin(self, name: str, inbox: Inbox) -> None:
+        """Remember the answers of an experiment's versions from now on, and forget those of before.
+
+        Args:
+            name: the model.
+            inbox: the experiment's, which gets to see all outputs.
+        """
         with self._lock:
-            self._versions = {**self._versions, name: versions}
+            self._inboxes = {**self._inboxes, name: inbox}
             for key in [key for key in self._kept if key[0] == name]:
                 del self._kept[key]
 
     def end(self, name: str) -> None:
         """Remember no new answers of a model; what was kept can still be judged."""
         with self._lock:
-            self._versions = {other: versions for other, versions in self._versions.items() if other != name}
+            self._inboxes = {other: inbox for other, inbox in self._inboxes.items() if other != name}
 
     def wants(self, model: str) -> bool:
         """Whether answers of a model are remembered."""
-        return model in self._versions
+        return model in self._inboxes
 
     def add(self, record: RequestRecord, seen: Seen) -> None:
-        """Remember a finished request, if it has an id and an answer."""
-        versions = self._versions.get(record.model, frozenset())
-        if not record.request_id or not seen.outputs or record.version not in versions:
+        """Remember a finished request, if it was answered by one of the experiment's versions."""
+        inbox = self._inboxes.get(record.model)
+        if inbox is None or not seen.outputs or record.version not in inbox.versions:
+            return
+        inbox.on_outputs(record, seen.outputs)
+        if not record.request_id:
             return
         kept = _Kept(record.version, record.key or record.request_id, decisions_of(seen.outputs))
         with self._lock:

@@ -31,8 +31,8 @@ def decisions_of(outputs: Tensors) -> Decisions:
         outputs: name -> array `(n, ...)`.
 
     Returns:
-        For floats of shape `(n, k)` with k > 1 the index of the largest; for floats of shape `(n,)` or `(n, 1)` that all
-        lie in [0, 1] whether they are above 0.5; otherwise the rows' values, those of more than one number as text.
+        For floats of shape `(n, k)` with k > 1 the index of the largest; for floats of shape `(n,)` or `(n, 1)` that
+        all lie in [0, 1] whether they are at least 0.5; otherwise the rows' values, those of several numbers as text.
     """
     array = next(iter(outputs.values()))
     if array.dtype.kind == "f" and array.ndim == 2 and array.shape[1] > 1:
@@ -42,6 +42,6 @@ def decisions_of(outputs: Tensors) -> Decisions:
         return Decisions(np.array([row.tobytes().hex() for row in rows], dtype=object), None)
     values = rows[:, 0]
     if array.dtype.kind == "f" and len(values) and bool(((values >= 0) & (values <= 1)).all()):
-        is_positive = values > 0.5
+        is_positive = values >= 0.5
         return Decisions(is_positive.astype(np.int64), np.where(is_positive, values, 1 - values).astype(np.float64))
     return Decisions(values, None)

@@ -15,9 +15,8 @@ from typing import Any  # labels, JSON
 from ..errors import InvalidOption, ModelNotFound, ServerFailed, ServingError, VersionNotFound
 from ..serving.core import ServingCore
 from ..serving.port import ModelSpec
-from ..serving.routing import Split
 from ..serving.state_store import StateStore, new_event
-from ..types import DEFAULT_SIGNATURE, SignatureSpec
+from ..types import DEFAULT_SIGNATURE, HistoryEvent, SignatureSpec
 from .answers import Answers
 from .json_state import state_from_json, state_to_json
 from .plan import Plan
@@ -53,6 +52,7 @@ class Experiments:
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         core.on_resumed = self.resume
+        core.taps.attach(self._answers)
 
     # --- the port -----------------------------------------------------------------------------------------------
 
@@ -62,8 +62,7 @@ class Experiments:
             current = self._running.get(plan.name)
             if current is not None and not current.is_over:
                 raise InvalidOption(
-                    f"{plan.name} has an experiment that goes on: version {current.plan.b} against "
-                    f"{current.plan.a}",
+                    f"{plan.name} has an experiment that goes on: version {current.plan.b} against {current.plan.a}",
                     hint=f"%abtest {plan.name} --stop ends it",
                 )
         self._check_limits(plan)
@@ -77,9 +76,8 @@ class Experiments:
             running = Running(plan, now=self._now, started_at=time.time())
             self._listen(running)
             try:
-                self._core.set_split(plan.name, split_of(plan, plan.first_percent), new_event(
-                    "experiment", plan.b, f"against version {plan.a}: {in_words(plan)}"
-                ))  # fmt: skip
+                event = new_event("experiment", plan.b, f"against version {plan.a}: {in_words(plan)}")
+                self._split(plan, plan.first_percent, event)
             except BaseException:
                 self._unlisten(running)
                 raise
@@ -95,6 +93,8 @@ class Experiments:
             running = self._running.get(name)
             if running is None:
                 return self._stored(name)
+            if running.is_over:
+                running.look()  # labels may have come
             self._tick(running)
             return running.snapshot()
 
@@ -131,7 +131,7 @@ class Experiments:
             judged = self._answers.judge(name, request_id, label)
             for one in judged or ():
                 arm = "a" if one.version == running.plan.a else "b"
-                running.observations.add_feedback(arm, one.key, is_right=one.is_right, confidence=one.confidence)
+                running.observations.add_feedback(arm, one.key, one.is_right, one.confidence)
             return judged is not None
 
     def disagreements(self, name: str, limit: int = NUM_DISAGREEMENTS) -> list[Disagreement]:
@@ -139,7 +139,7 @@ class Experiments:
         self._core.model_status(name)
         with self._lock:
             running = self._running.get(name)
-            return [] if running is None else running.observations.disagreements(limit)
+            return [] if running is None else running.disagreements(limit)
 
     # --- life ---------------------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class Experiments:
                 running.look()
                 self._over(running, "stopped", "somebody changed the traffic, or a version is no longer served")
                 return
-            running.num_shadow_dropped = self._core.pairs.num_dropped(running.plan.name)
+            running.note_dropped(self._core.pairs.num_dropped(running.plan.name))
             change = running.look()
             if change is not None:
                 self._carry_out(running, change)
@@ -220,7 +220,7 @@ class Experiments:
                 self._save(running)
         except ServingError as error:
             _log.warning("the experiment on %s: %s", running.plan.name, error.message)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a defect of ours: the other experiments are looked at all the same
             _log.exception("the experiment on %s could not be looked at", running.plan.name)
 
     def _is_ours(self, running: Running) -> bool:
@@ -235,15 +235,27 @@ class Experiments:
         plan = running.plan
         if change.action == "traffic":
             event = new_event("traffic", plan.b, f"{change.reason}: {change.percent:g} %")
-            self._core.set_split(plan.name, split_of(plan, change.percent), event)
+            self._split(plan, change.percent, event)
         elif change.action in ("rollback", "promote"):
             winner = plan.a if change.action == "rollback" else plan.b
             event = new_event(change.action, winner, f"experiment: {change.reason}")
-            self._core.set_split(plan.name, Split({winner: 100.0}), event)
+            self._core.set_split(plan.name, {winner: 100.0}, event=event)
             _log.warning("%s: version %d answers now; %s", plan.name, winner, change.reason)
         running.changed(change)
         if running.is_over:
             self._over(running, running.phase, change.reason)
+
+    def _split(self, plan: Plan, percent: float, event: HistoryEvent) -> None:
+        """Give B a share; both stay loaded, whatever it is."""
+        self._core.set_split(
+            plan.name,
+            {plan.a: 100.0 - percent, plan.b: percent},
+            salt=plan.salt,
+            key_header=plan.key,
+            arms={plan.a: "a", plan.b: "b"},
+            shadow=(plan.b, plan.shadow) if plan.shadow else None,
+            event=event,
+        )
 
     def _over(self, running: Running, phase: str, reason: str) -> None:
         running.finish(phase, reason, time.time())
@@ -253,12 +265,14 @@ class Experiments:
     def _listen(self, running: Running) -> None:
         self._core.observers.add(running.inbox)
         self._core.pairs.add(running.inbox.on_pair)
-        self._answers.begin(running.plan.name, frozenset((running.plan.a, running.plan.b)))
-        self._core.taps.attach(self._answers)
+        self._answers.begin(running.plan.name, running.inbox)
+        self._core.taps.refresh()
 
     def _unlisten(self, running: Running) -> None:
         self._core.observers.remove(running.inbox)
         self._core.pairs.remove(running.inbox.on_pair)
+        self._answers.end(running.plan.name)
+        self._core.taps.refresh()
 
     def _check_limits(self, plan: Plan) -> None:
         if plan.limits.max_disagreement is not None and not plan.shadow:
@@ -316,13 +330,6 @@ class Experiments:
     def _stored(self, name: str) -> ExperimentState | None:
         found = self._latest(name)
         return None if found is None else state_from_json(found[1]["state"])
-
-
-def split_of(plan: Plan, percent: float) -> Split:
-    """The routing of an experiment while B gets a share."""
-    weights = {plan.a: 100.0 - percent, plan.b: percent}
-    shadow = (plan.b, plan.shadow) if plan.shadow else None
-    return Split(weights, salt=plan.salt, key_header=plan.key, arms={plan.a: "a", plan.b: "b"}, shadow=shadow)
 
 
 def in_words(plan: Plan) -> str:

@@ -12,7 +12,8 @@ from typing import TypeVar
 
 from ..serving.metrics import RequestRecord
 from ..serving.observer import BatchRecord, WarmupRecord
-from ..serving.shadow import Pair
+from ..serving.pairs import Pair
+from ..types import Tensors
 from .observations import Observations
 from .plan import Plan
 
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 MAX_REQUESTS = 200_000
 MAX_PAIRS = 500
-"""What may wait; the oldest are dropped when the thread cannot keep up, which hits both arms alike."""
+"""What may wait; the oldest are dropped when there are more between two looks, which hits both arms alike."""
 
 
 class Inbox:
@@ -28,15 +29,20 @@ class Inbox:
 
     Args:
         plan: whose requests, batches and copies are kept.
+
+    Attributes:
+        versions: the two.
     """
 
     def __init__(self, plan: Plan) -> None:
         self._name = plan.name
         self._arms = {plan.a: "a", plan.b: "b"}
         self._candidate = plan.b
+        self.versions = frozenset(self._arms)
         self._requests: deque[RequestRecord] = deque(maxlen=MAX_REQUESTS)
         self._batches: deque[BatchRecord] = deque(maxlen=MAX_REQUESTS)
         self._pairs: deque[Pair] = deque(maxlen=MAX_PAIRS)
+        self._outputs: deque[tuple[str, float, Tensors]] = deque(maxlen=MAX_PAIRS)
 
     def on_request(self, record: RequestRecord) -> None:
         """Keep a request that the traffic gave to one of the arms."""
@@ -56,6 +62,12 @@ class Inbox:
         if pair.model == self._name and pair.version_b == self._candidate and pair.version_a in self._arms:
             self._pairs.append(pair)
 
+    def on_outputs(self, record: RequestRecord, outputs: Tensors) -> None:
+        """Keep what a client got, to look for numbers that are none."""
+        arm = self._arms.get(record.version or 0)
+        if arm is not None:
+            self._outputs.append((arm, record.written_s, outputs))
+
     def empty_into(self, observations: Observations, zero_s: float) -> int:
         """Hand everything over.
 
@@ -67,6 +79,7 @@ class Inbox:
             How much there was.
         """
         num = _drained(self._requests, lambda record: self._add_request(observations, record, zero_s))
+        num += _drained(self._outputs, lambda one: observations.add_outputs(one[0], one[1] - zero_s, one[2]))
         num += _drained(self._batches, lambda record: self._add_batch(observations, record, zero_s))
         return num + _drained(self._pairs, lambda pair: _add_pair(observations, pair, zero_s))
 

@@ -15,7 +15,8 @@ from .reading import Agreement, Calibration, Estimate, Guardrail, Reading, Sampl
 from .state import ExperimentState, Moment
 
 _ESTIMATES = ("effect", "latency", "tail", "errors", "quality")
-_PLAIN = ("phase", "reason", "started_at", "ended_at", "percent", "step", "num_shadow_dropped")
+_PLAIN = ("phase", "reason", "started_at", "ended_at", "percent", "step", "num_shadow_dropped",
+          "step_since")  # fmt: skip
 
 
 def state_to_json(state: ExperimentState) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Limits:
         _check("window_s", self.window_s, 0, 3600, "window_s=5")
         if not 1 <= self.breaches <= self.windows <= 100:
             raise InvalidOption(
-                f"breaches={self.breaches} of windows={self.windows}: both must be from 1 to 100, breaches not the larger",
+                f"breaches={self.breaches} of windows={self.windows}: from 1 to 100, and breaches not the larger",
                 hint="breaches=2, windows=3",
             )
         if self.output_range is not None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 DECISIONS = ("wait", "promote", "rollback", "blocked")
 """`wait`: not known yet; `promote`: B is not worse; `rollback`: B is harmful; `blocked`: nothing can be concluded."""
@@ -19,10 +19,9 @@ SRM_LIMIT = 0.001
 class Verdict(str):
     """What follows, in words; `decision` is one of `DECISIONS`."""
 
-    __slots__ = ("decision",)
     decision: str
 
-    def __new__(cls, text: str, decision: str = "wait") -> Verdict:
+    def __new__(cls, text: str, decision: str = "wait") -> Self:
         """A text with its decision."""
         if decision not in DECISIONS:
             raise ValueError(f"decision {decision!r} must be one of {', '.join(DECISIONS)}")

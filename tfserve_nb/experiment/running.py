@@ -7,17 +7,18 @@ Thread: the experiments' thread, or whoever holds the lock of `Experiments`.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any  # JSON
 
-from .canary import next_move
+from .canary import move
 from .evaluate import evaluate
 from .inbox import Inbox
 from .observations import Observations
 from .plan import Plan
 from .reading import Reading
-from .state import ExperimentState, Moment
+from .state import Disagreement, ExperimentState, Moment
 
 MAX_MOMENTS = 400
 
@@ -64,11 +65,13 @@ class Running:
         self.reason = ""
         self.step = 0
         self.percent = plan.first_percent
-        self.num_shadow_dropped = 0
+        self._num_dropped: int | None = None
+        self._num_dropped_before = 0
         self.moments: list[Moment] = []
         self._now = now
         self._zero_s = now() - elapsed_s
         self._step_began_s = elapsed_s
+        self._step_since = started_at
         self._started_at = started_at
         self._ended_at: float | None = None
         self._every = 1
@@ -98,11 +101,12 @@ class Running:
             return self._back(harm)
         if self.phase == "held":
             return None
-        move = next_move(self.plan, self.step, elapsed_s - self._step_began_s, reading)
-        if move == "next":
-            percent = self.plan.steps[self.step + 1]
-            return Change("traffic", percent, f"step {self.step + 2} of {len(self.plan.steps)} of the canary")
-        if move == "done":
+        plan = self.plan
+        following = move(plan.steps, plan.hold_s, self.step, elapsed_s - self._step_began_s, plan.b, reading)
+        if following == "next":
+            percent = plan.steps[self.step + 1]
+            return Change("traffic", percent, f"step {self.step + 2} of {len(plan.steps)} of the canary")
+        if following == "done":
             return self._passed(reading)
         return None
 
@@ -111,11 +115,17 @@ class Running:
         self.percent = change.percent
         if change.action == "traffic":
             self.step += 1
-            self._step_began_s = self.elapsed_s
-            self.observations.change_split(self._step_began_s, change.percent)
+            self._step_began_s, self._step_since = self.elapsed_s, time.time()
+            self.observations.set_percent(change.percent, self._step_began_s)
             return
         self.phase = {"rollback": "rolled back", "promote": "promoted", "hold": "held"}[change.action]
         self.reason = change.reason
+
+    def note_dropped(self, total: int) -> None:
+        """So many copies of the model's requests were left out since the server started."""
+        if self._num_dropped is None:
+            self._num_dropped_before = total
+        self._num_dropped = total
 
     def finish(self, phase: str, reason: str, ended_at: float) -> None:
         """It is over."""
@@ -135,8 +145,13 @@ class Running:
             reading=self.reading,
             moments=tuple(self.moments),
             latencies={self.plan.a: counts["a"], self.plan.b: counts["b"]},
-            num_shadow_dropped=self.num_shadow_dropped,
+            num_shadow_dropped=(self._num_dropped or 0) - self._num_dropped_before,
+            step_since=self._step_since,
         )
+
+    def disagreements(self, limit: int) -> list[Disagreement]:
+        """The rows on which both versions differed most, with the time of day."""
+        return [one._replace(at=self._started_at + one.at) for one in self.observations.disagreements(limit)]
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` needs to go on after a restart, beside the state that people see."""
@@ -160,6 +175,7 @@ class Running:
         found.phase, found.reason, found.step, found.percent = state.phase, state.reason, state.step, state.percent
         found.moments = list(state.moments)
         found._step_began_s = float(value["step_began_s"])
+        found._step_since = state.started_at if state.step_since is None else state.step_since
         found._ended_at = state.ended_at
         return found
 

@@ -63,14 +63,21 @@ def sections_of(state: ExperimentState) -> list[tuple[str, list[dict[str, str]]]
 
 def title_of(state: ExperimentState) -> str:
     """The model, its versions and the verdict."""
-    plan, verdict = state.plan, state.reading.verdict
+    plan, verdict = state.plan, state.verdict
     symbol = SYMBOLS[verdict.decision]
     return f"{symbol} {plan.name}, version {plan.b} (B) against version {plan.a} (A): {verdict}"
 
 
-def phase_line(state: ExperimentState) -> str:
-    """Where it stands, such as `rolled back at 14:03:09: the outputs held NaN`."""
-    why = f": {state.reason}" if state.reason else ""
+def phase_line(state: ExperimentState, *, is_below_verdict: bool = False) -> str:
+    """Where it stands, such as `rolled back at 14:03:09: B is slower by 31 %`.
+
+    Args:
+        state: of the experiment.
+        is_below_verdict: whether the verdict is read just before, so that a reason which it holds is not said again.
+    """
+    reason = state.reason.removesuffix("; waits for a person")
+    is_said = is_below_verdict and reason.removesuffix(": promote") in state.verdict
+    why = f": {reason}" if reason and not is_said else ""
     if state.phase == "running":
         return f"running since {_clock(state.started_at)}{why}"
     if state.phase == "held":

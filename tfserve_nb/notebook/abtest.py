@@ -46,10 +46,14 @@ ABTEST_OPTIONS = (
     argument("--metric", choices=METRICS, help="what the verdict is about; default: latency"),
     argument("--margin", type=float, help="how much worse B may be, relative; default: 0.05"),
     argument("--alpha", type=float, help="accepted probability of a wrong verdict; default: 0.05"),
-    argument("--slo-p99-ms", type=float, metavar="MS", help="take B back when more than 1 %% of its answers are slower"),
+    argument(
+        "--slo-p99-ms", type=float, metavar="MS", help="take B back when more than 1 %% of its answers are slower"
+    ),
     argument("--max-error-rate", type=float, metavar="SHARE", help="take B back when more fails; default: 0.05"),
     argument("--output-range", type=percents, metavar="LOW,HIGH", help="take B back when its numbers leave this range"),
-    argument("--max-disagreement", type=float, metavar="SHARE", help="take B back when it decides differently more often"),
+    argument(
+        "--max-disagreement", type=float, metavar="SHARE", help="take B back when it decides differently more often"
+    ),
     argument("--auto-promote", action="store_true", help="give B all traffic once it passed"),
     argument("--no-rollback", action="store_true", help="watch, but leave rolling back to a person"),
     argument("--values", metavar="VAR", help="variable with rows to ask the model with until there is a verdict"),

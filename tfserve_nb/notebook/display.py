@@ -26,6 +26,7 @@ _RESULTS = (
     ("tfserve_nb.bench.sweep", "SweepResult"),
     ("tfserve_nb.bench.compare", "ComparisonResult"),
 )
+_TEST = ("tfserve_nb.experimenting", "ABTest")
 
 
 def register(shell: InteractiveShell) -> None:
@@ -34,12 +35,14 @@ def register(shell: InteractiveShell) -> None:
         return
     for kind in _RESULTS:
         shell.display_formatter.formatters["text/plain"].for_type_by_name(*kind, _print_result)
+    shell.display_formatter.formatters["text/plain"].for_type_by_name(*_TEST, _print_test)
     if hasattr(shell, "kernel"):
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Deployment, lambda handle: _show_deployment(shell, handle))
         formatter.for_type_by_name(*_DASHBOARD, lambda dashboard: show(shell, dashboard))
         for kind in _RESULTS:
             formatter.for_type_by_name(*kind, lambda result: _show_result(shell, result))
+        formatter.for_type_by_name(*_TEST, lambda test: _show_test(shell, test))
 
 
 def unregister(shell: InteractiveShell) -> None:
@@ -47,9 +50,9 @@ def unregister(shell: InteractiveShell) -> None:
     if shell.display_formatter is not None:
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.pop(Deployment, None)
-        for kind in (_DASHBOARD, *_RESULTS):
+        for kind in (_DASHBOARD, *_RESULTS, _TEST):
             formatter.pop(".".join(kind), None)
-        for kind in _RESULTS:
+        for kind in (*_RESULTS, _TEST):
             shell.display_formatter.formatters["text/plain"].pop(".".join(kind), None)
     cell_times.unwatch(shell)
     # Only if a dashboard was ever shown: unloading must not import ipywidgets.
@@ -100,6 +103,30 @@ def _print_result(result: Any, printer: Any, _: bool) -> None:
     from ..bench.tables import to_text
 
     printer.text(to_text(result))
+
+
+def _show_test(shell: InteractiveShell, test: Any) -> None:
+    """The report of an experiment, which stays; while it goes on, its live view too."""
+    from ..experiment.report import png_of
+    from ..experiment.tables import to_html, to_text
+
+    state = test.state
+    publish = shell.display_pub.publish
+    publish(data={"text/plain": to_text(state), "text/html": to_html(state)}, metadata={})
+    if state.moments:
+        publish(data={"text/plain": "(figure of the experiment)", "image/png": png_of(state)}, metadata={})
+    if not state.is_over:
+        from ..dashboards import dashboard_for
+
+        dashboard = dashboard_for(test.deployment)
+        dashboard.open("A/B")
+        show(shell, dashboard)
+
+
+def _print_test(test: Any, printer: Any, _: bool) -> None:
+    from ..experiment.tables import to_text
+
+    printer.text(to_text(test.state))
 
 
 def _page(still: str) -> dict[str, str]:

@@ -1,5 +1,4 @@
-"""The magics: `%deploy`, `%%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark`,
-`%abtest`.
+"""The magics: `%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark`, `%abtest`.
 
 Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
 which shows as two lines and fails the cell.
@@ -27,12 +26,13 @@ from .. import benchmarking, deploying
 from .. import handles as serving
 from ..bench.tables import AnyResult
 from ..deployment import DEFAULT_BASE_PATH, Deployment
+from ..differences.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
 from ..experimenting import ABTest
 from ..export.provenance import Code
 from ..serving.config import DEFAULT_MAX_BATCH_SIZE
 from ..serving.placement import DEFAULT_KEEP, Placement
-from .abtest import ABTEST_OPTIONS, how_to_end
+from .abtest import ABTEST_OPTIONS, how_to_end, version_or_label
 from .abtest import run as run_abtest
 from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, with_options
 from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, save, stored_in
@@ -46,6 +46,7 @@ _PASSED_ON = (
     "label",
     "stage",
     "canary",
+    "shadow",
     "port",
     "grpc_port",
     "frontends",
@@ -96,7 +97,8 @@ class DeployMagics(Magics):
         if options.out is not None and not options.out.isidentifier():
             raise UsageError(f"--out {options.out!r} is no variable name")
         with wrong_options_as_usage_error():
-            Placement(options.label, stage=options.stage, canary=options.canary, keep=self._or(options.keep, self.keep))
+            keep = self._or(options.keep, self.keep)
+            Placement(options.label, stage=options.stage, canary=options.canary, shadow=options.shadow, keep=keep)
         code = running_cell(self.shell) or cell_code(f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}")
         model, name = self._model(options, cell)
         handle = self._deploy(model, name, options, code)
@@ -110,12 +112,17 @@ class DeployMagics(Magics):
         argument("--resume", action="store_true", help="serve again what an earlier kernel served"),
         argument("--isolate", action="store_true", help="with --resume: serve it in a process of its own"),
         argument("--base-path", metavar="FOLDER", help="where the models lie; default: tfserve_models"),
+        argument("--diff", nargs=2, type=version_or_label, metavar=("A", "B"), help="what two versions differ in"),
+        argument("--values", metavar="VAR", help="with --diff: variable with rows to ask both versions with"),
     )
-    def serving(self, line: str) -> Overview | Deployment | None:
-        """Show what this kernel serves, or bring back what an earlier kernel served."""
+    def serving(self, line: str) -> Overview | Deployment | VersionDiff | None:
+        """Show what this kernel serves, what two versions differ in, or bring back what an earlier kernel served."""
         options = parse(self.serving, line)
         if options is None:
             return None
+        if options.diff is not None:
+            rows = None if options.values is None else look_up(self.shell.user_ns, options.values, "--values")
+            return self._handle(options.name).diff(*options.diff, rows=rows)
         if options.resume:
             view = ProgressView(self.shell, f"resuming {options.name or 'all models'}")
             serving.resume(
@@ -220,8 +227,8 @@ class DeployMagics(Magics):
         """Compare two versions under real traffic: split it, watch, and say what follows.
 
         `%abtest NAME --a 1 --b 2` begins and returns at once: the traffic comes from elsewhere, and `%dashboard` shows
-        how it goes. With `--values VAR`, or as `%%abtest` with the rows that the cell's last expression gives, the model
-        is asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it.
+        how it goes. With `--values VAR`, or as `%%abtest` with the rows of the cell's last expression, the model is
+        asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it.
         """
         given = parse(self.abtest, line)
         if given is None:

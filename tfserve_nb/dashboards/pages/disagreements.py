@@ -11,7 +11,7 @@ import numpy as np
 
 from ...experiment.reading import Agreement
 from ...experiment.state import Disagreement, ExperimentState
-from ...markup import note, table, text
+from ...markup import note, table
 from ...types import Tensors
 from ..snapshot import clock
 from ..svg import format_number
@@ -38,9 +38,9 @@ def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreeme
     columns = ["row", "score", *(f"in: {name}" for name in inputs)]
     columns += [f"{arm}: {name}" for name in outputs for arm in "AB"]
     rows = [_row(place, one, inputs, outputs) for place, one in enumerate(found[:NUM_SHOWN], 1)]
-    plan = state.plan
-    caption = f"Where version {plan.a} (A) and version {plan.b} (B) differ most"
-    return table(text(caption), [*columns, "at"], rows, numbers=("score",)) + note(_sample(state, agreement))
+    return table("Where A and B differ most", [*columns, "at"], rows, numbers=("score",)) + note(
+        _sample(state, agreement)
+    )
 
 
 def _row(place: int, one: Disagreement, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:

@@ -70,14 +70,14 @@ def experiment_page(state: ExperimentState | None, events: Sequence[HistoryEvent
 
 def _headline(state: ExperimentState) -> str:
     """The verdict, in words and calm."""
-    plan, verdict = state.plan, state.reading.verdict
+    plan, verdict = state.plan, state.verdict
     step = step_line(state)
     return (
         f'<div style="border-left:5px solid {EDGES[verdict.decision]};padding:4px 12px;margin:6px 0;{COLOUR}">'
         f'<div style="opacity:0.75">{text(plan.name)}: version {plan.b} (B) against version {plan.a} (A)</div>'
         f'<div style="font-size:1.35em;line-height:1.35;font-weight:600"><span aria-hidden="true">'
-        f"{SYMBOLS[verdict.decision]} </span>{text(verdict)}</div>"
-        f'<div style="line-height:1.5">{text(phase_line(state))}</div>'
+        f"{SYMBOLS[verdict.decision]} </span>{text(_capital(verdict))}</div>"
+        f'<div style="line-height:1.5">{text(phase_line(state, is_below_verdict=True))}</div>'
         + (f'<div style="line-height:1.5">{text(step)}</div>' if step else "")
         + "</div>"
     )
@@ -113,10 +113,9 @@ def _guardrails(state: ExperimentState) -> str:
     for row, one in zip(rows, guardrails, strict=True):
         row["last windows"] = _windows(one)
     limits = state.plan.limits
-    rule = f"{limits.breaches} of the last {limits.windows} windows of {limits.window_s:g} s"
-    caption = f"Guardrails: broken when {rule} are bad"
+    rule = f"Broken when {limits.breaches} of the last {limits.windows} windows of {limits.window_s:g} s are bad."
     broken = next((place for place, one in enumerate(guardrails) if one.is_breached), None)
-    return _table(caption, rows, html=("last windows",), current=broken)
+    return _table("Guardrails", rows, html=("last windows",), current=broken) + note(rule if rows else "")
 
 
 def _windows(one: Guardrail) -> str:

@@ -35,7 +35,8 @@ class Explorer:
 
         self._room = room
         self._is_enabled = True
-        self._seen: object = None
+        self._stage: tuple[float, bool] | None = None
+        self._counts = (0, 0)
         self._looked_s = float("-inf")
         self._num_found = 0
         self._page = widgets.HTML()
@@ -48,12 +49,12 @@ class Explorer:
     def show(self, state: ExperimentState | None) -> None:
         """Draw what is new."""
         agreement = None if state is None else state.reading.agreement
-        counts = None if agreement is None else (agreement.num_rows, agreement.num_same)
-        what = None if state is None else (state.started_at, state.is_over, counts)
+        counts = (0, 0) if agreement is None else (agreement.num_rows, agreement.num_same)
+        stage = None if state is None else (state.started_at, state.is_over)
         is_late = time.perf_counter() - self._looked_s >= EVERY_S
-        if what != self._seen and (is_late or state is None or state.is_over or self._seen is None):
-            self._seen, self._looked_s = what, time.perf_counter()
-            found = self._room.controls.disagreements(NUM_SHOWN) if counts is not None and counts[0] else []
+        if stage != self._stage or (is_late and counts != self._counts):
+            self._stage, self._counts, self._looked_s = stage, counts, time.perf_counter()
+            found = self._room.controls.disagreements(NUM_SHOWN) if counts[0] else []
             self._num_found = len(found)
             self._page.value = disagreements_page(state, found)
         self._controls.layout.display = None if self._num_found else "none"

@@ -101,7 +101,7 @@ class ExperimentSection:
             self._end("promote")
         else:
             question = (
-                f"The experiment does not say so: {state.reading.verdict} Give version {state.plan.b} all requests?"
+                f"The experiment does not say so: {state.reading.verdict}. Give version {state.plan.b} all requests?"
             )
             self._confirm.ask(question, ENDS["promote"][2], lambda: self._end("promote"))
 

@@ -1,0 +1,231 @@
+"""The times of runs, kept so that only like is compared with like: same batch size, same stretch of time.
+
+The unit is one batch, never one request: the requests of a batch share their latency, and a test that counts them as
+independent raises false alarms in a third to three quarters of comparisons of identical versions.
+
+A *cell* holds the batches of one padded size in one stretch of time. It is closed as soon as both arms have some in it,
+so a machine that becomes slower, or a canary step that changes the arms' shares, does not look like a difference
+between the arms. What a closed cell leaves behind are sums of squares and products, so memory is bounded.
+
+Three things are known about each batch: `time`, the logarithm of its run time; `last`, by how much the run before it
+deviated from what is usual for its size and arm; `level`, the same, smoothed over the runs before. The two tell how
+busy the machine is right now. They are needed for fairness, not only for precision: after a slow run more requests
+wait, so at equal size the arm with less traffic is measured more often in busy moments than the other.
+
+Extreme times (a real machine has runs that take 20 times as long) are pulled in to `CLIP` robust standard deviations
+around the median of the last runs of either arm, whichever is further out. The bounds come from the past of both arms
+alike, so that under "no difference" both arms are treated alike whatever the distribution; the effect is that of
+typical runs. Slow outliers are the business of the tail.
+
+Thread: one; pure apart from its own state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from typing import Any  # JSON
+
+import numpy as np
+
+ARMS = ("a", "b")
+WARM_UP = 4
+"""Batches of each arm and size that only tell where its times lie."""
+RECENT = 48
+REFRESH = 8
+CLIP = 4.0
+LEAST_SD = 0.05
+SMOOTHING = 0.3
+GAP_S = 1.0
+"""After a pause as long as this, earlier runs say nothing about how busy the machine is."""
+ENOUGH = 5
+"""A cell is closed once each arm has so many batches in it."""
+MOST = 256
+LONGEST_S = 30.0
+MAX_SIZES = 64
+
+
+class Usual:
+    """Where the times of one arm and size lie: median and robust spread of the last ones."""
+
+    __slots__ = ("_recent", "median", "num", "spread")
+
+    def __init__(self) -> None:
+        self._recent: deque[float] = deque(maxlen=RECENT)
+        self.num = 0
+        self.median = 0.0
+        self.spread = math.inf
+
+    def add(self, value: float) -> None:
+        """One more."""
+        self._recent.append(value)
+        self.num += 1
+        if self.num <= 2 * REFRESH or self.num % REFRESH == 0:
+            ordered = sorted(self._recent)
+            self.median = ordered[len(ordered) // 2]
+            deviations = sorted(abs(one - self.median) for one in ordered)
+            self.spread = CLIP * max(LEAST_SD, 1.4826 * deviations[len(deviations) // 2])
+
+    @property
+    def is_known(self) -> bool:
+        """Whether the warm-up is over."""
+        return self.num >= WARM_UP
+
+
+class Sums:
+    """What closed cells of one size leave behind.
+
+    Attributes:
+        counts: batches of A and B, shape `(2,)`.
+        df: degrees of freedom within cells and arms, of A and B, shape `(2,)`.
+        within: sums of squares and products of `(last, level, time)` around the means of each cell and arm, shape
+            `(2, 3, 3)`.
+        between: for cells with both arms, the sum of `h v v'`; v is `(1, last, level, time)` of B's mean minus A's
+            and `h = n_a n_b / (n_a + n_b)`; shape `(4, 4)`.
+        shares: sum of `h^2 / n` for A and B, shape `(2,)`.
+        num_cells: cells with both arms.
+    """
+
+    __slots__ = ("between", "counts", "df", "num_cells", "shares", "within")
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(2, np.int64)
+        self.df = np.zeros(2)
+        self.within = np.zeros((2, 3, 3))
+        self.between = np.zeros((4, 4))
+        self.shares = np.zeros(2)
+        self.num_cells = 0
+
+    def add(self, cell: Cell) -> None:
+        """Take in a cell."""
+        means = []
+        for arm, rows in enumerate(cell.rows):
+            if not rows:
+                continue
+            values = np.asarray(rows)
+            means.append(values.mean(axis=0))
+            centred = values - means[-1]
+            self.counts[arm] += len(rows)
+            self.df[arm] += len(rows) - 1
+            self.within[arm] += centred.T @ centred
+        if len(means) == 2:
+            num_a, num_b = len(cell.rows[0]), len(cell.rows[1])
+            weight = num_a * num_b / (num_a + num_b)
+            v = np.concatenate(([1.0], means[1] - means[0]))
+            self.between += weight * np.outer(v, v)
+            self.shares += weight**2 / np.array([num_a, num_b])
+            self.num_cells += 1
+
+    def copy(self) -> Sums:
+        """An independent copy."""
+        return Sums.from_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads."""
+        return {name: getattr(self, name) if name == "num_cells" else getattr(self, name).tolist()
+                for name in self.__slots__}  # fmt: skip
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Sums:
+        """The inverse of `to_json`."""
+        self = cls()
+        for name in cls.__slots__:
+            setattr(self, name, value[name] if name == "num_cells" else np.asarray(value[name]))
+        return self
+
+
+class Cell:
+    """Batches of one size that were run at about the same time: for A and B, rows of `(last, level, time)`."""
+
+    __slots__ = ("rows", "started_s")
+
+    def __init__(self, started_s: float) -> None:
+        self.started_s = started_s
+        self.rows: tuple[list[tuple[float, float, float]], list[tuple[float, float, float]]] = ([], [])
+
+    def is_done(self, now_s: float) -> bool:
+        """Whether it is large or old enough; only counts and time decide, never the times of runs."""
+        num_a, num_b = len(self.rows[0]), len(self.rows[1])
+        return min(num_a, num_b) >= ENOUGH or max(num_a, num_b) >= MOST or now_s - self.started_s > LONGEST_S
+
+
+class Strata:
+    """The times of runs of both arms, by padded batch size."""
+
+    def __init__(self) -> None:
+        self._usual: dict[tuple[int, int], Usual] = {}
+        self._sums: dict[int, Sums] = {}
+        self._open: dict[int, Cell] = {}
+        self._last = 0.0
+        self._level = 0.0
+        self._last_s = -math.inf
+
+    def add(self, arm: str, at_s: float, size: int, run_s: float) -> None:
+        """A batch was run; those before it must have been added before.
+
+        Args:
+            arm: `a` or `b`.
+            at_s: when it was done, in seconds.
+            size: rows that the model got, padding included.
+            run_s: how long the run took, in seconds.
+        """
+        if size not in self._sums:
+            if len(self._sums) >= MAX_SIZES:
+                return
+            self._sums[size] = Sums()
+        number = ARMS.index(arm)
+        mine = self._usual.setdefault((size, number), Usual())
+        other = self._usual.get((size, 1 - number))
+        time = math.log(max(run_s, 1e-9))
+        if at_s - self._last_s > GAP_S:
+            self._last = self._level = 0.0
+        if mine.is_known:
+            value = _pulled_in(time, mine, other)
+            self._put(size, number, at_s, (self._last, self._level, value))
+            self._last = value - mine.median
+            self._level += SMOOTHING * (self._last - self._level)
+        self._last_s = at_s
+        mine.add(time)
+
+    def _put(self, size: int, arm: int, at_s: float, row: tuple[float, float, float]) -> None:
+        cell = self._open.get(size)
+        if cell is not None and cell.is_done(at_s):
+            self._sums[size].add(cell)
+            cell = None
+        if cell is None:
+            cell = self._open[size] = Cell(at_s)
+        cell.rows[arm].append(row)
+
+    def close(self) -> None:
+        """Compare nothing from before with anything after: the arms' shares change now."""
+        for size, cell in self._open.items():
+            self._sums[size].add(cell)
+        self._open.clear()
+
+    def sums(self) -> dict[int, Sums]:
+        """Padded batch size -> what there is of it, open cells included."""
+        found = dict(self._sums)
+        for size, cell in self._open.items():
+            found[size] = found[size].copy()
+            found[size].add(cell)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads; what is usual is learned anew."""
+        return {str(size): sums.to_json() for size, sums in self.sums().items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Strata:
+        """The inverse of `to_json`."""
+        self = cls()
+        self._sums = {int(size): Sums.from_json(sums) for size, sums in value.items()}
+        return self
+
+
+def _pulled_in(time: float, mine: Usual, other: Usual | None) -> float:
+    """A time within the bounds that both arms' recent past sets."""
+    low, high = mine.median - mine.spread, mine.median + mine.spread
+    if other is not None and other.is_known:
+        low, high = min(low, other.median - other.spread), max(high, other.median + other.spread)
+    return min(max(time, low), high)
