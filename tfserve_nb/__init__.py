@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from .deployment import Deployment
+    from .training.callback import DeployCallback
 
 __all__ = [
+    "DeployCallback",
     "__version__",
     "connect",
     "deploy",
@@ -23,6 +25,19 @@ __all__ = [
     "shutdown",
     "unload_ipython_extension",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`DeployCallback` is a Keras class: Keras is imported when it is asked for."""
+    if name == "DeployCallback":
+        from .training.callback import DeployCallback
+
+        return DeployCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def deploy(model: Any, name: str | None = None, **options: Any) -> Deployment:

@@ -128,7 +128,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         raise
     finally:
         runtime.stop_if_idle()
-    progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}"))
+    progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}", exported.version))
     return Deployment(name)
 
 

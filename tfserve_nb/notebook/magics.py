@@ -122,7 +122,8 @@ class DeployMagics(Magics):
             return None
         if options.diff is not None:
             rows = None if options.values is None else look_up(self.shell.user_ns, options.values, "--values")
-            return self._handle(options.name).diff(*options.diff, rows=rows)
+            a, b = options.diff
+            return self._handle(options.name).diff(a, b, rows)
         if options.resume:
             view = ProgressView(self.shell, f"resuming {options.name or 'all models'}")
             serving.resume(
