@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     from .deployment import Deployment
     from .serving.captured import CapturedRequests
+    from .training.callback import DeployCallback
 
 __all__ = [
+    "DeployCallback",
     "__version__",
     "connect",
     "deploy",
@@ -27,14 +29,28 @@ __all__ = [
 ]
 
 
+def __getattr__(name: str) -> Any:
+    """`DeployCallback` is a Keras class: Keras is imported when it is asked for."""
+    if name == "DeployCallback":
+        from .training.callback import DeployCallback
+
+        return DeployCallback
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def deploy(model: Any, name: str | None = None, **options: Any) -> Deployment:
     """Export a model as the next version, load it, and switch to it.
 
     The same as `%deploy`, for scripts and callbacks; see `tfserve_nb.deploying.deploy` for the options.
     """
     from . import deploying as implementation
+    from .notebook.running_cell import running_cell
 
-    return implementation.deploy(model, name, **options)
+    return implementation.deploy(model, name, **{"code": running_cell(), **options})
 
 
 def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:

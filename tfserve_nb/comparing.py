@@ -1,4 +1,4 @@
-"""What a handle does with experiments: begin, look at and end comparisons of two versions, and judge answers.
+"""What a handle does with two versions: experiments on real traffic, what they differ in, where they come from.
 
 Thread: any.
 """
@@ -10,10 +10,13 @@ from collections.abc import Callable, Mapping
 from typing import Any  # the user's rows and labels
 
 from . import experimenting
+from .differences.compare import diff_versions, provenance_of
+from .differences.result import VersionDiff
 from .errors import LabelNotFound
 from .experiment.experiments import NUM_DISAGREEMENTS
 from .experiment.state import Disagreement, ExperimentState
 from .experimenting import ABTest
+from .export.provenance import Provenance
 from .homes import Home
 
 
@@ -101,6 +104,24 @@ class Comparing(ABC):
             Whether the request was known; it can be judged once.
         """
         return self._home.experiments.feedback(self.name, request_id, label)
+
+    def provenance(self, version: int | str) -> Provenance:
+        """Where a version (number or label) comes from: code, commit, packages, data, seed, metrics, layers.
+
+        Raises:
+            FailedPrecondition: if the version tells nothing, or its file is damaged.
+        """
+        return provenance_of(self._home, self.name, self._version_of(version))
+
+    def diff(self, a: int | str, b: int | str, rows: Any = None) -> VersionDiff:
+        """What two versions differ in: signatures, layers, weights, code, metrics, packages, latency, answers.
+
+        Args:
+            a: the older or current version, a number or a label.
+            b: the other.
+            rows: rows to ask both with; by default those that `warmup=` stored.
+        """
+        return diff_versions(self._home, self.name, self._version_of(a), self._version_of(b), rows)
 
     def _version_of(self, which: int | str) -> int:
         """The number of a version or label."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
@@ -16,7 +16,9 @@ from .bench.replay import ReplayLimits
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .errors import InvalidOption, ModelNotFound, ServingError
 from .export.check import verify_against_live
+from .export.endpoint import ExportSource
 from .export.layout import check_name, delete_version
+from .export.provenance import Code, Told, store, told
 from .export.saved_model import ExportedVersion, export_version
 from .export.signatures import read_signatures
 from .export.source import prepare_source
@@ -58,6 +60,11 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     check: Any = None,
     keep: int = DEFAULT_KEEP,
     check_replay: bool | ReplayLimits = False,
+    provenance: bool = True,
+    data: Any = None,
+    seed: int | None = None,
+    metrics: Any = None,
+    code: Code | None = None,
     progress: Progress = no_progress,
 ) -> Deployment:
     """Export a model as the next version, check it, load it, warm it up, and switch to it.
@@ -92,6 +99,11 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         keep: versions that stay loaded, for instant rollback.
         check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
             keeps the limits (those of `ReplayLimits` for True).
+        provenance: store in the version where it comes from: code, commit, packages, and what follows here.
+        data: the training data, of which a fingerprint is stored: an array, a DataFrame, or a dict of arrays.
+        seed: the seed of the training; by default what `keras.utils.set_random_seed` was given.
+        metrics: name -> number; by default those of the last epoch of `fit`.
+        code: the cell that deploys; `tfserve_nb.deploy` and the magics find it themselves.
         progress: told about each step, on the calling thread.
 
     Raises:
@@ -108,12 +120,18 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     if optimize not in (None, "xla"):
         raise InvalidOption(f"optimize={optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out")
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
+    given = told(code, data, seed, metrics) if provenance else None
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
     home = _home(name, Doors(port, auth, grpc_port, frontends), device, progress, isolate=isolate)
     is_new = runtime.home_of(name) is None
     try:
-        exported = _export(home, model, name, version, folder, check, warmup, optimize, progress)
+        progress(ProgressEvent("exporting", 0, 1))
+        model = prepare_source(model, example=check)
+        verify = _checks(model, name, check, warmup, given, progress)
+        above = home.core.highest_version(name)
+        written = model if optimize is None else with_xla(model)
+        exported = export_version(written, folder, name, version=version, above=above, verify=verify)
         with _removed_unless_used(home, exported, folder):
             source = VersionSource(exported.path, options, device, deployed_at=time.time())
             home.remember(name, folder)
@@ -129,7 +147,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         raise
     finally:
         runtime.stop_if_idle()
-    progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}"))
+    progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}", exported.version))
     return Deployment(name)
 
 
@@ -156,20 +174,10 @@ def _home(
     return runtime.ensure(doors)
 
 
-def _export(  # noqa: PLR0913, PLR0917 - what `deploy` was asked for
-    home: Home,
-    model: Any,
-    name: str,
-    version: int | None,
-    folder: Path,
-    check: Any,
-    warmup: Any,
-    optimize: str | None,
-    progress: Progress,
-) -> ExportedVersion:
-    """Write and check the next version."""
-    progress(ProgressEvent("exporting", 0, 1))
-    source = prepare_source(model, example=check)
+def _checks(
+    source: ExportSource, name: str, check: Any, warmup: Any, given: Told | None, progress: Progress
+) -> Callable[[Path], None]:
+    """What is done with a version's folder before it counts: compare it, and put our own files into it."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
         servable = load_saved_model(path)
@@ -186,9 +194,11 @@ def _export(  # noqa: PLR0913, PLR0917 - what `deploy` was asked for
         rows = _sample(read_signatures(path), warmup)
         if rows is not None:
             write_warmup_requests(path, name, rows)
+        problem = store(source, path, given)
+        if problem:
+            progress(ProgressEvent("checking", 1, 1, f"{found}; {problem}"))
 
-    written = source if optimize is None else with_xla(source)
-    return export_version(written, folder, name, version=version, above=home.core.highest_version(name), verify=verify)
+    return verify
 
 
 @contextlib.contextmanager

@@ -169,12 +169,14 @@ class ProgressEvent:
         done: how many parts of the phase are done.
         total: how many parts the phase has (1 when it cannot be divided).
         detail: one line of plain text, may be empty.
+        version: the version that was deployed, with the last step of a deploy.
     """
 
     phase: str
     done: int
     total: int
     detail: str = ""
+    version: int | None = None
 
 
 Progress: TypeAlias = Callable[[ProgressEvent], None]

@@ -27,11 +27,13 @@ from .. import handles as serving
 from ..bench.replay import ReplayResult
 from ..bench.tables import AnyResult
 from ..deployment import DEFAULT_BASE_PATH, Deployment
+from ..differences.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
 from ..experimenting import ABTest
+from ..export.provenance import Code
 from ..serving.config import DEFAULT_MAX_BATCH_SIZE
 from ..serving.placement import DEFAULT_KEEP, Placement
-from .abtest import ABTEST_OPTIONS, how_to_end
+from .abtest import ABTEST_OPTIONS, how_to_end, version_or_label
 from .abtest import run as run_abtest
 from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, variable, with_options
 from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, save, stored_in
@@ -39,6 +41,7 @@ from .cell import run_body
 from .overview import Overview
 from .progress import ProgressView
 from .replay import CAPTURE_OPTIONS, REPLAY_OPTIONS, capture, limits_asked_for, replay
+from .running_cell import cell_code, running_cell
 
 _PASSED_ON = (
     "version",
@@ -55,6 +58,7 @@ _PASSED_ON = (
     "batch_timeout_micros",
     "max_enqueued_batches",
     "allowed_batch_sizes",
+    "seed",
 )
 """Options of `%deploy` that `tfserve_nb.deploy` takes as they are, when they are given."""
 
@@ -99,8 +103,9 @@ class DeployMagics(Magics):
             keep = self._or(options.keep, self.keep)
             Placement(options.label, stage=options.stage, canary=options.canary, shadow=options.shadow, keep=keep)
             limits_asked_for(options)
+        code = running_cell(self.shell) or cell_code(f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}")
         model, name = self._model(options, cell)
-        handle = self._deploy(model, name, options)
+        handle = self._deploy(model, name, options, code)
         if options.out is not None:
             self.shell.user_ns[options.out] = handle
         return None if options.quiet and (cell is not None or options.out is not None) else handle
@@ -111,10 +116,12 @@ class DeployMagics(Magics):
         argument("--resume", action="store_true", help="serve again what an earlier kernel served"),
         argument("--isolate", action="store_true", help="with --resume: serve it in a process of its own"),
         argument("--base-path", metavar="FOLDER", help="where the models lie; default: tfserve_models"),
+        argument("--diff", nargs=2, type=version_or_label, metavar=("A", "B"), help="what two versions differ in"),
+        argument("--values", metavar="VAR", help="with --diff: variable with rows to ask both versions with"),
         *CAPTURE_OPTIONS,
     )
-    def serving(self, line: str) -> Overview | Deployment | None:
-        """Show what this kernel serves, or bring back what an earlier kernel served; keep requests of a model.
+    def serving(self, line: str) -> Overview | Deployment | VersionDiff | None:
+        """Show what this kernel serves, what two versions differ in, or bring back what an earlier kernel served.
 
         `%serving NAME --capture on` keeps its answered requests with their arrival times, in the memory of its server,
         for `%replay` and `%deploy --check-replay`. Headers and tokens are never among them.
@@ -126,6 +133,10 @@ class DeployMagics(Magics):
             with wrong_options_as_usage_error():
                 capture(self._handle(options.name), options)
             return None
+        if options.diff is not None:
+            rows = None if options.values is None else look_up(self.shell.user_ns, options.values, "--values")
+            a, b = options.diff
+            return self._handle(options.name).diff(a, b, rows)
         if options.resume:
             view = ProgressView(self.shell, f"resuming {options.name or 'all models'}")
             serving.resume(
@@ -291,12 +302,12 @@ class DeployMagics(Magics):
             raise UsageError("the model of the cell's last expression needs a name: %%deploy --name NAME")
         return result.value, name or result.name
 
-    def _deploy(self, model: Any, name: str | None, options: argparse.Namespace) -> Deployment:
+    def _deploy(self, model: Any, name: str | None, options: argparse.Namespace, code: Code) -> Deployment:
         namespace = self.shell.user_ns
         values: dict[str, Any] = {
             option: getattr(options, option) for option in _PASSED_ON if getattr(options, option) is not None
         }
-        for option in ("warmup", "check"):
+        for option in ("warmup", "check", "data", "metrics"):
             word = getattr(options, option)
             if word is not None:
                 values[option] = look_up(namespace, word, f"--{option}")
@@ -313,6 +324,8 @@ class DeployMagics(Magics):
                     auth=False if options.no_auth else None,
                     max_batch_size=self._or(options.max_batch_size, self.max_batch_size),
                     keep=self._or(options.keep, self.keep),
+                    provenance=not options.no_provenance,
+                    code=code,
                     **values,
                 )
         except BaseException:

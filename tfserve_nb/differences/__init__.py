@@ -1,0 +1,1 @@
+"""What two versions of a model differ in: signatures, layers, weights, code, metrics, latency, answers."""
