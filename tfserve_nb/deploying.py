@@ -25,6 +25,7 @@ from .export.source import prepare_source
 from .export.tracing import with_xla
 from .export.warmup_requests import write_warmup_requests
 from .homes import ChildHome, Doors, Home, KernelHome
+from .placing import guard_of, place
 from .replay_gate import check_captured, limits_of, only_if_replayed
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from .serving.devices import isolation_problem
@@ -60,6 +61,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     check: Any = None,
     keep: int = DEFAULT_KEEP,
     check_replay: bool | ReplayLimits = False,
+    slo_p99_ms: float | None = None,
     provenance: bool = True,
     data: Any = None,
     seed: int | None = None,
@@ -99,6 +101,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         keep: versions that stay loaded, for instant rollback.
         check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
             keeps the limits (those of `ReplayLimits` for True).
+        slo_p99_ms: go back to the version before, by itself, when over 1 % of the new version's answers take longer
+            than this many milliseconds, or requests fail, or answers hold NaN; an experiment watches, see `ab_test`.
         provenance: store in the version where it comes from: code, commit, packages, and what follows here.
         data: the training data, of which a fingerprint is stored: an array, a DataFrame, or a dict of arrays.
         seed: the seed of the training; by default what `keras.utils.set_random_seed` was given.
@@ -120,6 +124,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     if optimize not in (None, "xla"):
         raise InvalidOption(f"optimize={optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out")
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
+    guard = guard_of(slo_p99_ms, placement)
     given = told(code, data, seed, metrics) if provenance else None
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
@@ -135,11 +140,12 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         with _removed_unless_used(home, exported, folder):
             source = VersionSource(exported.path, options, device, deployed_at=time.time())
             home.remember(name, folder)
-            first = placement if limits is None else Placement(stage=True, keep=keep)
-            home.core.deploy(name, exported.version, source, folder, first, progress)
-            if limits is not None:
+            if limits is None:
+                place(home, exported, source, folder, placement, guard, progress)
+            else:
+                home.core.deploy(name, exported.version, source, folder, Placement(stage=True, keep=keep), progress)
                 with only_if_replayed(home, name, exported.version, limits, folder, progress):
-                    home.core.deploy(name, exported.version, source, folder, placement, progress)
+                    place(home, exported, source, folder, placement, guard, progress)
     except BaseException:
         with contextlib.suppress(ServingError):
             if is_new and name not in home.core.names:

@@ -276,7 +276,7 @@ def test_each_reason_against_a_version_names_its_number() -> None:
     assert "redacted" in result_of(agreement=None).problems()[0]
     assert result_of(a=None, effects=()).verdict.endswith(
         "its latency was not compared with another version's: it can take over"
-    )  # noqa: E501
+    )
     assert "too few requests to compare its latency" in result_of(effects=()).verdict
 
 

@@ -219,7 +219,7 @@ def test_what_cannot_be_replayed_is_named_before_anything_is_sent(tmp_path: Path
     named = keras.Sequential([keras.Input((2,), name="z"), keras.layers.Rescaling(2.0)])
     tfserve_nb.deploy(named, "other").capture()
     with pytest.raises(InvalidOption, match="Missing but required: {z}"):
-        tfserve_nb.deployment.deployment("other").replay(onto=1, requests=handle.captured())
+        tfserve_nb.handles.deployment("other").replay(onto=1, requests=handle.captured())
     assert handle.captured().is_on
     assert handle.metrics().versions[1].num_requests == 1
 
@@ -264,7 +264,7 @@ def test_the_warm_up_file_holds_what_was_asked_and_our_loader_runs_it() -> None:
     tfserve_nb.resume()
     tfserve_nb.deploy(folder, "again")  # loaded with its file
     with pytest.raises(InvalidOption, match="is no version of a model"):
-        handle = tfserve_nb.deployment.deployment("again").capture()
+        handle = tfserve_nb.handles.deployment("again").capture()
         handle.predict(rows_of(1))
         handle.save_warmup("/nowhere")
 

@@ -22,7 +22,7 @@ LAYERS = (
     ("dashboards",),
     ("deploying",),
     ("handles",),
-    ("replay_gate",),
+    ("placing", "replay_gate"),
     ("deployment",),
     ("comparing", "recording"),
     ("runtime",),

@@ -73,6 +73,9 @@ DEPLOY_OPTIONS = (
     argument("--metrics", metavar="VAR", help="variable with a dict of numbers; default: the last epoch's of fit"),
     argument("--seed", type=int, help="seed of the training; default: that of keras.utils.set_random_seed"),
     argument("--no-provenance", action="store_true", help="store no cell text, commit and versions with the model"),
+    argument(
+        "--slo-p99-ms", type=float, metavar="MS", help="go back by itself when more than 1 %% of the answers are slower"
+    ),
     argument("--out", "-o", metavar="NAME", help="variable to bind the handle to"),
     argument("--no-auth", action="store_true", help="start the server without a token"),
     argument("--quiet", "-q", action="store_true", help="show no progress"),

@@ -58,6 +58,7 @@ _PASSED_ON = (
     "batch_timeout_micros",
     "max_enqueued_batches",
     "allowed_batch_sizes",
+    "slo_p99_ms",
     "seed",
 )
 """Options of `%deploy` that `tfserve_nb.deploy` takes as they are, when they are given."""
