@@ -20,6 +20,7 @@ from .export.layout import check_name, delete_version
 from .export.saved_model import ExportedVersion, export_version
 from .export.signatures import read_signatures
 from .export.source import prepare_source
+from .export.tracing import with_xla
 from .export.warmup_requests import write_warmup_requests
 from .homes import ChildHome, Doors, Home, KernelHome
 from .replay_gate import check_captured, limits_of, only_if_replayed
@@ -52,6 +53,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
     allowed_batch_sizes: Sequence[int] = (),
     device: str | None = None,
+    optimize: str | None = None,
     warmup: Any = None,
     check: Any = None,
     keep: int = DEFAULT_KEEP,
@@ -83,6 +85,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         max_enqueued_batches: how many full batches may wait; more is rejected at once.
         allowed_batch_sizes: sizes that runs are padded up to; powers of two by default.
         device: TensorFlow device such as `/CPU:0`.
+        optimize: `xla` compiles the exported graph for each batch size, in TensorFlow Serving too.
         warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for
             TensorFlow Serving too.
         check: rows to compare the exported with the live model on, instead of made-up ones.
@@ -102,13 +105,15 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     if limits is not None:
         check_captured(name if name is not None else _name_of(model))
     options = BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes))
+    if optimize not in (None, "xla"):
+        raise InvalidOption(f"optimize={optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out")
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
     home = _home(name, Doors(port, auth, grpc_port, frontends), device, progress, isolate=isolate)
     is_new = runtime.home_of(name) is None
     try:
-        exported = _export(home, model, name, version, folder, check, warmup, progress)
+        exported = _export(home, model, name, version, folder, check, warmup, optimize, progress)
         with _removed_unless_used(home, exported, folder):
             source = VersionSource(exported.path, options, device, deployed_at=time.time())
             home.remember(name, folder)
@@ -151,7 +156,7 @@ def _home(
     return runtime.ensure(doors)
 
 
-def _export(
+def _export(  # noqa: PLR0913, PLR0917 - what `deploy` was asked for
     home: Home,
     model: Any,
     name: str,
@@ -159,6 +164,7 @@ def _export(
     folder: Path,
     check: Any,
     warmup: Any,
+    optimize: str | None,
     progress: Progress,
 ) -> ExportedVersion:
     """Write and check the next version."""
@@ -181,7 +187,8 @@ def _export(
         if rows is not None:
             write_warmup_requests(path, name, rows)
 
-    return export_version(source, folder, name, version=version, above=home.core.highest_version(name), verify=verify)
+    written = source if optimize is None else with_xla(source)
+    return export_version(written, folder, name, version=version, above=home.core.highest_version(name), verify=verify)
 
 
 @contextlib.contextmanager

@@ -145,16 +145,14 @@ class Traffic:
 
     def step(self) -> None:
         """Wait for the next batch and run it."""
-        lane, _ = self._runner._choose(self.now_s)
-        if lane is None:
+        runner = self._runner
+        if not any(lane.queue.num_rows for lane in self._lanes):
             self._pass(self._due_s - self.now_s)
-            return
-        self._runner._stopping = False
-        taken = self._runner._next()
+        taken = runner._next()  # noqa: SLF001 - a runner's thread does just this, again and again
         assert taken is not None
         lane, batch, _ = taken
         assert batch is not None
-        self._runner._run_batch(lane, batch)
+        runner._run_batch(lane, batch)  # noqa: SLF001
 
     def looks(self, num_requests: int, every: int) -> Iterator[int]:
         """Go on until so many requests were answered; stop to look after each `every` of them."""

@@ -10,9 +10,10 @@ Thread: any; a `Comparison` belongs to one.
 from __future__ import annotations
 
 import heapq
+import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -83,9 +84,10 @@ def compare_rows(a: Tensors, b: Tensors, num_rows: int, tolerance: float | None 
         else:
             classes = found if classes is None else classes
             is_same &= found[:, 0] == found[:, 1]
-        finite = np.isfinite(apart) if apart.size else np.zeros(0, dtype=bool)
-        shift += float((two.astype(np.float64) - one.astype(np.float64))[finite].sum()) if finite.any() else 0.0
-        num_numbers += int(finite.sum())
+        if left.dtype.kind != "c":  # numbers without an order have no direction to shift to
+            finite = np.isfinite(one) & np.isfinite(two)
+            shift += float((two[finite].astype(np.float64) - one[finite].astype(np.float64)).sum())
+            num_numbers += int(finite.sum())
     return Rows(is_same, difference, classes, shift, num_numbers)
 
 
@@ -106,6 +108,7 @@ class Comparison:
     _shift: float = 0.0
     _num_numbers: int = 0
     _largest: float = 0.0
+    _numbers: Iterator[int] = field(default_factory=itertools.count)
     _worst: list[tuple[tuple[bool, float], int, Disagreement]] = field(default_factory=list)
 
     def add(self, inputs: Tensors, a: Tensors, b: Tensors, num_rows: int, at: float) -> Rows:
@@ -132,8 +135,8 @@ class Comparison:
             rank = (not rows.is_same[row], float(rows.difference[row]))
             if len(self._worst) < KEPT_ROWS or rank > self._worst[0][0]:
                 one, two, three = [_row(tensors, row, num_rows) for tensors in (inputs, a, b)]
-                # The counter breaks ties: what follows it cannot be compared.
-                entry = (rank, self._num_rows + row, Disagreement(rank[1], one, two, three, at))
+                # The number breaks ties: what follows it cannot be compared.
+                entry = (rank, next(self._numbers), Disagreement(rank[1], one, two, three, at))
                 (heapq.heappush if len(self._worst) < KEPT_ROWS else heapq.heapreplace)(self._worst, entry)
         return rows
 
@@ -169,7 +172,8 @@ def wilson(num_same: int, num_rows: int) -> tuple[float, float]:
     middle = share + z2 / (2 * num_rows)
     half = WILSON_Z * math.sqrt(share * (1 - share) / num_rows + z2 / (4 * num_rows**2))
     scale = 1 + z2 / num_rows
-    return max(0.0, (middle - half) / scale), min(1.0, (middle + half) / scale)
+    low = 0.0 if num_same == 0 else (middle - half) / scale
+    return low, 1.0 if num_same == num_rows else (middle + half) / scale
 
 
 def _apart(one: np.ndarray, two: np.ndarray) -> np.ndarray:

@@ -57,6 +57,12 @@ def warnings_of(result: AnyResult) -> list[str]:
     if isinstance(result, SweepResult):
         found = ["INTERRUPTED: the knee may lie higher"] if result.interrupted else []
         late = [one.load.rate for one in result.results if not one.summary.is_valid and one.load.rate is not None]
+        if late and result.knee is None:
+            found.append(
+                f"no knee was found: already at {min(late):g} requests/s the load generator itself was late; the "
+                "machine is too busy, generate the load elsewhere"
+            )
+            return found
         if late and result.knee is not None and min(late) > result.knee:
             found.append(
                 f"from {min(late):g} requests/s on the load generator itself was late: the knee may lie higher, and "

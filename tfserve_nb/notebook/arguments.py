@@ -64,6 +64,7 @@ DEPLOY_OPTIONS = (
         "--allowed-batch-sizes", type=sizes, metavar="N,N,...", help="sizes to pad batches to; default: powers of two"
     ),
     argument("--device", help="TensorFlow device, such as /CPU:0"),
+    argument("--optimize", metavar="HOW", help="xla: compile the graph, for each size of a batch"),
     argument("--warmup", metavar="VAR", help="variable with rows to warm up with"),
     argument("--check", metavar="VAR", help="variable with rows to compare the exported with the live model on"),
     argument("--keep", type=int, metavar="N", help="versions that stay loaded for rollback; default: 2"),

@@ -51,6 +51,7 @@ _PASSED_ON = (
     "frontends",
     "isolate",
     "device",
+    "optimize",
     "batch_timeout_micros",
     "max_enqueued_batches",
     "allowed_batch_sizes",
