@@ -128,3 +128,8 @@ def test_nbconvert_runs_the_notebook_and_its_html_can_be_read(path: Path, folder
         assert page.count("<svg") >= 4
     if "%benchmark" in path.read_text():
         assert "requests of the warm-up are not counted" in page
+    if "%abtest" in path.read_text():
+        # What was taken back, by a test and by a limit, and what was promoted.
+        assert "at equal batch sizes: rolled back" in page
+        assert "NaN or infinite, in 2 of the last 3 windows of 1 s: rolled back" in page
+        assert "promoted by hand" in page
