@@ -1,4 +1,4 @@
-"""The magics: `%deploy`, `%%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark` and so on.
+"""The magics, such as `%deploy`, `%%deploy`, `%serving`, `%rollback`, `%benchmark`, `%replay`.
 
 Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
 which shows as two lines and fails the cell.
