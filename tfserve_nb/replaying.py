@@ -68,11 +68,11 @@ def replay(
     core, watching, at = home.core, watcher or Nobody(), time.time()
     against = check(home, name, captured, options)
     requests, schedule = chosen(captured, options)
+    runs = (options.onto,) if against in (None, options.onto) else (against, options.onto)
+    targets = {version: _target(home, name, requests, options, version) for version in runs if version is not None}
     with _capture_off(core, name):
         watching.say(f"asking version {options.onto} for {len(requests)} answers")
         comparison, rows, num_reasked = _compare(core, name, requests, options, against)
-        runs = (options.onto,) if against in (None, options.onto) else (against, options.onto)
-        targets = {version: _target(home, name, requests, options, version) for version in runs}
         replayed, interrupted = replay_in_turns(targets, schedule.times_s, options.timeout_s, watching)
     a = replayed[against] if against is not None and against != options.onto else None
     b = replayed[options.onto]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from tfserve_nb.bench.replay_run import (
 from tfserve_nb.bench.replay_tables import to_html, to_text
 from tfserve_nb.bench.run import Nobody
 from tfserve_nb.bench.samples import OK, TIMED_OUT, Samples
-from tfserve_nb.bench.statistics import summarise
+from tfserve_nb.bench.statistics import Summary, summarise
 from tfserve_nb.errors import InvalidOption
 from tfserve_nb.experiment.reading import Agreement
 from tfserve_nb.experiment.state import Disagreement
@@ -143,7 +144,7 @@ def test_every_round_goes_to_both_versions_and_the_order_changes(gaps: list[floa
 def test_a_load_with_times_is_a_replay() -> None:
     load = replay_load([0.0, 0.5, 1.5])
     assert "recorded arrivals" in str(load)
-    assert Load(**json.loads(json.dumps(dataclasses.asdict(load)))).times_s == [0.0, 0.5, 1.5]
+    assert Load(**json.loads(json.dumps(dataclasses.asdict(load)))).times_s == (0.0, 0.5, 1.5)
     with pytest.raises(InvalidOption, match="arrivals='replay' must be one of poisson, constant"):
         Load(rate=5, arrivals="replay")
 
@@ -167,14 +168,12 @@ def test_requests_have_their_own_paths_and_a_pause_waits_for_all_answers(server)
 
 def test_a_replay_in_turns_puts_each_answer_to_its_request(server) -> None:
     """Version 4 refuses every third request."""
-    server.status = lambda number: 200
     targets = {
         3: Target("json", f"{server.url}/versions/3:predict", bodies(6), 1),
         4: Target("json", f"{server.url}/versions/4:predict", bodies(6), 1),
     }
-    server.status_of = lambda head, number: 200
     seen: list[bytes] = []
-    original = server._answer
+    original = server._answer  # noqa: SLF001 - a test's server
 
     async def answer(head: bytes, writer: object) -> None:
         number = len([one for one in seen if b"versions/4" in one])
@@ -182,7 +181,7 @@ def test_a_replay_in_turns_puts_each_answer_to_its_request(server) -> None:
         server.status = lambda _: 503 if b"versions/4" in head and number % 6 in (0, 3) else 200
         await original(head, writer)
 
-    server._answer = answer
+    server._answer = answer  # noqa: SLF001
     schedule = schedule_of([0.0, 0.01, 0.02, 0.03, 0.04, 0.05], 1.0)
 
     found, interrupted = replay_in_turns(targets, schedule.times_s, 5.0, Nobody())
@@ -225,14 +224,14 @@ def test_the_interval_covers_the_truth_when_the_machine_disturbs_whole_rounds() 
     assert covered >= 51  # 85 %: the percentile bootstrap is a little too narrow
 
 
-def summary_of(num: int, num_failed: int = 0, took_s: float = 0.01):
+def summary_of(num: int, num_failed: int = 0, took_s: float = 0.01) -> Summary:
     statuses = [503] * num_failed + [OK] * (num - num_failed)
     rows = [(0.01 * place, 0.01 * place, 0.01 * place, 0.01 * place + took_s, status) for place, status in
             enumerate(statuses)]  # fmt: skip
     return summarise(Samples.of(rows, {503: "too <much>"} if num_failed else {}), replay_load([0.01 * num]))
 
 
-def result_of(**other) -> ReplayResult:
+def result_of(**other: Any) -> ReplayResult:
     agreement = Agreement(100, 100, 1.0, *wilson(100, 100), {}, 0.0, 0.0)
     same = rounds_of(np.linspace(0.01, 0.02, 200))
     plain = ReplayResult(
@@ -248,8 +247,10 @@ def result_of(**other) -> ReplayResult:
 def test_a_version_that_agrees_and_is_as_fast_passes() -> None:
     result = result_of()
     assert result.passed()
-    assert result.verdict == "version 4 agrees on all of 100 rows and is not slower than version 3 by more than 25 % " \
-        "(p50 × 1.00 [1.00, 1.00]): it can take over"  # fmt: skip
+    assert result.verdict == (
+        "version 4 agrees on all of 100 rows and is not slower than version 3 by more than 25 % "
+        "(p50 × 1.00 [1.00, 1.00]): it can take over"
+    )
     assert result.verdict.decision == "promote"
     json.dumps(result.to_json(), allow_nan=False)
 
@@ -274,9 +275,7 @@ def test_each_reason_against_a_version_names_its_number() -> None:
     assert not result_of(interrupted=True).passed()
     assert result_of(interrupted=True).verdict.decision == "wait"
     assert "redacted" in result_of(agreement=None).problems()[0]
-    assert result_of(a=None, effects=()).verdict.endswith(
-        "its latency was not compared with another version's: it can take over"
-    )
+    assert "its latency was not compared with another version's" in result_of(a=None, effects=()).verdict
     assert "too few requests to compare its latency" in result_of(effects=()).verdict
 
 

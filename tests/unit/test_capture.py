@@ -215,6 +215,7 @@ def test_wrong_limits_are_named(options: dict[str, Any], text: str) -> None:
 
 
 def test_a_core_captures_requests_of_its_models_and_forgets_with_them(tmp_path: Path) -> None:
+    (tmp_path / "net" / "1").mkdir(parents=True)
     core = ServingCore(FakeLoader())
     core.start()
     try:

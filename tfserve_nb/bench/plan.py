@@ -51,6 +51,8 @@ class Load:
     pauses: tuple[int, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
+        for name in ("times_s", "pauses"):  # JSON knows no tuples
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if (self.rate is None) == (self.concurrency is None):
             raise InvalidOption(
                 f"rate={self.rate} and closed={self.concurrency}: a load has one of them", hint="--rate 100"
