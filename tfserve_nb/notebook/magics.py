@@ -39,7 +39,7 @@ from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, s
 from .cell import run_body
 from .overview import Overview
 from .progress import ProgressView
-from .running_cell import cell_code, running_cell
+from .running_cell import running_cell
 
 _PASSED_ON = (
     "version",
@@ -99,7 +99,8 @@ class DeployMagics(Magics):
         with wrong_options_as_usage_error():
             keep = self._or(options.keep, self.keep)
             Placement(options.label, stage=options.stage, canary=options.canary, shadow=options.shadow, keep=keep)
-        code = running_cell(self.shell) or cell_code(f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}")
+        typed = f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}"
+        code = running_cell(self.shell) or Code(typed.rstrip("\n"))
         model, name = self._model(options, cell)
         handle = self._deploy(model, name, options, code)
         if options.out is not None:
