@@ -87,8 +87,8 @@ def _knows_frontends() -> bool:
     return "--frontends" in subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def peers() -> list[Contender]:
-    """The peers, whether or not they can run here."""
+def peers(*, makes_venvs: bool = True) -> list[Contender]:
+    """The peers, whether or not they can run here; those that are not installed yet are installed if allowed."""
     wires: dict[str, tuple[WireFormat, Mapping[str, str]]] = {
         "pytriton": (V2, {V2.name: V2_PATH, BINARY.name: V2_PATH}),
         "mlserver": (V2, {V2.name: V2_PATH}),
@@ -96,13 +96,13 @@ def peers() -> list[Contender]:
         "bentoml": (PLAIN_LIST, {PLAIN_LIST.name: "/predict"}),
         "ray": (V1, {V1.name: "/"}),
     }
-    return [_peer(key, *wires[key]) for key in PEERS]
+    return [_peer(key, *wires[key], makes_venv=makes_venvs) for key in PEERS]
 
 
-def _peer(key: str, wire: WireFormat, paths: Mapping[str, str]) -> Contender:
+def _peer(key: str, wire: WireFormat, paths: Mapping[str, str], *, makes_venv: bool) -> Contender:
     peer = PEERS[key]
     try:
-        python = venv_python(key)
+        python = venv_python(key, makes=makes_venv)
     except NoVenv as error:
         return Contender(peer.name, (), wire, paths, problem=str(error))
     environment = {"PYTHONPATH": str(HERE / "peers"), "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}

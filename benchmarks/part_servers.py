@@ -33,7 +33,8 @@ def measure(bench: Bench) -> None:
 def measure_model(bench: Bench, name: str) -> None:
     """Measure every contender with one model."""
     model, part = bench.models[name], part_of(name)
-    all_of_them = [one for one in (*contenders.ours(), *contenders.peers()) if is_chosen(bench, one.name)]
+    peers = contenders.peers(makes_venvs=not bench.is_quick)
+    all_of_them = [one for one in (*contenders.ours(), *peers) if is_chosen(bench, one.name)]
     for one in all_of_them:
         if one.problem:
             bench.results.problem(part, one.name, one.problem)

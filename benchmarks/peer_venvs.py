@@ -43,8 +43,12 @@ PEERS = {
 }
 
 
-def venv_python(key: str) -> Path:
+def venv_python(key: str, *, makes: bool = True) -> Path:
     """The interpreter that has a peer installed.
+
+    Args:
+        key: of `PEERS`.
+        makes: whether to install one that is not there, which takes minutes.
 
     Raises:
         NoVenv: if there is none and none could be made; the text says why.
@@ -55,6 +59,8 @@ def venv_python(key: str) -> Path:
     if not _version(folder, PEERS[key].package):
         if given:
             raise NoVenv(f"{PEERS[key].package} is not installed in {key} below BENCH_VENVS")
+        if not makes:
+            raise NoVenv(f"not installed yet: python benchmarks/run.py --only servers --contender {PEERS[key].name!r}")
         _make(folder, REQUIREMENTS / f"requirements-{key}.txt")
     return python
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from .deployment import Deployment
+    from .serving.captured import CapturedRequests
     from .training.callback import DeployCallback
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "__version__",
     "connect",
     "deploy",
+    "load_captured",
     "load_ipython_extension",
     "resume",
     "shutdown",
@@ -63,6 +65,13 @@ def resume(base_path: str | None = None, name: str | None = None) -> list[Deploy
     from . import handles as implementation
 
     return implementation.resume(base_path, name)
+
+
+def load_captured(path: str) -> CapturedRequests:
+    """The captured requests of a file of `d.captured().save(path)`, as `d.replay(onto=V, requests=...)` takes them."""
+    from .serving import captured_file as implementation
+
+    return implementation.load_captured(path)
 
 
 def shutdown() -> None:

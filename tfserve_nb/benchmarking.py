@@ -22,6 +22,7 @@ from .homes import Home, KernelHome, rest_url
 from .serving.batch_summary import combined
 from .serving.port import ModelSpec
 from .serving.state_store import StateStore, new_event
+from .types import ModelStatus
 
 MAX_EVENT_CHARS = 120
 
@@ -53,6 +54,7 @@ def benchmark_url(
     folder: Path,
     watcher: Watcher | None = None,
     body: bytes | None = None,
+    grpc_address: str | None = None,
 ) -> AnyResult:
     """Load any server.
 
@@ -63,9 +65,17 @@ def benchmark_url(
         folder: where results are kept.
         watcher: follows it.
         body: JSON that every request carries, for servers without TensorFlow Serving's metadata.
+        grpc_address: `HOST:PORT` of the same server, for gRPC; what requests look like is asked for over `url`.
     """
-    if options.protocol in ("grpc", "kernel"):
-        raise InvalidOption(f"protocol={options.protocol!r} needs a model's name, and no url", hint="--protocol json")
+    if options.protocol == "kernel":
+        raise InvalidOption("protocol='kernel' needs a model's name, and no url", hint="--protocol json")
+    if (options.protocol == "grpc") != (grpc_address is not None):
+        raise InvalidOption(
+            "a url is loaded over gRPC with both --protocol grpc and --grpc-address",
+            hint="--protocol grpc --grpc-address 127.0.0.1:8500",
+        )
+    if body is not None and options.protocol != "json":
+        raise InvalidOption(f"a body of your own goes out as JSON, not over {options.protocol}", hint="--protocol json")
     versions = options.versions or (options.version,)
     subjects = []
     for version in versions:
@@ -73,7 +83,7 @@ def benchmark_url(
             headers = () if token is None else (("Authorization", f"Bearer {token}"),)
             target = plain_target(url, headers, body, options.rows)
         else:
-            target = target_of(url, token, options.wish(version))
+            target = target_of(url, token, options.wish(version), grpc_address)
         subjects.append(Subject(_name_of(url), version, target, rows=options.rows, payload=target.what))
     return keep(carry_out(options, tuple(subjects), watcher), StateStore(folder))
 
@@ -123,11 +133,11 @@ def _kept(result: BenchmarkResult, store: StateStore) -> BenchmarkResult:
 def _subject(home: Home, name: str, options: Options, version: int | None) -> Subject:
     url = rest_url(home, name)
     target: Target | None = None
-    seen = version if version is not None or options.label is not None else home.core.model_status(name).default_version
+    seen, split = _who_answers(home.core.model_status(name), version, options.label)
     batches = _Batches(home, name)
     if options.protocol != "kernel":
         target = target_of(url, home.token, options.wish(version), home.grpc_address)
-        return Subject(name, seen, target, rows=options.rows, payload=target.what, batches=batches)
+        return Subject(name, seen, target, rows=options.rows, payload=target.what + split, batches=batches)
     if not isinstance(home, KernelHome):
         raise InvalidOption(f"{name} is not served by this kernel", hint="--protocol json")
     spec = ModelSpec(name, version, options.label)
@@ -138,9 +148,21 @@ def _subject(home: Home, name: str, options: Options, version: int | None) -> Su
         predict=lambda inputs: home.core.predict(spec, options.signature, inputs, options.timeout_s),
         inputs=pieces_of(signature, options.wish(version)),
         rows=options.rows,
-        payload=f"{options.rows} rows, d.predict in this kernel, whose threads the callers share",
+        payload=f"{options.rows} rows, d.predict in this kernel, whose threads the callers share{split}",
         batches=batches,
     )
+
+
+def _who_answers(status: ModelStatus, version: int | None, label: str | None) -> tuple[int | None, str]:
+    """The version that answers, None when there are several, and in words how the traffic is split."""
+    if version is not None:
+        return version, ""
+    if label is not None:
+        return status.labels.get(label), ""
+    if len(status.traffic) <= 1:
+        return status.default_version, ""
+    shares = ", ".join(f"version {one} {percent:g} %" for one, percent in sorted(status.traffic.items()))
+    return None, f"; traffic: {shares}"
 
 
 class _Batches:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any  # models and arrays of the user
 
 from . import runtime
+from .bench.replay import ReplayLimits
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .errors import InvalidOption, ModelNotFound, ServingError
 from .export.check import verify_against_live
@@ -21,8 +22,11 @@ from .export.provenance import Code, Told, store, told
 from .export.saved_model import ExportedVersion, export_version
 from .export.signatures import read_signatures
 from .export.source import prepare_source
+from .export.tracing import with_xla
 from .export.warmup_requests import write_warmup_requests
 from .homes import ChildHome, Doors, Home, KernelHome
+from .placing import guard_of, place
+from .replay_gate import check_captured, limits_of, only_if_replayed
 from .serving.config import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from .serving.devices import isolation_problem
 from .serving.inputs import as_tensors, check_inputs
@@ -52,9 +56,12 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
     allowed_batch_sizes: Sequence[int] = (),
     device: str | None = None,
+    optimize: str | None = None,
     warmup: Any = None,
     check: Any = None,
     keep: int = DEFAULT_KEEP,
+    check_replay: bool | ReplayLimits = False,
+    slo_p99_ms: float | None = None,
     provenance: bool = True,
     data: Any = None,
     seed: int | None = None,
@@ -87,10 +94,15 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         max_enqueued_batches: how many full batches may wait; more is rejected at once.
         allowed_batch_sizes: sizes that runs are padded up to; powers of two by default.
         device: TensorFlow device such as `/CPU:0`.
+        optimize: `xla` compiles the exported graph for each batch size, in TensorFlow Serving too.
         warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for
             TensorFlow Serving too.
         check: rows to compare the exported with the live model on, instead of made-up ones.
         keep: versions that stay loaded, for instant rollback.
+        check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
+            keeps the limits (those of `ReplayLimits` for True).
+        slo_p99_ms: go back to the version before, by itself, when over 1 % of the new version's answers take longer
+            than this many milliseconds, or requests fail, or answers hold NaN; an experiment watches, see `ab_test`.
         provenance: store in the version where it comes from: code, commit, packages, and what follows here.
         data: the training data, of which a fingerprint is stored: an array, a DataFrame, or a dict of arrays.
         seed: the seed of the training; by default what `keras.utils.set_random_seed` was given.
@@ -102,10 +114,17 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         InvalidOption: if an option has a value that is not allowed.
         ModelNotServable: if the model cannot be exported.
         ExportFailed: if writing failed, or the exported model answers differently from the live one.
+        ReplayFailed: if the new version did not keep the limits of `check_replay`.
         ServingError: if the version cannot be loaded.
     """
+    limits = limits_of(check_replay)
+    if limits is not None:
+        check_captured(name if name is not None else _name_of(model))
     options = BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes))
+    if optimize not in (None, "xla"):
+        raise InvalidOption(f"optimize={optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out")
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
+    guard = guard_of(slo_p99_ms, placement)
     given = told(code, data, seed, metrics) if provenance else None
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
@@ -116,11 +135,17 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         model = prepare_source(model, example=check)
         verify = _checks(model, name, check, warmup, given, progress)
         above = home.core.highest_version(name)
-        exported = export_version(model, folder, name, version=version, above=above, verify=verify)
+        written = model if optimize is None else with_xla(model)
+        exported = export_version(written, folder, name, version=version, above=above, verify=verify)
         with _removed_unless_used(home, exported, folder):
             source = VersionSource(exported.path, options, device, deployed_at=time.time())
             home.remember(name, folder)
-            home.core.deploy(name, exported.version, source, folder, placement, progress)
+            if limits is None:
+                place(home, exported, source, folder, placement, guard, progress)
+            else:
+                home.core.deploy(name, exported.version, source, folder, Placement(stage=True, keep=keep), progress)
+                with only_if_replayed(home, name, exported.version, limits, folder, progress):
+                    place(home, exported, source, folder, placement, guard, progress)
     except BaseException:
         with contextlib.suppress(ServingError):
             if is_new and name not in home.core.names:

@@ -7,34 +7,30 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any  # arrays and DataFrames of the user
 
 import numpy as np
 
-from . import benchmarking, experimenting, runtime
+from . import benchmarking, runtime
 from .bench.options import Options
 from .bench.run import Watcher
 from .bench.tables import AnyResult
-from .differences.compare import diff_versions, provenance_of
-from .differences.result import VersionDiff
-from .errors import InvalidOption, InvalidRequest, LabelNotFound, ModelNotFound, ServingError
-from .experiment.experiments import NUM_DISAGREEMENTS
-from .experiment.state import Disagreement, ExperimentState
-from .experimenting import ABTest
-from .export.provenance import Provenance
+from .comparing import Comparing
+from .errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError
 from .homes import ChildHome, Home, rest_url
+from .recording import DEFAULT_FOLDER, Recording
 from .serving.model_metrics import ModelMetrics
 from .serving.port import ModelSpec
 from .serving.request_samples import KEPT, RequestSample
 from .serving.resources import Resources
 from .types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus
 
-DEFAULT_BASE_PATH = "tfserve_models"
+DEFAULT_BASE_PATH = DEFAULT_FOLDER
 
 
-class Deployment:
+class Deployment(Comparing, Recording):
     """A served model: its versions, who gets the traffic, and predictions without a socket.
 
     Handles are made by `deploy`, `resume` and `deployment`; there is one for each name in a process, and it stays valid
@@ -127,6 +123,7 @@ class Deployment:
         signature: str = DEFAULT_SIGNATURE,
         timeout_s: float = 30.0,
         key: str | None = None,
+        request_id: str | None = None,
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Predict through the same routing, checks and batch queue as an HTTP request.
 
@@ -140,6 +137,7 @@ class Deployment:
             signature: the signature's name.
             timeout_s: seconds that a batch of rows may wait.
             key: who asks, such as `user-17`: while the traffic is split, all requests of one key go to one version.
+            request_id: your name for the request, ASCII of up to 128 characters, for `feedback`.
 
         Returns:
             The output array, row i for input row i; a dict of output name -> array when there are several outputs.
@@ -153,12 +151,13 @@ class Deployment:
         """
         if version is not None and label is not None:
             raise InvalidOption("version and label exclude each other", hint="d.predict(x, label='canary')")
-        if key is not None and (not isinstance(key, str) or not key.isprintable() or key != key.strip() or not key):
-            raise InvalidOption(
-                f"key={key!r} must be text for one line of a header", hint="d.predict(x, key='user-17')"
-            )
+        for what, text in (("key", key), ("request_id", request_id)):
+            if text is not None and not _fits_header(text):
+                raise InvalidOption(
+                    f"{what}={text!r} must be text for one line of a header", hint=f"d.predict(x, {what}='user-17')"
+                )
         spec = ModelSpec(self.name, version, label)
-        outputs = self._home.core.predict(spec, signature, inputs, timeout_s, key or "")
+        outputs = self._home.core.predict(spec, signature, inputs, timeout_s, key or "", request_id or "")
         return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
 
     def promote(self, version: int) -> Deployment:
@@ -255,90 +254,6 @@ class Deployment:
         folder = Path(DEFAULT_BASE_PATH).absolute()
         return benchmarking.benchmark(self._home, self.name, options, folder, watcher)
 
-    def ab_test(
-        self,
-        a: int | str,
-        b: int | str,
-        *,
-        values: Any = None,
-        rate: float | None = None,
-        seconds: float = 60.0,
-        watch: Callable[[ExperimentState], None] | None = None,
-        **options: Any,
-    ) -> ABTest:
-        """Compare two versions under real traffic: split it, watch, and say what follows.
-
-        Args:
-            a: the current version, a number or a label; clients get it when B is taken back.
-            b: the candidate.
-            values: rows to ask the model with until there is a verdict, as `predict` takes them. Then the call returns
-                with the verdict; without, it returns at once, and the traffic has to come from elsewhere.
-            rate: with `values`: requests per second; by default 8 clients ask one request after the other.
-            seconds: with `values`: the longest time.
-            watch: with `values`: told where the experiment stands, a few times a second, on the calling thread.
-            **options: the attributes of `experiment.plan.Plan` and `experiment.plan.Limits`, such as `split=50`,
-                `margin=0.05`, `metric="latency"`, `steps=(1, 5, 25, 50)`, `shadow=20`, `slo_p99_ms=50`,
-                `auto_promote=True`.
-
-        Returns:
-            An `ABTest` with `verdict`, `effect`, `interval`, `samples` and `srm`, which follow the experiment.
-
-        Raises:
-            InvalidOption: if an option is not allowed, an experiment goes on, or the versions take different inputs.
-            VersionNotFound: if there is no such version.
-        """
-        plan = experimenting.plan_of(self.name, self._version_of(a), self._version_of(b), options)
-        test = experimenting.begin(self._home, plan, self)
-        if values is not None:
-            experimenting.drive(self._home, test, values, rate=rate, seconds=seconds, watch=watch)
-        return test
-
-    def ended_test(self, how: str) -> ABTest:
-        """End the running experiment and keep its object: `promote`, `rollback` or `stop`."""
-        return experimenting.ended(self._home, self.name, how, self)
-
-    def experiment(self) -> ExperimentState | None:
-        """Where the latest experiment stands; None when there was none."""
-        return self._home.experiments.state(self.name)
-
-    def end_experiment(self, how: str) -> ExperimentState:
-        """End the running experiment: `promote` gives B all traffic, `rollback` and `stop` give it to A."""
-        return self._home.experiments.end(self.name, how)
-
-    def disagreements(self, limit: int = NUM_DISAGREEMENTS) -> list[Disagreement]:
-        """The copied rows on which the versions of the experiment differed most, the worst first."""
-        return self._home.experiments.disagreements(self.name, limit)
-
-    def feedback(self, request_id: str, label: Any) -> bool:
-        """Say what the right answer to an earlier request was, for the experiment's quality.
-
-        Args:
-            request_id: the request's `X-Request-Id`: sent by the client, or made by the server and told in the answer.
-            label: the right class, number or text; one for each row of the request.
-
-        Returns:
-            Whether the request was known; it can be judged once.
-        """
-        return self._home.experiments.feedback(self.name, request_id, label)
-
-    def provenance(self, version: int | str) -> Provenance:
-        """Where a version (number or label) comes from: code, commit, packages, data, seed, metrics, layers.
-
-        Raises:
-            FailedPrecondition: if the version tells nothing, or its file is damaged.
-        """
-        return provenance_of(self._home, self.name, self._version_of(version))
-
-    def diff(self, a: int | str, b: int | str, rows: Any = None) -> VersionDiff:
-        """What two versions differ in: signatures, layers, weights, code, metrics, packages, latency, answers.
-
-        Args:
-            a: the older or current version, a number or a label.
-            b: the other.
-            rows: rows to ask both with; by default those that `warmup=` stored.
-        """
-        return diff_versions(self._home, self.name, self._version_of(a), self._version_of(b), rows)
-
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.
 
@@ -349,15 +264,6 @@ class Deployment:
         if version is None:
             home.forget(self.name)
         runtime.stop_if_idle()
-
-    def _version_of(self, which: int | str) -> int:
-        """The number of a version or label."""
-        if not isinstance(which, str):
-            return which
-        labels = self.labels
-        if which not in labels:
-            raise LabelNotFound(f"Unrecognized servable version label: {which}", hint=f"labels: {labels or 'none'}")
-        return labels[which]
 
     @property
     def _home(self) -> Home:
@@ -393,3 +299,8 @@ class Deployment:
 
     def __hash__(self) -> int:
         return hash((self.name, self._elsewhere))
+
+
+def _fits_header(text: object) -> bool:
+    """Whether a value can be sent as a header field as it is."""
+    return isinstance(text, str) and bool(text) and text.isprintable() and text == text.strip()

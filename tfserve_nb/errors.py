@@ -6,6 +6,7 @@
     ├── ModelNotServable      what was given cannot become a SavedModel
     ├── ExportFailed          writing or checking the SavedModel went wrong
     ├── VersionExists         a version of that number is already on disk
+    ├── ReplayFailed          a new version did not keep its limits in a replay
     ├── InvalidOption         an option has a value that is not allowed
     ├── InvalidRequest        400, the request does not fit the protocol or the signature
     ├── FailedPrecondition    400, the protocol's other kind of bad request
@@ -76,6 +77,12 @@ class VersionExists(ServingError):
     """The version asked for is already on disk."""
 
     http_status, code = 409, "ALREADY_EXISTS"
+
+
+class ReplayFailed(ServingError):
+    """A new version did not keep its limits when captured requests were replayed onto it; nothing was switched."""
+
+    http_status, code = 409, "FAILED_PRECONDITION"
 
 
 class InvalidOption(ServingError):

@@ -269,6 +269,13 @@ class RemoteHome:
         self.core = RemoteCore(url, token)
         self.experiments = RemoteExperiments(self.core)
 
+    def __eq__(self, other: object) -> bool:
+        """The same server, asked with the same token: handles of it are the same deployment and share a dashboard."""
+        return isinstance(other, RemoteHome) and (other.url, other.token) == (self.url, self.token)
+
+    def __hash__(self) -> int:
+        return hash((self.url, self.token))
+
     @property
     def port(self) -> None:
         """None: proxies of this machine do not lead there."""

@@ -165,7 +165,7 @@ class ProgressEvent:
     """A step of a long operation, for a bar or a line in a terminal.
 
     Attributes:
-        phase: `exporting`, `checking`, `loading`, `warming up`, `switching`, `done`.
+        phase: `exporting`, `checking`, `loading`, `warming up`, `replaying`, `switching`, `done`.
         done: how many parts of the phase are done.
         total: how many parts the phase has (1 when it cannot be divided).
         detail: one line of plain text, may be empty.

@@ -22,7 +22,15 @@ ROOT = Path(__file__).parents[1]
 
 STAGES = (
     {
-        "quick": ("--doctest-modules", "tfserve_nb", "tests/unit", "tests/server", "tests/serve", "tests/bench"),
+        "quick": (
+            "--doctest-modules",
+            "tfserve_nb",
+            "tests/unit",
+            "tests/server",
+            "tests/serve",
+            "tests/bench",
+            "tests/experiment",
+        ),
         "model": ("tests/tf", "tests/shell"),
     },
     {

@@ -70,7 +70,7 @@ VIEWS = (
     ("JupyterLab Dark", 1280, ("Versions", "Latency", "A/B", "Requests"), "dark"),
     ("JupyterLab Light", 700, ("Versions", "Latency", "A/B"), "narrow"),
 )
-HEIGHT = 1500
+HEIGHT, AB_HEIGHT = 1500, 3400
 TAB = ".jp-OutputArea-output:has(.jupyter-widget-tab), .jp-OutputArea-output:has(.widget-tab)"
 
 
@@ -104,6 +104,7 @@ def take_lab(folder: Path, root: Path, theme: str, width: int, tabs: tuple[str, 
         page.set_viewport_size({"width": width, "height": HEIGHT})
         page.wait_for_timeout(3000)
         for tab in tabs:
+            page.set_viewport_size({"width": width, "height": AB_HEIGHT if tab == "A/B" else HEIGHT})
             page.get_by_role("tab", name=tab, exact=True).last.click()
             page.wait_for_timeout(3500 if tab == "Resources" else 2500)
             shoot(page.locator(TAB).last, folder / f"dashboard-{TABS[tab]}-{name}.png")

@@ -57,6 +57,13 @@ def choose(lab: Lab, label: str, option: str) -> None:
     lab.page.get_by_label(label, exact=True).filter(visible=True).select_option(label=option)
 
 
+def chosen(lab: Lab, label: str) -> str:
+    """What a person reads in the field; "" when nothing is chosen."""
+    field = lab.page.get_by_label(label, exact=True).filter(visible=True)
+    text: str = field.evaluate("one => one.selectedOptions[0]?.textContent ?? ''")
+    return text.replace("\xa0", " ")
+
+
 def move(lab: Lab, slider: int, presses: int) -> None:
     """With the keyboard, as people do who use no mouse. Notebook 7 keeps the arrow keys for itself."""
     handle = lab.page.locator(".noUi-handle").nth(slider)
@@ -106,6 +113,10 @@ def drive_looking(lab: Lab) -> None:
     page.get_by_text("Latencies of the last 60 s").last.wait_for(timeout=10_000)
     choose(lab, "Signature", "serving_default")
     choose(lab, "Version", "v2")
+    assert chosen(lab, "Version") == "v2"
+    choose(lab, "Version", "all")
+    page.wait_for_timeout(500)  # what the kernel makes of it
+    assert chosen(lab, "Version") == "all"
     click(lab, "Pause")
     page.get_by_text("paused at").last.wait_for(timeout=10_000)
     click(lab, "Go on")
@@ -114,6 +125,9 @@ def drive_looking(lab: Lab) -> None:
     choose(lab, "A: version", "1")
     choose(lab, "B: version", "2")
     page.get_by_text("Versions 1 and 2 over the last").last.wait_for(timeout=10_000)
+    page.get_by_role("tab", name="Resources", exact=True).last.click()
+    page.get_by_role("img", name="Memory").last.wait_for(timeout=10_000)
+    drive_requests(lab)
     page.get_by_role("tab", name="Versions", exact=True).last.click()
 
 
@@ -138,6 +152,26 @@ def drive_experiment(lab: Lab) -> None:
     page.get_by_role("tab", name="Versions", exact=True).last.click()
 
 
+def drive_requests(lab: Lab) -> None:
+    page = lab.page
+    page.get_by_role("tab", name="Requests", exact=True).last.click()
+    page.get_by_text("Nothing is kept of requests until you ask for it.").last.wait_for(timeout=10_000)
+    click(lab, "Sample requests")
+    says(lab, "requests are sampled from now on")
+    page.get_by_role("img", name="image of 8 × 8").last.wait_for(timeout=10_000)
+    assert chosen(lab, "Request").startswith("7: ")
+    assert chosen(lab, "Send to") == "whoever answers"
+    choose(lab, "Send to", "version 1")
+    click(lab, "Send again")
+    says(lab, "request 7 was answered by version 1")
+    page.get_by_text("largest difference from before: 0.25").last.wait_for(timeout=10_000)
+    choose(lab, "Send to", "whoever answers")
+    click(lab, "Send again")
+    says(lab, "request 7 was answered by whoever answers")
+    click(lab, "Stop sampling")
+    says(lab, "sampling is off")
+
+
 OF_NOTEBOOK_7 = ("Cannot read properties of undefined (reading 'schema')",)
 """Notebook 7.6 says so by itself, with an empty notebook too."""
 
@@ -145,6 +179,7 @@ CALLS = (
     "promote 1", "promote 2", "rollback 1", "stage 3", "unload 3", "label canary 3", "label canary None", "delete 3",
     "traffic [(1, 95.0), (2, 5.0)] None",
 )  # fmt: skip
+CALLS_OF_LOOKING = ("sample True", "send 7 to 1", "send 7 to None", "sample False")
 
 
 EXPERIMENT_CALLS = ("test 2 against 1, 50 %", "end rollback")
@@ -154,17 +189,17 @@ EXPERIMENT_CALLS = ("test 2 against 1, 50 %", "end rollback")
 def test_everything_works_while_no_cell_runs(lab: Lab, drive: Callable[[Lab], None]) -> None:
     drive(lab)
 
-    if drive is drive_versions:
-        lab.add_and_run("print('asked:', *fake.calls, sep='\\n')")
-        said = output(lab, "asked:")
-        said.wait_for(timeout=20_000)
-        assert said.inner_text().splitlines()[1:] == list(CALLS)
     if drive is drive_experiment:
         lab.add_and_run("print('kept:', list(disagreements.columns), len(disagreements), fake.calls)")
         said = output(lab, "kept:")
         said.wait_for(timeout=20_000)
         columns = ["score", "at", "image", "text", "price", "digit_a", "digit_b"]
         assert said.inner_text().strip() == f"kept: {columns} 3 {list(EXPERIMENT_CALLS)}"
+        return
+    lab.add_and_run("print('asked:', *fake.calls, sep='\\n')")
+    said = output(lab, "asked:")
+    said.wait_for(timeout=20_000)
+    assert said.inner_text().splitlines()[1:] == list(CALLS if drive is drive_versions else CALLS_OF_LOOKING)
 
 
 def test_everything_works_while_a_cell_runs(lab: Lab) -> None:
@@ -181,7 +216,8 @@ def test_everything_works_while_a_cell_runs(lab: Lab) -> None:
 
     said = output(lab, "asked meanwhile:")
     said.wait_for(timeout=20_000)
-    assert said.inner_text().partition("meanwhile:\n")[2].splitlines()[:-1] == [*CALLS, *EXPERIMENT_CALLS]
+    expected = [*CALLS, *CALLS_OF_LOOKING, *EXPERIMENT_CALLS]
+    assert said.inner_text().partition("meanwhile:\n")[2].splitlines()[:-1] == expected
 
 
 def test_nobody_looking_costs_nothing_and_a_saved_notebook_keeps_the_last_state(lab: Lab, tmp_path: Path) -> None:

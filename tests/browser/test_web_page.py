@@ -13,6 +13,11 @@ from black_box import Served, command, environment, free_port
 from lab import chromium_page, missing_tool
 from saved_models import write_half_plus_two
 
+from tfserve_nb.server.remote import RemoteCore
+from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.placement import Placement
+from tfserve_nb.serving.version_source import VersionSource
+
 pytestmark = [
     pytest.mark.timeout(240),
     pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
@@ -79,6 +84,32 @@ def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: 
     page.get_by_role("button", name="Set label").click()
     says(page, "steady points to version 1")
     page.get_by_role("cell", name="steady").wait_for(timeout=5_000)
+
+
+def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: Any, served: Served) -> None:
+    token = re.search(r"Dashboard: \S+#token=(\S+)", served.text)
+    assert token
+    store = served.log.parent / "own"
+    core = RemoteCore(f"http://127.0.0.1:{served.rest_port}", token.group(1))
+    for version in (1, 2):
+        folder = store / "late" / str(version)
+        write_half_plus_two(folder)
+        core.deploy("late", version, VersionSource(folder, BatchingOptions()), store, Placement())
+
+    page.locator("#model option", has_text="late").wait_for(state="attached", timeout=20_000)
+    assert page.get_by_label("Model").input_value() == "two"
+    page.get_by_label("Model").select_option("late")
+    page.get_by_text("late: versions").wait_for(timeout=10_000)
+    page.get_by_label("Version", exact=True).select_option("1")
+    page.get_by_role("button", name="Unload").click()
+    says(page, "unload version 1: done")
+    page.get_by_role("button", name="Undo: unload version 1").click()
+    says(page, "taken back: unload version 1")
+    assert core.available("late") == (1, 2)
+    page.get_by_role("button", name="Stage").click()
+    says(page, "stage version 1: done")
+    assert page.get_by_role("button", name="Undo").is_disabled()  # it was loaded before
+    core.undeploy("late")
 
 
 def test_tabs_by_keyboard_charts_and_requests(page: Any, served: Served) -> None:

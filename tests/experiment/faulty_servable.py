@@ -51,6 +51,11 @@ def raising(_: np.ndarray) -> np.ndarray:
     raise RunFailed("injected")
 
 
+def far(outputs: np.ndarray) -> np.ndarray:
+    """Numbers that no version gave before."""
+    return outputs * 100
+
+
 def drifting(outputs: np.ndarray) -> np.ndarray:
     """The other class wins."""
     return outputs[:, ::-1].copy()

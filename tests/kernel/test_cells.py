@@ -150,8 +150,8 @@ def test_unloading_takes_the_magics_away_and_loading_brings_them_back(kernel: Ke
     [
         "%%deploy model --name {name} --out d\ntoken = 'hunter2'\nmodel = make(4.0)",
         "import tfserve_nb\nd = tfserve_nb.deploy(make(4.0), '{name}')",
-        "import tfserve_nb\nmodel.compile('sgd', 'mse')\n"
-        "model.fit([[1.0, 2.0]], [[1.0]], verbose=0, callbacks=[tfserve_nb.DeployCallback('{name}')])",
+        "import tfserve_nb, numpy as np\nmodel.compile('sgd', 'mse')\nwatch = tfserve_nb.DeployCallback('{name}')\n"
+        + "model.fit(np.ones((1, 2)), np.ones((1, 1)), verbose=0, callbacks=[watch])",
     ],
 )
 def test_a_version_knows_its_cell_by_text_number_and_id(shared_kernel: Kernel, name: str, body: str) -> None:

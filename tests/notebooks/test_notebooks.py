@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -35,6 +36,12 @@ def run(path: Path, folder: Path) -> nbformat.NotebookNode:
     return notebook
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all runs of all notebooks, as on a person's machine: what an earlier run left does not disturb."""
+    return tmp_path_factory.mktemp("notebooks")
+
+
 def test_there_are_notebooks() -> None:
     names = [path.name for path in NOTEBOOKS]
     assert names[:3] == ["01_quickstart.ipynb", "02_versions_and_rollback.ipynb", "03_benchmark.ipynb"]
@@ -42,8 +49,8 @@ def test_there_are_notebooks() -> None:
 
 @pytest.mark.timeout(300)
 @each_notebook
-def test_the_notebook_runs_without_error(path: Path, tmp_path: Path) -> None:
-    notebook = run(path, tmp_path)
+def test_the_notebook_runs_without_error(path: Path, folder: Path) -> None:
+    notebook = run(path, folder)
 
     code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code_cells)
@@ -64,15 +71,35 @@ def test_the_notebook_is_committed_without_outputs(path: Path) -> None:
             assert (cell.outputs, cell.execution_count) == ([], None), cell.id
 
 
+class GrowingList(list[tuple[float, str]]):
+    """A list that clients in other threads add to all the time."""
+
+    def __iter__(self) -> Iterator[tuple[float, str]]:
+        self.append((float(len(self)), "1"))
+        return super().__iter__()
+
+
+def test_the_figure_of_who_answered_can_be_drawn_while_clients_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "show", lambda: None)
+    notebook = nbformat.read(NOTEBOOKS[1], as_version=4)
+    cell = next(cell.source for cell in notebook.cells if "who answered:" in cell.source)
+
+    exec(compile(cell, NOTEBOOKS[1].name, "exec"), {"answers": GrowingList([(0.0, "2")]), "plt": plt})  # noqa: S102
+
+    plt.close("all")
+
+
 @pytest.mark.timeout(300)
 @each_notebook
-def test_papermill_runs_the_notebook(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_papermill_runs_the_notebook(path: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import papermill
 
     monkeypatch.setenv("TFSERVE_NB_FAST", "1")
 
     papermill.execute_notebook(
-        str(path), str(tmp_path / path.name), cwd=str(tmp_path), progress_bar=False, kernel_name="python3"
+        str(path), str(tmp_path / path.name), cwd=str(folder), progress_bar=False, kernel_name="python3"
     )
 
     done = nbformat.read(tmp_path / path.name, as_version=4)
@@ -81,17 +108,17 @@ def test_papermill_runs_the_notebook(path: Path, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.timeout(300)
 @each_notebook
-def test_nbconvert_runs_the_notebook_and_its_html_can_be_read(path: Path, tmp_path: Path) -> None:
-    shutil.copy(path, tmp_path)
+def test_nbconvert_runs_the_notebook_and_its_html_can_be_read(path: Path, folder: Path) -> None:
+    shutil.copy(path, folder)
     command = [sys.executable, "-m", "jupyter", "nbconvert", "--execute", "--to", "html", path.name]
 
     done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"TFSERVE_NB_FAST": "1"}, capture_output=True, text=True, timeout=250,
+        command, cwd=folder, env=os.environ | {"TFSERVE_NB_FAST": "1"}, capture_output=True, text=True, timeout=250,
         check=False,
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr[-2000:]
-    page = (tmp_path / path.with_suffix(".html").name).read_text()
+    page = (folder / path.with_suffix(".html").name).read_text()
     assert "data:image/png;base64," in page
     assert TOKEN.findall(re.sub(r"base64,[^\"]+|<(script|style).*?</\1>", "", page, flags=re.DOTALL)) == []
     if "%dashboard" in path.read_text():
@@ -101,3 +128,8 @@ def test_nbconvert_runs_the_notebook_and_its_html_can_be_read(path: Path, tmp_pa
         assert page.count("<svg") >= 4
     if "%benchmark" in path.read_text():
         assert "requests of the warm-up are not counted" in page
+    if "%abtest" in path.read_text():
+        # What was taken back, by a test and by a limit, and what was promoted.
+        assert "at equal batch sizes: rolled back" in page
+        assert "NaN or infinite, in 2 of the last 3 windows of 1 s: rolled back" in page
+        assert "promoted by hand" in page

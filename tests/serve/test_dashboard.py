@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,9 +21,11 @@ VIEWS = "/tfserve/v1/models/two/pages"
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "front-end"])
 def shown(start: Callable[..., Served], store: Path, tmp_path_factory: Any, request: pytest.FixtureRequest) -> Served:
-    config = tmp_path_factory.mktemp("dashboard") / "models"
+    folder = tmp_path_factory.mktemp("dashboard")  # an experiment is kept beside the models
+    shutil.copytree(store / "two_versions", folder / "two")
+    config = folder / "models"
     config.write_text(
-        f"""model_config_list {{ config {{ name: "two" base_path: "{store}/two_versions" model_platform: "tensorflow"
+        f"""model_config_list {{ config {{ name: "two" base_path: "{folder}/two" model_platform: "tensorflow"
             model_version_policy {{ all {{}} }} }} }}"""
     )
     return start(f"--model_config_file={config}", "--dashboard", f"--frontends={request.param}")
@@ -68,6 +71,21 @@ def test_every_view_is_drawn(shown: Served) -> None:
     assert view(shown, "split", version="1", percent="30")[1] == {"weights": {"1": 30, "2": 70}}
     assert view(shown, "nothing")[0] == 400
     assert view(shown, "split", version="x", percent="30")[0] == 400
+
+
+def test_an_experiment_is_shown_with_its_verdict(shown: Served) -> None:
+    handle = tfserve_nb.connect(f"http://127.0.0.1:{shown.rest_port}/v1/models/two", token_of(shown))
+    test = handle.ab_test(1, 2, split=50)
+    for _ in range(20):
+        shown.rest("POST", "/v1/models/two:predict", {"instances": [1.0, 2.0]})
+
+    page = view(shown, "compare", a="1", b="2")[1]["html"]
+    test.stop()
+
+    assert "version 2 (B) against version 1 (A)" in page
+    assert "Not yet: about" in page
+    assert "Guardrails" in page
+    assert "stopped at" in view(shown, "compare", a="1", b="2")[1]["html"]
 
 
 def test_requests_are_sampled_looked_at_and_sent_again(shown: Served) -> None:

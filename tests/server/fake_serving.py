@@ -14,7 +14,15 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from tfserve_nb.errors import Cancelled, InvalidRequest, LabelNotFound, ModelNotFound, RunRejected, VersionNotFound
+from tfserve_nb.errors import (
+    Cancelled,
+    InvalidRequest,
+    LabelNotFound,
+    ModelNotFound,
+    RunRejected,
+    ServingError,
+    VersionNotFound,
+)
 from tfserve_nb.serving.inputs import check_inputs
 from tfserve_nb.serving.metrics import RequestRecord
 from tfserve_nb.serving.port import (
@@ -115,6 +123,8 @@ class FakeHandle:
     ) -> FakeTicket:
         assert deadline_s > time.perf_counter()
         check_inputs(self.signatures[signature], inputs)
+        if self._serving.refusal is not None:
+            raise self._serving.refusal
         ticket = FakeTicket(on_done)
         self._serving.tickets.append(ticket)
         self._serving.asleep.put((ticket, self.version, signature, inputs))
@@ -140,8 +150,10 @@ class FakeServing:
         self.taps = Taps(lambda: ["double"])
         self.traffic: dict[int, float] = {2: 100.0}
         self.arms: dict[int, str] = {}
+        self.insists_on: int | None = None
         self.num_held = 0
         self.breaks = False
+        self.refusal: ServingError | None = None
         self._thread = threading.Thread(target=self._run, name="fake-runner", daemon=True)
         self._thread.start()
 
@@ -165,7 +177,9 @@ class FakeServing:
             raise LabelNotFound(f"Unrecognized servable version label: {spec.label}")
         who = found_key(key, "x-tfserve-key") if len(self.traffic) > 1 or self.arms else ""
         chosen = choose_by_key(self.traffic, "salt", who) if who else choose(self.traffic, random.random())  # noqa: S311
-        version = spec.version or (1 if spec.label else preferred if preferred in self.traffic else chosen)
+        version = (
+            self.insists_on or spec.version or (1 if spec.label else preferred if preferred in self.traffic else chosen)
+        )
         if version > 2:
             raise ModelNotFound(f"Servable not found for request: Specific({spec.name}, {version})")
         handle = FakeHandle(self, version)

@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from tfserve_nb.errors import DeadlineExceeded, QueueFull, ServingError
+
 ROWS = {"instances": [[1.0, 2.0], [3.0, 4.0]]}
 
 
@@ -183,6 +185,32 @@ def test_other_paths_get_a_page_and_a_closed_connection(server) -> None:
     assert (answer.status, answer.headers["Content-Type"]) == (404, "text/html")
     assert "<h1>Not Found</h1>" in answer.text
     assert answer.headers["Connection"] == "close"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status", "retry_after"),
+    [
+        (QueueFull("no room"), 503, "1"),
+        (QueueFull("no room", retry_after_s=2.3), 503, "3"),
+        (DeadlineExceeded("no hope", retry_after_s=0.2), 504, "1"),
+        (DeadlineExceeded("no answer"), 504, None),
+    ],
+)
+def test_who_is_refused_learns_when_to_come_again(
+    server, serving, refusal: ServingError, status: int, retry_after: str | None
+) -> None:
+    serving.refusal = refusal
+
+    answers = [
+        server.predict({"instances": [[1, 2]]}),
+        server.call(
+            "POST",
+            "/v2/models/double/infer",
+            {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}]},
+        ),
+    ]
+
+    assert [(one.status, one.headers["Retry-After"]) for one in answers] == [(status, retry_after)] * 2
 
 
 def test_version_beyond_int64_is_refused_with_an_empty_body(server) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any  # the shell of conftest.py
 
 import numpy as np
@@ -11,6 +12,7 @@ from IPython.core.error import UsageError
 
 from tfserve_nb.bench.result import BenchmarkResult
 from tfserve_nb.errors import ModelNotFound
+from tfserve_nb.notebook.benchmark import ending_of
 
 pytestmark = pytest.mark.timeout(180)
 SHORT = "--seconds 1 --warmup-seconds 0.2"
@@ -35,6 +37,14 @@ def test_the_line_magic_shows_progress_and_gives_a_result(served, capsys) -> Non
     assert [event.action for event in served.user_ns["d"].history()] == ["benchmark", "deploy"]
 
 
+def test_what_stays_of_the_progress_tells_whether_it_was_interrupted(served) -> None:
+    result = served.run(f"%benchmark net --rate 50 {SHORT}")
+    broken_off = dataclasses.replace(result, summary=dataclasses.replace(result.summary, interrupted=True))
+
+    assert ending_of(result).startswith("done: run 1: net version 1")
+    assert ending_of(broken_off).startswith("interrupted: run 1: net version 1")
+
+
 def test_the_cell_magic_sends_the_rows_of_its_last_expression(served) -> None:
     served.user_ns["d"].sample_requests()
 
@@ -55,6 +65,17 @@ def test_every_protocol_reaches_the_model(served, protocol: str) -> None:
     assert (result.summary.num_errors, result.summary.num_ok > 20) == (0, True)
     metrics = served.user_ns["d"].metrics()
     assert metrics.versions[1].num_errors == 0
+
+
+def test_a_split_is_told_instead_of_a_version(served) -> None:
+    served.run("%deploy model --name net --canary 25 --quiet --label new --out d")
+
+    split = served.run(f"%benchmark net --rate 50 {SHORT}")
+    labelled = served.run(f"%benchmark net --rate 50 --label new {SHORT}")
+
+    assert (split.version, labelled.version) == (None, 2)
+    assert split.payload.endswith("made up; traffic: version 1 75 %, version 2 25 %")
+    assert "traffic" not in labelled.payload
 
 
 def test_without_a_rate_a_modest_one_is_found_and_told(served, capsys) -> None:
@@ -84,6 +105,9 @@ def test_a_url_is_loaded_with_the_token_of_the_environment(served, monkeypatch) 
     result = served.run(f"%benchmark --url {handle.rest_url}:predict --token-env NET_TOKEN --rate 50 {SHORT}")
 
     assert (result.name, result.summary.num_errors) == ("net", 0)
+    over_grpc = f"--protocol grpc --grpc-address {handle.grpc_address}"
+    result = served.run(f"%benchmark --url {handle.rest_url} --token-env NET_TOKEN {over_grpc} --rate 50 {SHORT}")
+    assert (result.protocol, result.summary.num_errors, result.summary.num_ok > 20) == ("grpc", 0, True)
     with pytest.raises(UsageError, match="answers 401"):
         served.run(f"%benchmark --url {handle.rest_url} --rate 50 {SHORT}")
     with pytest.raises(UsageError, match="no environment variable 'NOT_SET'"):

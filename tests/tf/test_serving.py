@@ -19,8 +19,9 @@ import requests
 import tensorflow as tf
 
 import tfserve_nb
+from tfserve_nb import runtime
 from tfserve_nb.deployment import Deployment
-from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, RunRejected
+from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, RunRejected, ServingError
 
 
 @pytest.fixture(autouse=True)
@@ -49,6 +50,36 @@ def house_prices(bias: float) -> keras.Model:
     price = keras.layers.Rescaling(1.0, offset=bias)(area + keras.ops.sum(rooms, axis=1, keepdims=True))
     largest = keras.ops.max(rooms, axis=1)
     return keras.Model([area, rooms], {"price": price, "largest": largest})
+
+
+def test_a_model_compiled_by_xla_answers_the_same_for_any_number_of_rows() -> None:
+    handle = tfserve_nb.deploy(scaler(3.0), "compiled", optimize="xla")
+    tfserve_nb.deploy(scaler(3.0), "plain")
+
+    x = np.arange(14, dtype=np.float32).reshape(7, 2)
+    for num_rows in (1, 3, 7):
+        np.testing.assert_allclose(handle.predict(x[:num_rows]), 3 * x[:num_rows])
+    must_compile = b"_XlaMustCompile"
+    assert must_compile in Path("tfserve_models/compiled/1/saved_model.pb").read_bytes()
+    assert must_compile not in Path("tfserve_models/plain/1/saved_model.pb").read_bytes()
+
+
+def test_what_xla_cannot_compile_is_not_served() -> None:
+    text = keras.Input((1,), name="text", dtype="string")
+    model = keras.Model(text, keras.layers.TextVectorization(vocabulary=["a", "b"])(text))
+
+    with pytest.raises(ServingError, match="(?i)xla|compil"):
+        tfserve_nb.deploy(model, "words", optimize="xla")
+
+    assert not runtime.served()
+    assert not list(Path("tfserve_models").glob("words/*"))
+
+
+def test_a_saved_model_is_served_as_it_is_and_not_compiled() -> None:
+    tfserve_nb.deploy(scaler(3.0), "first")
+
+    with pytest.raises(InvalidOption, match="optimize='xla' is for models in memory"):
+        tfserve_nb.deploy("tfserve_models/first/1", "second", optimize="xla")
 
 
 def test_two_inputs_two_outputs_a_split_and_a_wrong_token() -> None:

@@ -22,7 +22,9 @@ LAYERS = (
     ("dashboards",),
     ("deploying",),
     ("handles",),
+    ("placing", "replay_gate"),
     ("deployment",),
+    ("comparing", "recording"),
     ("runtime",),
     ("benchmarking", "differences", "experimenting", "replaying"),
     ("homes",),
@@ -59,20 +61,21 @@ THIRD_PARTY = {
     "ipywidgets": ("dashboards", "notebook/display"),
     "IPython": ("notebook", "__init__"),  # the package itself names its types only, see the last test
     "traitlets": ("notebook",),
-    "matplotlib": ("bench/report", "experiment/report"),
+    "matplotlib": ("bench/report", "bench/replay_report", "experiment/report"),
     "PIL": ("dashboards/pages/values",),
     "psutil": ("serving/resources",),
     "pynvml": ("serving/resources",),
     "scipy": ("bench/statistics", "bench/compare", "experiment"),
     "rich": ("cli",),
-    "pandas": ("bench/result", "experiment/frames"),
+    "pandas": ("bench/result", "bench/replay", "experiment/frames", "serving/captured"),
+    "pyarrow": ("serving/captured_file",),
 }
 """Package -> the parts of tfserve_nb that may import it, as prefixes of a module's path."""
 
 ONLY_INSIDE_FUNCTIONS = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas",
-    "psutil", "pynvml", "PIL",
+    "psutil", "pynvml", "PIL", "pyarrow",
 }  # fmt: skip
 """Packages too slow to import for modules that `%load_ext` needs."""
 
@@ -94,11 +97,13 @@ NARROW = {
         "serving.histogram",
         "serving.resources",
         "serving.request_samples",
+        "serving.captured",
         "serving.taps",
         "serving.batch_summary",
         "serving.config",
         "serving.model_config",
         "serving.observer",
+        "serving.pairs",
         "serving.admin_port",
         "serving.placement",
         "serving.stored_model",

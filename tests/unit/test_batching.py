@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tfserve_nb.errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, RunRejected, ServingError
-from tfserve_nb.serving.batching import Batch, BatchQueue, Task
+from tfserve_nb.serving.batching import Batch, BatchQueue, Part, Task
 from tfserve_nb.serving.config import BatchingOptions
 from tfserve_nb.serving.port import Answer, Outcome
-from tfserve_nb.serving.runner import Lane, Runner
+from tfserve_nb.serving.runner import Lane, Runner, run_parts
 
 
 @dataclass
@@ -237,6 +237,30 @@ def test_request_without_rows_is_answered_without_rows() -> None:
 
     assert isinstance(answered[0], Answer)
     assert answered[0].outputs["y"].shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        [np.arange(3, dtype=np.float32).reshape(1, 3), np.ones((2, 3), np.float32)],
+        [np.array([[True, False]]), np.array([[False, True]])],
+        [np.arange(6, dtype=np.int64).reshape(2, 3).T, np.ones((1, 2), np.int64)],
+        [np.array([[1 + 2j]]), np.array([[3j]])],
+        [np.array([[b"a"]], object), np.array([[b"long\0"]], object)],
+        [np.ones((2, 0), np.float32), np.ones((1, 0), np.float32)],
+        [np.ones((0, 2), np.float32), np.ones((3, 2), np.float32)],
+    ],
+    ids=["floats", "booleans", "not contiguous", "complex", "text", "empty rows", "no rows first"],
+)
+def test_rows_of_a_batch_are_put_together_and_handed_back_whatever_they_hold(arrays: list[np.ndarray]) -> None:
+    lane = Runner().attach(BatchQueue(BatchingOptions(6, allowed_batch_sizes=(6,))), lambda inputs: {"y": inputs["x"]})
+    tasks = [Task({"x": array}, len(array), now_s=0, deadline_s=1, on_done=print) for array in arrays]
+
+    outputs = run_parts(lane, tuple(Part(task, 0, task.num_rows) for task in tasks))
+
+    for array, found in zip(arrays, outputs, strict=True):
+        assert found["y"].dtype == array.dtype
+        np.testing.assert_array_equal(found["y"], array)
 
 
 def test_closed_queue_refuses_and_finishes_what_waits() -> None:

@@ -27,8 +27,10 @@ from tfserve_nb.dashboards.stacked_chart import stacked_chart
 from tfserve_nb.dashboards.svg import Marker, Stretch, TimeAxis
 from tfserve_nb.dashboards.traffic_split import rebalanced
 from tfserve_nb.dashboards.view import Dashboard
+from tfserve_nb.deployment import Deployment
 from tfserve_nb.errors import ModelNotFound, VersionNotFound
 from tfserve_nb.experiment.state import Disagreement, ExperimentState
+from tfserve_nb.homes import RemoteHome
 from tfserve_nb.serving.metrics import Metrics, RequestRecord
 from tfserve_nb.serving.model_metrics import ModelMetrics
 from tfserve_nb.serving.request_samples import Parts, RequestSample
@@ -366,6 +368,18 @@ def test_another_deployment_of_the_same_name_has_its_own_dashboard_beside_it(con
     assert "this is what was shown last" not in shown(first)
 
 
+def test_handles_of_the_same_server_share_a_dashboard(controls: Recorded) -> None:
+    def handle(token: str) -> Deployment:
+        return Deployment("net", RemoteHome("http://127.0.0.1:9", token))
+
+    boards = [dashboards.dashboard_for(handle("right")) for _ in range(3)]
+
+    assert boards[0] is boards[1] is boards[2]
+    assert dashboards.dashboard_for(handle("new")) is not boards[0]
+    assert "127.0.0.1:9 cannot be reached" in shown(boards[0])
+    assert "is the server running?" in shown(boards[0])
+
+
 def test_watch_keeps_redrawing_in_the_cell(controls: Recorded) -> None:
     dashboard = dashboards.dashboard_for(controls)
     dashboards._open.updater.stop()  # noqa: SLF001 - as in a front end where no thread may write
@@ -486,6 +500,24 @@ def test_span_and_signature_decide_what_is_counted(controls: Recorded) -> None:
 
     assert eventually(lambda: "Latencies of the last 15 min" in shown(dashboard))
     assert choice(dashboard, "Signature").options == ("all", "serving_default")
+
+
+def test_what_stands_for_everything_can_be_chosen_again(controls: Recorded) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    controls.record(20)
+    open_tab(dashboard, "Latency")
+    of_versions = next(
+        one for one in all_widgets(dashboard.widget)
+        if isinstance(one, widgets.Dropdown) and "all" in one._options_labels and one.description == "Version"  # noqa: SLF001
+    )  # fmt: skip
+    assert (of_versions.index, of_versions.label) == (0, "all")
+
+    of_versions.index = 1
+    assert eventually(lambda: not dashboard._updater._commands.qsize())  # noqa: SLF001 - what was chosen is drawn
+    of_versions.index = 0  # as front ends choose
+
+    assert (of_versions.index, of_versions.label) == (0, "all")
+    assert choice(dashboard, "Send to").index == 0
 
 
 def test_two_versions_stand_side_by_side_with_a_word_of_caution(controls: Recorded) -> None:

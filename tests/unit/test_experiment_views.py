@@ -30,7 +30,15 @@ from tfserve_nb.experiment.plan import Plan
 from tfserve_nb.experiment.reading import Estimate, Guardrail, Verdict
 from tfserve_nb.experiment.report import figure_of, png_of
 from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
-from tfserve_nb.experiment.tables import effect_text, effect_words, estimate_says, step_line, to_html, to_text
+from tfserve_nb.experiment.tables import (
+    effect_text,
+    effect_words,
+    estimate_says,
+    phase_line,
+    step_line,
+    to_html,
+    to_text,
+)
 from tfserve_nb.types import HistoryEvent
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -121,6 +129,12 @@ def test_what_happened_by_itself_is_told_with_time_and_reason() -> None:
     assert "long before" not in page
 
 
+def test_an_experiment_that_passed_says_that_it_waits_for_a_person() -> None:
+    assert phase_line(state_of("quality")) == "passed, and waits for you"
+    asked = replace(state_of("slower"), phase="held", reason="B is slower; nothing was changed, as asked")
+    assert phase_line(asked) == "waits for you: B is slower; nothing was changed, as asked"
+
+
 def test_windows_of_guardrails_have_words_for_people_who_cannot_see_them() -> None:
     page = experiment_page(state_of("nan"))
 
@@ -139,7 +153,7 @@ def test_a_canary_tells_its_step_and_until_when_it_lasts() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 10**7), st.floats(-9, 9), st.floats(0, 1e300) | st.just(float("inf"))), max_size=30
+        st.tuples(st.integers(0, 10**7), st.floats(-9, 9), st.floats(0, 1e300) | st.just(float("inf"))), max_size=12
     ),
     st.sampled_from([None, 0.05, -0.02]),
 )
@@ -192,6 +206,7 @@ def test_intervals_are_told_in_words(low: float, high: float, margin: float | No
     [
         ((0.031, -0.004, 0.069), "latency", "+3.1 % [-0.40, +6.9] %"),
         ((0.0, -np.inf, np.inf), "p95", "0.00 % [-∞, +∞] %"),
+        ((3.0, 1.894, 4.526), "latency", "+300 % [+189, +453] %"),
         ((-0.012, -0.02, -0.001), "quality", "-1.2 points [-2.0, -0.10] points"),
     ],
 )
@@ -238,11 +253,22 @@ def test_disagreements_show_inputs_both_answers_and_say_that_they_are_chosen() -
 
     assert 'alt="image of 8 × 8' in page
     assert "&lt;b&gt;three" in page
-    assert "largest: 3 (0.9)" in page
-    assert "largest: 8 (0.9)" in page
-    assert page.count('<th scope="row"') == 12
+    assert "<b>3: 0.9</b><br>0: 0.01, 1: 0.01" in page
+    assert "<b>8: 0.9</b>" in page
+    assert page.count('<th scope="row"') == 8
     assert "312 rows were answered by both versions (20 % of A&#x27;s requests are copied, 4 copies were left" in page
     assert "do not read a rate from them" in page
+
+
+def test_answers_that_are_no_scores_are_shown_as_they_are() -> None:
+    nan, few = np.full((1, 10), np.nan), np.array([[1.5]])
+    row = Disagreement(np.inf, {"x": np.zeros((1, 2))}, {"y": few, "z": few}, {"y": nan}, 0.0)
+
+    page = disagreements_page(state_of("equal"), [row])
+
+    assert "nan, nan" in page
+    assert "<code>1.5</code>" in page
+    assert ">–</td>" in page
 
 
 def test_without_copies_it_is_said_why_there_is_nothing_to_compare() -> None:

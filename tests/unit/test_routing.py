@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -206,6 +208,15 @@ def test_changing_the_traffic_keeps_salt_arms_and_copies() -> None:
     assert (after.salt, after.arms, after.shadow) == ("s", {1: "a", 2: "b"}, (2, 20))
     assert routing.with_split({1: 50, 2: 50}).salt == "s"
     assert routing.with_split({1: 50, 2: 50}).shadow is None
+    assert routing.with_split({2: 100}, arms={1: "a", 2: "b"}, shadow=Shadow(2, 20)).shadow is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"key_header": name} for name in ("", "a b", "a:b", "a\r\nb", "é", 7)] + [{"salt": 7}]
+)
+def test_what_every_request_would_stumble_over_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match=next(iter(wrong))):
+        Routing("net").with_split({1: 50, 2: 50}, **wrong)
 
 
 def test_arms_have_the_names_a_and_b() -> None:

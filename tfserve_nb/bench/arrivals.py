@@ -7,6 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from .plan import Load
+
+
+def due_times(load: Load) -> np.ndarray:
+    """When the requests of an open loop are due, its warm-up included: seconds from the start; float64, `(n,)`."""
+    if load.times_s:
+        return np.array(load.times_s)
+    assert load.rate is not None  # noqa: S101 - an open loop has one
+    return schedule(load.arrivals, load.rate, load.warmup_s + load.seconds, load.seed)
+
 
 def schedule(kind: str, rate: float, seconds: float, seed: int) -> np.ndarray:
     """The moments at which requests are due.

@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from .arrivals import schedule
+from .arrivals import due_times
 from .plan import Load
 from .samples import Samples
 
 REPORT_EVERY_S = 0.25
 START_S = 0.1
+AFTER_PAUSE_S = 0.005
 
 
 class Client(Protocol):
@@ -88,22 +89,28 @@ async def run(load: Load, client: Client, log: Log) -> None:
             await _closed_loop(load, client, log, start_s)
         else:
             await _open_loop(load, client, start_s)
-        until_s = time.perf_counter() + load.timeout_s
-        while client.num_open and time.perf_counter() < until_s:  # noqa: ASYNC110 - an event would cost each request
-            await asyncio.sleep(0.005)
-        client.expire(float("inf"))
+        await _all_answered(load, client)
     finally:
         reporter.cancel()
         client.close()
     log.write()
 
 
+async def _all_answered(load: Load, client: Client) -> None:
+    """Wait for what is open, as long as it may take; then nothing is."""
+    until_s = time.perf_counter() + load.timeout_s
+    while client.num_open and time.perf_counter() < until_s:  # noqa: ASYNC110 - an event would cost each request
+        await asyncio.sleep(0.005)
+    client.expire(float("inf"))
+
+
 async def _open_loop(load: Load, client: Client, start_s: float) -> None:
     """Send every request when it is due, whatever became of the earlier ones."""
-    assert load.rate is not None  # noqa: S101 - see `run`
-    for number, offset_s in enumerate(
-        schedule(load.arrivals, load.rate, load.warmup_s + load.seconds, load.seed).tolist()
-    ):
+    pauses = frozenset(load.pauses)
+    for number, offset_s in enumerate(due_times(load).tolist()):
+        if number in pauses:
+            await _all_answered(load, client)
+            start_s = max(start_s, time.perf_counter() + AFTER_PAUSE_S - offset_s)
         due_s = start_s + offset_s
         wait_s = due_s - time.perf_counter()
         if wait_s > 0:
@@ -158,7 +165,7 @@ def make_client(job: dict[str, Any], load: Load, log: Log) -> Client:
         return GrpcClient(job["url"], bodies, job["headers"], load, log)
     from .http_client import HttpClient
 
-    return HttpClient(job["url"], bodies, job["headers"], load, log)
+    return HttpClient(job["url"], bodies, job["headers"], load, log, job["paths"])
 
 
 def main() -> int:

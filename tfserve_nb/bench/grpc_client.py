@@ -56,7 +56,7 @@ class GrpcClient:
 
     def send(self, due_s: float, taken_s: float) -> None:
         """Call now."""
-        task = asyncio.get_running_loop().create_task(self._call(due_s, taken_s))
+        task = asyncio.get_running_loop().create_task(self._call(next(self._bodies), due_s, taken_s))
         self._calls[task] = due_s
         task.add_done_callback(self._calls.pop)
 
@@ -69,13 +69,13 @@ class GrpcClient:
     def close(self) -> None:
         """The process ends anyway."""
 
-    async def _call(self, due_s: float, taken_s: float) -> None:
+    async def _call(self, body: bytes, due_s: float, taken_s: float) -> None:
         import grpc
 
         sent_s = time.perf_counter()
         status = OK
         try:
-            await self._predict(next(self._bodies), metadata=self._metadata, timeout=self._timeout_s)
+            await self._predict(body, metadata=self._metadata, timeout=self._timeout_s)
         except grpc.aio.AioRpcError as error:
             number = int(error.code().value[0])
             status = TIMED_OUT if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED else GRPC + number

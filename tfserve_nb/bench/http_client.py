@@ -11,6 +11,7 @@ import itertools
 import socket
 import ssl
 import time
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -34,9 +35,18 @@ class HttpClient:
         headers: names and values.
         load: how many connections, how long to wait.
         log: told about every request.
+        paths: of the requests, in turn as the bodies; none for that of the URL.
     """
 
-    def __init__(self, url: str, bodies: list[bytes], headers: list[list[str]], load: Load, log: Log) -> None:
+    def __init__(
+        self,
+        url: str,
+        bodies: list[bytes],
+        headers: list[list[str]],
+        load: Load,
+        log: Log,
+        paths: Sequence[str] = (),
+    ) -> None:
         self.log = log
         parts = urlsplit(url)
         self._host = parts.hostname or "127.0.0.1"
@@ -44,14 +54,17 @@ class HttpClient:
         self._tls = ssl.create_default_context() if parts.scheme == "https" else None
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         fields = {"Host": parts.netloc.rpartition("@")[2], "User-Agent": "tfserve-nb-bench", **dict(headers)}
-        head = f"POST {path} HTTP/1.1\r\n" + "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
         self._requests = itertools.cycle(
-            [f"{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body for body in bodies]
+            [
+                f"POST {to} HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode("latin-1") + body
+                for to, body in zip(paths or [path] * len(bodies), bodies, strict=True)
+            ]
         )
         self._most = load.concurrency or load.connections
         self._free: list[Connection] = []
         self._busy: set[Connection] = set()
-        self._waiting: collections.deque[tuple[float, float]] = collections.deque()
+        self._waiting: collections.deque[tuple[bytes, float, float]] = collections.deque()
         self._num_connecting = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -67,10 +80,11 @@ class HttpClient:
 
     def send(self, due_s: float, taken_s: float) -> None:
         """Over a free connection, or over the next that becomes free."""
+        request = next(self._requests)
         if self._free:
-            self._send(self._free.pop(), due_s, taken_s)
+            self._send(self._free.pop(), request, due_s, taken_s)
             return
-        self._waiting.append((due_s, taken_s))
+        self._waiting.append((request, due_s, taken_s))
         if len(self._busy) + self._num_connecting < self._most and self._num_connecting < len(self._waiting):
             self._num_connecting += 1
             task = asyncio.get_running_loop().create_task(self._connect())
@@ -79,8 +93,8 @@ class HttpClient:
 
     def expire(self, before_s: float) -> None:
         """Give up what was due before a moment."""
-        while self._waiting and self._waiting[0][0] < before_s:
-            due_s, taken_s = self._waiting.popleft()
+        while self._waiting and self._waiting[0][1] < before_s:
+            _, due_s, taken_s = self._waiting.popleft()
             self.log.done(due_s, taken_s, time.perf_counter(), TIMED_OUT)
         for one in [one for one in self._busy if one.due_s < before_s]:
             one.finish(TIMED_OUT, keeps=False)
@@ -110,9 +124,9 @@ class HttpClient:
         if one in self._free:
             self._free.remove(one)
 
-    def _send(self, one: Connection, due_s: float, taken_s: float) -> None:
+    def _send(self, one: Connection, request: bytes, due_s: float, taken_s: float) -> None:
         self._busy.add(one)
-        one.send(next(self._requests), due_s, taken_s)
+        one.send(request, due_s, taken_s)
 
     async def _connect(self) -> None:
         try:
@@ -122,7 +136,8 @@ class HttpClient:
         except (OSError, ssl.SSLError) as error:  # TimeoutError is an OSError
             self.log.explain(UNREACHABLE, str(error) or type(error).__name__)
             if self._waiting:
-                self.log.done(*self._waiting.popleft(), time.perf_counter(), UNREACHABLE)
+                _, due_s, taken_s = self._waiting.popleft()
+                self.log.done(due_s, taken_s, time.perf_counter(), UNREACHABLE)
         finally:
             self._num_connecting -= 1
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import Any  # the user's rows
 
 from ..errors import DeadlineExceeded, ServingError
-from .arrivals import schedule
+from .arrivals import due_times
 from .plan import Load
 from .process import OnSamples
 from .samples import OK, TIMED_OUT, Samples, joined
@@ -102,9 +102,7 @@ class _Run:
         return Samples.of([(*(at - zero_s for at in row[:4]), row[4]) for row in rows], dict(self._reasons))  # type: ignore[misc]  # four numbers
 
     def _keep_time(self) -> None:
-        load = self._load
-        assert load.rate is not None  # noqa: S101 - see `__init__`
-        for offset_s in schedule(load.arrivals, load.rate, load.warmup_s + load.seconds, load.seed).tolist():
+        for offset_s in due_times(self._load).tolist():
             due_s = self._start_s + offset_s
             wait_s = due_s - time.perf_counter()
             if wait_s > 0 and self._stop.wait(wait_s):

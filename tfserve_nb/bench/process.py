@@ -47,12 +47,13 @@ def generate(target: Target, load: Load, on_samples: OnSamples) -> Samples:
         "protocol": target.protocol,
         "url": target.url,
         "bodies": [base64.b64encode(body).decode() for body in target.bodies],
+        "paths": list(target.paths),
         "headers": [list(pair) for pair in target.headers],
         "load": dataclasses.asdict(load),
     }
     parts: list[Samples] = []
     with _process(json.dumps(job)) as lines:
-        left_s = load.warmup_s + load.seconds + load.timeout_s + GRACE_S
+        left_s = load.warmup_s + load.seconds + load.timeout_s * (1 + len(load.pauses)) + GRACE_S
         while True:
             try:
                 line = lines.get(timeout=LOOK_S)

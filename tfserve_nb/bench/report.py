@@ -29,23 +29,34 @@ def figure_of(result: AnyResult) -> Any:
     Raises:
         ValueError: never for results with at least one run.
     """
+    figure = new_figure(plain_text(result.title))
     with _DRAWING:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.5, 3.6), layout="constrained")
         if isinstance(result, SweepResult):
             _draw_sweep(figure, result)
         elif isinstance(result, ComparisonResult):
             _draw_comparison(figure, result)
         else:
             _draw_result(figure, result)
-        figure.suptitle(_plain(result.title), fontsize=10)
         return figure
 
 
 def png_of(result: AnyResult) -> bytes:
     """The same as PNG."""
-    figure = figure_of(result)
+    return to_png(figure_of(result))
+
+
+def new_figure(title: str) -> Any:
+    """An empty figure of the usual size."""
+    with _DRAWING:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def to_png(figure: Any) -> bytes:
+    """A figure as PNG."""
     with _DRAWING:
         target = io.BytesIO()
         figure.savefig(target, format="png", dpi=DPI)
@@ -68,7 +79,7 @@ def _draw_result(figure: Any, result: BenchmarkResult) -> None:
     if drawn:
         # Not closer than a factor of four: noise is not to look like news.
         right.set_ylim(0.6 * min(one.min() for one in drawn), 2.4 * max(one.max() for one in drawn))
-    _log_ms(right)
+    log_ms(right)
     right.set_xlabel("seconds, by the moment at which requests were due")
     rate = right.twinx()
     rate.step(timeline.at_s, timeline.rate, where="mid", color="0.6", linewidth=1)
@@ -94,7 +105,7 @@ def _draw_sweep(figure: Any, result: SweepResult) -> None:
         axes.axvline(result.knee, color="0.3", linewidth=1, linestyle="--", label=f"knee, {result.knee:g} requests/s")
     axes.set_xlabel("answered, requests/s")
     axes.set_xlim(left=0)
-    _log_ms(axes)
+    log_ms(axes)
     axes.legend(fontsize=8, frameon=False, loc="upper left")
 
 
@@ -134,7 +145,7 @@ def _curve(axes: Any, result: BenchmarkResult, colour: str, label: str | None, w
     shown = [nine for nine in NINES if nine <= 1 - 1 / max(2, result.summary.num_ok)]
     axes.set_xticks(_nines(np.array(shown)), [f"p{100 * nine:g}" for nine in shown])
     axes.set_xlabel("share of requests that were at least as fast")
-    _log_ms(axes)
+    log_ms(axes)
 
 
 def _nines(shares: np.ndarray) -> np.ndarray:
@@ -143,7 +154,7 @@ def _nines(shares: np.ndarray) -> np.ndarray:
     return found
 
 
-def _log_ms(axes: Any) -> None:
+def log_ms(axes: Any) -> None:
     """Milliseconds on a logarithmic axis. Plain numbers: matplotlib's own labels go through its mathematics parser."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -157,6 +168,6 @@ def _log_ms(axes: Any) -> None:
         axes.spines[side].set_visible(False)
 
 
-def _plain(title: str) -> str:
+def plain_text(title: str) -> str:
     """Dollars would begin mathematics."""
     return title.replace("$", r"\$")

@@ -199,9 +199,9 @@ def to_json(result: BenchmarkResult) -> dict[str, Any]:
         **value,
         "environment": dict(result.environment),
         "load": dataclasses.asdict(result.load),
-        "summary": _without_nan(summary),
-        "curve": _without_nan(result.curve.tolist()),
-        "timeline": _without_nan({one.name: getattr(result.timeline, one.name).tolist()
+        "summary": without_nan(summary),
+        "curve": without_nan(result.curve.tolist()),
+        "timeline": without_nan({one.name: getattr(result.timeline, one.name).tolist()
                                   for one in dataclasses.fields(Timeline)}),
     }  # fmt: skip
 
@@ -230,12 +230,12 @@ def _of(group: np.ndarray, quantile: float) -> float:
     return float(np.quantile(group, quantile, method="inverted_cdf")) if len(group) >= FEWEST[quantile] else math.nan
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
     """Numbers that JSON does not know become null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return value

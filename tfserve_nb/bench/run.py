@@ -156,10 +156,16 @@ def modest_rate(subject: Subject, load: Load, watcher: Watcher) -> tuple[float, 
 
     Returns:
         The rate, and what the closed loop got; requests per second.
+
+    Raises:
+        KeyboardInterrupt: if it is interrupted.
     """
     watcher.say(f"looking for a modest rate: {PROBE_CLIENTS} clients for {PROBE_SECONDS:g} s")
     closed = dataclasses.replace(load, rate=None, concurrency=PROBE_CLIENTS, seconds=PROBE_SECONDS, warmup_s=0.5)
-    capacity = run_load(subject, closed).summary.rate
+    found = run_load(subject, closed).summary
+    if found.interrupted:
+        raise KeyboardInterrupt  # it was meant for the whole benchmark, of which there is nothing yet
+    capacity = found.rate
     if not capacity:
         raise RunFailed(f"{subject.name} answered nothing within {PROBE_SECONDS:g} s", hint="--rate 1 --timeout-s 60")
     rate = min(MOST_BY_ITSELF, SHARE_OF_CAPACITY * capacity)

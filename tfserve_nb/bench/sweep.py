@@ -54,7 +54,8 @@ def sweep(
     """Find the knee.
 
     The rate grows by 60 % a step from a tenth of the capacity until p99 leaves the SLO, requests fail, or the server
-    no longer keeps up; between the last good and the first bad rate three bisections follow.
+    no longer keeps up; between the last good and the first bad rate three bisections follow. A step at which the
+    generator was late says nothing of the server; it is run once more.
 
     Args:
         subject: what is loaded.
@@ -73,6 +74,9 @@ def sweep(
         watching.say(f"sweep: {rate:g} requests/s")
         step = dataclasses.replace(load, rate=rate, concurrency=None, seed=load.seed + len(found))
         result = run_load(subject, step, slo_ms=wanted_ms, watcher=watching)
+        if not result.summary.is_valid and not result.summary.interrupted:
+            watching.say(f"sweep: {rate:g} requests/s once more, the load generator was late")
+            result = run_load(subject, step, slo_ms=wanted_ms, watcher=watching)
         found[rate] = result
         median = result.summary.percentile(0.5)
         if wanted_ms is None:

@@ -57,6 +57,12 @@ def warnings_of(result: AnyResult) -> list[str]:
     if isinstance(result, SweepResult):
         found = ["INTERRUPTED: the knee may lie higher"] if result.interrupted else []
         late = [one.load.rate for one in result.results if not one.summary.is_valid and one.load.rate is not None]
+        if late and result.knee is None:
+            found.append(
+                f"no knee was found: already at {min(late):g} requests/s the load generator itself was late; the "
+                "machine is too busy, generate the load elsewhere"
+            )
+            return found
         if late and result.knee is not None and min(late) > result.knee:
             found.append(
                 f"from {min(late):g} requests/s on the load generator itself was late: the knee may lie higher, and "
@@ -162,10 +168,11 @@ def _median(summaries: Sequence[Summary], quantile: float) -> str:
 
 def _origin(result: BenchmarkResult) -> list[str]:
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(result.at))
-    return [f"{result.payload}; {result.protocol}", f"{when}, {_environment(result.environment)}"]
+    return [f"{result.payload}; {result.protocol}", f"{when}, {environment_text(result.environment)}"]
 
 
-def _environment(environment: Mapping[str, str]) -> str:
+def environment_text(environment: Mapping[str, str]) -> str:
+    """Machine and versions in one line."""
     names = {"cores": "{} cores", "python": "Python {}", "tfserve_nb": "tfserve_nb {}", "tensorflow": "TensorFlow {}",
              "commit": "commit {}"}  # fmt: skip
     return ", ".join(names.get(name, "{}").format(value) for name, value in environment.items())

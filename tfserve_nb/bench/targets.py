@@ -8,8 +8,8 @@ from __future__ import annotations
 import http.client
 import json
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias  # the user's rows, JSON
 from urllib.parse import quote, urlsplit
 
@@ -117,18 +117,55 @@ def target_of(model_url: str, token: str | None, wish: Wish, grpc_address: str |
     words = ", ".join(f"{name} {spec}" for name, spec in signature.inputs.items())
     origin = "made up" if wish.values is None else "given"
     what = f"{wish.rows} row{'s' if wish.rows != 1 else ''} of {words}, {origin}"
+    named = [(wish.signature, piece) for piece in pieces]
+    return _target(url, headers, replace(wish, version=_asked(wish, version)), named, what, grpc_address)
+
+
+def target_with(
+    model_url: str,
+    token: str | None,
+    wish: Wish,
+    pieces: Sequence[tuple[str, Tensors]],
+    grpc_address: str | None = None,
+) -> Target:
+    """Requests of the caller's own, in their order, for a version of a model.
+
+    Args:
+        model_url: as for `target_of`.
+        token: what the server asks for, or None.
+        wish: the protocol and the version; nothing else counts.
+        pieces: signature and inputs of each request.
+        grpc_address: `HOST:PORT`, for gRPC.
+
+    Raises:
+        InvalidOption: if the protocol needs something that is not there.
+        InvalidRequest: if it cannot carry the inputs.
+    """
+    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
+    url = f"{model_url}/versions/{wish.version}"
+    return _target(url, headers, wish, pieces, f"{len(pieces)} recorded requests", grpc_address)
+
+
+def _asked(wish: Wish, version: int) -> int | None:
+    """The version that requests name when they cannot name a label."""
+    return version if (wish.version, wish.label) != (None, None) else None
+
+
+def _target(
+    url: str, headers: Headers, wish: Wish, pieces: Sequence[tuple[str, Tensors]], what: str, address: str | None
+) -> Target:
     if wish.protocol == "grpc":
-        return _grpc_target(url, grpc_address, headers, wish, pieces, what)
+        return _grpc_target(url, address, headers, wish, pieces, what)
     if wish.protocol == "binary":
-        return _binary_target(url, version, headers, wish, pieces, what)
-    return Target(
-        "json",
-        f"{url}:predict",
-        tuple(_json_body(wish.signature, piece) for piece in pieces),
-        wish.rows,
-        (*headers, ("Content-Type", "application/json")),
-        what,
-    )
+        return _binary_target(url, headers, wish, pieces, what)
+    bodies = tuple(_json_body(signature, piece) for signature, piece in pieces)
+    return Target("json", f"{url}:predict", bodies, wish.rows, (*headers, ("Content-Type", "application/json")), what)
+
+
+def signatures_at(model_url: str, token: str | None, version: int) -> Mapping[str, SignatureSpec]:
+    """The signatures of one version of a served model, from its metadata; errors as `target_of`."""
+    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
+    return _signatures(f"{model_url}/versions/{version}", headers)[0]
 
 
 def signatures_of(model_url: str, token: str | None, name: str) -> SignatureSpec:
@@ -199,18 +236,14 @@ def _json_body(signature: str, piece: Tensors) -> bytes:
     return dump({**named, "instances": np.ascontiguousarray(first)})
 
 
-def _binary_target(url: str, version: int, headers: Headers, wish: Wish, pieces: list[Tensors], what: str) -> Target:
-    if wish.signature != DEFAULT_SIGNATURE:
+def _binary_target(url: str, headers: Headers, wish: Wish, pieces: Sequence[tuple[str, Tensors]], what: str) -> Target:
+    if any(signature != DEFAULT_SIGNATURE for signature, _ in pieces):
         raise InvalidOption("--protocol binary asks for the default signature only", hint="--protocol json")
     base, _, rest = url.partition("/v1/models/")
     name = rest.split("/")[0]
-    path = (
-        f"{base}/v2/models/{name}"
-        + (f"/versions/{version}" if (wish.version, wish.label) != (None, None) else "")
-        + "/infer"
-    )
+    path = f"{base}/v2/models/{name}" + ("" if wish.version is None else f"/versions/{wish.version}") + "/infer"
     bodies, length = [], 0
-    for piece in pieces:
+    for _, piece in pieces:
         described, raw = zip(*(to_output(key, array, is_binary=True) for key, array in piece.items()), strict=True)
         head = dump({"inputs": list(described), "parameters": {"binary_data_output": True}})
         # All heads must have one length, which is a header of the request.
@@ -222,7 +255,7 @@ def _binary_target(url: str, version: int, headers: Headers, wish: Wish, pieces:
 
 
 def _grpc_target(
-    url: str, address: str | None, headers: Headers, wish: Wish, pieces: list[Tensors], what: str
+    url: str, address: str | None, headers: Headers, wish: Wish, pieces: Sequence[tuple[str, Tensors]], what: str
 ) -> Target:
     if address is None:
         raise InvalidOption("the server has no gRPC port", hint="%deploy MODEL --grpc-port 0, before the first deploy")
@@ -231,14 +264,14 @@ def _grpc_target(
     from ..server.tensor_protos import fill
 
     bodies = []
-    for piece in pieces:
+    for signature, piece in pieces:
         request = PredictRequest()
         request.model_spec.name = url.partition("/v1/models/")[2].split("/")[0]
-        request.model_spec.signature_name = wish.signature
-        if wish.version is not None:
-            request.model_spec.version.value = wish.version
-        elif wish.label is not None:
+        request.model_spec.signature_name = signature
+        if wish.label is not None:
             request.model_spec.version_label = wish.label
+        elif wish.version is not None:
+            request.model_spec.version.value = wish.version
         for name, array in piece.items():
             fill(request.inputs[name], array, as_content=array.dtype != object)
         bodies.append(request.SerializeToString())

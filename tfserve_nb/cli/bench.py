@@ -37,11 +37,7 @@ def bench(arguments: list[str]) -> int:
     """
     given = _parser().parse_args(arguments)
     try:
-        options = _options(given)
-        with _Bar(is_quiet=given.quiet) as bar:
-            token = _token(given.token_env)
-            body = None if given.body is None else _body(given.body)
-            result = benchmarking.benchmark_url(given.url, token, options, Path(given.folder), bar, body)
+        result = _result(given)
         print(to_text(result))
         if given.save is not None:
             if not isinstance(result, BenchmarkResult):
@@ -56,7 +52,23 @@ def bench(arguments: list[str]) -> int:
     except OSError as error:
         print(f"tfserve-nb bench: {error.filename}: {error.strerror}", file=sys.stderr)
         return EXIT_FAILED
+    except KeyboardInterrupt:  # before there was anything to keep
+        print("tfserve-nb bench: interrupted", file=sys.stderr)
+        return EXIT_FAILED
     return 0 if _is_good(result) else EXIT_FAILED
+
+
+def _result(given: argparse.Namespace) -> AnyResult:
+    """Carry out what was asked for."""
+    options, folder = _options(given), Path(given.folder)
+    if given.compare is not None:
+        return benchmarking.compare_runs(folder, *given.compare)
+    if given.url is None:
+        raise InvalidOption("what shall be loaded?", hint="tfserve-nb bench http://HOST:PORT/v1/models/NAME")
+    with _Bar(is_quiet=given.quiet) as bar:
+        token = _token(given.token_env)
+        body = None if given.body is None else _body(given.body)
+        return benchmarking.benchmark_url(given.url, token, options, folder, bar, body, given.grpc_address)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,14 +77,17 @@ def _parser() -> argparse.ArgumentParser:
         description="Load a model server in an open loop and show what its clients would see.",
         epilog="The token is read from the environment: arguments can be seen by everybody on the machine.",
     )
-    parser.add_argument("url", help="http://HOST:PORT/v1/models/NAME, or with --body anything that takes JSON")
+    parser.add_argument(
+        "url", nargs="?", help="http://HOST:PORT/v1/models/NAME, or with --body anything that takes JSON"
+    )
     parser.add_argument("--rate", type=float, metavar="PER_S", help="requests per second (default: a modest one)")
     parser.add_argument("--seconds", type=float, help="how long is measured (default: 10; 3 a step of a sweep)")
     parser.add_argument("--arrivals", choices=ARRIVALS, default="poisson", help="default: poisson")
     parser.add_argument("--closed", type=int, metavar="CLIENTS", help="closed loop instead of an open one")
     parser.add_argument("--sweep", action="store_true", help="find the highest rate that keeps the SLO")
     parser.add_argument("--slo-ms", type=float, metavar="MS", help="latency that answers should keep")
-    parser.add_argument("--protocol", choices=("json", "binary"), default="json", help="default: json")
+    parser.add_argument("--protocol", choices=("json", "binary", "grpc"), default="json", help="default: json")
+    parser.add_argument("--grpc-address", metavar="HOST:PORT", help="with --protocol grpc: where it answers gRPC")
     parser.add_argument("--version", type=int, help="ask this version")
     parser.add_argument("--versions", type=_two, metavar="A,B", help="compare two versions, in turns")
     parser.add_argument("--label", help="ask the version of this label")
@@ -85,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--repeats", type=int, default=3, help="pairs of runs with --versions (default: 3)")
     parser.add_argument("--seed", type=int, default=0, help="of the arrivals (default: 0)")
     parser.add_argument("--token-env", metavar="NAME", help="environment variable that holds the token")
+    parser.add_argument("--compare", type=int, nargs=2, metavar="RUN", help="compare two runs of the history instead")
     parser.add_argument("--save", metavar="PATH", help="write the run, with every request, to PATH.npz")
     parser.add_argument("--figure", metavar="PATH", help="write the figure as PNG")
     parser.add_argument("--folder", default=FOLDER, help=f"where the history is kept (default: {FOLDER})")

@@ -240,7 +240,9 @@ class Experiments:
             winner = plan.a if change.action == "rollback" else plan.b
             event = new_event(change.action, winner, f"experiment: {change.reason}")
             self._core.set_split(plan.name, {winner: 100.0}, event=event)
-            _log.warning("%s: version %d answers now; %s", plan.name, winner, change.reason)
+            is_alarm = change.action == "rollback" and not change.reason.endswith(BY_HAND)
+            level = logging.WARNING if is_alarm else logging.INFO
+            _log.log(level, "%s: version %d answers now; %s", plan.name, winner, change.reason)
         running.changed(change)
         if running.is_over:
             self._over(running, running.phase, change.reason)

@@ -15,9 +15,13 @@ difference" it has mean 0 whatever the weights. When B's times scatter more than
 pooled variance would be too small; it is then scaled up to `(s_a^2 G_a + s_b^2 G_b) / (s^2 H)` with `G = sum h^2 / n`
 (Welch's idea), the arms' variances drawn towards the common one with `PRIOR_DF` degrees of freedom.
 
-Assumptions: given cell, `last` and `level`, which arm a batch belongs to says nothing about the machine's speed;
-effects of different sizes have the same sign. Sources: as in `sequential`; covariates as in A. Deng, Y. Xu, R. Kohavi,
-T. Walker, "Improving the Sensitivity of Online Controlled Experiments by Utilizing Pre-Experiment Data", WSDM 2013.
+Assumptions: given cell, `last` and `level`, the arm of a batch says nothing about the machine's speed; effects of
+different sizes have the same sign. The former holds nearly: with nine to one requests on a busy device whose speed
+varies by a third from moment to moment, a bias of one to two percent is left of the more than twenty that comparing
+equal sizes alone would show.
+
+Sources: as in `sequential`; covariates as in A. Deng, Y. Xu, R. Kohavi, T. Walker, "Improving the Sensitivity of Online
+Controlled Experiments by Utilizing Pre-Experiment Data", WSDM 2013.
 
 Thread: any; pure functions.
 """
@@ -30,12 +34,11 @@ import numpy as np
 
 from . import sequential
 from .sequential import Effect
-from .strata import Sums
+from .strata import RIDGE, Sums, slopes
 
 PRIOR_DF = 20.0
 FEWEST = 8
 """Batches that each arm must have at sizes and times that both have."""
-RIDGE = 1e-6
 
 
 def effect(strata: Iterable[Sums], alpha: float) -> Effect | None:
@@ -52,8 +55,8 @@ def effect(strata: Iterable[Sums], alpha: float) -> Effect | None:
     num_a, num_b = (int(sum(sums.counts[arm] for sums in used)) for arm in (0, 1))
     if min(num_a, num_b) < FEWEST:
         return None
-    slopes = _slopes(np.sum([sums.within.sum(axis=0) for sums in used], axis=0))
-    rests = [np.array([_rest(arm, slopes) for arm in sums.within]) for sums in used]
+    known = slopes(np.sum([sums.within.sum(axis=0) for sums in used], axis=0))
+    rests = [np.array([_rest(arm, known) for arm in sums.within]) for sums in used]
     dfs = [float(sums.df.sum()) for sums in used]
     df = sum(dfs) + sum(sums.num_cells for sums in used) - 3
     if df < FEWEST or sum(dfs) < FEWEST:
@@ -72,14 +75,9 @@ def effect(strata: Iterable[Sums], alpha: float) -> Effect | None:
     )  # fmt: skip
 
 
-def _slopes(within: np.ndarray) -> np.ndarray:
-    """What `last` and `level` say about a time, from differences within arms; shape `(2,)`."""
-    return np.linalg.solve(within[:2, :2] + RIDGE * np.eye(2), within[:2, 2])
-
-
-def _rest(within: np.ndarray, slopes: np.ndarray) -> float:
+def _rest(within: np.ndarray, known: np.ndarray) -> float:
     """The sum of squares that `last` and `level` leave."""
-    return float(max(within[2, 2] - 2 * slopes @ within[:2, 2] + slopes @ within[:2, :2] @ slopes, 0.0))
+    return float(max(within[2, 2] - 2 * known @ within[:2, 2] + known @ within[:2, :2] @ known, 0.0))
 
 
 def _products(sums: Sums) -> np.ndarray:

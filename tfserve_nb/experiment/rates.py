@@ -29,7 +29,7 @@ from .reading import Estimate
 
 MOST_OF_KEY = 3
 TINY = 1e-12
-STEPS = 40
+STEPS = 26
 
 
 def difference(failed_a: int, num_a: int, failed_b: int, num_b: int, alpha: float) -> Estimate | None:

@@ -19,6 +19,7 @@ SRM_LIMIT = 0.001
 class Verdict(str):
     """What follows, in words; `decision` is one of `DECISIONS`."""
 
+    __slots__ = ("decision",)
     decision: str
 
     def __new__(cls, text: str, decision: str = "wait") -> Self:

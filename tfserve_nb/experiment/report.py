@@ -21,6 +21,7 @@ from .tables import (
     counts_of_arm,
     effect_text,
     guardrail_rows,
+    nothing_yet,
     phase_line,
     plan_lines,
     srm_line,
@@ -66,8 +67,10 @@ def _draw_effect(axes: Any, state: ExperimentState) -> None:
     margin = -100 * plan.margin if is_share else 100 * plan.margin
     for level, line, name in ((0.0, "-", "no difference"), (margin, "--", f"margin {margin:+g} {unit}")):
         axes.axhline(level, color="0.3", linewidth=1.2, linestyle=line)
-        axes.annotate(name, (0.99, level), xycoords=("axes fraction", "data"), xytext=(0, 2),
-                      textcoords="offset points", ha="right", va="bottom", fontsize=7.5)  # fmt: skip
+        is_above = (level == margin) == (margin > 0)  # the names of both lines on their far sides
+        place, shift = ("bottom", 2) if is_above else ("top", -2)
+        axes.annotate(name, (0.99, level), xycoords=("axes fraction", "data"), xytext=(0, shift),
+                      textcoords="offset points", ha="right", va=place, fontsize=7.5)  # fmt: skip
     band = f"{100 * (1 - plan.alpha):g} % band that holds at all times at once"
     axes.set_title(f"effect of B on the {METRIC_NAMES[plan.metric]}, {band}", fontsize=9)
     axes.set_ylabel(unit)
@@ -77,7 +80,7 @@ def _draw_effect(axes: Any, state: ExperimentState) -> None:
     if not known:
         axes.set_ylim(-3 * abs(margin), 3 * abs(margin))
         axes.set_xticks([])
-        _nothing(axes, "too few requests to tell")
+        _nothing(axes, nothing_yet(plan))
         return
     by_requests = known[-1].num_requests > known[0].num_requests
     if not by_requests:

@@ -18,7 +18,7 @@ from .inbox import Inbox
 from .observations import Observations
 from .plan import Plan
 from .reading import Reading
-from .state import Disagreement, ExperimentState, Moment
+from .state import WAITS, Disagreement, ExperimentState, Moment
 
 MAX_MOMENTS = 400
 
@@ -194,7 +194,7 @@ class Running:
     def _passed(self, reading: Reading) -> Change:
         if self.plan.auto_promote:
             return Change("promote", 100.0, str(reading.verdict))
-        return Change("hold", self.percent, f"{reading.verdict}; waits for a person")
+        return Change("hold", self.percent, f"{reading.verdict}; {WAITS}")
 
     def _note_moment(self, at_s: float) -> None:
         """Keep the effect of now and then: when there are too many, every other one goes, and fewer are added."""

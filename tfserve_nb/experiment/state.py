@@ -15,6 +15,8 @@ from .reading import Reading, Verdict
 
 BY_HAND = "by hand"
 """How the reason of what a person did ends."""
+WAITS = "waits for a person"
+"""How the reason of an experiment that passed ends."""
 
 PHASES = ("running", "held", "promoted", "rolled back", "stopped")
 """`held`: it passed its last step, or could not go on, and waits for a person."""
@@ -92,6 +94,9 @@ class ExperimentState:
     def verdict(self) -> Verdict:
         """What was found and, when it is over, what was done, such as `B is slower by 12 % ...: rolled back`."""
         found = self.reading.verdict
+        if self.phase == "held":
+            # What was concluded stays so, also when later requests make the interval wider again.
+            return Verdict(self.reason, "promote" if self.reason.endswith(WAITS) else "rollback")
         if self.phase not in ("promoted", "rolled back"):
             return found
         if self.reason.endswith(BY_HAND):

@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any  # JSON
 
 import numpy as np
@@ -36,9 +36,13 @@ RECENT = 48
 REFRESH = 8
 CLIP = 4.0
 LEAST_SD = 0.05
-SMOOTHING = 0.3
+SMOOTHING = 0.6
+RIDGE = 1e-6
 GAP_S = 1.0
 """After a pause as long as this, earlier runs say nothing about how busy the machine is."""
+FIRST_SLOPES = (0.5, 0.0)
+RELEARN = 25
+LEARN_DF = 50
 ENOUGH = 5
 """A cell is closed once each arm has so many batches in it."""
 MOST = 256
@@ -71,6 +75,39 @@ class Usual:
     def is_known(self) -> bool:
         """Whether the warm-up is over."""
         return self.num >= WARM_UP
+
+
+class MachinePace:
+    """How busy the machine seems to be: by how much the last runs deviated from what is usual for their size and arm.
+
+    What that says about the next run is learned from differences within cells and arms. What is usual is learned from
+    times without it: the median of plain times of, say, an arm's small batches would be that of idle moments, in which
+    small batches come up, and the next run would seem to be in a busier moment than it is.
+    """
+
+    def __init__(self) -> None:
+        self._last = self._level = 0.0
+        self._last_s = -math.inf
+        self._slopes = FIRST_SLOPES
+
+    def now(self, at_s: float) -> tuple[float, float, float]:
+        """The deviation of the last run, the smoothed one, and what both say about the next, in logarithms."""
+        if at_s - self._last_s > GAP_S:
+            self._last = self._level = 0.0
+        return self._last, self._level, self._slopes[0] * self._last + self._slopes[1] * self._level
+
+    def add(self, at_s: float, deviation: float) -> None:
+        """A run deviated so much."""
+        self._last_s = at_s
+        self._last = deviation
+        self._level += SMOOTHING * (deviation - self._level)
+
+    def learn(self, strata: Iterable[Sums]) -> None:
+        """Look at what there is so far."""
+        strata = list(strata)
+        if sum(float(sums.df.sum()) for sums in strata) >= LEARN_DF:
+            first, second = slopes(np.sum([sums.within.sum(axis=0) for sums in strata], axis=0)).tolist()
+            self._slopes = (first, second)
 
 
 class Sums:
@@ -157,9 +194,8 @@ class Strata:
         self._usual: dict[tuple[int, int], Usual] = {}
         self._sums: dict[int, Sums] = {}
         self._open: dict[int, Cell] = {}
-        self._last = 0.0
-        self._level = 0.0
-        self._last_s = -math.inf
+        self._pace = MachinePace()
+        self._num = 0
 
     def add(self, arm: str, at_s: float, size: int, run_s: float) -> None:
         """A batch was run; those before it must have been added before.
@@ -178,15 +214,15 @@ class Strata:
         mine = self._usual.setdefault((size, number), Usual())
         other = self._usual.get((size, 1 - number))
         time = math.log(max(run_s, 1e-9))
-        if at_s - self._last_s > GAP_S:
-            self._last = self._level = 0.0
+        last, level, expected = self._pace.now(at_s)
         if mine.is_known:
-            value = _pulled_in(time, mine, other)
-            self._put(size, number, at_s, (self._last, self._level, value))
-            self._last = value - mine.median
-            self._level += SMOOTHING * (self._last - self._level)
-        self._last_s = at_s
-        mine.add(time)
+            pulled_in = _pulled_in(time - expected, mine, other) + expected
+            self._put(size, number, at_s, (last, level, pulled_in))
+            self._pace.add(at_s, pulled_in - mine.median)
+        mine.add(time - expected)
+        self._num += 1
+        if self._num % RELEARN == 0:
+            self._pace.learn(self._sums.values())
 
     def _put(self, size: int, arm: int, at_s: float, row: tuple[float, float, float]) -> None:
         cell = self._open.get(size)
@@ -221,6 +257,18 @@ class Strata:
         self = cls()
         self._sums = {int(size): Sums.from_json(sums) for size, sums in value.items()}
         return self
+
+
+def slopes(within: np.ndarray) -> np.ndarray:
+    """What `last` and `level` say about a time.
+
+    Args:
+        within: sums of squares and products of `(last, level, time)` within cells and arms, shape `(3, 3)`.
+
+    Returns:
+        Coefficients, shape `(2,)`.
+    """
+    return np.linalg.solve(within[:2, :2] + RIDGE * np.eye(2), within[:2, 2])
 
 
 def _pulled_in(time: float, mine: Usual, other: Usual | None) -> float:

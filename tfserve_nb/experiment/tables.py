@@ -80,6 +80,8 @@ def phase_line(state: ExperimentState, *, is_below_verdict: bool = False) -> str
     why = f": {reason}" if reason and not is_said else ""
     if state.phase == "running":
         return f"running since {_clock(state.started_at)}{why}"
+    if state.phase == "held" and reason != state.reason:
+        return "passed, and waits for you"
     if state.phase == "held":
         return f"waits for you{why}"
     when = "" if state.ended_at is None else f" at {_clock(state.ended_at)}"
@@ -96,6 +98,11 @@ def step_line(state: ExperimentState) -> str:
     if state.phase == "running" and state.step_since is not None:
         until = f", at least until {_clock(state.step_since + state.plan.hold_s)}"
     return f"step {min(state.step + 1, len(steps))} of {len(steps)} ({words} %){until}"
+
+
+def nothing_yet(plan: Plan) -> str:
+    """What stands in the place of an effect that is not known yet."""
+    return "too few labels yet" if plan.metric == "quality" else "too few requests yet"
 
 
 def plan_lines(plan: Plan) -> list[str]:
@@ -312,12 +319,12 @@ def _points(value: float) -> str:
 
 
 def _number(value: float, *, sign: bool) -> str:
-    """One decimal, two below one; no more than a reader needs."""
+    """No decimal from a hundred on, two below one; no more than a reader needs."""
     if math.isnan(value):
         return "–"
     if math.isinf(value):
         return "+∞" if value > 0 else "-∞"
-    digits = 1 if abs(value) >= 1 else 2
+    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 1 else 2
     shown = f"{abs(value):.{digits}f}"
     if "." in shown and not sign:
         shown = shown.rstrip("0").rstrip(".")

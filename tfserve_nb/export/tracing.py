@@ -11,10 +11,11 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ExportFailed, ServingError
+from ..errors import ExportFailed, InvalidOption, ServingError
 from ..types import DEFAULT_SIGNATURE, ProgressEvent
 from .endpoint import ExportSource
 from .reasons import innermost
@@ -58,6 +59,22 @@ def write_traced(source: ExportSource, folder: Path, report: Callable[[ProgressE
         archive.write_out(str(folder), options=options, verbose=False)
     rename_inputs(folder, dict(zip(aliases, names, strict=True)))
     report(ProgressEvent("exporting", 2, 2))
+
+
+def with_xla(source: ExportSource) -> ExportSource:
+    """The same model, to be compiled by XLA wherever it is loaded, once for each shape of its inputs.
+
+    Raises:
+        InvalidOption: for a SavedModel folder, which is served as it is.
+    """
+    import tensorflow as tf
+
+    if source.call is None:
+        raise InvalidOption(
+            f"optimize='xla' is for models in memory, and {source.description} is served as it is",
+            hint="load it, and deploy the model",
+        )
+    return replace(source, call=tf.function(source.call, jit_compile=True, autograph=False))
 
 
 def plain_names(names: Sequence[str]) -> list[str]:

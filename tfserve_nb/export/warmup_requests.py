@@ -10,17 +10,19 @@ Reference: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc.
 from __future__ import annotations
 
 import logging
+import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # protobuf messages
 
 import numpy as np
 
-from ..errors import ExportFailed
+from ..errors import ExportFailed, InvalidOption
 from ..types import DEFAULT_SIGNATURE, Tensors
 from .example_input import serialized_examples
+from .prediction_log import LoggedCall, to_message
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_WARMUP_RECORDS = 1000
@@ -105,10 +107,41 @@ def write_warmup_requests(version_dir: Path, name: str, rows: Tensors, signature
     request.model_spec.signature_name = signature
     for key, array in rows.items():
         request.inputs[key].CopyFrom(tf.make_tensor_proto(array))
+    return _write(version_dir, [log])
+
+
+def write_warmup_calls(version_dir: Path, calls: Iterable[LoggedCall]) -> Path:
+    """Store requests that were answered, with their answers; a file that is there already is replaced.
+
+    Args:
+        version_dir: the version's folder.
+        calls: at most `MAX_WARMUP_RECORDS`.
+
+    Returns:
+        The file.
+
+    Raises:
+        InvalidOption: if the folder holds no SavedModel, or the file cannot be written.
+    """
+    if not (version_dir / "saved_model.pb").is_file():
+        raise InvalidOption(f"{version_dir} is no version of a model", hint="the number of a version, or its folder")
+    try:
+        return _write(version_dir, [to_message(call) for call in calls])
+    except OSError as error:
+        raise InvalidOption(f"{version_dir} cannot be written: {error}", hint="a folder of this machine") from error
+
+
+def _write(version_dir: Path, logs: Iterable[Any]) -> Path:
+    """All of them or nothing: a server may load the version at the same moment."""
+    import tensorflow as tf
+
     path = version_dir / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(log.SerializeToString())
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with tf.io.TFRecordWriter(str(partial)) as writer:
+        for log in logs:
+            writer.write(log.SerializeToString())
+    partial.replace(path)
     return path
 
 

@@ -22,6 +22,14 @@ def sizes(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(",") if part.strip())
 
 
+GATE_OPTIONS = (
+    argument("--check-replay", action="store_true", help="replay captured requests first; deploy only if it keeps up"),
+    argument(
+        "--max-disagreement", type=float, metavar="SHARE", help="rows that it may answer differently; default: 0.01"
+    ),
+    argument("--max-slowdown", type=float, metavar="SHARE", help="how much slower it may be; default: 0.25 (25 %%)"),
+)
+
 DEPLOY_OPTIONS = (
     argument(
         "model",
@@ -56,13 +64,18 @@ DEPLOY_OPTIONS = (
         "--allowed-batch-sizes", type=sizes, metavar="N,N,...", help="sizes to pad batches to; default: powers of two"
     ),
     argument("--device", help="TensorFlow device, such as /CPU:0"),
+    argument("--optimize", metavar="HOW", help="xla: compile the graph, for each size of a batch"),
     argument("--warmup", metavar="VAR", help="variable with rows to warm up with"),
     argument("--check", metavar="VAR", help="variable with rows to compare the exported with the live model on"),
     argument("--keep", type=int, metavar="N", help="versions that stay loaded for rollback; default: 2"),
+    *GATE_OPTIONS,
     argument("--data", metavar="VAR", help="variable with the training data; a fingerprint of it is stored"),
     argument("--metrics", metavar="VAR", help="variable with a dict of numbers; default: the last epoch's of fit"),
     argument("--seed", type=int, help="seed of the training; default: that of keras.utils.set_random_seed"),
     argument("--no-provenance", action="store_true", help="store no cell text, commit and versions with the model"),
+    argument(
+        "--slo-p99-ms", type=float, metavar="MS", help="go back by itself when more than 1 %% of the answers are slower"
+    ),
     argument("--out", "-o", metavar="NAME", help="variable to bind the handle to"),
     argument("--no-auth", action="store_true", help="start the server without a token"),
     argument("--quiet", "-q", action="store_true", help="show no progress"),
@@ -103,6 +116,17 @@ def parse(magic: Any, line: str) -> argparse.Namespace | None:
         return None
     options: argparse.Namespace = magic.parser.parse_args(words)
     return options
+
+
+def variable(word: str) -> str:
+    """The name after `--out`.
+
+    Raises:
+        UsageError: if no variable can be called so.
+    """
+    if not word.isidentifier():
+        raise UsageError(f"--out {word!r} is no variable name")
+    return word
 
 
 def look_up(namespace: Mapping[str, Any], word: str, what: str) -> Any:

@@ -20,6 +20,7 @@ from IPython.display import HTML, display
 from .. import benchmarking
 from ..bench.options import PROTOCOLS, Options
 from ..bench.plan import ARRIVALS, Load
+from ..bench.replay import ReplayResult
 from ..bench.result import BenchmarkResult, timeline_of
 from ..bench.samples import OK, Samples
 from ..bench.tables import AnyResult
@@ -54,6 +55,7 @@ BENCHMARK_OPTIONS = (
     argument("--repeats", type=int, default=3, metavar="N", help="pairs of runs of a comparison; default: 3"),
     argument("--url", help="load this instead: a model's URL on any server, or anything that takes JSON"),
     argument("--token-env", metavar="NAME", help="environment variable with the token for --url"),
+    argument("--grpc-address", metavar="HOST:PORT", help="with --url and --protocol grpc: where it answers gRPC"),
     argument("--compare", type=int, nargs=2, metavar="RUN", help="compare two runs of the history"),
     argument("--out", "-o", metavar="NAME", help="variable for the result"),
     argument("--save", metavar="PATH", help="write the result, with every request, to PATH.npz"),
@@ -76,6 +78,8 @@ def options_of(given: argparse.Namespace, values: Any) -> Options:
         raise UsageError(f"--versions needs two, such as --versions 3,4; these are {len(given.versions)}")
     if given.url is not None and given.name is not None:
         raise UsageError(f"--url says what is loaded; {given.name} does too")
+    if given.grpc_address is not None and given.url is None:
+        raise UsageError("--grpc-address goes with --url; the gRPC port of a served model is known")
     if given.out is not None and not given.out.isidentifier():
         raise UsageError(f"--out {given.out!r} is no variable name")
     return Options(
@@ -112,7 +116,7 @@ def load_url(given: argparse.Namespace, options: Options, folder: Path, view: Be
         if options.values is None:
             raise UsageError("a URL without /v1/models/NAME needs a body: the last expression of a %%benchmark cell")
         body = body_of(options)
-    return benchmarking.benchmark_url(given.url, token, options, folder, view, body)
+    return benchmarking.benchmark_url(given.url, token, options, folder, view, body, given.grpc_address)
 
 
 def body_of(options: Options) -> bytes:
@@ -174,11 +178,10 @@ class BenchmarkView:
         else:
             print(f"  {words}", flush=True)
 
-    def finish(self, result: AnyResult | None) -> None:
+    def finish(self, result: AnyResult | ReplayResult | None) -> None:
         """Replace the chart by what was done."""
         if self._in_notebook and self._handle is not None:
-            text = "the benchmark did not end well" if result is None else f"done: {result.title}"
-            self._show(note(text))
+            self._show(note("it did not end well" if result is None else ending_of(result)))
 
     def _page(self, load: Load, samples: Samples, at_s: float, words: str) -> str:
         done = max(0.0, at_s + load.warmup_s)
@@ -199,6 +202,12 @@ class BenchmarkView:
             self._handle = display(HTML(text), display_id=True)
         else:
             self._handle.update(HTML(text))
+
+
+def ending_of(result: AnyResult | ReplayResult) -> str:
+    """What stays of the progress."""
+    is_whole = not (result.summary.interrupted if isinstance(result, BenchmarkResult) else result.interrupted)
+    return f"{'done' if is_whole else 'interrupted'}: {result.title}"
 
 
 def save(result: AnyResult, path: str) -> None:

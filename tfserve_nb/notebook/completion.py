@@ -17,7 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from .. import handles as serving
 from .magics import DeployMagics
 
-COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark")
+COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark", "replay")
 _OPTIONS_WITH_VARIABLES = ("--warmup", "--check")
 
 
@@ -84,7 +84,7 @@ def _values(namespace: Mapping[str, Any], option: str, done: list[str]) -> list[
         return [name for name, value in namespace.items() if not name.startswith("_") and hasattr(value, "shape")]
     if option in ("--name", "-n"):
         return served
-    if option in ("--to", "--version") and model is not None:
+    if option in ("--to", "--version", "--onto", "--against") and model is not None:
         return _versions(model)
     if option == "--label":
         labels = {label for handle in serving.deployments() for label in handle.labels}

@@ -12,6 +12,7 @@ Thread: the kernel's main thread; the still page is updated on the dashboards' t
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any  # IPython's MIME bundles
 
 from IPython.core.interactiveshell import InteractiveShell
@@ -27,20 +28,21 @@ _RESULTS = (
     ("tfserve_nb.bench.compare", "ComparisonResult"),
 )
 _TEST = ("tfserve_nb.experimenting", "ABTest")
+_REPLAY = ("tfserve_nb.bench.replay", "ReplayResult")
 
 
 def register(shell: InteractiveShell) -> None:
     """Show deployments as dashboards; in a terminal they stay text."""
     if shell.display_formatter is None:
         return
-    for kind in _RESULTS:
+    for kind in (*_RESULTS, _REPLAY):
         shell.display_formatter.formatters["text/plain"].for_type_by_name(*kind, _print_result)
     shell.display_formatter.formatters["text/plain"].for_type_by_name(*_TEST, _print_test)
     if hasattr(shell, "kernel"):
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Deployment, lambda handle: _show_deployment(shell, handle))
         formatter.for_type_by_name(*_DASHBOARD, lambda dashboard: show(shell, dashboard))
-        for kind in _RESULTS:
+        for kind in (*_RESULTS, _REPLAY):
             formatter.for_type_by_name(*kind, lambda result: _show_result(shell, result))
         formatter.for_type_by_name(*_TEST, lambda test: _show_test(shell, test))
 
@@ -50,9 +52,9 @@ def unregister(shell: InteractiveShell) -> None:
     if shell.display_formatter is not None:
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.pop(Deployment, None)
-        for kind in (_DASHBOARD, *_RESULTS, _TEST):
+        for kind in (_DASHBOARD, *_RESULTS, _REPLAY, _TEST):
             formatter.pop(".".join(kind), None)
-        for kind in (*_RESULTS, _TEST):
+        for kind in (*_RESULTS, _REPLAY, _TEST):
             shell.display_formatter.formatters["text/plain"].pop(".".join(kind), None)
     cell_times.unwatch(shell)
     # Only if a dashboard was ever shown: unloading must not import ipywidgets.
@@ -91,18 +93,25 @@ def _show_deployment(shell: InteractiveShell, handle: Deployment) -> None:
 
 def _show_result(shell: InteractiveShell, result: Any) -> None:
     """A table and a figure, which stay in the notebook."""
-    from ..bench.report import png_of
-    from ..bench.tables import to_html, to_text
-
+    to_text, to_html, png_of = _views_of(result)
     publish = shell.display_pub.publish
     publish(data={"text/plain": to_text(result), "text/html": to_html(result)}, metadata={})
     publish(data={"text/plain": f"(figure: {result.title})", "image/png": png_of(result)}, metadata={})
 
 
 def _print_result(result: Any, printer: Any, _: bool) -> None:
-    from ..bench.tables import to_text
+    printer.text(_views_of(result)[0](result))
 
-    printer.text(to_text(result))
+
+def _views_of(result: Any) -> tuple[Callable[[Any], str], Callable[[Any], str], Callable[[Any], bytes]]:
+    """What makes text, HTML and PNG of a result."""
+    if type(result).__name__ == _REPLAY[1]:
+        from ..bench import replay_report, replay_tables
+
+        return replay_tables.to_text, replay_tables.to_html, replay_report.png_of
+    from ..bench import report, tables
+
+    return tables.to_text, tables.to_html, report.png_of
 
 
 def _show_test(shell: InteractiveShell, test: Any) -> None:

@@ -1,4 +1,4 @@
-"""The magics: `%deploy`, `%serving`, `%rollback`, `%promote`, `%undeploy`, `%dashboard`, `%benchmark`, `%abtest`.
+"""The magics: deploy, serving, rollback, promote, undeploy, dashboard, benchmark, abtest, replay.
 
 Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
 which shows as two lines and fails the cell.
@@ -24,6 +24,7 @@ from traitlets import Int, Unicode
 
 from .. import benchmarking, deploying
 from .. import handles as serving
+from ..bench.replay import ReplayResult
 from ..bench.tables import AnyResult
 from ..deployment import DEFAULT_BASE_PATH, Deployment
 from ..differences.result import VersionDiff
@@ -34,11 +35,12 @@ from ..serving.config import DEFAULT_MAX_BATCH_SIZE
 from ..serving.placement import DEFAULT_KEEP, Placement
 from .abtest import ABTEST_OPTIONS, how_to_end, version_or_label
 from .abtest import run as run_abtest
-from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, with_options
+from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, variable, with_options
 from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, save, stored_in
 from .cell import run_body
 from .overview import Overview
 from .progress import ProgressView
+from .replay import CAPTURE_OPTIONS, REPLAY_OPTIONS, capture, limits_asked_for, replay
 from .running_cell import running_cell
 
 _PASSED_ON = (
@@ -52,9 +54,11 @@ _PASSED_ON = (
     "frontends",
     "isolate",
     "device",
+    "optimize",
     "batch_timeout_micros",
     "max_enqueued_batches",
     "allowed_batch_sizes",
+    "slo_p99_ms",
     "seed",
 )
 """Options of `%deploy` that `tfserve_nb.deploy` takes as they are, when they are given."""
@@ -99,6 +103,7 @@ class DeployMagics(Magics):
         with wrong_options_as_usage_error():
             keep = self._or(options.keep, self.keep)
             Placement(options.label, stage=options.stage, canary=options.canary, shadow=options.shadow, keep=keep)
+            limits_asked_for(options)
         typed = f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}"
         code = running_cell(self.shell) or Code(typed.rstrip("\n"))
         model, name = self._model(options, cell)
@@ -115,11 +120,20 @@ class DeployMagics(Magics):
         argument("--base-path", metavar="FOLDER", help="where the models lie; default: tfserve_models"),
         argument("--diff", nargs=2, type=version_or_label, metavar=("A", "B"), help="what two versions differ in"),
         argument("--values", metavar="VAR", help="with --diff: variable with rows to ask both versions with"),
+        *CAPTURE_OPTIONS,
     )
     def serving(self, line: str) -> Overview | Deployment | VersionDiff | None:
-        """Show what this kernel serves, what two versions differ in, or bring back what an earlier kernel served."""
+        """Show what this kernel serves, what two versions differ in, or bring back what an earlier kernel served.
+
+        `%serving NAME --capture on` keeps its answered requests with their arrival times, in the memory of its server,
+        for `%replay` and `%deploy --check-replay`. Headers and tokens are never among them.
+        """
         options = parse(self.serving, line)
         if options is None:
+            return None
+        if options.capture is not None:
+            with wrong_options_as_usage_error():
+                capture(self._handle(options.name), options)
             return None
         if options.diff is not None:
             rows = None if options.values is None else look_up(self.shell.user_ns, options.values, "--values")
@@ -250,6 +264,22 @@ class DeployMagics(Magics):
             self.shell.user_ns[given.out] = test
         return None if given.quiet else test
 
+    @line_magic
+    @with_options(*REPLAY_OPTIONS)
+    def replay(self, line: str) -> ReplayResult | None:
+        """Send captured requests to a version at the times at which they came; compare answers and latencies.
+
+        Clients see nothing of it. The same requests go to the version that answered them, in turns.
+        """
+        options = parse(self.replay, line)
+        if options is None:
+            return None
+        with wrong_options_as_usage_error():
+            result = replay(self._handle(options.name), options, self.shell)
+        if options.out is not None:
+            self.shell.user_ns[variable(options.out)] = result
+        return None if options.quiet else result
+
     def _keep(self, result: AnyResult, given: argparse.Namespace) -> AnyResult | None:
         if given.save is not None:
             with wrong_options_as_usage_error():
@@ -283,6 +313,7 @@ class DeployMagics(Magics):
             word = getattr(options, option)
             if word is not None:
                 values[option] = look_up(namespace, word, f"--{option}")
+        values["check_replay"] = limits_asked_for(options) or False
         view = None if options.quiet else ProgressView(self.shell, f"deploying {name}")
         if view is not None:
             values["progress"] = view

@@ -14,7 +14,7 @@ from IPython.display import HTML, display
 
 from ..types import ProgressEvent
 
-STEPS = ("exporting", "checking", "loading", "warming up", "switching", "done")
+STEPS = ("exporting", "checking", "loading", "warming up", "replaying", "switching", "done")
 
 
 class ProgressView:
@@ -48,6 +48,10 @@ class ProgressView:
             self._remark = event.detail
             if not self._in_notebook:
                 print(f"{self._title}: checking, {event.detail}", flush=True)
+        if event.phase == "replaying" and event.detail and event.done:
+            self._remark += f"; replay: {event.detail}"
+            if not self._in_notebook:
+                print(f"{self._title}: {event.detail}", flush=True)
         if self._in_notebook:
             self._show(self._summary(event) if event.phase == "done" else self._bar(event))
         elif event.phase == "done":

@@ -15,8 +15,8 @@ from ..export.provenance import Code
 def running_cell(shell: Any = None) -> Code | None:
     """The running cell; None outside IPython.
 
-    In a kernel it is the text of the request that runs, whose metadata also hold the cell's id (`cellId`; JupyterLab
-    and Notebook send it). In a terminal it is the newest entry of the history, which IPython makes before it runs a cell.
+    In a kernel it is the text of the request that runs, with the cell's id in its metadata (`cellId`, which JupyterLab
+    sends). In a terminal it is the newest entry of the history, which IPython makes before it runs a cell.
 
     Args:
         shell: IPython's shell; the current one by default.

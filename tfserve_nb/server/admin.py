@@ -27,7 +27,7 @@ from .off_loop import off_loop
 from .security import refusal
 from .settings import ServerSettings
 from .wire import error_to_json, event_to_json, metrics_to_json, status_to_json
-from .wire_samples import resources_to_json, sample_to_json
+from .wire_samples import captured_to_json, resources_to_json, sample_to_json, settings_from_json
 
 PREFIX = "/tfserve/v1"
 MAX_SPAN_S = 900
@@ -64,6 +64,16 @@ def _samples(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
 
 def _sample(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
     core.sample_requests(name, is_on=bool(given["is_on"]))
+    return {}
+
+
+def _captured(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    limit = given.get("limit")
+    return captured_to_json(core.captured(name, None if limit is None else int(limit)))
+
+
+def _capture(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    core.capture(name, settings_from_json(given["settings"]), clear=bool(given.get("clear")))
     return {}
 
 
@@ -135,6 +145,8 @@ _ACTIONS: dict[tuple[str, str], Action] = {
     ("GET", "history"): _history,
     ("GET", "samples"): _samples,
     ("POST", "samples"): _sample,
+    ("GET", "capture"): _captured,
+    ("POST", "capture"): _capture,
     ("POST", "deploy"): _deploy,
     ("POST", "promote"): _promote,
     ("POST", "rollback"): _roll_back,

@@ -20,6 +20,7 @@ import numpy as np
 
 from ..errors import InvalidRequest, NotAvailable, ServingError
 from ..serving.admin_port import AdminPort
+from ..serving.captured import CapturedRequests, CaptureSettings
 from ..serving.inputs import as_tensors
 from ..serving.model_metrics import ModelMetrics
 from ..serving.placement import Placement
@@ -41,11 +42,12 @@ from ..types import (
 from .admin import PREFIX
 from .predict_client import decode_outputs, encode_inputs, signatures_from_json
 from .wire import error_from_json, event_from_json, metrics_from_json, status_from_json
-from .wire_samples import resources_from_json, sample_from_json
+from .wire_samples import captured_from_json, resources_from_json, sample_from_json, settings_to_json
 
 READ_S = 10.0
 CHANGE_S = 660.0
 """How long a change may take: a little more than the longest load."""
+CAPTURE_S = 120.0
 POLL_S = 0.2
 ROWS_OF_ONE_REQUEST = 4096
 _KINDS = {
@@ -130,14 +132,28 @@ class RemoteCore(AdminPort):
         """Begin or end sampling a model's requests."""
         self._call("POST", PREFIX + _path(name, "samples"), {"is_on": is_on}, READ_S)
 
+    def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
+        """Begin or end capturing a model's requests; a function cannot redact there."""
+        given = {"settings": None if settings is None else settings_to_json(settings), "clear": clear}
+        self._call("POST", PREFIX + _path(name, "capture"), given, READ_S)
+
+    def captured(self, name: str, limit: int | None = None) -> CapturedRequests:
+        """The newest captured requests of a model, or all; they all come over the wire."""
+        which = "" if limit is None else f"?limit={limit}"
+        return captured_from_json(self._call("GET", f"{PREFIX}{_path(name, 'capture')}{which}", None, CAPTURE_S))
+
     def resources(self) -> Resources:
         """What the server's process takes of its machine."""
         return resources_from_json(self._get("/resources"))
 
-    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "") -> Tensors:
+    def predict(
+        self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
+    ) -> Tensors:
         """Predict over REST; large requests are sent in pieces, all to the version that answers the first one."""
         path = _predict_path(spec)
         headers = {self.model_status(spec.name).key_header: as_header(key)} if key else {}
+        if request_id:
+            headers["X-Request-Id"] = request_id
         definitions, version = signatures_from_json(self._call("GET", f"{path}/metadata", None, READ_S, headers))
         found = definitions.get(signature)
         if found is None:

@@ -54,6 +54,8 @@ MAX_REPEATED = 2**27
 """Values that a short list may stand for."""
 
 _DTYPES = {name: np.dtype(name) for name in _KINDS if name not in ("string", "bfloat16")}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+"""NumPy makes a dtype's name up anew each time that it is asked for."""
 _BY_NUMBER = {kind.number: name for name, kind in _KINDS.items()}
 
 
@@ -112,7 +114,7 @@ def fill(proto: Any, array: np.ndarray, *, as_content: bool = False) -> None:
         InvalidRequest: for a dtype that cannot travel.
     """
     is_text = array.dtype.kind in "OSU"
-    name = "string" if is_text else array.dtype.name
+    name = "string" if is_text else _NAMES.get(array.dtype) or array.dtype.name
     kind = _KINDS.get(name)
     if kind is None:
         raise InvalidRequest(f"Failed to write a tensor of type: {name}")

@@ -1,4 +1,4 @@
-"""Sampled requests and resources as JSON for the admin API, and back.
+"""Sampled and captured requests, and resources, as JSON for the admin API, and back.
 
 Thread: any; pure functions.
 """
@@ -12,12 +12,19 @@ from typing import Any  # JSON values
 
 import numpy as np
 
+from ..errors import InvalidOption
+from ..serving.captured import CapturedRequest, CapturedRequests, CaptureSettings
 from ..serving.request_samples import Parts, RequestSample
 from ..serving.resources import Gpu, Resources
 from ..types import Tensors
 
 _SERIES = ("age_s", "cpu_series", "rss_series")
 _PLAIN = ("number", "at", "version", "signature", "entrypoint", "code", "message", "num_rows", "is_cut", "total_ms")
+
+_CAPTURED = ("number", "at", "arrived_s", "version", "signature", "api", "entrypoint", "num_rows", "latency_ms",
+             "is_redacted")  # fmt: skip
+_KEPT = ("num_kept", "num_bytes", "num_left_out", "problem")
+_LIMITS = ("max_requests", "max_rows", "max_mib")
 
 
 def sample_to_json(sample: RequestSample) -> dict[str, Any]:
@@ -39,6 +46,62 @@ def sample_from_json(value: Mapping[str, Any]) -> RequestSample:
         outputs=tensors_from_json(value["outputs"]),
         parts=Parts(*value["parts"]),
     )
+
+
+def captured_to_json(captured: CapturedRequests) -> dict[str, Any]:
+    """A JSON object that `captured_from_json` reads."""
+    return {
+        "model": captured.model,
+        "settings": None if captured.settings is None else _settings_told(captured.settings),
+        **{name: getattr(captured, name) for name in _KEPT},
+        "requests": [
+            {
+                **{name: getattr(one, name) for name in _CAPTURED},
+                "inputs": tensors_to_json(one.inputs),
+                "outputs": tensors_to_json(one.outputs),
+            }
+            for one in captured
+        ],
+    }
+
+
+def captured_from_json(value: Mapping[str, Any]) -> CapturedRequests:
+    """The inverse of `captured_to_json`."""
+    requests = [
+        CapturedRequest(
+            **{name: one[name] for name in _CAPTURED},
+            inputs=tensors_from_json(one["inputs"]),
+            outputs=tensors_from_json(one["outputs"]),
+        )
+        for one in value["requests"]
+    ]
+    settings = settings_from_json(value["settings"])
+    return CapturedRequests(value["model"], tuple(requests), settings, **{name: value[name] for name in _KEPT})
+
+
+def settings_to_json(settings: CaptureSettings) -> dict[str, Any]:
+    """A JSON object that `settings_from_json` reads.
+
+    Raises:
+        InvalidOption: for a function that redacts, which cannot leave its process.
+    """
+    if callable(settings.redact):
+        raise InvalidOption(
+            "a function that redacts works only for a model that is served in this kernel",
+            hint='redact=["name", ...], the inputs to replace by zeros',
+        )
+    return _settings_told(settings)
+
+
+def settings_from_json(value: Mapping[str, Any] | None) -> CaptureSettings | None:
+    """The inverse of `settings_to_json`; None stays None."""
+    if value is None:
+        return None
+    return CaptureSettings(**{name: value[name] for name in _LIMITS if name in value}, redact=tuple(value["redact"]))
+
+
+def _settings_told(settings: CaptureSettings) -> dict[str, Any]:
+    return {**{name: getattr(settings, name) for name in _LIMITS}, "redact": list(settings.names)}
 
 
 def resources_to_json(resources: Resources) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..types import HistoryEvent, ModelStatus, Progress, Tensors
+from .captured import CapturedRequests, CaptureSettings
 from .model_metrics import ModelMetrics
 from .placement import Placement
 from .port import ModelSpec
@@ -58,10 +59,24 @@ class AdminPort(Protocol):
     def sample_requests(self, name: str, *, is_on: bool) -> None:
         """Begin or end sampling a model's requests."""
 
+    def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
+        """Keep a model's requests with their arrival times from now on, or (None) stop; what was kept stays.
+
+        Args:
+            name: the model.
+            settings: how much is kept.
+            clear: whether what was kept is dropped first.
+        """
+
+    def captured(self, name: str, limit: int | None = None) -> CapturedRequests:
+        """The newest captured requests of a model, or all, in the order of arrival."""
+
     def resources(self) -> Resources:
         """What the server's process takes of its machine."""
 
-    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "") -> Tensors:
+    def predict(
+        self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
+    ) -> Tensors:
         """Predict as a client would; see `Deployment.predict`."""
 
     def deploy(

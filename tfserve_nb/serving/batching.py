@@ -153,6 +153,7 @@ class BatchQueue:
         self.has_one_shape = has_one_shape
         self.pace = Pace()
         self._longest_s = 0.0
+        self._max_rows = options.max_enqueued_rows
         self.num_rows = 0
         self._tasks: deque[Task] = deque()
         self._closed: ServingError | None = None
@@ -166,18 +167,19 @@ class BatchQueue:
         """
         if self._closed is not None:
             raise self._closed
-        limit = self.options.input_batch_size_limit
+        options, num_rows = self.options, self.num_rows
+        limit = options.input_batch_size_limit
         if limit is not None and task.num_rows > limit and self.is_batchable:
             raise InvalidRequest(f"Task size {task.num_rows} is larger than maximum input batch size {limit}")
-        room = self.options.max_enqueued_rows - self.num_rows
-        if task.num_rows > room and self.num_rows:
+        room = self._max_rows - num_rows
+        if task.num_rows > room and num_rows:
             raise self._full(task, room)
-        if self.num_rows and task.deadline_s - task.enqueued_s < self._longest_s:
+        if num_rows and task.deadline_s - task.enqueued_s < self._longest_s:
             self._check_hope(task)
-        if self.options.batch_timeout_micros:
+        if options.batch_timeout_micros:
             self.pace.arrived(task.enqueued_s)
         task.queue = self
-        self.num_rows += task.num_rows
+        self.num_rows = num_rows + task.num_rows
         self._tasks.append(task)
 
     def ran(self, size: int, took_s: float) -> None:
@@ -300,15 +302,17 @@ class BatchQueue:
 
     def _cut(self, task: Task, num_rows: int) -> Part | None:
         """The rows of `task` that may join a batch that holds `num_rows`; None when it has to wait for the next."""
-        left = task.num_rows - task.num_rows_taken
-        limit = self.options.max_batch_size
-        room = limit - num_rows if self.is_batchable and not task.is_alone else left
-        if left > room and (room == 0 or task.num_rows <= limit):
-            return None
         start = task.num_rows_taken
-        task.num_rows_taken = start + min(left, room)
-        self.num_rows -= task.num_rows_taken - start
-        return Part(task, start, task.num_rows_taken)
+        taken = task.num_rows - start
+        limit = self.options.max_batch_size
+        room = limit - num_rows if self.is_batchable and not task.is_alone else taken
+        if taken > room:
+            if room == 0 or task.num_rows <= limit:
+                return None
+            taken = room
+        self.num_rows -= taken
+        task.num_rows_taken = stop = start + taken
+        return Part(task, start, stop)
 
     def _finish(self, task: Task, outcome: Outcome, finished: Finished) -> None:
         if not task.is_finished:

@@ -9,11 +9,10 @@ Thread: any.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any  # what users predict on
 
@@ -21,17 +20,19 @@ from ..errors import InvalidOption, ModelNotFound, VersionNotFound
 from ..export.layout import delete_version, list_versions
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
+from .batch_summary import BatchSummary
+from .capture import Captures
 from .followed import FollowedModel
 from .lifecycle import ServableManager
+from .looking import Looking
 from .metrics import Metrics, RequestRecord
 from .model import ServedModel
-from .model_metrics import ModelMetrics
 from .observer import Observer, Observers
 from .pairs import Pairs
 from .placement import Placement
 from .port import Key, ModelSpec, ModelView, assignment_of, found_key
-from .request_samples import KEPT, RequestSamples, Samples
-from .resources import ResourceReader, Resources
+from .request_samples import RequestSamples
+from .resources import ResourceReader
 from .resuming import resumed
 from .routing import not_found
 from .servable import Loader, load_saved_model
@@ -47,7 +48,7 @@ from .version_source import VersionSource
 UNLOAD_WAIT_S = 40.0
 
 
-class ServingCore(Switching):
+class ServingCore(Switching, Looking):
     """Models, versions, routing and metrics of one process. Implements `ServingPort` and `AdminPort`.
 
     Args:
@@ -59,7 +60,7 @@ class ServingCore(Switching):
 
     Attributes:
         observers: who is told; they come and go at run time.
-        taps: who gets finished requests with their tensors; the samples are one of them.
+        taps: who gets finished requests with their tensors; the samples and the captures are among them.
         pairs: who is told what two versions answered to the same request.
         on_resumed: told about each model that is served again after a restart.
     """
@@ -79,6 +80,8 @@ class ServingCore(Switching):
         self._models: dict[str, ServedModel] = {}
         self.taps = Taps(lambda: self._models)
         self.taps.attach(self.samples)
+        self.captures = Captures()
+        self.taps.attach(self.captures)
         self._resources = ResourceReader()
         self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
         self.pairs = Pairs()
@@ -176,30 +179,12 @@ class ServingCore(Switching):
             on_disk=tuple(list_versions(model.base_path / name)),
         )
 
-    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
-        """The numbers of a model; see `Metrics.snapshot`."""
-        metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
-        return metrics.with_batches(self._manager.batches(name))
-
-    def recent_samples(self, name: str, limit: int = KEPT) -> Samples:
-        """What was sampled of a model's requests; see `AdminPort.recent_samples`."""
-        self._model(name)
-        return Samples(self.samples.wants(name), tuple(self.samples.recent(name, limit)))
-
-    def sample_requests(self, name: str, *, is_on: bool) -> None:
-        """Begin or end sampling a model's requests."""
-        self._model(name)
-        self.samples.turn(name, is_on=is_on)
-        self.taps.refresh()
-
-    def resources(self) -> Resources:
-        """What this process takes."""
-        return self._resources.read()
-
-    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "") -> Tensors:
+    def predict(
+        self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
+    ) -> Tensors:
         """Predict through routing, checks and batch queue, without a socket; see `direct.predict`."""
         rows = self.max_batch_size(spec.name)
-        return direct.predict(self, spec, signature, value, rows=rows, limit_s=limit_s, key=key)
+        return direct.predict(self, spec, signature, value, rows=rows, limit_s=limit_s, key=key, request_id=request_id)
 
     def uses(self, name: str, version: int) -> bool:
         """Whether traffic, a label or the stage needs a version."""
@@ -301,16 +286,6 @@ class ServingCore(Switching):
         for one in versions:
             delete_version(model.base_path, name, one)
 
-    @contextlib.contextmanager
-    def holding(self, name: str, versions: Iterable[int]) -> Iterator[None]:
-        """Keep versions loaded while the body runs, loading them first; the routing decides afterwards."""
-        with self._model(name).loaded(list(versions), no_progress):
-            yield
-
-    def arms(self, name: str) -> Mapping[int, str]:
-        """Version -> `a` or `b` while an experiment splits the traffic of a model."""
-        return self._model(name).routing.arms
-
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
         model = self._model(name)
@@ -377,6 +352,14 @@ class ServingCore(Switching):
         model = self._models.get(name)
         return None if model is None else model.routing.shadow
 
+    def _check_served(self, name: str) -> object:
+        """See `Looking`."""
+        return self._model(name)
+
+    def _batches(self, name: str) -> Mapping[int, BatchSummary]:
+        """See `Looking`."""
+        return self._manager.batches(name)
+
     def _add(self, model: ServedModel) -> None:
         """Serve a model; the caller holds the lock."""
         self._models = {**self._models, model.name: model}
@@ -392,6 +375,7 @@ class ServingCore(Switching):
         self._manager.forget(model.name)
         self.metrics.forget(model.name)
         self.samples.forget(model.name)
+        self.captures.forget(model.name)
 
 
 def _check_unconfigured(model: ServedModel | None) -> None:

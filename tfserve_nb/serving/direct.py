@@ -51,8 +51,9 @@ class _Waiter:
 
 
 def predict(
-    port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float, key: str = ""
-) -> Tensors:
+    port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float, key: str = "",
+    request_id: str = "",
+) -> Tensors:  # fmt: skip
     """Answer one request of this process.
 
     Args:
@@ -63,6 +64,7 @@ def predict(
         rows: rows of one piece; larger requests are sent in pieces, all to the same version.
         limit_s: seconds that one piece may wait.
         key: keeps its client with one version while the traffic is split; "" for none.
+        request_id: what the caller names the request, for feedback; "" for nothing.
 
     Returns:
         name -> array; row i answers input row i.
@@ -70,7 +72,7 @@ def predict(
     Raises:
         ServingError: InvalidRequest, ModelNotFound, LabelNotFound, QueueFull, DeadlineExceeded or RunFailed.
     """
-    notes = _Notes(time.perf_counter(), key)
+    notes = _Notes(time.perf_counter(), key, request_id)
     try:
         outputs = _joined(_answers(port, spec, signature_name, value, rows, limit_s, notes))
         notes.outputs = outputs
@@ -94,6 +96,7 @@ class _Notes:
 
     received_s: float
     key: str = ""
+    request_id: str = ""
     decoded_s: float = 0.0
     started_s: float | None = None
     done_s: float | None = None
@@ -118,6 +121,7 @@ class _Notes:
             self.done_s,
             time.perf_counter(),
             key="" if self.assignment is None else self.assignment.key,
+            request_id=self.request_id,
             is_assigned=self.assignment is not None and self.assignment.is_assigned,
         )
 

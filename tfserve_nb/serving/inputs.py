@@ -35,9 +35,9 @@ def check_of(signature: SignatureSpec, *, checks_shapes: bool) -> Check:
 
     def check(inputs: Tensors) -> int:
         array = inputs.get(name)
-        if len(inputs) == 1 and array is not None and array.dtype == dtype and array.ndim:
+        if len(inputs) == 1 and array is not None and array.dtype == dtype:
             shape = array.shape
-            if shape[1:] == inner:
+            if shape and shape[1:] == inner:
                 return len(array)
         return check_inputs(signature, inputs)
 

@@ -251,9 +251,9 @@ class Runner:
 
     def _run_batch(self, lane: Lane, batch: Batch) -> None:
         started_s = self._now()
-        for part in batch.parts:
-            if part.task.started_s is None:
-                part.task.started_s = started_s
+        for task, _, _ in batch.parts:
+            if task.started_s is None:
+                task.started_s = started_s
         try:
             outputs = run_parts(lane, batch.parts)
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the loop goes on
@@ -355,6 +355,20 @@ def _assemble(name: str, parts: tuple[Part, ...], padding: int, queue: BatchQueu
         rows = arrays[-1]
         filler = rows[:1] if len(rows) else _blank_row(rows)
         arrays += [filler] * padding
+    return _joined(arrays)
+
+
+def _joined(arrays: list[np.ndarray]) -> np.ndarray:
+    """The rows of all arrays, one after the other.
+
+    `np.concatenate` lets go of the interpreter's lock for each array of more than 500 elements; a busy loop takes it,
+    and the batch waits a switch interval for every request in it.
+    """
+    first = arrays[0]
+    if first.size and first.dtype.kind in "biuf":
+        with contextlib.suppress(TypeError):  # not contiguous
+            rows = b"".join(arrays)  # type: ignore[arg-type]  # arrays are buffers
+            return np.frombuffer(rows, first.dtype).reshape(-1, *first.shape[1:])
     return np.concatenate(arrays)
 
 

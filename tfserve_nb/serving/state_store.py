@@ -30,6 +30,8 @@ CREATE TABLE IF NOT EXISTS benchmarks (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS experiments (
     id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS replays (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS history_by_name ON history (name, id);
 """
 
@@ -97,21 +99,34 @@ class StateStore:
         Raises:
             ServingError: if the file cannot be written.
         """
-        with self._writing() as connection:
-            row = (event.at, name, json.dumps(result))
-            number = connection.execute("INSERT INTO benchmarks (at, name, result) VALUES (?, ?, ?)", row).lastrowid
-            _append(connection, name, event)
-        return int(number or 0)
+        return self._add("benchmarks", name, result, event)
+
+    def add_replay(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
+        """Keep what a replay found, as `add_benchmark`; replays have numbers of their own."""
+        return self._add("replays", name, result, event)
 
     def benchmarks(self) -> dict[int, dict[str, Any]]:
         """Number of the run -> what it found, for all models below the folder."""
+        return self._results("benchmarks")
+
+    def replays(self) -> dict[int, dict[str, Any]]:
+        """The same of replays."""
+        return self._results("replays")
+
+    def _add(self, table: str, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
+        with self._writing() as connection:
+            row = (event.at, name, json.dumps(result))
+            number = connection.execute(f"INSERT INTO {table} (at, name, result) VALUES (?, ?, ?)", row).lastrowid  # noqa: S608 - a name of ours
+            _append(connection, name, event)
+        return int(number or 0)
+
+    def _results(self, table: str) -> dict[int, dict[str, Any]]:
         if not self.path.exists():
             return {}
         with self._open() as connection:
             connection.executescript(_SCHEMA)
-            return {
-                number: json.loads(text) for number, text in connection.execute("SELECT id, result FROM benchmarks")
-            }
+            rows = connection.execute(f"SELECT id, result FROM {table}")  # noqa: S608 - a name of ours
+            return {number: json.loads(text) for number, text in rows}
 
     def save_experiment(self, name: str, value: Mapping[str, Any], number: int | None) -> int:
         """Keep where an experiment stands.

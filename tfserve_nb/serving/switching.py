@@ -7,11 +7,12 @@ Thread: any.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
-from ..types import Progress, no_progress
+from ..types import HistoryEvent, Progress, no_progress
 from .model import ServedModel
 from .routing import Routing
 from .state_store import new_event
@@ -88,9 +89,13 @@ class Switching(ABC):
         key_header: str | None = None,
         arms: Mapping[int, str] | None = None,
         shadow: tuple[int, float] | None = None,
+        event: HistoryEvent | None = None,
         progress: Progress = no_progress,
     ) -> None:
-        """Set all that a comparison needs at once; what it needs is loaded first. See `Routing.with_split`."""
+        """Set all that a comparison needs at once; what it needs is loaded first. See `Routing.with_split`.
+
+        The history gets `event`, or the shares in words.
+        """
         model = self._model(name)
         copies = None if shadow is None else Shadow(*shadow)
 
@@ -103,7 +108,7 @@ class Switching(ABC):
         words = [f"version {version}: {percent:g} %" for version, percent in shares.items()]
         words += [] if copies is None else [f"copies of {copies.percent:g} % to version {copies.version}"]
         with model.loaded(needed, progress):
-            model.change(split, new_event("traffic", None, ", ".join(words)))
+            model.change(split, event or new_event("traffic", None, ", ".join(words)))
 
     def set_shadow(
         self, name: str, version: int | None, percent: float = 100.0, progress: Progress = no_progress
@@ -128,3 +133,13 @@ class Switching(ABC):
         with model.loaded([] if version is None else [version], progress):
             detail = "ended" if version is None else f"copies of {percent:g} % of the requests"
             model.change(lambda routing: routing.with_shadow(shadow), new_event("shadow", version, detail))
+
+    @contextlib.contextmanager
+    def holding(self, name: str, versions: Iterable[int]) -> Iterator[None]:
+        """Keep versions loaded while the body runs, loading them first; the routing decides afterwards."""
+        with self._model(name).loaded(list(versions), no_progress):
+            yield
+
+    def arms(self, name: str) -> Mapping[int, str]:
+        """Version -> `a` or `b` while an experiment splits the traffic of a model."""
+        return self._model(name).routing.arms

@@ -14,10 +14,10 @@ from ...experiment.state import Disagreement, ExperimentState
 from ...markup import note, table
 from ...types import Tensors
 from ..snapshot import clock
-from ..svg import format_number
 from .values import rendered
 
-NUM_SHOWN = 12
+NUM_SHOWN = 8
+NUM_SCORES = 3
 
 
 def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreement]) -> str:
@@ -44,7 +44,7 @@ def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreeme
 
 
 def _row(place: int, one: Disagreement, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
-    found = {"row": str(place), "score": format_number(one.score), "at": clock(one.at)}
+    found = {"row": str(place), "score": format(one.score, ".3g"), "at": clock(one.at)}
     found |= {f"in: {name}": _cell(one.inputs, name) for name in inputs}
     for name in outputs:
         found |= {f"A: {name}": _answer(one.outputs_a, name), f"B: {name}": _answer(one.outputs_b, name)}
@@ -52,9 +52,14 @@ def _row(place: int, one: Disagreement, inputs: Sequence[str], outputs: Sequence
 
 
 def _answer(tensors: Tensors, name: str) -> str:
-    """An output; scores of many classes take several lines."""
-    shown = _cell(tensors, name)
-    return f'<span style="display:inline-block;white-space:normal;min-width:8em;max-width:17em">{shown}</span>'
+    """An output; of the scores of many classes the largest ones, which decide."""
+    value = tensors.get(name)
+    is_scores = value is not None and value.ndim == 2 and value.dtype.kind == "f" and value.shape[1] > NUM_SCORES
+    if value is None or not is_scores or not np.isfinite(value).all():
+        return _cell(tensors, name)
+    places = np.argsort(-value[0], kind="stable")[:NUM_SCORES].tolist()
+    words = [f"{place}: {value[0, place]:.3g}" for place in places]
+    return f"<b>{words[0]}</b><br>{', '.join(words[1:])}"
 
 
 def _cell(tensors: Tensors, name: str) -> str:

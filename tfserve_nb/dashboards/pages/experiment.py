@@ -19,6 +19,7 @@ from ...experiment.tables import (
     flip_rows,
     guardrail_rows,
     metric_rows,
+    nothing_yet,
     phase_line,
     plan_lines,
     srm_line,
@@ -97,12 +98,12 @@ def _charts(state: ExperimentState) -> list[str]:
     plan = state.plan
     margin = -plan.margin if plan.metric == "quality" else plan.margin
     outlines = [
-        Outline(f"{arm} v{version}", counts_of_arm(state, version), style)
+        Outline(arm, counts_of_arm(state, version), style)
         for style, (arm, version) in enumerate((("A", plan.a), ("B", plan.b)))
     ]
     title = f"Effect on the {METRIC_NAMES[plan.metric]}, {100 * (1 - plan.alpha):g} % band"
     return [
-        band_chart(title, state.moments, margin, effect_words(plan.metric), empty="too few requests yet"),
+        band_chart(title, state.moments, margin, effect_words(plan.metric), empty=nothing_yet(plan)),
         latency_histogram("Latencies of the requests", outlines, empty="no requests yet"),
     ]
 
@@ -113,7 +114,7 @@ def _guardrails(state: ExperimentState) -> str:
     for row, one in zip(rows, guardrails, strict=True):
         row["last windows"] = _windows(one)
     limits = state.plan.limits
-    rule = f"Broken when {limits.breaches} of the last {limits.windows} windows of {limits.window_s:g} s are bad."
+    rule = f"A limit is broken when {limits.breaches} of the last {limits.windows} windows of {limits.window_s:g} s are bad."
     broken = next((place for place, one in enumerate(guardrails) if one.is_breached), None)
     return _table("Guardrails", rows, html=("last windows",), current=broken) + note(rule if rows else "")
 

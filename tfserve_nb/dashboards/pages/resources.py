@@ -51,10 +51,10 @@ def _process(resources: Resources) -> str:
 
 def _versions(status: ModelStatus) -> str:
     loaded = [one for one in status.versions if one.weights_bytes]
-    rows = [{"version": str(one.version), "files": size(one.weights_bytes)} for one in loaded]
-    rows.append({"version": "together", "files": size(sum(one.weights_bytes for one in loaded)) or "0 B"})
-    caption = f"{text(status.name)}: loaded versions, about what their weights take"
-    return table(caption, ("version", "files"), rows, numbers=("files",))
+    rows = [{"version": str(one.version), "about, by its files": size(one.weights_bytes)} for one in loaded]
+    rows.append({"version": "together", "about, by its files": size(sum(one.weights_bytes for one in loaded)) or "0 B"})
+    caption = f"{text(status.name)}: memory of loaded versions"
+    return table(caption, ("version", "about, by its files"), rows, numbers=("about, by its files",))
 
 
 def _threads(resources: Resources) -> str:

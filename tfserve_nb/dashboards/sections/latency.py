@@ -34,7 +34,7 @@ class LatencySection:
         wide = widgets.Layout(width="210px")
         self._span = widgets.Dropdown(options=list(SPANS), value=room.look.span, description="Last", layout=wide)
         self._signature = widgets.Dropdown(options=[ALL], description="Signature", layout=wide)
-        self._version = widgets.Dropdown(options=[(ALL, None)], description="Version", layout=wide)
+        self._version = widgets.Dropdown(options=[(ALL, ALL)], description="Version", layout=wide)
         self._pause = widgets.ToggleButton(
             description="Pause", tooltip="Let the charts stand still", layout=widgets.Layout(width="auto")
         )
@@ -48,11 +48,11 @@ class LatencySection:
         """Draw."""
         metrics = snapshot.metrics
         choose_from(self._signature, [ALL, *metrics.signatures], ALL)
-        versions = [(ALL, None), *((f"v{version}", version) for version in metrics.versions)]
-        choose_from(self._version, versions, None)
+        versions = [(ALL, ALL), *((f"v{version}", version) for version in metrics.versions)]
+        choose_from(self._version, versions, ALL)
         if self._room.look.is_paused:
             return
-        only = None if self._version.value is None else (self._version.value,)
+        only = None if self._version.value == ALL else (self._version.value,)
         self._charts.value = latency_page(snapshot, only)
 
     def enable(self, is_enabled: bool) -> None:

@@ -37,7 +37,7 @@ class RequestsSection:
         self._switch = button(room, "Sample requests", "Keep some requests from now on, in memory", self._turn)
         self._choice = widgets.Dropdown(options=[], description="Request", layout=widgets.Layout(width="260px"))
         self._to = widgets.Dropdown(
-            options=[(DEFAULT, None)], description="Send to", layout=widgets.Layout(width="230px")
+            options=[(DEFAULT, DEFAULT)], description="Send to", layout=widgets.Layout(width="230px")
         )
         self._again = button(room, "Send again", "Send the chosen request once more", self._send)
         self._choice.observe(lambda _: room.updater.post(self._draw), "value")
@@ -54,7 +54,7 @@ class RequestsSection:
         self._samples = {sample.number: sample for sample in found}
         choose_from(self._choice, [(label_of(sample), sample.number) for sample in found], None)
         versions = [(f"version {version}", version) for version in snapshot.metrics.versions]
-        choose_from(self._to, [(DEFAULT, None), *versions], None)
+        choose_from(self._to, [(DEFAULT, DEFAULT), *versions], DEFAULT)
         self._draw()
 
     def enable(self, is_enabled: bool) -> None:
@@ -80,9 +80,10 @@ class RequestsSection:
         self._room.actions.start(Action("…", lambda: work(is_on), lambda *_: said))
 
     def _send(self) -> None:
-        sample, version = self._chosen(), self._to.value
+        sample = self._chosen()
         if sample is None:
             return
+        version = None if self._to.value == DEFAULT else int(self._to.value)
         where = DEFAULT if version is None else f"version {version}"
 
         def done(outputs: Any, took_ms: float) -> str:

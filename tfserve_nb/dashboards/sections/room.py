@@ -98,7 +98,14 @@ def button(room: Room, description: str, tooltip: str, on_click: Callable[[], No
 
 
 def choose_from(choice: Any, options: list[Any], default: Any) -> None:
-    """Offer options, keeping the choice of the person while it is among them."""
+    """Offer options, keeping the choice of the person while it is among them.
+
+    Args:
+        choice: a `Dropdown`.
+        options: values, or pairs of text and value. No value is None: to ipywidgets that is "nothing chosen", shown as
+            an empty field.
+        default: what is chosen otherwise, when it is among them.
+    """
     if list(choice.options) != options:
         chosen = choice.value
         choice.options = options

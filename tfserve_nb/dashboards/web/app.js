@@ -3,6 +3,7 @@
 
 const ADMIN = "v1";            // relative to /tfserve/: the page also works behind a prefix
 const EVERY_MS = 1000;
+const MODELS_EVERY_MS = 10_000;
 const TABS = [
   ["versions", "Versions"], ["latency", "Latency"], ["resources", "Resources"], ["compare", "A/B"], ["requests", "Requests"],
 ];
@@ -11,7 +12,7 @@ const SPANS = ["1 minute", "2 minutes", "5 minutes", "15 minutes"];
 const find = (id) => document.getElementById(id);
 const state = { token: null, model: null, tab: "versions", busy: false, status: null, undo: null, paused: false,
   span: SPANS[1], signature: "", version: "", a: "", b: "", request: "", target: "default",
-  signatures: [], sampling: false, again: false, resent: false, only: "", label: "" };
+  signatures: [], lookedMs: 0, sampling: false, again: false, resent: false, only: "", label: "" };
 
 class Refused extends Error {
   constructor(status, message) { super(message); this.status = status; }
@@ -114,6 +115,10 @@ const CONTROLS = {
     const name = () => label.value.trim();
     const change = (what, path, extra = {}, undo = null) => () =>
       act(`${what} version ${chosen()}`, `${what} version ${chosen()}: done`, ofModel(path), { version: chosen(), ...extra }, undo);
+    // Only what changed something can be taken back: staging a loaded version does not.
+    const toggle = (what, path, back, isNews) => () => change(what, path, {},
+      isNews() ? [`${what} version ${chosen()}`, back, { version: chosen() }] : null)();
+    const isLoaded = () => loaded.includes(chosen());
     const setLabel = (version) => () => name() === "" ? say("write the label first, such as stable or canary") :
       act(`label ${name()}`, version === null ? `${name()} is removed` : `${name()} points to version ${chosen()}`,
         ofModel("/label"), { label: name(), version: version === null ? null : chosen() },
@@ -125,8 +130,10 @@ const CONTROLS = {
         button("Promote", "Give all traffic to the chosen version", () => change("promote", "/promote", {}, wayBack("promote"))(), "main"),
         button("Roll back", "Go back to the version that answered before",
           () => act("roll back", "rolled back", ofModel("/rollback"), {}, wayBack("roll back"))),
-        button("Stage", "Load the chosen version, and keep it loaded without traffic", change("stage", "/stage")),
-        button("Unload", "Free the chosen version's memory; its files stay", change("unload", "/undeploy")),
+        button("Stage", "Load the chosen version, and keep it loaded without traffic",
+          toggle("stage", "/stage", "/undeploy", () => !isLoaded())),
+        button("Unload", "Free the chosen version's memory; its files stay",
+          toggle("unload", "/undeploy", "/stage", isLoaded)),
         button("Delete…", "Remove the chosen version's files", () => {
           if (confirm(`Delete version ${chosen()} of ${state.model} from disk? This cannot be undone.`))
             change("delete", "/undeploy", { delete: true })();
@@ -178,7 +185,7 @@ let drawnContent = "";
 async function refresh(isForced = false) {
   if (!state.token || document.hidden && !isForced) return;
   try {
-    if (state.model === null) await findModels();
+    if (state.model === null || performance.now() - state.lookedMs > MODELS_EVERY_MS) await findModels();
     if (state.model === null) return;
     state.status = await ask(ofModel(""));
     const query = new URLSearchParams(
@@ -222,8 +229,12 @@ function draw(html, isForced) {
 async function findModels() {
   const { models } = await ask("models");
   const select = find("model");
-  select.replaceChildren(...models.map((name) => make("option", { value: name }, name)));
-  state.model = models[0] ?? null;
+  const listed = [...select.options].map((one) => one.value);
+  if (JSON.stringify(listed) !== JSON.stringify(models))
+    select.replaceChildren(...models.map((name) => make("option", { value: name }, name)));
+  if (!models.includes(state.model)) state.model = models[0] ?? null;
+  if (state.model !== null && select.value !== state.model) select.value = state.model;
+  state.lookedMs = performance.now();
   if (state.model === null) say("no model is served yet");
 }
 

@@ -1,0 +1,175 @@
+"""A made-up world around the real batch queues: two versions on one device, random requests, a clock that jumps.
+
+The queues, the choice between them and the forming of batches are the package's own code (`BatchQueue`, `Runner`);
+only arrivals, who gets them and how long a run takes are drawn. A run's time belongs to the whole batch:
+
+    time = (FIXED_S + size * PER_ROW_S) * exp(white + wave + drift) * (1 + effect, for B) * (outlier, sometimes)
+
+`wave` is an autoregressive process from run to run, whichever version runs; `drift` is slow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfserve_nb.experiment.observations import Observations
+from tfserve_nb.experiment.plan import Limits, Plan
+from tfserve_nb.serving.batching import Batch, BatchQueue
+from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.port import Answer, Outcome
+from tfserve_nb.serving.runner import Lane, Runner
+from tfserve_nb.types import Tensors
+
+FIXED_S, PER_ROW_S = 4e-3, 0.2e-3
+OPTIONS = BatchingOptions(32)
+ROW = {"x": np.zeros((1, 1), np.float32)}
+DEADLINE_S = 1e9
+ARMS = ("a", "b")
+
+
+@dataclass(frozen=True)
+class World:
+    """How the world is.
+
+    Attributes:
+        rate: requests a second.
+        percent: of them to B.
+        effect: how much longer B's runs take, relative.
+        white: standard deviation of independent noise of a run, of logarithms.
+        wave: standard deviation of the autoregressive noise.
+        memory: its correlation from one run to the next.
+        drift: amplitude of the slow drift.
+        outliers: share of runs that take 20 times as long.
+        outliers_b: the same of B, in addition.
+        fails_a: share of A's requests that fail.
+        fails_b: share of B's requests that fail.
+        clients: how many clients there are, each kept with its version; 0 assigns each request by itself.
+    """
+
+    rate: float = 400.0
+    percent: float = 50.0
+    effect: float = 0.0
+    white: float = 0.15
+    wave: float = 0.15
+    memory: float = 0.8
+    drift: float = 0.2
+    outliers: float = 0.01
+    outliers_b: float = 0.0
+    fails_a: float = 0.0
+    fails_b: float = 0.0
+    clients: int = 0
+
+
+class Traffic:
+    """One run of a world, observed.
+
+    Attributes:
+        observations: what the experiment sees.
+        now_s: the clock.
+        batches: arm, padded size and time of each run.
+        latencies: arm -> latency of each of its requests.
+    """
+
+    def __init__(self, world: World, plan: Plan, seed: int) -> None:
+        self.world = world
+        self.observations = Observations(plan)
+        self.now_s = 0.0
+        self.percent = world.percent
+        self.batches: list[tuple[str, int, float]] = []
+        self.latencies: dict[str, list[float]] = {"a": [], "b": []}
+        self._rng = np.random.default_rng(seed)
+        self._arm_of = self._rng.random(world.clients or 1)
+        self._phase = self._rng.random() * 2 * math.pi
+        self._wave = self._rng.normal() * world.wave
+        self._runner = Runner(now=lambda: self.now_s)
+        self._lanes = [self._attach(arm) for arm in ARMS]
+        self._due_s = 0.0
+        self._draw_next()
+
+    def _attach(self, arm: str) -> Lane:
+        def run(inputs: Tensors) -> Tensors:
+            self._pass(self._time_of(arm, len(inputs["x"])))
+            return {"y": inputs["x"]}
+
+        def observe(batch: Batch, started_s: float, done_s: float) -> None:
+            size = OPTIONS.padded_size(batch.num_rows)
+            self.batches.append((arm, size, done_s - started_s))
+            self.observations.add_batch(arm, done_s, size, done_s - started_s, is_background=False)
+
+        return self._runner.attach(BatchQueue(OPTIONS), run, observe)
+
+    def _time_of(self, arm: str, size: int) -> float:
+        world, rng = self.world, self._rng
+        self._wave = world.memory * self._wave + rng.normal() * world.wave * math.sqrt(1 - world.memory**2)
+        drift = world.drift * math.sin(self._phase + self.now_s / 10)
+        time_s = (FIXED_S + size * PER_ROW_S) * math.exp(rng.normal() * world.white + self._wave + drift)
+        is_b = arm == "b"
+        if rng.random() < world.outliers + is_b * world.outliers_b:
+            time_s *= 20
+        return time_s * (1 + is_b * world.effect)
+
+    def _draw_next(self) -> None:
+        self._due_s += self._rng.exponential() / self.world.rate
+
+    def _pass(self, seconds: float) -> None:
+        """Let time go by; what is due in the meantime is queued at its moment."""
+        until_s = self.now_s + seconds
+        while self._due_s <= until_s:
+            self.now_s = self._due_s
+            self._arrive()
+            self._draw_next()
+        self.now_s = until_s
+
+    def _arrive(self) -> None:
+        came_s, key = self.now_s, ""
+        luck = self._rng.random()
+        if self.world.clients:
+            client = int(self._rng.integers(self.world.clients))
+            key, luck = f"client-{client}", self._arm_of[client]
+        number = int(luck < self.percent / 100)
+        arm = ARMS[number]
+        fails = self._rng.random() < (self.world.fails_b if number else self.world.fails_a)
+
+        def done(outcome: Outcome) -> None:
+            assert isinstance(outcome, Answer)
+            latency_s = self.now_s - came_s
+            self.latencies[arm].append(latency_s)
+            code = "INTERNAL" if fails else "OK"
+            self.observations.add_request(arm, self.now_s, latency_s, code, 1, key, is_assigned=True)
+
+        self._runner.submit(self._lanes[number], ROW, 1, deadline_s=DEADLINE_S, on_done=done)
+
+    def step(self) -> None:
+        """Wait for the next batch and run it."""
+        runner = self._runner
+        if not any(lane.queue.num_rows for lane in self._lanes):
+            self._pass(self._due_s - self.now_s)
+        taken = runner._next()  # noqa: SLF001 - a runner's thread does just this, again and again
+        assert taken is not None
+        lane, batch, _ = taken
+        assert batch is not None
+        runner._run_batch(lane, batch)  # noqa: SLF001
+
+    def looks(self, num_requests: int, every: int) -> Iterator[int]:
+        """Go on until so many requests were answered; stop to look after each `every` of them."""
+        seen = 0
+        while seen < num_requests:
+            self.step()
+            answered = len(self.latencies["a"]) + len(self.latencies["b"])
+            if answered >= seen + every:
+                seen = answered
+                yield seen
+
+    def set_percent(self, percent: float) -> None:
+        """A canary step."""
+        self.percent = percent
+        self.observations.set_percent(percent, self.now_s)
+
+
+def plan_for(world: World, metric: str = "latency", *, alpha: float = 0.05, limits: Limits | None = None) -> Plan:
+    """A plan that fits a world."""
+    return Plan("m", 1, 2, split=world.percent, metric=metric, alpha=alpha, limits=limits or Limits())

@@ -1,0 +1,74 @@
+"""What a core knows of its requests and tells to whoever looks: numbers, samples, captures, resources.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from .batch_summary import BatchSummary
+from .capture import Captures
+from .captured import CapturedRequests, CaptureSettings
+from .metrics import Metrics
+from .model_metrics import ModelMetrics
+from .request_samples import KEPT, RequestSamples, Samples
+from .resources import ResourceReader, Resources
+from .taps import Taps
+
+
+class Looking(ABC):
+    """The part of a core that others look at.
+
+    Attributes:
+        metrics: counts requests.
+        samples: some requests, in full.
+        captures: all requests, for a replay.
+        taps: who gets finished requests with their tensors; samples and captures are among them.
+    """
+
+    metrics: Metrics
+    samples: RequestSamples
+    captures: Captures
+    taps: Taps
+    _resources: ResourceReader
+
+    @abstractmethod
+    def _check_served(self, name: str) -> object:
+        """Raise `ModelNotFound` for a model that is not served."""
+
+    @abstractmethod
+    def _batches(self, name: str) -> Mapping[int, BatchSummary]:
+        """What the versions of a model have run."""
+
+    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
+        """The numbers of a model; see `Metrics.snapshot`."""
+        metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
+        return metrics.with_batches(self._batches(name))
+
+    def recent_samples(self, name: str, limit: int = KEPT) -> Samples:
+        """What was sampled of a model's requests; see `AdminPort.recent_samples`."""
+        self._check_served(name)
+        return Samples(self.samples.wants(name), tuple(self.samples.recent(name, limit)))
+
+    def sample_requests(self, name: str, *, is_on: bool) -> None:
+        """Begin or end sampling a model's requests."""
+        self._check_served(name)
+        self.samples.turn(name, is_on=is_on)
+        self.taps.refresh()
+
+    def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
+        """Begin or end capturing a model's requests; see `AdminPort.capture`."""
+        self._check_served(name)
+        self.captures.turn(name, settings, clear=clear)
+        self.taps.refresh()
+
+    def captured(self, name: str, limit: int | None = None) -> CapturedRequests:
+        """What was captured of a model's requests; see `AdminPort.captured`."""
+        self._check_served(name)
+        return self.captures.found(name, limit)
+
+    def resources(self) -> Resources:
+        """What this process takes."""
+        return self._resources.read()
