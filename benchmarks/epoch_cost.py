@@ -22,7 +22,7 @@ import tfserve_nb
 
 EPOCHS = 4
 ROUNDS = 3
-MODELS = {"MLP 784→128→10": [128], "MLP 784→2048→2048→10": [2048, 2048], "MLP 784→4096×3→10": [4096] * 3}
+MODELS = {"MLP 784→128→10": [128], "MLP 784→2048→2048→10": [2048, 2048], "MLP 784→4096→4096→10": [4096, 4096]}
 
 
 def build(widths: list[int]) -> keras.Model:

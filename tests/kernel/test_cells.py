@@ -150,9 +150,12 @@ def test_unloading_takes_the_magics_away_and_loading_brings_them_back(kernel: Ke
     [
         "%%deploy model --name {name} --out d\ntoken = 'hunter2'\nmodel = make(4.0)",
         "import tfserve_nb\nd = tfserve_nb.deploy(make(4.0), '{name}')",
-        "import tfserve_nb, numpy as np\nmodel.compile('sgd', 'mse')\nwatch = tfserve_nb.DeployCallback('{name}')\n"
-        + "model.fit(np.ones((1, 2)), np.ones((1, 1)), verbose=0, callbacks=[watch])",
+        (
+            "import tfserve_nb, numpy as np\nmodel.compile('sgd', 'mse')\nwatch = tfserve_nb.DeployCallback('{name}')\n"
+            "model.fit(np.ones((1, 2)), np.ones((1, 1)), verbose=0, callbacks=[watch])"
+        ),
     ],
+    ids=["cell_magic", "function", "callback"],
 )
 def test_a_version_knows_its_cell_by_text_number_and_id(shared_kernel: Kernel, name: str, body: str) -> None:
     session, cell = shared_kernel.client.session, body.format(name=name)
