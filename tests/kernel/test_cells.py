@@ -143,3 +143,34 @@ def test_unloading_takes_the_magics_away_and_loading_brings_them_back(kernel: Ke
 
     assert "not found" in gone.evalue + gone.stderr
     kernel.check("%serving")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "%%deploy model --name {name} --out d\ntoken = 'hunter2'\nmodel = make(4.0)",
+        "import tfserve_nb\nd = tfserve_nb.deploy(make(4.0), '{name}')",
+        (
+            "import tfserve_nb, numpy as np\nmodel.compile('sgd', 'mse')\nwatch = tfserve_nb.DeployCallback('{name}')\n"
+            "model.fit(np.ones((1, 2)), np.ones((1, 1)), verbose=0, callbacks=[watch])"
+        ),
+    ],
+    ids=["cell_magic", "function", "callback"],
+)
+def test_a_version_knows_its_cell_by_text_number_and_id(shared_kernel: Kernel, name: str, body: str) -> None:
+    session, cell = shared_kernel.client.session, body.format(name=name)
+    content = {"code": cell, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}
+    message = session.msg("execute_request", content, metadata={"cellId": "cell-of-mine"})
+    shared_kernel.client.shell_channel.send(message)
+    while (reply := shared_kernel.client.get_shell_msg(timeout=120))["parent_header"].get("msg_id") != message[
+        "msg_id"
+    ]:
+        pass
+
+    assert reply["content"]["status"] == "ok"
+    told = "d.provenance(2).code"
+    assert shared_kernel.value(f"[{told}.source, {told}.cell_id, {told}.execution_count]") == [
+        cell.replace("hunter2", "[redacted]"),
+        "cell-of-mine",
+        reply["content"]["execution_count"],
+    ]

@@ -90,7 +90,7 @@ def _facts(
         array = np.asarray(weight)
         digest.update(f"{array.dtype.name}{array.shape}".encode())
         for chunk in chunks(array):
-            digest.update(chunk.tobytes())
+            digest.update(chunk.view(np.uint8).data)
             squares += squared_norm(chunk)
         variables.append(_variable(weight, array, places, written))
     kind = type(layer).__name__

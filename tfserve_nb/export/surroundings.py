@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,7 @@ def imported_packages() -> dict[str, str]:
     imported = {name.partition(".")[0] for name in tuple(sys.modules)} - sys.stdlib_module_names
     found: dict[str, str] = {}
     for folder in sys.path:
-        for name, version, path in _installed(folder):
+        for name, version, path in _installed(folder, _changed_ns(folder)):
             if name not in found and (name.replace("-", "_") in imported or imported & _modules_of(path)):
                 found[name] = version
     found["tfserve_nb"] = __version__
@@ -102,16 +102,27 @@ def random_seed() -> int | None:
     return None
 
 
-def _installed(folder: str) -> Iterator[tuple[str, str, str]]:
-    """Name, version and path of each distribution in one folder of `sys.path`."""
+def _changed_ns(folder: str) -> int:
     try:
-        entries = sorted(Path(folder).iterdir()) if folder else []
+        return os.stat(folder).st_mtime_ns if folder else 0  # noqa: PTH116 - entries of sys.path may be anything
+    except (OSError, ValueError):
+        return 0
+
+
+@functools.lru_cache(maxsize=64)
+def _installed(folder: str, changed_ns: int) -> tuple[tuple[str, str, str], ...]:
+    """Name, version and path of each distribution in one folder of `sys.path`, as it was at that moment."""
+    if not changed_ns:
+        return ()
+    try:
+        matches = [(_FOLDER.fullmatch(entry), entry) for entry in sorted(os.listdir(folder))]  # noqa: PTH208
     except OSError:
-        return
-    for entry in entries:
-        match = _FOLDER.fullmatch(entry.name)
-        if match is not None:
-            yield re.sub(r"[-_.]+", "-", match["name"]).lower(), match["version"], str(entry)
+        return ()
+    return tuple(
+        (re.sub(r"[-_.]+", "-", match["name"]).lower(), match["version"], str(Path(folder, entry)))
+        for match, entry in matches
+        if match is not None
+    )
 
 
 @functools.lru_cache(maxsize=2000)

@@ -41,7 +41,7 @@ from .cell import run_body
 from .overview import Overview
 from .progress import ProgressView
 from .replay import CAPTURE_OPTIONS, REPLAY_OPTIONS, capture, limits_asked_for, replay
-from .running_cell import cell_code, running_cell
+from .running_cell import running_cell
 
 _PASSED_ON = (
     "version",
@@ -104,7 +104,8 @@ class DeployMagics(Magics):
             keep = self._or(options.keep, self.keep)
             Placement(options.label, stage=options.stage, canary=options.canary, shadow=options.shadow, keep=keep)
             limits_asked_for(options)
-        code = running_cell(self.shell) or cell_code(f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}")
+        typed = f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}"
+        code = running_cell(self.shell) or Code(typed.rstrip("\n"))
         model, name = self._model(options, cell)
         handle = self._deploy(model, name, options, code)
         if options.out is not None:

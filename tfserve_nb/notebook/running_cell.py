@@ -13,10 +13,10 @@ from ..export.provenance import Code
 
 
 def running_cell(shell: Any = None) -> Code | None:
-    """The running cell; None outside IPython, and for cells that are kept out of the history.
+    """The running cell; None outside IPython.
 
-    IPython stores the text of cell N as `_iN` before it runs it. The id is what the front end sent with the request
-    (`cellId` in its metadata; JupyterLab and Notebook do, terminals do not).
+    In a kernel it is the text of the request that runs, with the cell's id in its metadata (`cellId`, which JupyterLab
+    sends). In a terminal it is the newest entry of the history, which IPython makes before it runs a cell.
 
     Args:
         shell: IPython's shell; the current one by default.
@@ -24,16 +24,13 @@ def running_cell(shell: Any = None) -> Code | None:
     shell = shell or _current_shell()
     if shell is None:
         return None
-    count = shell.execution_count
-    source = shell.user_ns.get(f"_i{count}")
-    return cell_code(source, shell) if isinstance(source, str) and source.strip() else None
-
-
-def cell_code(source: str, shell: Any = None) -> Code:
-    """A cell's text with what the shell knows about it."""
-    if shell is None:
-        return Code(source)
-    return Code(source, cell_id=_cell_id(shell), execution_count=shell.execution_count)
+    newest, count = _newest(shell)
+    request = _request(shell)
+    if request is None:
+        return Code(newest, execution_count=count) if newest else None
+    source, cell_id = request
+    is_stored = newest.strip() == source.strip()
+    return Code(source, cell_id=cell_id, execution_count=count if is_stored else None)
 
 
 def _current_shell() -> Any:
@@ -42,8 +39,16 @@ def _current_shell() -> Any:
     return None if ipython is None else ipython.get_ipython()
 
 
-def _cell_id(shell: Any) -> str:
-    with contextlib.suppress(AttributeError, LookupError, TypeError):  # no kernel, or no request in this thread
-        found = shell.kernel.get_parent()["metadata"].get("cellId")
-        return found if isinstance(found, str) else ""
-    return ""
+def _newest(shell: Any) -> tuple[str, int | None]:
+    """Text and number of the newest cell in the history; ("", None) for an empty one."""
+    history = getattr(shell.history_manager, "input_hist_raw", [])
+    return (str(history[-1]), len(history) - 1) if len(history) > 1 else ("", None)
+
+
+def _request(shell: Any) -> tuple[str, str] | None:
+    """Text and cell id of the request that the kernel carries out; None without one."""
+    with contextlib.suppress(AttributeError, LookupError, TypeError):  # no kernel, or nothing asked for in this thread
+        parent = shell.kernel.get_parent()
+        source, cell_id = parent["content"]["code"], parent["metadata"].get("cellId")
+        return str(source), cell_id if isinstance(cell_id, str) else ""
+    return None
