@@ -51,6 +51,13 @@ class Overview:
                 notes.append(f"{handle.name} is served by a process of its own")
             with contextlib.suppress(ServingError):
                 notes += _batch_notes(handle)
+                experiment = handle.experiment()
+                if experiment is not None and not experiment.is_over:
+                    plan = experiment.plan
+                    notes.append(
+                        f"{handle.name}: experiment, version {plan.b} (B) against {plan.a} (A), {experiment.phase}; "
+                        f"{experiment.verdict}"
+                    )
                 problem = handle.status().problem
                 if problem:
                     notes.append(f"{handle.name}: {problem}")
