@@ -14,9 +14,14 @@ import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import psutil
 import pytest
+
+# No test judges by time: examples take as long as a busy machine makes them.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # TensorFlow reads this when it is imported, which may be before the first fixture runs.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
@@ -15,6 +16,7 @@ from . import runtime
 from .bench.replay import ReplayLimits
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .errors import InvalidOption, ModelNotFound, ServingError
+from .experiment.plan import Limits
 from .export.check import verify_against_live
 from .export.endpoint import ExportSource
 from .export.layout import check_name, delete_version
@@ -37,38 +39,16 @@ from .types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Te
 
 
 def deploy(  # noqa: PLR0913 - the options of %deploy
-    model: Any,
-    name: str | None = None,
-    *,
-    version: int | None = None,
-    label: str | None = None,
-    stage: bool = False,
-    canary: float | None = None,
-    shadow: float | None = None,
-    base_path: str | Path | None = None,
-    port: int | None = None,
-    grpc_port: int | None = None,
-    frontends: int | None = None,
-    isolate: bool = False,
-    auth: bool | None = None,
-    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
-    batch_timeout_micros: int = 0,
-    max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
-    allowed_batch_sizes: Sequence[int] = (),
-    device: str | None = None,
-    optimize: str | None = None,
-    warmup: Any = None,
-    check: Any = None,
-    keep: int = DEFAULT_KEEP,
-    check_replay: bool | ReplayLimits = False,
-    slo_p99_ms: float | None = None,
-    provenance: bool = True,
-    data: Any = None,
-    seed: int | None = None,
-    metrics: Any = None,
-    code: Code | None = None,
+    model: Any, name: str | None = None, *, version: int | None = None, label: str | None = None, stage: bool = False,
+    canary: float | None = None, shadow: float | None = None, base_path: str | Path | None = None,
+    port: int | None = None, grpc_port: int | None = None, frontends: int | None = None, isolate: bool = False,
+    auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE, batch_timeout_micros: int = 0,
+    max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES, allowed_batch_sizes: Sequence[int] = (),
+    device: str | None = None, optimize: str | None = None, warmup: Any = None, check: Any = None,
+    keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False, slo_p99_ms: float | None = None,
+    provenance: bool = True, data: Any = None, seed: int | None = None, metrics: Any = None, code: Code | None = None,
     progress: Progress = no_progress,
-) -> Deployment:
+) -> Deployment:  # fmt: skip
     """Export a model as the next version, check it, load it, warm it up, and switch to it.
 
     Whatever goes wrong, nothing is left behind, and what was served before still is.
@@ -120,32 +100,28 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     limits = limits_of(check_replay)
     if limits is not None:
         check_captured(name if name is not None else _name_of(model))
-    options = BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes))
     if optimize not in (None, "xla"):
         raise InvalidOption(f"optimize={optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out")
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
-    guard = guard_of(slo_p99_ms, placement)
-    given = told(code, data, seed, metrics) if provenance else None
     name = check_name(name if name is not None else _name_of(model))
-    folder = _folder(name, base_path)
+    wish = _Wish(
+        name=name,
+        version=version,
+        folder=_folder(name, base_path),
+        options=BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
+        placement=placement,
+        limits=limits,
+        guard=guard_of(slo_p99_ms, placement),
+        device=device,
+        optimize=optimize,
+        check=check,
+        warmup=warmup,
+        given=told(code, data, seed, metrics) if provenance else None,
+    )
     home = _home(name, Doors(port, auth, grpc_port, frontends), device, progress, isolate=isolate)
     is_new = runtime.home_of(name) is None
     try:
-        progress(ProgressEvent("exporting", 0, 1))
-        model = prepare_source(model, example=check)
-        verify = _checks(model, name, check, warmup, given, progress)
-        above = home.core.highest_version(name)
-        written = model if optimize is None else with_xla(model)
-        exported = export_version(written, folder, name, version=version, above=above, verify=verify)
-        with _removed_unless_used(home, exported, folder):
-            source = VersionSource(exported.path, options, device, deployed_at=time.time())
-            home.remember(name, folder)
-            if limits is None:
-                place(home, exported, source, folder, placement, guard, progress)
-            else:
-                home.core.deploy(name, exported.version, source, folder, Placement(stage=True, keep=keep), progress)
-                with only_if_replayed(home, name, exported.version, limits, folder, progress):
-                    place(home, exported, source, folder, placement, guard, progress)
+        exported = _export_and_place(home, model, wish, progress)
     except BaseException:
         with contextlib.suppress(ServingError):
             if is_new and name not in home.core.names:
@@ -155,6 +131,46 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         runtime.stop_if_idle()
     progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}", exported.version))
     return Deployment(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What `deploy` was asked for, checked; its attributes are explained there."""
+
+    name: str
+    version: int | None
+    folder: Path
+    options: BatchingOptions
+    placement: Placement
+    limits: ReplayLimits | None
+    guard: Limits | None
+    device: str | None
+    optimize: str | None
+    check: Any
+    warmup: Any
+    given: Told | None
+
+
+def _export_and_place(home: Home, model: Any, wish: _Wish, progress: Progress) -> ExportedVersion:
+    """Write the next version, and let it be served."""
+    name, folder, placement = wish.name, wish.folder, wish.placement
+    progress(ProgressEvent("exporting", 0, 1))
+    source = prepare_source(model, example=wish.check)
+    verify = _checks(source, name, wish.check, wish.warmup, wish.given, progress)
+    above = home.core.highest_version(name)
+    written = source if wish.optimize is None else with_xla(source)
+    exported = export_version(written, folder, name, version=wish.version, above=above, verify=verify)
+    with _removed_unless_used(home, exported, folder):
+        loaded = VersionSource(exported.path, wish.options, wish.device, deployed_at=time.time())
+        home.remember(name, folder)
+        if wish.limits is None:
+            place(home, exported, loaded, folder, placement, wish.guard, progress)
+            return exported
+        staged = Placement(stage=True, keep=placement.keep)
+        home.core.deploy(name, exported.version, loaded, folder, staged, progress)
+        with only_if_replayed(home, name, exported.version, wish.limits, folder, progress):
+            place(home, exported, loaded, folder, placement, wish.guard, progress)
+    return exported
 
 
 def _home(

@@ -43,7 +43,28 @@ def test_one_lost_answer_in_five_is_seen_within_two_thousand_requests(rng: np.ra
     for _ in range(2000):
         arm = "ab"[rng.integers(2)]
         if arm == "a" or rng.random() > 0.2:
-            assigned.add(arm, 1.0, "")
+            assigned.add(arm, 1.0, 1.0, "")
+
+    assert assigned.p_value() < SRM_LIMIT
+
+
+def test_a_batch_of_one_arm_is_no_mismatch_while_the_other_arms_is_being_answered() -> None:
+    assigned = Assigned(0.5)
+    for number in range(32):
+        assigned.add("a", 0.001 * number, 0.1, "")
+    early = assigned.counts(), assigned.p_value()
+    for number in range(32):
+        assigned.add("b", 0.001 * number, 0.15, "")
+    assigned.settle(10.0)
+
+    assert early == ((0, 0), 1.0)
+    assert assigned.counts() == (32, 32)
+
+
+def test_requests_that_are_never_answered_are_missed() -> None:
+    assigned = Assigned(0.5)
+    for number in range(100):
+        assigned.add("a", 0.01 * number, 0.01 * number + 0.005, "")
 
     assert assigned.p_value() < SRM_LIMIT
 
@@ -51,9 +72,9 @@ def test_one_lost_answer_in_five_is_seen_within_two_thousand_requests(rng: np.ra
 def test_a_client_counts_once_however_much_it_asks() -> None:
     assigned = Assigned(0.5)
     for number in range(5000):
-        assigned.add("b", 1.0, f"client-{number % 2}")
-        assigned.add("a", 1.0, f"client-{2 + number % 2}")
-        assigned.add("b", 1.0, "client-0")
+        assigned.add("b", 1.0, 1.0, f"client-{number % 2}")
+        assigned.add("a", 1.0, 1.0, f"client-{2 + number % 2}")
+        assigned.add("b", 1.0, 1.0, "client-0")
 
     assert assigned.counts() == (2, 2)
     assert assigned.p_value() == 1.0
@@ -63,12 +84,13 @@ def test_a_client_counts_once_however_much_it_asks() -> None:
 def test_requests_count_for_the_share_of_the_moment_in_which_they_came() -> None:
     assigned = Assigned(0.1)
     for number in range(1000):
-        assigned.add("b" if number % 10 == 0 else "a", 1.0, "")
+        assigned.add("b" if number % 10 == 0 else "a", 1.0, 1.0, "")
     assigned.set_share(0.5, 10.0)
-    assigned.add("a", 9.9, "")  # came before the change, was answered after it
+    assigned.add("a", 9.9, 10.1, "")  # came before the change, was answered after it
     for number in range(1000):
-        assigned.add("ab"[number % 2], 11.0, "")
+        assigned.add("ab"[number % 2], 11.0, 11.0, "")
 
+    assigned.settle(99.0)
     expected = assigned.expected()
     assert assigned.counts() == (900 + 1 + 500, 100 + 500)
     assert expected == pytest.approx((0.9 * 1001 + 500, 0.1 * 1001 + 500))
@@ -82,12 +104,13 @@ def test_an_arm_that_should_get_nothing_and_gets_something_is_a_contradiction() 
 
 def test_counts_and_known_keys_survive_as_json() -> None:
     assigned = Assigned(0.2)
-    assigned.add("a", 0.0, "one")
+    assigned.add("a", 0.0, 0.0, "one")
     assigned.set_share(0.5, 5.0)
-    assigned.add("b", 6.0, "")
+    assigned.add("b", 6.0, 6.0, "")
 
+    assigned.settle(7.0)
     again = Assigned.from_json(json.loads(json.dumps(assigned.to_json())))
-    again.add("a", 7.0, "one")
+    again.add("a", 7.0, 7.0, "one")
 
     assert again.counts() == (1, 1)
     assert again.expected() == assigned.expected()
@@ -97,6 +120,6 @@ def test_counts_and_known_keys_survive_as_json() -> None:
 def test_the_number_of_remembered_keys_is_bounded() -> None:
     assigned = Assigned(0.5)
     for number in range(MOST_KEYS + 500):
-        assigned.add("a", 0.0, str(number))
+        assigned.add("a", 0.0, 0.0, str(number))
 
     assert assigned.counts() == (MOST_KEYS, 0)

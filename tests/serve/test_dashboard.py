@@ -75,14 +75,14 @@ def test_every_view_is_drawn(shown: Served) -> None:
 
 def test_an_experiment_is_shown_with_its_verdict(shown: Served) -> None:
     handle = tfserve_nb.connect(f"http://127.0.0.1:{shown.rest_port}/v1/models/two", token_of(shown))
-    test = handle.ab_test(1, 2, split=50)
+    test = handle.ab_test(2, 1, split=50)
     for _ in range(20):
         shown.rest("POST", "/v1/models/two:predict", {"instances": [1.0, 2.0]})
 
     page = view(shown, "compare", a="1", b="2")[1]["html"]
     test.stop()
 
-    assert "version 2 (B) against version 1 (A)" in page
+    assert "version 1 (B) against version 2 (A)" in page
     assert "Not yet: about" in page
     assert "Guardrails" in page
     assert "stopped at" in view(shown, "compare", a="1", b="2")[1]["html"]

@@ -137,7 +137,8 @@ class Dashboard:
             bind: given a variable's name and its value; called on a thread of the dashboard.
         """
         self._bind = bind
-        self._updater.post_if_running(self._redraw)
+        if not self._is_closed:
+            self.refresh()
 
     def close(self) -> None:
         """Stop updating and keep what was shown last."""

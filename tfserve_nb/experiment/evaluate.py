@@ -30,6 +30,7 @@ def evaluate(observations: Observations, now_s: float) -> Reading:
     primary = found[plan.metric]
     harms = [found[metric] for metric in (plan.metric, *HARMS) if found[metric].is_harmful]
     harm = harms[0] if harms else None
+    observations.assigned.settle(now_s)
     limits = guardrails(observations.windows.complete(now_s), plan.limits)
     srm = _sample_ratio(observations)
     labels = tuple(one.num_rows for one in evidence.labelled)

@@ -15,10 +15,10 @@ difference" it has mean 0 whatever the weights. When B's times scatter more than
 pooled variance would be too small; it is then scaled up to `(s_a^2 G_a + s_b^2 G_b) / (s^2 H)` with `G = sum h^2 / n`
 (Welch's idea), the arms' variances drawn towards the common one with `PRIOR_DF` degrees of freedom.
 
-Assumptions: given cell, `last` and `level`, the arm of a batch says nothing about the machine's speed; effects of
-different sizes have the same sign. The former holds nearly: with nine to one requests on a busy device whose speed
-varies by a third from moment to moment, a bias of one to two percent is left of the more than twenty that comparing
-equal sizes alone would show.
+Assumptions: given cell, `last` and `level`, which arm a batch belongs to says nothing about the machine's speed;
+effects of different sizes have the same sign. The former holds nearly: with nine to one requests on a busy device
+whose speed varies by a third from moment to moment, a bias of one to two percent is left of the more than twenty that
+comparing equal sizes alone would show.
 
 Sources: as in `sequential`; covariates as in A. Deng, Y. Xu, R. Kohavi, T. Walker, "Improving the Sensitivity of Online
 Controlled Experiments by Utilizing Pre-Experiment Data", WSDM 2013.

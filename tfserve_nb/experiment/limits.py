@@ -122,4 +122,4 @@ def _disagreement_text(windows: list[Window], limits: Limits) -> str:
 
 def _share(part: int, whole: int) -> str:
     """A share in words: `3 of 200 (1.5 %)`."""
-    return f"{part} of {whole} ({100 * part / whole:.2g} %)" if whole else "0 of 0"
+    return f"{part} of {whole} ({100 * part / whole:.3g} %)" if whole else "0 of 0"

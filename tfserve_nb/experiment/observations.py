@@ -86,7 +86,7 @@ class Observations:
         del num_rows
         number = ARMS.index(arm)
         if is_assigned:
-            self.assigned.add(arm, at_s - latency_s, key)
+            self.assigned.add(arm, at_s - latency_s, at_s, key)
         if code in NOBODYS_FAULT:
             return
         has_failed = code != OK

@@ -9,8 +9,10 @@ It is a martingale under the hypothesis, so `1 / evidence` is an always-valid p-
 new segment begins; evidence of segments is multiplied.
 
 The unit is what was assigned independently of everything else: a client's key, when it is seen first (its later
-requests follow it, so they say nothing), or a request without a key. Units are counted when they are answered and
-belong to the segment in which they came.
+requests follow it, so they say nothing), or a request without a key. Units are known when they are answered, a whole
+batch of one arm at a time; those that came together with requests that are still being answered are left out until
+these have had `PATIENCE` times the longest latency. So a batch is no mismatch, and requests that are never answered
+are one.
 
 Assumptions: shares of keys are shares of the hash's range; answers are not lost in one arm only. That something breaks
 this is what the test is for. Source: M. Lindon, A. Malek, "Anytime-Valid Inference for Multinomial Count Data", NeurIPS
@@ -24,6 +26,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import heapq
 import math
 from collections.abc import Mapping
 from typing import Any  # JSON
@@ -34,6 +37,11 @@ from .strata import ARMS
 
 CONCENTRATION = 200.0
 """How near to the right share the alternative looks: with 200, within about 7 points of 50 %."""
+PATIENCE = 2.0
+LONG_AGO_S = 1e300
+FORGETTING = 0.998
+"""By how much the longest latency counts less after each request."""
+LONGEST_WAIT_S = 60.0
 MOST_KEYS = 10_000
 """Keys that are remembered; those that come later are not counted, which is fair to both arms."""
 
@@ -57,8 +65,10 @@ class Assigned:
     """
 
     def __init__(self, share: float) -> None:
-        self._segments = [Segment(-math.inf, share)]
+        self._segments = [Segment(-LONG_AGO_S, share)]
         self._keys: set[int] = set()
+        self._early: list[tuple[float, int]] = []
+        self._longest_s = 0.0
         self.has_keys = False
 
     def set_share(self, share: float, at_s: float) -> None:
@@ -66,24 +76,32 @@ class Assigned:
         if share != self._segments[-1].share:
             self._segments.append(Segment(at_s, share))
 
-    def add(self, arm: str, came_s: float, key: str) -> None:
-        """A request was assigned.
+    def add(self, arm: str, came_s: float, at_s: float, key: str) -> None:
+        """A request that was assigned is answered.
 
         Args:
             arm: `a` or `b`.
             came_s: when it came, in seconds.
+            at_s: when it was answered.
             key: the client's key, or "".
         """
+        self._longest_s = max(at_s - came_s, FORGETTING * self._longest_s)
         if key:
             self.has_keys = True
             digest = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
             if digest in self._keys or len(self._keys) >= MOST_KEYS:
                 return
             self._keys.add(digest)
-        for segment in reversed(self._segments):
-            if came_s >= segment.start_s:
-                segment.counts[ARMS.index(arm)] += 1
-                return
+        heapq.heappush(self._early, (came_s, ARMS.index(arm)))
+        self.settle(at_s)
+
+    def settle(self, now_s: float) -> None:
+        """Count those that came so long ago that what came with them must be answered by now."""
+        until_s = now_s - min(LONGEST_WAIT_S, PATIENCE * self._longest_s)
+        while self._early and self._early[0][0] <= until_s:
+            came_s, arm = heapq.heappop(self._early)
+            segment = next(one for one in reversed(self._segments) if came_s >= one.start_s)
+            segment.counts[arm] += 1
 
     def counts(self) -> tuple[int, int]:
         """Units of A and B."""
@@ -103,7 +121,7 @@ class Assigned:
         """A JSON object that `from_json` reads."""
         keys = np.fromiter(self._keys, np.uint64, len(self._keys))
         return {
-            "segments": [[max(one.start_s, -1e300), one.share, one.counts] for one in self._segments],
+            "segments": [[one.start_s, one.share, one.counts] for one in self._segments],
             "keys": base64.b64encode(keys.tobytes()).decode(),
             "has_keys": self.has_keys,
         }

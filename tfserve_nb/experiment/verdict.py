@@ -73,7 +73,7 @@ def _fine_text(finding: Finding, margin: float) -> str:
     _, _, high = finding.harm
     if high < 0:
         return f"B is {better} by {_size(finding)}{_where(finding)}: promote"
-    bound = percent(margin, margin)
+    bound = f"{100 * margin:g} %"
     if finding.metric == "quality":
         return f"B is not {worse} than A by more than {bound}: promote"
     return f"B is not worse than A by more than {bound} {where}: promote"
@@ -151,8 +151,6 @@ def percent(value: float, width: float, *, signed: bool = False) -> str:
     text = f"{100 * value:.{digits}f}"
     if float(text) == 0:
         text = f"{0:.{digits}f}"
-    elif digits and text.endswith("." + "0" * digits) and not width < 0.002:
-        text = text.partition(".")[0]
     return f"{'+' if signed and float(text) > 0 else ''}{text} %"
 
 

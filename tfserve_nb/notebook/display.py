@@ -66,7 +66,7 @@ def unregister(shell: InteractiveShell) -> None:
 def show(shell: InteractiveShell, dashboard: Any) -> None:
     """Publish a dashboard into the output of the running cell."""
     cell_times.watch(shell)
-    dashboard.let_bind(lambda name, value: shell.push({name: value}))
+    dashboard.let_bind(lambda name, value: shell.push({name: value}))  # draws anew: the still page is as of now
     bundle = dashboard._repr_mimebundle_()
     still = bundle.pop("text/html")
     publish = shell.display_pub.publish

@@ -114,7 +114,8 @@ def _guardrails(state: ExperimentState) -> str:
     for row, one in zip(rows, guardrails, strict=True):
         row["last windows"] = _windows(one)
     limits = state.plan.limits
-    rule = f"A limit is broken when {limits.breaches} of the last {limits.windows} windows of {limits.window_s:g} s are bad."
+    windows = f"{limits.breaches} of the last {limits.windows} windows of {limits.window_s:g} s"
+    rule = f"A limit is broken when {windows} are bad."
     broken = next((place for place, one in enumerate(guardrails) if one.is_breached), None)
     return _table("Guardrails", rows, html=("last windows",), current=broken) + note(rule if rows else "")
 
