@@ -38,7 +38,8 @@ def to_html(diff: VersionDiff) -> str:
     for heading, rows in sections_of(diff):
         columns = list(rows[0])
         escaped = [{column: text(cell) for column, cell in row.items()} for row in rows]
-        parts.append(table(text(heading), columns, escaped, numbers=[name for name in columns if name in ("A", "B")]))
+        numbers = [name for name in columns if name in ("A", "B")] if "change" in columns else []
+        parts.append(table(text(heading), columns, escaped, numbers=numbers))
     parts += [f'<div style="font-weight:600;{COLOUR}">{text(code_line(diff))}</div>', _code_html(diff.code)]
     return f"<div>{''.join(parts)}{''.join(note(remark) for remark in diff.notes)}</div>"
 
@@ -73,7 +74,12 @@ def origin_rows(diff: VersionDiff) -> Rows:
         _row("data", *("" if one is None or one.data is None else str(one.data) for one in pair)),
         _row("seed", *("" if one is None or one.seed is None else str(one.seed) for one in pair)),
     ]
-    return [row for row in rows if row["A"] or row["B"]]
+    same = {"model", "git", "data", "seed"}
+    return [
+        {**row, "B": "the same"} if row["A"] == row["B"] and row[" "] in same else row
+        for row in rows
+        if row["A"] or row["B"]
+    ]
 
 
 def signature_rows(diff: VersionDiff) -> Rows:
