@@ -196,6 +196,30 @@ def test_a_replay_in_turns_puts_each_answer_to_its_request(server) -> None:
     assert np.isnan(found[4].latency_s).sum() == 2
 
 
+class Impatient(Nobody):
+    """Interrupts once it has seen so many answers."""
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+
+    def follow(self, load: Load, samples: Samples) -> None:
+        if len(samples) >= self.num:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("num", [0, 9])
+def test_an_interrupted_replay_keeps_complete_rounds(server, num: int) -> None:
+    server.pause_s = lambda _: 0.05
+    targets = {version: Target("json", f"{server.url}/versions/{version}", bodies(4), 1) for version in (3, 4)}
+
+    found, interrupted = replay_in_turns(targets, np.array([0.0, 0.01, 0.02, 0.03]), 5.0, Impatient(num))
+
+    assert interrupted
+    assert len(found[3].rounds) == len(found[4].rounds) < FEWEST_ROUNDS
+    assert len(found[3].rounds) >= num // 8
+    assert found[3].summary.num_due == 4 * len(found[3].rounds)
+
+
 # ---------------------------------------------------------------- what may be concluded
 
 
