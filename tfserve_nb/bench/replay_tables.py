@@ -25,8 +25,10 @@ def to_text(result: ReplayResult) -> str:
     """For terminals."""
     lines = [result.title, f"  {result.verdict}"]
     rows = rows_of(result)
-    for cells in (list(rows[0]), *(list(row.values()) for row in rows)):
-        lines.append("  " + (cells[0].ljust(8) + "  ".join(cell.rjust(22) for cell in cells[1:])).rstrip())
+    table_rows = [list(rows[0]), *(list(row.values()) for row in rows)]
+    lines += [
+        "  " + (cells[0].ljust(8) + "  ".join(cell.rjust(22) for cell in cells[1:])).rstrip() for cells in table_rows
+    ]
     lines += [f"  ⚠ {warning}" for warning in warnings_of(result)]
     lines += [f"  {remark}" for remark in remarks_of(result)]
     return "\n".join(lines)
