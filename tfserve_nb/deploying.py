@@ -40,6 +40,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     label: str | None = None,
     stage: bool = False,
     canary: float | None = None,
+    shadow: float | None = None,
     base_path: str | Path | None = None,
     port: int | None = None,
     grpc_port: int | None = None,
@@ -68,6 +69,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         label: point this label to the new version.
         stage: load the new version, but give it no traffic.
         canary: percent of the traffic for the new version; all of it by default.
+        shadow: load the new version without traffic, and give it copies of this percentage of the requests that others
+            answer.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
@@ -99,7 +102,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     if limits is not None:
         check_captured(name if name is not None else _name_of(model))
     options = BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes))
-    placement = Placement(label, stage=stage, canary=canary, keep=keep)
+    placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
     folder = _folder(name, base_path)
     home = _home(name, Doors(port, auth, grpc_port, frontends), device, progress, isolate=isolate)

@@ -122,6 +122,7 @@ class Deployment(Recording):
         label: str | None = None,
         signature: str = DEFAULT_SIGNATURE,
         timeout_s: float = 30.0,
+        key: str | None = None,
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Predict through the same routing, checks and batch queue as an HTTP request.
 
@@ -134,6 +135,7 @@ class Deployment(Recording):
             label: ask the version of this label.
             signature: the signature's name.
             timeout_s: seconds that a batch of rows may wait.
+            key: who asks, such as `user-17`: while the traffic is split, all requests of one key go to one version.
 
         Returns:
             The output array, row i for input row i; a dict of output name -> array when there are several outputs.
@@ -147,7 +149,12 @@ class Deployment(Recording):
         """
         if version is not None and label is not None:
             raise InvalidOption("version and label exclude each other", hint="d.predict(x, label='canary')")
-        outputs = self._home.core.predict(ModelSpec(self.name, version, label), signature, inputs, timeout_s)
+        if key is not None and (not isinstance(key, str) or not key.isprintable() or key != key.strip() or not key):
+            raise InvalidOption(
+                f"key={key!r} must be text for one line of a header", hint="d.predict(x, key='user-17')"
+            )
+        spec = ModelSpec(self.name, version, label)
+        outputs = self._home.core.predict(spec, signature, inputs, timeout_s, key or "")
         return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
 
     def promote(self, version: int) -> Deployment:
@@ -173,6 +180,15 @@ class Deployment(Recording):
     def set_traffic(self, weights: Mapping[int, float]) -> Deployment:
         """Split the requests that name no version, such as `{3: 90, 4: 10}` (percent, sum 100)."""
         self._home.core.set_traffic(self.name, weights)
+        return self
+
+    def shadow(self, version: int | None, percent: float = 100.0) -> Deployment:
+        """Give `version` copies of `percent` % of the requests that others answer; None ends it.
+
+        Clients never see its answers. Copies run only while nobody else wants the device, and are left out when there
+        are too many. Requests that name a version or a label are not copied.
+        """
+        self._home.core.set_shadow(self.name, version, percent)
         return self
 
     def history(self, limit: int = 100) -> list[HistoryEvent]:

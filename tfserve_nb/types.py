@@ -145,6 +145,8 @@ class ModelStatus:
         labels: label -> version.
         problem: one line about something that needs a person, such as a state file that cannot be written; or empty.
         on_disk: the versions in the model's folder, loaded or not, in increasing order.
+        shadow: the version that gets copies of what others answer, and the percentage that is copied; or None.
+        key_header: the header (gRPC: metadata) whose value keeps a client with its version.
     """
 
     name: str
@@ -154,6 +156,8 @@ class ModelStatus:
     labels: Mapping[str, int]
     problem: str = ""
     on_disk: tuple[int, ...] = ()
+    shadow: tuple[int, float] | None = None
+    key_header: str = "x-tfserve-key"
 
 
 @dataclass(frozen=True, slots=True)

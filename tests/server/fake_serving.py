@@ -140,6 +140,7 @@ class FakeServing:
         self.taps = Taps(lambda: ["double"])
         self.traffic: dict[int, float] = {2: 100.0}
         self.arms: dict[int, str] = {}
+        self.insists_on: int | None = None
         self.num_held = 0
         self.breaks = False
         self._thread = threading.Thread(target=self._run, name="fake-runner", daemon=True)
@@ -165,7 +166,9 @@ class FakeServing:
             raise LabelNotFound(f"Unrecognized servable version label: {spec.label}")
         who = found_key(key, "x-tfserve-key") if len(self.traffic) > 1 or self.arms else ""
         chosen = choose_by_key(self.traffic, "salt", who) if who else choose(self.traffic, random.random())  # noqa: S311
-        version = spec.version or (1 if spec.label else preferred if preferred in self.traffic else chosen)
+        version = (
+            self.insists_on or spec.version or (1 if spec.label else preferred if preferred in self.traffic else chosen)
+        )
         if version > 2:
             raise ModelNotFound(f"Servable not found for request: Specific({spec.name}, {version})")
         handle = FakeHandle(self, version)

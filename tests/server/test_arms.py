@@ -155,3 +155,13 @@ def test_asking_what_a_model_takes_goes_to_the_clients_version_too(split) -> Non
     for key in KEYS[:4]:
         answer = split.call("GET", "/v1/models/double/metadata", headers={"x-tfserve-key": key})
         assert answer.json["model_spec"]["version"] == str(choose_by_key(SPLIT, "salt", key))
+
+
+def test_the_arm_is_that_of_the_version_that_answered_in_the_end(split) -> None:
+    split.predict(ROWS)
+    split.serving.insists_on = 1  # as a core that was switched before its front ends know
+    for key in KEYS:
+        answer = split.predict(ROWS, headers={"x-tfserve-key": key})
+        assert (answer.headers["X-TFServe-Version"], answer.headers["X-TFServe-Arm"]) == ("1", "a")
+    records = split.serving.wait_for_records(1 + len(KEYS))[1:]
+    assert {one.version for one in records} == {1}

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import re
 import sys
+import time
 
 import pytest
 import requests
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 
+from tfserve_nb import runtime
 from tfserve_nb.deployment import Deployment
-from tfserve_nb.errors import ExportFailed, ModelNotFound, ModelNotServable, VersionExists, VersionNotFound
+from tfserve_nb.errors import (
+    ExportFailed,
+    InvalidOption,
+    ModelNotFound,
+    ModelNotServable,
+    VersionExists,
+    VersionNotFound,
+)
 
 
 def post(handle: Deployment, rows: list[list[float]], path: str = "") -> requests.Response:
@@ -163,6 +172,34 @@ def test_stage_canary_and_label(modeller) -> None:
     assert answers == {2.0, 5.0}
     modeller.run("%rollback net")
     assert handle.traffic == {1: 100.0}
+
+
+def test_shadow_gets_copies_and_no_traffic(modeller) -> None:
+    handle = modeller.run("%deploy model --name net")
+    modeller.run("better = make(5.0)\n%deploy better --name net --shadow 20 -q")
+    assert (handle.traffic, handle.status().shadow) == ({1: 100.0}, (2, 20.0))
+    assert "shadow 20 %" in repr(modeller.run("%serving"))
+    assert handle.history(1)[0].detail == "copies of 20 % of the requests"
+    modeller.run("%deploy better --name net --shadow -q")
+    assert handle.status().shadow == (3, 100.0)
+
+    found = []
+    runtime.home_of("net").core.pairs.add(found.append)
+    assert handle.predict([[1, 1]], key="ann").tolist() == [[2.0, 2.0]]
+    until_s = time.perf_counter() + 10
+    while not found and time.perf_counter() < until_s:
+        time.sleep(0.01)
+    assert found[0].outputs_b is not None
+    assert next(iter(found[0].outputs_b.values())).tolist() == [[5.0, 5.0]]
+
+    handle.shadow(2, percent=50)
+    assert handle.status().shadow == (2, 50.0)
+    assert handle.shadow(None).status().shadow is None
+    for line, complaint in (("--shadow 20 --canary 10", "exclude each other"), ("--shadow 0", "percentage above 0")):
+        with pytest.raises(UsageError, match=complaint):
+            modeller.run(f"%deploy better --name net {line}")
+    with pytest.raises(InvalidOption, match="one line of a header"):
+        handle.predict([[1, 1]], key="a\nb")
 
 
 def test_serving_shows_models_and_undeploy_stops_the_server(modeller, capsys) -> None:

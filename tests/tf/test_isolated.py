@@ -93,6 +93,10 @@ def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Pa
     handle.rollback()
     assert handle.version == 1
     handle.set_label("canary", None)
+    tfserve_nb.deploy(scaler(5.0), "net", shadow=20)
+    assert (handle.version, handle.status().shadow) == (1, (3, 20.0))
+    np.testing.assert_array_equal(handle.predict(X, key="user-17"), 2 * X)
+    assert handle.shadow(None).status().shadow is None
     handle.undeploy(2, delete=True)
     assert not (tmp_path / "tfserve_models" / "net" / "2").exists()
     with pytest.raises(VersionNotFound, match="no version 7"):

@@ -98,6 +98,7 @@ NARROW = {
         "serving.config",
         "serving.model_config",
         "serving.observer",
+        "serving.pairs",
         "serving.admin_port",
         "serving.placement",
         "serving.stored_model",

@@ -14,6 +14,7 @@ from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotA
 from tfserve_nb.serving.config import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.direct import predict
+from tfserve_nb.serving.metrics import RequestRecord
 from tfserve_nb.serving.placement import Placement
 from tfserve_nb.serving.port import Answer, ModelSpec, Outcome
 from tfserve_nb.serving.state_store import FILE_NAME
@@ -331,3 +332,54 @@ def test_stop_finishes_waiting_requests_and_leaves_no_thread(tmp_path: Path) -> 
 
     assert len(outcomes) == 20
     assert {type(outcome) for outcome in outcomes} <= {Answer, NotAvailable}
+
+
+def test_no_key_is_looked_for_while_all_traffic_goes_to_one_version(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    looked: list[str] = []
+
+    def find(name: str) -> str:
+        looked.append(name)
+        return "user-17"
+
+    handle = core.acquire(NET, key=find)
+    handle.release()
+    assert (handle.assignment, looked) == (None, [])
+
+    core.set_split("net", {1: 50, 2: 50}, salt="s", key_header="X-User", arms={1: "a", 2: "b"})
+    handles = [core.acquire(NET, key=find) for _ in range(5)]
+    for one in handles:
+        one.release()
+    (assignment,) = {one.assignment for one in handles}
+    assert assignment == ("user-17", {1: "a", 2: "b"}[handles[0].version], True)
+    assert set(looked) == {"x-user"}
+    named = core.acquire(ModelSpec("net", 1), key=find)
+    named.release()
+    assert named.assignment == ("user-17", "a", False)
+
+
+def test_a_key_keeps_its_version_in_the_kernel_and_is_recorded(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    core.set_traffic("net", {1: 50, 2: 50})
+    records: list[RequestRecord] = []
+    core.observers.add(Recorder(records))
+
+    for number in range(20):
+        first, second = (core.predict(NET, "serving_default", rows(0), 10, f"user-{number}") for _ in range(2))
+        assert first["y"].tolist() == second["y"].tolist()
+
+    assert len({one.version for one in records}) == 2
+    assert {(one.is_assigned, one.key.startswith("user-")) for one in records} == {(True, True)}
+
+
+class Recorder:
+    """An observer that keeps the requests."""
+
+    def __init__(self, records: list[RequestRecord]) -> None:
+        self.on_request = records.append
+
+    def on_batch(self, record: object) -> None: ...
+
+    def on_warmup(self, record: object) -> None: ...

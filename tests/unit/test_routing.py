@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 from tfserve_nb.errors import InvalidOption, LabelNotFound, ModelNotFound, ServingError, VersionNotFound
 from tfserve_nb.serving.port import ModelSpec
 from tfserve_nb.serving.routing import Routing
-from tfserve_nb.serving.traffic import choose
+from tfserve_nb.serving.traffic import Shadow, choose
 
 NET = ModelSpec("net")
 
@@ -125,6 +127,8 @@ STEPS = st.lists(
         st.tuples(st.just("label"), st.integers(1, 5)),
         st.tuples(st.just("split"), st.integers(1, 4)),
         st.tuples(st.just("without"), st.integers(1, 5)),
+        st.tuples(st.just("shadow"), st.one_of(st.none(), st.integers(1, 5))),
+        st.tuples(st.just("compare"), st.integers(1, 4)),
     ),
     max_size=25,
 )
@@ -139,10 +143,21 @@ def test_any_sequence_keeps_used_versions_loaded_and_survives_storage(steps: lis
                 routing = routing.with_label("stable", version)
             elif action == "split":
                 routing = routing.with_traffic({version: 30, version + 1: 70})
+            elif action == "shadow":
+                routing = routing.with_shadow(None if version is None else Shadow(version, 20.0))
+            elif action == "compare":
+                arms = {version: "a", version + 1: "b"}
+                routing = routing.with_split({version: 100}, salt="s", arms=arms, shadow=Shadow(version + 1))
             else:
                 routing = getattr(routing, action)(version)
         except ServingError:
             continue
+        for left in (routing, *(routing.restricted_to(frozenset(range(1, one))) for one in (3, 5))):
+            if left.shadow is not None:
+                assert left.shadow.version != left.sole
+                assert left.shadow.version in left.aspired(keep)
+            assert left.arms.keys() <= left.aspired(keep)
+            assert left.is_plain == (len(left.traffic) < 2 and not left.arms and left.shadow is None)
         if routing.promoted:
             assert abs(sum(routing.traffic.values()) - 100) < 1e-6
             assert routing.version_for(NET, lambda: 0.3) in routing.aspired(keep)
@@ -159,3 +174,59 @@ def test_stored_routing_is_cut_down_to_what_is_still_on_disk() -> None:
 
     assert (left.promoted, left.labels, left.traffic) == ((1, 3), {}, {3: 100.0})
     assert routing.restricted_to(frozenset({1})).traffic == {1: 100.0}
+
+
+def test_promoting_or_going_back_ends_the_comparison_and_its_copies() -> None:
+    compared = (
+        Routing("net")
+        .promote(1)
+        .with_split({1: 90, 2: 10}, salt="s", key_header="X-User", arms={1: "a", 2: "b"}, shadow=Shadow(2, 20))
+    )
+
+    for ended in (compared.promote(1), compared.promote(2), compared.promote(3), compared.roll_back()):
+        assert (ended.arms, ended.shadow, ended.is_plain) == ({}, None, True)
+        assert (ended.salt, ended.key_header) == ("s", "x-user")
+    assert compared.promote(1).default_version == compared.roll_back().default_version == 1
+
+
+def test_copies_beside_a_comparison_stay_when_somebody_else_is_promoted() -> None:
+    routing = Routing("net").promote(1).with_shadow(Shadow(2, 50))
+
+    assert routing.promote(3).shadow == (2, 50)
+    assert routing.promote(2).shadow is None
+    assert routing.with_shadow(None).shadow is None
+    assert routing.with_traffic({2: 100}).shadow is None
+    with pytest.raises(InvalidOption, match=r"copies of other versions' requests"):
+        routing.without(2)
+
+
+def test_changing_the_traffic_keeps_salt_arms_and_copies() -> None:
+    routing = Routing("net").promote(1).with_split({1: 99, 2: 1}, salt="s", arms={1: "a", 2: "b"}, shadow=Shadow(2, 20))
+
+    after = routing.with_traffic({1: 50, 2: 50})
+
+    assert (after.salt, after.arms, after.shadow) == ("s", {1: "a", 2: "b"}, (2, 20))
+    assert routing.with_split({1: 50, 2: 50}).salt == "s"
+    assert routing.with_split({1: 50, 2: 50}).shadow is None
+    assert routing.with_split({2: 100}, arms={1: "a", 2: "b"}, shadow=Shadow(2, 20)).shadow is None
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"key_header": name} for name in ("", "a b", "a:b", "a\r\nb", "é", 7)] + [{"salt": 7}]
+)
+def test_what_every_request_would_stumble_over_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match=next(iter(wrong))):
+        Routing("net").with_split({1: 50, 2: 50}, **wrong)
+
+
+def test_arms_have_the_names_a_and_b() -> None:
+    with pytest.raises(InvalidOption, match="arm 'control'"):
+        Routing("net").with_split({1: 50, 2: 50}, arms={1: "control", 2: "b"})
+
+
+def test_routing_that_was_stored_before_there_were_comparisons_is_read() -> None:
+    stored = Routing("net").promote(1).to_json()
+    for name in ("salt", "key_header", "arms", "shadow"):
+        del stored[name]
+
+    assert Routing.from_json("net", stored) == Routing("net").promote(1)

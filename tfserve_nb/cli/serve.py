@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import NoReturn
 
@@ -28,6 +28,7 @@ from ..server.request_log import RequestLog
 from ..server.thread import Extras, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
+from ..serving.pairs import CopyCounts
 from ..serving.servable import saved_model_loader
 from ..types import VersionStatus
 from .flags import EXIT_FAILED, excuses, parse_serve
@@ -103,7 +104,8 @@ class ModelServer:
 
     def __init__(self, plan: ServePlan) -> None:
         self._plan = plan
-        monitor = None if plan.settings.metrics_path is None else Monitor(self._states)
+        has_metrics = plan.settings.metrics_path is not None
+        monitor = Monitor(self._states, self._copies) if has_metrics else None
         self._core = ServingCore(
             saved_model_loader(plan.session), num_run_threads=plan.num_run_threads, observer=monitor
         )
@@ -162,6 +164,9 @@ class ModelServer:
 
     def _states(self) -> dict[str, tuple[VersionStatus, ...]]:
         return {name: self._core.model_status(name).versions for name in self._core.names}
+
+    def _copies(self) -> Mapping[tuple[str, int], CopyCounts]:
+        return self._core.pairs.counts()
 
     def _reload(self) -> None:
         configs = self._plan.read_configs()

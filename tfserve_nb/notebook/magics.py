@@ -42,6 +42,7 @@ _PASSED_ON = (
     "label",
     "stage",
     "canary",
+    "shadow",
     "port",
     "grpc_port",
     "frontends",
@@ -91,7 +92,8 @@ class DeployMagics(Magics):
         if options.out is not None and not options.out.isidentifier():
             raise UsageError(f"--out {options.out!r} is no variable name")
         with wrong_options_as_usage_error():
-            Placement(options.label, stage=options.stage, canary=options.canary, keep=self._or(options.keep, self.keep))
+            keep = self._or(options.keep, self.keep)
+            Placement(options.label, stage=options.stage, canary=options.canary, shadow=options.shadow, keep=keep)
             limits_asked_for(options)
         model, name = self._model(options, cell)
         handle = self._deploy(model, name, options)

@@ -109,6 +109,8 @@ def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
     )
     weights = _size(version.weights_bytes) if version.weights_bytes else ""
     traffic = "" if percent is None else f"{percent:g} %"
+    if status.shadow is not None and status.shadow[0] == version.version:
+        traffic = f"{traffic}, shadow {status.shadow[1]:g} %".removeprefix(", ")
     return str(version.version), version.state.name, traffic, labels, weights, remark
 
 

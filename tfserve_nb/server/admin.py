@@ -106,8 +106,31 @@ def _label(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
 
 
 def _traffic(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
-    core.set_traffic(name, {int(version): float(percent) for version, percent in given["weights"].items()})
+    core.set_traffic(name, _by_version(given["weights"], float))
     return {}
+
+
+def _split(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    shadow = given.get("shadow")
+    core.set_split(
+        name,
+        _by_version(given["weights"], float),
+        salt=given.get("salt"),
+        key_header=given.get("key_header"),
+        arms=_by_version(given.get("arms") or {}, str),
+        shadow=None if shadow is None else (int(shadow[0]), float(shadow[1])),
+    )
+    return {}
+
+
+def _shadow(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
+    version = given["version"]
+    core.set_shadow(name, None if version is None else int(version), float(given.get("percent", 100)))
+    return {}
+
+
+def _by_version(values: Mapping[str, Any], kind: Callable[[Any], Any]) -> dict[int, Any]:
+    return {int(version): kind(value) for version, value in values.items()}
 
 
 def _undeploy(core: AdminPort, name: str, given: Mapping[str, Any]) -> object:
@@ -130,6 +153,8 @@ _ACTIONS: dict[tuple[str, str], Action] = {
     ("POST", "stage"): _stage,
     ("POST", "label"): _label,
     ("POST", "traffic"): _traffic,
+    ("POST", "split"): _split,
+    ("POST", "shadow"): _shadow,
     ("POST", "undeploy"): _undeploy,
 }
 

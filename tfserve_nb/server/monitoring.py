@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..serving.metrics import RequestRecord
 from ..serving.observer import BatchRecord, WarmupRecord
+from ..serving.pairs import CopyCounts
 from ..types import VersionState, VersionStatus
 from .tf_metrics import TfMetrics
 
@@ -24,15 +25,19 @@ _ROWS = tuple(float(2**i) for i in range(14))
 States = Callable[[], Mapping[str, Iterable[VersionStatus]]]
 """Model -> the states of its versions now."""
 
+Copies = Callable[[], Mapping[tuple[str, int], CopyCounts]]
+"""(model, version) -> what became of the shadow copies for it."""
+
 
 class Monitor:
     """All metrics of one server. An `Observer`.
 
     Args:
         states: asked whenever metrics are read.
+        copies: likewise.
     """
 
-    def __init__(self, states: States) -> None:
+    def __init__(self, states: States, copies: Copies = dict) -> None:
         from prometheus_client import CollectorRegistry, Counter, Histogram
 
         self.tf = TfMetrics()
@@ -55,6 +60,7 @@ class Monitor:
             "tfserve_batches", "Batches by why they left the queue", (*version, "reason"), registry=self._registry
         )
         self._registry.register(_StateCollector(states))
+        self._registry.register(_CopyCollector(copies))
 
     def on_request(self, record: RequestRecord) -> None:
         """Count a request."""
@@ -71,7 +77,9 @@ class Monitor:
             self._latency.labels(record.model, version, record.signature).observe(record.latency_s)
 
     def on_batch(self, record: BatchRecord) -> None:
-        """Count a batch."""
+        """Count a batch; shadow copies are no live traffic."""
+        if record.is_background:
+            return
         self.tf.on_batch(record)
         labels = (record.model, str(record.version), record.signature)
         self._run.labels(*labels).observe(record.run_s)
@@ -120,4 +128,27 @@ class _StateCollector:
 
     def describe(self) -> Iterable[Any]:
         """Called by `prometheus_client` at registration, when there may be no state yet."""
+        return ()
+
+
+class _CopyCollector:
+    """`tfserve_shadow_copies_total`: copies of requests by model, version and what became of them."""
+
+    def __init__(self, copies: Copies) -> None:
+        self._copies = copies
+
+    def collect(self) -> Iterable[Any]:
+        """Called by `prometheus_client`."""
+        from prometheus_client.core import CounterMetricFamily
+
+        family = CounterMetricFamily(
+            "tfserve_shadow_copies", "Copies of requests for another version", labels=("model", "version", "outcome")
+        )
+        for (model, version), counts in self._copies().items():
+            for outcome, count in zip(("run", "failed", "dropped"), counts, strict=True):
+                family.add_metric((model, str(version), outcome), count)
+        yield family
+
+    def describe(self) -> Iterable[Any]:
+        """Called by `prometheus_client` at registration."""
         return ()

@@ -24,7 +24,7 @@ from ..serving.captured import CapturedRequests, CaptureSettings
 from ..serving.inputs import as_tensors
 from ..serving.model_metrics import ModelMetrics
 from ..serving.placement import Placement
-from ..serving.port import ModelSpec
+from ..serving.port import ModelSpec, as_header
 from ..serving.request_samples import KEPT, Samples
 from ..serving.resources import Resources
 from ..serving.stored_model import source_to_json
@@ -146,10 +146,11 @@ class RemoteCore(AdminPort):
         """What the server's process takes of its machine."""
         return resources_from_json(self._get("/resources"))
 
-    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
+    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "") -> Tensors:
         """Predict over REST; large requests are sent in pieces, all to the version that answers the first one."""
         path = _predict_path(spec)
-        definitions, version = signatures_from_json(self._call("GET", f"{path}/metadata", None, READ_S))
+        headers = {self.model_status(spec.name).key_header: as_header(key)} if key else {}
+        definitions, version = signatures_from_json(self._call("GET", f"{path}/metadata", None, READ_S, headers))
         found = definitions.get(signature)
         if found is None:
             raise InvalidRequest(
@@ -168,7 +169,7 @@ class RemoteCore(AdminPort):
             }
             # One request goes wherever the traffic decides; several must not be spread over versions.
             body = self._call(
-                "POST", f"{path if is_whole else pinned}:predict", encode_inputs(signature, rows), limit_s
+                "POST", f"{path if is_whole else pinned}:predict", encode_inputs(signature, rows), limit_s, headers
             )
             pieces.append(decode_outputs(body, found))
         return (
@@ -197,6 +198,7 @@ class RemoteCore(AdminPort):
                 "stage": placement.stage,
                 "canary": placement.canary,
                 "keep": placement.keep,
+                **({} if placement.shadow is None else {"shadow": placement.shadow}),
             },
         }
         self._change(name, "deploy", given, progress, version)
@@ -221,6 +223,33 @@ class RemoteCore(AdminPort):
         """Split the traffic between versions."""
         given = {"weights": {str(version): percent for version, percent in weights.items()}}
         self._change(name, "traffic", given, progress, None)
+
+    def set_split(
+        self,
+        name: str,
+        weights: Mapping[int, float],
+        *,
+        salt: str | None = None,
+        key_header: str | None = None,
+        arms: Mapping[int, str] | None = None,
+        shadow: tuple[int, float] | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Set all that a comparison needs at once; see `ServingCore.set_split`."""
+        given = {
+            "weights": {str(version): percent for version, percent in weights.items()},
+            "salt": salt,
+            "key_header": key_header,
+            "arms": {str(version): arm for version, arm in (arms or {}).items()},
+            "shadow": None if shadow is None else list(shadow),
+        }
+        self._change(name, "split", given, progress, None)
+
+    def set_shadow(
+        self, name: str, version: int | None, percent: float = 100.0, progress: Progress = no_progress
+    ) -> None:
+        """Give a version copies of requests that others answer (None ends it)."""
+        self._change(name, "shadow", {"version": version, "percent": percent}, progress, version)
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving a model, or unload one version of it."""
@@ -275,10 +304,17 @@ class RemoteCore(AdminPort):
     def _get(self, path: str, **query: Any) -> Any:
         return self._call("GET", f"{PREFIX}{path}{'?' + urlencode(query) if query else ''}", None, READ_S)
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any] | bytes | None, limit_s: float) -> Any:
-        """One request; its JSON answer."""
+    def _call(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None,
+        limit_s: float,
+        more: Mapping[str, str] | None = None,
+    ) -> Any:
+        """One request, with more header fields; its JSON answer."""
         data = json.dumps(body).encode() if isinstance(body, Mapping) else body
-        headers = {"Content-Type": "application/json"}
+        headers = {"Content-Type": "application/json", **(more or {})}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
         request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)  # noqa: S310 - see `connect`

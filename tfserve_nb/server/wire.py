@@ -47,11 +47,14 @@ def status_to_json(status: ModelStatus) -> dict[str, Any]:
         "labels": dict(status.labels),
         "problem": status.problem,
         "on_disk": list(status.on_disk),
+        "shadow": None if status.shadow is None else list(status.shadow),
+        "key_header": status.key_header,
     }
 
 
 def status_from_json(value: Mapping[str, Any]) -> ModelStatus:
     """The inverse of `status_to_json`."""
+    shadow = value.get("shadow")
     return ModelStatus(
         name=value["name"],
         versions=tuple(VersionStatus(**{**one, "state": VersionState[one["state"]]}) for one in value["versions"]),
@@ -60,6 +63,8 @@ def status_from_json(value: Mapping[str, Any]) -> ModelStatus:
         labels=value["labels"],
         problem=value["problem"],
         on_disk=tuple(value["on_disk"]),
+        shadow=None if shadow is None else (int(shadow[0]), float(shadow[1])),
+        **{name: value[name] for name in ("key_header",) if name in value},
     )
 
 

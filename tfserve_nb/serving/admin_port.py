@@ -74,7 +74,7 @@ class AdminPort(Protocol):
     def resources(self) -> Resources:
         """What the server's process takes of its machine."""
 
-    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
+    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "") -> Tensors:
         """Predict as a client would; see `Deployment.predict`."""
 
     def deploy(
@@ -102,6 +102,22 @@ class AdminPort(Protocol):
 
     def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = ...) -> None:
         """Split the traffic between versions."""
+
+    def set_split(
+        self,
+        name: str,
+        weights: Mapping[int, float],
+        *,
+        salt: str | None = None,
+        key_header: str | None = None,
+        arms: Mapping[int, str] | None = None,
+        shadow: tuple[int, float] | None = None,
+        progress: Progress = ...,
+    ) -> None:
+        """Set all that a comparison needs at once: traffic, salt, the key's header, arms and who gets copies."""
+
+    def set_shadow(self, name: str, version: int | None, percent: float = 100.0, progress: Progress = ...) -> None:
+        """Give a version copies of requests that others answer (None ends it)."""
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving a model, or unload one version of it."""

@@ -28,6 +28,7 @@ from .metrics import Metrics, RequestRecord
 from .model import ServedModel
 from .model_metrics import ModelMetrics
 from .observer import Observer, Observers
+from .pairs import Pairs
 from .placement import Placement
 from .port import Key, ModelSpec, ModelView, assignment_of, found_key
 from .request_samples import KEPT, RequestSamples, Samples
@@ -35,10 +36,12 @@ from .resources import ResourceReader, Resources
 from .resuming import resumed
 from .routing import not_found
 from .servable import Loader, load_saved_model
+from .shadow import ShadowCopies
 from .state_store import StateStore, new_event
 from .stored_model import from_json
 from .switching import Switching
 from .taps import Taps
+from .traffic import Shadow
 from .version_record import VersionHandle
 from .version_source import VersionSource
 
@@ -58,6 +61,7 @@ class ServingCore(Switching):
     Attributes:
         observers: who is told; they come and go at run time.
         taps: who gets finished requests with their tensors; the samples and the captures are among them.
+        pairs: who is told what two versions answered to the same request.
     """
 
     def __init__(
@@ -79,16 +83,20 @@ class ServingCore(Switching):
         self.taps.attach(self.captures)
         self._resources = ResourceReader()
         self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
+        self.pairs = Pairs()
+        self._copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.pairs, draw=draw, now=now)
         self._draw = draw
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Start the manager's thread."""
+        """Start the threads of the manager and of shadow copies."""
         self._manager.start()
+        self._copies.start()
 
     def stop(self) -> None:
         """Stop all threads and free all versions. Idempotent, bounded."""
         self._models = {}
+        self._copies.stop()
         self._manager.stop()
 
     # --- the port -----------------------------------------------------------------------------------------------
@@ -111,6 +119,7 @@ class ServingCore(Switching):
             if handle is not None:
                 if not routing.is_plain:
                     handle.assignment = assignment_of(spec, version, who, routing.traffic, routing.arms)
+                    handle.copier = self._copies.copier(spec, version, routing.shadow)
                 return handle
         raise not_found(ModelSpec(spec.name, version))
 
@@ -162,6 +171,8 @@ class ServingCore(Switching):
             default_version=model.default_version,
             traffic=model.traffic,
             labels=model.routing.labels,
+            shadow=model.routing.shadow,
+            key_header=model.routing.key_header,
             problem=model.problem,
             on_disk=tuple(list_versions(model.base_path / name)),
         )
@@ -197,10 +208,10 @@ class ServingCore(Switching):
         """What this process takes."""
         return self._resources.read()
 
-    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float) -> Tensors:
+    def predict(self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "") -> Tensors:
         """Predict through routing, checks and batch queue, without a socket; see `direct.predict`."""
         rows = self.max_batch_size(spec.name)
-        return direct.predict(self, spec, signature, value, rows=rows, limit_s=limit_s)
+        return direct.predict(self, spec, signature, value, rows=rows, limit_s=limit_s, key=key)
 
     def uses(self, name: str, version: int) -> bool:
         """Whether traffic, a label or the stage needs a version."""
@@ -361,6 +372,11 @@ class ServingCore(Switching):
                 hint=f"%deploy MODEL --name {name}, or %serving --resume",
             )
         return model
+
+    def _shadow_of(self, name: str) -> Shadow | None:
+        """Who gets copies of a model's requests now."""
+        model = self._models.get(name)
+        return None if model is None else model.routing.shadow
 
     def _add(self, model: ServedModel) -> None:
         """Serve a model; the caller holds the lock."""

@@ -16,11 +16,11 @@ from collections.abc import Callable
 
 from ..errors import Cancelled, NotAvailable, ServerFailed, ServingError
 from ..export.layout import folder_bytes
-from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus
+from ..types import Progress, ProgressEvent, VersionState, VersionStatus
 from .batch_summary import BatchSummary, combined
-from .batching import BatchQueue
-from .inputs import check_of, has_one_shape
-from .observer import Observers, batch_observer
+from .inputs import check_of
+from .lanes import Lanes
+from .observer import Observers
 from .policy import Load, Unload, next_action
 from .port import VersionView
 from .runner import Runner
@@ -314,14 +314,7 @@ class ServableManager:
             record.weights_bytes = folder_bytes(source.path)
             batchable = warm_up(servable, source, self._reporter(record), self._observers)
             runner = self.runner_for(source.device)
-            lanes = {
-                signature: runner.attach(
-                    _queue(servable.signatures[signature], source, is_batchable=is_batchable),
-                    _bind(servable, signature),
-                    batch_observer(self._observers, name, version, servable.signatures[signature], source),
-                )
-                for signature, is_batchable in batchable.items()
-            }
+            lanes = Lanes(runner, servable, source, batchable, observers=self._observers, model=name, version=version)
             view = view_of(servable.signatures, batchable, source.options)
             checks = {one.name: check_of(one, checks_shapes=view.checks_shapes) for one in view.signatures.values()}
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
@@ -330,8 +323,8 @@ class ServableManager:
             self._load_failed(name, version, record, error)
             return
         with self._changed:
-            record.servable, record.runner, record.lanes, record.checks = servable, runner, lanes, checks
-            record.view = view
+            record.servable, record.runner, record.lanes, record.checks = servable, runner, lanes.live, checks
+            record.all_lanes, record.view = lanes, view
             is_wanted = self._models.get(name, {}).get(version) is record and not self._stopping
             if is_wanted:
                 record.error, record.state = None, VersionState.AVAILABLE
@@ -363,26 +356,15 @@ class ServableManager:
         return report
 
     def _free(self, record: VersionRecord) -> None:
-        if record.runner is not None:
-            for lane in record.lanes.values():
-                record.runner.detach(lane)
+        if record.all_lanes is not None:
+            record.all_lanes.detach()
         servable = record.servable
         if servable is not None:
             servable.close()
         with self._changed:
-            record.servable, record.lanes = None, {}
+            record.servable, record.lanes, record.all_lanes = None, {}, None
             record.state = VersionState.END
             self._changed.notify_all()
-
-
-def _queue(signature: SignatureSpec, source: VersionSource, *, is_batchable: bool) -> BatchQueue:
-    """The queue of one signature of a version."""
-    one_shape = source.options.checks_shapes and has_one_shape(signature)
-    return BatchQueue(source.options, is_batchable=is_batchable, has_one_shape=one_shape)
-
-
-def _bind(servable: Servable, signature: str) -> Callable[[Tensors], Tensors]:
-    return lambda inputs: servable.run(signature, inputs)
 
 
 def _load_error(name: str, version: int, error: Exception) -> ServingError:

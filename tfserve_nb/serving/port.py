@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 from typing import NamedTuple, Protocol, TypeAlias
 
 from ..errors import ServingError
@@ -35,6 +36,9 @@ class ModelSpec:
     version: int | None = None
     label: str | None = None
 
+
+MAX_KEY_CHARS = 256
+"""A longer key is kept as its hash: records of many requests hold their keys."""
 
 Key: TypeAlias = str | Callable[[str], str | None]
 """What keeps a client with its version: the key itself, or what finds the value of a header. Only called for a model
@@ -194,7 +198,23 @@ def found_key(key: Key | None, header: str) -> str:
         key: the key, or what finds it.
         header: the name of the header (gRPC: metadata) that it stands in.
     """
-    return (key if isinstance(key, str) else key(header) or "") if key is not None else ""
+    value = key if key is None or isinstance(key, str) else _from_header(key(header) or "")
+    if value is None or len(value) <= MAX_KEY_CHARS:
+        return value or ""
+    return blake2b(value.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+def _from_header(value: str) -> str:
+    """The inverse of `as_header`; what no such header holds stays as it is."""
+    try:
+        return value if value.isascii() else value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
+
+
+def as_header(key: str) -> str:
+    """A key as it stands in a header: UTF-8 bytes, which HTTP's libraries take and give as latin-1."""
+    return key.encode().decode("latin-1")
 
 
 def assignment_of(

@@ -18,6 +18,7 @@ from .port import ModelSpec
 from .traffic import DEFAULT_KEY_HEADER, Shadow, check_weights, choose, choose_by_key
 
 _LABEL = re.compile(r"[^/:\s]+")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,11 +202,15 @@ class Routing:
             salt: draws anew who gets which version; None keeps it.
             key_header: where the key stands; None keeps it.
             arms: version -> `a` or `b`; None or empty for no comparison.
-            shadow: who gets copies, or None for nobody.
+            shadow: who gets copies, or None for nobody; one that gets all the traffic needs none.
 
         Raises:
             InvalidOption: naming the value that is not allowed.
         """
+        if key_header is not None and not (isinstance(key_header, str) and _HEADER.fullmatch(key_header)):
+            raise InvalidOption(f"key_header={key_header!r} must be the name of a header", hint="x-tfserve-key")
+        if salt is not None and not isinstance(salt, str):
+            raise InvalidOption(f"salt={salt!r} must be text", hint="secrets.token_hex(8)")
         for version, arm in (arms or {}).items():
             if arm not in ("a", "b"):
                 raise InvalidOption(f"version {version} cannot be arm {arm!r}", hint="arms={3: 'a', 4: 'b'}")
@@ -215,7 +220,8 @@ class Routing:
             key_header=self.key_header if key_header is None else key_header.lower(),
             arms=dict(arms or {}),
         )
-        return routing.with_shadow(shadow)
+        is_alone = shadow is not None and routing.sole == shadow.version
+        return routing.with_shadow(None if is_alone else shadow)
 
     def without(self, version: int) -> Routing:
         """Forget a version that is going away.

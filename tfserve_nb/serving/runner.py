@@ -10,6 +10,7 @@ Thread: `tfserve-runner-…`, daemons. `submit`, `cancel`, `attach`, `detach` ma
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -18,11 +19,12 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import Cancelled, NotAvailable, RunFailed, RunRejected, ServerFailed, ServingError
+from ..errors import Cancelled, NotAvailable, RunFailed, ServerFailed, ServingError
 from ..types import Tensors
 from .batch_stats import BatchStats
 from .batch_summary import BatchSummary
 from .batching import Batch, BatchQueue, Finished, Part, Task
+from .padding import pad_variable_length
 from .port import Outcome
 
 RunFunction = Callable[[Tensors], Tensors]
@@ -43,6 +45,7 @@ class Lane:
         run: runs a batch.
         observe: told about each, or None.
         stats: counts them.
+        is_background: whether it only gets what time is left over.
         finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
     """
 
@@ -50,6 +53,7 @@ class Lane:
     run: RunFunction
     observe: Observe | None = None
     stats: BatchStats = field(default_factory=BatchStats)
+    is_background: bool = False
     finish_s: float = 0.0
 
     def summary(self) -> BatchSummary:
@@ -62,6 +66,9 @@ class Runner:
 
     Each lane is charged for the time that its batches take, and the lane that had least goes first; one that was idle
     starts level with the others and saves nothing up. So a large model does not crowd out a small one.
+
+    Background lanes get what time is left over: they run only while nothing waits in any other lane, and one of several
+    threads is always left to the others.
 
     Args:
         device: for the threads' names, such as `cpu0`.
@@ -81,6 +88,8 @@ class Runner:
         self._wake = threading.Condition(self._lock)
         self._num_idle = 0
         self._lanes: list[Lane] = []
+        self._background: list[Lane] = []
+        self._num_background = 0
         self._virtual_s = 0.0
         self._stopping = False
         self._threads: list[threading.Thread] = []
@@ -110,7 +119,7 @@ class Runner:
         finished: Finished = []
         with self._wake:
             self._stopping = True
-            for lane in self._lanes:
+            for lane in self._lanes + self._background:
                 finished += lane.queue.close(NotAvailable("the server is shutting down"))
             self._wake.notify_all()
         _tell(finished)
@@ -119,18 +128,20 @@ class Runner:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, until_s - time.perf_counter()))
 
-    def attach(self, queue: BatchQueue, run: RunFunction, observe: Observe | None = None) -> Lane:
+    def attach(
+        self, queue: BatchQueue, run: RunFunction, observe: Observe | None = None, *, is_background: bool = False
+    ) -> Lane:
         """Open a queue whose batches go to `run`; `observe` is told about each."""
-        lane = Lane(queue, run, observe)
+        lane = Lane(queue, run, observe, is_background=is_background)
         with self._wake:
-            self._lanes.append(lane)
+            (self._background if is_background else self._lanes).append(lane)
         return lane
 
     def detach(self, lane: Lane) -> None:
         """Close a queue; tasks that still wait in it are finished with `NotAvailable`."""
         with self._wake:
-            if lane in self._lanes:
-                self._lanes.remove(lane)
+            with contextlib.suppress(ValueError):
+                (self._background if lane.is_background else self._lanes).remove(lane)
             finished = lane.queue.close()
         _tell(finished)
 
@@ -187,15 +198,20 @@ class Runner:
             _tell(finished)
             if batch is not None:
                 self._run_batch(lane, batch)
+            if lane.is_background:
+                self._background_done()
 
     def _next(self) -> tuple[Lane, Batch | None, Finished] | None:
         """Wait for the next batch; None when stopping."""
         with self._wake:
             while not self._stopping:
                 now_s = self._now()
-                lane, ready_s = self._choose(now_s)
+                lane, ready_s = self._choose(now_s, self._lanes)
                 if lane is not None:
                     lane.finish_s = self._virtual_s = max(self._virtual_s, lane.finish_s)
+                elif ready_s is None and self._background:
+                    lane = self._choose_background(now_s)
+                if lane is not None:
                     batch, finished = lane.queue.take(now_s)
                     if self._num_idle:
                         self._wake.notify()  # there may be more than one batch
@@ -207,11 +223,23 @@ class Runner:
                     self._num_idle -= 1
             return None
 
-    def _choose(self, now_s: float) -> tuple[Lane | None, float | None]:
+    def _choose_background(self, now_s: float) -> Lane | None:
+        """The background lane whose turn it is, if a thread may run one."""
+        is_allowed = self._num_background < max(1, self._num_threads - 1)
+        lane, _ = self._choose(now_s, self._background if is_allowed else [])
+        self._num_background += lane is not None
+        return lane
+
+    def _background_done(self) -> None:
+        with self._lock:
+            self._num_background -= 1
+
+    @staticmethod
+    def _choose(now_s: float, lanes: list[Lane]) -> tuple[Lane | None, float | None]:
         """The lane whose turn it is, or else when one will have a batch."""
         chosen: Lane | None = None
         earliest: float | None = None
-        for lane in self._lanes:
+        for lane in lanes:
             ready_s = lane.queue.ready_at()
             if ready_s is None:
                 continue
@@ -328,34 +356,6 @@ def _assemble(name: str, parts: tuple[Part, ...], padding: int, queue: BatchQueu
         filler = rows[:1] if len(rows) else _blank_row(rows)
         arrays += [filler] * padding
     return np.concatenate(arrays)
-
-
-def pad_variable_length(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Make arrays of different inner dimensions as large as the largest, each filled up with its own first element.
-
-    Args:
-        arrays: each `(b_i, ...)`, of equal rank from 1 to 6.
-
-    Raises:
-        RunRejected: for other ranks, or when an array without elements has to be filled up.
-
-    Reference: TensorFlow Serving's batching_util.cc.
-    """
-    ranks = {array.ndim for array in arrays}
-    if len(ranks) != 1 or not 1 <= arrays[0].ndim <= 6:
-        raise RunRejected("Only tensors with rank from 1 to 6 can be padded.")
-    inner = tuple(max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True))
-    padded = []
-    for array in arrays:
-        if array.shape[1:] == inner:
-            padded.append(array)
-            continue
-        if not array.size:
-            raise RunRejected("Got empty tensor in batch of non-empty tensors.")
-        larger = np.full((len(array), *inner), array.flat[0], dtype=array.dtype)
-        larger[tuple(slice(size) for size in array.shape)] = array
-        padded.append(larger)
-    return padded
 
 
 def _blank_row(rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,6 @@
-"""Who gets the requests: promote, roll back, stage, labels, traffic. Each loads what is needed, then moves one pointer.
+"""Who gets the requests: promote, roll back, stage, labels, traffic, shadow copies.
+
+Each loads what is needed, then moves one pointer.
 
 Thread: any.
 """
@@ -7,10 +9,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 
 from ..types import Progress, no_progress
 from .model import ServedModel
+from .routing import Routing
 from .state_store import new_event
+from .traffic import Shadow
 
 
 class Switching(ABC):
@@ -73,3 +78,53 @@ class Switching(ABC):
         with model.loaded(wanted, progress):
             detail = ", ".join(f"version {version}: {weights[version]:g} %" for version in sorted(wanted))
             model.change(lambda routing: routing.with_traffic(weights), new_event("traffic", None, detail))
+
+    def set_split(
+        self,
+        name: str,
+        weights: Mapping[int, float],
+        *,
+        salt: str | None = None,
+        key_header: str | None = None,
+        arms: Mapping[int, str] | None = None,
+        shadow: tuple[int, float] | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Set all that a comparison needs at once; what it needs is loaded first. See `Routing.with_split`."""
+        model = self._model(name)
+        copies = None if shadow is None else Shadow(*shadow)
+
+        def split(routing: Routing) -> Routing:
+            return routing.with_split(weights, salt=salt, key_header=key_header, arms=arms, shadow=copies)
+
+        split(model.routing)
+        shares = {version: percent for version, percent in sorted(weights.items()) if percent > 0}
+        needed = sorted({*shares, *(arms or {}), *(() if copies is None else (copies.version,))})
+        words = [f"version {version}: {percent:g} %" for version, percent in shares.items()]
+        words += [] if copies is None else [f"copies of {copies.percent:g} % to version {copies.version}"]
+        with model.loaded(needed, progress):
+            model.change(split, new_event("traffic", None, ", ".join(words)))
+
+    def set_shadow(
+        self, name: str, version: int | None, percent: float = 100.0, progress: Progress = no_progress
+    ) -> None:
+        """Give a version copies of requests that others answer (None ends it); it is loaded first if need be.
+
+        Clients never see its answers. Requests that name a version or a label are not copied.
+
+        Args:
+            name: the model.
+            version: who gets the copies.
+            percent: share of the requests that are copied.
+            progress: told about each step, on the calling thread.
+
+        Raises:
+            InvalidOption: if the version answers everything itself, or the share is none.
+            VersionNotFound: if there is no such version.
+        """
+        model = self._model(name)
+        shadow = None if version is None else Shadow(version, percent)
+        replace(model.routing, traffic=model.traffic).with_shadow(shadow)
+        with model.loaded([] if version is None else [version], progress):
+            detail = "ended" if version is None else f"copies of {percent:g} % of the requests"
+            model.change(lambda routing: routing.with_shadow(shadow), new_event("shadow", version, detail))

@@ -6,21 +6,32 @@ Thread: a `VersionRecord` is guarded by its manager's lock; a `VersionHandle` be
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
-from ..errors import NotAvailable, ServingError
+from ..errors import InvalidRequest, NotAvailable, ServingError
 from ..types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
+from .batching import Task
 from .config import BatchingOptions
 from .inputs import Check
+from .lanes import Lanes
 from .port import Assignment, Outcome, Ticket, VersionView
 from .runner import Lane, Runner
 from .servable import Servable
 from .version_source import VersionSource
 
 
+class Watcher(Protocol):
+    """Copies submitted requests; `shadow.Copier`."""
+
+    def watch(self, signature: str, inputs: Tensors, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
+        """What to call with the outcome instead of `on_done`."""
+
+
 class VersionRecord:
     """One version and what it holds while it is loaded. Guarded by the manager's lock."""
 
     __slots__ = (
+        "all_lanes",
         "busy_until_s",
         "checks",
         "detail",
@@ -45,7 +56,8 @@ class VersionRecord:
         self.state = VersionState.START
         self.servable: Servable | None = None
         self.runner: Runner | None = None
-        self.lanes: dict[str, Lane] = {}
+        self.lanes: Mapping[str, Lane] = {}
+        self.all_lanes: Lanes | None = None
         self.checks: dict[str, Check] = {}
         self.view: VersionView | None = None
         self.num_handles = 0
@@ -93,13 +105,15 @@ class VersionHandle:
 
     Attributes:
         assignment: how the request came here, while there is something to tell.
+        copier: copies what is submitted for another version, or None.
     """
 
-    __slots__ = ("_record", "_release", "assignment", "signature_defs", "signatures", "version")
+    __slots__ = ("_record", "_release", "assignment", "copier", "signature_defs", "signatures", "version")
 
     def __init__(self, version: int, record: VersionRecord, release: Callable[[VersionRecord], None]) -> None:
         self.version = version
         self.assignment: Assignment | None = None
+        self.copier: Watcher | None = None
         servable = record.servable
         self.signatures: Mapping[str, SignatureSpec] = {} if servable is None else servable.signatures
         self.signature_defs = SignatureDefs(b"", {}) if servable is None else servable.signature_defs
@@ -122,6 +136,8 @@ class VersionHandle:
         # An unload waits for the latest deadline of those who hold the version; only a later one matters.
         record.busy_until_s = max(record.busy_until_s, deadline_s)
         num_rows = record.checks[signature](inputs)
+        if self.copier is not None:
+            on_done = self.copier.watch(signature, inputs, on_done)
         return record.runner.submit(
             record.lanes[signature],
             inputs,
@@ -130,6 +146,25 @@ class VersionHandle:
             on_done=on_done,
             is_alone=num_rows is None,
             wakes=wakes,
+        )
+
+    def submit_copy(
+        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
+    ) -> Task:
+        """Queue a shadow copy, to be run when no request wants the device; as `submit`."""
+        record = self._record
+        if record.runner is None or record.all_lanes is None:
+            raise NotAvailable(f"version {self.version} was unloaded")
+        if signature not in self.signatures:
+            raise InvalidRequest(f'Serving signature name: "{signature}" not found in signature def')
+        num_rows = record.checks[signature](inputs)
+        return record.runner.submit(
+            record.all_lanes.background(signature),
+            inputs,
+            1 if num_rows is None else num_rows,
+            deadline_s=deadline_s,
+            on_done=on_done,
+            is_alone=num_rows is None,
         )
 
     @property

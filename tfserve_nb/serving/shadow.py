@@ -1,0 +1,331 @@
+"""Shadow copies: a version gets copies of requests that others answer, and no client ever notices.
+
+A sampled request is copied when it is submitted; once it was answered, its copy waits here with the answer. One thread
+submits the copies to lanes of their own, which run only while no live request wants the device. Copies are the first
+to go: when too many or too large ones wait, when one has waited too long, when its version is to get no more. What is
+left out is counted. Each request is sampled by itself, with a random number: a counter would fall into step with
+clients that take turns.
+
+Thread: `tfserve-shadow`, a daemon, submits copies and tells about pairs; `Copier.watch` runs on the submitting thread,
+what it returns on the runner's.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, ServerFailed
+from ..types import Tensors
+from .batching import Task
+from .pairs import Pair, Pairs
+from .port import Answer, ModelSpec, Outcome
+from .runner import as_serving_error
+from .traffic import Shadow
+from .version_record import VersionHandle
+
+MAX_WAITING = 256
+MAX_WAITING_BYTES = 64 << 20
+MAX_RUNNING = 4
+"""Copies that are in lanes at once: enough to keep a free device busy, few enough to be gone soon."""
+LIMIT_S = 5.0
+"""A copy that has not run by then is dropped."""
+LOOK_S = 0.05
+"""How often copies in lanes are looked at, in seconds: their version may be on its way out."""
+JOIN_S = 1.5
+
+_DROPS = (Cancelled, DeadlineExceeded, NotAvailable, QueueFull)
+"""Outcomes that say nothing about the version."""
+
+OnDone = Callable[[Outcome], None]
+
+
+@dataclass(eq=False, slots=True)
+class Copy:
+    """One copied request.
+
+    Attributes:
+        model: its model.
+        version: who answered it.
+        shadow: who gets the copy.
+        signature: the signature's name.
+        inputs: name -> array, our own.
+        outputs: what was answered, our own.
+        run_s: how long that ran.
+        deadline_s: when it is dropped.
+        handle: pins the version that gets it, from its submission on.
+        ticket: the submitted copy; None when it was not even taken.
+    """
+
+    model: str
+    version: int
+    shadow: int
+    signature: str
+    inputs: Tensors
+    outputs: Tensors
+    run_s: float
+    deadline_s: float
+    handle: VersionHandle | None = field(default=None)
+    ticket: Task | None = field(default=None)
+
+    @property
+    def num_bytes(self) -> int:
+        """What it takes in memory."""
+        return _num_bytes(self.inputs) + _num_bytes(self.outputs)
+
+
+class ShadowCopies:
+    """The copies of a core.
+
+    Args:
+        acquire: pins a version, or None when it cannot answer.
+        current: a model's name -> who gets copies of its requests now.
+        pairs: told what became of them.
+        draw: uniform numbers on [0, 1), for the sample.
+        now: the clock in seconds.
+    """
+
+    def __init__(
+        self,
+        acquire: Callable[[str, int], VersionHandle | None],
+        current: Callable[[str], Shadow | None],
+        pairs: Pairs,
+        *,
+        draw: Callable[[], float],
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._acquire = acquire
+        self._current = current
+        self._pairs = pairs
+        self._draw = draw
+        self._now = now
+        self._changed = threading.Condition()
+        self._waiting: deque[Copy] = deque()
+        self._num_bytes = 0
+        self._running: list[Copy] = []
+        self._finished: deque[tuple[Copy, Outcome]] = deque()
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; returns when it works.
+
+        Raises:
+            ServerFailed: if it does not within two seconds.
+        """
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(ready,), name="tfserve-shadow", daemon=True)
+        self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
+        self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+        self._thread.start()
+        if not ready.wait(2):
+            raise ServerFailed("the thread for shadow copies did not start within 2 s", hint="restart the kernel")
+
+    def stop(self) -> None:
+        """Drop all copies and end the thread. Idempotent, bounded."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(JOIN_S)
+
+    def copier(self, spec: ModelSpec, version: int, shadow: Shadow | None) -> Copier | None:
+        """What copies a request that comes to `version`; None when it is not to be copied.
+
+        Args:
+            spec: what it named: who asks for a version or a label is left alone.
+            version: who answers it.
+            shadow: who gets copies.
+        """
+        if shadow is None or version == shadow.version or spec.version is not None or spec.label is not None:
+            return None
+        return Copier(self, spec.name, version, shadow)
+
+    def sampled(self, model: str, shadow: Shadow, inputs: Tensors) -> Tensors | None:
+        """Our own inputs of the next request; None when it is not chosen, or there is no room."""
+        if self._draw() * 100 >= shadow.percent:
+            return None
+        has_room = len(self._waiting) < MAX_WAITING and self._num_bytes + _num_bytes(inputs) <= MAX_WAITING_BYTES
+        own = _owned(inputs) if has_room else None
+        if own is None:
+            self._pairs.dropped(model, shadow.version)
+        return own
+
+    def offer(self, copy: Copy) -> None:
+        """Let a copy of an answered request wait for its turn, if there is room."""
+        num_bytes = copy.num_bytes
+        with self._changed:
+            fits = len(self._waiting) < MAX_WAITING and self._num_bytes + num_bytes <= MAX_WAITING_BYTES
+            if fits and not self._stopping:
+                self._waiting.append(copy)
+                self._num_bytes += num_bytes
+                self._changed.notify()
+                return
+        self._pairs.dropped(copy.model, copy.shadow)
+
+    def deadline_s(self) -> float:
+        """When a copy of now is dropped."""
+        return self._now() + LIMIT_S
+
+    # --- the thread ---------------------------------------------------------------------------------------------
+
+    def _work(self, ready: threading.Event) -> None:
+        ready.set()
+        while True:
+            finished, taken = self._next()
+            if self._stopping:
+                break
+            for copy, outcome in finished:
+                self._finish(copy, outcome)
+            for copy in taken:
+                self._begin(copy)
+            self._give_up()
+        for copy in self._running:
+            self._let_go(copy)
+
+    def _next(self) -> tuple[list[tuple[Copy, Outcome]], list[Copy]]:
+        """Wait for something to do: copies that are done, and copies that may begin."""
+        with self._changed:
+            while not (self._stopping or self._finished or (self._waiting and len(self._running) < MAX_RUNNING)):
+                self._changed.wait(LOOK_S if self._running else None)
+                if self._running:
+                    break
+            finished = [self._finished.popleft() for _ in range(len(self._finished))]
+            room = MAX_RUNNING - len(self._running) + len(finished)
+            taken = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
+            self._num_bytes -= sum([copy.num_bytes for copy in taken])
+        return finished, taken
+
+    def _begin(self, copy: Copy) -> None:
+        """Submit a copy, or drop it."""
+        handle = self._acquire(copy.model, copy.shadow) if self._is_wanted(copy) else None
+        if handle is None:
+            self._pairs.dropped(copy.model, copy.shadow)
+            return
+        copy.handle = handle
+        self._running.append(copy)
+        try:
+            copy.ticket = handle.submit_copy(
+                copy.signature,
+                copy.inputs,
+                deadline_s=copy.deadline_s,
+                on_done=lambda outcome: self._done(copy, outcome),
+            )
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with a copy, the thread goes on
+            self._finish(copy, as_serving_error(error))
+
+    def _done(self, copy: Copy, outcome: Outcome) -> None:
+        """A copy has an outcome; on the runner's thread."""
+        with self._changed:
+            self._finished.append((copy, outcome))
+            self._changed.notify()
+
+    def _finish(self, copy: Copy, outcome: Outcome) -> None:
+        """Tell what became of a copy."""
+        self._running.remove(copy)
+        if copy.handle is not None:
+            copy.handle.release()
+        if isinstance(outcome, _DROPS):
+            self._pairs.dropped(copy.model, copy.shadow)
+            return
+        answer = outcome if isinstance(outcome, Answer) else None
+        self._pairs.tell(
+            Pair(
+                model=copy.model,
+                version_a=copy.version,
+                version_b=copy.shadow,
+                signature=copy.signature,
+                inputs=copy.inputs,
+                outputs_a=copy.outputs,
+                outputs_b=None if answer is None else answer.outputs,
+                error="" if isinstance(outcome, Answer) else outcome.message,
+                run_a_s=copy.run_s,
+                run_b_s=0.0 if answer is None else answer.done_s - answer.started_s,
+                at_s=self._now() if answer is None else answer.done_s,
+            )
+        )
+
+    def _give_up(self) -> None:
+        """Take back what nobody wants any more; what runs already is waited for, because it needs its version."""
+        for copy in self._running:
+            if not self._is_wanted(copy) and copy.ticket is not None and copy.ticket.started_s is None:
+                copy.ticket.cancel()
+
+    def _is_wanted(self, copy: Copy) -> bool:
+        """Whether a copy is in time, and its version still to get it."""
+        shadow = self._current(copy.model)
+        return shadow is not None and shadow.version == copy.shadow and copy.deadline_s > self._now()
+
+    def _let_go(self, copy: Copy) -> None:
+        """The end: whatever becomes of it."""
+        if copy.ticket is not None:
+            copy.ticket.cancel()
+        if copy.handle is not None:
+            copy.handle.release()
+
+
+class Copier:
+    """Copies the requests that come to one version.
+
+    Args:
+        copies: takes them.
+        model: its name.
+        version: who answers.
+        shadow: who gets copies.
+    """
+
+    __slots__ = ("_copies", "_model", "_shadow", "_version")
+
+    def __init__(self, copies: ShadowCopies, model: str, version: int, shadow: Shadow) -> None:
+        self._copies = copies
+        self._model = model
+        self._version = version
+        self._shadow = shadow
+
+    def watch(self, signature: str, inputs: Tensors, on_done: OnDone) -> OnDone:
+        """What to call with the outcome of a request instead of `on_done`, which comes before any copy."""
+        own = self._copies.sampled(self._model, self._shadow, inputs)
+        if own is None:
+            return on_done
+
+        def answered(outcome: Outcome) -> None:
+            # Whoever gets the answer may write to its arrays: they are copied first, and handed on afterwards.
+            copy = self._copy(signature, own, outcome) if isinstance(outcome, Answer) else None
+            on_done(outcome)
+            if copy is not None:
+                self._copies.offer(copy)
+
+        return answered
+
+    def _copy(self, signature: str, inputs: Tensors, answer: Answer) -> Copy | None:
+        outputs = _owned(answer.outputs)
+        if outputs is None:
+            return None
+        run_s = answer.done_s - answer.started_s
+        deadline_s = self._copies.deadline_s()
+        return Copy(self._model, self._version, self._shadow.version, signature, inputs, outputs, run_s, deadline_s)
+
+
+def _owned(tensors: Tensors) -> Tensors | None:
+    """Copies of arrays, read-only; None when there is not even memory for them."""
+    try:
+        own = {name: array.copy() for name, array in tensors.items()}
+    except MemoryError:
+        return None
+    for array in own.values():
+        array.flags.writeable = False
+    return own
+
+
+def _num_bytes(tensors: Tensors) -> int:
+    return sum([_size(array) for array in tensors.values()])
+
+
+def _size(array: np.ndarray) -> int:
+    """Bytes of an array, with those of its texts."""
+    return int(array.nbytes) + (sum([len(item) for item in array.reshape(-1)]) if array.dtype == object else 0)
