@@ -321,6 +321,8 @@ def test_progress_is_written_as_lines_in_a_terminal(modeller, capsys) -> None:
 def test_completion_of_options_models_names_and_versions(modeller) -> None:
     modeller.run("%deploy model --name net --label stable -q")
 
+    modeller.run("numbers = {'accuracy': 0.9}")
+
     def complete(line: str) -> set[str]:
         with provisionalcompleter():
             return {one.text for one in modeller.Completer.completions(line, len(line))}
@@ -330,6 +332,9 @@ def test_completion_of_options_models_names_and_versions(modeller) -> None:
     assert "net" in complete("%rollback ne")
     assert "1" in complete("%promote net ")
     assert "stable" in complete("%%deploy model --label st")
+    assert "1" in complete("%serving net --diff ")
+    assert "1" in complete("%serving net --diff 1 ")
+    assert "numbers" in complete("%deploy model --metrics num")
 
 
 def test_extension_can_be_unloaded_and_reloaded(modeller) -> None:

@@ -18,7 +18,7 @@ from .. import handles as serving
 from .magics import DeployMagics
 
 COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark", "replay")
-_OPTIONS_WITH_VARIABLES = ("--warmup", "--check")
+_OPTIONS_WITH_VARIABLES = ("--warmup", "--check", "--data", "--values")
 
 
 def register(shell: InteractiveShell) -> None:
@@ -62,7 +62,7 @@ def complete_line(namespace: Mapping[str, Any], line: str, word: str) -> list[st
 
 def _candidates(namespace: Mapping[str, Any], command: str, done: list[str]) -> list[str]:
     parser: argparse.ArgumentParser = getattr(DeployMagics, command).parser
-    previous = done[-1] if done else ""
+    previous = "--diff" if "--diff" in done[-2:] else done[-1] if done else ""  # it takes two values
     options = parser._option_string_actions  # noqa: SLF001 - argparse has no public list of options
     action = options.get(previous)
     if action is not None and action.nargs != 0:
@@ -84,7 +84,9 @@ def _values(namespace: Mapping[str, Any], option: str, done: list[str]) -> list[
         return [name for name, value in namespace.items() if not name.startswith("_") and hasattr(value, "shape")]
     if option in ("--name", "-n"):
         return served
-    if option in ("--to", "--version", "--onto", "--against") and model is not None:
+    if option == "--metrics":
+        return [name for name, value in namespace.items() if not name.startswith("_") and isinstance(value, dict)]
+    if option in ("--to", "--version", "--onto", "--against", "--diff") and model is not None:
         return _versions(model)
     if option == "--label":
         labels = {label for handle in serving.deployments() for label in handle.labels}

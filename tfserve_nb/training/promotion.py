@@ -20,7 +20,7 @@ Rule: TypeAlias = Callable[[Logs, Logs | None], bool]
 """Decides from the logs of this epoch and of the epoch that was promoted last (None: none was)."""
 
 _SMALLER = re.compile(
-    r"loss|error|(?:^|_)(?:mse|mae|mape|msle|rmse|logcosh|perplexity|wer|cer|entropy|divergence)(?:_|$)"
+    r"loss|error|(?:^|_)(?:mse|ma[p]?e|msle|rmse|logcosh|perplexity|wer|cer|entropy|divergence)(?:_|$)"
 )
 """Metrics of which less is better."""
 
