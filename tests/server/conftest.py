@@ -48,7 +48,7 @@ class Server:
         token: str | None = TOKEN,
     ) -> Answered:
         """One request on a connection of its own."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.thread.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", self.thread.port, timeout=40)
         try:
             sent = {"Authorization": f"Bearer {token}"} if token is not None else {}
             data = body if isinstance(body, bytes | type(None)) else json.dumps(body).encode()
@@ -64,7 +64,7 @@ class Server:
 
     def connect(self) -> socket.socket:
         """A raw connection; close it after use."""
-        return socket.create_connection(("127.0.0.1", self.thread.port), timeout=10)
+        return socket.create_connection(("127.0.0.1", self.thread.port), timeout=40)
 
 
 @pytest.fixture

@@ -57,7 +57,8 @@ def _judge(
     judged = tuple(judge(window) for window in windows)
     bad = [window for window, is_bad in zip(windows, judged, strict=True) if is_bad]
     is_breached = len(bad) >= limits.breaches
-    text = say(bad if is_breached else windows, limits)
+    has_seen = any(is_bad is not None for is_bad in judged)
+    text = say(bad if is_breached else windows, limits) if has_seen else "no complete window with requests yet"
     if is_breached:
         text += f", in {len(bad)} of the last {len(windows)} windows of {limits.window_s:g} s"
     return Guardrail(name, text, judged, is_breached)
