@@ -104,6 +104,37 @@ def test_a_wrong_split_blocks_what_would_be_a_promotion(rng: np.random.Generator
     assert reading.latency is not None  # it is still shown, and not to be believed
 
 
+def test_a_version_with_little_to_do_may_be_slower_for_that_reason_but_not_by_any_amount(
+    rng: np.random.Generator,
+) -> None:
+    a_tenth = plan(split=10.0)
+
+    colder = Story(a_tenth, rng).go_on(3000, slower=0.25, share=0.1).verdict
+    slower = Story(a_tenth, rng).go_on(3000, slower=1.5, share=0.1).verdict
+    equal = Story(a_tenth, rng).go_on(3000, share=0.1).verdict
+
+    assert colder.decision == "wait"
+    assert colder.startswith("not yet: at a split of 90 to 10 the version with less to do is slower for that reason")
+    assert slower.decision == "rollback"
+    assert equal.decision == "promote"
+
+
+def test_a_candidate_is_not_fine_because_the_current_version_has_little_to_do(rng: np.random.Generator) -> None:
+    assert Story(plan(split=90.0), rng).go_on(3000, share=0.9).verdict.decision == "wait"
+
+
+def test_what_was_seen_at_an_uneven_split_is_left_out_once_it_is_even(rng: np.random.Generator) -> None:
+    story = Story(plan(steps=(10.0, 50.0)), rng)
+    story.go_on(2000, slower=0.25, share=0.1)
+    story.observations.set_percent(50.0, story.now_s)
+    at_once = story.go_on(10)
+    later = story.go_on(2000)
+
+    assert at_once.latency is None
+    assert later.verdict.decision == "promote"
+    assert sum(later.samples.values()) == 4010
+
+
 def test_a_candidate_that_fails_is_taken_back_although_it_is_fast(rng: np.random.Generator) -> None:
     loose = Limits(max_error_rate=None)
     reading = Story(plan(limits=loose), rng).go_on(1200, slower=-0.3, fails=0.1)

@@ -35,6 +35,11 @@ class Blocks:
         self.length_s = FIRST_S
         self._counts = np.zeros((MOST, 2, WIDTH), np.int32)
         self._seen = [0, 0]
+        self._since_s = 0.0
+
+    def forget(self, now_s: float) -> None:
+        """Leave out of `counts` what was answered until now."""
+        self._since_s = now_s
 
     def add(self, arm: str, at_s: float, latency_s: float) -> None:
         """A request was answered.
@@ -62,7 +67,8 @@ class Blocks:
 
     def counts(self) -> np.ndarray:
         """Histograms of the blocks that have requests, in order of time; shape `(k, 2, WIDTH)`, int32."""
-        return self._counts[self._counts.any(axis=(1, 2))]
+        counts = self._counts[math.ceil(self._since_s / self.length_s) :]
+        return counts[counts.any(axis=(1, 2))]
 
     def totals(self) -> np.ndarray:
         """Histograms over all time with the buckets of `serving.histogram`, shape `(2, NUM_BUCKETS)`, int64."""
@@ -75,6 +81,7 @@ class Blocks:
         return {
             "length_s": self.length_s,
             "seen": self._seen,
+            "since_s": self._since_s,
             "at": np.ravel_multi_index(where, self._counts.shape).tolist(),
             "counts": self._counts[where].tolist(),
         }
@@ -83,7 +90,7 @@ class Blocks:
     def from_json(cls, value: Mapping[str, Any]) -> Blocks:
         """The inverse of `to_json`."""
         self = cls()
-        self.length_s = value["length_s"]
+        self.length_s, self._since_s = value["length_s"], value["since_s"]
         self._seen = list(value["seen"])
         self._counts.reshape(-1)[np.asarray(value["at"], np.int64)] = value["counts"]
         return self

@@ -15,7 +15,7 @@ from ..types import Tensors
 from .agreement import Agreeing
 from .blocks import Blocks
 from .disagreements import Worst
-from .findings import Evidence
+from .findings import Evidence, is_even
 from .pairs import compare, is_share, num_rows, odd_rows
 from .plan import Plan
 from .quality import Labelled
@@ -65,9 +65,13 @@ class Observations:
             percent: 0 to 100.
             at_s: when the routing changed.
         """
-        self.share_b = percent / 100
+        was_even, self.share_b = is_even(self.share_b), percent / 100
         self.assigned.set_share(self.share_b, at_s)
         self._strata.close()
+        if was_even != is_even(self.share_b):
+            # Times of a version that had too little to do are no measure of it.
+            self._strata.forget()
+            self._blocks.forget(at_s)
 
     def add_request(
         self, arm: str, at_s: float, latency_s: float, code: str, num_rows: int, key: str, is_assigned: bool
@@ -218,6 +222,7 @@ class Observations:
             requests=(self._requests[0], self._requests[1]),
             labelled=self._labelled,
             agreeing=self._agreeing,
+            share_b=self.share_b,
         )
 
     def to_json(self) -> dict[str, Any]:

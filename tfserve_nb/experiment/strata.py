@@ -239,6 +239,11 @@ class Strata:
             self._sums[size].add(cell)
         self._open.clear()
 
+    def forget(self) -> None:
+        """Leave out what was seen so far, but not what is usual."""
+        self._sums = {size: Sums() for size in self._sums}
+        self._open.clear()
+
     def sums(self) -> dict[int, Sums]:
         """Padded batch size -> what there is of it, open cells included."""
         found = dict(self._sums)

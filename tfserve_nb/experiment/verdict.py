@@ -82,7 +82,12 @@ def _fine_text(finding: Finding, margin: float) -> str:
 def _wait_text(finding: Finding, num_units: tuple[int, int], share_b: float) -> str:
     what = "labelled requests" if finding.metric == "quality" else "requests"
     more = more_needed(finding, num_units, share_b)
-    if more is None:
+    if _room(finding) <= 0:
+        text = (
+            """How far the value is from where the interval must not reach; not positive where no interval is decisive."""
+            "for that reason; compare at 60 to 40 or nearer"
+        )
+    elif more is None:
         text = "not yet: B is so close to the margin that this may take very long"
     else:
         text = f"not yet: about {rounded(more):,} more {what}".replace(",", " ")
@@ -118,9 +123,7 @@ def more_needed(finding: Finding, num_units: tuple[int, int], share_b: float) ->
         rates = (1 - share_b, share_b)
         lacking = [(fewest - num) / rate for num, rate in zip(num_units, rates, strict=True) if rate > 0]
         return max(fewest / 2, *lacking)
-    value, _, _ = finding.harm
-    # Harm needs an interval above 0, harmlessness one below the margin.
-    room = value if value > finding.margin else finding.margin - value
+    room = _room(finding)
     low, high = 1.0, MOST_TIMES
     if finding.effect.half_width(high, finding.alpha) > room:
         return None
@@ -131,6 +134,16 @@ def more_needed(finding: Finding, num_units: tuple[int, int], share_b: float) ->
         else:
             high = middle
     return sum(num_units) * (high - 1)
+
+
+def _room(finding: Finding) -> float:
+    """How far the value is from where the interval must not reach to; not positive where no interval is decisive."""
+    value, low, _ = finding.harm
+    if not math.isfinite(low):
+        return math.inf
+    if value > finding.margin + finding.cold_b:
+        return value - finding.cold_b
+    return finding.margin - finding.cold_a - value
 
 
 def rounded(number: float) -> int:
