@@ -200,6 +200,44 @@ def test_somebody_elses_switch_ends_the_experiment(lab: Lab) -> None:
     assert lab.core.model_status("net").traffic == {2: 100.0}
 
 
+def test_somebody_elses_split_ends_the_experiment_too(lab: Lab) -> None:
+    lab.experiments.start(Plan("net", 1, 2))
+
+    lab.core.set_traffic("net", {1: 80, 2: 20})
+
+    assert lab.state().phase == "stopped"
+    assert lab.core.model_status("net").traffic == {1: 80.0, 2: 20.0}
+
+
+def test_the_candidate_cannot_be_taken_away_while_it_gets_copies(lab: Lab) -> None:
+    lab.experiments.start(Plan("net", 1, 2, split=0))
+    assert lab.core.model_status("net").traffic == {1: 100.0}
+
+    with pytest.raises(InvalidOption, match="still has copies"):
+        lab.core.undeploy("net", 2)
+
+    assert lab.state().phase == "running"
+
+
+def test_one_of_two_that_begin_at_once_wins(lab: Lab) -> None:
+    refused: list[InvalidOption] = []
+
+    def begin() -> None:
+        try:
+            lab.experiments.start(Plan("net", 1, 2))
+        except InvalidOption as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=begin) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+
+    assert len(refused) == 3
+    assert lab.state().phase == "running"
+
+
 def test_a_model_that_is_undeployed_ends_its_experiment(lab: Lab) -> None:
     lab.experiments.start(Plan("net", 1, 2))
 

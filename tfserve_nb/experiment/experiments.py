@@ -48,6 +48,7 @@ class Experiments:
         self._lock = threading.RLock()
         self._running: dict[str, Running] = {}
         self._numbers: dict[str, int] = {}
+        self._earlier: dict[str, ExperimentState | None] = {}
         self._answers = Answers()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -58,13 +59,7 @@ class Experiments:
 
     def start(self, plan: Plan) -> None:
         """Begin; see `ExperimentPort.start`."""
-        with self._lock:
-            current = self._running.get(plan.name)
-            if current is not None and not current.is_over:
-                raise InvalidOption(
-                    f"{plan.name} has an experiment that goes on: version {current.plan.b} against {current.plan.a}",
-                    hint=f"%abtest {plan.name} --stop ends it",
-                )
+        self._check_free(plan.name)
         self._check_limits(plan)
         # Both are loaded first, without a lock and without traffic, so that nothing is half done when one cannot be.
         with self._core.holding(plan.name, (plan.a, plan.b)):
@@ -73,6 +68,7 @@ class Experiments:
 
     def _begin(self, plan: Plan) -> None:
         with self._lock:
+            self._check_free(plan.name)  # while the versions were loaded, somebody else may have begun
             running = Running(plan, now=self._now, started_at=time.time())
             self._listen(running)
             try:
@@ -92,7 +88,9 @@ class Experiments:
         with self._lock:
             running = self._running.get(name)
             if running is None:
-                return self._stored(name)
+                if name not in self._earlier:  # dashboards ask often, and nobody else writes it
+                    self._earlier[name] = self._stored(name)
+                return self._earlier[name]
             if running.is_over:
                 running.look()  # labels may have come
             self._tick(running)
@@ -227,7 +225,8 @@ class Experiments:
         """Whether the traffic is still what the experiment made of it."""
         plan = running.plan
         try:
-            return self._core.arms(plan.name) == {plan.a: "a", plan.b: "b"}
+            traffic = self._core.model_status(plan.name).traffic
+            return self._core.arms(plan.name) == {plan.a: "a", plan.b: "b"} and traffic == shares(plan, running.percent)
         except ModelNotFound:
             return False
 
@@ -251,7 +250,7 @@ class Experiments:
         """Give B a share; both stay loaded, whatever it is."""
         self._core.set_split(
             plan.name,
-            {plan.a: 100.0 - percent, plan.b: percent},
+            shares(plan, percent),
             salt=plan.salt,
             key_header=plan.key,
             arms={plan.a: "a", plan.b: "b"},
@@ -275,6 +274,15 @@ class Experiments:
         self._core.pairs.remove(running.inbox.on_pair)
         self._answers.end(running.plan.name)
         self._core.taps.refresh()
+
+    def _check_free(self, name: str) -> None:
+        with self._lock:
+            current = self._running.get(name)
+            if current is not None and not current.is_over:
+                raise InvalidOption(
+                    f"{name} has an experiment that goes on: version {current.plan.b} against {current.plan.a}",
+                    hint=f"%abtest {name} --stop ends it",
+                )
 
     def _check_limits(self, plan: Plan) -> None:
         if plan.limits.max_disagreement is not None and not plan.shadow:
@@ -332,6 +340,11 @@ class Experiments:
     def _stored(self, name: str) -> ExperimentState | None:
         found = self._latest(name)
         return None if found is None else state_from_json(found[1]["state"])
+
+
+def shares(plan: Plan, percent: float) -> dict[int, float]:
+    """Version -> percent of the traffic while B gets so many; versions without any are left out."""
+    return {version: share for version, share in ((plan.a, 100.0 - percent), (plan.b, percent)) if share > 0}
 
 
 def in_words(plan: Plan) -> str:
