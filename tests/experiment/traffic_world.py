@@ -92,7 +92,7 @@ class Traffic:
 
     def _attach(self, arm: str) -> Lane:
         def run(inputs: Tensors) -> Tensors:
-            self._pass(self._time_of(arm, len(inputs["x"])))
+            self._pass_until(self.now_s + self._time_of(arm, len(inputs["x"])))
             return {"y": inputs["x"]}
 
         def observe(batch: Batch, started_s: float, done_s: float) -> None:
@@ -115,9 +115,8 @@ class Traffic:
     def _draw_next(self) -> None:
         self._due_s += self._rng.exponential() / self.world.rate
 
-    def _pass(self, seconds: float) -> None:
+    def _pass_until(self, until_s: float) -> None:
         """Let time go by; what is due in the meantime is queued at its moment."""
-        until_s = self.now_s + seconds
         while self._due_s <= until_s:
             self.now_s = self._due_s
             self._arrive()
@@ -147,7 +146,7 @@ class Traffic:
         """Wait for the next batch and run it."""
         runner = self._runner
         if not any(lane.queue.num_rows for lane in self._lanes):
-            self._pass(self._due_s - self.now_s)
+            self._pass_until(self._due_s)
         taken = runner._next()  # noqa: SLF001 - a runner's thread does just this, again and again
         assert taken is not None
         lane, batch, _ = taken

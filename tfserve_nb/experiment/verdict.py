@@ -84,7 +84,7 @@ def _wait_text(finding: Finding, num_units: tuple[int, int], share_b: float) -> 
     more = more_needed(finding, num_units, share_b)
     if _room(finding) <= 0:
         text = (
-            """How far the value is from where the interval must not reach; not positive where no interval is decisive."""
+            f"not yet: at a split of {100 - 100 * share_b:g} to {100 * share_b:g} the one with less to do is slower "
             "for that reason; compare at 60 to 40 or nearer"
         )
     elif more is None:
