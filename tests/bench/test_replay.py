@@ -196,6 +196,30 @@ def test_a_replay_in_turns_puts_each_answer_to_its_request(server) -> None:
     assert np.isnan(found[4].latency_s).sum() == 2
 
 
+class Impatient(Nobody):
+    """Interrupts once it has seen so many answers."""
+
+    def __init__(self, num: int) -> None:
+        self.num = num
+
+    def follow(self, load: Load, samples: Samples) -> None:
+        if len(samples) >= self.num:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("num", [0, 9])
+def test_an_interrupted_replay_keeps_complete_rounds(server, num: int) -> None:
+    server.pause_s = lambda _: 0.05
+    targets = {version: Target("json", f"{server.url}/versions/{version}", bodies(4), 1) for version in (3, 4)}
+
+    found, interrupted = replay_in_turns(targets, np.array([0.0, 0.01, 0.02, 0.03]), 5.0, Impatient(num))
+
+    assert interrupted
+    assert len(found[3].rounds) == len(found[4].rounds) < FEWEST_ROUNDS
+    assert len(found[3].rounds) >= num // 8
+    assert found[3].summary.num_due == 4 * len(found[3].rounds)
+
+
 # ---------------------------------------------------------------- what may be concluded
 
 
@@ -301,8 +325,11 @@ def test_text_html_and_figure_show_it_and_escape_what_users_gave() -> None:
         agreement=Agreement(100, 97, 0.97, 0.9, 0.99, {(1, 2): 3}, 0.1, 0.5), b=summary_of(200, 3), interrupted=True,
     )  # fmt: skip
     text, html = to_text(result), to_html(result)
-    for words in ("replay 7: 200 captured requests", "97 of 100 rows agree", "1 → 2: 3", "3 of 200 (3 × 503)",
-                  "2 requests are redacted", "1 gaps of more than a second", "INTERRUPTED"):  # fmt: skip
+    wanted = [
+        "as recorded", "version 3", "B over A", "replay 7: 200 captured requests", "97 of 100 rows agree", "1 → 2: 3",
+        "3 of 200 (3 × 503)", "2 requests are redacted", "1 gaps of more than a second", "INTERRUPTED",
+    ]  # fmt: skip
+    for words in wanted:
         assert words in text
     assert "<script>" not in html
     assert "&lt;script&gt;" in html

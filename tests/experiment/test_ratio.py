@@ -97,9 +97,9 @@ def test_requests_count_for_the_share_of_the_moment_in_which_they_came() -> None
     assert assigned.p_value() == 1.0
 
 
-def test_an_arm_that_should_get_nothing_and_gets_something_is_a_contradiction() -> None:
-    assert log_evidence(10, 1, 0.0) == math.inf
-    assert log_evidence(10, 0, 0.0) == 0.0
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_split_of_all_or_nothing_is_not_judged(share: float) -> None:
+    assert log_evidence(10, 1, share) == 0.0
 
 
 def test_counts_and_known_keys_survive_as_json() -> None:

@@ -25,7 +25,9 @@ def served(modeller: Any) -> Any:
 def test_capture_is_turned_and_told(served, capsys) -> None:
     served.run("%serving --capture ?")
     assert "12 requests kept" in capsys.readouterr().out
+    assert "net: requests are captured, 12 are kept" in repr(served.run("%serving"))
     served.run("%serving net --capture off")
+    assert "requests are captured" not in repr(served.run("%serving"))
     assert "capture is off" in capsys.readouterr().out
     served.run("%serving net --capture on --redact x")
     assert "redacted: x" in capsys.readouterr().out

@@ -42,7 +42,8 @@ def _draw_latencies(axes: Any, result: ReplayResult) -> None:
                   linestyle="none", label=f"version {result.onto} failed")  # fmt: skip
         drawn = True
     if drawn:
-        axes.legend(fontsize=8, frameon=False, loc="upper right")
+        # Above: points may lie anywhere.
+        axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderaxespad=0)
     axes.set_xlabel("seconds, by the moment at which requests were due")
     log_ms(axes)
 

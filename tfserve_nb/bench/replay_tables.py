@@ -24,9 +24,11 @@ MAX_CELL_CHARS = 60
 def to_text(result: ReplayResult) -> str:
     """For terminals."""
     lines = [result.title, f"  {result.verdict}"]
-    for row in rows_of(result):
-        cells = list(row.values())
-        lines.append("  " + cells[0].ljust(22) + "  ".join(cell.rjust(18) for cell in cells[1:]))
+    rows = rows_of(result)
+    table_rows = [list(rows[0]), *(list(row.values()) for row in rows)]
+    lines += [
+        "  " + (cells[0].ljust(8) + "  ".join(cell.rjust(22) for cell in cells[1:])).rstrip() for cells in table_rows
+    ]
     lines += [f"  ⚠ {warning}" for warning in warnings_of(result)]
     lines += [f"  {remark}" for remark in remarks_of(result)]
     return "\n".join(lines)

@@ -139,8 +139,8 @@ class Assigned:
 def log_evidence(num_a: int, num_b: int, share: float) -> float:
     """Logarithm of the evidence against "each unit goes to B with probability `share`"."""
     if share <= 0 or share >= 1:
-        # One arm gets nothing; a unit that went there is a contradiction.
-        return math.inf if (num_b if share <= 0 else num_a) else 0.0
+        # One arm gets nothing: a few that came while the routing changed must not count as proof of anything.
+        return 0.0
     a, b = CONCENTRATION * (1 - share), CONCENTRATION * share
     mixture = _log_beta(a + num_a, b + num_b) - _log_beta(a, b)
     return mixture - num_a * math.log(1 - share) - num_b * math.log(share)

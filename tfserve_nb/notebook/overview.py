@@ -51,6 +51,14 @@ class Overview:
                 notes.append(f"{handle.name} is served by a process of its own")
             with contextlib.suppress(ServingError):
                 notes += _batch_notes(handle)
+                experiment = handle.experiment()
+                if experiment is not None and not experiment.is_over:
+                    plan = experiment.plan
+                    notes.append(
+                        f"{handle.name}: experiment, version {plan.b} (B) against {plan.a} (A), {experiment.phase}; "
+                        f"{experiment.verdict}"
+                    )
+                notes += _capture_notes(handle)
                 problem = handle.status().problem
                 if problem:
                     notes.append(f"{handle.name}: {problem}")
@@ -71,6 +79,14 @@ class Overview:
         body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
         notes = "".join(f"<div>{html.escape(note)}</div>" for note in self.notes())
         return f"<table><caption>Served in this kernel</caption><tr>{head}</tr>{body}</table>{notes}"
+
+
+def _capture_notes(handle: Deployment) -> list[str]:
+    """That requests are kept is not to be forgotten."""
+    found = handle.captured(0)
+    if not found.is_on:
+        return []
+    return [f"{handle.name}: requests are captured, {found.num_kept:,} are kept (%serving {handle.name} --capture off)"]
 
 
 def _batch_notes(handle: Deployment) -> list[str]:
