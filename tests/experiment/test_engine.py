@@ -284,6 +284,33 @@ def test_a_fault_is_taken_back_once_and_clients_are_safe_from_then_on(
     assert [record.levelname for record in caplog.records if state.reason in record.getMessage()] == ["WARNING"]
 
 
+@pytest.mark.parametrize("fault", [fine, raising], ids=["too slow", "failing"])
+def test_a_candidate_that_gets_everything_is_watched_as_well(
+    labs: Any, caplog: pytest.LogCaptureFixture, fault: Fault
+) -> None:
+    lab = labs(fault)
+    limit = 0.001 if fault is fine else None
+    lab.experiments.start(Plan("net", 1, 2, split=100, shadow=0, limits=limits(slo_p99_ms=limit)))
+    lab.loader.is_on.set()
+
+    with lab.load():
+        state = lab.wait_for("rolled back")
+
+    assert "of B's requests" in state.reason
+    assert len(caplog.records) == 1
+    assert lab.core.model_status("net").traffic == {1: 100.0}
+
+
+def test_going_back_once_more_does_not_lead_to_the_version_that_was_taken_back(lab: Lab) -> None:
+    lab.experiments.start(Plan("net", 1, 2, split=100, shadow=0))
+
+    lab.experiments.end("net", "rollback")
+
+    with pytest.raises(VersionNotFound, match="no earlier version"):
+        lab.core.roll_back("net")
+    assert lab.core.model_status("net").traffic == {1: 100.0}
+
+
 def test_without_auto_rollback_a_person_decides(labs: Any) -> None:
     lab = labs(raising)
     lab.experiments.start(Plan("net", 1, 2, auto_rollback=False, limits=limits()))

@@ -238,7 +238,11 @@ class Experiments:
         elif change.action in ("rollback", "promote"):
             winner = plan.a if change.action == "rollback" else plan.b
             event = new_event(change.action, winner, f"experiment: {change.reason}")
-            self._core.set_split(plan.name, {winner: 100.0}, event=event)
+            if winner == plan.a:
+                # Not a split: B must not become what `%rollback` leads to.
+                self._core.roll_back(plan.name, plan.a, event=event)
+            else:
+                self._core.set_split(plan.name, {winner: 100.0}, event=event)
             is_alarm = change.action == "rollback" and not change.reason.endswith(BY_HAND)
             level = logging.WARNING if is_alarm else logging.INFO
             _log.log(level, "%s: version %d answers now; %s", plan.name, winner, change.reason)
