@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from faulty_servable import Fault, FaultyLoader, drifting, far, fine, nan, raising, signature, slow
 
-from tfserve_nb.errors import InvalidOption, ModelNotFound, ServingError, VersionNotFound
+from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError, VersionNotFound
 from tfserve_nb.experiment.experiments import Experiments
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.state import ExperimentState
@@ -368,3 +368,25 @@ def test_feedback_is_joined_by_request_and_counts_once(lab: Lab) -> None:
     assert not lab.experiments.feedback("net", "r0", 0)
     assert not lab.experiments.feedback("net", "who", 0)
     assert lab.state().reading.quality is not None
+
+
+def test_requests_without_rows_and_odd_keys_keep_nothing_from_being_seen(lab: Lab) -> None:
+    lab.experiments.start(Plan("net", 1, 2, split=50, shadow=100))
+
+    for number in range(10):
+        lab.core.predict(NET, "serving_default", np.zeros((0, 2), np.float32), 10, request_id=f"none{number}")
+        lab.ask(key="\ud800")
+        lab.ask()
+
+    assert sum(lab.state().reading.samples.values()) == 30
+    assert lab.experiments.feedback("net", "none0", [])
+
+
+def test_labels_of_another_form_are_refused_and_the_request_can_still_be_judged(lab: Lab) -> None:
+    lab.experiments.start(Plan("net", 1, 2))
+    lab.ask(request_id="r")
+
+    with pytest.raises(InvalidRequest, match="had 1 rows, and labels of shape"):
+        lab.experiments.feedback("net", "r", [[1, 0]])
+
+    assert lab.experiments.feedback("net", "r", 0)
