@@ -9,13 +9,14 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any  # the user's rows
 
-from .bench.plan import Load
+from .bench.plan import Load, Target
 from .bench.process import generate
 from .bench.samples import Samples
 from .bench.targets import Wish, probe, target_of
-from .errors import InvalidOption
+from .errors import InvalidOption, ModelNotFound
 from .experiment.plan import Limits, Plan
 from .experiment.port import ExperimentPort
 from .experiment.reading import Reading, SampleRatio, Verdict
@@ -56,13 +57,23 @@ class ABTest:
     @property
     def state(self) -> ExperimentState:
         """Everything about it, as a value; the last known one when the model has a later experiment or is gone."""
-        if self._last is not None and self._last.is_over:
-            return self._last
-        state = self._experiments.state(self.name)
+        last = self._last
+        if last is not None and last.ended_at is not None:
+            return last
+        try:
+            state = self._experiments.state(self.name)
+        except ModelNotFound:
+            if last is None:
+                raise
+            # Not for good: a server that starts again takes the experiment up.
+            return dataclasses.replace(last, phase="stopped", reason="the model is no longer served")
         if state is not None and state.started_at == self._started_at:
             self._last = state
-        if self._last is None:
+        elif last is None:
             raise InvalidOption(f"{self.name} has another experiment by now", hint="d.experiment() gives it")
+        else:
+            reason = "the model has another experiment by now"
+            self._last = dataclasses.replace(last, phase="stopped", reason=reason, ended_at=time.time())
         return self._last
 
     @property
@@ -161,10 +172,19 @@ def plan_of(name: str, a: int, b: int, options: dict[str, Any]) -> Plan:
             f"ab_test has no option {unknown[0]!r}", hint=f"there are {', '.join((*_PLAN, *_LIMITS))}, values, rate"
         )
     given = {option: value for option, value in options.items() if value is not None}
-    if "steps" in given:
-        given["steps"] = tuple(given["steps"])
+    for option in ("steps", "output_range"):
+        if option in given:
+            given[option] = _numbers(option, given[option])
     limits = {option: given.pop(option) for option in _LIMITS if option in given}
     return Plan(name, a, b, limits=Limits(**limits), **given)
+
+
+def _numbers(option: str, given: Any) -> tuple[float, ...]:
+    """Several numbers; which ones are allowed is for the plan to say."""
+    try:
+        return tuple(one.item() if hasattr(one, "item") else one for one in given)
+    except TypeError as error:
+        raise InvalidOption(f"{option}={given!r} must be several numbers", hint=f"{option}=(1, 5)") from error
 
 
 def begin(home: Home, plan: Plan, deployment: Any) -> ABTest:
@@ -190,35 +210,50 @@ def ended(home: Home, name: str, how: str, deployment: Any) -> ABTest:
     return ABTest(home.experiments, name, state.started_at, deployment)
 
 
-def drive(
-    home: Home,
-    test: ABTest,
-    values: Any,
-    *,
-    rate: float | None,
-    seconds: float,
-    watch: Callable[[ExperimentState], None] | None = None,
-) -> None:
-    """Ask the model with the user's rows until there is a verdict.
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Requests that an experiment makes itself.
 
-    The requests come from another process over HTTP and name no version, as real clients' would.
+    Attributes:
+        target: what is asked.
+        load: how often, and for how long.
+    """
+
+    target: Target
+    load: Load
+
+
+def traffic_of(home: Home, name: str, values: Any, rate: float | None, seconds: float) -> Traffic:
+    """Requests with the user's rows, of which the first was tried: an experiment begins only when they can be sent.
 
     Args:
         home: serves the model.
-        test: the experiment.
+        name: the model.
         values: rows, as `Deployment.predict` takes them.
         rate: requests per second of an open loop with Poisson arrivals; None for `CLIENTS` clients that ask one
             request after the other.
         seconds: the longest time.
-        watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
 
     Raises:
         InvalidOption: if rate or seconds are not allowed.
         ServingError: if the first request fails.
     """
     load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
-    target = target_of(rest_url(home, test.name), home.token, Wish(values=values))
+    target = target_of(rest_url(home, name), home.token, Wish(values=values))
     probe(target)
+    return Traffic(target, load)
+
+
+def drive(test: ABTest, traffic: Traffic, watch: Callable[[ExperimentState], None] | None = None) -> None:
+    """Ask the model until there is a verdict.
+
+    The requests come from another process over HTTP and name no version, as real clients' would.
+
+    Args:
+        test: the experiment.
+        traffic: what is asked.
+        watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
+    """
 
     def on_samples(_: Samples) -> bool:
         state = test.state
@@ -226,6 +261,6 @@ def drive(
             watch(state)
         return not state.is_decided
 
-    generate(target, load, on_samples)
+    generate(traffic.target, traffic.load, on_samples)
     if watch is not None:
         watch(test.state)
