@@ -29,9 +29,16 @@ def version_or_label(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
-def percents(text: str) -> tuple[float, ...]:
-    """`1,5,25` as a tuple of numbers."""
-    return tuple(float(part) for part in text.split(",") if part.strip())
+def numbers(text: str) -> tuple[float, ...]:
+    """`1,5,25` as a tuple of numbers.
+
+    Raises:
+        argparse.ArgumentTypeError: for anything else.
+    """
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between them, such as 1,5") from None
 
 
 ABTEST_OPTIONS = (
@@ -39,7 +46,7 @@ ABTEST_OPTIONS = (
     argument("--a", type=version_or_label, metavar="VERSION", help="the current version, a number or a label"),
     argument("--b", type=version_or_label, metavar="VERSION", help="the candidate"),
     argument("--split", type=float, metavar="PERCENT", help="share of B; 0 compares by copies alone; default: 50"),
-    argument("--steps", type=percents, metavar="P,P,...", help="a canary's shares of B, one after the other"),
+    argument("--steps", type=numbers, metavar="P,P,...", help="a canary's shares of B, one after the other"),
     argument("--hold", type=float, metavar="SECONDS", help="the least time of each step; default: 30"),
     argument("--shadow", type=float, metavar="PERCENT", help="share of A's requests copied to B; default: 20"),
     argument("--key", metavar="HEADER", help="header whose value keeps a client with its version"),
@@ -50,7 +57,7 @@ ABTEST_OPTIONS = (
         "--slo-p99-ms", type=float, metavar="MS", help="take B back when more than 1 %% of its answers are slower"
     ),
     argument("--max-error-rate", type=float, metavar="SHARE", help="take B back when more fails; default: 0.05"),
-    argument("--output-range", type=percents, metavar="LOW,HIGH", help="take B back when its numbers leave this range"),
+    argument("--output-range", type=numbers, metavar="LOW,HIGH", help="take B back when its numbers leave this range"),
     argument(
         "--max-disagreement", type=float, metavar="SHARE", help="take B back when it decides differently more often"
     ),
