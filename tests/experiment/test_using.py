@@ -20,11 +20,12 @@ from tfserve_nb.experiment.experiments import Experiments
 from tfserve_nb.experiment.json_state import state_from_json, state_to_json
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.reading import Estimate
-from tfserve_nb.experiment.state import Moment
+from tfserve_nb.experiment.state import Disagreement, Moment
 from tfserve_nb.experimenting import plan_of
 from tfserve_nb.export.saved_model import ExportedVersion
 from tfserve_nb.homes import ProcessHome
 from tfserve_nb.placing import place
+from tfserve_nb.server.admin_experiments import MAX_DISAGREEMENT_BYTES, fitting
 from tfserve_nb.serving.config import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.placement import Placement
@@ -150,3 +151,19 @@ def test_a_state_is_json_whatever_its_numbers(home: ProcessHome) -> None:
     assert math.isnan(again.reading.effect.value)
     assert again.reading.effect.interval == (-math.inf, math.inf)
     assert again.moments[0][3:] == (-math.inf, math.inf)
+
+
+def test_an_answer_of_the_admin_api_holds_as_many_disagreements_as_it_has_room_for() -> None:
+    large = {"x": np.zeros((1, MAX_DISAGREEMENT_BYTES // 16), np.float32)}  # a quarter of the room
+    found = [Disagreement(9.0 - number, large, {}, {}, 0.0) for number in range(9)]
+
+    assert [one.score for one in fitting(found)] == [9.0, 8.0, 7.0, 6.0]
+    assert len(fitting([found[0]._replace(inputs={"x": np.zeros((1, MAX_DISAGREEMENT_BYTES), np.float32)})])) == 1
+    assert fitting([]) == []
+
+
+def test_a_key_is_never_read_from_where_tokens_stand(home: ProcessHome) -> None:
+    with pytest.raises(InvalidOption, match="carries secrets"):
+        home.experiments.start(Plan("net", 1, 2, key="Authorization"))
+
+    assert home.experiments.state("net") is None
