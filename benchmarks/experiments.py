@@ -10,6 +10,7 @@ is not there? Then B is made slower: how many requests does it take to see it? T
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
@@ -224,18 +225,29 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=2000, help="comparisons of identical versions (2000)")
     parser.add_argument("--only", action="append", choices=PARTS, help="a part, instead of all")
     parser.add_argument("--quick", action="store_true", help="a twentieth of it")
+    parser.add_argument("--json", action="store_true", help="the main numbers as JSON in the last line")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="where pictures go")
     options = parser.parse_args()
     runs = max(20, options.runs // (20 if options.quick else 1))
     num_requests = 2000
     parts = options.only or PARTS
+    numbers: dict[str, dict[str, float]] = {}
     if "slower" in parts:
-        draw_power(slower(max(20, runs // 10), 6000), options.out / "experiments-power.svg")
+        by_effect = slower(max(20, runs // 10), 6000)
+        draw_power(by_effect, options.out / "experiments-power.svg")
+        numbers["B takes 10 % longer"] = {"requests_per_arm": float(np.median([one.per_arm for one in by_effect[0.1]]))}
     if "tail" in parts:
         tails(max(10, runs // 40))
     if "identical" in parts:
         found = identical(runs, max(20, runs // 20), num_requests)
         draw_alarms(found, num_requests, options.out / "experiments-aa.svg")
+        numbers["identical versions"] = {
+            "rolled_back_pct": 100 * share(found, "rollback"),
+            "alarmed_pct": 100 * share(found, "latency"),
+            "naive_pct": 100 * share(found, "mann_whitney"),
+        }
+    if options.json:
+        print(json.dumps(numbers))
     return 0
 
 
