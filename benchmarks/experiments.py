@@ -184,8 +184,9 @@ def draw_alarms(found: list[Watch], num_requests: int, path: Path) -> None:
         at = at[np.isfinite(at)]
         shares = np.arange(1, len(at) + 1) / len(found)
         axes.step([0, *at, num_requests], [0, *(100 * shares), 100 * len(at) / len(found)], where="post", color=colour)
-        axes.annotate(label, (num_requests, 100 * len(at) / len(found)), xytext=(4, 0), textcoords="offset points",
-                      color=colour, va="bottom" if name == "latency" else "center", fontsize=9)  # fmt: skip
+        above = {"latency": 9, "rollback": -5}.get(name, 0)
+        axes.annotate(label, (num_requests * 1.06, 100 * len(at) / len(found)), xytext=(4, above),
+                      textcoords="offset points", color=colour, va="center", fontsize=9)  # fmt: skip
     axes.axhline(100 * ALPHA, color=DARK, linewidth=0.7, linestyle=":")
     axes.set_xlim(0, num_requests * 1.45)
     axes.set_xlabel("requests so far, looked at all the time")

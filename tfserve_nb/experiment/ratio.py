@@ -37,11 +37,11 @@ from .strata import ARMS
 
 CONCENTRATION = 200.0
 """How near to the right share the alternative looks: with 200, within about 7 points of 50 %."""
-PATIENCE = 2.0
+PATIENCE = 4.0
 LONG_AGO_S = 1e300
 FORGETTING = 0.998
 """By how much the longest latency counts less after each request."""
-LONGEST_WAIT_S = 60.0
+LEAST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 MOST_KEYS = 10_000
 """Keys that are remembered; those that come later are not counted, which is fair to both arms."""
 
@@ -97,7 +97,7 @@ class Assigned:
 
     def settle(self, now_s: float) -> None:
         """Count those that came so long ago that what came with them must be answered by now."""
-        until_s = now_s - min(LONGEST_WAIT_S, PATIENCE * self._longest_s)
+        until_s = now_s - min(max(LEAST_WAIT_S, PATIENCE * self._longest_s), LONGEST_WAIT_S)
         while self._early and self._early[0][0] <= until_s:
             came_s, arm = heapq.heappop(self._early)
             segment = next(one for one in reversed(self._segments) if came_s >= one.start_s)
