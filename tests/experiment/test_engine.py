@@ -88,6 +88,14 @@ class Lab:
         assert state is not None
         return state
 
+    def settled(self, num_units: int) -> ExperimentState:
+        """Where it stands once the sample ratio counts so many units: the latest are waited for."""
+        until_s = time.perf_counter() + PATIENCE_S
+        while sum((state := self.state()).reading.srm.counts.values()) < num_units:
+            assert time.perf_counter() < until_s, state.reading.srm
+            time.sleep(0.02)
+        return state
+
     def history(self) -> list[tuple[str, int | None, str]]:
         return [(event.action, event.version, event.detail) for event in self.core.history("net")]
 
@@ -159,7 +167,7 @@ def test_keys_stay_with_their_version(lab: Lab) -> None:
         for number in range(40):
             lab.ask(key=f"user-{number}")
 
-    srm = lab.state().reading.srm
+    srm = lab.settled(40).reading.srm
     assert srm.unit == "keys"
     assert sum(srm.counts.values()) == 40
 
@@ -315,7 +323,7 @@ def test_a_restart_goes_on_with_counts_salt_and_step(labs: Any) -> None:
     lab.experiments.start(plan)
     for number in range(60):
         lab.ask(key=f"user-{number}")
-    before = lab.state()
+    before = lab.settled(60)
     lab.stop()
 
     again = labs(is_resumed=True)
