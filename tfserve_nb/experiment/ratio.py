@@ -88,7 +88,9 @@ class Assigned:
         self._longest_s = max(at_s - came_s, FORGETTING * self._longest_s)
         if key:
             self.has_keys = True
-            digest = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+            digest = int.from_bytes(
+                hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+            )
             if digest in self._keys or len(self._keys) >= MOST_KEYS:
                 return
             self._keys.add(digest)
