@@ -16,7 +16,7 @@ from ..errors import InvalidOption, ModelNotFound, ServerFailed, ServingError, V
 from ..serving.core import ServingCore
 from ..serving.port import ModelSpec
 from ..serving.state_store import StateStore, new_event
-from ..types import DEFAULT_SIGNATURE, HistoryEvent, SignatureSpec
+from ..types import DEFAULT_SIGNATURE, HistoryEvent, SignatureSpec, TensorSpec
 from .answers import Answers
 from .json_state import state_from_json, state_to_json
 from .plan import Plan
@@ -281,7 +281,7 @@ class Experiments:
             if current is not None and not current.is_over:
                 raise InvalidOption(
                     f"{name} has an experiment that goes on: version {current.plan.b} against {current.plan.a}",
-                    hint=f"%abtest {name} --stop ends it",
+                    hint=f"%abtest {name} --stop",
                 )
 
     def _check_limits(self, plan: Plan) -> None:
@@ -292,16 +292,18 @@ class Experiments:
             )
 
     def _check_signatures(self, plan: Plan) -> None:
-        """Both versions must take the same inputs and give outputs of the same names."""
-        of_a, of_b = (self._signature(plan.name, version) for version in (plan.a, plan.b))
-        for what, ours, theirs in (("takes", of_a.inputs, of_b.inputs), ("gives", of_a.outputs, of_b.outputs)):
-            one, other = _described(ours), _described(theirs)
-            if one != other:
-                raise InvalidOption(
-                    f"version {plan.a} of {plan.name} {what} {_words(one)}, version {plan.b} {_words(other)}: "
-                    "clients could not be given either of them",
-                    hint="deploy a version with the same signature",
-                )
+        """Both versions must take the same inputs and give outputs of the same names; of another size they may be."""
+        a, b = (self._signature(plan.name, version) for version in (plan.a, plan.b))
+        for what, ours, theirs in (("takes", a.inputs, b.inputs), ("gives", a.outputs, b.outputs)):
+            if ours.keys() == theirs.keys() and all(
+                _fit(ours[name], theirs[name], with_sizes=what == "takes") for name in ours
+            ):
+                continue
+            raise InvalidOption(
+                f"version {plan.a} of {plan.name} {what} {_in_words(ours)}, version {plan.b} {what} "
+                f"{_in_words(theirs)}: clients could not be given either of them",
+                hint="deploy a version with the same signature",
+            )
 
     def _signature(self, name: str, version: int) -> SignatureSpec:
         handle = self._core.acquire(ModelSpec(name, version))
@@ -354,10 +356,16 @@ def in_words(plan: Plan) -> str:
     return f"{share}{steps}; {plan.metric}, margin {100 * plan.margin:g} %"
 
 
-def _described(specs: Mapping[str, Any]) -> dict[str, tuple[str, int | None]]:
-    """Type and rank of each tensor; sizes may differ as long as requests fit both."""
-    return {name: (spec.dtype, None if spec.shape is None else len(spec.shape)) for name, spec in specs.items()}
+def _fit(ours: TensorSpec, theirs: TensorSpec, *, with_sizes: bool) -> bool:
+    """Whether an array of one is one of the other; where a size is not fixed, any fits."""
+    if ours.dtype != theirs.dtype:
+        return False
+    if ours.shape is None or theirs.shape is None:
+        return True
+    sizes = [size for size in zip(ours.shape, theirs.shape, strict=False) if None not in size]
+    return len(ours.shape) == len(theirs.shape) and not (with_sizes and any(one != other for one, other in sizes))
 
 
-def _words(described: Mapping[str, tuple[str, int | None]]) -> str:
-    return ", ".join(f"{name} {dtype} of rank {rank}" for name, (dtype, rank) in described.items())
+def _in_words(specs: Mapping[str, TensorSpec]) -> str:
+    """Tensors, such as `image float32[?, 8, 8]`."""
+    return ", ".join(f"{name} {spec}" for name, spec in specs.items())
