@@ -6,12 +6,13 @@ Thread: any.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import time
 from collections.abc import Callable
-from typing import Any  # the user's rows
+from typing import Any, NamedTuple  # the user's rows
 
-from .bench.plan import Load
+from .bench.plan import Load, Target
 from .bench.process import generate
 from .bench.samples import Samples
 from .bench.targets import Wish, probe, target_of
@@ -27,6 +28,18 @@ CLIENTS = 8
 LOOK_S = 0.25
 _LIMITS = tuple(one.name for one in dataclasses.fields(Limits))
 _PLAN = tuple(one.name for one in dataclasses.fields(Plan) if one.name not in ("name", "a", "b", "limits"))
+
+
+class Asker(NamedTuple):
+    """Who asks during an experiment.
+
+    Attributes:
+        target: where to, and with what.
+        load: how often, and how long.
+    """
+
+    target: Target
+    load: Load
 
 
 class ABTest:
@@ -157,8 +170,10 @@ def plan_of(name: str, a: int, b: int, options: dict[str, Any]) -> Plan:
     """
     unknown = sorted(set(options) - set(_PLAN) - set(_LIMITS))
     if unknown:
+        known = (*_PLAN, *_LIMITS, "values", "rate", "seconds")
+        close = difflib.get_close_matches(unknown[0], known, n=1)
         raise InvalidOption(
-            f"ab_test has no option {unknown[0]!r}", hint=f"there are {', '.join((*_PLAN, *_LIMITS))}, values, rate"
+            f"ab_test has no option {unknown[0]!r}; it has {', '.join(known)}", hint=f"{close[0]}=..." if close else ""
         )
     given = {option: value for option, value in options.items() if value is not None}
     if "steps" in given:
@@ -184,41 +199,49 @@ def begin(home: Home, plan: Plan, deployment: Any) -> ABTest:
     return ABTest(home.experiments, plan.name, state.started_at, deployment)
 
 
+def latest(home: Home, name: str, deployment: Any) -> ABTest | None:
+    """The latest experiment of a model, whoever began it; None when there was none."""
+    state = home.experiments.state(name)
+    return None if state is None else ABTest(home.experiments, name, state.started_at, deployment)
+
+
 def ended(home: Home, name: str, how: str, deployment: Any) -> ABTest:
     """The running experiment of a model, ended; see `ExperimentPort.end`."""
     state = home.experiments.end(name, how)
     return ABTest(home.experiments, name, state.started_at, deployment)
 
 
-def drive(
-    home: Home,
-    test: ABTest,
-    values: Any,
-    *,
-    rate: float | None,
-    seconds: float,
-    watch: Callable[[ExperimentState], None] | None = None,
-) -> None:
-    """Ask the model with the user's rows until there is a verdict.
-
-    The requests come from another process over HTTP and name no version, as real clients' would.
+def asker(home: Home, name: str, values: Any, *, rate: float | None, seconds: float) -> Asker:
+    """Who asks the model with the user's rows: tried with one request, before an experiment begins.
 
     Args:
         home: serves the model.
-        test: the experiment.
+        name: the model.
         values: rows, as `Deployment.predict` takes them.
         rate: requests per second of an open loop with Poisson arrivals; None for `CLIENTS` clients that ask one
             request after the other.
         seconds: the longest time.
-        watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
 
     Raises:
         InvalidOption: if rate or seconds are not allowed.
-        ServingError: if the first request fails.
+        ServingError: if the request fails, such as for rows that do not fit.
     """
     load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
-    target = target_of(rest_url(home, test.name), home.token, Wish(values=values))
+    target = target_of(rest_url(home, name), home.token, Wish(values=values))
     probe(target)
+    return Asker(target, load)
+
+
+def drive(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | None = None) -> None:
+    """Ask the model until there is a verdict.
+
+    The requests come from another process over HTTP and name no version, as real clients' would.
+
+    Args:
+        test: the experiment.
+        by: who asks.
+        watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
+    """
 
     def on_samples(_: Samples) -> bool:
         state = test.state
@@ -226,6 +249,6 @@ def drive(
             watch(state)
         return not state.is_decided
 
-    generate(target, load, on_samples)
+    generate(by.target, by.load, on_samples)
     if watch is not None:
         watch(test.state)

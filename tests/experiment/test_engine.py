@@ -195,6 +195,17 @@ def test_a_candidate_without_a_signature_that_clients_may_call_is_refused(labs: 
     assert lab.core.model_status("net").traffic == {1: 100.0}
 
 
+def test_versions_with_inputs_of_another_size_are_refused_with_both_in_words(labs: Any) -> None:
+    lab = labs(signatures={2: signature(width=3)})
+
+    with pytest.raises(
+        InvalidOption, match=r"version 1 of net takes x float32\[\?, 2\], version 2 takes x float32\[\?, 3\]"
+    ):
+        lab.experiments.start(Plan("net", 1, 2))
+
+    assert lab.experiments.state("net") is None
+
+
 def test_what_cannot_be_compared_is_refused(lab: Lab) -> None:
     with pytest.raises(InvalidOption, match="both version 1"):
         Plan("net", 1, 1)
