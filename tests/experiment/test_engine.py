@@ -370,6 +370,15 @@ def test_a_canary_goes_from_step_to_step_and_is_promoted_when_asked(lab: Lab) ->
     assert str(state.verdict).endswith(": promoted")
 
 
+def test_a_canary_up_to_a_hundred_promotes_itself() -> None:
+    plan = Plan("net", 1, 2, steps=(1, 5, 25, 50, 100))
+
+    assert (plan.steps, plan.auto_promote) == ((1, 5, 25, 50), True)
+    assert Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(InvalidOption, match="everything at once"):
+        Plan("net", 1, 2, steps=(100,))
+
+
 def test_a_restart_goes_on_with_counts_salt_and_step(labs: Any) -> None:
     lab = labs()
     plan = Plan("net", 1, 2, split=40, margin=0.0002)  # too narrow to be decided here
