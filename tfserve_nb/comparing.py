@@ -73,15 +73,20 @@ class Comparing(ABC):
             VersionNotFound: if there is no such version.
         """
         plan = experimenting.plan_of(self.name, self._version_of(a), self._version_of(b), options)
-        traffic = None if values is None else experimenting.traffic_of(self._home, self.name, values, rate, seconds)
+        if values is None:
+            return experimenting.begin(self._home, plan, self)
+        by = experimenting.asker(self._home, self.name, values, rate=rate, seconds=seconds)
         test = experimenting.begin(self._home, plan, self)
-        if traffic is not None:
-            experimenting.drive(test, traffic, watch)
+        experimenting.drive(test, by, watch)
         return test
 
     def ended_test(self, how: str) -> ABTest:
         """End the running experiment and keep its object: `promote`, `rollback` or `stop`."""
         return experimenting.ended(self._home, self.name, how, self)
+
+    def latest_test(self) -> ABTest | None:
+        """The object of the latest experiment, also of one that began before a restart; None when there was none."""
+        return experimenting.latest(self._home, self.name, self)
 
     def experiment(self) -> ExperimentState | None:
         """Where the latest experiment stands; None when there was none."""
@@ -131,5 +136,6 @@ class Comparing(ABC):
             return which
         labels = self.labels
         if which not in labels:
-            raise LabelNotFound(f"Unrecognized servable version label: {which}", hint=f"labels: {labels or 'none'}")
+            known = ", ".join(sorted(labels)) or "no labels"
+            raise LabelNotFound(f"{self.name} has no label {which!r}; it has {known}", hint="a version's number")
         return labels[which]

@@ -6,11 +6,11 @@ Thread: any.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any  # the user's rows
+from typing import Any, NamedTuple  # the user's rows
 
 from .bench.plan import Load, Target
 from .bench.process import generate
@@ -28,6 +28,18 @@ CLIENTS = 8
 LOOK_S = 0.25
 _LIMITS = tuple(one.name for one in dataclasses.fields(Limits))
 _PLAN = tuple(one.name for one in dataclasses.fields(Plan) if one.name not in ("name", "a", "b", "limits"))
+
+
+class Asker(NamedTuple):
+    """Who asks during an experiment.
+
+    Attributes:
+        target: where to, and with what.
+        load: how often, and how long.
+    """
+
+    target: Target
+    load: Load
 
 
 class ABTest:
@@ -168,8 +180,10 @@ def plan_of(name: str, a: int, b: int, options: dict[str, Any]) -> Plan:
     """
     unknown = sorted(set(options) - set(_PLAN) - set(_LIMITS))
     if unknown:
+        known = (*_PLAN, *_LIMITS, "values", "rate", "seconds")
+        close = difflib.get_close_matches(unknown[0], known, n=1)
         raise InvalidOption(
-            f"ab_test has no option {unknown[0]!r}", hint=f"there are {', '.join((*_PLAN, *_LIMITS))}, values, rate"
+            f"ab_test has no option {unknown[0]!r}; it has {', '.join(known)}", hint=f"{close[0]}=..." if close else ""
         )
     given = {option: value for option, value in options.items() if value is not None}
     for option in ("steps", "output_range"):
@@ -204,27 +218,20 @@ def begin(home: Home, plan: Plan, deployment: Any) -> ABTest:
     return ABTest(home.experiments, plan.name, state.started_at, deployment)
 
 
+def latest(home: Home, name: str, deployment: Any) -> ABTest | None:
+    """The latest experiment of a model, whoever began it; None when there was none."""
+    state = home.experiments.state(name)
+    return None if state is None else ABTest(home.experiments, name, state.started_at, deployment)
+
+
 def ended(home: Home, name: str, how: str, deployment: Any) -> ABTest:
     """The running experiment of a model, ended; see `ExperimentPort.end`."""
     state = home.experiments.end(name, how)
     return ABTest(home.experiments, name, state.started_at, deployment)
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Requests that an experiment makes itself.
-
-    Attributes:
-        target: what is asked.
-        load: how often, and for how long.
-    """
-
-    target: Target
-    load: Load
-
-
-def traffic_of(home: Home, name: str, values: Any, rate: float | None, seconds: float) -> Traffic:
-    """Requests with the user's rows, of which the first was tried: an experiment begins only when they can be sent.
+def asker(home: Home, name: str, values: Any, *, rate: float | None, seconds: float) -> Asker:
+    """Who asks the model with the user's rows: tried with one request, before an experiment begins.
 
     Args:
         home: serves the model.
@@ -236,22 +243,22 @@ def traffic_of(home: Home, name: str, values: Any, rate: float | None, seconds: 
 
     Raises:
         InvalidOption: if rate or seconds are not allowed.
-        ServingError: if the first request fails.
+        ServingError: if the request fails, such as for rows that do not fit.
     """
     load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
     target = target_of(rest_url(home, name), home.token, Wish(values=values))
     probe(target)
-    return Traffic(target, load)
+    return Asker(target, load)
 
 
-def drive(test: ABTest, traffic: Traffic, watch: Callable[[ExperimentState], None] | None = None) -> None:
+def drive(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | None = None) -> None:
     """Ask the model until there is a verdict.
 
     The requests come from another process over HTTP and name no version, as real clients' would.
 
     Args:
         test: the experiment.
-        traffic: what is asked.
+        by: who asks.
         watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
     """
 
@@ -261,6 +268,6 @@ def drive(test: ABTest, traffic: Traffic, watch: Callable[[ExperimentState], Non
             watch(state)
         return not state.is_decided
 
-    generate(traffic.target, traffic.load, on_samples)
+    generate(by.target, by.load, on_samples)
     if watch is not None:
         watch(test.state)

@@ -91,6 +91,14 @@ class Lab:
         assert state is not None
         return state
 
+    def settled(self, num_units: int) -> ExperimentState:
+        """Where it stands once the sample ratio counts so many units: the latest are waited for."""
+        until_s = time.perf_counter() + PATIENCE_S
+        while sum((state := self.state()).reading.srm.counts.values()) < num_units:
+            assert time.perf_counter() < until_s, state.reading.srm
+            time.sleep(0.02)
+        return state
+
     def history(self) -> list[tuple[str, int | None, str]]:
         return [(event.action, event.version, event.detail) for event in self.core.history("net")]
 
@@ -162,7 +170,7 @@ def test_keys_stay_with_their_version(lab: Lab) -> None:
         for number in range(40):
             lab.ask(key=f"user-{number}")
 
-    srm = lab.state().reading.srm
+    srm = lab.settled(40).reading.srm
     assert srm.unit == "keys"
     assert sum(srm.counts.values()) == 40
 
@@ -185,6 +193,17 @@ def test_a_candidate_without_a_signature_that_clients_may_call_is_refused(labs: 
         lab.experiments.start(Plan("net", 1, 2))
 
     assert lab.core.model_status("net").traffic == {1: 100.0}
+
+
+def test_versions_with_inputs_of_another_size_are_refused_with_both_in_words(labs: Any) -> None:
+    lab = labs(signatures={2: signature(width=3)})
+
+    with pytest.raises(
+        InvalidOption, match=r"version 1 of net takes x float32\[\?, 2\], version 2 takes x float32\[\?, 3\]"
+    ):
+        lab.experiments.start(Plan("net", 1, 2))
+
+    assert lab.experiments.state("net") is None
 
 
 def test_what_cannot_be_compared_is_refused(lab: Lab) -> None:
@@ -351,13 +370,22 @@ def test_a_canary_goes_from_step_to_step_and_is_promoted_when_asked(lab: Lab) ->
     assert str(state.verdict).endswith(": promoted")
 
 
+def test_a_canary_up_to_a_hundred_promotes_itself() -> None:
+    plan = Plan("net", 1, 2, steps=(1, 5, 25, 50, 100))
+
+    assert (plan.steps, plan.auto_promote) == ((1, 5, 25, 50), True)
+    assert Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(InvalidOption, match="everything at once"):
+        Plan("net", 1, 2, steps=(100,))
+
+
 def test_a_restart_goes_on_with_counts_salt_and_step(labs: Any) -> None:
     lab = labs()
     plan = Plan("net", 1, 2, split=40, margin=0.0002)  # too narrow to be decided here
     lab.experiments.start(plan)
     for number in range(60):
         lab.ask(key=f"user-{number}")
-    before = lab.state()
+    before = lab.settled(60)
     lab.stop()
 
     again = labs(is_resumed=True)

@@ -135,6 +135,34 @@ def test_an_experiment_that_passed_says_that_it_waits_for_a_person() -> None:
     assert phase_line(asked) == "waits for you: B is slower; nothing was changed, as asked"
 
 
+def test_a_verdict_that_waits_for_a_person_has_the_numbers_of_now() -> None:
+    state = state_of("quality")
+    assert str(state.verdict) == f"{state.reading.verdict}; waits for a person"
+
+    doubtful = replace(state, reading=replace(state.reading, verdict=Verdict("not yet", "wait")))
+    assert (str(doubtful.verdict), doubtful.verdict.decision) == (state.reason, "promote")
+
+
+def test_an_experiment_that_was_stopped_says_so_beside_what_it_knew() -> None:
+    state = replace(state_of("equal"), phase="stopped", reason="stopped by hand")
+    assert str(state.verdict) == f"{state.reading.verdict}; stopped by hand"
+
+    state = replace(state, reason="somebody changed the traffic")
+    assert str(state.verdict) == f"{state.reading.verdict}; stopped: somebody changed the traffic"
+    assert to_text(state).count("somebody changed the traffic") == 1
+
+
+def test_the_reason_of_a_roll_back_is_read_once_in_a_report() -> None:
+    state = state_of("nan")
+    assert to_text(state).splitlines()[0].endswith(f"{state.reason}: rolled back")
+    assert state.reason not in to_text(state).splitlines()[1]
+
+
+def test_a_state_is_one_line_in_a_terminal() -> None:
+    assert repr(state_of("equal")).startswith(f"<ExperimentState {state_of('equal').plan.name}: version ")
+    assert "\n" not in repr(state_of("equal"))
+
+
 def test_windows_of_guardrails_have_words_for_people_who_cannot_see_them() -> None:
     page = experiment_page(state_of("nan"))
 

@@ -204,7 +204,9 @@ def raise_for(status: int, body: bytes, url: str) -> None:
     if status in (429, 503):
         raise QueueFull(f"{url} refuses requests ({status}): {text}", hint="it is overloaded or still loading")
     if status == 400:
-        raise InvalidRequest(f"{url} answers 400: {text}", hint="give rows that fit: %%benchmark with rows as the body")
+        raise InvalidRequest(
+            f"{url} answers 400: {text}", hint="rows that fit, as the variable or the body of the cell"
+        )
     raise RunFailed(f"{url} answers {status}: {text}", hint="look at the server's log")
 
 

@@ -124,6 +124,11 @@ class Answers:
                 f"request {request_id} had {len(decided)} rows, and {shape} came; it wants one label for each row",
                 hint="in the order of the rows: a class, a number or a text each, no list of zeros and a one",
             )
+        if labels.dtype.kind in "US" and decided.dtype.kind not in "USO":
+            raise InvalidRequest(
+                f"label {label!r} is text, and the answer to request {request_id} was a number",
+                hint=f"the number of the right class, such as label={decided[0]}",
+            )
         with self._lock:
             if self._kept.get((name, request_id)) is not kept:
                 return None

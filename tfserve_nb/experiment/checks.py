@@ -6,12 +6,11 @@ Thread: any.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any  # specs of inputs and outputs
 
 from ..errors import InvalidOption, VersionNotFound
 from ..serving.core import ServingCore
 from ..serving.port import ModelSpec
-from ..types import SignatureSpec
+from ..types import SignatureSpec, TensorSpec
 from .plan import Plan
 
 
@@ -63,21 +62,29 @@ def _signatures(core: ServingCore, name: str, version: int) -> Mapping[str, Sign
 
 
 def _check_alike(plan: Plan, of_a: SignatureSpec, of_b: SignatureSpec) -> None:
-    """Refuse signatures that take or give something else."""
+    """Refuse signatures that take or give something else; sizes of outputs may differ."""
     for what, ours, theirs in (("takes", of_a.inputs, of_b.inputs), ("gives", of_a.outputs, of_b.outputs)):
-        one, other = _described(ours), _described(theirs)
-        if one != other:
-            raise InvalidOption(
-                f"version {plan.a} of {plan.name} {what} {_words(one)}, version {plan.b} {_words(other)}: "
-                "clients could not be given either of them",
-                hint="deploy a version with the same signature",
-            )
+        if ours.keys() == theirs.keys() and all(
+            _fit(spec, theirs[name], with_sizes=what == "takes") for name, spec in ours.items()
+        ):
+            continue
+        raise InvalidOption(
+            f"version {plan.a} of {plan.name} {what} {_in_words(ours)}, version {plan.b} {what} "
+            f"{_in_words(theirs)}: clients could not be given either of them",
+            hint="deploy a version with the same signature",
+        )
 
 
-def _described(specs: Mapping[str, Any]) -> dict[str, tuple[str, int | None]]:
-    """Type and rank of each tensor; sizes may differ as long as requests fit both."""
-    return {name: (spec.dtype, None if spec.shape is None else len(spec.shape)) for name, spec in specs.items()}
+def _fit(ours: TensorSpec, theirs: TensorSpec, *, with_sizes: bool) -> bool:
+    """Whether an array of one is one of the other; where a size is not fixed, any fits."""
+    if ours.dtype != theirs.dtype:
+        return False
+    if ours.shape is None or theirs.shape is None:
+        return True
+    sizes = [size for size in zip(ours.shape, theirs.shape, strict=False) if None not in size]
+    return len(ours.shape) == len(theirs.shape) and not (with_sizes and any(one != other for one, other in sizes))
 
 
-def _words(described: Mapping[str, tuple[str, int | None]]) -> str:
-    return ", ".join(f"{name} {dtype} of rank {rank}" for name, (dtype, rank) in described.items())
+def _in_words(specs: Mapping[str, TensorSpec]) -> str:
+    """Tensors, such as `image float32[?, 8, 8]`."""
+    return ", ".join(f"{name} {spec}" for name, spec in specs.items())

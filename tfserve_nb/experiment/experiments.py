@@ -295,7 +295,7 @@ class Experiments:
             if current is not None and not current.is_over:
                 raise InvalidOption(
                     f"{name} has an experiment that goes on: version {current.plan.b} against {current.plan.a}",
-                    hint=f"%abtest {name} --stop ends it",
+                    hint=f"%abtest {name} --stop",
                 )
 
     # --- the state file -----------------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ from .tables import (
     effect_text,
     guardrail_rows,
     nothing_yet,
-    phase_line,
     plan_lines,
     srm_line,
     title_of,
+    where_it_stands,
 )
 
 _DRAWING = threading.Lock()
@@ -167,7 +167,7 @@ def _write(axes: Any, state: ExperimentState) -> None:
     reading, plan = state.reading, state.plan
     effect = "not known yet" if reading.effect is None else effect_text(reading.effect, plan.metric)
     samples = f"{reading.samples.get(plan.a, 0)} requests to A, {reading.samples.get(plan.b, 0)} to B"
-    lines = [phase_line(state), f"effect {effect}; {samples}", srm_line(reading.srm)]
+    lines = [*where_it_stands(state), f"effect {effect}; {samples}", srm_line(reading.srm)]
     lines += [f"{row['now']}: {row['guardrail']}, {row['in words']}" for row in guardrail_rows(reading.guardrails)]
     lines += plan_lines(plan)
     wrapped = [piece for line in lines for piece in textwrap.wrap(line, TEXT_CHARS, subsequent_indent="   ")]

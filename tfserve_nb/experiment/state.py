@@ -58,7 +58,7 @@ class Disagreement(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ExperimentState:
     """A snapshot of an experiment.
 
@@ -94,15 +94,22 @@ class ExperimentState:
     def verdict(self) -> Verdict:
         """What was found and, when it is over, what was done, such as `B is slower by 12 % ...: rolled back`."""
         found = self.reading.verdict
-        if self.phase == "held":
-            # What was concluded stays so, also when later requests make the interval wider again.
-            return Verdict(self.reason, "promote" if self.reason.endswith(WAITS) else "rollback")
-        if self.phase not in ("promoted", "rolled back"):
+        if self.phase == "running":
             return found
-        if self.reason.endswith(BY_HAND):
-            return Verdict(f"{found}; {self.reason}", found.decision)
+        if self.phase == "held":
+            if not self.reason.endswith(WAITS):
+                return Verdict(self.reason, "rollback")
+            # What was concluded stays so, also when later requests make the interval wider again.
+            return Verdict(f"{found}; {WAITS}" if found.decision == "promote" else self.reason, "promote")
+        if self.phase == "stopped" or self.reason.endswith(BY_HAND):
+            did = self.reason if self.reason.endswith(BY_HAND) else f"{self.phase}: {self.reason}"
+            return Verdict(f"{found}; {did}", found.decision)
         cause = self.reason.removesuffix(": promote")
         return Verdict(f"{cause}: {self.phase}", "promote" if self.phase == "promoted" else "rollback")
+
+    def __repr__(self) -> str:
+        plan = self.plan
+        return f"<ExperimentState {plan.name}: version {plan.b} (B) against {plan.a} (A), {self.phase}; {self.verdict}>"
 
     @property
     def is_decided(self) -> bool:

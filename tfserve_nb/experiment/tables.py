@@ -28,7 +28,7 @@ NUM_FLIPS = 8
 
 def to_text(state: ExperimentState) -> str:
     """For terminals."""
-    lines = [title_of(state), f"  {phase_line(state)}"]
+    lines = [title_of(state), *(f"  {line}" for line in where_it_stands(state))]
     for heading, rows in sections_of(state):
         lines += ["", f"  {heading}", *_aligned(rows)]
     lines += ["", *(f"  {line}" for line in plan_lines(state.plan))]
@@ -38,7 +38,7 @@ def to_text(state: ExperimentState) -> str:
 def to_html(state: ExperimentState) -> str:
     """For notebooks; the figure is beside it."""
     srm = state.reading.srm
-    parts = [alert(srm_line(srm)) if srm.is_mismatch else "", note(phase_line(state))]
+    parts = [alert(srm_line(srm)) if srm.is_mismatch else "", *map(note, where_it_stands(state))]
     for heading, rows in sections_of(state):
         columns = list(rows[0])
         escaped = [{column: text(cell) for column, cell in row.items()} for row in rows]
@@ -86,6 +86,11 @@ def phase_line(state: ExperimentState, *, is_below_verdict: bool = False) -> str
         return f"waits for you{why}"
     when = "" if state.ended_at is None else f" at {_clock(state.ended_at)}"
     return f"{state.phase}{when}{why}"
+
+
+def where_it_stands(state: ExperimentState) -> list[str]:
+    """What stands below the verdict in a report: the phase, and the step of a canary."""
+    return [line for line in (phase_line(state, is_below_verdict=True), step_line(state)) if line]
 
 
 def step_line(state: ExperimentState) -> str:

@@ -30,15 +30,15 @@ def version_or_label(text: str) -> int | str:
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """`1,5,25` as a tuple of numbers.
+    """`1,5,25` as a tuple.
 
     Raises:
-        argparse.ArgumentTypeError: for anything else.
+        ArgumentTypeError: if a part is no number.
     """
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between them, such as 1,5") from None
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between them") from None
 
 
 ABTEST_OPTIONS = (
@@ -47,7 +47,7 @@ ABTEST_OPTIONS = (
     argument("--b", type=version_or_label, metavar="VERSION", help="the candidate"),
     argument("--split", type=float, metavar="PERCENT", help="share of B; 0 compares by copies alone; default: 50"),
     argument("--steps", type=numbers, metavar="P,P,...", help="a canary's shares of B, one after the other"),
-    argument("--hold", type=float, metavar="SECONDS", help="the least time of each step; default: 30"),
+    argument("--hold", type=float, metavar="SECONDS", help="with steps: the least time of each; default: 30"),
     argument("--shadow", type=float, metavar="PERCENT", help="share of A's requests copied to B; default: 20"),
     argument("--key", metavar="HEADER", help="header whose value keeps a client with its version"),
     argument("--metric", choices=METRICS, help="what the verdict is about; default: latency"),
@@ -70,7 +70,7 @@ ABTEST_OPTIONS = (
     argument("--promote", action="store_true", help="end it, B gets all traffic"),
     argument("--rollback", action="store_true", help="end it, A gets all traffic"),
     argument("--out", "-o", metavar="NAME", help="variable to bind the experiment to"),
-    argument("--quiet", "-q", action="store_true", help="show no progress"),
+    argument("--quiet", "-q", action="store_true", help="show neither progress nor the report"),
 )
 
 _PLAN_OPTIONS = (
@@ -94,14 +94,21 @@ def how_to_end(given: argparse.Namespace) -> str | None:
 
 
 def run(handle: Deployment, given: argparse.Namespace, values: Any, shell: InteractiveShell) -> ABTest:
-    """Begin the experiment that the options describe; with rows, see it through.
+    """Begin the experiment that the options describe; with rows, see it through. Without options, the latest one.
 
     Raises:
         UsageError: if a version is missing.
         InvalidOption: for a value that is not allowed.
     """
+    is_bare = given.a is None and given.b is None and values is None
+    if is_bare and all(getattr(given, option) is None for option in _PLAN_OPTIONS):
+        latest = handle.latest_test()
+        if latest is not None:
+            return latest
     if given.a is None or given.b is None:
-        raise UsageError("%abtest needs two versions: %abtest NAME --a 1 --b 2")
+        has = ", ".join(map(str, handle.versions))
+        raise UsageError(f"%abtest needs two versions: %abtest {handle.name} --a 1 --b 2 ({handle.name} has {has})")
+    _check_together(given, has_rows=values is not None)
     if given.output_range is not None and len(given.output_range) != 2:
         raise UsageError(f"--output-range wants LOW,HIGH, not {len(given.output_range)} numbers")
     view = None if given.quiet else ExperimentView(shell)
@@ -118,6 +125,17 @@ def run(handle: Deployment, given: argparse.Namespace, values: Any, shell: Inter
         auto_rollback=not given.no_rollback,
         **options,
     )
+
+
+def _check_together(given: argparse.Namespace, *, has_rows: bool) -> None:
+    """Refuse options that would be without effect beside the others."""
+    if given.steps is not None and given.split is not None:
+        raise UsageError("--split and --steps exclude each other: the steps are B's shares, one after the other")
+    if given.hold is not None and given.steps is None:
+        raise UsageError("--hold is the least time of each step: add --steps 1,5,25,50")
+    for option in ("rate", "seconds"):
+        if getattr(given, option) is not None and not has_rows:
+            raise UsageError(f"--{option} is for asking with rows: add --values VAR, or use %%abtest")
 
 
 class ExperimentView:

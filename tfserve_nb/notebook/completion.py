@@ -17,8 +17,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from .. import handles as serving
 from .magics import DeployMagics
 
-COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark", "replay")
+COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark", "abtest", "replay")
 _OPTIONS_WITH_VARIABLES = ("--warmup", "--check", "--data", "--values")
+_OPTIONS_WITH_VERSIONS = ("--to", "--version", "--onto", "--against", "--diff")
 
 
 def register(shell: InteractiveShell) -> None:
@@ -65,6 +66,8 @@ def _candidates(namespace: Mapping[str, Any], command: str, done: list[str]) -> 
     previous = "--diff" if "--diff" in done[-2:] else done[-1] if done else ""  # it takes two values
     options = parser._option_string_actions  # noqa: SLF001 - argparse has no public list of options
     action = options.get(previous)
+    if action is not None and action.choices:
+        return [str(choice) for choice in action.choices]
     if action is not None and action.nargs != 0:
         return _values(namespace, previous, done)
     positionals = [word for word in done if not word.startswith("-")]
@@ -80,18 +83,22 @@ def _values(namespace: Mapping[str, Any], option: str, done: list[str]) -> list[
     positionals = [word for word in done if not word.startswith("-")]
     served = [handle.name for handle in serving.deployments()]
     model = next((word for word in positionals if word in served), served[0] if served else None)
+    variables = {word: value for word, value in namespace.items() if not word.startswith("_")}
+    found: list[str] = []
     if option in _OPTIONS_WITH_VARIABLES:
-        return [name for name, value in namespace.items() if not name.startswith("_") and hasattr(value, "shape")]
-    if option in ("--name", "-n"):
-        return served
-    if option == "--metrics":
-        return [name for name, value in namespace.items() if not name.startswith("_") and isinstance(value, dict)]
-    if option in ("--to", "--version", "--onto", "--against", "--diff") and model is not None:
-        return _versions(model)
-    if option == "--label":
+        found = [word for word, value in variables.items() if hasattr(value, "shape")]
+    elif option in ("--name", "-n"):
+        found = served
+    elif option == "--metrics":
+        found = [word for word, value in variables.items() if isinstance(value, dict)]
+    elif option in _OPTIONS_WITH_VERSIONS and model is not None:
+        found = _versions(model)
+    elif option in ("--a", "--b") and model is not None:
+        found = [*_versions(model), *sorted(serving.deployment(model).labels)]
+    elif option == "--label":
         labels = {label for handle in serving.deployments() for label in handle.labels}
-        return sorted(labels | {"stable", "canary"})
-    return []
+        found = sorted(labels | {"stable", "canary"})
+    return found
 
 
 def _versions(name: str) -> list[str]:

@@ -244,7 +244,8 @@ class DeployMagics(Magics):
 
         `%abtest NAME --a 1 --b 2` begins and returns at once: the traffic comes from elsewhere, and `%dashboard` shows
         how it goes. With `--values VAR`, or as `%%abtest` with the rows of the cell's last expression, the model is
-        asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it.
+        asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it. `%abtest NAME`
+        alone shows the latest one.
         """
         given = parse(self.abtest, line)
         if given is None:
