@@ -496,3 +496,21 @@ def test_what_cannot_be_read_any_more_keeps_no_model_from_being_served(
     assert again.ask().shape == (1, 2)
     assert again.experiments.state("net") is None
     assert caplog.records
+
+
+def test_nobody_looks_any_more_once_nothing_goes_on(lab: Lab) -> None:
+    def looking() -> int:
+        return sum(thread.name == "tfserve-experiment" for thread in threading.enumerate())
+
+    for _ in range(3):
+        lab.experiments.start(Plan("net", 1, 2))
+        assert looking() == 1
+        lab.experiments.end("net", "stop")
+    until_s = time.perf_counter() + PATIENCE_S
+    while looking() and time.perf_counter() < until_s:
+        time.sleep(0.01)
+
+    assert looking() == 0
+    lab.experiments.start(Plan("net", 1, 2))
+    lab.core.promote("net", 2)
+    assert lab.wait_for("stopped")

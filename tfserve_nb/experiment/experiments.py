@@ -208,6 +208,11 @@ class Experiments:
                 for running in list(self._running.values()):
                     if not running.is_over:
                         self._tick(running, is_saved=is_due)
+                    if running.is_over and running.plan.name not in self._core.names:
+                        del self._running[running.plan.name]  # with the rows that it holds; how it ended is kept
+                if all(running.is_over for running in self._running.values()):
+                    self._thread = None  # under the lock: whoever begins next starts another one
+                    return
             if is_due:
                 saved_s = self._now()
 
