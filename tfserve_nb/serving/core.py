@@ -255,6 +255,7 @@ class ServingCore(Switching, Looking):
                 self._drop(model)
             raise
         if is_new:
+            self._manager.wait_until_settled(name, frozenset(model.traffic))  # inherited traffic needs its versions
             self.on_resumed(name)  # what it inherited may be a split that an experiment made
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
