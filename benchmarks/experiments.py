@@ -10,6 +10,7 @@ is not there? Then B is made slower: how many requests does it take to see it? T
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 import time
@@ -183,8 +184,9 @@ def draw_alarms(found: list[Watch], num_requests: int, path: Path) -> None:
         at = at[np.isfinite(at)]
         shares = np.arange(1, len(at) + 1) / len(found)
         axes.step([0, *at, num_requests], [0, *(100 * shares), 100 * len(at) / len(found)], where="post", color=colour)
-        axes.annotate(label, (num_requests, 100 * len(at) / len(found)), xytext=(4, 0), textcoords="offset points",
-                      color=colour, va="bottom" if name == "latency" else "center", fontsize=9)  # fmt: skip
+        above = {"latency": 9, "rollback": -5}.get(name, 0)
+        axes.annotate(label, (num_requests * 1.06, 100 * len(at) / len(found)), xytext=(4, above),
+                      textcoords="offset points", color=colour, va="center", fontsize=9)  # fmt: skip
     axes.axhline(100 * ALPHA, color=DARK, linewidth=0.7, linestyle=":")
     axes.set_xlim(0, num_requests * 1.45)
     axes.set_xlabel("requests so far, looked at all the time")
@@ -224,18 +226,29 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=2000, help="comparisons of identical versions (2000)")
     parser.add_argument("--only", action="append", choices=PARTS, help="a part, instead of all")
     parser.add_argument("--quick", action="store_true", help="a twentieth of it")
+    parser.add_argument("--json", action="store_true", help="the main numbers as JSON in the last line")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "figures", help="where pictures go")
     options = parser.parse_args()
     runs = max(20, options.runs // (20 if options.quick else 1))
     num_requests = 2000
     parts = options.only or PARTS
+    numbers: dict[str, dict[str, float]] = {}
     if "slower" in parts:
-        draw_power(slower(max(20, runs // 10), 6000), options.out / "experiments-power.svg")
+        by_effect = slower(max(20, runs // 10), 6000)
+        draw_power(by_effect, options.out / "experiments-power.svg")
+        numbers["B takes 10 % longer"] = {"requests_per_arm": float(np.median([one.per_arm for one in by_effect[0.1]]))}
     if "tail" in parts:
         tails(max(10, runs // 40))
     if "identical" in parts:
         found = identical(runs, max(20, runs // 20), num_requests)
         draw_alarms(found, num_requests, options.out / "experiments-aa.svg")
+        numbers["identical versions"] = {
+            "rolled_back_pct": 100 * share(found, "rollback"),
+            "alarmed_pct": 100 * share(found, "latency"),
+            "naive_pct": 100 * share(found, "mann_whitney"),
+        }
+    if options.json:
+        print(json.dumps(numbers))
     return 0
 
 

@@ -30,6 +30,10 @@ SUBJECTS = {
     "mib_after_10": "MiB after 10 swaps",
     "mib_at_end": "MiB at the end",
     "swaps": "swaps",
+    "requests_per_arm": "requests of each version, median",
+    "rolled_back_pct": "rolled back, %",
+    "alarmed_pct": "run times called different, %",
+    "naive_pct": "Mann-Whitney on requests alarmed, %",
 }
 TITLES = {
     "call": "One connection, and the bare model",
@@ -41,6 +45,7 @@ TITLES = {
     "memory": "Memory over version swaps",
     "dashboard": "A dashboard, five times a second",
     "jobs": "The jobs of a notebook",
+    "experiments": "Verdicts of A/B comparisons, simulated",
 }
 
 

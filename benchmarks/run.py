@@ -18,6 +18,7 @@ from pathlib import Path
 
 import figures
 import machine
+import part_experiments
 import part_generator
 import part_kernel
 import part_open
@@ -41,6 +42,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "busy": part_kernel.measure_busy,
     "dashboard": part_kernel.measure_dashboard,
     "generator": part_generator.measure,
+    "experiments": part_experiments.measure,
     "memory": part_ours.measure_memory,
     "jobs": part_ours.measure_jobs,
 }

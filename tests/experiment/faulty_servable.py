@@ -71,7 +71,7 @@ class FaultyServable:
     """
 
     def __init__(self, spec: SignatureSpec, fault: Fault, is_on: threading.Event) -> None:
-        self.signatures = {"serving_default": spec}
+        self.signatures = {spec.name: spec}
         self.signature_defs = SignatureDefs(b"", {"signature_def": {}})
         self._spec = spec
         self._fault = fault

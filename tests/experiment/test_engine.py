@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import numpy as np
 import pytest
 from faulty_servable import Fault, FaultyLoader, drifting, far, fine, nan, raising, signature, slow
 
-from tfserve_nb.errors import InvalidOption, ModelNotFound, ServingError, VersionNotFound
+from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError, VersionNotFound
 from tfserve_nb.experiment.experiments import Experiments
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.state import ExperimentState
@@ -21,6 +23,7 @@ from tfserve_nb.serving.config import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.placement import Placement
 from tfserve_nb.serving.port import ModelSpec
+from tfserve_nb.serving.state_store import FILE_NAME
 from tfserve_nb.serving.version_source import VersionSource
 
 NET = ModelSpec("net")
@@ -86,6 +89,14 @@ class Lab:
     def state(self) -> ExperimentState:
         state = self.experiments.state("net")
         assert state is not None
+        return state
+
+    def settled(self, num_units: int) -> ExperimentState:
+        """Where it stands once the sample ratio counts so many units: the latest are waited for."""
+        until_s = time.perf_counter() + PATIENCE_S
+        while sum((state := self.state()).reading.srm.counts.values()) < num_units:
+            assert time.perf_counter() < until_s, state.reading.srm
+            time.sleep(0.02)
         return state
 
     def history(self) -> list[tuple[str, int | None, str]]:
@@ -159,7 +170,7 @@ def test_keys_stay_with_their_version(lab: Lab) -> None:
         for number in range(40):
             lab.ask(key=f"user-{number}")
 
-    srm = lab.state().reading.srm
+    srm = lab.settled(40).reading.srm
     assert srm.unit == "keys"
     assert sum(srm.counts.values()) == 40
 
@@ -173,6 +184,15 @@ def test_versions_with_other_inputs_are_refused_and_nothing_changes(labs: Any) -
 
     assert lab.core.model_status("net").traffic == before
     assert lab.experiments.state("net") is None
+
+
+def test_a_candidate_without_a_signature_that_clients_may_call_is_refused(labs: Any) -> None:
+    lab = labs(signatures={2: replace(signature(), name="other")})
+
+    with pytest.raises(InvalidOption, match="version 2 of net has no signature 'serving_default'"):
+        lab.experiments.start(Plan("net", 1, 2))
+
+    assert lab.core.model_status("net").traffic == {1: 100.0}
 
 
 def test_versions_with_inputs_of_another_size_are_refused_with_both_in_words(labs: Any) -> None:
@@ -256,6 +276,9 @@ def test_a_model_that_is_undeployed_ends_its_experiment(lab: Lab) -> None:
 
     with pytest.raises(ModelNotFound):
         lab.experiments.state("net")
+    lab.deploy()
+    assert lab.wait_for("stopped").reason.startswith("somebody changed the traffic")
+    assert Experiments(lab.core).state("net").phase == "stopped"  # type: ignore[union-attr]  # there is one
 
 
 @pytest.mark.parametrize(
@@ -295,6 +318,33 @@ def test_a_fault_is_taken_back_once_and_clients_are_safe_from_then_on(
     assert [record.levelname for record in caplog.records if state.reason in record.getMessage()] == ["WARNING"]
 
 
+@pytest.mark.parametrize("fault", [fine, raising], ids=["too slow", "failing"])
+def test_a_candidate_that_gets_everything_is_watched_as_well(
+    labs: Any, caplog: pytest.LogCaptureFixture, fault: Fault
+) -> None:
+    lab = labs(fault)
+    limit = 0.001 if fault is fine else None
+    lab.experiments.start(Plan("net", 1, 2, split=100, shadow=0, limits=limits(slo_p99_ms=limit)))
+    lab.loader.is_on.set()
+
+    with lab.load():
+        state = lab.wait_for("rolled back")
+
+    assert "of B's requests" in state.reason
+    assert len(caplog.records) == 1
+    assert lab.core.model_status("net").traffic == {1: 100.0}
+
+
+def test_going_back_once_more_does_not_lead_to_the_version_that_was_taken_back(lab: Lab) -> None:
+    lab.experiments.start(Plan("net", 1, 2, split=100, shadow=0))
+
+    lab.experiments.end("net", "rollback")
+
+    with pytest.raises(VersionNotFound, match="no earlier version"):
+        lab.core.roll_back("net")
+    assert lab.core.model_status("net").traffic == {1: 100.0}
+
+
 def test_without_auto_rollback_a_person_decides(labs: Any) -> None:
     lab = labs(raising)
     lab.experiments.start(Plan("net", 1, 2, auto_rollback=False, limits=limits()))
@@ -320,13 +370,22 @@ def test_a_canary_goes_from_step_to_step_and_is_promoted_when_asked(lab: Lab) ->
     assert str(state.verdict).endswith(": promoted")
 
 
+def test_a_canary_up_to_a_hundred_promotes_itself() -> None:
+    plan = Plan("net", 1, 2, steps=(1, 5, 25, 50, 100))
+
+    assert (plan.steps, plan.auto_promote) == ((1, 5, 25, 50), True)
+    assert Plan.from_json(plan.to_json()) == plan
+    with pytest.raises(InvalidOption, match="everything at once"):
+        Plan("net", 1, 2, steps=(100,))
+
+
 def test_a_restart_goes_on_with_counts_salt_and_step(labs: Any) -> None:
     lab = labs()
     plan = Plan("net", 1, 2, split=40, margin=0.0002)  # too narrow to be decided here
     lab.experiments.start(plan)
     for number in range(60):
         lab.ask(key=f"user-{number}")
-    before = lab.state()
+    before = lab.settled(60)
     lab.stop()
 
     again = labs(is_resumed=True)
@@ -352,3 +411,88 @@ def test_feedback_is_joined_by_request_and_counts_once(lab: Lab) -> None:
     assert not lab.experiments.feedback("net", "r0", 0)
     assert not lab.experiments.feedback("net", "who", 0)
     assert lab.state().reading.quality is not None
+
+
+def test_requests_without_rows_and_odd_keys_keep_nothing_from_being_seen(lab: Lab) -> None:
+    lab.experiments.start(Plan("net", 1, 2, split=50, shadow=100))
+
+    for number in range(10):
+        lab.core.predict(NET, "serving_default", np.zeros((0, 2), np.float32), 10, request_id=f"none{number}")
+        lab.ask(key="\ud800")
+        lab.ask()
+
+    assert sum(lab.state().reading.samples.values()) == 30
+    assert lab.experiments.feedback("net", "none0", [])
+
+
+def test_labels_of_another_form_are_refused_and_the_request_can_still_be_judged(lab: Lab) -> None:
+    lab.experiments.start(Plan("net", 1, 2))
+    lab.ask(request_id="r")
+
+    with pytest.raises(InvalidRequest, match="had 1 rows, and labels of shape"):
+        lab.experiments.feedback("net", "r", [[1, 0]])
+
+    assert lab.experiments.feedback("net", "r", 0)
+
+
+def test_a_person_who_ends_it_undoes_nothing_that_another_did(labs: Any) -> None:
+    lab = labs()
+    lab.experiments.stop()  # nobody looks
+    lab.experiments = Experiments(lab.core, look_s=60)
+    lab.experiments.start(Plan("net", 1, 2))
+    lab.core.promote("net", 2)
+
+    with pytest.raises(InvalidOption, match="somebody changed the traffic"):
+        lab.experiments.end("net", "stop")
+
+    assert lab.core.model_status("net").traffic == {2: 100.0}
+    assert lab.state().phase == "stopped"
+
+
+def test_what_was_not_taken_up_again_does_not_look_as_if_it_ran(lab: Lab) -> None:
+    lab.experiments.start(Plan("net", 1, 2))
+    lab.experiments.stop()
+
+    state = Experiments(lab.core).state("net")
+
+    assert state is not None
+    assert (state.phase, state.is_over) == ("stopped", True)
+    assert "its server ended" in state.reason
+
+
+def test_a_deploy_into_a_new_process_takes_the_experiment_up_again(labs: Any, tmp_path: Path) -> None:
+    lab = labs()
+    lab.experiments.start(Plan("net", 1, 2))
+    lab.stop()
+    again = Lab(tmp_path, FaultyLoader({}, None))
+    try:
+        path = tmp_path / "net" / "3"
+        path.mkdir()
+        again.core.deploy("net", 3, VersionSource(path, BatchingOptions()), tmp_path, Placement(stage=True))
+
+        again.core.wait_until_settled("net", frozenset({1, 2}))
+        for _ in range(10):
+            again.ask()
+
+        assert again.state().phase == "running"
+        assert sum(again.state().reading.samples.values()) == 10
+        assert again.core.model_status("net").traffic == {1: 50.0, 2: 50.0}
+    finally:
+        again.stop()
+
+
+@pytest.mark.parametrize("damage", ["{}", "[]", "no JSON", '{"state": {}, "running": {}}'])
+def test_what_cannot_be_read_any_more_keeps_no_model_from_being_served(
+    labs: Any, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    lab = labs()
+    lab.experiments.start(Plan("net", 1, 2))
+    lab.stop()
+    with sqlite3.connect(lab.base / FILE_NAME) as connection:
+        connection.execute("UPDATE experiments SET state = ?", (damage,))
+
+    again = labs(is_resumed=True)
+
+    assert again.ask().shape == (1, 2)
+    assert again.experiments.state("net") is None
+    assert caplog.records

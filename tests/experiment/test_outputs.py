@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from tfserve_nb.experiment.agreement import Agreeing
+from tfserve_nb.experiment.answers import Answers
+from tfserve_nb.experiment.decisions import decisions_of
 from tfserve_nb.experiment.disagreements import MOST, Worst
+from tfserve_nb.experiment.inbox import MAX_WAITING_BYTES, Inbox
+from tfserve_nb.experiment.observations import Observations
 from tfserve_nb.experiment.pairs import FAR, compare
+from tfserve_nb.experiment.plan import Limits, Plan
+from tfserve_nb.serving.metrics import RequestRecord
+from tfserve_nb.serving.taps import Seen
 
 
 def scores(*rows: list[float]) -> dict[str, np.ndarray]:
@@ -106,3 +113,78 @@ def test_rows_that_agree_fully_are_not_kept() -> None:
     worst.add(0.0, {"x": np.zeros((1, 2))}, a, a, compare(a, a))
 
     assert worst.worst(5) == []
+
+
+def test_no_rows_are_compared_and_decided_like_any_others() -> None:
+    none = {"y": np.zeros((0, 3), np.float32)}
+
+    found = compare(none, none)
+    worst = Worst()
+    worst.add(0.0, none, none, none, found)
+
+    assert found.is_same.tolist() == []
+    assert worst.worst(5) == []
+    assert decisions_of(none).values.tolist() == []
+    assert decisions_of({"y": np.zeros((0, 2, 3), np.float32)}).values.tolist() == []
+
+
+def test_what_was_decided_for_large_outputs_takes_little_memory() -> None:
+    values, confidences = decisions_of({"y": np.zeros((2, 100, 100), np.float32)})
+
+    assert values[0] == values[1]
+    assert len(values[0]) <= 64
+    assert confidences is None
+
+
+@pytest.mark.parametrize("label", ["cat", b"cat", ["cat"], [["cat"]], np.array(["cat"])])
+def test_text_is_judged_by_text_whether_bytes_or_not(label: object) -> None:
+    plan = Plan("net", 1, 2)
+    answers = Answers()
+    answers.begin("net", Inbox(plan))
+    record = RequestRecord("net", 1, "serving_default", "OK", 1, 0.0, 0.0, None, None, 0.1, request_id="r")
+    answers.add(record, Seen({}, {"word": np.array([b"cat"], object)}))
+
+    judged = answers.judge("net", "r", label)
+
+    assert judged is not None
+    assert [one.is_right for one in judged] == [True]
+
+
+def answered(number: int = 0, at_s: float = 0.1) -> RequestRecord:
+    record = RequestRecord("net", 2, "serving_default", "OK", 1, 0.0, 0.0, None, None, at_s, request_id=f"r{number}")
+    return record._replace(is_assigned=True)
+
+
+def test_what_callers_do_with_their_arrays_afterwards_is_no_answer_of_the_model() -> None:
+    plan = Plan("net", 1, 2, limits=Limits(window_s=1, windows=1, breaches=1))
+    inbox, observations = Inbox(plan), Observations(plan)
+    outputs = {"y": np.ones((1, 3), np.float32)}
+
+    inbox.on_outputs(answered(), outputs)
+    outputs["y"][:] = np.nan
+    inbox.empty_into(observations, 0.0)
+
+    (window,) = observations.windows.complete(1.5)
+    assert (window.rows_b, window.odd_b) == (1, 0)
+
+
+def test_large_outputs_that_wait_are_bounded_in_memory() -> None:
+    inbox = Inbox(Plan("net", 1, 2))
+    large = {"y": np.zeros((1, MAX_WAITING_BYTES // 16), np.float32)}  # a quarter of what may wait
+
+    for number in range(12):
+        inbox.on_outputs(answered(number), large)
+
+    assert 1 <= inbox.empty_into(Observations(Plan("net", 1, 2)), 0.0) <= 4
+
+
+def test_one_thing_that_cannot_be_taken_in_leaves_the_rest(caplog: pytest.LogCaptureFixture) -> None:
+    plan = Plan("net", 1, 2)
+    inbox, observations = Inbox(plan), Observations(plan)
+    for record in (answered()._replace(key=3), answered()._replace(key="ann")):  # type: ignore[arg-type]
+        inbox.on_request(record)
+
+    inbox.empty_into(observations, 0.0)
+
+    assert observations.evidence().requests == (0, 1)
+    assert len(caplog.records) == 1

@@ -45,6 +45,7 @@ def test_one_lost_answer_in_five_is_seen_within_two_thousand_requests(rng: np.ra
         if arm == "a" or rng.random() > 0.2:
             assigned.add(arm, 1.0, 1.0, "")
 
+    assigned.settle(99.0)
     assert assigned.p_value() < SRM_LIMIT
 
 
@@ -63,7 +64,7 @@ def test_a_batch_of_one_arm_is_no_mismatch_while_the_other_arms_is_being_answere
 
 def test_requests_that_are_never_answered_are_missed() -> None:
     assigned = Assigned(0.5)
-    for number in range(100):
+    for number in range(200):
         assigned.add("a", 0.01 * number, 0.01 * number + 0.005, "")
 
     assert assigned.p_value() < SRM_LIMIT
@@ -76,6 +77,7 @@ def test_a_client_counts_once_however_much_it_asks() -> None:
         assigned.add("a", 1.0, 1.0, f"client-{2 + number % 2}")
         assigned.add("b", 1.0, 1.0, "client-0")
 
+    assigned.settle(99.0)
     assert assigned.counts() == (2, 2)
     assert assigned.p_value() == 1.0
     assert assigned.has_keys
@@ -122,4 +124,5 @@ def test_the_number_of_remembered_keys_is_bounded() -> None:
     for number in range(MOST_KEYS + 500):
         assigned.add("a", 0.0, 0.0, str(number))
 
+    assigned.settle(99.0)
     assert assigned.counts() == (MOST_KEYS, 0)

@@ -190,3 +190,28 @@ def test_version_folders(tmp_path: Path, caplog) -> None:
 
     assert {version: path.name for version, path in find_versions(tmp_path).items()} == {123: "00000123", 7: "7"}
     assert "Duplicate version directories" in caplog.text
+
+
+def test_a_split_never_points_to_a_version_that_the_configuration_took_away(core: ServingCore, base: Path) -> None:
+    every = ModelConfig("m", str(base), VersionPolicy(latest=None))
+    models = ConfiguredModels(core, OPTIONS)
+    models.apply([every], at_start=True)
+    core.set_split("m", {1: 50, 2: 50}, arms={1: "a", 2: "b"})
+
+    models.apply([ModelConfig("m", str(base), VersionPolicy(latest=1))])
+    models.poll()
+
+    assert core.model_status("m").traffic == {2: 100.0}
+    assert core.arms("m") == {}
+    assert {answering(core) for _ in range(20)} == {2}
+
+
+def test_a_promoted_version_that_is_taken_away_gives_way_to_the_newest(core: ServingCore, base: Path) -> None:
+    models = ConfiguredModels(core, OPTIONS)
+    models.apply([ModelConfig("m", str(base), VersionPolicy(latest=None))], at_start=True)
+    core.promote("m", 1)
+
+    models.apply([ModelConfig("m", str(base), VersionPolicy(latest=1))])
+    models.poll()
+
+    assert answering(core) == 2

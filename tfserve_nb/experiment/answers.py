@@ -99,18 +99,19 @@ class Answers:
             One for each row; None when the request is not known, or was judged before.
 
         Raises:
-            InvalidRequest: if there are not as many labels as rows.
+            InvalidRequest: if there is not one label for each row.
         """
         with self._lock:
             kept = self._kept.get((name, request_id))
         if kept is None:
             return None
-        labels = np.atleast_1d(np.asarray(label))
+        labels = _labels(label)
         decided, confidences = kept.decisions
-        if len(labels) != len(decided):
+        if labels.shape != decided.shape:
+            shape = "one label" if labels.shape == (1,) else f"labels of shape {labels.shape}"
             raise InvalidRequest(
-                f"request {request_id} had {len(decided)} rows, and {len(labels)} labels were given",
-                hint="one label for each row, in their order",
+                f"request {request_id} had {len(decided)} rows, and {shape} came; it wants one label for each row",
+                hint="in the order of the rows: a class, a number or a text each, no list of zeros and a one",
             )
         if labels.dtype.kind in "US" and decided.dtype.kind not in "USO":
             raise InvalidRequest(
@@ -122,6 +123,22 @@ class Answers:
                 return None
         scores = [None] * len(decided) if confidences is None else [float(score) for score in confidences]
         return [
-            Judged(kept.version, kept.key, bool(one == right), score)
+            Judged(kept.version, kept.key, bool(_told(one) == right), score)
             for one, right, score in zip(decided, labels, scores, strict=True)
         ]
+
+
+def _labels(label: Any) -> np.ndarray:
+    """Labels by row; of shape `(n,)`, unless they are something else."""
+    try:
+        labels = np.atleast_1d(np.asarray(label))
+    except ValueError as error:
+        raise InvalidRequest(f"the labels are no regular array: {error}", hint="one label for each row") from error
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return np.array([_told(one) for one in labels], dtype=object) if labels.dtype.kind in "SO" else labels
+
+
+def _told(value: Any) -> Any:
+    """Text as text: models answer with bytes, people give labels as `str`."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

@@ -34,7 +34,7 @@ class Worst:
         scores = compared.distance + FLIP * ~compared.is_same
         best = np.argsort(scores)[::-1][:MOST]
         lowest = self._heap[0][0] if len(self._heap) == MOST else 0.0
-        if scores[best[0]] <= lowest:
+        if not rows or scores[best[0]] <= lowest:
             return
         parts = [by_row(tensors, rows) for tensors in (inputs, outputs_a, outputs_b)]
         for row in best.tolist():

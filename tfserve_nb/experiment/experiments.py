@@ -6,18 +6,21 @@ from any thread. One lock guards the experiments; it is held while traffic is mo
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any  # labels, JSON
 
-from ..errors import InvalidOption, ModelNotFound, ServerFailed, ServingError, VersionNotFound
+from ..errors import InvalidOption, ModelNotFound, ServerFailed, ServingError
 from ..serving.core import ServingCore
-from ..serving.port import ModelSpec
 from ..serving.state_store import StateStore, new_event
-from ..types import DEFAULT_SIGNATURE, HistoryEvent, SignatureSpec, TensorSpec
+from ..types import HistoryEvent
 from .answers import Answers
+from .checks import check_limits, check_signatures
 from .json_state import state_from_json, state_to_json
 from .plan import Plan
 from .running import Change, Running
@@ -48,7 +51,8 @@ class Experiments:
         self._lock = threading.RLock()
         self._running: dict[str, Running] = {}
         self._numbers: dict[str, int] = {}
-        self._earlier: dict[str, ExperimentState | None] = {}
+        self._stores: dict[str, StateStore] = {}
+        self._earlier: dict[tuple[str, Path | None], ExperimentState | None] = {}
         self._answers = Answers()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -60,15 +64,16 @@ class Experiments:
     def start(self, plan: Plan) -> None:
         """Begin; see `ExperimentPort.start`."""
         self._check_free(plan.name)
-        self._check_limits(plan)
+        check_limits(plan)
         # Both are loaded first, without a lock and without traffic, so that nothing is half done when one cannot be.
         with self._core.holding(plan.name, (plan.a, plan.b)):
-            self._check_signatures(plan)
+            check_signatures(self._core, plan)
             self._begin(plan)
 
     def _begin(self, plan: Plan) -> None:
         with self._lock:
             self._check_free(plan.name)  # while the versions were loaded, somebody else may have begun
+            self._ensure_thread()
             running = Running(plan, now=self._now, started_at=time.time())
             self._listen(running)
             try:
@@ -77,10 +82,9 @@ class Experiments:
             except BaseException:
                 self._unlisten(running)
                 raise
+            self._keep_in(plan.name, None)
             self._running[plan.name] = running
-            self._numbers.pop(plan.name, None)
             self._save(running)
-            self._ensure_thread()
 
     def state(self, name: str) -> ExperimentState | None:
         """Where the latest experiment stands; looked at now, not at the last tick."""
@@ -88,9 +92,10 @@ class Experiments:
         with self._lock:
             running = self._running.get(name)
             if running is None:
-                if name not in self._earlier:  # dashboards ask often, and nobody else writes it
-                    self._earlier[name] = self._stored(name)
-                return self._earlier[name]
+                where = name, self._core.base_path(name)
+                if where not in self._earlier:  # dashboards ask often, and nobody else writes it
+                    self._earlier[where] = self._stored(name)
+                return self._earlier[where]
             if running.is_over:
                 running.look()  # labels may have come
             self._tick(running)
@@ -110,6 +115,9 @@ class Experiments:
             running = self._running.get(name)
             if running is None or running.is_over:
                 raise InvalidOption(f"{name} has no experiment that goes on", hint=f"%abtest {name} --a 1 --b 2")
+            if not self._is_ours(running):  # and what somebody else made of the traffic is not to be undone
+                self._tick(running)
+                raise InvalidOption(f"the experiment on {name} is over: {running.reason}", hint=f"%serving {name}")
             running.look()
             self._carry_out(running, actions[how])
             if how == "stop":
@@ -147,19 +155,21 @@ class Experiments:
         Its counts, its salt and its step are as they were; the time in between does not count.
         """
         with self._lock:
-            found = self._latest(name)
-            if found is None or "running" not in found[1]:
-                return False
-            number, value = found
-            state = state_from_json(value["state"])
-            running = Running.from_json(state, value["running"], self._now)
-            if running.is_over or not self._is_ours(running):
-                return False
-            self._running[name] = running
-            self._numbers[name] = number
-            self._listen(running)
-            self._ensure_thread()
-            return True
+            with self._noting(name):
+                found = self._latest(name)
+                if found is None or "running" not in found[1]:
+                    return False
+                number, value = found
+                state = state_from_json(value["state"])
+                running = Running.from_json(state, value["running"], self._now)
+                if running.is_over or not self._is_ours(running):
+                    return False
+                self._ensure_thread()
+                self._keep_in(name, number)
+                self._running[name] = running
+                self._listen(running)
+                return True
+            return False
 
     def stop(self) -> None:
         """End the thread and keep what goes on for the next process. Idempotent, bounded."""
@@ -238,7 +248,11 @@ class Experiments:
         elif change.action in ("rollback", "promote"):
             winner = plan.a if change.action == "rollback" else plan.b
             event = new_event(change.action, winner, f"experiment: {change.reason}")
-            self._core.set_split(plan.name, {winner: 100.0}, event=event)
+            if winner == plan.a:
+                # Not a split: B must not become what `%rollback` leads to.
+                self._core.roll_back(plan.name, plan.a, event=event)
+            else:
+                self._core.set_split(plan.name, {winner: 100.0}, event=event)
             is_alarm = change.action == "rollback" and not change.reason.endswith(BY_HAND)
             level = logging.WARNING if is_alarm else logging.INFO
             _log.log(level, "%s: version %d answers now; %s", plan.name, winner, change.reason)
@@ -284,43 +298,20 @@ class Experiments:
                     hint=f"%abtest {name} --stop",
                 )
 
-    def _check_limits(self, plan: Plan) -> None:
-        if plan.limits.max_disagreement is not None and not plan.shadow:
-            raise InvalidOption(
-                "max_disagreement compares answers to the same rows, and shadow=0 makes no copies",
-                hint="--shadow 20",
-            )
-
-    def _check_signatures(self, plan: Plan) -> None:
-        """Both versions must take the same inputs and give outputs of the same names; of another size they may be."""
-        a, b = (self._signature(plan.name, version) for version in (plan.a, plan.b))
-        for what, ours, theirs in (("takes", a.inputs, b.inputs), ("gives", a.outputs, b.outputs)):
-            if ours.keys() == theirs.keys() and all(
-                _fit(ours[name], theirs[name], with_sizes=what == "takes") for name in ours
-            ):
-                continue
-            raise InvalidOption(
-                f"version {plan.a} of {plan.name} {what} {_in_words(ours)}, version {plan.b} {what} "
-                f"{_in_words(theirs)}: clients could not be given either of them",
-                hint="deploy a version with the same signature",
-            )
-
-    def _signature(self, name: str, version: int) -> SignatureSpec:
-        handle = self._core.acquire(ModelSpec(name, version))
-        try:
-            signatures = handle.signatures
-        finally:
-            handle.release()
-        found = signatures.get(DEFAULT_SIGNATURE) or next(iter(signatures.values()), None)
-        if found is None:
-            raise VersionNotFound(f"version {version} of {name} has no signature that can be called")
-        return found
-
     # --- the state file -----------------------------------------------------------------------------------------
 
     def _store(self, name: str) -> StateStore | None:
         folder = self._core.base_path(name)
         return None if folder is None else StateStore(folder)
+
+    def _keep_in(self, name: str, number: int | None) -> None:
+        """Where an experiment is kept from now on, also when its model is no longer served; `number` if it was."""
+        self._numbers.pop(name, None)
+        if number is not None:
+            self._numbers[name] = number
+        store = self._store(name)
+        if store is not None:
+            self._stores[name] = store
 
     def _save(self, running: Running) -> None:
         """Keep an experiment; a file that cannot be written ends nothing, it is told in the log."""
@@ -329,7 +320,7 @@ class Experiments:
         if not running.is_over:
             value["running"] = running.to_json()
         try:
-            store = self._store(name)
+            store = self._stores.get(name)
             if store is not None:
                 self._numbers[name] = store.save_experiment(name, value, self._numbers.get(name))
         except (ServingError, OSError) as error:
@@ -340,8 +331,22 @@ class Experiments:
         return None if store is None else store.latest_experiment(name)
 
     def _stored(self, name: str) -> ExperimentState | None:
-        found = self._latest(name)
-        return None if found is None else state_from_json(found[1]["state"])
+        """The latest experiment, which does not go on: what was running when its process ended has stopped."""
+        with self._noting(name):
+            found = self._latest(name)
+            state = None if found is None else state_from_json(found[1]["state"])
+            if state is not None and not state.is_over:
+                return replace(state, phase="stopped", reason="its server ended, or no longer served the model")
+            return state
+        return None
+
+    @contextlib.contextmanager
+    def _noting(self, name: str) -> Iterator[None]:
+        """Tell the log when what was kept cannot be read; the model is served all the same."""
+        try:
+            yield
+        except (ServingError, LookupError, TypeError, ValueError, AttributeError) as error:
+            _log.warning("the latest experiment on %s cannot be read: %s: %s", name, type(error).__name__, error)
 
 
 def shares(plan: Plan, percent: float) -> dict[int, float]:
@@ -354,18 +359,3 @@ def in_words(plan: Plan) -> str:
     share = f"{plan.first_percent:g} % of the traffic" if plan.first_percent else "copies only"
     steps = f", then {', '.join(f'{step:g}' for step in plan.steps[1:])} %" if len(plan.steps) > 1 else ""
     return f"{share}{steps}; {plan.metric}, margin {100 * plan.margin:g} %"
-
-
-def _fit(ours: TensorSpec, theirs: TensorSpec, *, with_sizes: bool) -> bool:
-    """Whether an array of one is one of the other; where a size is not fixed, any fits."""
-    if ours.dtype != theirs.dtype:
-        return False
-    if ours.shape is None or theirs.shape is None:
-        return True
-    sizes = [size for size in zip(ours.shape, theirs.shape, strict=False) if None not in size]
-    return len(ours.shape) == len(theirs.shape) and not (with_sizes and any(one != other for one, other in sizes))
-
-
-def _in_words(specs: Mapping[str, TensorSpec]) -> str:
-    """Tensors, such as `image float32[?, 8, 8]`."""
-    return ", ".join(f"{name} {spec}" for name, spec in specs.items())

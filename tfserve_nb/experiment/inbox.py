@@ -6,6 +6,7 @@ thread. A deque's ends can be used by two threads at once.
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,11 +18,15 @@ from ..types import Tensors
 from .observations import Observations
 from .plan import Plan
 
+_log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 MAX_REQUESTS = 200_000
 MAX_PAIRS = 500
 """What may wait; the oldest are dropped when there are more between two looks, which hits both arms alike."""
+MAX_WAITING_BYTES = 64 << 20
+"""Of outputs, and of copies again, that wait; about so much, as if all were as large as the newest."""
 
 
 class Inbox:
@@ -60,13 +65,14 @@ class Inbox:
     def on_pair(self, pair: Pair) -> None:
         """Keep a copy that the candidate answered."""
         if pair.model == self._name and pair.version_b == self._candidate and pair.version_a in self._arms:
-            self._pairs.append(pair)
+            _keep(self._pairs, pair, pair.inputs, pair.outputs_a, pair.outputs_b or {})
 
     def on_outputs(self, record: RequestRecord, outputs: Tensors) -> None:
-        """Keep what a client got, to look for numbers that are none."""
+        """Keep what a client got, to look for numbers that are none; a copy, because the client may write to it."""
         arm = self._arms.get(record.version or 0)
         if arm is not None:
-            self._outputs.append((arm, record.written_s, outputs))
+            own = {name: array.copy() for name, array in outputs.items()}
+            _keep(self._outputs, (arm, record.written_s, own), own)
 
     def empty_into(self, observations: Observations, zero_s: float) -> int:
         """Hand everything over.
@@ -110,9 +116,28 @@ def _add_pair(observations: Observations, pair: Pair, zero_s: float) -> None:
     )
 
 
+def _keep(waiting: deque[T], one: T, *parts: Tensors) -> None:
+    """Let something wait; the oldest make room."""
+    num_bytes = sum([array.nbytes for tensors in parts for array in tensors.values()])
+    waiting.append(one)
+    while len(waiting) > 1 and len(waiting) * num_bytes > MAX_WAITING_BYTES:
+        try:
+            waiting.popleft()
+        except IndexError:  # the experiments' thread was faster
+            return
+
+
 def _drained(waiting: deque[T], take: Callable[[T], None]) -> int:
-    """Take what waits now; others may add meanwhile."""
-    num = len(waiting)
-    for _ in range(num):
-        take(waiting.popleft())
+    """Take what waits now; others may add meanwhile, or drop what is too much."""
+    num = 0
+    for _ in range(len(waiting)):
+        try:
+            one = waiting.popleft()
+        except IndexError:
+            break
+        num += 1
+        try:
+            take(one)
+        except Exception:  # noqa: BLE001 - one odd answer must not keep an experiment from seeing all others
+            _log.exception("an experiment could not take something in")
     return num

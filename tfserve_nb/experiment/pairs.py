@@ -88,13 +88,18 @@ def compare(outputs_a: Tensors, outputs_b: Tensors, *, may_threshold: bool = Tru
     return Compared(is_same, distance, classes, shift, num_numbers, odd_a, odd_b)
 
 
+def flat_rows(array: np.ndarray, rows: int) -> np.ndarray:
+    """The array with shape `(rows, k)`, also for no rows, of which numpy cannot tell k."""
+    return array.reshape(rows, -1) if array.size else array.reshape(rows, 0)
+
+
 def odd_rows(tensors: Tensors, rows: int, bounds: tuple[float, float] | None = None) -> np.ndarray:
     """Rows with NaN or infinity, or with a number outside the bounds; shape `(rows,)`."""
     odd = np.zeros(rows, bool)
     for array in by_row(tensors, rows).values():
         if array.dtype.kind not in "fiu":
             continue
-        flat = array.reshape(rows, -1)
+        flat = flat_rows(array, rows)
         bad = ~np.isfinite(flat) if bounds is None else (flat < bounds[0]) | (flat > bounds[1])
         odd |= bad.any(axis=1)
     return odd
@@ -140,7 +145,7 @@ def _is_column(array: np.ndarray) -> bool:
 
 def _equal(a: np.ndarray, b: np.ndarray, rows: int) -> np.ndarray:
     close = np.isclose(b, a, rtol=RTOL, atol=ATOL, equal_nan=True) if _is_float(a) and _is_float(b) else a == b
-    return np.asarray(np.asarray(close).reshape(rows, -1).all(axis=1))
+    return np.asarray(flat_rows(np.asarray(close), rows).all(axis=1))
 
 
 def _distances(a: Tensors, b: Tensors, rows: int) -> tuple[np.ndarray, float, int]:

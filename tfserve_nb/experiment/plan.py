@@ -70,7 +70,8 @@ class Plan:
         b: the candidate.
         split: percent of the requests that B gets, those that name neither version nor label; 0 compares by copies
             alone.
-        steps: percents that B gets one after the other instead of `split`, increasing, such as `(1, 5, 25, 50)`.
+        steps: percents that B gets one after the other instead of `split`, increasing, such as `(1, 5, 25, 50)`. A last
+            step of 100 is the promotion itself: it sets `auto_promote` and is left out.
         hold_s: seconds that each step lasts at least.
         shadow: percent of A's requests that are copied to B, to compare outputs; clients never see those answers.
         key: the header (gRPC: metadata) whose value keeps a client with its version.
@@ -121,12 +122,21 @@ class Plan:
             _check("steps", step, 0, 100, "--steps 1,5,25,50")
         if list(self.steps) != sorted(set(self.steps)):
             raise InvalidOption(f"steps={self.steps!r} must increase", hint="--steps 1,5,25,50")
+        if self.steps and self.steps[-1] == 100:
+            self._promote_at_the_end()
         if self.metric not in METRICS:
             raise InvalidOption(f"metric={self.metric!r} must be one of {', '.join(METRICS)}", hint="--metric latency")
         if not self.key or any(char.isspace() or char == ":" for char in self.key):
             raise InvalidOption(f"key={self.key!r} must be the name of a header", hint="--key X-User-Id")
         if not self.first_percent and not self.shadow:
             raise InvalidOption("split=0 and shadow=0: B would get nothing", hint="--split 50, or --shadow 20")
+
+    def _promote_at_the_end(self) -> None:
+        """B gets everything once it passed the last step before."""
+        if len(self.steps) == 1:
+            raise InvalidOption("steps=(100,) would give B everything at once", hint="--steps 1,5,25,50,100")
+        object.__setattr__(self, "steps", self.steps[:-1])
+        object.__setattr__(self, "auto_promote", True)
 
     @property
     def first_percent(self) -> float:

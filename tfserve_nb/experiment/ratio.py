@@ -37,11 +37,11 @@ from .strata import ARMS
 
 CONCENTRATION = 200.0
 """How near to the right share the alternative looks: with 200, within about 7 points of 50 %."""
-PATIENCE = 2.0
+PATIENCE = 4.0
 LONG_AGO_S = 1e300
 FORGETTING = 0.998
 """By how much the longest latency counts less after each request."""
-LONGEST_WAIT_S = 60.0
+LEAST_WAIT_S, LONGEST_WAIT_S = 0.5, 60.0
 MOST_KEYS = 10_000
 """Keys that are remembered; those that come later are not counted, which is fair to both arms."""
 
@@ -88,7 +88,9 @@ class Assigned:
         self._longest_s = max(at_s - came_s, FORGETTING * self._longest_s)
         if key:
             self.has_keys = True
-            digest = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "little")
+            digest = int.from_bytes(
+                hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little"
+            )
             if digest in self._keys or len(self._keys) >= MOST_KEYS:
                 return
             self._keys.add(digest)
@@ -97,11 +99,14 @@ class Assigned:
 
     def settle(self, now_s: float) -> None:
         """Count those that came so long ago that what came with them must be answered by now."""
-        until_s = now_s - min(LONGEST_WAIT_S, PATIENCE * self._longest_s)
+        until_s = now_s - min(max(LEAST_WAIT_S, PATIENCE * self._longest_s), LONGEST_WAIT_S)
         while self._early and self._early[0][0] <= until_s:
             came_s, arm = heapq.heappop(self._early)
-            segment = next(one for one in reversed(self._segments) if came_s >= one.start_s)
-            segment.counts[arm] += 1
+            self._segments[self._place(came_s)].counts[arm] += 1
+
+    def _place(self, came_s: float) -> int:
+        """The number of the segment that a time lies in."""
+        return next(place for place, one in reversed(list(enumerate(self._segments))) if came_s >= one.start_s)
 
     def counts(self) -> tuple[int, int]:
         """Units of A and B."""
@@ -118,10 +123,13 @@ class Assigned:
         return math.exp(-max(0.0, total))
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads."""
+        """A JSON object that `from_json` reads; those that are not counted yet count there."""
+        counts = [list(one.counts) for one in self._segments]
+        for came_s, arm in self._early:
+            counts[self._place(came_s)][arm] += 1
         keys = np.fromiter(self._keys, np.uint64, len(self._keys))
         return {
-            "segments": [[one.start_s, one.share, one.counts] for one in self._segments],
+            "segments": [[one.start_s, one.share, n] for one, n in zip(self._segments, counts, strict=True)],
             "keys": base64.b64encode(keys.tobytes()).decode(),
             "has_keys": self.has_keys,
         }

@@ -254,6 +254,8 @@ class ServingCore(Switching, Looking):
             if is_new and not model.routing.recent:
                 self._drop(model)
             raise
+        if is_new:
+            self.on_resumed(name)  # what it inherited may be a split that an experiment made
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving a model, or unload one version of it.

@@ -39,12 +39,17 @@ class FollowedModel(ServedModel):
         self._versions: frozenset[int] = frozenset()
 
     def set_versions(self, sources: Mapping[int, VersionSource]) -> None:
-        """Aspire exactly these versions. One that failed is tried again only after it was away for a while."""
+        """Aspire exactly these versions. One that failed is tried again only after it was away for a while.
+
+        What was promoted or split by hand holds as long as its versions are there.
+        """
         with self._lock:
             for version, source in sources.items():
                 if version not in self._versions:
                     self._manager.set_source(self.name, version, replace(source, deployed_at=time.time()))
             self._versions = frozenset(sources)
+            # Before anything is unloaded: no request may be sent to a version that is on its way out.
+            self.routing = replace(self.routing.restricted_to(self._versions), labels=self.routing.labels)
             self._aspire()
 
     @property

@@ -229,10 +229,10 @@ def assignment_of(
         traffic: version -> percent.
         arms: version -> its name in the running comparison.
     """
-    is_split = len(traffic) > 1
-    if not is_split and not arms:
+    if len(traffic) < 2 and not arms:
         return None
-    return Assignment(key, arms.get(version, ""), is_split and spec.version is None and spec.label is None)
+    # Also when one arm gets everything: its requests are what an experiment watches then.
+    return Assignment(key, arms.get(version, ""), spec.version is None and spec.label is None)
 
 
 class ServingPort(Protocol):

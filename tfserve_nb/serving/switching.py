@@ -40,8 +40,17 @@ class Switching(ABC):
         with model.loaded([version], progress):
             model.change(lambda routing: routing.promote(version), new_event("promote", version))
 
-    def roll_back(self, name: str, to: int | None = None, progress: Progress = no_progress) -> int:
+    def roll_back(
+        self,
+        name: str,
+        to: int | None = None,
+        progress: Progress = no_progress,
+        *,
+        event: HistoryEvent | None = None,
+    ) -> int:
         """Go back to an earlier version; milliseconds while it is still loaded.
+
+        The history gets `event`, or which version answered before.
 
         Returns:
             The version that answers now.
@@ -54,7 +63,7 @@ class Switching(ABC):
         target = before.roll_back(to).promoted[-1]
         with model.loaded([target], progress):
             # To the version by number: two clicks at the same time go back one step, not two.
-            event = new_event("rollback", target, f"from version {before.default_version}")
+            event = event or new_event("rollback", target, f"from version {before.default_version}")
             model.change(lambda routing: routing.roll_back(target), event)
         return target
 
