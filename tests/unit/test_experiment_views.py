@@ -150,6 +150,7 @@ def test_an_experiment_that_was_stopped_says_so_beside_what_it_knew() -> None:
     state = replace(state, reason="somebody changed the traffic")
     assert str(state.verdict) == f"{state.reading.verdict}; stopped: somebody changed the traffic"
     assert to_text(state).count("somebody changed the traffic") == 1
+    assert "50 %     " not in to_text(state).split("Sample ratio")[0]
 
 
 def test_the_reason_of_a_roll_back_is_read_once_in_a_report() -> None:
