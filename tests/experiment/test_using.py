@@ -97,7 +97,7 @@ def placed(home: ProcessHome, base: Path, version: int, limits: Limits) -> None:
 def test_a_watched_deploy_that_cannot_begin_leaves_label_and_traffic(home: ProcessHome, tmp_path: Path) -> None:
     home.core.set_label("net", "stable", 1)
 
-    with pytest.raises(InvalidOption, match="version 3 z float32"):
+    with pytest.raises(InvalidOption, match=r"version 3 gives z float32"):
         placed(home, tmp_path, 3, Limits(slo_p99_ms=50))
 
     assert home.core.model_status("net").labels == {"stable": 1}
