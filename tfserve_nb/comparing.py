@@ -69,14 +69,14 @@ class Comparing(ABC):
 
         Raises:
             InvalidOption: if an option is not allowed, an experiment goes on, or the versions take different inputs.
+            ServingError: if the model cannot be asked with `values`; the experiment does not begin then.
             VersionNotFound: if there is no such version.
         """
         plan = experimenting.plan_of(self.name, self._version_of(a), self._version_of(b), options)
-        if values is None:
-            return experimenting.begin(self._home, plan, self)
-        by = experimenting.asker(self._home, self.name, values, rate=rate, seconds=seconds)
+        traffic = None if values is None else experimenting.traffic_of(self._home, self.name, values, rate, seconds)
         test = experimenting.begin(self._home, plan, self)
-        experimenting.drive(test, by, watch)
+        if traffic is not None:
+            experimenting.drive(test, traffic, watch)
         return test
 
     def ended_test(self, how: str) -> ABTest:

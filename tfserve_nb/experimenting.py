@@ -10,13 +10,14 @@ import difflib
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple  # the user's rows
+from dataclasses import dataclass
+from typing import Any  # the user's rows
 
 from .bench.plan import Load, Target
 from .bench.process import generate
 from .bench.samples import Samples
 from .bench.targets import Wish, probe, target_of
-from .errors import InvalidOption
+from .errors import InvalidOption, ModelNotFound
 from .experiment.plan import Limits, Plan
 from .experiment.port import ExperimentPort
 from .experiment.reading import Reading, SampleRatio, Verdict
@@ -28,18 +29,6 @@ CLIENTS = 8
 LOOK_S = 0.25
 _LIMITS = tuple(one.name for one in dataclasses.fields(Limits))
 _PLAN = tuple(one.name for one in dataclasses.fields(Plan) if one.name not in ("name", "a", "b", "limits"))
-
-
-class Asker(NamedTuple):
-    """Who asks during an experiment.
-
-    Attributes:
-        target: where to, and with what.
-        load: how often, and how long.
-    """
-
-    target: Target
-    load: Load
 
 
 class ABTest:
@@ -69,13 +58,23 @@ class ABTest:
     @property
     def state(self) -> ExperimentState:
         """Everything about it, as a value; the last known one when the model has a later experiment or is gone."""
-        if self._last is not None and self._last.is_over:
-            return self._last
-        state = self._experiments.state(self.name)
+        last = self._last
+        if last is not None and last.ended_at is not None:
+            return last
+        try:
+            state = self._experiments.state(self.name)
+        except ModelNotFound:
+            if last is None:
+                raise
+            # Not for good: a server that starts again takes the experiment up.
+            return dataclasses.replace(last, phase="stopped", reason="the model is no longer served")
         if state is not None and state.started_at == self._started_at:
             self._last = state
-        if self._last is None:
+        elif last is None:
             raise InvalidOption(f"{self.name} has another experiment by now", hint="d.experiment() gives it")
+        else:
+            reason = "the model has another experiment by now"
+            self._last = dataclasses.replace(last, phase="stopped", reason=reason, ended_at=time.time())
         return self._last
 
     @property
@@ -176,10 +175,19 @@ def plan_of(name: str, a: int, b: int, options: dict[str, Any]) -> Plan:
             f"ab_test has no option {unknown[0]!r}; it has {', '.join(known)}", hint=f"{close[0]}=..." if close else ""
         )
     given = {option: value for option, value in options.items() if value is not None}
-    if "steps" in given:
-        given["steps"] = tuple(given["steps"])
+    for option in ("steps", "output_range"):
+        if option in given:
+            given[option] = _numbers(option, given[option])
     limits = {option: given.pop(option) for option in _LIMITS if option in given}
     return Plan(name, a, b, limits=Limits(**limits), **given)
+
+
+def _numbers(option: str, given: Any) -> tuple[float, ...]:
+    """Several numbers; which ones are allowed is for the plan to say."""
+    try:
+        return tuple(one.item() if hasattr(one, "item") else one for one in given)
+    except TypeError as error:
+        raise InvalidOption(f"{option}={given!r} must be several numbers", hint=f"{option}=(1, 5)") from error
 
 
 def begin(home: Home, plan: Plan, deployment: Any) -> ABTest:
@@ -211,8 +219,21 @@ def ended(home: Home, name: str, how: str, deployment: Any) -> ABTest:
     return ABTest(home.experiments, name, state.started_at, deployment)
 
 
-def asker(home: Home, name: str, values: Any, *, rate: float | None, seconds: float) -> Asker:
-    """Who asks the model with the user's rows: tried with one request, before an experiment begins.
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Requests that an experiment makes itself.
+
+    Attributes:
+        target: what is asked.
+        load: how often, and for how long.
+    """
+
+    target: Target
+    load: Load
+
+
+def traffic_of(home: Home, name: str, values: Any, rate: float | None, seconds: float) -> Traffic:
+    """Requests with the user's rows, of which the first was tried: an experiment begins only when they can be sent.
 
     Args:
         home: serves the model.
@@ -229,17 +250,17 @@ def asker(home: Home, name: str, values: Any, *, rate: float | None, seconds: fl
     load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
     target = target_of(rest_url(home, name), home.token, Wish(values=values))
     probe(target)
-    return Asker(target, load)
+    return Traffic(target, load)
 
 
-def drive(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | None = None) -> None:
+def drive(test: ABTest, traffic: Traffic, watch: Callable[[ExperimentState], None] | None = None) -> None:
     """Ask the model until there is a verdict.
 
     The requests come from another process over HTTP and name no version, as real clients' would.
 
     Args:
         test: the experiment.
-        by: who asks.
+        traffic: what is asked.
         watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
     """
 
@@ -249,6 +270,6 @@ def drive(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | No
             watch(state)
         return not state.is_decided
 
-    generate(by.target, by.load, on_samples)
+    generate(traffic.target, traffic.load, on_samples)
     if watch is not None:
         watch(test.state)

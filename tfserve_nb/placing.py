@@ -5,10 +5,11 @@ Thread: the caller's.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 
-from .errors import InvalidOption
+from .errors import InvalidOption, ServingError
 from .experiment.plan import Limits, Plan
 from .export.saved_model import ExportedVersion
 from .homes import Home
@@ -63,10 +64,15 @@ def place(
         if guard is not None:
             progress(ProgressEvent("switching", 1, 1, "not watched: there is no earlier version to go back to"))
         return
-    home.core.deploy(name, version, source, folder, replace(placement, stage=True, canary=None), progress)
+    # The label follows when all else is well: one that had moved would keep the version from being unloaded.
+    staged = replace(placement, stage=True, canary=None, label=None)
+    home.core.deploy(name, version, source, folder, staged, progress)
     split = 100.0 if placement.canary is None else placement.canary
     try:
         home.experiments.start(Plan(name, before, version, split=split, shadow=0.0, limits=guard))
     except BaseException:
-        home.core.undeploy(name, version)
+        with contextlib.suppress(ServingError):  # the error that led here is what counts
+            home.core.undeploy(name, version)
         raise
+    if placement.label is not None:
+        home.core.set_label(name, placement.label, version)

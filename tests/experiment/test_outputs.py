@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tfserve_nb.experiment.agreement import Agreeing
-from tfserve_nb.experiment.answers import Answers
+from tfserve_nb.experiment.answers import MAX_ROWS, Answers
 from tfserve_nb.experiment.decisions import decisions_of
 from tfserve_nb.experiment.disagreements import MOST, Worst
 from tfserve_nb.experiment.inbox import MAX_WAITING_BYTES, Inbox
@@ -188,3 +188,17 @@ def test_one_thing_that_cannot_be_taken_in_leaves_the_rest(caplog: pytest.LogCap
 
     assert observations.evidence().requests == (0, 1)
     assert len(caplog.records) == 1
+
+
+def test_remembered_answers_are_bounded_in_rows_and_hold_nothing_else_alive() -> None:
+    answers = Answers()
+    answers.begin("net", Inbox(Plan("net", 1, 2)))
+    rows = MAX_ROWS // 4
+    batch = np.zeros((rows, 1), np.int64)
+
+    for number in range(6):
+        answers.add(answered(number), Seen({}, {"y": batch}))
+
+    known = [answers.judge("net", f"r{number}", batch) is not None for number in range(6)]
+    assert known == [False, False, True, True, True, True]
+    assert decisions_of({"y": batch}).values.base is None

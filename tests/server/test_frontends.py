@@ -21,9 +21,11 @@ from hypothesis import strategies as st
 
 from tfserve_nb.errors import InvalidOption, QueueFull, ServingError
 from tfserve_nb.server.frontend.link import from_frame, to_frame
+from tfserve_nb.server.frontend.link_port import LinkPort
 from tfserve_nb.server.frontend.messages import Bundle, Piece
 from tfserve_nb.server.settings import ServerSettings
-from tfserve_nb.serving.port import ModelSpec
+from tfserve_nb.serving.port import ModelSpec, ModelView, VersionView
+from tfserve_nb.types import SignatureSpec, TensorSpec
 
 ROWS = {"instances": [[1.0, 2.0]]}
 
@@ -175,3 +177,17 @@ def test_text_and_errors_arrive_too() -> None:
     assert piece.outputs["t"].tolist() == text.tolist()
     assert isinstance(piece.error, ServingError)
     assert (type(piece.error), piece.error.message, piece.error.hint) == (QueueFull, "full", "later")
+
+
+def test_an_answer_for_a_model_that_is_gone_reaches_its_client_all_the_same() -> None:
+    spec = SignatureSpec("serving_default", {"x": TensorSpec("x", "float32", (None, 2))}, {})
+    view = VersionView({"serving_default": spec}, {"serving_default": True}, 8, 64, checks_shapes=True)
+    port = LinkPort()
+    port.learn({"net": ModelView({1: 50.0, 2: 50.0}, {}, {1: view, 2: view}, arms={1: "a", 2: "b"})})
+    handle = port.acquire(ModelSpec("net"), key="ann")
+    port.learn({})
+
+    handle.answered_by(3 - handle.version)
+
+    assert handle.assignment is not None
+    assert (handle.assignment.arm, handle.assignment.key) == ("", "ann")

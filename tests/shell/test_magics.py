@@ -364,3 +364,14 @@ def test_loading_the_extension_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
 
     assert done.stdout.strip().splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("given", ["--output-range -1,1", "--output-range=-1,1", "--output-range -1.5e0,+1"])
+def test_a_range_may_begin_with_a_minus(shell, given: str) -> None:
+    with pytest.raises(ModelNotFound):  # so far it was understood
+        shell.run(f"%abtest net --a 1 --b 2 {given}")
+
+
+def test_what_is_no_list_of_numbers_is_named(shell) -> None:
+    with pytest.raises(UsageError, match="'1,x' must be numbers"):
+        shell.run("%abtest net --a 1 --b 2 --steps 1,x")

@@ -1,6 +1,7 @@
 """Answers that somebody may judge later, when the right label is known.
 
-Bounded: the newest `MAX_ANSWERS` requests with an id, and of each only what was decided, never its inputs.
+Bounded: the newest `MAX_ANSWERS` requests with an id, `MAX_ROWS` rows of them, and of each only what was decided, never
+its inputs.
 
 Thread: any; one lock.
 """
@@ -20,6 +21,8 @@ from .decisions import Decisions, decisions_of
 from .inbox import Inbox
 
 MAX_ANSWERS = 20_000
+MAX_ROWS = 500_000
+"""Of all remembered requests together."""
 
 
 class Judged(NamedTuple):
@@ -51,6 +54,7 @@ class Answers:
         self._lock = threading.Lock()
         self._inboxes: dict[str, Inbox] = {}
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._num_rows = 0
 
     def begin(self, name: str, inbox: Inbox) -> None:
         """Remember the answers of an experiment's versions from now on, and forget those of before.
@@ -62,7 +66,7 @@ class Answers:
         with self._lock:
             self._inboxes = {**self._inboxes, name: inbox}
             for key in [key for key in self._kept if key[0] == name]:
-                del self._kept[key]
+                self._forget(key)
 
     def end(self, name: str) -> None:
         """Remember no new answers of a model; what was kept can still be judged."""
@@ -83,9 +87,16 @@ class Answers:
             return
         kept = _Kept(record.version, record.key or record.request_id, decisions_of(seen.outputs))
         with self._lock:
+            self._forget((record.model, record.request_id))
             self._kept[record.model, record.request_id] = kept
-            while len(self._kept) > MAX_ANSWERS:
-                self._kept.popitem(last=False)
+            self._num_rows += len(kept.decisions.values)
+            while len(self._kept) > MAX_ANSWERS or (self._num_rows > MAX_ROWS and len(self._kept) > 1):
+                self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._num_rows -= len(kept.decisions.values)
 
     def judge(self, name: str, request_id: str, label: Any) -> list[Judged] | None:
         """Compare an answer with its label, once.
@@ -119,8 +130,9 @@ class Answers:
                 hint=f"the number of the right class, such as label={decided[0]}",
             )
         with self._lock:
-            if self._kept.pop((name, request_id), None) is None:
+            if self._kept.get((name, request_id)) is not kept:
                 return None
+            self._forget((name, request_id))
         scores = [None] * len(decided) if confidences is None else [float(score) for score in confidences]
         return [
             Judged(kept.version, kept.key, bool(_told(one) == right), score)

@@ -47,7 +47,7 @@ def decisions_of(outputs: Tensors) -> Decisions:
     if array.dtype.kind == "f" and len(values) and bool(((values >= 0) & (values <= 1)).all()):
         is_positive = values >= 0.5
         return Decisions(is_positive.astype(np.int64), np.where(is_positive, values, 1 - values).astype(np.float64))
-    return Decisions(values, None)
+    return Decisions(values.copy(), None)  # a view would keep all of a batch, or what came with it, alive
 
 
 def _digest(row: np.ndarray) -> str:

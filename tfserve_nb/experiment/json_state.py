@@ -86,13 +86,21 @@ def reading_from_json(value: Mapping[str, Any]) -> Reading:
 
 
 def _finite(numbers: tuple[float, ...] | None) -> list[float | None] | None:
-    """Infinite ends of intervals have no place in JSON: they become nulls with their sign told by their place."""
-    return None if numbers is None else [None if math.isinf(number) else number for number in numbers]
+    """Infinite ends of intervals have no place in JSON: they become nulls with their sign told by their place.
+
+    So does what is no number, anywhere.
+    """
+    return None if numbers is None else [number if math.isfinite(number) else None for number in numbers]
+
+
+def _known(number: float | None) -> float:
+    """The inverse for what is no end of an interval."""
+    return math.nan if number is None else number
 
 
 def _numbers(moment: list[Any]) -> list[Any]:
     at_s, num_requests, value, low, high = moment
-    return [at_s, num_requests, value, -math.inf if low is None else low, math.inf if high is None else high]
+    return [at_s, num_requests, _known(value), -math.inf if low is None else low, math.inf if high is None else high]
 
 
 def _estimate(numbers: list[Any] | None) -> Estimate | None:
@@ -100,7 +108,11 @@ def _estimate(numbers: list[Any] | None) -> Estimate | None:
         return None
     value, low, high, p_value, num_units = numbers
     return Estimate(
-        value, -math.inf if low is None else low, math.inf if high is None else high, p_value, int(num_units)
+        _known(value),
+        -math.inf if low is None else low,
+        math.inf if high is None else high,
+        _known(p_value),
+        int(num_units),
     )
 
 

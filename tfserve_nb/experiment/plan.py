@@ -49,15 +49,23 @@ class Limits:
         _check("max_error_rate", self.max_error_rate, 0, 1, "--max-error-rate 0.02")
         _check("max_disagreement", self.max_disagreement, 0, 1, "--max-disagreement 0.1")
         _check("window_s", self.window_s, 0, 3600, "window_s=5")
-        if not 1 <= self.breaches <= self.windows <= 100:
+        counts = (self.breaches, self.windows)
+        if not all(type(one) is int for one in counts) or not 1 <= self.breaches <= self.windows <= 100:
             raise InvalidOption(
                 f"breaches={self.breaches} of windows={self.windows}: from 1 to 100, and breaches not the larger",
                 hint="breaches=2, windows=3",
             )
         if self.output_range is not None:
-            low, high = self.output_range
-            if not low < high:
-                raise InvalidOption(f"output_range={self.output_range!r} must increase", hint="--output-range 0,1")
+            self._check_range()
+
+    def _check_range(self) -> None:
+        ends: tuple[Any, ...] = self.output_range or ()
+        is_range = len(ends) == 2 and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends)
+        if not is_range or not ends[0] < ends[1]:
+            raise InvalidOption(
+                f"output_range={self.output_range!r} must be two numbers, the lower one first",
+                hint="--output-range=0,1",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +127,7 @@ class Plan:
         _check("alpha", self.alpha, 1e-6, 0.5, "--alpha 0.05")
         _check("hold_s", self.hold_s, 0, 7 * 86400, "--hold 30")
         for step in self.steps:
-            _check("steps", step, 0, 100, "--steps 1,5,25,50")
+            _check("steps", step, 1e-3, 100, "--steps 1,5,25,50")  # a step without requests is never passed
         if list(self.steps) != sorted(set(self.steps)):
             raise InvalidOption(f"steps={self.steps!r} must increase", hint="--steps 1,5,25,50")
         if self.steps and self.steps[-1] == 100:
@@ -144,8 +152,11 @@ class Plan:
         return self.steps[0] if self.steps else self.split
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads."""
-        return dataclasses.asdict(self)
+        """A JSON object that `from_json` reads; an infinite end of a range has no place there and becomes a null."""
+        value = dataclasses.asdict(self)
+        if self.limits.output_range is not None:
+            value["limits"]["output_range"] = [end if math.isfinite(end) else None for end in self.limits.output_range]
+        return value
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Plan:
@@ -153,7 +164,8 @@ class Plan:
         given = dict(value)
         limits = dict(given.pop("limits"))
         if limits.get("output_range") is not None:
-            limits["output_range"] = tuple(limits["output_range"])
+            low, high = limits["output_range"]
+            limits["output_range"] = (-math.inf if low is None else low, math.inf if high is None else high)
         return cls(**{**given, "steps": tuple(given["steps"])}, limits=Limits(**limits))
 
 
@@ -161,5 +173,6 @@ def _check(what: str, value: float | None, low: float, high: float, hint: str) -
     """Refuse what is no number within the bounds."""
     if value is None:
         return
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not is_number or not low <= value <= high:
         raise InvalidOption(f"{what}={value!r} must be a number from {low:g} to {high:g}", hint=hint)

@@ -6,6 +6,7 @@ Thread: the kernel's main thread.
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,9 @@ from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NUMBERS = re.compile(r"-[\d.][\d.eE+-]*(,[\d.eE+-]+)+")
+_BARE_OPTION = re.compile(r"--[a-z0-9-]+")
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -114,8 +118,19 @@ def parse(magic: Any, line: str) -> argparse.Namespace | None:
     if "--help" in words:
         print(magic.parser.format_help())
         return None
-    options: argparse.Namespace = magic.parser.parse_args(words)
+    options: argparse.Namespace = magic.parser.parse_args(_with_negative_numbers(words))
     return options
+
+
+def _with_negative_numbers(words: list[str]) -> list[str]:
+    """`--range -1,1` as `--range=-1,1`: argparse takes several numbers that begin with a minus for an option."""
+    joined: list[str] = []
+    for word in words:
+        if _NUMBERS.fullmatch(word) and joined and _BARE_OPTION.fullmatch(joined[-1]):
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def variable(word: str) -> str:

@@ -5,7 +5,7 @@ Thread: handlers on the server's loop; what they ask for runs on `tfserve-admin`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any  # Tornado's handler arguments, JSON
 from urllib.parse import unquote
 
@@ -15,6 +15,9 @@ from ..experiment.port import ExperimentPort
 from ..experiment.state import Disagreement, ExperimentState
 from .admin import PREFIX, AdminHandler
 from .wire_samples import tensors_from_json, tensors_to_json
+
+MAX_DISAGREEMENT_BYTES = 16 << 20
+"""Of all tensors of an answer: a client waits for it, and the server's loop writes it at once."""
 
 Action = Callable[[ExperimentPort, str, Mapping[str, Any]], object]
 
@@ -38,7 +41,7 @@ def _feedback(experiments: ExperimentPort, name: str, given: Mapping[str, Any]) 
 
 def _disagreements(experiments: ExperimentPort, name: str, given: Mapping[str, Any]) -> object:
     found = experiments.disagreements(name, int(given.get("limit", 24)))
-    return {"disagreements": [disagreement_to_json(one) for one in found]}
+    return {"disagreements": [disagreement_to_json(one) for one in fitting(found)]}
 
 
 _ACTIONS: dict[tuple[str, str], Action] = {
@@ -85,6 +88,19 @@ def experiment_routes(experiments: ExperimentPort, admin_values: Mapping[str, An
     """
     values = {"experiments": experiments, **admin_values}
     return [(rf"{PREFIX}/models/([^/]+)/experiment(?:/([a-z]+))?", ExperimentHandler, values)]
+
+
+def fitting(found: Iterable[Disagreement]) -> list[Disagreement]:
+    """The worst rows, as many as an answer has room for; the first one in any case."""
+    kept: list[Disagreement] = []
+    num_bytes = 0
+    for one in found:
+        tensors = (one.inputs, one.outputs_a, one.outputs_b)
+        num_bytes += sum(array.nbytes for part in tensors for array in part.values())
+        if kept and num_bytes > MAX_DISAGREEMENT_BYTES:
+            break
+        kept.append(one)
+    return kept
 
 
 def disagreement_to_json(one: Disagreement) -> dict[str, Any]:

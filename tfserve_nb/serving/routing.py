@@ -18,6 +18,7 @@ from .port import ModelSpec
 from .traffic import DEFAULT_KEY_HEADER, Shadow, check_weights, choose, choose_by_key
 
 _LABEL = re.compile(r"[^/:\s]+")
+_SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
 
@@ -214,6 +215,10 @@ class Routing:
         """
         if key_header is not None and not (isinstance(key_header, str) and _HEADER.fullmatch(key_header)):
             raise InvalidOption(f"key_header={key_header!r} must be the name of a header", hint="x-tfserve-key")
+        if key_header is not None and key_header.lower() in _SECRET_HEADERS:
+            raise InvalidOption(
+                f"key_header={key_header!r} carries secrets, and keys are kept in records", hint="x-tfserve-key"
+            )
         if salt is not None and not isinstance(salt, str):
             raise InvalidOption(f"salt={salt!r} must be text", hint="secrets.token_hex(8)")
         for version, arm in (arms or {}).items():

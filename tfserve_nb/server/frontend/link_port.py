@@ -204,7 +204,8 @@ class LinkHandle:
     def answered_by(self, version: int) -> None:
         """The core has the last word on who answers."""
         if version != self.version and self.assignment is not None:
-            arm = self._port.catalog()[self._spec.name].arms.get(version, "")
+            model = self._port.catalog().get(self._spec.name)  # it may be gone by now
+            arm = "" if model is None else model.arms.get(version, "")
             self.assignment = self.assignment._replace(arm=arm)
         self.version = version
 

@@ -87,7 +87,10 @@ class Pool:
 
     async def _look(self) -> None:
         while True:
-            self._hub.look()
+            try:
+                self._hub.look()
+            except Exception:  # noqa: BLE001 - whatever is wrong now, front ends must hear of later changes
+                self._log.exception("what is served could not be told to the front ends")
             await asyncio.sleep(LOOK_S)
 
 

@@ -1,0 +1,169 @@
+"""Experiments as people use them: what is refused before anything begins, what is left behind, what handles tell."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from faulty_servable import FaultyLoader, signature
+
+from tfserve_nb.deployment import Deployment
+from tfserve_nb.errors import InvalidOption, ServingError
+from tfserve_nb.experiment.experiments import Experiments
+from tfserve_nb.experiment.json_state import state_from_json, state_to_json
+from tfserve_nb.experiment.plan import Limits, Plan
+from tfserve_nb.experiment.reading import Estimate
+from tfserve_nb.experiment.state import Disagreement, Moment
+from tfserve_nb.experimenting import plan_of
+from tfserve_nb.export.saved_model import ExportedVersion
+from tfserve_nb.homes import ProcessHome
+from tfserve_nb.placing import place
+from tfserve_nb.server.admin_experiments import MAX_DISAGREEMENT_BYTES, fitting
+from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.core import ServingCore
+from tfserve_nb.serving.placement import Placement
+from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.types import no_progress
+
+ROW = np.ones((1, 2), np.float32)
+
+
+def source_of(base: Path, version: int) -> VersionSource:
+    path = base / "net" / str(version)
+    path.mkdir(parents=True)
+    return VersionSource(path, BatchingOptions())
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[ProcessHome]:
+    core = ServingCore(FaultyLoader(signatures={3: signature(name="z")}))
+    core.start()
+    for version in (1, 2):
+        core.deploy("net", version, source_of(tmp_path, version), tmp_path, Placement(stage=version == 2))
+    experiments = Experiments(core, look_s=0.05)
+    yield ProcessHome(core, experiments)
+    experiments.stop()
+    core.stop()
+
+
+@pytest.mark.parametrize("given", [{"rate": -5}, {"seconds": -1}, {}], ids=["rate", "seconds", "no server answers"])
+def test_an_experiment_that_cannot_be_driven_does_not_begin(home: ProcessHome, given: dict[str, Any]) -> None:
+    home.url = "http://127.0.0.1:9"
+
+    with pytest.raises(ServingError):
+        Deployment("net", home).ab_test(1, 2, values=ROW, **given)
+
+    assert home.experiments.state("net") is None
+    assert home.core.model_status("net").traffic == {1: 100.0}
+
+
+def test_a_handle_of_an_experiment_that_another_one_followed_is_over(home: ProcessHome) -> None:
+    deployment = Deployment("net", home)
+    first = deployment.ab_test(1, 2)
+    assert not first.is_over
+
+    deployment.end_experiment("stop")
+    second = deployment.ab_test(1, 2, split=40)
+
+    assert first.wait(5).is_over
+    assert first.state.reason == "the model has another experiment by now"
+    assert first.state.plan.split == 50
+    assert not second.is_over
+
+
+def test_a_handle_outlives_its_model(home: ProcessHome) -> None:
+    test = Deployment("net", home).ab_test(1, 2)
+    assert not test.is_over
+
+    home.core.undeploy("net")
+
+    assert test.is_over
+    assert "no longer served" in test.state.reason
+
+
+def placed(home: ProcessHome, base: Path, version: int, limits: Limits) -> None:
+    exported = ExportedVersion("net", version, base / "net" / str(version), {}, 0, 0.0)
+    source = source_of(base, version)
+    place(home, exported, source, base, Placement("stable"), limits, no_progress)  # type: ignore[arg-type]  # a home
+
+
+def test_a_watched_deploy_that_cannot_begin_leaves_label_and_traffic(home: ProcessHome, tmp_path: Path) -> None:
+    home.core.set_label("net", "stable", 1)
+
+    with pytest.raises(InvalidOption, match="version 3 z float32"):
+        placed(home, tmp_path, 3, Limits(slo_p99_ms=50))
+
+    assert home.core.model_status("net").labels == {"stable": 1}
+    assert home.core.model_status("net").traffic == {1: 100.0}
+    assert not home.core.uses("net", 3)
+
+
+def test_a_watched_deploy_moves_its_label(home: ProcessHome, tmp_path: Path) -> None:
+    placed(home, tmp_path, 4, Limits(slo_p99_ms=50))
+
+    assert home.core.model_status("net").labels == {"stable": 4}
+    assert home.core.model_status("net").traffic == {4: 100.0}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 5},
+        {"steps": (0, 5)},
+        {"output_range": 1},
+        {"output_range": (0, 1, 2)},
+        {"output_range": ("a", "b")},
+        {"output_range": (1, 0)},
+        {"slo_p99_ms": math.inf},
+        {"margin": math.nan},
+        {"windows": 2.5},
+        {"window_s": "5"},
+    ],
+    ids=str,
+)
+def test_what_is_no_value_of_an_option_is_named(options: dict[str, Any]) -> None:
+    with pytest.raises(InvalidOption, match=next(iter(options))):
+        plan_of("net", 1, 2, options)
+
+
+def test_a_state_is_json_whatever_its_numbers(home: ProcessHome) -> None:
+    home.experiments.start(Plan("net", 1, 2, limits=Limits(output_range=(0, math.inf))))
+    state = home.experiments.state("net")
+    assert state is not None
+    odd = Estimate(math.nan, -math.inf, math.inf, math.nan, 3)
+    state = replace(
+        state,
+        reading=replace(state.reading, effect=odd, errors=odd),
+        moments=(Moment(time.time(), 3, math.nan, -math.inf, math.inf),),
+    )
+
+    again = state_from_json(json.loads(json.dumps(state_to_json(state), allow_nan=False)))
+
+    assert again.plan == state.plan
+    assert again.reading.effect is not None
+    assert math.isnan(again.reading.effect.value)
+    assert again.reading.effect.interval == (-math.inf, math.inf)
+    assert again.moments[0][3:] == (-math.inf, math.inf)
+
+
+def test_an_answer_of_the_admin_api_holds_as_many_disagreements_as_it_has_room_for() -> None:
+    large = {"x": np.zeros((1, MAX_DISAGREEMENT_BYTES // 16), np.float32)}  # a quarter of the room
+    found = [Disagreement(9.0 - number, large, {}, {}, 0.0) for number in range(9)]
+
+    assert [one.score for one in fitting(found)] == [9.0, 8.0, 7.0, 6.0]
+    assert len(fitting([found[0]._replace(inputs={"x": np.zeros((1, MAX_DISAGREEMENT_BYTES), np.float32)})])) == 1
+    assert fitting([]) == []
+
+
+def test_a_key_is_never_read_from_where_tokens_stand(home: ProcessHome) -> None:
+    with pytest.raises(InvalidOption, match="carries secrets"):
+        home.experiments.start(Plan("net", 1, 2, key="Authorization"))
+
+    assert home.experiments.state("net") is None
