@@ -42,7 +42,7 @@ def figure_of(state: ExperimentState) -> Any:
     with _DRAWING:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9.5, 6.2), layout="constrained")
+        figure: Any = Figure(figsize=(9.5, 6.2), layout="constrained")
         effect, latencies, outputs, words = figure.subplots(2, 2, width_ratios=(1.25, 1)).flat
         _draw_effect(effect, state)
         _draw_latencies(latencies, state)
