@@ -288,6 +288,27 @@ def test_next_kernel_resumes_versions_labels_and_traffic(loader: FakeLoader, tmp
         second.stop()
 
 
+def test_resume_says_nothing_of_versions_that_it_does_not_load_and_loads_them_when_wanted(
+    loader: FakeLoader, tmp_path: Path
+) -> None:
+    first = ServingCore(loader)
+    first.start()
+    for version in (1, 2, 3):
+        deploy(first, tmp_path, version)
+    first.stop()
+
+    second = ServingCore(FakeLoader())
+    second.start()
+    try:
+        second.resume(tmp_path)
+
+        assert states(second) == {2: VersionState.AVAILABLE, 3: VersionState.AVAILABLE}
+        second.stage("net", 1)
+        assert states(second)[1] is VersionState.AVAILABLE
+    finally:
+        second.stop()
+
+
 def test_resume_goes_on_without_what_is_gone(loader: FakeLoader, tmp_path: Path) -> None:
     first = ServingCore(loader)
     first.start()

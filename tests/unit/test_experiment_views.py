@@ -159,6 +159,11 @@ def test_the_reason_of_a_roll_back_is_read_once_in_a_report() -> None:
     assert state.reason not in to_text(state).splitlines()[1]
 
 
+def test_a_figure_shows_itself_in_a_notebook_that_never_used_pyplot() -> None:
+    figure = figure_of(state_of("slower"))
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what IPython asks an object for
+
+
 def test_a_state_is_one_line_in_a_terminal() -> None:
     assert repr(state_of("equal")).startswith(f"<ExperimentState {state_of('equal').plan.name}: version ")
     assert "\n" not in repr(state_of("equal"))

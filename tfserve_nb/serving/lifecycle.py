@@ -230,10 +230,14 @@ class ServableManager:
             runner.wake()
 
     def status(self, name: str) -> tuple[VersionStatus, ...]:
-        """Snapshots of all versions of a model, newest first."""
+        """Snapshots of the versions of a model, newest first; without those that are known, but not to be loaded."""
         with self._changed:
-            records = self._models.get(name, {})
-            return tuple(records[version].status(version) for version in sorted(records, reverse=True))
+            records, aspired = self._models.get(name, {}), self._aspired.get(name, frozenset())
+            return tuple(
+                records[version].status(version)
+                for version in sorted(records, reverse=True)
+                if records[version].state is not VersionState.START or version in aspired
+            )
 
     def views(self, name: str) -> dict[int, VersionView]:
         """What others have to know of the versions that can answer now."""
