@@ -316,6 +316,14 @@ def test_quality_can_be_what_the_verdict_is_about(rng: np.random.Generator) -> N
     assert reading.verdict.startswith("B is less often right by 2")
 
 
+def test_a_tail_that_lacks_time_and_not_requests_says_so(rng: np.random.Generator) -> None:
+    story = Story(plan(metric="p95"), rng)
+
+    assert story.go_on(100).verdict.endswith("more requests")
+    assert story.go_on(500).verdict == "not yet: tails are compared over 10 seconds of traffic at least"
+    assert "requests" in story.go_on(900).verdict
+
+
 def test_copies_alone_are_compared_when_the_candidate_gets_nothing_else(rng: np.random.Generator) -> None:
     def seen(split: float) -> Reading:
         observations = Observations(plan(split=split, shadow=100.0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -231,6 +232,25 @@ def test_undeploy_ends_everything_and_forgets_the_model(core: ServingCore, loade
     assert (tmp_path / "net" / "1").exists()
 
 
+def test_a_version_on_its_way_out_comes_back_when_it_is_wanted(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1, keep=1)
+    held = core.acquire(NET)
+    deploy(core, tmp_path, 2, keep=1)
+    until_s = time.perf_counter() + 10
+    while states(core)[1] is not VersionState.UNLOADING:
+        assert time.perf_counter() < until_s
+        time.sleep(0.01)
+    back = threading.Thread(target=core.roll_back, args=("net",))
+
+    back.start()
+    held.release()
+    back.join(10)
+
+    assert not back.is_alive()
+    assert core.model_status("net").default_version == 1
+    np.testing.assert_array_equal(ask(core, 1), [3])
+
+
 def test_one_version_can_be_unloaded_unless_it_is_used(core: ServingCore, tmp_path: Path) -> None:
     deploy(core, tmp_path, 1)
     deploy(core, tmp_path, 2)
@@ -264,6 +284,27 @@ def test_next_kernel_resumes_versions_labels_and_traffic(loader: FakeLoader, tmp
         assert (after.labels, after.traffic, after.default_version) == (before.labels, before.traffic, 3)
         assert second.available("net") == (1, 2, 3)
         assert [event.action for event in second.history("net")][:2] == ["resume", "traffic"]
+    finally:
+        second.stop()
+
+
+def test_resume_says_nothing_of_versions_that_it_does_not_load_and_loads_them_when_wanted(
+    loader: FakeLoader, tmp_path: Path
+) -> None:
+    first = ServingCore(loader)
+    first.start()
+    for version in (1, 2, 3):
+        deploy(first, tmp_path, version)
+    first.stop()
+
+    second = ServingCore(FakeLoader())
+    second.start()
+    try:
+        second.resume(tmp_path)
+
+        assert states(second) == {2: VersionState.AVAILABLE, 3: VersionState.AVAILABLE}
+        second.stage("net", 1)
+        assert states(second)[1] is VersionState.AVAILABLE
     finally:
         second.stop()
 

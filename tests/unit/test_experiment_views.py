@@ -150,12 +150,18 @@ def test_an_experiment_that_was_stopped_says_so_beside_what_it_knew() -> None:
     state = replace(state, reason="somebody changed the traffic")
     assert str(state.verdict) == f"{state.reading.verdict}; stopped: somebody changed the traffic"
     assert to_text(state).count("somebody changed the traffic") == 1
+    assert "50 %     " not in to_text(state).split("Sample ratio")[0]
 
 
 def test_the_reason_of_a_roll_back_is_read_once_in_a_report() -> None:
     state = state_of("nan")
     assert to_text(state).splitlines()[0].endswith(f"{state.reason}: rolled back")
     assert state.reason not in to_text(state).splitlines()[1]
+
+
+def test_a_figure_shows_itself_in_a_notebook_that_never_used_pyplot() -> None:
+    figure = figure_of(state_of("slower"))
+    assert figure._repr_png_().startswith(b"\x89PNG")  # what IPython asks an object for
 
 
 def test_a_state_is_one_line_in_a_terminal() -> None:

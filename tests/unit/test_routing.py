@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -33,6 +34,24 @@ def test_rollback_goes_back_step_by_step_and_then_says_so() -> None:
 
     with pytest.raises(VersionNotFound, match="no earlier version"):
         routing.roll_back()
+
+
+def test_rollback_during_a_comparison_gives_everything_to_a_whatever_was_promoted_last() -> None:
+    routing = Routing("net").promote(1).promote(2).with_split({1: 50, 2: 50}, arms={1: "a", 2: "b"})
+
+    routing = routing.roll_back()
+
+    assert (routing.traffic, routing.default_version, routing.arms) == ({1: 100.0}, 1, {})
+
+
+@pytest.mark.parametrize("end", [lambda one: one.with_split({1: 100}), lambda one: one.roll_back()])
+def test_after_a_rejected_candidate_the_version_before_stays_loaded(end: Callable[[Routing], Routing]) -> None:
+    routing = Routing("net").promote(1).used(2).with_split({1: 90, 2: 10}, arms={1: "a", 2: "b"})
+
+    routing = end(routing).promote(3)
+
+    assert routing.aspired(2) == {1, 3}
+    assert routing.roll_back().default_version == 1
 
 
 def test_rollback_during_a_split_ends_the_split_first() -> None:

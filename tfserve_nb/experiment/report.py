@@ -5,6 +5,7 @@ Thread: the caller's, one at a time (matplotlib is not made for more).
 
 from __future__ import annotations
 
+import functools
 import io
 import math
 import textwrap
@@ -41,19 +42,24 @@ def figure_of(state: ExperimentState) -> Any:
     with _DRAWING:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(9.5, 6.2), layout="constrained")
+        figure: Any = Figure(figsize=(9.5, 6.2), layout="constrained")
         effect, latencies, outputs, words = figure.subplots(2, 2, width_ratios=(1.25, 1)).flat
         _draw_effect(effect, state)
         _draw_latencies(latencies, state)
         _draw_outputs(outputs, state)
         _write(words, state)
         figure.suptitle(_plain("\n".join(textwrap.wrap(title_of(state), TITLE_CHARS))), fontsize=10)
+        # A figure that pyplot did not make shows itself in a notebook only once pyplot has made another one.
+        figure._repr_png_ = functools.partial(_png, figure)
         return figure
 
 
 def png_of(state: ExperimentState) -> bytes:
     """The same as PNG."""
-    figure = figure_of(state)
+    return _png(figure_of(state))
+
+
+def _png(figure: Any) -> bytes:
     with _DRAWING:
         target = io.BytesIO()
         figure.savefig(target, format="png", dpi=DPI)

@@ -15,7 +15,7 @@ from ..markup import alert, note, table, text
 from ..serving.histogram import NUM_BUCKETS, percentile_s
 from .plan import Plan
 from .reading import Calibration, Estimate, Guardrail, Reading, SampleRatio
-from .state import ExperimentState
+from .state import BY_HAND, ExperimentState
 
 Row = Mapping[str, str]
 
@@ -146,6 +146,8 @@ def srm_row(srm: SampleRatio) -> dict[str, str]:
 def arm_rows(state: ExperimentState) -> list[dict[str, str]]:
     """Both arms: share of the traffic, requests, latencies."""
     plan, reading = state.plan, state.reading
+    # Once somebody else moved the traffic, nothing is known of it here.
+    is_known = state.phase != "stopped" or state.reason.endswith(BY_HAND)
     rows = []
     for arm, version, share in (("A", plan.a, 100 - state.percent), ("B", plan.b, state.percent)):
         counts = counts_of_arm(state, version)
@@ -154,7 +156,7 @@ def arm_rows(state: ExperimentState) -> list[dict[str, str]]:
             {
                 "arm": arm,
                 "version": str(version),
-                "traffic now": f"{share:g} %",
+                "traffic now": f"{share:g} %" if is_known else "–",
                 "requests": str(reading.samples.get(version, 0)),
                 "units": str(reading.units.get(version, 0)),
                 **values,

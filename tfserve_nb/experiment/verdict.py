@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import math
 
+from .blocks import FIRST_S
 from .findings import Finding
 from .plan import Plan
 from .reading import Guardrail, SampleRatio, Verdict
+from .tail import FEWEST_BLOCKS, FEWEST_REQUESTS
 
 WORDS = {
     "latency": ("slower", "faster", "at equal batch sizes"),
@@ -87,6 +89,8 @@ def _wait_text(finding: Finding, num_units: tuple[int, int], share_b: float) -> 
             f"not yet: at a split of {100 - 100 * share_b:g} to {100 * share_b:g} the one with less to do is slower "
             "for that reason; compare at 60 to 40 or nearer"
         )
+    elif finding.effect is None and finding.metric == "p95" and min(num_units) >= FEWEST_REQUESTS:
+        text = f"not yet: tails are compared over {FEWEST_BLOCKS * FIRST_S:g} seconds of traffic at least"
     elif more is None:
         text = "not yet: B is so close to the margin that this may take very long"
     else:

@@ -171,7 +171,7 @@ class BenchmarkView:
         self._shown_s = now_s
         at_s = float(samples.due_s.max(initial=-load.warmup_s))
         num_failed = int((samples.status != OK).sum())
-        words = f"{'warming up' if at_s < 0 else f'{at_s:.0f} of {load.seconds:g} s'}, {len(samples)} answers"
+        words = f"{'warming up' if at_s < 0 else f'{at_s:.0f} of {load.seconds:.3g} s'}, {len(samples)} answers"
         words += f", {num_failed} failed" if num_failed else ""
         if self._in_notebook:
             self._show(self._page(load, samples, at_s, words))

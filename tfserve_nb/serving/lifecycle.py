@@ -136,6 +136,18 @@ class ServableManager:
             self._aspired.pop(name, None)
             self._models.pop(name, None)
 
+    def start_anew(self, name: str, version: int) -> None:
+        """Load a version again that was on its way out when somebody wanted it; waits until it has gone."""
+        with self._changed:
+            while True:
+                record = self._models.get(name, {}).get(version)
+                if record is None or record.state is not VersionState.UNLOADING or self._stopping:
+                    break
+                self._changed.wait(SIGNAL_S)
+            if record is not None and record.state is VersionState.END and record.error is None:
+                self._models[name][version] = VersionRecord(record.source)
+                self._changed.notify_all()
+
     def wait(self, name: str, version: int, limit_s: float, progress: Progress) -> None:
         """Block until a version is AVAILABLE; may be interrupted.
 
@@ -218,10 +230,14 @@ class ServableManager:
             runner.wake()
 
     def status(self, name: str) -> tuple[VersionStatus, ...]:
-        """Snapshots of all versions of a model, newest first."""
+        """Snapshots of the versions of a model, newest first; without those that are known, but not to be loaded."""
         with self._changed:
-            records = self._models.get(name, {})
-            return tuple(records[version].status(version) for version in sorted(records, reverse=True))
+            records, aspired = self._models.get(name, {}), self._aspired.get(name, frozenset())
+            return tuple(
+                records[version].status(version)
+                for version in sorted(records, reverse=True)
+                if records[version].state is not VersionState.START or version in aspired
+            )
 
     def views(self, name: str) -> dict[int, VersionView]:
         """What others have to know of the versions that can answer now."""

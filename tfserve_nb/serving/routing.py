@@ -118,15 +118,18 @@ class Routing:
         """Go back to an earlier version.
 
         Args:
-            to: the version; None ends a running traffic split in favour of the default version, or else goes back to
-                the version that was the default before.
+            to: the version; None ends a running traffic split in favour of the default version (of a comparison: of
+                its version A, which is what "back" means there, although B may have been promoted before), or else goes
+                back to the version that was the default before.
 
         Raises:
             VersionNotFound: if there is nothing to go back to.
         """
         if to is None and self.is_split:
+            to = next((version for version, arm in self.arms.items() if arm == "a"), None)
+        if to is None and self.is_split:
             default = self.promoted[-1]
-            return replace(_uncompared(self, default), traffic={default: 100.0})
+            return replace(_uncompared(self.used(default), default), traffic={default: 100.0})
         if to is None:
             if len(self.promoted) < 2:
                 raise VersionNotFound(
@@ -170,7 +173,9 @@ class Routing:
         if default not in traffic:
             default = max(traffic, key=lambda version: (traffic[version], version))
         promoted = (*(other for other in self.promoted if other != default), default)
-        return _settled(replace(self, promoted=promoted, traffic=traffic, staged=self.staged - set(traffic)))
+        # The default counts as used last: when the next version comes, it and not a rejected one stays loaded.
+        routing = self.used(default)
+        return _settled(replace(routing, promoted=promoted, traffic=traffic, staged=self.staged - set(traffic)))
 
     def with_shadow(self, shadow: Shadow | None) -> Routing:
         """Give a version copies of what others answer; None ends it.
