@@ -73,10 +73,11 @@ class Comparing(ABC):
             VersionNotFound: if there is no such version.
         """
         plan = experimenting.plan_of(self.name, self._version_of(a), self._version_of(b), options)
-        traffic = None if values is None else experimenting.traffic_of(self._home, self.name, values, rate, seconds)
+        if values is None:
+            return experimenting.begin(self._home, plan, self)
+        by = experimenting.asker(self._home, self.name, values, rate=rate, seconds=seconds)
         test = experimenting.begin(self._home, plan, self)
-        if traffic is not None:
-            experimenting.drive(test, traffic, watch)
+        experimenting.drive(test, by, watch)
         return test
 
     def ended_test(self, how: str) -> ABTest:

@@ -10,8 +10,7 @@ import difflib
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any  # the user's rows
+from typing import Any, NamedTuple  # the user's rows
 
 from .bench.plan import Load, Target
 from .bench.process import generate
@@ -29,6 +28,18 @@ CLIENTS = 8
 LOOK_S = 0.25
 _LIMITS = tuple(one.name for one in dataclasses.fields(Limits))
 _PLAN = tuple(one.name for one in dataclasses.fields(Plan) if one.name not in ("name", "a", "b", "limits"))
+
+
+class Asker(NamedTuple):
+    """Who asks during an experiment.
+
+    Attributes:
+        target: where to, and with what.
+        load: how often, and how long.
+    """
+
+    target: Target
+    load: Load
 
 
 class ABTest:
@@ -219,21 +230,8 @@ def ended(home: Home, name: str, how: str, deployment: Any) -> ABTest:
     return ABTest(home.experiments, name, state.started_at, deployment)
 
 
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """Requests that an experiment makes itself.
-
-    Attributes:
-        target: what is asked.
-        load: how often, and for how long.
-    """
-
-    target: Target
-    load: Load
-
-
-def traffic_of(home: Home, name: str, values: Any, rate: float | None, seconds: float) -> Traffic:
-    """Requests with the user's rows, of which the first was tried: an experiment begins only when they can be sent.
+def asker(home: Home, name: str, values: Any, *, rate: float | None, seconds: float) -> Asker:
+    """Who asks the model with the user's rows: tried with one request, before an experiment begins.
 
     Args:
         home: serves the model.
@@ -250,17 +248,17 @@ def traffic_of(home: Home, name: str, values: Any, rate: float | None, seconds: 
     load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
     target = target_of(rest_url(home, name), home.token, Wish(values=values))
     probe(target)
-    return Traffic(target, load)
+    return Asker(target, load)
 
 
-def drive(test: ABTest, traffic: Traffic, watch: Callable[[ExperimentState], None] | None = None) -> None:
+def drive(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | None = None) -> None:
     """Ask the model until there is a verdict.
 
     The requests come from another process over HTTP and name no version, as real clients' would.
 
     Args:
         test: the experiment.
-        traffic: what is asked.
+        by: who asks.
         watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
     """
 
@@ -270,6 +268,6 @@ def drive(test: ABTest, traffic: Traffic, watch: Callable[[ExperimentState], Non
             watch(state)
         return not state.is_decided
 
-    generate(traffic.target, traffic.load, on_samples)
+    generate(by.target, by.load, on_samples)
     if watch is not None:
         watch(test.state)

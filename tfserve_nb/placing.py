@@ -69,6 +69,7 @@ def place(
     home.core.deploy(name, version, source, folder, staged, progress)
     split = 100.0 if placement.canary is None else placement.canary
     try:
+        _end_watch(home, name, before)
         home.experiments.start(Plan(name, before, version, split=split, shadow=0.0, limits=guard))
     except BaseException:
         with contextlib.suppress(ServingError):  # the error that led here is what counts
@@ -76,3 +77,10 @@ def place(
         raise
     if placement.label is not None:
         home.core.set_label(name, placement.label, version)
+
+
+def _end_watch(home: Home, name: str, version: int) -> None:
+    """A version that has all requests and is watched since its deploy has stood its test when the next one comes."""
+    state = home.experiments.state(name)
+    if state is not None and not state.is_over and (state.plan.b, state.percent) == (version, 100.0):
+        home.experiments.end(name, "promote")

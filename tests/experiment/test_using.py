@@ -97,7 +97,7 @@ def placed(home: ProcessHome, base: Path, version: int, limits: Limits) -> None:
 def test_a_watched_deploy_that_cannot_begin_leaves_label_and_traffic(home: ProcessHome, tmp_path: Path) -> None:
     home.core.set_label("net", "stable", 1)
 
-    with pytest.raises(InvalidOption, match="version 3 z float32"):
+    with pytest.raises(InvalidOption, match="version 3 gives z float32"):
         placed(home, tmp_path, 3, Limits(slo_p99_ms=50))
 
     assert home.core.model_status("net").labels == {"stable": 1}
@@ -110,6 +110,22 @@ def test_a_watched_deploy_moves_its_label(home: ProcessHome, tmp_path: Path) -> 
 
     assert home.core.model_status("net").labels == {"stable": 4}
     assert home.core.model_status("net").traffic == {4: 100.0}
+
+
+def test_watched_deploys_follow_each_other_but_end_no_comparison(home: ProcessHome, tmp_path: Path) -> None:
+    placed(home, tmp_path, 4, Limits(slo_p99_ms=50))
+    placed(home, tmp_path, 5, Limits(slo_p99_ms=50))
+
+    assert home.core.model_status("net").traffic == {5: 100.0}
+    state = home.experiments.state("net")
+    assert state is not None
+    assert (state.plan.a, state.plan.b, state.phase) == (4, 5, "running")
+
+    home.experiments.end("net", "promote")
+    home.experiments.start(Plan("net", 5, 4))
+    with pytest.raises(InvalidOption, match="has an experiment that goes on"):
+        placed(home, tmp_path, 6, Limits(slo_p99_ms=50))
+    assert home.core.model_status("net").traffic == {4: 50.0, 5: 50.0}
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,8 @@ def test_a_core_captures_requests_of_its_models_and_forgets_with_them(tmp_path: 
         core.capture("net", CaptureSettings())
         core.predict(ModelSpec("net"), "serving_default", {"x": rows(1.0, 2.0)}, 5)
 
+        with pytest.raises(InvalidOption, match="redact='y' is no input of net; it has x"):
+            core.capture("net", CaptureSettings(redact=("x", "y")))
         (kept,) = core.captured("net")
         assert (kept.num_rows, kept.entrypoint, core.captured("net").is_on) == (2, "KERNEL", True)
         core.undeploy("net")

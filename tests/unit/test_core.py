@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -229,6 +230,25 @@ def test_undeploy_ends_everything_and_forgets_the_model(core: ServingCore, loade
     with pytest.raises(ModelNotFound, match="no model 'net' is served here"):
         core.model_status("net")
     assert (tmp_path / "net" / "1").exists()
+
+
+def test_a_version_on_its_way_out_comes_back_when_it_is_wanted(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1, keep=1)
+    held = core.acquire(NET)
+    deploy(core, tmp_path, 2, keep=1)
+    until_s = time.perf_counter() + 10
+    while states(core)[1] is not VersionState.UNLOADING:
+        assert time.perf_counter() < until_s
+        time.sleep(0.01)
+    back = threading.Thread(target=core.roll_back, args=("net",))
+
+    back.start()
+    held.release()
+    back.join(10)
+
+    assert not back.is_alive()
+    assert core.model_status("net").default_version == 1
+    np.testing.assert_array_equal(ask(core, 1), [3])
 
 
 def test_one_version_can_be_unloaded_unless_it_is_used(core: ServingCore, tmp_path: Path) -> None:

@@ -30,15 +30,15 @@ def version_or_label(text: str) -> int | str:
 
 
 def numbers(text: str) -> tuple[float, ...]:
-    """`1,5,25` as a tuple of numbers.
+    """`1,5,25` as a tuple.
 
     Raises:
-        argparse.ArgumentTypeError: for anything else.
+        ArgumentTypeError: if a part is no number.
     """
     try:
         return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between them, such as 1,5") from None
+        raise argparse.ArgumentTypeError(f"{text!r} must be numbers with commas between them") from None
 
 
 ABTEST_OPTIONS = (
@@ -47,7 +47,7 @@ ABTEST_OPTIONS = (
     argument("--b", type=version_or_label, metavar="VERSION", help="the candidate"),
     argument("--split", type=float, metavar="PERCENT", help="share of B; 0 compares by copies alone; default: 50"),
     argument("--steps", type=numbers, metavar="P,P,...", help="a canary's shares of B, one after the other"),
-    argument("--hold", type=float, metavar="SECONDS", help="the least time of each step; default: 30"),
+    argument("--hold", type=float, metavar="SECONDS", help="with steps: the least time of each; default: 30"),
     argument("--shadow", type=float, metavar="PERCENT", help="share of A's requests copied to B; default: 20"),
     argument("--key", metavar="HEADER", help="header whose value keeps a client with its version"),
     argument("--metric", choices=METRICS, help="what the verdict is about; default: latency"),

@@ -362,6 +362,11 @@ class ServingCore(Switching, Looking):
         """See `Looking`."""
         return self._manager.batches(name)
 
+    def _inputs(self, name: str) -> frozenset[str]:
+        """See `Looking`."""
+        views = self._manager.views(name).values()
+        return frozenset(one for view in views for signature in view.signatures.values() for one in signature.inputs)
+
     def _add(self, model: ServedModel) -> None:
         """Serve a model; the caller holds the lock."""
         self._models = {**self._models, model.name: model}

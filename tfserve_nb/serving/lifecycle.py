@@ -136,6 +136,18 @@ class ServableManager:
             self._aspired.pop(name, None)
             self._models.pop(name, None)
 
+    def start_anew(self, name: str, version: int) -> None:
+        """Load a version again that was on its way out when somebody wanted it; waits until it has gone."""
+        with self._changed:
+            while True:
+                record = self._models.get(name, {}).get(version)
+                if record is None or record.state is not VersionState.UNLOADING or self._stopping:
+                    break
+                self._changed.wait(SIGNAL_S)
+            if record is not None and record.state is VersionState.END and record.error is None:
+                self._models[name][version] = VersionRecord(record.source)
+                self._changed.notify_all()
+
     def wait(self, name: str, version: int, limit_s: float, progress: Progress) -> None:
         """Block until a version is AVAILABLE; may be interrupted.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
+from ..errors import InvalidOption
 from .batch_summary import BatchSummary
 from .capture import Captures
 from .captured import CapturedRequests, CaptureSettings
@@ -42,6 +43,10 @@ class Looking(ABC):
     def _batches(self, name: str) -> Mapping[int, BatchSummary]:
         """What the versions of a model have run."""
 
+    @abstractmethod
+    def _inputs(self, name: str) -> frozenset[str]:
+        """Names of the inputs of all signatures of a model's loaded versions."""
+
     def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
         """The numbers of a model; see `Metrics.snapshot`."""
         metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
@@ -59,8 +64,19 @@ class Looking(ABC):
         self.taps.refresh()
 
     def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
-        """Begin or end capturing a model's requests; see `AdminPort.capture`."""
+        """Begin or end capturing a model's requests; see `AdminPort.capture`.
+
+        Raises:
+            InvalidOption: if `redact` names an input that no loaded version has: a slip there would keep everything.
+        """
         self._check_served(name)
+        known = self._inputs(name)
+        unknown = sorted(set(() if settings is None else settings.names) - known)
+        if known and unknown:
+            raise InvalidOption(
+                f"redact={unknown[0]!r} is no input of {name}; it has {', '.join(sorted(known))}",
+                hint=f"redact=[{min(known)!r}]",
+            )
         self.captures.turn(name, settings, clear=clear)
         self.taps.refresh()
 

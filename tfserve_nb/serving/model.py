@@ -103,6 +103,7 @@ class ServedModel:
             self._aspire()
         try:
             for version in versions:
+                self._manager.start_anew(self.name, version)
                 self._manager.wait(self.name, version, LOAD_LIMIT_S, progress)
             yield
         finally:
