@@ -5,6 +5,7 @@ Thread: any.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any  # the user's rows and labels
@@ -18,6 +19,9 @@ from .experiment.state import Disagreement, ExperimentState
 from .experimenting import ABTest
 from .export.provenance import Provenance
 from .homes import Home
+
+RECORDED_S = (0.002, 0.02)
+"""A request is counted just after its answer was written; a client may be back with the label before that."""
 
 
 class Comparing(ABC):
@@ -110,7 +114,13 @@ class Comparing(ABC):
         Returns:
             Whether the request was known; it can be judged once.
         """
-        return self._home.experiments.feedback(self.name, request_id, label)
+        known = self._home.experiments.feedback(self.name, request_id, label)
+        for wait_s in RECORDED_S:
+            if known:
+                break
+            time.sleep(wait_s)
+            known = self._home.experiments.feedback(self.name, request_id, label)
+        return known
 
     def provenance(self, version: int | str) -> Provenance:
         """Where a version (number or label) comes from: code, commit, packages, data, seed, metrics, layers.

@@ -321,7 +321,7 @@ def test_a_tail_that_lacks_time_and_not_requests_says_so(rng: np.random.Generato
 
     assert story.go_on(100).verdict.endswith("more requests")
     assert story.go_on(500).verdict == "not yet: tails are compared over 10 seconds of traffic at least"
-    assert "requests" in story.go_on(900).verdict
+    assert story.go_on(900).verdict.decision == "promote"
 
 
 def test_copies_alone_are_compared_when_the_candidate_gets_nothing_else(rng: np.random.Generator) -> None:

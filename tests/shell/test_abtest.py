@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
+import requests
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 
@@ -109,3 +111,18 @@ def test_a_label_that_is_no_class_is_refused_and_counts_nothing(two) -> None:
         handle.feedback("one", "seven")
 
     assert handle.feedback("one", 0)
+
+
+def test_a_label_that_is_faster_than_the_servers_own_notes_is_joined_to_its_request(two) -> None:
+    two.run("%abtest net --a 1 --b 2 --quiet")
+    handle = two.user_ns["d"]
+
+    def slow(inputs: dict[str, Any]) -> dict[str, Any]:
+        time.sleep(0.005)  # on the server's thread, after the answer was written and before it is remembered
+        return inputs
+
+    handle.capture(redact=slow)
+    headers = {"Authorization": f"Bearer {handle.token}", "X-Request-Id": "quick"}
+    requests.post(f"{handle.rest_url}:predict", json={"instances": [[1.0, 0.0]]}, headers=headers, timeout=10)
+
+    assert handle.feedback("quick", 0)
