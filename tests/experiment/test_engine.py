@@ -400,6 +400,21 @@ def test_a_restart_goes_on_with_counts_salt_and_step(labs: Any) -> None:
     assert state.reading.srm.counts == before.reading.srm.counts
 
 
+def test_a_step_that_was_routed_but_not_noted_before_a_restart_is_taken_over(labs: Any) -> None:
+    lab = labs()
+    plan = Plan("net", 1, 2, steps=(10, 50), hold_s=1000)
+    lab.experiments.start(plan)
+    lab.experiments.stop()  # the process ends between the two
+    shadow = (2, plan.shadow)
+    arms = {1: "a", 2: "b"}
+    lab.core.set_split("net", {1: 50, 2: 50}, salt=plan.salt, key_header=plan.key, arms=arms, shadow=shadow)
+    lab.stop()
+
+    state = labs(is_resumed=True).state()
+
+    assert (state.phase, state.step, state.percent) == ("running", 1, 50)
+
+
 def test_feedback_is_joined_by_request_and_counts_once(lab: Lab) -> None:
     lab.experiments.start(Plan("net", 1, 2, metric="quality"))
     for number in range(50):

@@ -162,6 +162,7 @@ class Experiments:
                 number, value = found
                 state = state_from_json(value["state"])
                 running = Running.from_json(state, value["running"], self._now)
+                running.catch_up(self._core.model_status(name).traffic)
                 if running.is_over or not self._is_ours(running):
                     return False
                 self._ensure_thread()

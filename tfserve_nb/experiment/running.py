@@ -149,6 +149,12 @@ class Running:
             step_since=self._step_since,
         )
 
+    def catch_up(self, traffic: Mapping[int, float]) -> None:
+        """Take the next step of a canary that was already routed: an earlier process ended before it could note it."""
+        following = self.plan.steps[self.step + 1 : self.step + 2]
+        if following and traffic.get(self.plan.b) == following[0] != self.percent:
+            self.changed(Change("traffic", following[0], "routed before a restart"))
+
     def disagreements(self, limit: int) -> list[Disagreement]:
         """The rows on which both versions differed most, with the time of day."""
         return [one._replace(at=self._started_at + one.at) for one in self.observations.disagreements(limit)]
