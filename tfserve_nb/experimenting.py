@@ -16,7 +16,7 @@ from .bench.plan import Load, Target
 from .bench.process import generate
 from .bench.samples import Samples
 from .bench.targets import Wish, probe, target_of
-from .errors import InvalidOption, ModelNotFound
+from .errors import InvalidOption, ModelNotFound, NotAvailable
 from .experiment.plan import Limits, Plan
 from .experiment.port import ExperimentPort
 from .experiment.reading import Reading, SampleRatio, Verdict
@@ -74,7 +74,7 @@ class ABTest:
             return last
         try:
             state = self._experiments.state(self.name)
-        except ModelNotFound:
+        except (ModelNotFound, NotAvailable):
             if last is None:
                 raise
             # Not for good: a server that starts again takes the experiment up.
