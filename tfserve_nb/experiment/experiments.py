@@ -15,9 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any  # labels, JSON
 
-from ..errors import InvalidOption, ModelNotFound, ServerFailed, ServingError
+from ..errors import InvalidOption, ModelNotFound, ServingError
 from ..serving.core import ServingCore
 from ..serving.state_store import StateStore, new_event
+from ..threads import start_thread
 from ..types import HistoryEvent
 from .answers import Answers
 from .checks import check_limits, check_signatures
@@ -191,14 +192,7 @@ class Experiments:
         if self._thread is not None and self._thread.is_alive():
             return
         self._stop.clear()
-        ready = threading.Event()
-        thread = threading.Thread(target=self._work, args=(ready,), name="tfserve-experiment", daemon=True)
-        thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
-        thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
-        thread.start()
-        if not ready.wait(2):
-            raise ServerFailed("the experiments' thread did not start within 2 s", hint="restart the kernel")
-        self._thread = thread
+        self._thread = start_thread("tfserve-experiment", self._work)
 
     def _work(self, ready: threading.Event) -> None:
         ready.set()

@@ -13,6 +13,7 @@ import os
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any  # JSON values
 from urllib.parse import unquote
@@ -33,6 +34,7 @@ PREFIX = "/tfserve/v1"
 MAX_SPAN_S = 900
 
 Action = Callable[[AdminPort, str, Mapping[str, Any]], object]
+Work = Callable[[str, Mapping[str, Any]], object]
 
 
 def _status(core: AdminPort, name: str, _: Mapping[str, Any]) -> object:
@@ -203,8 +205,16 @@ class AdminHandler(web.RequestHandler):
         return value
 
 
-class ModelHandler(AdminHandler):
-    """`/tfserve/v1/models/NAME[/ACTION]`."""
+class ActionHandler(AdminHandler):
+    """What is done with one model; the last part of the path says what.
+
+    Attributes:
+        path: of the actions, for the text about what there is.
+        works: method and action -> what is done with a model's name and what was given.
+    """
+
+    path = ""
+    works: Mapping[tuple[str, str], Work]
 
     async def get(self, name: str, action: str | None) -> None:
         """Read something."""
@@ -215,13 +225,23 @@ class ModelHandler(AdminHandler):
         await self._act("POST", name, action or "")
 
     async def _act(self, method: str, name: str, action: str) -> None:
-        found = _ACTIONS.get((method, action))
+        found = self.works.get((method, action))
         if found is None:
             self.set_status(404)
-            known = ", ".join(f"{kind} {path}" for kind, path in _ACTIONS)
-            self.finish({"error": f"no action {method} {action}; there are {known}", "kind": "InvalidRequest"})
+            known = ", ".join(f"{kind} {self.path}{path}".rstrip(" /") for kind, path in self.works)
+            error = f"no action {method} {self.path}{action}; there are {known}"
+            self.finish({"error": error, "kind": "InvalidRequest"})
             return
-        await self.run(lambda given: found(self._core, unquote(name), given))
+        await self.run(lambda given: found(unquote(name), given))
+
+
+class ModelHandler(ActionHandler):
+    """`/tfserve/v1/models/NAME[/ACTION]`."""
+
+    def prepare(self) -> None:
+        """Everything is done on the core."""
+        super().prepare()
+        self.works = {key: partial(action, self._core) for key, action in _ACTIONS.items()}
 
 
 class ModelsHandler(AdminHandler):

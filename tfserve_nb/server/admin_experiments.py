@@ -6,14 +6,14 @@ Thread: handlers on the server's loop; what they ask for runs on `tfserve-admin`
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any  # Tornado's handler arguments, JSON
-from urllib.parse import unquote
 
 from ..experiment.json_state import state_to_json
 from ..experiment.plan import Plan
 from ..experiment.port import ExperimentPort
 from ..experiment.state import Disagreement, ExperimentState
-from .admin import PREFIX, AdminHandler
+from .admin import PREFIX, ActionHandler
 from .wire_samples import tensors_from_json, tensors_to_json
 
 MAX_DISAGREEMENT_BYTES = 16 << 20
@@ -53,30 +53,15 @@ _ACTIONS: dict[tuple[str, str], Action] = {
 }
 
 
-class ExperimentHandler(AdminHandler):
+class ExperimentHandler(ActionHandler):
     """`/tfserve/v1/models/NAME/experiment[/ACTION]`."""
+
+    path = "experiment/"
 
     def initialize(self, experiments: ExperimentPort, **values: Any) -> None:  # type: ignore[override]  # Tornado's way
         """Called by Tornado with the values of the route."""
         super().initialize(**values)
-        self._experiments = experiments
-
-    async def get(self, name: str, action: str | None) -> None:
-        """Read something."""
-        await self._act("GET", name, action or "")
-
-    async def post(self, name: str, action: str | None) -> None:
-        """Change something."""
-        await self._act("POST", name, action or "")
-
-    async def _act(self, method: str, name: str, action: str) -> None:
-        found = _ACTIONS.get((method, action))
-        if found is None:
-            self.set_status(404)
-            known = ", ".join(f"{kind} experiment/{path}".rstrip("/") for kind, path in _ACTIONS)
-            self.finish({"error": f"no action {method} experiment/{action}; there are {known}"})
-            return
-        await self.run(lambda given: found(self._experiments, unquote(name), given))
+        self.works = {key: partial(action, experiments) for key, action in _ACTIONS.items()}
 
 
 def experiment_routes(experiments: ExperimentPort, admin_values: Mapping[str, Any]) -> list[tuple[Any, ...]]:

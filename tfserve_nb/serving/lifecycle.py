@@ -14,8 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..errors import Cancelled, NotAvailable, ServerFailed, ServingError
+from ..errors import Cancelled, NotAvailable, ServingError
 from ..export.layout import folder_bytes
+from ..threads import start_thread
 from ..types import Progress, ProgressEvent, VersionState, VersionStatus
 from .batch_summary import BatchSummary, combined
 from .inputs import check_of
@@ -77,13 +78,7 @@ class ServableManager:
         Raises:
             ServerFailed: if it does not within two seconds.
         """
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(ready,), name="tfserve-manager", daemon=True)
-        self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
-        self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
-        self._thread.start()
-        if not ready.wait(2):
-            raise ServerFailed("the servable manager did not start within 2 s", hint="restart the kernel")
+        self._thread = start_thread("tfserve-manager", self._work)
 
     def stop(self) -> None:
         """End the threads and free every version. Idempotent, bounded."""

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import Cancelled, NotAvailable, RunFailed, ServerFailed, ServingError
+from ..errors import Cancelled, NotAvailable, RunFailed, ServingError
+from ..threads import start_thread
 from ..types import Tensors
 from .batch_stats import BatchStats
 from .batch_summary import BatchSummary
@@ -101,18 +102,8 @@ class Runner:
             ServerFailed: if they do not within two seconds.
         """
         for number in range(self._num_threads):
-            ready = threading.Event()
             suffix = f"-{number}" if number else ""
-            thread = threading.Thread(
-                target=self._work, args=(ready,), name=f"tfserve-runner-{self.device}{suffix}", daemon=True
-            )
-            # A breakpoint in the notebook must not stop the server (ipykernel marks its own threads so).
-            thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
-            thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
-            self._threads.append(thread)
-            thread.start()
-            if not ready.wait(2):
-                raise ServerFailed("the model runner did not start within 2 s", hint="restart the kernel")
+            self._threads.append(start_thread(f"tfserve-runner-{self.device}{suffix}", self._work))
 
     def stop(self) -> None:
         """Refuse new tasks, finish the waiting ones with `NotAvailable`, end the threads. Idempotent, bounded."""

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, ServerFailed
+from ..errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull
+from ..threads import start_thread
 from ..types import Tensors
 from .batching import Task
 from .pairs import Pair, Pairs
@@ -118,13 +119,7 @@ class ShadowCopies:
         Raises:
             ServerFailed: if it does not within two seconds.
         """
-        ready = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(ready,), name="tfserve-shadow", daemon=True)
-        self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
-        self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
-        self._thread.start()
-        if not ready.wait(2):
-            raise ServerFailed("the thread for shadow copies did not start within 2 s", hint="restart the kernel")
+        self._thread = start_thread("tfserve-shadow", self._work)
 
     def stop(self) -> None:
         """Drop all copies and end the thread. Idempotent, bounded."""

@@ -1,0 +1,34 @@
+"""How threads begin: named, daemons, ready or an error, and left alone by debuggers.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from .errors import ServerFailed
+
+START_LIMIT_S = 2.0
+
+
+def start_thread(name: str, work: Callable[[threading.Event], None]) -> threading.Thread:
+    """Start a daemon thread; returns when it says that it is ready.
+
+    Args:
+        name: begins with `tfserve-`.
+        work: what it does; sets the event that it gets once it works.
+
+    Raises:
+        ServerFailed: if it does not within `START_LIMIT_S` seconds.
+    """
+    ready = threading.Event()
+    thread = threading.Thread(target=work, args=(ready,), name=name, daemon=True)
+    # A breakpoint in the notebook must not stop the server (ipykernel marks its own threads so).
+    thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
+    thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+    thread.start()
+    if not ready.wait(START_LIMIT_S):
+        raise ServerFailed(f"the thread {name} did not start within {START_LIMIT_S:g} s", hint="restart the kernel")
+    return thread
