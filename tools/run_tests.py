@@ -28,13 +28,11 @@ STAGES = (
             "tests/unit",
             "tests/server",
             "tests/serve",
-            "tests/bench",
-            "tests/experiment",
         ),
         "model": ("tests/tf", "tests/shell"),
     },
     {
-        "kernel": ("tests/kernel",),
+        "kernel": ("tests/kernel", "tests/bench", "tests/experiment"),
         "notebook": ("tests/notebooks",),
     },
     {
