@@ -88,7 +88,7 @@ def test_the_clients_name_for_a_request_comes_back_and_is_recorded(split, name: 
     assert split.serving.wait_for_records(1)[0].request_id == name
 
 
-@pytest.mark.parametrize("name", ["x" * 129, "", "caf\xe9", "tab\there"])
+@pytest.mark.parametrize("name", ["x" * 129, "", "gr\xfcn", "tab\there"])
 def test_names_that_could_do_harm_are_ignored(split, name: str) -> None:
     answer = split.predict(ROWS, headers={"X-Request-Id": name})
 
