@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
         help=f"of {', '.join(MODELS)}: measure the servers with these only",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, help="how often everything is measured (5; quick: 1)")
-    parser.add_argument("--seconds", type=float, help="length of one measurement (5; quick: 2)")
+    parser.add_argument("--seconds", type=float, help="length of one measurement (5; quick: 1.5)")
     parser.add_argument("--seed", type=int, default=20_240, help="of random arrivals")
     parser.add_argument("--models", type=Path, help="keep the models here instead of in a temporary folder")
     return parser.parse_args()
@@ -100,7 +100,7 @@ def measure(options: argparse.Namespace, results: Results, folder: Path) -> bool
             models=make_all(folder),
             results=results,
             rounds=options.rounds or (1 if options.quick else 5),
-            seconds=options.seconds or (2.0 if options.quick else 5.0),
+            seconds=options.seconds or (1.5 if options.quick else 5.0),
             is_quick=options.quick,
             seed=options.seed,
             names=tuple(options.contender),
