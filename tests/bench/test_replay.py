@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve_nb.bench.outputs import KEPT_ROWS, Comparison, compare_rows, wilson
+from tfserve_nb.bench.outputs import KEPT_ROWS, Comparison, compare_rows
 from tfserve_nb.bench.paired import paired_effects
 from tfserve_nb.bench.plan import Load, Target, replay_load
 from tfserve_nb.bench.process import generate
@@ -31,6 +31,7 @@ from tfserve_nb.bench.run import Nobody
 from tfserve_nb.bench.samples import OK, TIMED_OUT, Samples
 from tfserve_nb.bench.statistics import Summary, summarise
 from tfserve_nb.errors import InvalidOption
+from tfserve_nb.experiment.rates import wilson
 from tfserve_nb.experiment.reading import Agreement
 from tfserve_nb.experiment.state import Disagreement
 

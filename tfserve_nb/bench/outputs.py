@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..experiment.rates import wilson
 from ..experiment.reading import Agreement
 from ..experiment.state import Disagreement
 from ..types import Tensors
@@ -30,7 +31,6 @@ SUM_TOLERANCE = 1e-2
 """How far the shares of a row may be from one; half-precision models are that far away."""
 
 KEPT_ROWS = 20
-WILSON_Z = 1.959964
 
 
 class Rows(NamedTuple):
@@ -161,19 +161,6 @@ class Comparison:
     def worst(self) -> tuple[Disagreement, ...]:
         """The rows that differ most, those that disagree first."""
         return tuple(entry[2] for entry in sorted(self._worst, key=lambda entry: entry[:2], reverse=True))
-
-
-def wilson(num_same: int, num_rows: int) -> tuple[float, float]:
-    """The 95 % interval of a share (Wilson 1927): right for shares near one, where the usual one is not.
-
-    `(p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n)`; rows are taken as independent.
-    """
-    share, z2 = num_same / num_rows, WILSON_Z**2
-    middle = share + z2 / (2 * num_rows)
-    half = WILSON_Z * math.sqrt(share * (1 - share) / num_rows + z2 / (4 * num_rows**2))
-    scale = 1 + z2 / num_rows
-    low = 0.0 if num_same == 0 else (middle - half) / scale
-    return low, 1.0 if num_same == num_rows else (middle + half) / scale
 
 
 def _apart(one: np.ndarray, two: np.ndarray) -> np.ndarray:

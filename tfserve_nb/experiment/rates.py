@@ -102,7 +102,9 @@ def wilson(num_hits: int, num: int, z: float = 1.959964) -> tuple[float, float]:
     share = num_hits / num
     middle = share + z * z / (2 * num)
     half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
-    return max(0.0, (middle - half) / (1 + z * z / num)), min(1.0, (middle + half) / (1 + z * z / num))
+    low, high = ((middle + sign * half) / (1 + z * z / num) for sign in (-1, 1))
+    # At the ends the bounds are exact; rounding must not say otherwise.
+    return 0.0 if num_hits == 0 else max(0.0, low), 1.0 if num_hits == num else min(1.0, high)
 
 
 def newcombe(failed_a: int, num_a: int, failed_b: int, num_b: int, z: float = 1.959964) -> tuple[float, float]:
