@@ -21,12 +21,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import matplotlib as mpl
 import numpy as np
 
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
-from tfserve_nb.serving.observer import BatchRecord
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.port import ModelSpec
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.telemetry.observer import BatchRecord
+from tfserve_nb.serving.versions.source import VersionSource
 
 mpl.use("svg")
 import matplotlib.pyplot as plt

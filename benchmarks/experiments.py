@@ -27,7 +27,7 @@ import numpy as np
 from scipy.stats import mannwhitneyu
 from traffic_world import Traffic, World, plan_for
 
-from tfserve_nb.experiment.evaluate import evaluate
+from tfserve_nb.experiment.engine.evaluate import evaluate
 
 mpl.use("svg")
 import matplotlib.pyplot as plt

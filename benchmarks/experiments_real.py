@@ -20,16 +20,16 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
-from tfserve_nb.experiment.evaluate import evaluate
-from tfserve_nb.experiment.observations import Observations
+from tfserve_nb.experiment.engine.evaluate import evaluate
+from tfserve_nb.experiment.engine.observations import Observations
 from tfserve_nb.experiment.plan import Plan
 from tfserve_nb.experiment.reading import Reading
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
-from tfserve_nb.serving.observer import BatchRecord
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.port import ModelSpec
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.telemetry.observer import BatchRecord
+from tfserve_nb.serving.versions.source import VersionSource
 
 SPLITS = (50, 40, 33, 10)
 LOOK_S = 0.25

@@ -20,8 +20,8 @@ import orjson
 import path_cost
 from wire_formats import BINARY, V1, Request
 
-from tfserve_nb.server.inference_v2 import HEADER_LENGTH, parse_infer
-from tfserve_nb.server.json_numbers import NumbersReader
+from tfserve_nb.server.rest.inference_v2 import HEADER_LENGTH, parse_infer
+from tfserve_nb.server.rest.json_numbers import NumbersReader
 from tfserve_nb.types import SignatureSpec, TensorSpec
 
 SHAPE = (224, 224, 3)

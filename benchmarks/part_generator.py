@@ -8,7 +8,7 @@ from bench import Bench, say
 from part_servers import WARM_S
 from server_process import NoServer, Server, started
 
-from tfserve_nb.bench.plan import Load, Target
+from tfserve_nb.bench.load.schedule import Load, Target
 from tfserve_nb.bench.run import Subject, run_load
 
 CLIENTS = 64

@@ -26,20 +26,20 @@ from typing import Any
 
 import numpy as np
 
-from tfserve_nb.server import collector
 from tfserve_nb.server.calls import Calls
-from tfserve_nb.server.flow import Flow
 from tfserve_nb.server.http.connection import Connection
-from tfserve_nb.server.http.http_server import HttpServer
 from tfserve_nb.server.http.limits import Limits
-from tfserve_nb.server.inference_v2 import InferenceV2
-from tfserve_nb.server.rest_sink import short_way
+from tfserve_nb.server.http.server import HttpServer
+from tfserve_nb.server.rest.fast_path import fast_path
+from tfserve_nb.server.rest.handler import RestHandler
+from tfserve_nb.server.rest.inference_v2 import InferenceV2
+from tfserve_nb.server.runtime import garbage_collector as collector
 from tfserve_nb.server.settings import ServerSettings
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.port import ModelSpec
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.versions.source import VersionSource
 from tfserve_nb.types import SignatureDefs, SignatureSpec, TensorSpec
 
 NUM_FEATURES = 784
@@ -158,8 +158,8 @@ async def requests_through_server(core: ServingCore, request: bytes, num_open: i
     loop = asyncio.get_running_loop()
     log = logging.getLogger("bench")
     settings = ServerSettings(token="secret")  # noqa: S106
-    flow = Flow(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
-    server = HttpServer(None, Limits(), log, short_way(flow, InferenceV2(flow, core), settings))
+    flow = RestHandler(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
+    server = HttpServer(None, Limits(), log, fast_path(flow, InferenceV2(flow, core), settings))
     server.date_line = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
     until_s = time.perf_counter() + seconds
     num_done, num_clients = 0, num_open

@@ -12,8 +12,8 @@ from ._version import __version__
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
-    from .deployment import Deployment
-    from .serving.captured import CapturedRequests
+    from .api.deployment import Deployment
+    from .serving.telemetry.captured import CapturedRequests
     from .training.callback import DeployCallback
 
 __all__ = [
@@ -45,38 +45,38 @@ def __dir__() -> list[str]:
 def deploy(model: Any, name: str | None = None, **options: Any) -> Deployment:
     """Export a model as the next version, load it, and switch to it.
 
-    The same as `%deploy`, for scripts and callbacks; see `tfserve_nb.deploying.deploy` for the options.
+    The same as `%deploy`, for scripts and callbacks; see `tfserve_nb.api.deploy.deploy` for the options.
     """
-    from . import deploying as implementation
+    from .api import deploy as implementation
     from .notebook.running_cell import running_cell
 
     return implementation.deploy(model, name, **{"code": running_cell(), **options})
 
 
 def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:
-    """The handle of a model on a server elsewhere; see `tfserve_nb.handles.connect`."""
-    from . import handles as implementation
+    """The handle of a model on a server elsewhere; see `tfserve_nb.api.connect.connect`."""
+    from .api import connect as implementation
 
     return implementation.connect(url, token, name)
 
 
 def resume(base_path: str | None = None, name: str | None = None) -> list[Deployment]:
     """Serve again what an earlier kernel served; the same as `%serving --resume`."""
-    from . import handles as implementation
+    from .api import connect as implementation
 
     return implementation.resume(base_path, name)
 
 
 def load_captured(path: str) -> CapturedRequests:
     """The captured requests of a file of `d.captured().save(path)`, as `d.replay(onto=V, requests=...)` takes them."""
-    from .serving import captured_file as implementation
+    from .serving.telemetry import captured_file as implementation
 
     return implementation.load_captured(path)
 
 
 def shutdown() -> None:
     """Stop the server of this process and free all models; files and stored state stay."""
-    from . import handles as implementation
+    from .api import connect as implementation
 
     implementation.shutdown()
 

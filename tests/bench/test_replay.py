@@ -12,13 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfserve_nb.bench.load.process import generate
+from tfserve_nb.bench.load.samples import OK, TIMED_OUT, Samples
+from tfserve_nb.bench.load.schedule import Load, Target, replay_load
 from tfserve_nb.bench.outputs import KEPT_ROWS, Comparison, compare_rows
-from tfserve_nb.bench.paired import paired_effects
-from tfserve_nb.bench.plan import Load, Target, replay_load
-from tfserve_nb.bench.process import generate
-from tfserve_nb.bench.replay import ReplayLimits, ReplayOptions, ReplayResult
-from tfserve_nb.bench.replay_report import png_of
-from tfserve_nb.bench.replay_run import (
+from tfserve_nb.bench.run import Nobody
+from tfserve_nb.bench.statistics import Summary, summarise
+from tfserve_nb.errors import InvalidOption
+from tfserve_nb.experiment.reading import Agreement
+from tfserve_nb.experiment.state import Disagreement
+from tfserve_nb.experiment.statistics.rates import wilson
+from tfserve_nb.replay.figure import png_of
+from tfserve_nb.replay.paired import paired_effects
+from tfserve_nb.replay.report import to_html, to_text
+from tfserve_nb.replay.result import ReplayLimits, ReplayOptions, ReplayResult
+from tfserve_nb.replay.run import (
     FEWEST_ROUNDS,
     MAX_GAP_S,
     Turn,
@@ -26,14 +34,6 @@ from tfserve_nb.bench.replay_run import (
     schedule_of,
     turns_of,
 )
-from tfserve_nb.bench.replay_tables import to_html, to_text
-from tfserve_nb.bench.run import Nobody
-from tfserve_nb.bench.samples import OK, TIMED_OUT, Samples
-from tfserve_nb.bench.statistics import Summary, summarise
-from tfserve_nb.errors import InvalidOption
-from tfserve_nb.experiment.rates import wilson
-from tfserve_nb.experiment.reading import Agreement
-from tfserve_nb.experiment.state import Disagreement
 
 # ---------------------------------------------------------------- outputs
 

@@ -14,16 +14,16 @@ import numpy as np
 import psutil
 import pytest
 
+from tfserve_nb.api.benchmark import benchmark_url, compare_runs, stored_runs
+from tfserve_nb.bench.figure import png_of
+from tfserve_nb.bench.load.samples import Samples
+from tfserve_nb.bench.load.schedule import Load
+from tfserve_nb.bench.load.targets import Wish, target_of
 from tfserve_nb.bench.options import Options, carry_out
-from tfserve_nb.bench.plan import Load
-from tfserve_nb.bench.report import png_of
+from tfserve_nb.bench.report import to_html, to_text
 from tfserve_nb.bench.result import BenchmarkResult, load_result
 from tfserve_nb.bench.run import Subject, run_load
-from tfserve_nb.bench.samples import Samples
 from tfserve_nb.bench.sweep import SweepResult, sweep
-from tfserve_nb.bench.tables import to_html, to_text
-from tfserve_nb.bench.targets import Wish, target_of
-from tfserve_nb.benchmarking import benchmark_url, compare_runs, stored_runs
 from tfserve_nb.cli import main
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, QueueFull
 
@@ -146,7 +146,7 @@ def test_the_token_is_in_nobodys_sight(server, tmp_path: Path) -> None:
 def test_the_generator_imports_neither_tensorflow_nor_ipython() -> None:
     heavy = ("tensorflow", "keras", "IPython", "matplotlib", "scipy", "tornado")
     code = (
-        "import sys, tfserve_nb.bench.generator, tfserve_nb.bench.http_client, tfserve_nb.bench.grpc_client; "
+        "import sys; from tfserve_nb.bench.load import generator, grpc_client, http_client; "
         f"print(*[name for name in {heavy!r} if name in sys.modules])"
     )
 

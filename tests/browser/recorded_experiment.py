@@ -19,7 +19,7 @@ from tfserve_nb.experiment.reading import (
     Verdict,
 )
 from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
-from tfserve_nb.serving.histogram import counts_of
+from tfserve_nb.serving.telemetry.histogram import counts_of
 
 STARTED_AT = 1.7e9
 PLAN = Plan("recorded", 1, 2, limits=Limits(slo_p99_ms=50.0, max_disagreement=0.2), salt="0123456789abcdef")

@@ -13,10 +13,10 @@ from black_box import Served, command, environment, free_port
 from lab import chromium_page, missing_tool
 from saved_models import write_half_plus_two
 
-from tfserve_nb.server.remote import RemoteCore
-from tfserve_nb.serving.config import BatchingOptions
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.server.admin.remote_core import RemoteCore
+from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.versions.source import VersionSource
 
 pytestmark = [
     pytest.mark.timeout(240),

@@ -16,15 +16,15 @@ import pytest
 from faulty_servable import Fault, FaultyLoader, drifting, far, fine, nan, raising, signature, slow
 
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError, VersionNotFound
-from tfserve_nb.experiment.experiments import Experiments
+from tfserve_nb.experiment.engine.experiments import Experiments
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.state import ExperimentState
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.port import ModelSpec
-from tfserve_nb.serving.state_store import FILE_NAME
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.models.state_store import FILE_NAME
+from tfserve_nb.serving.versions.source import VersionSource
 
 NET = ModelSpec("net")
 ROW = np.array([[3.0, 1.0]], dtype=np.float32)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tfserve_nb.experiment import latency
-from tfserve_nb.experiment.sequential import Effect
-from tfserve_nb.experiment.strata import MAX_SIZES, WARM_UP, Cell, Strata, Sums
+from tfserve_nb.experiment.statistics import latency
+from tfserve_nb.experiment.statistics.sequential import Effect
+from tfserve_nb.experiment.statistics.strata import MAX_SIZES, WARM_UP, Cell, Strata, Sums
 
 ALPHA = 0.05
 Run = tuple[str, int, float]

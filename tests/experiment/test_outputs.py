@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 
 from tfserve_nb.experiment.agreement import Agreeing
-from tfserve_nb.experiment.answers import MAX_ROWS, Answers
 from tfserve_nb.experiment.decisions import decisions_of
-from tfserve_nb.experiment.disagreements import MOST, Worst
-from tfserve_nb.experiment.inbox import MAX_WAITING_BYTES, Inbox
-from tfserve_nb.experiment.observations import Observations
+from tfserve_nb.experiment.engine.answers import MAX_ROWS, Answers
+from tfserve_nb.experiment.engine.disagreements import MOST, Worst
+from tfserve_nb.experiment.engine.inbox import MAX_WAITING_BYTES, Inbox
+from tfserve_nb.experiment.engine.observations import Observations
 from tfserve_nb.experiment.pairs import FAR, compare
 from tfserve_nb.experiment.plan import Limits, Plan
-from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.taps import Seen
+from tfserve_nb.serving.telemetry.metrics import RequestRecord
+from tfserve_nb.serving.telemetry.taps import Seen
 
 
 def scores(*rows: list[float]) -> dict[str, np.ndarray]:
@@ -52,8 +52,8 @@ def test_other_numbers_must_be_close_and_whole_numbers_and_text_equal() -> None:
 def test_a_number_that_is_none_is_far_from_any_and_never_the_same() -> None:
     found = compare(scores([0.1, 0.9], [np.nan, 1.0]), scores([np.nan, 0.9], [np.nan, 1.0]))
 
-    assert found.odd_b.tolist() == [True, True]
-    assert found.odd_a.tolist() == [False, True]
+    assert found.nonfinite_b.tolist() == [True, True]
+    assert found.nonfinite_a.tolist() == [False, True]
     assert found.is_same.tolist()[0] is False
     assert found.distance.tolist()[0] == FAR
     assert found.distance.tolist()[1] == 0.0
@@ -165,7 +165,7 @@ def test_what_callers_do_with_their_arrays_afterwards_is_no_answer_of_the_model(
     inbox.empty_into(observations, 0.0)
 
     (window,) = observations.windows.complete(1.5)
-    assert (window.rows_b, window.odd_b) == (1, 0)
+    assert (window.rows_b, window.nonfinite_b) == (1, 0)
 
 
 def test_large_outputs_that_wait_are_bounded_in_memory() -> None:

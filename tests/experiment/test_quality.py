@@ -7,8 +7,8 @@ import json
 import numpy as np
 import pytest
 
-from tfserve_nb.experiment import quality
-from tfserve_nb.experiment.quality import Labelled
+from tfserve_nb.experiment.statistics import quality
+from tfserve_nb.experiment.statistics.quality import Labelled
 
 
 def labelled(rights: np.ndarray, keys: list[str]) -> Labelled:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from tfserve_nb.experiment import rates
-from tfserve_nb.experiment.rates import binomial_tail, difference, newcombe, wilson
+from tfserve_nb.experiment.statistics import rates
+from tfserve_nb.experiment.statistics.rates import binomial_tail, difference, newcombe, wilson
 
 ALPHA = 0.05
 

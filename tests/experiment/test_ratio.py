@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import beta, binom
 
-from tfserve_nb.experiment.ratio import CONCENTRATION, MOST_KEYS, Assigned, log_evidence
 from tfserve_nb.experiment.reading import SRM_LIMIT
+from tfserve_nb.experiment.statistics.ratio import CONCENTRATION, MOST_KEYS, Assigned, log_evidence
 
 
 @settings(max_examples=30, deadline=None)

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from tfserve_nb.experiment import sequential
-from tfserve_nb.experiment.sequential import PRIOR
+from tfserve_nb.experiment.statistics import sequential
+from tfserve_nb.experiment.statistics.sequential import PRIOR
 
 ALPHA = 0.05
 

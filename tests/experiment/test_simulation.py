@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binom, mannwhitneyu
 from traffic_world import Traffic, World, plan_for
 
-from tfserve_nb.experiment.evaluate import evaluate
+from tfserve_nb.experiment.engine.evaluate import evaluate
 
 RUNS = 50
 REQUESTS = 1200

@@ -8,9 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from tfserve_nb.experiment import tail
-from tfserve_nb.experiment.blocks import MOST, WARM_UP, Blocks
-from tfserve_nb.serving.histogram import counts_of
+from tfserve_nb.experiment.statistics import tail
+from tfserve_nb.experiment.statistics.blocks import MOST, WARM_UP, Blocks
+from tfserve_nb.serving.telemetry.histogram import counts_of
 
 
 def fill(

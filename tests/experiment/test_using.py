@@ -14,22 +14,22 @@ import numpy as np
 import pytest
 from faulty_servable import FaultyLoader, signature
 
-from tfserve_nb.deployment import Deployment
+from tfserve_nb.api.ab_test import plan_of
+from tfserve_nb.api.deployment import Deployment
+from tfserve_nb.api.placing import place
 from tfserve_nb.errors import InvalidOption, ServingError
-from tfserve_nb.experiment.experiments import Experiments
+from tfserve_nb.experiment.engine.experiments import Experiments
 from tfserve_nb.experiment.json_state import state_from_json, state_to_json
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.reading import Estimate
 from tfserve_nb.experiment.state import Disagreement, Moment
-from tfserve_nb.experimenting import plan_of
 from tfserve_nb.export.saved_model import ExportedVersion
-from tfserve_nb.homes import ProcessHome
-from tfserve_nb.placing import place
-from tfserve_nb.server.admin_experiments import MAX_DISAGREEMENT_BYTES, fitting
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.server.admin.experiment_handlers import MAX_DISAGREEMENT_BYTES, fitting
+from tfserve_nb.server.handle import ProcessHome
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.versions.source import VersionSource
 from tfserve_nb.types import no_progress
 
 ROW = np.ones((1, 2), np.float32)

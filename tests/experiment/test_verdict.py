@@ -9,12 +9,12 @@ import math
 import numpy as np
 import pytest
 
-from tfserve_nb.experiment.canary import move
-from tfserve_nb.experiment.evaluate import evaluate
-from tfserve_nb.experiment.observations import Observations
+from tfserve_nb.experiment.engine.canary import move
+from tfserve_nb.experiment.engine.evaluate import evaluate
+from tfserve_nb.experiment.engine.observations import Observations
+from tfserve_nb.experiment.engine.verdict import percent, rounded
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.reading import Reading, SampleRatio, Verdict
-from tfserve_nb.experiment.verdict import percent, rounded
 
 
 class Story:

@@ -16,12 +16,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tfserve_nb.experiment.observations import Observations
+from tfserve_nb.experiment.engine.observations import Observations
 from tfserve_nb.experiment.plan import Limits, Plan
-from tfserve_nb.serving.batching import Batch, BatchQueue
-from tfserve_nb.serving.config import BatchingOptions
-from tfserve_nb.serving.port import Answer, Outcome
-from tfserve_nb.serving.runner import Lane, Runner
+from tfserve_nb.serving.backend import Answer, Outcome
+from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.batching.queue import Batch, BatchQueue
+from tfserve_nb.serving.batching.runner import Lane, Runner
 from tfserve_nb.types import Tensors
 
 FIXED_S, PER_ROW_S = 4e-3, 0.2e-3

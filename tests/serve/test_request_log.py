@@ -15,8 +15,8 @@ from client_requests import example_request, predict_request
 from tfserve_nb.errors import ConfigRejected
 from tfserve_nb.export.prediction_log import LoggedCall, RotatingWriter, to_message
 from tfserve_nb.server.config_files import read_model_configs
-from tfserve_nb.server.request_log import RequestLog
-from tfserve_nb.serving.model_config import LoggingOptions
+from tfserve_nb.server.telemetry.request_log import RequestLog
+from tfserve_nb.serving.models.model_config import LoggingOptions
 
 
 def records(path: Path) -> list[Any]:

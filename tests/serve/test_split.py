@@ -13,7 +13,7 @@ from black_box import Served
 from client_requests import example_request, predict_request
 
 import tfserve_nb
-from tfserve_nb.server.remote import RemoteCore
+from tfserve_nb.server.admin.remote_core import RemoteCore
 from tfserve_nb.serving.traffic import choose_by_key
 
 TOKEN = "secret"

@@ -1,4 +1,4 @@
-"""A `ServingPort` without TensorFlow: model `double` in versions 1 and 2, answers on a thread of its own.
+"""A `InferenceBackend` without TensorFlow: model `double` in versions 1 and 2, answers on a thread of its own.
 
 Version 2 gets all requests that name none, unless a test sets `traffic` and `arms`. Version v answers `2 x + v`. `x` is
 float32 `(rows, 2)`; `text` echoes strings; `pair` has two inputs and two outputs.
@@ -23,9 +23,7 @@ from tfserve_nb.errors import (
     ServingError,
     VersionNotFound,
 )
-from tfserve_nb.serving.inputs import check_inputs
-from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.port import (
+from tfserve_nb.serving.backend import (
     Answer,
     Assignment,
     Key,
@@ -36,8 +34,10 @@ from tfserve_nb.serving.port import (
     assignment_of,
     found_key,
 )
-from tfserve_nb.serving.taps import Taps
+from tfserve_nb.serving.telemetry.metrics import RequestRecord
+from tfserve_nb.serving.telemetry.taps import Taps
 from tfserve_nb.serving.traffic import choose, choose_by_key
+from tfserve_nb.serving.versions.inputs import check_inputs
 from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec, VersionState, VersionStatus
 
 BAD = -1000.0

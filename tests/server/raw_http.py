@@ -16,9 +16,9 @@ import uvloop
 from tornado import web
 
 from tfserve_nb.server.http.connection import Connection, status_line
-from tfserve_nb.server.http.http_server import HttpServer
 from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.message import Message
+from tfserve_nb.server.http.server import HttpServer
 from tfserve_nb.server.http.tornado_sink import CONTINUE
 
 LIMIT_S = 10.0

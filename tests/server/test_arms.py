@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.taps import Seen
+from tfserve_nb.serving.telemetry.metrics import RequestRecord
+from tfserve_nb.serving.telemetry.taps import Seen
 from tfserve_nb.serving.traffic import choose_by_key
 
 ROWS = {"instances": [[1.0, 2.0]]}

@@ -27,10 +27,10 @@ from tornado.iostream import IOStream
 
 from tfserve_nb.server.http.connection import Connection
 from tfserve_nb.server.http.head import Refused
-from tfserve_nb.server.http.http_server import HttpServer
 from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.message import Message
 from tfserve_nb.server.http.reader import RequestReader
+from tfserve_nb.server.http.server import HttpServer
 
 LIMITS = Limits(max_header_bytes=4000, max_body_bytes=4000)
 LOG = logging.getLogger("http_fuzz")

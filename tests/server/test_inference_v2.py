@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from tfserve_nb.errors import InvalidRequest
-from tfserve_nb.server.v2_tensors import to_array, to_output
+from tfserve_nb.server.rest.v2_tensors import to_array, to_output
 
 INFER = "/v2/models/double/infer"
 ROWS = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}

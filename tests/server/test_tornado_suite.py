@@ -18,8 +18,8 @@ from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.ioloop import IOLoop
 from tornado.log import access_log, app_log
 
-from tfserve_nb.server.http.http_server import HttpServer
 from tfserve_nb.server.http.limits import Limits
+from tfserve_nb.server.http.server import HttpServer
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Tornado's test modules are not ours to judge

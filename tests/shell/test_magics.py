@@ -11,8 +11,8 @@ import requests
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 
-from tfserve_nb import runtime
-from tfserve_nb.deployment import Deployment
+from tfserve_nb.api import servers as runtime
+from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import (
     ExportFailed,
     InvalidOption,

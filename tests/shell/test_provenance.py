@@ -9,7 +9,7 @@ from typing import Any  # the shell of conftest.py
 import pytest
 from IPython.core.error import UsageError
 
-from tfserve_nb.differences.result import VersionDiff
+from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.errors import VersionNotFound
 
 

@@ -7,8 +7,8 @@ from typing import Any  # the shell of conftest.py
 import pytest
 from IPython.core.error import UsageError
 
-from tfserve_nb.bench.replay import ReplayResult
 from tfserve_nb.errors import ReplayFailed, VersionNotFound
+from tfserve_nb.replay.result import ReplayResult
 
 pytestmark = pytest.mark.timeout(240)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 import tfserve_nb
-from tfserve_nb import handles
-from tfserve_nb.deployment import Deployment
+from tfserve_nb.api import connect as handles
+from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import InvalidOption, ModelNotServable
 from tfserve_nb.types import ProgressEvent
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import tfserve_nb
-from tfserve_nb.deployment import Deployment
-from tfserve_nb.differences.result import VersionDiff
-from tfserve_nb.differences.tables import to_html, to_text
+from tfserve_nb.api.deployment import Deployment
+from tfserve_nb.diff.report import to_html, to_text
+from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.errors import InvalidRequest, LabelNotFound, VersionNotFound
-from tfserve_nb.export.provenance import PROVENANCE_FILE, Code
+from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, Code
 from tfserve_nb.export.weights import Weights
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import tfserve_nb
-from tfserve_nb import runtime
+from tfserve_nb.api import servers as runtime
 from tfserve_nb.errors import (
     InvalidOption,
     InvalidRequest,
@@ -27,8 +27,8 @@ from tfserve_nb.errors import (
     ServingError,
     VersionNotFound,
 )
-from tfserve_nb.homes import Doors
-from tfserve_nb.serving.port import ModelSpec
+from tfserve_nb.server.handle import ListenOptions
+from tfserve_nb.serving.backend import ModelSpec
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -173,7 +173,7 @@ def test_the_child_goes_with_its_kernel(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
         import keras, os, signal, tfserve_nb
-        from tfserve_nb import runtime
+        from tfserve_nb.api import servers as runtime
         model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Rescaling(2.0)])
         tfserve_nb.deploy(model, "net", isolate=True)
         print(runtime.ensure_child().child.pid, flush=True)
@@ -200,5 +200,5 @@ def test_a_child_that_cannot_start_says_why() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServerFailed, match=rf"port {port} on 127.0.0.1 is taken"):
-            runtime.ensure_child(Doors(port))
+            runtime.ensure_child(ListenOptions(port))
     assert runtime.homes() == ()

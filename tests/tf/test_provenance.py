@@ -15,9 +15,9 @@ import pytest
 import requests
 
 import tfserve_nb
-from tfserve_nb.deployment import Deployment
+from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import FailedPrecondition, InvalidOption, VersionNotFound
-from tfserve_nb.export.provenance import PROVENANCE_FILE, Code, read_provenance
+from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, Code, read_provenance
 from tfserve_nb.export.weights import Weights
 from tfserve_nb.types import ProgressEvent
 

@@ -19,8 +19,8 @@ import requests
 import tensorflow as tf
 
 import tfserve_nb
-from tfserve_nb import runtime
-from tfserve_nb.deployment import Deployment
+from tfserve_nb.api import servers as runtime
+from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, RunRejected, ServingError
 
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from tfserve_nb.errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, RunRejected, ServingError
-from tfserve_nb.serving.batching import Batch, BatchQueue, Part, Task
-from tfserve_nb.serving.config import BatchingOptions
-from tfserve_nb.serving.port import Answer, Outcome
-from tfserve_nb.serving.runner import Lane, Runner, run_parts
+from tfserve_nb.serving.backend import Answer, Outcome
+from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.batching.queue import Batch, BatchQueue, Part, Task
+from tfserve_nb.serving.batching.runner import Lane, Runner, run_parts
 
 
 @dataclass

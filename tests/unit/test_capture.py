@@ -15,22 +15,22 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfserve_nb.errors import InvalidOption
-from tfserve_nb.server.wire_samples import (
+from tfserve_nb.server.admin.wire_samples import (
     captured_from_json,
     captured_to_json,
     settings_from_json,
     settings_to_json,
 )
-from tfserve_nb.serving.capture import Captures
-from tfserve_nb.serving.captured import MIB, CapturedRequest, CapturedRequests, CaptureSettings
-from tfserve_nb.serving.captured_file import load_captured
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
-from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.port import ModelSpec
-from tfserve_nb.serving.taps import Seen
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.telemetry.capture import Captures
+from tfserve_nb.serving.telemetry.captured import MIB, CapturedRequest, CapturedRequests, CaptureSettings
+from tfserve_nb.serving.telemetry.captured_file import load_captured
+from tfserve_nb.serving.telemetry.metrics import RequestRecord
+from tfserve_nb.serving.telemetry.taps import Seen
+from tfserve_nb.serving.versions.source import VersionSource
 
 X = np.arange(6.0).reshape(3, 2)
 

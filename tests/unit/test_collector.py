@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tfserve_nb.server import collector
+from tfserve_nb.server.runtime import garbage_collector as collector
 
 
 @pytest.fixture(autouse=True)

@@ -12,11 +12,11 @@ import pytest
 from fake_servable import FakeLoader
 
 from tfserve_nb.errors import ConfigRejected, LabelNotFound
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.configured import ConfiguredModels, FollowOptions, find_versions
 from tfserve_nb.serving.core import ServingCore
-from tfserve_nb.serving.model_config import ModelConfig, VersionPolicy
-from tfserve_nb.serving.port import ModelSpec
+from tfserve_nb.serving.models.model_config import ModelConfig, VersionPolicy
 from tfserve_nb.types import VersionState
 
 OPTIONS = FollowOptions(

@@ -12,14 +12,14 @@ import pytest
 from fake_servable import BAD, FakeLoader, rows
 
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, RunRejected, VersionNotFound
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.backend import Answer, ModelSpec, Outcome
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.direct import predict
-from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.port import Answer, ModelSpec, Outcome
-from tfserve_nb.serving.state_store import FILE_NAME
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.models.state_store import FILE_NAME
+from tfserve_nb.serving.telemetry.metrics import RequestRecord
+from tfserve_nb.serving.versions.source import VersionSource
 from tfserve_nb.types import ProgressEvent, VersionState
 
 NET = ModelSpec("net")

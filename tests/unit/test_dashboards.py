@@ -16,25 +16,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb import dashboards
+from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.dashboards import view
-from tfserve_nb.dashboards.bar_chart import Outline, bar_chart, latency_histogram
 from tfserve_nb.dashboards.cells import CellRuns
+from tfserve_nb.dashboards.charts.bar import Outline, bar_chart, latency_histogram
+from tfserve_nb.dashboards.charts.stacked import stacked_chart
+from tfserve_nb.dashboards.charts.svg import Marker, Stretch, TimeAxis
 from tfserve_nb.dashboards.pages.still import still_page
 from tfserve_nb.dashboards.pages.values import rendered
 from tfserve_nb.dashboards.pages.versions import versions_table
 from tfserve_nb.dashboards.snapshot import Snapshot
-from tfserve_nb.dashboards.stacked_chart import stacked_chart
-from tfserve_nb.dashboards.svg import Marker, Stretch, TimeAxis
 from tfserve_nb.dashboards.traffic_split import rebalanced
 from tfserve_nb.dashboards.view import Dashboard
-from tfserve_nb.deployment import Deployment
 from tfserve_nb.errors import ModelNotFound, VersionNotFound
 from tfserve_nb.experiment.state import Disagreement, ExperimentState
-from tfserve_nb.homes import RemoteHome
-from tfserve_nb.serving.metrics import Metrics, RequestRecord
-from tfserve_nb.serving.model_metrics import ModelMetrics
-from tfserve_nb.serving.request_samples import Parts, RequestSample
-from tfserve_nb.serving.resources import ResourceReader, Resources
+from tfserve_nb.server.handle import RemoteHome
+from tfserve_nb.serving.telemetry.metrics import Metrics, RequestRecord
+from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
+from tfserve_nb.serving.telemetry.request_samples import Parts, RequestSample
+from tfserve_nb.serving.telemetry.resources import ResourceReader, Resources
 from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
 
 NASTY = '<img src=x onerror="alert(1)">'

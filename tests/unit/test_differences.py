@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import re
 
-from tfserve_nb.differences.result import (
+from tfserve_nb.diff.report import MAX_LAYERS, to_html, to_text
+from tfserve_nb.diff.result import (
     AnswerChange,
     LatencyChange,
     LayerChange,
     SignatureChange,
     VersionDiff,
 )
-from tfserve_nb.differences.tables import MAX_LAYERS, to_html, to_text
-from tfserve_nb.export.fingerprint import DataFingerprint
-from tfserve_nb.export.provenance import Code, Provenance, from_json, to_json
-from tfserve_nb.export.surroundings import GitState
+from tfserve_nb.export.provenance.environment import GitState
+from tfserve_nb.export.provenance.fingerprint import DataFingerprint
+from tfserve_nb.export.provenance.provenance import Code, Provenance, from_json, to_json
 
 
 def provenance(**options: object) -> Provenance:

@@ -18,19 +18,19 @@ from recorded_experiment import KINDS, STARTED_AT, disagreements, moments, state
 from test_dashboards import NASTY, Tags, all_widgets, button, eventually, open_tab, press, shown
 
 from tfserve_nb import dashboards
-from tfserve_nb.dashboards.band_chart import band_chart
+from tfserve_nb.dashboards.charts.band import band_chart
 from tfserve_nb.dashboards.pages.disagreements import disagreements_page
 from tfserve_nb.dashboards.pages.experiment import experiment_page
 from tfserve_nb.dashboards.pages.still import still_page
 from tfserve_nb.dashboards.snapshot import Snapshot
 from tfserve_nb.dashboards.view import Dashboard
 from tfserve_nb.dashboards.web import WebPages
-from tfserve_nb.experiment.frames import columns_of, frame_of
 from tfserve_nb.experiment.plan import Plan
 from tfserve_nb.experiment.reading import Estimate, Guardrail, Verdict
-from tfserve_nb.experiment.report import figure_of, png_of
 from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
-from tfserve_nb.experiment.tables import (
+from tfserve_nb.experiment.views.figure import figure_of, png_of
+from tfserve_nb.experiment.views.frames import columns_of, frame_of
+from tfserve_nb.experiment.views.report import (
     effect_text,
     effect_words,
     estimate_says,

@@ -11,8 +11,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tfserve_nb.errors import InvalidRequest
-from tfserve_nb.server.json_numbers import NumbersReader
-from tfserve_nb.server.predict_json import parse_predict, to_tensors
+from tfserve_nb.server.rest.json_numbers import NumbersReader
+from tfserve_nb.server.rest.predict_json import parse_predict, to_tensors
 from tfserve_nb.types import SignatureSpec, TensorSpec
 
 DTYPES = ["float32", "float64", "int8", "int32", "int64", "uint8", "uint32", "uint64", "float16", "bool", "string"]
@@ -150,7 +150,7 @@ def test_lists_that_are_long_along_the_first_elements_only_take_no_memory() -> N
 
 
 def test_large_texts_do_not_leave_their_memory_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfserve_nb.server.json_numbers.MAX_KEPT_BYTES", 100)
+    monkeypatch.setattr("tfserve_nb.server.rest.json_numbers.MAX_KEPT_BYTES", 100)
 
     assert check(json.dumps({"instances": [list(range(100))]}).encode(), "float32")
 

@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve_nb.serving.histogram import FEWEST_SAMPLES, LOWEST_S, NUM_BUCKETS, bucket_of, counts_of, percentile_s
-from tfserve_nb.serving.metrics import HISTORY_S, Metrics, RequestRecord
+from tfserve_nb.serving.telemetry.histogram import (
+    FEWEST_SAMPLES,
+    LOWEST_S,
+    NUM_BUCKETS,
+    bucket_of,
+    counts_of,
+    percentile_s,
+)
+from tfserve_nb.serving.telemetry.metrics import HISTORY_S, Metrics, RequestRecord
 
 
 class Clock:

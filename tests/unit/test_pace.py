@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb.errors import DeadlineExceeded, QueueFull
-from tfserve_nb.serving.batch_summary import combined
-from tfserve_nb.serving.batching import BatchQueue, Task
-from tfserve_nb.serving.config import BatchingOptions
-from tfserve_nb.serving.pace import FEWEST, Median, Pace
-from tfserve_nb.serving.port import Outcome
-from tfserve_nb.serving.runner import Runner
+from tfserve_nb.serving.backend import Outcome
+from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.batching.pace import FEWEST, Median, Pace
+from tfserve_nb.serving.batching.queue import BatchQueue, Task
+from tfserve_nb.serving.batching.runner import Runner
+from tfserve_nb.serving.telemetry.batch_summary import combined
 from tfserve_nb.types import Tensors
 
 

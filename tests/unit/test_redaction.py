@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve_nb.export.redaction import MARK, MAX_CHARS, redact
+from tfserve_nb.export.provenance.redaction import MARK, MAX_CHARS, redact
 
 HEX = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b"
 

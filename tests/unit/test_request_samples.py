@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve_nb.server.wire_samples import sample_from_json, sample_to_json
-from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.request_samples import KEPT, MAX_ROWS, RequestSamples
-from tfserve_nb.serving.taps import Seen
+from tfserve_nb.server.admin.wire_samples import sample_from_json, sample_to_json
+from tfserve_nb.serving.telemetry.metrics import RequestRecord
+from tfserve_nb.serving.telemetry.request_samples import KEPT, MAX_ROWS, RequestSamples
+from tfserve_nb.serving.telemetry.taps import Seen
 
 
 class Clock:

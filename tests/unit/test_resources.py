@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tfserve_nb.dashboards.pages.resources import resources_page
-from tfserve_nb.server.wire_samples import resources_from_json, resources_to_json
-from tfserve_nb.serving.resources import GpuReader, ResourceReader, threads_by_kind
+from tfserve_nb.server.admin.wire_samples import resources_from_json, resources_to_json
+from tfserve_nb.serving.telemetry.resources import GpuReader, ResourceReader, threads_by_kind
 from tfserve_nb.types import ModelStatus, VersionState, VersionStatus
 
 STATUS = ModelStatus("net", (VersionStatus(1, VersionState.AVAILABLE, weights_bytes=2_500_000),), 1, {1: 100.0}, {})

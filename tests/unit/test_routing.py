@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb.errors import InvalidOption, LabelNotFound, ModelNotFound, ServingError, VersionNotFound
-from tfserve_nb.serving.port import ModelSpec
-from tfserve_nb.serving.routing import Routing
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.models.routing import Routing
 from tfserve_nb.serving.traffic import Shadow, choose
 
 NET = ModelSpec("net")

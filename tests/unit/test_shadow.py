@@ -14,16 +14,16 @@ from fake_servable import BAD, SIGNATURE, FakeLoader, FakeServable, rows
 
 from tfserve_nb.errors import InvalidOption, NotAvailable, VersionNotFound
 from tfserve_nb.serving import shadow as shadow_module
-from tfserve_nb.serving.batching import BatchQueue
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.backend import Answer, ModelSpec, Outcome
+from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.batching.queue import BatchQueue
+from tfserve_nb.serving.batching.runner import Runner
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.direct import predict
-from tfserve_nb.serving.observer import BatchRecord
+from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.pairs import CopyCounts, Pair
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.port import Answer, ModelSpec, Outcome
-from tfserve_nb.serving.runner import Runner
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.serving.telemetry.observer import BatchRecord
+from tfserve_nb.serving.versions.source import VersionSource
 from tfserve_nb.types import Tensors, VersionState
 
 NET = ModelSpec("net")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tfserve_nb.errors import ServingError
-from tfserve_nb.serving.state_store import FILE_NAME, StateStore, new_event
+from tfserve_nb.serving.models.state_store import FILE_NAME, StateStore, new_event
 
 
 def test_nothing_is_written_by_looking(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_locked_file_is_an_error_and_not_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tfserve_nb.serving.state_store.BUSY_S", 0.05)
+    monkeypatch.setattr("tfserve_nb.serving.models.state_store.BUSY_S", 0.05)
     store = StateStore(tmp_path)
     store.save("net", {})
     other = sqlite3.connect(store.path, isolation_level=None)
@@ -86,7 +86,8 @@ def test_a_locked_file_is_an_error_and_not_a_hang(tmp_path: Path, monkeypatch: p
 
 def test_processes_that_write_at_once_lose_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from tfserve_nb.serving.state_store import StateStore, new_event\n"
+        "import sys; from pathlib import Path\n"
+        "from tfserve_nb.serving.models.state_store import StateStore, new_event\n"
         "for number in range(25): StateStore(Path(sys.argv[1])).save(sys.argv[2], {}, new_event('deploy', number))"
     )
     running = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in ("a", "b", "c")]

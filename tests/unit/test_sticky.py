@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve_nb.serving.port import ModelSpec
-from tfserve_nb.serving.routing import Routing
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.models.routing import Routing
 from tfserve_nb.serving.traffic import choose_by_key
 
 NET = ModelSpec("net")

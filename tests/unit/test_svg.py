@@ -10,8 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tfserve_nb.dashboards.line_chart import Line, line_chart
-from tfserve_nb.dashboards.svg import DASHES, HEIGHT, LABEL_GAP, TimeAxis, format_number, nice_ceiling, path
+from tfserve_nb.dashboards.charts.line import Line, line_chart
+from tfserve_nb.dashboards.charts.svg import DASHES, HEIGHT, LABEL_GAP, TimeAxis, format_number, nice_ceiling, path
 
 AGE_S = np.array([8.0, 6.0, 4.0, 2.0, 0.0])
 SVG = "{http://www.w3.org/2000/svg}"

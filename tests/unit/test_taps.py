@@ -9,15 +9,15 @@ import pytest
 from fake_servable import BAD, FakeLoader, rows
 
 from tfserve_nb.errors import RunRejected
-from tfserve_nb.serving.config import BatchingOptions
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.direct import predict
-from tfserve_nb.serving.metrics import RequestRecord
-from tfserve_nb.serving.observer import BatchRecord, WarmupRecord
-from tfserve_nb.serving.placement import Placement
-from tfserve_nb.serving.port import ModelSpec
-from tfserve_nb.serving.taps import Seen, Taps
-from tfserve_nb.serving.version_source import VersionSource
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.telemetry.metrics import RequestRecord
+from tfserve_nb.serving.telemetry.observer import BatchRecord, WarmupRecord
+from tfserve_nb.serving.telemetry.taps import Seen, Taps
+from tfserve_nb.serving.versions.source import VersionSource
 
 NET = ModelSpec("net")
 

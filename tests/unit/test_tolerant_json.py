@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb.errors import InvalidRequest
-from tfserve_nb.server.json_text import parse_object
-from tfserve_nb.server.tolerant_json import SyntaxProblem, parse
+from tfserve_nb.server.rest.json_text import parse_object
+from tfserve_nb.server.rest.tolerant_json import SyntaxProblem, parse
 
 SCALARS = (
     st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_infinity=False, allow_nan=False)

@@ -11,12 +11,12 @@ from typing import Any
 
 from ..errors import InvalidOption
 from ..types import DEFAULT_SIGNATURE
-from .compare import ComparisonResult, compare
-from .plan import Load
+from .comparison import ComparisonResult, compare
+from .load.schedule import Load
+from .load.targets import Wish
 from .result import BenchmarkResult
 from .run import Nobody, Subject, Watcher, check, modest_rate, run_load
 from .sweep import SweepResult, sweep
-from .targets import Wish
 
 PROTOCOLS = ("json", "binary", "grpc", "kernel")
 SWEEP_STEP_S = 3.0

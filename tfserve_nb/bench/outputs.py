@@ -19,9 +19,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..experiment.rates import wilson
 from ..experiment.reading import Agreement
 from ..experiment.state import Disagreement
+from ..experiment.statistics.rates import wilson
 from ..types import Tensors
 
 DEFAULT_TOLERANCE = 1e-3

@@ -1,173 +1,178 @@
-"""Figures that stay in the notebook. Built with `Figure` alone: pyplot would meddle with the user's own figures.
+"""Results as text and as HTML tables.
 
-Thread: the caller's, one at a time (matplotlib is not made for more).
+Thread: any; pure functions.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import threading
-from typing import Any  # matplotlib is imported when it is needed
+import time
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
-import numpy as np
-
-from .compare import ComparisonResult
+from ..markup import alert, note, table, text
+from .comparison import ComparisonResult
 from .result import BenchmarkResult
+from .statistics import FEWEST, Summary
 from .sweep import SweepResult
-from .tables import AnyResult
 
-_DRAWING = threading.Lock()
-A, B = "#3b82c4", "#d9822b"
-NINES = (0.5, 0.9, 0.99, 0.999, 0.9999)
-DPI = 110
+AnyResult: TypeAlias = BenchmarkResult | SweepResult | ComparisonResult
 
 
-def figure_of(result: AnyResult) -> Any:
-    """A matplotlib `Figure` of a result.
-
-    Raises:
-        ValueError: never for results with at least one run.
-    """
-    figure = new_figure(plain_text(result.title))
-    with _DRAWING:
-        if isinstance(result, SweepResult):
-            _draw_sweep(figure, result)
-        elif isinstance(result, ComparisonResult):
-            _draw_comparison(figure, result)
-        else:
-            _draw_result(figure, result)
-        return figure
+def to_text(result: AnyResult) -> str:
+    """For terminals."""
+    lines = [result.title]
+    for row in rows_of(result):
+        cells = list(row.values())
+        lines.append("  " + cells[0].ljust(26) + "  ".join(cell.rjust(14) for cell in cells[1:]))
+    lines += [f"  ⚠ {warning}" for warning in warnings_of(result)]
+    lines += [f"  {remark}" for remark in remarks_of(result)]
+    return "\n".join(lines)
 
 
-def png_of(result: AnyResult) -> bytes:
-    """The same as PNG."""
-    return to_png(figure_of(result))
+def to_html(result: AnyResult) -> str:
+    """For notebooks; the figure is beside it."""
+    rows = rows_of(result)
+    columns = list(rows[0]) if rows else []
+    escaped = [{column: text(cell) for column, cell in row.items()} for row in rows]
+    head = [column if column.strip() else "" for column in columns]
+    shown = table(text(result.title), columns, escaped, numbers=head[1:])
+    warnings = "".join(alert(warning) for warning in warnings_of(result))
+    return f"<div>{warnings}{shown}{''.join(note(remark) for remark in remarks_of(result))}</div>"
 
 
-def new_figure(title: str) -> Any:
-    """An empty figure of the usual size."""
-    with _DRAWING:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.5, 3.6), layout="constrained")
-        figure.suptitle(title, fontsize=10)
-        return figure
-
-
-def to_png(figure: Any) -> bytes:
-    """A figure as PNG."""
-    with _DRAWING:
-        target = io.BytesIO()
-        figure.savefig(target, format="png", dpi=DPI)
-    return target.getvalue()
+def rows_of(result: AnyResult) -> list[dict[str, str]]:
+    """The table: column -> text, in order."""
+    if isinstance(result, SweepResult):
+        return [_sweep_row(one) for one in result.results]
+    if isinstance(result, ComparisonResult):
+        return _comparison_rows(result)
+    return _result_rows(result)
 
 
-def _draw_result(figure: Any, result: BenchmarkResult) -> None:
-    left, right = figure.subplots(1, 2)
-    _curve(left, result, A, "latency")
-    if result.summary.slo_ms is not None:
-        left.axhline(result.summary.slo_ms, color="0.5", linewidth=1, linestyle=":")
-        left.text(0.02, result.summary.slo_ms, "SLO", fontsize=8, color="0.4", va="bottom")
-    timeline = result.timeline
-    drawn = []
-    for name, colour, line, marker in (("p50", A, "-", "o"), ("p95", "#2a9d6f", ":", "^"), ("p99", B, "--", "s")):
-        values = getattr(timeline, f"{name}_ms")
-        if np.isfinite(values).any():  # steps with too few requests for a percentile have none
-            right.plot(timeline.at_s, values, color=colour, linestyle=line, marker=marker, markersize=3, label=name)
-            drawn.append(values[np.isfinite(values)])
-    if drawn:
-        # Not closer than a factor of four: noise is not to look like news.
-        right.set_ylim(0.6 * min(one.min() for one in drawn), 2.4 * max(one.max() for one in drawn))
-    log_ms(right)
-    right.set_xlabel("seconds, by the moment at which requests were due")
-    rate = right.twinx()
-    rate.step(timeline.at_s, timeline.rate, where="mid", color="0.6", linewidth=1)
-    rate.set_ylim(0, 1.6 * max(1.0, float(timeline.rate.max(initial=0.0))))
-    rate.set_ylabel("requests/s (grey)", color="0.4")
-    right.legend(loc="upper right", ncols=3, fontsize=8, frameon=False)
+def warnings_of(result: AnyResult) -> list[str]:
+    """What a reader must know first."""
+    if isinstance(result, BenchmarkResult):
+        return list(result.summary.warnings)
+    if isinstance(result, SweepResult):
+        found = ["INTERRUPTED: the knee may lie higher"] if result.interrupted else []
+        late = [one.load.rate for one in result.results if not one.summary.is_valid and one.load.rate is not None]
+        if late and result.knee is None:
+            found.append(
+                f"no knee was found: already at {min(late):g} requests/s the load generator itself was late; the "
+                "machine is too busy, generate the load elsewhere"
+            )
+            return found
+        if late and result.knee is not None and min(late) > result.knee:
+            found.append(
+                f"from {min(late):g} requests/s on the load generator itself was late: the knee may lie higher, and "
+                "another machine is needed to find it"
+            )
+        knee = [] if result.knee is not None else ["no rate kept the SLO: allow more with --slo-ms"]
+        return found + knee
+    invalid = sum(not one.summary.is_valid for pair in result.pairs for one in pair)
+    found = ["INTERRUPTED: only complete pairs count"] if result.interrupted else []
+    return found + ([f"{invalid} runs are invalid: the load generator was late"] if invalid else [])
 
 
-def _draw_sweep(figure: Any, result: SweepResult) -> None:
-    (axes,) = figure.subplots(1, 1, squeeze=False)[0]
-    for quantile, colour, marker in ((0.5, A, "o"), (0.99, B, "s")):
-        points = [(one.summary.rate, one.summary.percentile(quantile)) for one in result.results]
-        known = [(rate, one) for rate, one in points if one is not None]
-        if not known:
-            continue
-        rates, values = [rate for rate, _ in known], [one.ms for _, one in known]
-        below = [one.ms - one.low_ms for _, one in known]
-        above = [0.0 if math.isinf(one.high_ms) else one.high_ms - one.ms for _, one in known]
-        axes.errorbar(rates, values, yerr=[below, above], color=colour, marker=marker, markersize=4, linewidth=1.4,
-                      capsize=2, label=f"p{100 * quantile:g}")  # fmt: skip
-    axes.axhline(result.slo_ms, color="0.5", linewidth=1, linestyle=":", label=f"SLO, {result.slo_ms:.3g} ms")
-    if result.knee is not None:
-        axes.axvline(result.knee, color="0.3", linewidth=1, linestyle="--", label=f"knee, {result.knee:g} requests/s")
-    axes.set_xlabel("answered, requests/s")
-    axes.set_xlim(left=0)
-    log_ms(axes)
-    axes.legend(fontsize=8, frameon=False, loc="upper left")
+def remarks_of(result: AnyResult) -> list[str]:
+    """How it was measured, and where."""
+    if isinstance(result, SweepResult):
+        knee = "none" if result.knee is None else f"{result.knee:g} requests/s"
+        first = result.results[0]
+        return [f"knee: {knee}, p99 within {result.slo_ms:.3g} ms ({result.slo_origin})", *_origin(first)]
+    if isinstance(result, ComparisonResult):
+        return _origin(result.pairs[0][0]) if result.pairs else []
+    remarks = [f"{result.summary.num_warmup} requests of the warm-up are not counted"]
+    remarks += [f"{status}: {reason}" for status, reason in result.summary.reasons.items()]
+    return [*remarks, *([result.batching] if result.batching else []), *_origin(result)]
 
 
-def _draw_comparison(figure: Any, result: ComparisonResult) -> None:
-    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
-    for number, pair in enumerate(result.pairs):
-        for one, colour, name in zip(pair, (A, B), "AB", strict=True):
-            _curve(left, one, colour, name if number == 0 else None, width=2 if len(result.pairs) == 1 else 1)
-    left.legend(fontsize=8, frameon=False, loc="upper left")
-    for place, effect in enumerate(result.effects):
-        right.plot(effect.ratio, place, marker="o", color="0.2")
-        if not math.isnan(effect.low):
-            right.plot([effect.low, effect.high], [place, place], color="0.2", linewidth=2)
-        right.annotate(f"× {effect.ratio:.2f}", (effect.ratio, place), xytext=(0, 8), textcoords="offset points",
-                       ha="center", fontsize=8)  # fmt: skip
-    right.axvline(1.0, color="0.5", linewidth=1, linestyle=":")
-    right.set_yticks(range(len(result.effects)), [f"p{100 * effect.quantile:g}" for effect in result.effects])
-    right.set_ylim(len(result.effects) - 0.4, -0.8)
-    bounds = [value for effect in result.effects for value in (effect.ratio, effect.low, effect.high, 1.0)]
-    known = [value for value in bounds if math.isfinite(value)]
-    if known:
-        margin = 0.1 * (max(known) - min(known)) + 0.02
-        right.set_xlim(min(known) - margin, max(known) + margin)
-    right.set_xlabel("B over A: latency ratio, 95 % interval over the pairs")
+def percentile_text(summary: Summary, quantile: float) -> str:
+    """A percentile with its interval, or how many samples it needs."""
+    found = summary.percentile(quantile)
+    if found is None:
+        return f"(from {FEWEST[quantile]} answers)"
+    high = "∞" if math.isinf(found.high_ms) else f"{found.high_ms:.3g}"
+    return f"{found.ms:.3g} ms [{found.low_ms:.3g}, {high}]"
 
 
-def _curve(axes: Any, result: BenchmarkResult, colour: str, label: str | None, width: float = 1.8) -> None:
-    """Latency by share of requests, on an axis of nines."""
-    if result.curve.shape[1]:
-        shares, values = result.curve
-        axes.plot(_nines(shares), values, color=colour, linewidth=width, label=label)
-    for one in result.summary.percentiles:
-        high = one.ms if math.isinf(one.high_ms) else one.high_ms
-        x = _nines(np.array([one.quantile]))
-        axes.errorbar(x, [one.ms], yerr=[[one.ms - one.low_ms], [high - one.ms]], color=colour, marker="o",
-                      markersize=3.5, capsize=2, linewidth=1)  # fmt: skip
-    shown = [nine for nine in NINES if nine <= 1 - 1 / max(2, result.summary.num_ok)]
-    axes.set_xticks(_nines(np.array(shown)), [f"p{100 * nine:g}" for nine in shown])
-    axes.set_xlabel("share of requests that were at least as fast")
-    log_ms(axes)
+def _result_rows(result: BenchmarkResult) -> list[dict[str, str]]:
+    summary = result.summary
+    due = "" if result.load.rate is None else f" of {result.load.rate:g} due"
+    values: dict[str, str] = {
+        "requests/s answered": f"{_count(summary.rate)}{due}",
+        "rows/s": _count(summary.rows_per_s),
+        **{f"p{100 * quantile:g}": percentile_text(summary, quantile) for quantile in FEWEST},
+        "mean": "–" if math.isnan(summary.mean_ms) else f"{summary.mean_ms:.3g} ms",
+    }
+    if summary.goodput is not None and summary.slo_ms is not None:
+        values[f"goodput (≤ {summary.slo_ms:g} ms)"] = f"{_count(summary.goodput)} requests/s"
+    values |= {
+        "requests, failed": f"{summary.num_due}, {summary.num_errors}",
+        "p99 from sending": "–" if summary.uncorrected_p99_ms is None else f"{summary.uncorrected_p99_ms:.3g} ms",
+        "generator's lag, p99": f"{summary.lag_p99_ms:.3g} ms",
+        "stable": _stable(summary),
+    }
+    return [{" ": name, "result": value} for name, value in values.items()]
 
 
-def _nines(shares: np.ndarray) -> np.ndarray:
-    """p90 is 1, p99 is 2 and so on."""
-    found: np.ndarray = -np.log10(np.maximum(1 - shares, 1e-9))
-    return found
+def _count(value: float) -> str:
+    """A number per second: four digits, or whole with a gap before the thousands."""
+    return f"{value:,.0f}".replace(",", "\u202f") if value >= 1000 else f"{value:.4g}"
 
 
-def log_ms(axes: Any) -> None:
-    """Milliseconds on a logarithmic axis. Plain numbers: matplotlib's own labels go through its mathematics parser."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel("ms")
-    axes.grid(visible=True, alpha=0.25)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+def _stable(summary: Summary) -> str:
+    if summary.stability is None:
+        return "too few requests to tell"
+    name, ratio = summary.stability
+    return f"{'yes' if summary.is_stable else 'no'}: {name} × {ratio:.2f} over 3 windows"
 
 
-def plain_text(title: str) -> str:
-    """Dollars would begin mathematics."""
-    return title.replace("$", r"\$")
+def _sweep_row(one: BenchmarkResult) -> dict[str, str]:
+    summary = one.summary
+    return {
+        "due, requests/s": f"{one.load.rate:g}",
+        "answered": _count(summary.rate),
+        **{f"p{100 * quantile:g}": percentile_text(summary, quantile) for quantile in (0.5, 0.95, 0.99)},
+        "failed": str(summary.num_errors),
+        "valid": "yes" if summary.is_valid else "no",
+    }
+
+
+def _comparison_rows(result: ComparisonResult) -> list[dict[str, str]]:
+    rows = []
+    for effect in result.effects:
+        interval = "" if math.isnan(effect.low) else f" [{effect.low:.3f}, {effect.high:.3f}]"
+        values = [_median([pair[place].summary for pair in result.pairs], effect.quantile) for place in (0, 1)]
+        rows.append(
+            {
+                " ": f"p{100 * effect.quantile:g}",
+                "A": values[0],
+                "B": values[1],
+                "B over A": f"× {effect.ratio:.3f}{interval}",
+                "verdict": effect.verdict,
+            }
+        )
+    rates = [sorted(pair[place].summary.rate for pair in result.pairs) for place in (0, 1)]
+    if result.pairs:
+        middle = [_count(rate[len(rate) // 2]) for rate in rates]
+        rows.append({" ": "requests/s", "A": middle[0], "B": middle[1], "B over A": "", "verdict": ""})
+    return rows
+
+
+def _median(summaries: Sequence[Summary], quantile: float) -> str:
+    values = sorted(one.ms for one in (summary.percentile(quantile) for summary in summaries) if one is not None)
+    return f"{values[len(values) // 2]:.3g} ms" if values else "–"
+
+
+def _origin(result: BenchmarkResult) -> list[str]:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(result.at))
+    return [f"{result.payload}; {result.protocol}", f"{when}, {environment_text(result.environment)}"]
+
+
+def environment_text(environment: Mapping[str, str]) -> str:
+    """Machine and versions in one line."""
+    names = {"cores": "{} cores", "python": "Python {}", "tfserve_nb": "tfserve_nb {}", "tensorflow": "TensorFlow {}",
+             "commit": "commit {}"}  # fmt: skip
+    return ", ".join(names.get(name, "{}").format(value) for name, value in environment.items())

@@ -17,8 +17,8 @@ from typing import Any  # JSON, DataFrames
 import numpy as np
 
 from ..errors import InvalidOption
-from .plan import Load
-from .samples import OK, Samples, status_text
+from .load.samples import OK, Samples, status_text
+from .load.schedule import Load
 from .statistics import FEWEST, Percentile, Summary
 
 CURVE_POINTS = 200

@@ -13,13 +13,13 @@ from typing import Any, Protocol
 
 from ..errors import NotAvailable, RunFailed
 from .environment import environment
-from .kernel_load import generate_here
-from .plan import Load, Target
-from .process import generate
+from .load.kernel_load import generate_here
+from .load.process import generate
+from .load.samples import OK, Samples, joined, status_text
+from .load.schedule import Load, Target
+from .load.targets import probe
 from .result import BenchmarkResult, curve_of, timeline_of
-from .samples import OK, Samples, joined, status_text
 from .statistics import summarise
-from .targets import probe
 
 PROBE_CLIENTS = 16
 PROBE_SECONDS = 1.0

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..serving.histogram import FEWEST_SAMPLES
-from .plan import Load
-from .samples import OK, Samples, status_text
+from ..serving.telemetry.histogram import FEWEST_SAMPLES
+from .load.samples import OK, Samples, status_text
+from .load.schedule import Load
 
 FEWEST = {**FEWEST_SAMPLES, 0.999: 6636}
 """Samples below which a percentile is hidden; the rule is that of `serving.histogram`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 
-from .plan import Load
+from .load.schedule import Load
 from .result import BenchmarkResult
 from .run import Nobody, Subject, Watcher, run_load
 from .statistics import Summary

@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 from typing import Self
 
-from .. import benchmarking
+from ..api import benchmark as benchmarking
+from ..bench.figure import png_of
+from ..bench.load.samples import OK, Samples
+from ..bench.load.schedule import ARRIVALS, Load
 from ..bench.options import Options
-from ..bench.plan import ARRIVALS, Load
-from ..bench.report import png_of
+from ..bench.report import AnyResult, to_text
 from ..bench.result import BenchmarkResult
-from ..bench.samples import OK, Samples
-from ..bench.tables import AnyResult, to_text
 from ..errors import InvalidOption, ServingError
 
 FOLDER = "tfserve_models"

@@ -28,13 +28,13 @@ class Flag:
         name: without dashes.
         default: its value when it is not given; its type is the flag's.
         help: one line.
-        excuse: why it changes nothing here, or "".
+        ignored_because: why it changes nothing here, or "".
     """
 
     name: str
     default: str | int | float | bool
     help: str
-    excuse: str = ""
+    ignored_because: str = ""
 
 
 GROUPS: dict[str, tuple[Flag, ...]] = {
@@ -140,7 +140,7 @@ def parse_serve(arguments: list[str]) -> argparse.Namespace:
     ignored = parser.add_argument_group("accepted, and without effect here")
     for flags in GROUPS.values():
         for flag in flags:
-            if flag.excuse:
+            if flag.ignored_because:
                 _add(ignored, flag, shown=True)
     values, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -148,22 +148,22 @@ def parse_serve(arguments: list[str]) -> argparse.Namespace:
     return values
 
 
-def excuses(arguments: list[str]) -> list[str]:
+def ignored_flags(arguments: list[str]) -> list[str]:
     """What to tell about flags that were given and change nothing."""
     given = {argument.removeprefix("--").split("=")[0] for argument in arguments if argument.startswith("--")}
     return [
-        f"--{flag.name} has no effect: {flag.excuse}"
+        f"--{flag.name} has no effect: {flag.ignored_because}"
         for flags in GROUPS.values()
         for flag in flags
-        if flag.excuse and flag.name in given
+        if flag.ignored_because and flag.name in given
     ]
 
 
 def _add(group: argparse._ArgumentGroup, flag: Flag, *, shown: bool = False) -> None:
-    if bool(flag.excuse) != shown:
+    if bool(flag.ignored_because) != shown:
         return
     name = f"--{flag.name}"
-    about = flag.excuse or flag.help
+    about = flag.ignored_because or flag.help
     if isinstance(flag.default, bool):
         group.add_argument(name, nargs="?", const=True, default=flag.default, type=_boolean, metavar="BOOL", help=about)
         return

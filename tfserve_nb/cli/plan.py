@@ -24,10 +24,10 @@ from ..server.config_files import (
     to_batching,
 )
 from ..server.settings import GrpcSettings, ServerSettings, is_loopback
-from ..serving.config import BatchingOptions
+from ..serving.batching.options import BatchingOptions
 from ..serving.configured import FollowOptions
-from ..serving.model_config import ModelConfig
-from ..serving.servable import SessionOptions
+from ..serving.models.model_config import ModelConfig
+from ..serving.versions.servable import SessionOptions
 
 MAX_BODY_BYTES = 1024**3
 """TensorFlow Serving has no limit; one request must not take all memory of a machine."""

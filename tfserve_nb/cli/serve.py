@@ -18,21 +18,21 @@ from types import FrameType
 from typing import NoReturn
 
 from .._version import __version__
+from ..api.deployment import Deployment
 from ..dashboards.web import WebPages
-from ..deployment import Deployment
 from ..errors import ServingError
-from ..experiment.experiments import Experiments
-from ..homes import ProcessHome
-from ..server.dashboard import PATH as DASHBOARD_PATH
-from ..server.monitoring import Monitor
-from ..server.request_log import RequestLog
+from ..experiment.engine.experiments import Experiments
+from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
+from ..server.handle import ProcessHome
+from ..server.telemetry.prometheus import Monitor
+from ..server.telemetry.request_log import RequestLog
 from ..server.thread import Extras, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
 from ..serving.pairs import CopyCounts
-from ..serving.servable import saved_model_loader
+from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
-from .flags import EXIT_FAILED, excuses, parse_serve
+from .flags import EXIT_FAILED, ignored_flags, parse_serve
 from .plan import ServePlan, make_plan
 
 _log = logging.getLogger("tfserve_nb.serve")
@@ -60,7 +60,7 @@ def serve(arguments: list[str]) -> int:
         print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
         return 0
     _log_to_stderr()
-    for line in excuses(arguments):
+    for line in ignored_flags(arguments):
         _log.warning("%s", line)
     server: ModelServer | None = None
     signals = Signals()

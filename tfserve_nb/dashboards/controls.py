@@ -11,9 +11,9 @@ from typing import Any, Protocol  # options of an experiment
 import numpy as np
 
 from ..experiment.state import Disagreement, ExperimentState
-from ..serving.model_metrics import ModelMetrics
-from ..serving.request_samples import RequestSample
-from ..serving.resources import Resources
+from ..serving.telemetry.model_metrics import ModelMetrics
+from ..serving.telemetry.request_samples import RequestSample
+from ..serving.telemetry.resources import Resources
 from ..types import HistoryEvent, ModelStatus
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from ..serving.model_metrics import ModelMetrics
+from ..serving.telemetry.model_metrics import ModelMetrics
 from ..types import HistoryEvent, ModelStatus
 from .cells import CellRun
-from .svg import Marker, Stretch, TimeAxis
+from .charts.svg import Marker, Stretch, TimeAxis
 
 MARKED = {"deploy", "promote", "rollback", "traffic", "label", "stage", "unload", "delete", "resume"}
 """Events of the history that charts mark."""

@@ -16,20 +16,20 @@ from ..markup import note, status_line
 from ..types import HistoryEvent
 from .actions import Actions, in_words
 from .cells import CELL_RUNS
+from .charts.svg import STYLE
 from .controls import DeploymentControls
 from .front_ends import advice
 from .pages.still import still_page
+from .sections.context import SPANS, Bind, Section, TabContext, ViewOptions
 from .sections.experiment import ExperimentSection
 from .sections.latency import LatencySection
 from .sections.requests import RequestsSection
 from .sections.resources import ResourcesSection
-from .sections.room import SPANS, Bind, Look, Room, Section
 from .sections.versions import VersionsSection
 from .snapshot import Snapshot, clock
-from .svg import STYLE
 from .updater import Updater
 
-SECTIONS: tuple[Callable[[Room], Section], ...] = (
+SECTIONS: tuple[Callable[[TabContext], Section], ...] = (
     VersionsSection,
     LatencySection,
     ResourcesSection,
@@ -65,7 +65,7 @@ class Dashboard:
         self.name = controls.name
         self._controls = controls
         self._updater = updater
-        self._look = Look()
+        self._look = ViewOptions()
         self._snapshot: Snapshot | None = None
         self._shown: object = None
         self._looked_s = self._remembered_s = float("-inf")
@@ -173,7 +173,7 @@ class Dashboard:
         self._status = widgets.HTML()
         self._actions = Actions(self._updater, self._say, self._redraw)
         bind = lambda: self._bind  # noqa: E731 - it comes later, with the first notebook that shows this
-        room = Room(self._controls, self._updater, self._actions, self._look, self._redraw, self._say, bind)
+        room = TabContext(self._controls, self._updater, self._actions, self._look, self._redraw, self._say, bind)
         self._sections: list[Section] = [one(room) for one in SECTIONS]
         self._tab = widgets.Tab(
             children=[section.widget for section in self._sections],

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from typing import Any  # JSON
 
 from .pairs import FAR, Compared
-from .rates import wilson
 from .reading import Agreement
+from .statistics.rates import wilson
 
 MOST_FLIPS = 2000
 """Pairs of classes that are counted separately."""

@@ -32,8 +32,8 @@ class Compared:
         classes: what A and B decided, shape `(2, n)`, int64; None when there are no classes.
         shift: sum of B's numbers minus A's, over numbers that are finite in both.
         num_numbers: how many of them.
-        odd_a: rows of A with NaN or infinity, shape `(n,)`.
-        odd_b: rows of B with NaN or infinity, shape `(n,)`.
+        nonfinite_a: rows of A with NaN or infinity, shape `(n,)`.
+        nonfinite_b: rows of B with NaN or infinity, shape `(n,)`.
     """
 
     is_same: np.ndarray
@@ -41,8 +41,8 @@ class Compared:
     classes: np.ndarray | None
     shift: float
     num_numbers: int
-    odd_a: np.ndarray
-    odd_b: np.ndarray
+    nonfinite_a: np.ndarray
+    nonfinite_b: np.ndarray
 
 
 def num_rows(tensors: Tensors) -> int:
@@ -73,19 +73,19 @@ def compare(outputs_a: Tensors, outputs_b: Tensors, *, may_threshold: bool = Tru
         by_row({name: outputs_a[name] for name in names}, rows),
         by_row({name: outputs_b[name] for name in names}, rows),
     )
-    odd_a, odd_b = odd_rows(a, rows), odd_rows(b, rows)
+    nonfinite_a, nonfinite_b = odd_rows(a, rows), odd_rows(b, rows)
     distance, shift, num_numbers = _distances(a, b, rows)
     classes = _classes(a, b, may_threshold=may_threshold)
     if len(names) < max(len(outputs_a), len(outputs_b)) and not names:
         is_same = np.zeros(rows, bool)
     elif classes is not None:
-        is_same = (classes[0] == classes[1]) & ~(odd_a ^ odd_b)
+        is_same = (classes[0] == classes[1]) & ~(nonfinite_a ^ nonfinite_b)
     else:
         is_same = np.ones(rows, bool)
         for name in names:
             is_same &= _equal(a[name], b[name], rows)
         classes = _whole(a, b)
-    return Compared(is_same, distance, classes, shift, num_numbers, odd_a, odd_b)
+    return Compared(is_same, distance, classes, shift, num_numbers, nonfinite_a, nonfinite_b)
 
 
 def flat_rows(array: np.ndarray, rows: int) -> np.ndarray:

@@ -23,7 +23,7 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Stop serving and take everything away that `load` registered; files and stored state stay."""
-    from .. import handles
+    from ..api import connect as handles
     from . import completion, display
     from .magics import DeployMagics
 

@@ -14,10 +14,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic_arguments import argument
 from IPython.display import HTML, display
 
-from ..deployment import Deployment
+from ..api.ab_test import ABTest
+from ..api.deployment import Deployment
 from ..experiment.plan import METRICS
 from ..experiment.state import ExperimentState
-from ..experimenting import ABTest
 from ..markup import status_line
 
 SHOW_EVERY_S = 0.5

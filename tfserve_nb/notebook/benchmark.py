@@ -17,18 +17,18 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic_arguments import argument
 from IPython.display import HTML, display
 
-from .. import benchmarking
+from ..api import benchmark as benchmarking
+from ..api.deployment import Deployment
+from ..bench.load.samples import OK, Samples
+from ..bench.load.schedule import ARRIVALS, Load
 from ..bench.options import PROTOCOLS, Options
-from ..bench.plan import ARRIVALS, Load
-from ..bench.replay import ReplayResult
+from ..bench.report import AnyResult
 from ..bench.result import BenchmarkResult, timeline_of
-from ..bench.samples import OK, Samples
-from ..bench.tables import AnyResult
-from ..dashboards.line_chart import Line, line_chart
-from ..dashboards.svg import STYLE, TimeAxis
-from ..deployment import Deployment
+from ..dashboards.charts.line import Line, line_chart
+from ..dashboards.charts.svg import STYLE, TimeAxis
 from ..errors import InvalidOption
 from ..markup import note, status_line
+from ..replay.result import ReplayResult
 from .arguments import sizes
 
 SHOW_EVERY_S = 0.5
@@ -121,7 +121,7 @@ def load_url(given: argparse.Namespace, options: Options, folder: Path, view: Be
 
 def body_of(options: Options) -> bytes:
     """JSON for a server of any kind: text and bytes as they are, all else as `{"instances": rows}`."""
-    from ..server.json_text import dump
+    from ..server.rest.json_text import dump
 
     values = options.values
     if isinstance(values, bytes):

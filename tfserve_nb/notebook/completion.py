@@ -14,7 +14,7 @@ from typing import Any  # the user's namespace
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from .. import handles as serving
+from ..api import connect as serving
 from .magics import DeployMagics
 
 COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark", "abtest", "replay")

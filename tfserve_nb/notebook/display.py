@@ -17,7 +17,7 @@ from typing import Any  # IPython's MIME bundles
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from ..deployment import Deployment
+from ..api.deployment import Deployment
 from ..errors import ServingError
 from . import cell_times
 
@@ -25,10 +25,10 @@ _DASHBOARD = ("tfserve_nb.dashboards.view", "Dashboard")
 _RESULTS = (
     ("tfserve_nb.bench.result", "BenchmarkResult"),
     ("tfserve_nb.bench.sweep", "SweepResult"),
-    ("tfserve_nb.bench.compare", "ComparisonResult"),
+    ("tfserve_nb.bench.comparison", "ComparisonResult"),
 )
-_TEST = ("tfserve_nb.experimenting", "ABTest")
-_REPLAY = ("tfserve_nb.bench.replay", "ReplayResult")
+_TEST = ("tfserve_nb.api.ab_test", "ABTest")
+_REPLAY = ("tfserve_nb.replay.result", "ReplayResult")
 
 
 def register(shell: InteractiveShell) -> None:
@@ -106,18 +106,20 @@ def _print_result(result: Any, printer: Any, _: bool) -> None:
 def _views_of(result: Any) -> tuple[Callable[[Any], str], Callable[[Any], str], Callable[[Any], bytes]]:
     """What makes text, HTML and PNG of a result."""
     if type(result).__name__ == _REPLAY[1]:
-        from ..bench import replay_report, replay_tables
+        from ..replay import figure as replay_report
+        from ..replay import report as replay_tables
 
         return replay_tables.to_text, replay_tables.to_html, replay_report.png_of
-    from ..bench import report, tables
+    from ..bench import figure as report
+    from ..bench import report as tables
 
     return tables.to_text, tables.to_html, report.png_of
 
 
 def _show_test(shell: InteractiveShell, test: Any) -> None:
     """The report of an experiment, which stays; while it goes on, its live view too."""
-    from ..experiment.report import png_of
-    from ..experiment.tables import to_html, to_text
+    from ..experiment.views.figure import png_of
+    from ..experiment.views.report import to_html, to_text
 
     state = test.state
     publish = shell.display_pub.publish
@@ -133,7 +135,7 @@ def _show_test(shell: InteractiveShell, test: Any) -> None:
 
 
 def _print_test(test: Any, printer: Any, _: bool) -> None:
-    from ..experiment.tables import to_text
+    from ..experiment.views.report import to_text
 
     printer.text(to_text(test.state))
 

@@ -22,17 +22,18 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument
 from traitlets import Int, Unicode
 
-from .. import benchmarking, deploying
-from .. import handles as serving
-from ..bench.replay import ReplayResult
-from ..bench.tables import AnyResult
-from ..deployment import DEFAULT_BASE_PATH, Deployment
-from ..differences.result import VersionDiff
+from ..api import benchmark as benchmarking
+from ..api import connect as serving
+from ..api import deploy as deploying
+from ..api.ab_test import ABTest
+from ..api.deployment import DEFAULT_BASE_PATH, Deployment
+from ..bench.report import AnyResult
+from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
-from ..experimenting import ABTest
-from ..export.provenance import Code
-from ..serving.config import DEFAULT_MAX_BATCH_SIZE
-from ..serving.placement import DEFAULT_KEEP, Placement
+from ..export.provenance.provenance import Code
+from ..replay.result import ReplayResult
+from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
+from ..serving.models.placement import DEFAULT_KEEP, Placement
 from .abtest import ABTEST_OPTIONS, how_to_end, version_or_label
 from .abtest import run as run_abtest
 from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, variable, with_options

@@ -9,7 +9,7 @@ import contextlib
 import html
 from dataclasses import dataclass
 
-from ..deployment import Deployment
+from ..api.deployment import Deployment
 from ..errors import ServingError
 from ..types import ModelStatus, VersionStatus
 

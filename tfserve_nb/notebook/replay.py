@@ -11,10 +11,10 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic_arguments import argument
 
-from ..bench.replay import MAX_DISAGREEMENT, MAX_SLOWDOWN, PROTOCOLS, ReplayLimits, ReplayResult
-from ..deployment import Deployment
-from ..serving.captured import CapturedRequests
-from ..serving.captured_file import load_captured
+from ..api.deployment import Deployment
+from ..replay.result import MAX_DISAGREEMENT, MAX_SLOWDOWN, PROTOCOLS, ReplayLimits, ReplayResult
+from ..serving.telemetry.captured import CapturedRequests
+from ..serving.telemetry.captured_file import load_captured
 from .benchmark import BenchmarkView
 
 CAPTURE_OPTIONS = (

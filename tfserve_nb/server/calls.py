@@ -13,15 +13,15 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ..errors import DeadlineExceeded
-from ..serving.metrics import RequestRecord
-from ..serving.port import Answer, Assignment, Handle, ModelSpec, Outcome, ServingPort, Ticket
-from ..serving.taps import Seen
+from ..serving.backend import Answer, Assignment, Handle, InferenceBackend, ModelSpec, Outcome, Ticket
+from ..serving.telemetry.metrics import RequestRecord
+from ..serving.telemetry.taps import Seen
 from ..types import Tensors
-from .completions import Completions
-from .request_log import RequestLog
+from .runtime.completions import Completions
+from .telemetry.request_log import RequestLog
 
 
-class Exchange:
+class RequestContext:
     """One request's notes for its `RequestRecord`: the timestamps, and what was found out about it.
 
     Args:
@@ -96,7 +96,7 @@ MAX_DEFERRED = 8
 """Turns of the loop that submitted requests wait for others at most; each is as short as what came in with it."""
 
 
-class Running:
+class PendingRequest:
     """One submitted request: the way from the runner's thread back to the loop, and the way to give up.
 
     Args:
@@ -151,13 +151,13 @@ class Calls:
     """
 
     def __init__(
-        self, port: ServingPort, loop: asyncio.AbstractEventLoop, request_log: RequestLog | None = None
+        self, port: InferenceBackend, loop: asyncio.AbstractEventLoop, request_log: RequestLog | None = None
     ) -> None:
         self.port = port
         self._request_log = request_log
         self._loop = loop
         self._completions = Completions(loop)
-        self._running: set[Running] = set()
+        self._running: set[PendingRequest] = set()
         self._is_waking = False
         self._num_submitted = self._num_seen = self._num_deferred = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -168,7 +168,7 @@ class Calls:
         """Requests on their way."""
         return len(self._running)
 
-    def acquire(self, spec: ModelSpec, exchange: Exchange, find: Find) -> Handle:
+    def acquire(self, spec: ModelSpec, exchange: RequestContext, find: Find) -> Handle:
         """Choose and pin the version that answers a request.
 
         Args:
@@ -201,9 +201,9 @@ class Calls:
         signature: str,
         inputs: Tensors,
         deadline_s: float,
-        exchange: Exchange,
+        exchange: RequestContext,
         on_outcome: Callable[[Outcome], None],
-    ) -> Running:
+    ) -> PendingRequest:
         """Submit a request.
 
         Args:
@@ -234,7 +234,7 @@ class Calls:
                 exchange.seen = _seen(inputs, outcome)
             on_outcome(outcome)
 
-        running = Running(self._completions, resolve, deadline_s)
+        running = PendingRequest(self._completions, resolve, deadline_s)
         running.ticket = handle.submit(signature, inputs, deadline_s=deadline_s, on_done=running.on_done, wakes=False)
         self._running.add(running)
         self._num_submitted += 1
@@ -247,7 +247,7 @@ class Calls:
         return running
 
     async def run(
-        self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float, exchange: Exchange
+        self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float, exchange: RequestContext
     ) -> Answer:
         """The same as a coroutine; whoever is cancelled while waiting takes the request out of the queue.
 
@@ -265,12 +265,12 @@ class Calls:
             return outcome
         raise outcome
 
-    def cancel(self, running: Running) -> None:
+    def cancel(self, running: PendingRequest) -> None:
         """Give a request up."""
         self._running.discard(running)
         running.cancel()
 
-    def record(self, exchange: Exchange) -> None:
+    def record(self, exchange: RequestContext) -> None:
         """Count a request whose answer was written."""
         record = exchange.record()
         self.port.record(record)

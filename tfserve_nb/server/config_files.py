@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any  # protobuf messages
 
 from ..errors import ConfigRejected, InvalidOption
-from ..serving.config import BatchingOptions
-from ..serving.model_config import LoggingOptions, ModelConfig, VersionPolicy
+from ..serving.batching.options import BatchingOptions
+from ..serving.models.model_config import LoggingOptions, ModelConfig, VersionPolicy
 
 DEFAULT_MAX_BATCH_SIZE = 1000
 DEFAULT_MAX_ENQUEUED_BATCHES = 10

@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InvalidRequest, ServingError
-from ..serving.port import Handle
+from ..serving.backend import Handle
 from ..types import SignatureSpec, Tensors, tf_name
-from .calls import Calls, Exchange
+from .calls import Calls, RequestContext
 
 INPUTS = "inputs"
 CLASSES = "classes"
@@ -35,7 +35,12 @@ Classes = list[list[tuple[str, float]]]
 
 
 async def classify(
-    calls: Calls, handle: Handle, signature: SignatureSpec, examples: np.ndarray, deadline_s: float, exchange: Exchange
+    calls: Calls,
+    handle: Handle,
+    signature: SignatureSpec,
+    examples: np.ndarray,
+    deadline_s: float,
+    exchange: RequestContext,
 ) -> Classes:
     """Run a classification.
 
@@ -57,7 +62,12 @@ async def classify(
 
 
 async def regress(
-    calls: Calls, handle: Handle, signature: SignatureSpec, examples: np.ndarray, deadline_s: float, exchange: Exchange
+    calls: Calls,
+    handle: Handle,
+    signature: SignatureSpec,
+    examples: np.ndarray,
+    deadline_s: float,
+    exchange: RequestContext,
 ) -> list[float]:
     """Run a regression; as `classify`, one value for each example."""
     check_regress(signature)

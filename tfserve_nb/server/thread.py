@@ -12,28 +12,28 @@ from dataclasses import dataclass
 from typing import Any  # asyncio's contexts
 
 from ..errors import ServerFailed, ServingError
-from ..experiment.port import ExperimentPort
-from ..serving.admin_port import AdminPort
-from ..serving.port import ServingPort
-from . import collector
-from .admin import admin_routes, admin_values
-from .admin_experiments import experiment_routes
-from .app import make_application
+from ..experiment.admin import ExperimentAdmin
+from ..serving.admin import ModelAdmin
+from ..serving.backend import InferenceBackend
+from .admin.experiment_handlers import experiment_routes
+from .admin.handlers import admin_routes, admin_values
+from .admin.web_dashboard import DashboardPort, dashboard_routes
 from .calls import Calls
-from .dashboard import DashboardPort, dashboard_routes
-from .flow import MAX_INFLATED_BYTES, Flow
-from .frontend.listener import FrontListener
-from .grpc_listener import GrpcListener, import_stubs
-from .http_listener import HttpListener
-from .inference_v2 import InferenceV2
-from .log import RingHandler, open_log
-from .loop import new_loop
-from .model_service import Reload
-from .monitoring import Monitor
-from .request_log import RequestLog
-from .rest_sink import short_way
+from .grpc.listener import GrpcListener, import_stubs
+from .grpc.model_service import Reload
+from .http.listener import HttpListener
+from .rest.app import make_application
+from .rest.fast_path import fast_path
+from .rest.handler import MAX_INFLATED_BYTES, RestHandler
+from .rest.inference_v2 import InferenceV2
+from .runtime import garbage_collector as collector
+from .runtime.event_loop import new_loop
+from .runtime.switch_interval import shorten, unshorten
 from .settings import ServerSettings
-from .switch_interval import shorten, unshorten
+from .telemetry.log_ring import RingHandler, open_log
+from .telemetry.prometheus import Monitor
+from .telemetry.request_log import RequestLog
+from .workers.listener import FrontListener
 
 START_LIMIT_S = 20.0
 IDLE_LOOK_S = 1.0
@@ -57,9 +57,9 @@ class Extras:
     reload: Reload | None = None
     monitor: Monitor | None = None
     request_log: RequestLog | None = None
-    admin: AdminPort | None = None
+    admin: ModelAdmin | None = None
     dashboard: DashboardPort | None = None
-    experiments: ExperimentPort | None = None
+    experiments: ExperimentAdmin | None = None
 
 
 class ServerThread:
@@ -71,7 +71,7 @@ class ServerThread:
         extras: what it offers beside the core.
     """
 
-    def __init__(self, port: ServingPort, settings: ServerSettings, extras: Extras | None = None) -> None:
+    def __init__(self, port: InferenceBackend, settings: ServerSettings, extras: Extras | None = None) -> None:
         self.settings = settings
         self.log, self.log_ring = open_log("rest")
         self.grpc_port = 0
@@ -180,7 +180,7 @@ class ServerThread:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
         calls = Calls(self._serving_port, self._loop, self._extras.request_log)
-        flow = Flow(
+        flow = RestHandler(
             calls,
             request_timeout_s=settings.request_timeout_s,
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
@@ -189,7 +189,7 @@ class ServerThread:
         grpc = await self._start_grpc(calls, http)
         if http is not None:
             application = make_application(settings, self._extras.monitor, self._admin_routes())
-            await http.start(application, self.log, short_way(flow, InferenceV2(flow, self._serving_port), settings))
+            await http.start(application, self.log, fast_path(flow, InferenceV2(flow, self._serving_port), settings))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():

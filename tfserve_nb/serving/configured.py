@@ -20,11 +20,11 @@ from pathlib import Path
 
 from ..errors import ConfigRejected
 from ..types import VersionState, VersionStatus
-from .config import BatchingOptions
+from .batching.options import BatchingOptions
 from .core import ServingCore
-from .followed import FollowedModel
-from .model_config import LoggingOptions, ModelConfig, check_configs
-from .version_source import VersionSource
+from .models.followed import FollowedModel
+from .models.model_config import LoggingOptions, ModelConfig, check_configs
+from .versions.source import VersionSource
 
 _log = logging.getLogger(__name__)
 JOIN_S = 1.5

@@ -20,36 +20,36 @@ from ..errors import InvalidOption, ModelNotFound, VersionNotFound
 from ..export.layout import delete_version, list_versions
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
-from .batch_summary import BatchSummary
-from .capture import Captures
-from .followed import FollowedModel
-from .lifecycle import ServableManager
+from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
 from .looking import Looking
-from .metrics import Metrics, RequestRecord
-from .model import ServedModel
-from .observer import Observer, Observers
+from .models.followed import FollowedModel
+from .models.model import ServedModel
+from .models.placement import Placement
+from .models.resuming import resumed
+from .models.routing import not_found
+from .models.state_store import StateStore, new_event
+from .models.stored_model import from_json
 from .pairs import Pairs
-from .placement import Placement
-from .port import Key, ModelSpec, ModelView, assignment_of, found_key
-from .request_samples import RequestSamples
-from .resources import ResourceReader
-from .resuming import resumed
-from .routing import not_found
-from .servable import Loader, load_saved_model
 from .shadow import ShadowCopies
-from .state_store import StateStore, new_event
-from .stored_model import from_json
 from .switching import Switching
-from .taps import Taps
+from .telemetry.batch_summary import BatchSummary
+from .telemetry.capture import Captures
+from .telemetry.metrics import Metrics, RequestRecord
+from .telemetry.observer import Observer, Observers
+from .telemetry.request_samples import RequestSamples
+from .telemetry.resources import ResourceReader
+from .telemetry.taps import Taps
 from .traffic import Shadow
-from .version_record import VersionHandle
-from .version_source import VersionSource
+from .versions.lifecycle import ServableManager
+from .versions.record import VersionHandle
+from .versions.servable import Loader, load_saved_model
+from .versions.source import VersionSource
 
 UNLOAD_WAIT_S = 40.0
 
 
 class ServingCore(Switching, Looking):
-    """Models, versions, routing and metrics of one process. Implements `ServingPort` and `AdminPort`.
+    """Models, versions, routing and metrics of one process. Implements `InferenceBackend` and `ModelAdmin`.
 
     Args:
         loader: turns a version folder into a servable.
@@ -104,7 +104,7 @@ class ServingCore(Switching, Looking):
     # --- the port -----------------------------------------------------------------------------------------------
 
     def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> VersionHandle:
-        """Choose and pin a version; see `ServingPort.acquire`."""
+        """Choose and pin a version; see `InferenceBackend.acquire`."""
         model = self._models.get(spec.name)
         if model is None:
             raise not_found(spec)
@@ -126,11 +126,11 @@ class ServingCore(Switching, Looking):
         raise not_found(ModelSpec(spec.name, version))
 
     def wake(self) -> None:
-        """Start what was submitted without waking; see `ServingPort.wake`."""
+        """Start what was submitted without waking; see `InferenceBackend.wake`."""
         self._manager.wake()
 
     def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
-        """The states of versions; see `ServingPort.status`."""
+        """The states of versions; see `InferenceBackend.status`."""
         versions = self._manager.status(spec.name)
         if not versions:
             raise ModelNotFound(f"Could not find any versions of model {spec.name}")
@@ -150,7 +150,7 @@ class ServingCore(Switching, Looking):
         self.metrics.record(record)
 
     def catalog(self) -> dict[str, ModelView]:
-        """What is served now; see `ServingPort.catalog`."""
+        """What is served now; see `InferenceBackend.catalog`."""
         return {name: model.view(is_tapped=self.taps.wants(name)) for name, model in self._models.items()}
 
     # --- administration -----------------------------------------------------------------------------------------

@@ -15,10 +15,10 @@ import numpy as np
 
 from ..errors import DeadlineExceeded, InvalidRequest, QueueFull, ServingError
 from ..types import SignatureSpec, Tensors
-from .inputs import as_tensors, check_inputs
-from .metrics import RequestRecord
-from .port import Answer, Assignment, Handle, ModelSpec, Outcome, ServingPort, Ticket
-from .taps import Seen
+from .backend import Answer, Assignment, Handle, InferenceBackend, ModelSpec, Outcome, Ticket
+from .telemetry.metrics import RequestRecord
+from .telemetry.taps import Seen
+from .versions.inputs import as_tensors, check_inputs
 
 MAX_IN_FLIGHT = 4
 """Pieces of one large request that are queued at once; few, so that it does not push others out of the queue."""
@@ -51,8 +51,8 @@ class _Waiter:
 
 
 def predict(
-    port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float, key: str = "",
-    request_id: str = "",
+    port: InferenceBackend, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float,
+    key: str = "", request_id: str = "",
 ) -> Tensors:  # fmt: skip
     """Answer one request of this process.
 
@@ -127,7 +127,7 @@ class _Notes:
 
 
 def _answers(
-    port: ServingPort, spec: ModelSpec, signature_name: str, value: Any, rows: int, limit_s: float, notes: _Notes
+    port: InferenceBackend, spec: ModelSpec, signature_name: str, value: Any, rows: int, limit_s: float, notes: _Notes
 ) -> list[Answer]:
     """Pin a version, make the value fit it, and run."""
     handle = port.acquire(spec, key=notes.key)

@@ -9,14 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from ..errors import InvalidOption
-from .batch_summary import BatchSummary
-from .capture import Captures
-from .captured import CapturedRequests, CaptureSettings
-from .metrics import Metrics
-from .model_metrics import ModelMetrics
-from .request_samples import KEPT, RequestSamples, Samples
-from .resources import ResourceReader, Resources
-from .taps import Taps
+from .telemetry.batch_summary import BatchSummary
+from .telemetry.capture import Captures
+from .telemetry.captured import CapturedRequests, CaptureSettings
+from .telemetry.metrics import Metrics
+from .telemetry.model_metrics import ModelMetrics
+from .telemetry.request_samples import KEPT, RequestSamples, Samples
+from .telemetry.resources import ResourceReader, Resources
+from .telemetry.taps import Taps
 
 
 class Looking(ABC):
@@ -53,7 +53,7 @@ class Looking(ABC):
         return metrics.with_batches(self._batches(name))
 
     def recent_samples(self, name: str, limit: int = KEPT) -> Samples:
-        """What was sampled of a model's requests; see `AdminPort.recent_samples`."""
+        """What was sampled of a model's requests; see `ModelAdmin.recent_samples`."""
         self._check_served(name)
         return Samples(self.samples.wants(name), tuple(self.samples.recent(name, limit)))
 
@@ -64,7 +64,7 @@ class Looking(ABC):
         self.taps.refresh()
 
     def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
-        """Begin or end capturing a model's requests; see `AdminPort.capture`.
+        """Begin or end capturing a model's requests; see `ModelAdmin.capture`.
 
         Raises:
             InvalidOption: if `redact` names an input that no loaded version has: a slip there would keep everything.
@@ -81,7 +81,7 @@ class Looking(ABC):
         self.taps.refresh()
 
     def captured(self, name: str, limit: int | None = None) -> CapturedRequests:
-        """What was captured of a model's requests; see `AdminPort.captured`."""
+        """What was captured of a model's requests; see `ModelAdmin.captured`."""
         self._check_served(name)
         return self.captures.found(name, limit)
 

@@ -23,12 +23,12 @@ import numpy as np
 from ..errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull
 from ..threads import start_thread
 from ..types import Tensors
-from .batching import Task
+from .backend import Answer, ModelSpec, Outcome
+from .batching.queue import Task
+from .batching.runner import as_serving_error
 from .pairs import Pair, Pairs
-from .port import Answer, ModelSpec, Outcome
-from .runner import as_serving_error
 from .traffic import Shadow
-from .version_record import VersionHandle
+from .versions.record import VersionHandle
 
 MAX_WAITING = 256
 MAX_WAITING_BYTES = 64 << 20

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..types import HistoryEvent, Progress, no_progress
-from .model import ServedModel
-from .routing import Routing
-from .state_store import new_event
+from .models.model import ServedModel
+from .models.routing import Routing
+from .models.state_store import new_event
 from .traffic import Shadow
 
 

@@ -17,12 +17,12 @@ from typing import Any  # Keras' objects, options of `deploy`
 
 import keras
 
-from .. import deploying
-from ..deployment import Deployment
+from ..api import deploy as deploying
+from ..api.deployment import Deployment
 from ..errors import InvalidOption, ServingError, VersionNotFound
 from ..export.layout import check_name
 from ..notebook.running_cell import running_cell
-from ..serving.placement import Placement
+from ..serving.models.placement import Placement
 from ..types import ProgressEvent, no_progress
 from .promotion import Logs, Rule, rule_of
 

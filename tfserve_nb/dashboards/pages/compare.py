@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from ...markup import grid, note, table
-from ...serving.model_metrics import VersionMetrics
-from ..line_chart import Line, line_chart
+from ...serving.telemetry.model_metrics import VersionMetrics
+from ..charts.line import Line, line_chart
+from ..charts.svg import format_number, format_span
 from ..snapshot import Snapshot
-from ..svg import format_number, format_span
 from .latency import NO_REQUESTS, latency_charts, styles_of
 from .versions import percentile
 

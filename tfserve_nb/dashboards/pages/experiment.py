@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ...experiment.reading import Guardrail
 from ...experiment.state import ExperimentState
-from ...experiment.tables import (
+from ...experiment.views.report import (
     METRIC_NAMES,
     SYMBOLS,
     arm_rows,
@@ -27,10 +27,10 @@ from ...experiment.tables import (
 )
 from ...markup import COLOUR, grid, note, table, text
 from ...types import HistoryEvent
-from ..band_chart import band_chart
-from ..bar_chart import Outline, latency_histogram
+from ..charts.band import band_chart
+from ..charts.bar import Outline, latency_histogram
+from ..charts.svg import COLOURS
 from ..snapshot import event_text
-from ..svg import COLOURS
 
 EDGES = {"wait": COLOURS[5], "promote": COLOURS[2], "rollback": COLOURS[1], "blocked": COLOURS[3]}
 """Decision -> colour of the edge beside the verdict; the symbol says the same."""

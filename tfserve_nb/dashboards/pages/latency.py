@@ -10,14 +10,14 @@ from collections.abc import Collection
 import numpy as np
 
 from ...markup import grid, note
-from ...serving.batch_summary import BatchSummary, combined
-from ...serving.histogram import FEWEST_SAMPLES
-from ...serving.model_metrics import PHASES, ModelMetrics, VersionMetrics
-from ..bar_chart import Outline, bar_chart, latency_histogram
-from ..line_chart import Line, line_chart
+from ...serving.telemetry.batch_summary import BatchSummary, combined
+from ...serving.telemetry.histogram import FEWEST_SAMPLES
+from ...serving.telemetry.model_metrics import PHASES, ModelMetrics, VersionMetrics
+from ..charts.bar import Outline, bar_chart, latency_histogram
+from ..charts.line import Line, line_chart
+from ..charts.stacked import stacked_chart
+from ..charts.svg import format_span
 from ..snapshot import Snapshot
-from ..stacked_chart import stacked_chart
-from ..svg import format_span
 
 NO_REQUESTS = "no requests yet"
 _QUANTILES = (("p50", 0), ("p99", 2), ("p95", 1))

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...markup import note, table, text
-from ...serving.request_samples import EVERY_S, KEPT, MAX_ROWS, RequestSample
+from ...serving.telemetry.request_samples import EVERY_S, KEPT, MAX_ROWS, RequestSample
 from ...types import Tensors
+from ..charts.svg import format_number
 from ..snapshot import clock
-from ..svg import format_number
 from .values import rendered
 
 _COLUMNS = ("request", "time", "version", "by", "answer", "rows", "total", "decode", "queue", "run", "encode")

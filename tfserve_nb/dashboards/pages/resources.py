@@ -6,10 +6,10 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 from ...markup import grid, note, table, text
-from ...serving.resources import Resources
+from ...serving.telemetry.resources import Resources
 from ...types import ModelStatus
-from ..line_chart import Line, line_chart
-from ..svg import TimeAxis
+from ..charts.line import Line, line_chart
+from ..charts.svg import TimeAxis
 from .versions import size
 
 SPAN_S = 300.0

@@ -9,11 +9,11 @@ import math
 from collections.abc import Sequence
 
 from ...markup import COLOUR, alert, progress_bar, table, text
-from ...serving.histogram import FEWEST_SAMPLES
-from ...serving.model_metrics import ModelMetrics, VersionMetrics
+from ...serving.telemetry.histogram import FEWEST_SAMPLES
+from ...serving.telemetry.model_metrics import ModelMetrics, VersionMetrics
 from ...types import HistoryEvent, ModelStatus, VersionState, VersionStatus
+from ..charts.svg import format_number, format_span
 from ..snapshot import Snapshot, clock, event_text
-from ..svg import format_number, format_span
 
 COLUMNS = ("version", "state", "labels", "traffic", "deployed", "size", "requests", "errors", "p50", "p95", "p99")
 NUMBERS = ("traffic", "size", "requests", "errors", "p50", "p95", "p99")

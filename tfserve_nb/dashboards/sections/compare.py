@@ -9,7 +9,7 @@ from typing import Any  # ipywidgets is untyped
 
 from ..pages.compare import compare_page
 from ..snapshot import Snapshot
-from .room import Room, choose_from, row
+from .context import TabContext, choose_from, row
 
 
 class CompareSection:
@@ -23,7 +23,7 @@ class CompareSection:
     is_always_moving = False
     has_series = True
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TabContext) -> None:
         import ipywidgets as widgets
 
         wide = widgets.Layout(width="170px")

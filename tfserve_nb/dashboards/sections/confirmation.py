@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
 from ...markup import text
-from .room import Room, button, row
+from .context import TabContext, button, row
 
 
 class Confirmation:
@@ -20,7 +20,7 @@ class Confirmation:
         no: the answer that does nothing, such as `Keep it`.
     """
 
-    def __init__(self, room: Room, no: str) -> None:
+    def __init__(self, room: TabContext, no: str) -> None:
         import ipywidgets as widgets
 
         self._question = widgets.HTML()

@@ -9,12 +9,12 @@ import keyword
 import time
 from typing import Any  # ipywidgets is untyped
 
-from ...experiment.frames import frame_of
 from ...experiment.state import ExperimentState
+from ...experiment.views.frames import frame_of
 from ...markup import note
 from ..actions import Action
 from ..pages.disagreements import NUM_SHOWN, disagreements_page
-from .room import Room, button, row
+from .context import TabContext, button, row
 
 EVERY_S = 5.0
 """How often the rows are asked for while new ones come: they may hold images."""
@@ -30,7 +30,7 @@ class Explorer:
         room: the dashboard.
     """
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TabContext) -> None:
         import ipywidgets as widgets
 
         self._room = room

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any  # ipywidgets is untyped
 
 from ...experiment.state import ExperimentState
-from ...experiment.tables import phase_line
+from ...experiment.views.report import phase_line
 from ...markup import note
 from ...types import ModelStatus, VersionState
 from ..actions import Action, Undo
@@ -16,8 +16,8 @@ from ..pages.experiment import experiment_page
 from ..snapshot import Snapshot
 from .compare import CompareSection
 from .confirmation import Confirmation
+from .context import TabContext, button, choose_from, row
 from .disagreements import Explorer
-from .room import Room, button, choose_from, row
 
 HEADING = '<div style="font-weight:600;margin-top:12px">Any two versions side by side</div>'
 ENDS = {
@@ -38,7 +38,7 @@ class ExperimentSection:
     title = "A/B"
     has_series = True
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TabContext) -> None:
         import ipywidgets as widgets
 
         self._room = room
@@ -117,7 +117,7 @@ class ExperimentSection:
 class _Start:
     """What a new experiment needs: two versions and a share."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TabContext) -> None:
         import ipywidgets as widgets
 
         self._room = room

@@ -11,7 +11,7 @@ from typing import Any  # ipywidgets is untyped
 from ...markup import note
 from ..pages.latency import latency_page
 from ..snapshot import Snapshot, clock
-from .room import SPANS, Room, choose_from, row
+from .context import SPANS, TabContext, choose_from, row
 
 ALL = "all"
 
@@ -27,7 +27,7 @@ class LatencySection:
     is_always_moving = False
     has_series = True
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TabContext) -> None:
         import ipywidgets as widgets
 
         self._room = room

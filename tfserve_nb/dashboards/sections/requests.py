@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from typing import Any  # ipywidgets is untyped
 
-from ...serving.request_samples import RequestSample
+from ...serving.telemetry.request_samples import RequestSample
 from ..actions import Action
 from ..pages.requests import again_page, label_of, named, request_page, requests_table
 from ..snapshot import Snapshot
-from .room import Room, button, choose_from, row
+from .context import TabContext, button, choose_from, row
 
 DEFAULT = "whoever answers"
 
@@ -27,7 +27,7 @@ class RequestsSection:
     is_always_moving = False
     has_series = False
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TabContext) -> None:
         import ipywidgets as widgets
 
         self._room = room

@@ -9,7 +9,7 @@ from typing import Any  # ipywidgets is untyped
 
 from ..pages.resources import resources_page
 from ..snapshot import Snapshot
-from .room import Room
+from .context import TabContext
 
 
 class ResourcesSection:
@@ -23,7 +23,7 @@ class ResourcesSection:
     is_always_moving = True
     has_series = False
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TabContext) -> None:
         import ipywidgets as widgets
 
         self._room = room

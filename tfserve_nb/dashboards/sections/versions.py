@@ -16,7 +16,7 @@ from ..pages.versions import history_list, versions_table
 from ..snapshot import Snapshot
 from ..traffic_split import rebalanced, whole_shares
 from .confirmation import Confirmation
-from .room import Room, button, choose_from, row
+from .context import TabContext, button, choose_from, row
 
 
 class VersionsSection:
@@ -30,7 +30,7 @@ class VersionsSection:
     is_always_moving = False
     has_series = False
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TabContext) -> None:
         import ipywidgets as widgets
 
         self._room = room
@@ -180,7 +180,7 @@ class VersionsSection:
         return Undo(what, lambda: self._room.controls.set_label(label, before))
 
 
-def way_back(room: Room, status: ModelStatus | None, what: str) -> Undo | None:
+def way_back(room: TabContext, status: ModelStatus | None, what: str) -> Undo | None:
     """How to restore the traffic as it is now."""
     if status is None or status.default_version is None:
         return None
@@ -193,7 +193,7 @@ def way_back(room: Room, status: ModelStatus | None, what: str) -> Undo | None:
 class _TrafficSliders:
     """A slider for each loaded version; together they are always 100 %."""
 
-    def __init__(self, room: Room) -> None:
+    def __init__(self, room: TabContext) -> None:
         import ipywidgets as widgets
 
         self._room = room

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ...errors import InvalidRequest, ModelNotFound
 from ...types import VersionState
+from ..charts.svg import STYLE
 from ..controls import DeploymentControls
 from ..pages.compare import compare_page
 from ..pages.disagreements import disagreements_page
@@ -20,9 +21,8 @@ from ..pages.latency import latency_page
 from ..pages.requests import again_page, named, request_page, requests_table
 from ..pages.resources import resources_page
 from ..pages.versions import versions_page
-from ..sections.room import SPANS
+from ..sections.context import SPANS
 from ..snapshot import Snapshot
-from ..svg import STYLE
 from ..traffic_split import rebalanced, whole_shares
 
 _ASSETS = {"page.html": "text/html", "app.js": "text/javascript", "app.css": "text/css"}

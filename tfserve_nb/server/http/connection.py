@@ -21,7 +21,7 @@ from .message import Message
 from .reader import RequestReader
 
 if TYPE_CHECKING:
-    from .http_server import HttpServer
+    from .server import HttpServer
 
 LINGER_S = 2.0
 """How long a refused client may go on sending before it is cut off; closing at once could destroy the answer."""

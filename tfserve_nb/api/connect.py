@@ -1,0 +1,106 @@
+"""The ways to a handle: of what is served here, of what was served before a restart, of a server elsewhere.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from ..errors import InvalidOption, ModelNotFound
+from ..server.handle import ChildHome, KernelHome, RemoteHome
+from ..types import Progress, no_progress
+from . import servers as runtime
+from .deployment import DEFAULT_BASE_PATH, Deployment
+
+
+def deployment(name: str) -> Deployment:
+    """The handle of a served model.
+
+    Raises:
+        ModelNotFound: naming the models that are served.
+    """
+    handle = Deployment(name)
+    handle.status()
+    return handle
+
+
+def deployments() -> list[Deployment]:
+    """The handles of all served models, by name."""
+    return [Deployment(name) for name in runtime.served()]
+
+
+def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:
+    """The handle of a model on a server elsewhere: another kernel's, or `tfserve-nb serve --auth_token_file=...`.
+
+    Args:
+        url: `http://HOST:PORT` or `https://...`, or a model's `.../v1/models/NAME`.
+        token: what the server asks for; it must ask for one.
+        name: the model, when the server has several and the URL names none.
+
+    Raises:
+        InvalidOption: if the URL cannot be used, or names no model although the server has several.
+        ModelNotFound: if the server has no such model.
+        NotAvailable: if the server cannot be reached, or has no admin API.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidOption(f"url={url!r} must begin with http:// or https://", hint="http://127.0.0.1:8501")
+    prefix, _, rest = parts.path.partition("/v1/models/")
+    in_url = unquote(rest.split("/")[0].split(":")[0])
+    home = RemoteHome(f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}", token)
+    names = home.core.names
+    wanted = name or in_url or (names[0] if len(names) == 1 else "")
+    if not wanted:
+        raise InvalidOption(f"{url} serves {', '.join(names) or 'no model'}", hint="connect(url, token, name=...)")
+    handle = Deployment(wanted, home)
+    handle.status()
+    return handle
+
+
+def resume(
+    base_path: str | Path | None = None,
+    name: str | None = None,
+    *,
+    isolate: bool = False,
+    progress: Progress = no_progress,
+    report: Callable[[str], None] = lambda _: None,
+) -> list[Deployment]:
+    """Serve again what an earlier kernel served: versions, labels, default version and traffic.
+
+    Args:
+        base_path: the folder with the models; `tfserve_models` by default.
+        name: one model; all by default.
+        isolate: serve them in a child process.
+        progress: told about each step.
+        report: told in words what could not be brought back.
+
+    Returns:
+        The handles of the models that are served again.
+
+    Raises:
+        ModelNotFound: if nothing is stored there.
+    """
+    folder = Path(base_path or DEFAULT_BASE_PATH).absolute()
+    served_before = {handle.name for handle in deployments()}
+    home: KernelHome | ChildHome = runtime.ensure_child(progress=progress) if isolate else runtime.ensure()
+    try:
+        problems = home.core.resume(folder, name, progress)
+        for model in problems:
+            home.remember(model, folder)
+    finally:
+        runtime.stop_if_idle()
+    for model, texts in problems.items():
+        for text in texts:
+            report(f"{model}: {text}")
+    if not problems and (not served_before or (name is not None and name not in served_before)):
+        what = "any model" if name is None else f"model {name!r}"
+        raise ModelNotFound(f"nothing is stored about {what} in {folder}", hint="--base-path FOLDER, or deploy it anew")
+    return [Deployment(model) for model in problems]
+
+
+def shutdown() -> None:
+    """Stop the server of this process and free all models; files and stored state stay."""
+    runtime.shutdown()

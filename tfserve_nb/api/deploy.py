@@ -1,0 +1,274 @@
+"""Deploy a model: export, check, load, warm up, switch. The one place that wires export, core and server together.
+
+Thread: the caller's; it may be interrupted, which leaves the served version untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any  # models and arrays of the user
+
+from ..errors import InvalidOption, ModelNotFound, ServingError
+from ..experiment.plan import Limits
+from ..export.check import verify_against_live
+from ..export.endpoint import ExportSource
+from ..export.layout import check_name, delete_version
+from ..export.provenance.provenance import Code, ProvenanceInput, provenance_input, store
+from ..export.saved_model import ExportedVersion, export_version
+from ..export.signatures import read_signatures
+from ..export.source import prepare_source
+from ..export.tracing import with_xla
+from ..export.warmup_requests import write_warmup_requests
+from ..replay.result import ReplayLimits
+from ..server.handle import ChildHome, Home, KernelHome, ListenOptions
+from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
+from ..serving.models.placement import DEFAULT_KEEP, Placement
+from ..serving.versions.devices import isolation_problem
+from ..serving.versions.inputs import as_tensors, check_inputs
+from ..serving.versions.servable import load_saved_model
+from ..serving.versions.source import VersionSource
+from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
+from . import servers as runtime
+from .deployment import DEFAULT_BASE_PATH, Deployment
+from .placing import guard_of, place
+from .replay_gate import check_captured, limits_of, only_if_replayed
+
+
+def deploy(  # noqa: PLR0913 - the options of %deploy
+    model: Any, name: str | None = None, *, version: int | None = None, label: str | None = None, stage: bool = False,
+    canary: float | None = None, shadow: float | None = None, base_path: str | Path | None = None,
+    port: int | None = None, grpc_port: int | None = None, frontends: int | None = None, isolate: bool = False,
+    auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE, batch_timeout_micros: int = 0,
+    max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES, allowed_batch_sizes: Sequence[int] = (),
+    device: str | None = None, optimize: str | None = None, warmup: Any = None, check: Any = None,
+    keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False, slo_p99_ms: float | None = None,
+    provenance: bool = True, data: Any = None, seed: int | None = None, metrics: Any = None, code: Code | None = None,
+    progress: Progress = no_progress,
+) -> Deployment:  # fmt: skip
+    """Export a model as the next version, check it, load it, warm it up, and switch to it.
+
+    Whatever goes wrong, nothing is left behind, and what was served before still is.
+
+    Args:
+        model: a Keras model, a `tf.Module`, a `tf.function`, or the path of a SavedModel.
+        name: the name to serve it under; a Keras model's own name by default.
+        version: the version's number; the next free one by default.
+        label: point this label to the new version.
+        stage: load the new version, but give it no traffic.
+        canary: percent of the traffic for the new version; all of it by default.
+        shadow: load the new version without traffic, and give it copies of this percentage of the requests that others
+            answer.
+        base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
+        port: TCP port of the server, when it is started by this call; a free one by default.
+        grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
+        frontends: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
+            request; none by default.
+        isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
+        auth: False starts the server without a token; None keeps what is.
+        max_batch_size: most rows that one run of the model gets; larger requests are split.
+        batch_timeout_micros: how long the first request of a batch may wait for company.
+        max_enqueued_batches: how many full batches may wait; more is rejected at once.
+        allowed_batch_sizes: sizes that runs are padded up to; powers of two by default.
+        device: TensorFlow device such as `/CPU:0`.
+        optimize: `xla` compiles the exported graph for each batch size, in TensorFlow Serving too.
+        warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for
+            TensorFlow Serving too.
+        check: rows to compare the exported with the live model on, instead of made-up ones.
+        keep: versions that stay loaded, for instant rollback.
+        check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
+            keeps the limits (those of `ReplayLimits` for True).
+        slo_p99_ms: go back to the version before, by itself, when over 1 % of the new version's answers take longer
+            than this many milliseconds, or requests fail, or answers hold NaN; an experiment watches, see `ab_test`.
+        provenance: store in the version where it comes from: code, commit, packages, and what follows here.
+        data: the training data, of which a fingerprint is stored: an array, a DataFrame, or a dict of arrays.
+        seed: the seed of the training; by default what `keras.utils.set_random_seed` was given.
+        metrics: name -> number; by default those of the last epoch of `fit`.
+        code: the cell that deploys; `tfserve_nb.deploy` and the magics find it themselves.
+        progress: told about each step, on the calling thread.
+
+    Raises:
+        InvalidOption: if an option has a value that is not allowed.
+        ModelNotServable: if the model cannot be exported.
+        ExportFailed: if writing failed, or the exported model answers differently from the live one.
+        ReplayFailed: if the new version did not keep the limits of `check_replay`.
+        ServingError: if the version cannot be loaded.
+    """
+    limits = limits_of(check_replay)
+    if limits is not None:
+        check_captured(name if name is not None else _name_of(model))
+    if optimize not in (None, "xla"):
+        raise InvalidOption(f"optimize={optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out")
+    placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
+    name = check_name(name if name is not None else _name_of(model))
+    wish = DeployRequest(
+        name=name,
+        version=version,
+        folder=_folder(name, base_path),
+        options=BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
+        placement=placement,
+        limits=limits,
+        guard=guard_of(slo_p99_ms, placement),
+        device=device,
+        optimize=optimize,
+        check=check,
+        warmup=warmup,
+        given=provenance_input(code, data, seed, metrics) if provenance else None,
+    )
+    home = _home(name, ListenOptions(port, auth, grpc_port, frontends), device, progress, isolate=isolate)
+    is_new = runtime.home_of(name) is None
+    try:
+        exported = _export_and_place(home, model, wish, progress)
+    except BaseException:
+        with contextlib.suppress(ServingError):
+            if is_new and name not in home.core.names:
+                home.forget(name)
+        raise
+    finally:
+        runtime.stop_if_idle()
+    progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}", exported.version))
+    return Deployment(name)
+
+
+@dataclass(frozen=True, slots=True)
+class DeployRequest:
+    """What `deploy` was asked for, checked; its attributes are explained there."""
+
+    name: str
+    version: int | None
+    folder: Path
+    options: BatchingOptions
+    placement: Placement
+    limits: ReplayLimits | None
+    guard: Limits | None
+    device: str | None
+    optimize: str | None
+    check: Any
+    warmup: Any
+    given: ProvenanceInput | None
+
+
+def _export_and_place(home: Home, model: Any, wish: DeployRequest, progress: Progress) -> ExportedVersion:
+    """Write the next version, and let it be served."""
+    name, folder, placement = wish.name, wish.folder, wish.placement
+    progress(ProgressEvent("exporting", 0, 1))
+    source = prepare_source(model, example=wish.check)
+    verify = _checks(source, name, wish.check, wish.warmup, wish.given, progress)
+    above = home.core.highest_version(name)
+    written = source if wish.optimize is None else with_xla(source)
+    exported = export_version(written, folder, name, version=wish.version, above=above, verify=verify)
+    with _removed_unless_used(home, exported, folder):
+        loaded = VersionSource(exported.path, wish.options, wish.device, deployed_at=time.time())
+        home.remember(name, folder)
+        if wish.limits is None:
+            place(home, exported, loaded, folder, placement, wish.guard, progress)
+            return exported
+        staged = Placement(stage=True, keep=placement.keep)
+        home.core.deploy(name, exported.version, loaded, folder, staged, progress)
+        with only_if_replayed(home, name, exported.version, wish.limits, folder, progress):
+            place(home, exported, loaded, folder, placement, wish.guard, progress)
+    return exported
+
+
+def _home(
+    name: str,
+    doors: ListenOptions,
+    device: str | None,
+    progress: Progress,
+    *,
+    isolate: bool,
+) -> KernelHome | ChildHome:
+    """Where the model is served, or shall be."""
+    served = runtime.served().get(name)
+    if isolate and isinstance(served, KernelHome):
+        raise InvalidOption(
+            f"model {name} is served in the kernel, and would lose requests on its way out",
+            hint=f"another --name, or %undeploy {name} first",
+        )
+    if isolate or isinstance(served, ChildHome):
+        problem = isolation_problem(device)
+        if problem:
+            progress(ProgressEvent("starting the server process", 0, 1, problem))
+        return runtime.ensure_child(doors, progress)
+    return runtime.ensure(doors)
+
+
+def _checks(
+    source: ExportSource, name: str, check: Any, warmup: Any, given: ProvenanceInput | None, progress: Progress
+) -> Callable[[Path], None]:
+    """What is done with a version's folder before it counts: compare it, and put our own files into it."""
+
+    def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
+        servable = load_saved_model(path)
+        try:
+            return servable.run(signature, inputs)
+        finally:
+            servable.close()
+
+    def verify(path: Path) -> None:
+        progress(ProgressEvent("checking", 0, 1))
+        report = verify_against_live(source, path, load_and_run, example=check)
+        found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
+        progress(ProgressEvent("checking", 1, 1, found))
+        rows = _sample(read_signatures(path), warmup)
+        if rows is not None:
+            write_warmup_requests(path, name, rows)
+        problem = store(source, path, given)
+        if problem:
+            progress(ProgressEvent("checking", 1, 1, f"{found}; {problem}"))
+
+    return verify
+
+
+@contextlib.contextmanager
+def _removed_unless_used(home: Home, exported: ExportedVersion, folder: Path) -> Iterator[None]:
+    """A version that could not be loaded leaves nothing behind; one that was switched to stays, come what may."""
+    try:
+        yield
+    except BaseException:
+        if not _is_used(home, exported):
+            delete_version(folder, exported.name, exported.version)
+        raise
+
+
+def _is_used(home: Home, exported: ExportedVersion) -> bool:
+    """Whether a version is served, or may be: a server that cannot be asked keeps its files."""
+    try:
+        return home.core.uses(exported.name, exported.version)
+    except ModelNotFound:
+        return False
+    except ServingError:
+        return True
+
+
+def _name_of(model: Any) -> str:
+    name = getattr(model, "name", None)
+    if not isinstance(name, str) or not name:
+        raise InvalidOption(f"a name is needed to serve a {type(model).__name__}", hint="deploy(model, name='digits')")
+    return name
+
+
+def _folder(name: str, base_path: str | Path | None) -> Path:
+    """Where the versions of a model lie: a model that is served stays where it is."""
+    home = runtime.home_of(name)
+    served_from = home.core.base_path(name) if home is not None else None
+    wanted = Path(base_path).absolute() if base_path is not None else None
+    if served_from is not None and wanted not in (None, served_from):
+        raise InvalidOption(
+            f"base_path={str(base_path)!r}: model {name} is served from {served_from}",
+            hint=f"another --name, or %undeploy {name} first",
+        )
+    return served_from or wanted or Path(DEFAULT_BASE_PATH).absolute()
+
+
+def _sample(signatures: Mapping[str, SignatureSpec], warmup: Any) -> Tensors | None:
+    if warmup is None:
+        return None
+    signature = signatures[DEFAULT_SIGNATURE]
+    sample = as_tensors(signature, warmup)
+    if check_inputs(signature, sample) < 1:
+        raise InvalidOption("warmup has no rows", hint="--warmup x_test[:8]")
+    return sample

@@ -1,0 +1,111 @@
+"""The gate of a deploy: captured requests are replayed onto the new version before it gets any traffic.
+
+Thread: the caller's; it may be interrupted, which leaves the served version untouched.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..bench.load.samples import Samples
+from ..bench.load.schedule import Load
+from ..errors import InvalidOption, ReplayFailed, ServingError
+from ..replay import replay as replaying
+from ..replay.result import ReplayLimits, ReplayResult
+from ..server.handle import Home
+from ..types import Progress, ProgressEvent
+from . import servers as runtime
+
+
+def limits_of(check_replay: bool | ReplayLimits) -> ReplayLimits | None:
+    """What `deploy(check_replay=...)` asks for; None for nothing.
+
+    Raises:
+        InvalidOption: for something else.
+    """
+    if isinstance(check_replay, ReplayLimits):
+        return check_replay
+    if isinstance(check_replay, bool):
+        return ReplayLimits() if check_replay else None
+    raise InvalidOption(
+        f"check_replay={check_replay!r} must be True or ReplayLimits", hint="ReplayLimits(max_disagreement=0.05)"
+    )
+
+
+def check_captured(name: str) -> None:
+    """Refuse a gate without anything to replay, before a model is exported.
+
+    Raises:
+        InvalidOption: naming what is missing.
+    """
+    home = runtime.home_of(name)
+    if home is None:
+        raise InvalidOption(
+            f"there is nothing to replay onto the first version of {name}", hint="deploy it without --check-replay"
+        )
+    found = home.core.captured(name, 0)
+    if not found.num_kept:
+        state = "capture is on, but no request was answered since" if found.is_on else "capture is off"
+        raise InvalidOption(
+            f"there are no captured requests of {name} to replay: {state}",
+            hint=f"%serving {name} --capture on, let clients send requests, then deploy",
+        )
+
+
+@contextlib.contextmanager
+def only_if_replayed(
+    home: Home, name: str, version: int, limits: ReplayLimits, folder: Path, progress: Progress
+) -> Iterator[None]:
+    """Run the body if a staged version keeps the limits; unload the version if it does not, or the body fails.
+
+    Args:
+        home: the server.
+        name: the model.
+        version: loaded, without traffic.
+        limits: what it must keep.
+        folder: where the result is kept when the model's own folder is not on this machine.
+        progress: told about each step.
+
+    Raises:
+        ReplayFailed: naming the numbers.
+    """
+    try:
+        options = limits.options(version, home.core.model_status(name).default_version)
+        captured = home.core.captured(name, limits.requests)
+        result = replaying.replay(home, name, captured, options, folder, _Told(progress))
+        if not result.passed(limits.max_disagreement, limits.max_slowdown, limits.max_errors):
+            raise _failed(result, limits)
+        progress(ProgressEvent("replaying", 1, 1, str(result.verdict)))
+        yield
+    except BaseException:
+        with contextlib.suppress(ServingError):  # the error that led here is what counts
+            home.core.undeploy(name, version)
+        raise
+
+
+def _failed(result: ReplayResult, limits: ReplayLimits) -> ReplayFailed:
+    problems = result.problems(limits.max_disagreement, limits.max_slowdown, limits.max_errors)
+    number = "" if result.run is None else f" (replay {result.run})"
+    return ReplayFailed(
+        f"version {result.onto} of {result.name} was not deployed{number}: "
+        f"{'; '.join(problems) or 'the replay was interrupted'}",
+        hint=f"deploy it with --stage and look at %replay {result.name} --onto N; or --max-disagreement 0.1",
+    )
+
+
+class _Told:
+    """A `Watcher` that tells a deploy's progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+
+    def say(self, text: str) -> None:
+        """What is being done."""
+        self._progress(ProgressEvent("replaying", 0, 1, text))
+
+    def follow(self, load: Load, samples: Samples) -> None:
+        """How far it is."""
+        done_s = max(0.0, float(samples.due_s.max(initial=0.0)))
+        self._progress(ProgressEvent("replaying", min(int(done_s), int(load.seconds)), max(1, int(load.seconds))))

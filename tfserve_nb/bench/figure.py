@@ -1,0 +1,173 @@
+"""Figures that stay in the notebook. Built with `Figure` alone: pyplot would meddle with the user's own figures.
+
+Thread: the caller's, one at a time (matplotlib is not made for more).
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import threading
+from typing import Any  # matplotlib is imported when it is needed
+
+import numpy as np
+
+from .comparison import ComparisonResult
+from .report import AnyResult
+from .result import BenchmarkResult
+from .sweep import SweepResult
+
+_DRAWING = threading.Lock()
+A, B = "#3b82c4", "#d9822b"
+NINES = (0.5, 0.9, 0.99, 0.999, 0.9999)
+DPI = 110
+
+
+def figure_of(result: AnyResult) -> Any:
+    """A matplotlib `Figure` of a result.
+
+    Raises:
+        ValueError: never for results with at least one run.
+    """
+    figure = new_figure(plain_text(result.title))
+    with _DRAWING:
+        if isinstance(result, SweepResult):
+            _draw_sweep(figure, result)
+        elif isinstance(result, ComparisonResult):
+            _draw_comparison(figure, result)
+        else:
+            _draw_result(figure, result)
+        return figure
+
+
+def png_of(result: AnyResult) -> bytes:
+    """The same as PNG."""
+    return to_png(figure_of(result))
+
+
+def new_figure(title: str) -> Any:
+    """An empty figure of the usual size."""
+    with _DRAWING:
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=(9.5, 3.6), layout="constrained")
+        figure.suptitle(title, fontsize=10)
+        return figure
+
+
+def to_png(figure: Any) -> bytes:
+    """A figure as PNG."""
+    with _DRAWING:
+        target = io.BytesIO()
+        figure.savefig(target, format="png", dpi=DPI)
+    return target.getvalue()
+
+
+def _draw_result(figure: Any, result: BenchmarkResult) -> None:
+    left, right = figure.subplots(1, 2)
+    _curve(left, result, A, "latency")
+    if result.summary.slo_ms is not None:
+        left.axhline(result.summary.slo_ms, color="0.5", linewidth=1, linestyle=":")
+        left.text(0.02, result.summary.slo_ms, "SLO", fontsize=8, color="0.4", va="bottom")
+    timeline = result.timeline
+    drawn = []
+    for name, colour, line, marker in (("p50", A, "-", "o"), ("p95", "#2a9d6f", ":", "^"), ("p99", B, "--", "s")):
+        values = getattr(timeline, f"{name}_ms")
+        if np.isfinite(values).any():  # steps with too few requests for a percentile have none
+            right.plot(timeline.at_s, values, color=colour, linestyle=line, marker=marker, markersize=3, label=name)
+            drawn.append(values[np.isfinite(values)])
+    if drawn:
+        # Not closer than a factor of four: noise is not to look like news.
+        right.set_ylim(0.6 * min(one.min() for one in drawn), 2.4 * max(one.max() for one in drawn))
+    log_ms(right)
+    right.set_xlabel("seconds, by the moment at which requests were due")
+    rate = right.twinx()
+    rate.step(timeline.at_s, timeline.rate, where="mid", color="0.6", linewidth=1)
+    rate.set_ylim(0, 1.6 * max(1.0, float(timeline.rate.max(initial=0.0))))
+    rate.set_ylabel("requests/s (grey)", color="0.4")
+    right.legend(loc="upper right", ncols=3, fontsize=8, frameon=False)
+
+
+def _draw_sweep(figure: Any, result: SweepResult) -> None:
+    (axes,) = figure.subplots(1, 1, squeeze=False)[0]
+    for quantile, colour, marker in ((0.5, A, "o"), (0.99, B, "s")):
+        points = [(one.summary.rate, one.summary.percentile(quantile)) for one in result.results]
+        known = [(rate, one) for rate, one in points if one is not None]
+        if not known:
+            continue
+        rates, values = [rate for rate, _ in known], [one.ms for _, one in known]
+        below = [one.ms - one.low_ms for _, one in known]
+        above = [0.0 if math.isinf(one.high_ms) else one.high_ms - one.ms for _, one in known]
+        axes.errorbar(rates, values, yerr=[below, above], color=colour, marker=marker, markersize=4, linewidth=1.4,
+                      capsize=2, label=f"p{100 * quantile:g}")  # fmt: skip
+    axes.axhline(result.slo_ms, color="0.5", linewidth=1, linestyle=":", label=f"SLO, {result.slo_ms:.3g} ms")
+    if result.knee is not None:
+        axes.axvline(result.knee, color="0.3", linewidth=1, linestyle="--", label=f"knee, {result.knee:g} requests/s")
+    axes.set_xlabel("answered, requests/s")
+    axes.set_xlim(left=0)
+    log_ms(axes)
+    axes.legend(fontsize=8, frameon=False, loc="upper left")
+
+
+def _draw_comparison(figure: Any, result: ComparisonResult) -> None:
+    left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
+    for number, pair in enumerate(result.pairs):
+        for one, colour, name in zip(pair, (A, B), "AB", strict=True):
+            _curve(left, one, colour, name if number == 0 else None, width=2 if len(result.pairs) == 1 else 1)
+    left.legend(fontsize=8, frameon=False, loc="upper left")
+    for place, effect in enumerate(result.effects):
+        right.plot(effect.ratio, place, marker="o", color="0.2")
+        if not math.isnan(effect.low):
+            right.plot([effect.low, effect.high], [place, place], color="0.2", linewidth=2)
+        right.annotate(f"× {effect.ratio:.2f}", (effect.ratio, place), xytext=(0, 8), textcoords="offset points",
+                       ha="center", fontsize=8)  # fmt: skip
+    right.axvline(1.0, color="0.5", linewidth=1, linestyle=":")
+    right.set_yticks(range(len(result.effects)), [f"p{100 * effect.quantile:g}" for effect in result.effects])
+    right.set_ylim(len(result.effects) - 0.4, -0.8)
+    bounds = [value for effect in result.effects for value in (effect.ratio, effect.low, effect.high, 1.0)]
+    known = [value for value in bounds if math.isfinite(value)]
+    if known:
+        margin = 0.1 * (max(known) - min(known)) + 0.02
+        right.set_xlim(min(known) - margin, max(known) + margin)
+    right.set_xlabel("B over A: latency ratio, 95 % interval over the pairs")
+
+
+def _curve(axes: Any, result: BenchmarkResult, colour: str, label: str | None, width: float = 1.8) -> None:
+    """Latency by share of requests, on an axis of nines."""
+    if result.curve.shape[1]:
+        shares, values = result.curve
+        axes.plot(_nines(shares), values, color=colour, linewidth=width, label=label)
+    for one in result.summary.percentiles:
+        high = one.ms if math.isinf(one.high_ms) else one.high_ms
+        x = _nines(np.array([one.quantile]))
+        axes.errorbar(x, [one.ms], yerr=[[one.ms - one.low_ms], [high - one.ms]], color=colour, marker="o",
+                      markersize=3.5, capsize=2, linewidth=1)  # fmt: skip
+    shown = [nine for nine in NINES if nine <= 1 - 1 / max(2, result.summary.num_ok)]
+    axes.set_xticks(_nines(np.array(shown)), [f"p{100 * nine:g}" for nine in shown])
+    axes.set_xlabel("share of requests that were at least as fast")
+    log_ms(axes)
+
+
+def _nines(shares: np.ndarray) -> np.ndarray:
+    """p90 is 1, p99 is 2 and so on."""
+    found: np.ndarray = -np.log10(np.maximum(1 - shares, 1e-9))
+    return found
+
+
+def log_ms(axes: Any) -> None:
+    """Milliseconds on a logarithmic axis. Plain numbers: matplotlib's own labels go through its mathematics parser."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_ylabel("ms")
+    axes.grid(visible=True, alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def plain_text(title: str) -> str:
+    """Dollars would begin mathematics."""
+    return title.replace("$", r"\$")

@@ -1,0 +1,192 @@
+"""The load generator: `python -m tfserve_nb.bench.load.generator`, a process of its own without TensorFlow.
+
+In the kernel it would measure the kernel's lock. It reads a job as one line of JSON from standard input, and writes
+lines of JSON: every quarter of a second what became of the requests since the last line, and at the end
+`{"end": true}`. Whoever kills it has everything but the last quarter of a second.
+
+Thread: the main thread of that process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import json
+import selectors
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .arrivals import due_times
+from .samples import Samples
+from .schedule import Load
+
+REPORT_EVERY_S = 0.25
+START_S = 0.1
+AFTER_PAUSE_S = 0.005
+
+
+class Client(Protocol):
+    """Sends requests over one protocol."""
+
+    async def open(self, num: int) -> None:
+        """Connect."""
+
+    def send(self, due_s: float, taken_s: float) -> None:
+        """Send a request now, or as soon as a connection is free."""
+
+    @property
+    def num_open(self) -> int:
+        """Requests without an answer."""
+
+    def expire(self, before_s: float) -> None:
+        """Give up what was due before a moment."""
+
+    def close(self) -> None:
+        """Drop all connections."""
+
+
+class Log:
+    """Collects what became of requests and writes it.
+
+    Attributes:
+        on_done: called after each request, in a closed loop.
+    """
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[float, float, float, float, int]] = []
+        self.reasons: dict[int, str] = {}
+        self.start_s = 0.0
+        self.on_done: Callable[[], None] = lambda: None
+
+    def done(self, due_s: float, taken_s: float, sent_s: float, status: int) -> None:
+        """A request is over."""
+        self.rows.append((due_s, taken_s, sent_s, time.perf_counter(), status))
+        self.on_done()
+
+    def explain(self, status: int, text: str) -> None:
+        """Why requests end with a status."""
+        self.reasons.setdefault(status, text[:300])
+
+    def write(self) -> None:
+        """One line with what is new."""
+        rows, self.rows = self.rows, []
+        start_s = self.start_s
+        moved = [(a - start_s, b - start_s, c - start_s, d - start_s, status) for a, b, c, d, status in rows]
+        _write(Samples.of(moved, self.reasons).to_json())
+
+
+async def run(load: Load, client: Client, log: Log) -> None:
+    """Carry the load out."""
+    await client.open(load.concurrency or min(load.connections, 16))
+    start_s = time.perf_counter() + START_S
+    log.start_s = start_s + load.warmup_s
+    reporter = asyncio.create_task(_report(load, client, log))
+    try:
+        if load.rate is None:
+            await _closed_loop(load, client, log, start_s)
+        else:
+            await _open_loop(load, client, start_s)
+        await _all_answered(load, client)
+    finally:
+        reporter.cancel()
+        client.close()
+    log.write()
+
+
+async def _all_answered(load: Load, client: Client) -> None:
+    """Wait for what is open, as long as it may take; then nothing is."""
+    until_s = time.perf_counter() + load.timeout_s
+    while client.num_open and time.perf_counter() < until_s:  # noqa: ASYNC110 - an event would cost each request
+        await asyncio.sleep(0.005)
+    client.expire(float("inf"))
+
+
+async def _open_loop(load: Load, client: Client, start_s: float) -> None:
+    """Send every request when it is due, whatever became of the earlier ones."""
+    pauses = frozenset(load.pauses)
+    for number, offset_s in enumerate(due_times(load).tolist()):
+        if number in pauses:
+            await _all_answered(load, client)
+            start_s = max(start_s, time.perf_counter() + AFTER_PAUSE_S - offset_s)
+        due_s = start_s + offset_s
+        wait_s = due_s - time.perf_counter()
+        if wait_s > 0:
+            await asyncio.sleep(wait_s)
+        elif number % 16 == 0:
+            await asyncio.sleep(0)  # behind: answers are to be read all the same
+        client.send(due_s, time.perf_counter())
+
+
+async def _closed_loop(load: Load, client: Client, log: Log, start_s: float) -> None:
+    """Every client sends its next request when it has its answer."""
+    until_s = start_s + load.warmup_s + load.seconds
+
+    def send() -> None:
+        now_s = time.perf_counter()
+        if now_s < until_s:
+            client.send(now_s, now_s)
+
+    await asyncio.sleep(max(0.0, start_s - time.perf_counter()))
+    log.on_done = send
+    for _ in range(load.concurrency or 1):
+        send()
+    await asyncio.sleep(max(0.0, until_s - time.perf_counter()))
+    log.on_done = lambda: None
+
+
+async def _report(load: Load, client: Client, log: Log) -> None:
+    while True:
+        await asyncio.sleep(REPORT_EVERY_S)
+        client.expire(time.perf_counter() - load.timeout_s)
+        log.write()
+
+
+def new_loop(load: Load) -> asyncio.AbstractEventLoop:
+    """For an open loop one whose timers know microseconds (epoll and uvloop wait milliseconds); else the fastest."""
+    if not load.is_open:
+        try:
+            import uvloop
+        except ImportError:
+            pass
+        else:
+            return uvloop.new_event_loop()
+    return asyncio.SelectorEventLoop(selectors.SelectSelector())
+
+
+def make_client(job: dict[str, Any], load: Load, log: Log) -> Client:
+    """The client of the job's protocol."""
+    bodies = [base64.b64decode(body) for body in job["bodies"]]
+    if job["protocol"] == "grpc":
+        from .grpc_client import GrpcClient
+
+        return GrpcClient(job["url"], bodies, job["headers"], load, log)
+    from .http_client import HttpClient
+
+    return HttpClient(job["url"], bodies, job["headers"], load, log, job["paths"])
+
+
+def main() -> int:
+    """Do the job on standard input."""
+    job = json.loads(sys.stdin.readline())
+    load, log = Load(**job["load"]), Log()
+    gc.disable()  # one run, and then the process ends
+    with asyncio.Runner(loop_factory=lambda: new_loop(load)) as runner:
+        runner.run(_main(job, load, log))
+    _write({"end": True})
+    return 0
+
+
+def _write(value: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+async def _main(job: dict[str, Any], load: Load, log: Log) -> None:
+    await run(load, make_client(job, load, log), log)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,329 @@
+"""Requests for a model: bodies that are made once, and the first request, which says what is wrong before a load does.
+
+Thread: the caller's.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias  # the user's rows, JSON
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, QueueFull, RunFailed
+from ...server.admin.predict_client import encode_inputs, signatures_from_json
+from ...server.rest.json_text import dump
+from ...server.rest.v2_tensors import to_output
+from ...serving.versions.inputs import as_tensors
+from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors
+from .schedule import Target
+
+Headers: TypeAlias = tuple[tuple[str, str], ...]
+
+PROBE_S = 30.0
+MAX_BODIES = 64
+ROWS_MADE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which requests are wanted.
+
+    Attributes:
+        protocol: `json`, `binary` or `grpc` (`kernel` makes no bodies).
+        version: the version to ask, or None.
+        label: the label to ask, or None.
+        signature: the signature's name.
+        rows: rows of each request.
+        values: rows to send, as `Deployment.predict` takes them; None makes some from the signature.
+    """
+
+    protocol: str = "json"
+    version: int | None = None
+    label: str | None = None
+    signature: str = DEFAULT_SIGNATURE
+    rows: int = 1
+    values: Any = None
+
+
+def pieces_of(signature: SignatureSpec, wish: Wish) -> list[Tensors]:
+    """Inputs for requests of `wish.rows` rows, different ones while there are rows enough.
+
+    Raises:
+        InvalidRequest: if the values do not fit the signature.
+        InvalidOption: if the number of rows is not positive.
+    """
+    if wish.rows < 1:
+        raise InvalidOption(f"rows={wish.rows!r} must be at least 1", hint="--rows 1")
+    tensors = made_up(signature) if wish.values is None else as_tensors(signature, wish.values)
+    if not all(spec.is_batched for spec in signature.inputs.values()):
+        return [tensors]
+    num_rows = min(len(array) for array in tensors.values())
+    if num_rows == 0:
+        raise InvalidRequest("there are no rows to send", hint="the cell's last expression must have some")
+    num_pieces = max(1, min(MAX_BODIES, num_rows // wish.rows))
+    places = [np.arange(piece * wish.rows, (piece + 1) * wish.rows) % num_rows for piece in range(num_pieces)]
+    return [{name: array[place] for name, array in tensors.items()} for place in places]
+
+
+def made_up(signature: SignatureSpec) -> Tensors:
+    """Rows that fit a signature: uniform numbers on [0, 1), zeros for integers, empty texts; unknown sizes are 1."""
+    generator = np.random.default_rng(0)
+    found: dict[str, np.ndarray] = {}
+    for name, spec in signature.inputs.items():
+        sizes = [1 if size is None else size for size in spec.shape or (None,)]
+        shape = (ROWS_MADE, *sizes[1:]) if spec.is_batched else tuple(sizes)
+        dtype = spec.numpy_dtype
+        if spec.dtype == "string":
+            found[name] = np.full(shape, b"", dtype=object)
+        else:
+            numbers = generator.random(shape) if dtype.kind in "fc" else np.zeros(shape)
+            found[name] = numbers.astype(dtype)
+    return found
+
+
+def target_of(model_url: str, token: str | None, wish: Wish, grpc_address: str | None = None) -> Target:
+    """Requests for a model of any server that speaks TensorFlow Serving's REST API.
+
+    Args:
+        model_url: `http://HOST:PORT/v1/models/NAME`, also with `/versions/V` or `/labels/L` and `:predict`.
+        token: what the server asks for, or None.
+        wish: which requests.
+        grpc_address: `HOST:PORT`, for gRPC.
+
+    Raises:
+        NotAvailable: if the server cannot be reached.
+        InvalidOption: if the protocol needs something that is not there.
+        ServingError: what the server says.
+    """
+    url = model_url.removesuffix(":predict").rstrip("/")
+    if wish.version is not None:
+        url += f"/versions/{wish.version}"
+    elif wish.label is not None:
+        url += f"/labels/{quote(wish.label, safe='')}"
+    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
+    signatures, version = _signatures(url, headers)
+    signature = signatures.get(wish.signature)
+    if signature is None:
+        raise InvalidOption(
+            f"there is no signature {wish.signature!r}", hint=f"--signature {next(iter(signatures), '')}"
+        )
+    pieces = pieces_of(signature, wish)
+    words = ", ".join(f"{name} {spec}" for name, spec in signature.inputs.items())
+    origin = "made up" if wish.values is None else "given"
+    what = f"{wish.rows} row{'s' if wish.rows != 1 else ''} of {words}, {origin}"
+    named = [(wish.signature, piece) for piece in pieces]
+    return _target(url, headers, replace(wish, version=_asked(wish, version)), named, what, grpc_address)
+
+
+def target_with(
+    model_url: str,
+    token: str | None,
+    wish: Wish,
+    pieces: Sequence[tuple[str, Tensors]],
+    grpc_address: str | None = None,
+) -> Target:
+    """Requests of the caller's own, in their order, for a version of a model.
+
+    Args:
+        model_url: as for `target_of`.
+        token: what the server asks for, or None.
+        wish: the protocol and the version; nothing else counts.
+        pieces: signature and inputs of each request.
+        grpc_address: `HOST:PORT`, for gRPC.
+
+    Raises:
+        InvalidOption: if the protocol needs something that is not there.
+        InvalidRequest: if it cannot carry the inputs.
+    """
+    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
+    url = f"{model_url}/versions/{wish.version}"
+    return _target(url, headers, wish, pieces, f"{len(pieces)} recorded requests", grpc_address)
+
+
+def _asked(wish: Wish, version: int) -> int | None:
+    """The version that requests name when they cannot name a label."""
+    return version if (wish.version, wish.label) != (None, None) else None
+
+
+def _target(
+    url: str, headers: Headers, wish: Wish, pieces: Sequence[tuple[str, Tensors]], what: str, address: str | None
+) -> Target:
+    if wish.protocol == "grpc":
+        return _grpc_target(url, address, headers, wish, pieces, what)
+    if wish.protocol == "binary":
+        return _binary_target(url, headers, wish, pieces, what)
+    bodies = tuple(_json_body(signature, piece) for signature, piece in pieces)
+    return Target("json", f"{url}:predict", bodies, wish.rows, (*headers, ("Content-Type", "application/json")), what)
+
+
+def signatures_at(model_url: str, token: str | None, version: int) -> Mapping[str, SignatureSpec]:
+    """The signatures of one version of a served model, from its metadata; errors as `target_of`."""
+    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
+    return _signatures(f"{model_url}/versions/{version}", headers)[0]
+
+
+def signatures_of(model_url: str, token: str | None, name: str) -> SignatureSpec:
+    """A signature of a served model, from its metadata; errors as `target_of`."""
+    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
+    return _one_of(_signatures(model_url, headers)[0], name)
+
+
+def plain_target(url: str, headers: Headers, body: bytes, rows: int) -> Target:
+    """Requests with a body of the caller's own, for a server that knows nothing of TensorFlow Serving's API."""
+    return Target("json", url, (body,), rows, (*headers, ("Content-Type", "application/json")), f"{len(body)} bytes")
+
+
+def probe(target: Target) -> None:
+    """Send one request.
+
+    Raises:
+        NotAvailable: if the server cannot be reached.
+        ServingError: if it does not answer with success; the text says what to check.
+    """
+    if target.protocol == "grpc":
+        _probe_grpc(target)
+        return
+    status, body = _request("POST", target.url, target.headers, target.bodies[0])
+    if not 200 <= status < 300:
+        raise_for(status, body, target.url)
+
+
+def raise_for(status: int, body: bytes, url: str) -> None:
+    """Turn an answer that is no success into an error with what to check."""
+    text = _error_text(body)
+    if status in (401, 403):
+        raise InvalidOption(f"{url} answers {status}: {text}", hint="--token-env NAME, a variable with the right token")
+    if status == 404:
+        raise ModelNotFound(f"{url} answers 404: {text}", hint="check the model's name and version")
+    if status in (429, 503):
+        raise QueueFull(f"{url} refuses requests ({status}): {text}", hint="it is overloaded or still loading")
+    if status == 400:
+        raise InvalidRequest(
+            f"{url} answers 400: {text}", hint="rows that fit, as the variable or the body of the cell"
+        )
+    raise RunFailed(f"{url} answers {status}: {text}", hint="look at the server's log")
+
+
+def _signatures(url: str, headers: Headers) -> tuple[Mapping[str, SignatureSpec], int]:
+    status, body = _request("GET", f"{url}/metadata", headers, None)
+    if status != 200:
+        raise_for(status, body, url)
+    try:
+        return signatures_from_json(json.loads(body))
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidOption(
+            f"{url}/metadata is none of TensorFlow Serving's: {error}", hint="--url with the rows in a %%benchmark cell"
+        ) from error
+
+
+def _one_of(signatures: Mapping[str, SignatureSpec], name: str) -> SignatureSpec:
+    found = signatures.get(name)
+    if found is None:
+        raise InvalidOption(f"there is no signature {name!r}", hint=f"--signature {next(iter(signatures), '')}")
+    return found
+
+
+def _json_body(signature: str, piece: Tensors) -> bytes:
+    """The usual form, `{"instances": [...]}`, where one input of numbers allows it."""
+    (first, *others) = piece.values()
+    if others or not first.ndim or first.dtype.kind not in "iufb" or not np.isfinite(first).all():
+        return encode_inputs(signature, piece)
+    named = {} if signature == DEFAULT_SIGNATURE else {"signature_name": signature}
+    return dump({**named, "instances": np.ascontiguousarray(first)})
+
+
+def _binary_target(url: str, headers: Headers, wish: Wish, pieces: Sequence[tuple[str, Tensors]], what: str) -> Target:
+    if any(signature != DEFAULT_SIGNATURE for signature, _ in pieces):
+        raise InvalidOption("--protocol binary asks for the default signature only", hint="--protocol json")
+    base, _, rest = url.partition("/v1/models/")
+    name = rest.split("/")[0]
+    path = f"{base}/v2/models/{name}" + ("" if wish.version is None else f"/versions/{wish.version}") + "/infer"
+    bodies, length = [], 0
+    for _, piece in pieces:
+        described, raw = zip(*(to_output(key, array, is_binary=True) for key, array in piece.items()), strict=True)
+        head = dump({"inputs": list(described), "parameters": {"binary_data_output": True}})
+        # All heads must have one length, which is a header of the request.
+        length = max(length, len(head))
+        bodies.append((head, b"".join(raw)))
+    padded = tuple(head.ljust(length) + raw for head, raw in bodies)
+    sized = (("Content-Type", "application/octet-stream"), ("Inference-Header-Content-Length", str(length)))
+    return Target("binary", path, padded, wish.rows, (*headers, *sized), what)
+
+
+def _grpc_target(
+    url: str, address: str | None, headers: Headers, wish: Wish, pieces: Sequence[tuple[str, Tensors]], what: str
+) -> Target:
+    if address is None:
+        raise InvalidOption("the server has no gRPC port", hint="%deploy MODEL --grpc-port 0, before the first deploy")
+    from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+    from ...server.grpc.tensor_protos import fill
+
+    bodies = []
+    for signature, piece in pieces:
+        request = PredictRequest()
+        request.model_spec.name = url.partition("/v1/models/")[2].split("/")[0]
+        request.model_spec.signature_name = signature
+        if wish.label is not None:
+            request.model_spec.version_label = wish.label
+        elif wish.version is not None:
+            request.model_spec.version.value = wish.version
+        for name, array in piece.items():
+            fill(request.inputs[name], array, as_content=array.dtype != object)
+        bodies.append(request.SerializeToString())
+    return Target("grpc", address, tuple(bodies), wish.rows, headers, what)
+
+
+def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tuple[int, bytes]:
+    """One request on a connection of its own, past any proxy."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidOption(
+            f"url={url!r} must begin with http:// or https://", hint="http://127.0.0.1:8501/v1/models/NAME"
+        )
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=PROBE_S)
+    try:
+        connection.request(method, parts.path + (f"?{parts.query}" if parts.query else ""), body, dict(headers))
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException, ssl.SSLError) as error:
+        raise NotAvailable(
+            f"{parts.scheme}://{parts.netloc} cannot be reached: {str(error) or type(error).__name__}",
+            hint="is the server running, and are host and port right?",
+        ) from error
+    finally:
+        connection.close()
+
+
+def _probe_grpc(target: Target) -> None:
+    import grpc
+
+    from .grpc_client import METHOD
+
+    with grpc.insecure_channel(target.url) as channel:
+        try:
+            metadata = tuple((name.lower(), value) for name, value in target.headers)
+            channel.unary_unary(METHOD)(target.bodies[0], metadata=metadata, timeout=PROBE_S)
+        except grpc.RpcError as error:
+            code, details = error.code(), error.details()
+            if code is grpc.StatusCode.UNAVAILABLE:
+                raise NotAvailable(f"{target.url} cannot be reached: {details}", hint="is the port gRPC's?") from error
+            statuses = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "NOT_FOUND": 404, "INVALID_ARGUMENT": 400}
+            raise_for(statuses.get(code.name, 500), str(details).encode(), target.url)
+
+
+def _error_text(body: bytes) -> str:
+    try:
+        value = json.loads(body)
+    except ValueError:
+        value = None
+    if isinstance(value, dict) and "error" in value:
+        return str(value["error"])
+    return body.decode("utf-8", "replace").strip()[:300] or "no text"

@@ -1,0 +1,183 @@
+"""An effect with its confidence band as an experiment goes on, against the zero line and the margin.
+
+Line, band and limits differ in shape and have words beside them; colour only helps.
+
+Thread: any; pure functions.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...experiment.state import Moment
+from ...experiment.views.report import interval_text
+from .svg import (
+    BOTTOM,
+    COLOURS,
+    HEIGHT,
+    LEFT,
+    PLOT_HEIGHT,
+    PLOT_WIDTH,
+    RIGHT,
+    TOP,
+    WIDTH,
+    element,
+    end_labels,
+    nice_ceiling,
+    nothing,
+)
+
+BAND = 'fill-opacity="0.22" stroke-width="0.8" stroke-dasharray="2 2"'
+MAX_NOTES = 60
+"""Moments that the pointer can tell; more would be most of the text."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """The y axis.
+
+    Attributes:
+        low: lowest value drawn.
+        high: highest value drawn.
+    """
+
+    low: float
+    high: float
+
+    def y(self, value: np.ndarray) -> np.ndarray:
+        """Where values lie, in units of the drawing; those outside lie on the edge."""
+        share = (np.clip(value, self.low, self.high) - self.low) / (self.high - self.low)
+        found: np.ndarray = TOP + PLOT_HEIGHT * (1 - share)
+        return found
+
+
+def band_chart(
+    title: str, moments: Sequence[Moment], margin: float | None, words: Callable[[float], str], *, empty: str
+) -> str:
+    """An SVG element.
+
+    Args:
+        title: plain text above the chart.
+        moments: the effect over time, oldest first.
+        margin: the effect from which on B counts as worse; None for no line.
+        words: an effect as plain text, such as `+3 %`.
+        empty: what to say while there is nothing to draw, plain text.
+    """
+    known = [one for one in moments if math.isfinite(one.value)]
+    heading = f'<text x="{LEFT}" y="14" font-weight="600" font-size="12">{html.escape(title)}</text>'
+    if not known:
+        return element(f"{title}: {empty}", [heading, nothing(empty)])
+    scale = _scale(known, margin)
+    x = _positions(known)
+    value, low, high = (scale.y(np.array([getattr(one, name) for one in known])) for name in ("value", "low", "high"))
+    upper = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, high, strict=True))
+    lower = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[::-1], low[::-1], strict=True))
+    middle = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, value, strict=True))
+    parts = [
+        heading,
+        *_ticks(scale, words),
+        *_limits(scale, margin, words),
+        f'<polygon points="{upper} {lower}" fill="{COLOURS[0]}" stroke="{COLOURS[0]}" {BAND}/>',
+        f'<polyline points="{middle}" fill="none" stroke="{COLOURS[0]}" stroke-width="2.2" stroke-linejoin="round"/>',
+        f'<circle cx="{x[-1]:.1f}" cy="{value[-1]:.1f}" r="3.2" fill="{COLOURS[0]}"/>',
+        *_axis(known),
+        *_notes(known, x, words),
+    ]
+    return element(_in_words(title, known[-1], margin, words), parts)
+
+
+def _scale(known: Sequence[Moment], margin: float | None) -> Scale:
+    """Fits what was known in the later half; the wide bands of the first moments are cut off."""
+    late = known[len(known) // 2 :]
+    needed = [0.0, *(one.value for one in late), *([] if margin is None else [margin])]
+    ends = [end for one in late for end in (one.low, one.high) if math.isfinite(end)]
+    widest = max((abs(value) for value in needed), default=0.0)
+    # A band that is far wider than everything else would flatten the rest.
+    ends = [min(max(end, -10 * widest - 0.1), 10 * widest + 0.1) for end in ends]
+    low, high = min(needed + ends), max(needed + ends)
+    room = 0.08 * (high - low) or 0.01
+    return Scale(low - room, high + room)
+
+
+def _positions(known: Sequence[Moment]) -> np.ndarray:
+    """By requests; by time where copies alone are compared and no request is counted."""
+    by_requests = known[-1].num_requests > known[0].num_requests
+    places = np.array([one.num_requests if by_requests else one.at_s for one in known], dtype=np.float64)
+    found: np.ndarray = LEFT + PLOT_WIDTH * places / max(1e-9, float(places[-1]))
+    return found
+
+
+def _ticks(scale: Scale, words: Callable[[float], str]) -> list[str]:
+    """Round values at the left."""
+    step = nice_ceiling((scale.high - scale.low) / 4)
+    parts = []
+    for number in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1):
+        y = float(scale.y(np.array(number * step)))
+        parts.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
+            f'stroke-opacity="0.14"/><text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" opacity="0.75">'
+            f"{html.escape(_short(words(number * step)).removesuffix(' points'))}</text>"
+        )
+    return parts
+
+
+def _short(words: str) -> str:
+    """`+5 %` for `+5.0 %`."""
+    return re.sub(r"\.0+(?= )", "", words)
+
+
+def _limits(scale: Scale, margin: float | None, words: Callable[[float], str]) -> list[str]:
+    """The zero line and the margin, with their names at the right."""
+    lines = [(0.0, "", "1.4", "no difference")]
+    if margin is not None:
+        lines.append((margin, "6 3", "1.4", f"margin {_short(words(margin))}"))
+    parts, ends = [], []
+    for value, dash, width, name in lines:
+        y = float(scale.y(np.array(value)))
+        dashes = f' stroke-dasharray="{dash}"' if dash else ""
+        parts.append(
+            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
+            f'stroke-width="{width}" stroke-opacity="0.75"{dashes}/>'
+        )
+        ends.append((y, "currentColor", name))
+    return parts + end_labels(ends)
+
+
+def _axis(known: Sequence[Moment]) -> list[str]:
+    y = HEIGHT - BOTTOM + 16
+    last = f"{known[-1].num_requests} requests, {known[-1].at_s:.0f} s"
+    return [
+        f'<text x="{LEFT}" y="{y}" opacity="0.75">0</text>',
+        f'<text x="{WIDTH - RIGHT}" y="{y}" text-anchor="end" opacity="0.75">{last}</text>',
+    ]
+
+
+def _notes(known: Sequence[Moment], x: np.ndarray, words: Callable[[float], str]) -> list[str]:
+    """What is known at the moment under the pointer."""
+    step = max(1, -(-len(known) // MAX_NOTES))
+    places = sorted({*range(0, len(known), step), len(known) - 1})
+    parts: list[str] = []
+    left = float(LEFT)
+    for place in places:
+        right, one = float(x[place]), known[place]
+        said = f"{one.num_requests} requests: {words(one.value)} {interval_text(one.low, one.high, words)}"
+        parts.append(
+            f'<g class="tfs-h" opacity="0"><rect x="{left:.1f}" y="{TOP}" width="{max(1.0, right - left):.1f}" '
+            f'height="{PLOT_HEIGHT}"/><text x="{LEFT + 24}" y="{HEIGHT - 6}">{html.escape(said)}</text></g>'
+        )
+        left = right
+    return parts
+
+
+def _in_words(title: str, last: Moment, margin: float | None, words: Callable[[float], str]) -> str:
+    limit = "" if margin is None else f"; the margin is {words(margin)}"
+    return (
+        f"{title}: {words(last.value)}, from {words(last.low)} to {words(last.high)}, after {last.num_requests} "
+        f"requests; zero is no difference{limit}"
+    )

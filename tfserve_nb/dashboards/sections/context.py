@@ -1,0 +1,114 @@
+"""What the sections of one dashboard share.
+
+Thread: the updater's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias  # ipywidgets is untyped
+
+from ..actions import Actions
+from ..controls import DeploymentControls
+from ..snapshot import Snapshot
+from ..updater import Updater
+
+Bind: TypeAlias = Callable[[str, object], None]
+"""Puts a value into the notebook's namespace under a name."""
+
+SPANS = {"1 minute": (60, 1), "2 minutes": (120, 2), "5 minutes": (300, 5), "15 minutes": (900, 15)}
+"""What can be chosen -> seconds in all, seconds of a step."""
+
+
+@dataclass
+class ViewOptions:
+    """What a person chose to look at.
+
+    Attributes:
+        span: a key of `SPANS`.
+        signature: count only its requests; None for all.
+        is_paused: whether charts stand still.
+    """
+
+    span: str = "2 minutes"
+    signature: str | None = None
+    is_paused: bool = False
+
+
+@dataclass(frozen=True)
+class TabContext:
+    """The surroundings of a section.
+
+    Attributes:
+        controls: the deployment.
+        updater: the thread that writes widgets.
+        actions: carries out what is clicked.
+        look: what to look at, shared by the sections.
+        redraw: draws anew, on the updater's thread.
+        say: shows a line of plain text.
+        bind: gives what puts values into the notebook's namespace, or None where there is no notebook.
+    """
+
+    controls: DeploymentControls
+    updater: Updater
+    actions: Actions
+    look: ViewOptions
+    redraw: Callable[[], None]
+    say: Callable[[str], None]
+    bind: Callable[[], Bind | None] = lambda: None
+
+
+class Section(Protocol):
+    """One tab.
+
+    Attributes:
+        title: of the tab.
+        widget: its content.
+        is_always_moving: whether it shows what changes without requests.
+        has_series: whether it draws over time: it changes with each step of the time span, not more often.
+    """
+
+    title: str
+    widget: Any
+    is_always_moving: bool
+    has_series: bool
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw; called only while the tab is in front and something changed."""
+
+    def enable(self, is_enabled: bool) -> None:
+        """Let people click, or not while something is going on or nothing is served."""
+
+
+def row(*children: Any) -> Any:
+    """Controls side by side, in as many lines as they need."""
+    import ipywidgets as widgets
+
+    return widgets.HBox(list(children), layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
+
+
+def button(room: TabContext, description: str, tooltip: str, on_click: Callable[[], None], **options: Any) -> Any:
+    """A button. Clicks come on any thread: they only leave a command."""
+    import ipywidgets as widgets
+
+    made = widgets.Button(description=description, tooltip=tooltip, layout=widgets.Layout(width="auto"), **options)
+    made.on_click(lambda _: room.updater.post(on_click))
+    return made
+
+
+def choose_from(choice: Any, options: list[Any], default: Any) -> None:
+    """Offer options, keeping the choice of the person while it is among them.
+
+    Args:
+        choice: a `Dropdown`.
+        options: values, or pairs of text and value. No value is None: to ipywidgets that is "nothing chosen", shown as
+            an empty field.
+        default: what is chosen otherwise, when it is among them.
+    """
+    if list(choice.options) != options:
+        chosen = choice.value
+        choice.options = options
+        values = [one[1] if isinstance(one, tuple) else one for one in options]
+        fallback = values[0] if values else None
+        choice.value = chosen if chosen in values else default if default in values else fallback

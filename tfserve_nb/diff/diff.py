@@ -1,0 +1,270 @@
+"""Compare two versions of a served model, as far as files and numbers tell.
+
+Thread: any; the models are loaded one after the other when rows are compared.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import itertools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any  # the user's rows
+
+import numpy as np
+
+from ..errors import FailedPrecondition, InvalidRequest, NotAvailable, ServingError, VersionNotFound
+from ..experiment.decisions import decisions_of
+from ..export.layout import folder_bytes, list_versions
+from ..export.provenance.provenance import Code, Provenance, read_provenance
+from ..export.signatures import read_signatures
+from ..export.warmup_requests import read_warmup_requests
+from ..export.weights import Weights
+from ..server.handle import Home, RemoteHome
+from ..serving.versions.inputs import as_tensors, check_inputs
+from ..serving.versions.servable import load_saved_model
+from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from .layers import layer_changes
+from .result import ADDED, CHANGED, REMOVED, SAME, AnswerChange, LatencyChange, SignatureChange, VersionDiff
+
+MAX_ROWS = 1000
+ROWS_OF_A_RUN = 64
+SPAN_S = 900
+_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def version_folder(home: Home, name: str, version: int) -> Path:
+    """The folder of a version, which must lie on this machine.
+
+    Raises:
+        VersionNotFound: naming the versions that are there.
+        NotAvailable: if the server runs on another machine.
+    """
+    base = home.core.base_path(name)
+    if base is None or (isinstance(home, RemoteHome) and home.host not in _LOCAL):
+        raise NotAvailable(
+            f"the files of {name} are not on this machine", hint="ask on the server's machine, or copy the folders"
+        )
+    # Models that follow a configuration have their versions directly in the folder that it names.
+    model_dir = base / name if (base / name).is_dir() else base
+    folder = model_dir / str(version)
+    if not folder.is_dir():
+        on_disk = ", ".join(map(str, list_versions(model_dir))) or "none"
+        raise VersionNotFound(f"Could not find version {version} of model {name}", hint=f"on disk: {on_disk}")
+    return folder
+
+
+def provenance_of(home: Home, name: str, version: int) -> Provenance:
+    """Where a version comes from.
+
+    Raises:
+        FailedPrecondition: if it tells nothing, or its file cannot be read.
+    """
+    found = read_provenance(version_folder(home, name, version))
+    if found is None:
+        raise FailedPrecondition(
+            f"version {version} of {name} tells nothing about where it comes from",
+            hint="it was deployed with --no-provenance, or made by another program",
+        )
+    return found
+
+
+def diff_versions(home: Home, name: str, a: int, b: int, rows: Any = None) -> VersionDiff:
+    """Everything that two versions differ in.
+
+    Args:
+        home: where the model is served.
+        name: the model.
+        a: the older or current version.
+        b: the other.
+        rows: what to ask both with, as `predict` takes it; by default the rows that were stored to warm them up.
+
+    Raises:
+        VersionNotFound: if one is not on disk.
+        InvalidRequest: if the given rows fit neither.
+    """
+    folders = version_folder(home, name, a), version_folder(home, name, b)
+    notes: list[str] = []
+    told = [_provenance(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
+    signatures = [_signatures(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
+    return VersionDiff(
+        name=name,
+        a=a,
+        b=b,
+        signatures=tuple(signature_changes(*signatures)),
+        layers=layer_changes(Weights(folders[0]), Weights(folders[1]), *told),
+        code=_code(told[0], told[1], a, b),
+        provenance_a=told[0],
+        provenance_b=told[1],
+        bytes_a=folder_bytes(folders[0]),
+        bytes_b=folder_bytes(folders[1]),
+        latency=tuple(_latency(home, name, a, b)),
+        answers=_answers(folders, signatures, rows, notes),
+        notes=tuple(notes),
+    )
+
+
+def _provenance(folder: Path, version: int, notes: list[str]) -> Provenance | None:
+    try:
+        found = read_provenance(folder)
+    except FailedPrecondition as error:
+        notes.append(error.message)
+        return None
+    if found is None:
+        notes.append(
+            f"version {version} tells nothing about where it comes from: its code, commit, packages, data and metrics "
+            "are not known"
+        )
+    return found
+
+
+def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, SignatureSpec]:
+    try:
+        return read_signatures(folder)
+    except ServingError as error:
+        notes.append(f"the signatures of version {version} are not known: {error.message}")
+        return {}
+
+
+def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureSpec]) -> list[SignatureChange]:
+    """What changed in what the versions take and give."""
+    changes = []
+    for name in dict.fromkeys([*a, *b]):
+        if name not in a or name not in b:
+            changes.append(SignatureChange(name, ADDED if name in b else REMOVED))
+            continue
+        details = tuple(
+            itertools.chain(
+                _tensor_changes("input", a[name].inputs, b[name].inputs),
+                _tensor_changes("output", a[name].outputs, b[name].outputs),
+            )
+        )
+        changes.append(SignatureChange(name, CHANGED if details else SAME, details))
+    return changes
+
+
+def _tensor_changes(kind: str, a: Mapping[str, TensorSpec], b: Mapping[str, TensorSpec]) -> list[str]:
+    found = []
+    for name in dict.fromkeys([*a, *b]):
+        before, after = (str(side[name]) if name in side else "none" for side in (a, b))
+        if before != after:
+            found.append(f"{kind} {name}: {before} → {after}")
+    return found
+
+
+def _code(one: Provenance | None, other: Provenance | None, a: int, b: int) -> str | None:
+    """Unified diff of what deployed them; None when one is not known."""
+    before, after = (side.code if side is not None else None for side in (one, other))
+    if before is None or after is None:
+        return None
+    lines = difflib.unified_diff(
+        before.source.splitlines(), after.source.splitlines(), _called(before, a), _called(after, b), lineterm=""
+    )
+    return "\n".join(lines)
+
+
+def _called(code: Code, version: int) -> str:
+    count = "" if code.execution_count is None else f" [{code.execution_count}]"
+    return f"version {version}, {code.path or f'cell{count}'}"
+
+
+def _latency(home: Home, name: str, a: int, b: int) -> list[LatencyChange]:
+    """Run times at equal batch sizes, and percentiles of requests, of the last 15 minutes."""
+    versions = home.core.model_metrics(name, SPAN_S, SPAN_S // 15).versions
+    one, other = versions.get(a), versions.get(b)
+    if one is None or other is None:
+        return []
+    found = [
+        LatencyChange(f"a run of {size} rows", one.batches.run_ms[size], other.batches.run_ms[size])
+        for size in sorted(set(one.batches.run_ms) & set(other.batches.run_ms))
+    ]
+    for quantile in ("p50", "p95"):
+        values = getattr(one, f"{quantile}_ms"), getattr(other, f"{quantile}_ms")
+        if values != (None, None):
+            found.append(LatencyChange(f"{quantile} of requests", *values))
+    return found
+
+
+def _answers(
+    folders: tuple[Path, Path], signatures: list[dict[str, SignatureSpec]], rows: Any, notes: list[str]
+) -> AnswerChange | None:
+    where, values = ("given rows", rows) if rows is not None else ("stored warm-up rows", _stored_rows(folders, notes))
+    if values is None:
+        notes.append("answers were not compared, for want of rows: d.diff(A, B, rows=x_test), or --values VAR")
+        return None
+    specs = [one.get(DEFAULT_SIGNATURE) for one in signatures]
+    if specs[0] is None or specs[1] is None:
+        notes.append(f"answers were not compared: not both versions have the signature {DEFAULT_SIGNATURE}")
+        return None
+    outputs: list[Tensors] = []
+    for folder, spec in zip(folders, specs, strict=True):
+        assert spec is not None  # noqa: S101 - both were looked at above
+        try:
+            inputs = _first_rows(spec, values)
+            outputs.append(_run(folder, spec, inputs))
+        except InvalidRequest as error:
+            if rows is not None and not outputs:
+                raise
+            notes.append(f"answers were not compared: {where} do not fit version {folder.name}: {error.message}")
+            return None
+        except ServingError as error:
+            notes.append(f"answers were not compared: version {folder.name}: {error.message}")
+            return None
+    return _agreement(where, outputs[0], outputs[1], notes)
+
+
+def _stored_rows(folders: tuple[Path, Path], notes: list[str]) -> Tensors | None:
+    """The warm-up rows of B, or else of A."""
+    for folder in reversed(folders):
+        try:
+            for request in read_warmup_requests(folder):
+                if request.signature == DEFAULT_SIGNATURE and not request.is_examples:
+                    return request.inputs
+        except ServingError as error:
+            notes.append(error.message)
+    return None
+
+
+def _first_rows(spec: SignatureSpec, values: Any) -> Tensors:
+    """At most `MAX_ROWS` rows as tensors of a signature."""
+    tensors = as_tensors(spec, values)
+    if not all(one.is_batched for one in spec.inputs.values()):
+        return tensors
+    tensors = {name: array[:MAX_ROWS] for name, array in tensors.items()}
+    if check_inputs(spec, tensors) < 1:
+        raise InvalidRequest("there are no rows to compare the versions on", hint="rows=x_test[:100]")
+    return tensors
+
+
+def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> Tensors:
+    """Load a version, ask it, and free it again: requests that are served meanwhile keep their numbers clean."""
+    servable = load_saved_model(folder)
+    with contextlib.closing(servable):
+        run: Callable[[Tensors], Tensors] = lambda part: servable.run(spec.name, part)  # noqa: E731
+        if not all(one.is_batched for one in spec.inputs.values()):
+            return run(inputs)
+        num_rows = len(next(iter(inputs.values())))
+        parts = [
+            run({name: array[first : first + ROWS_OF_A_RUN] for name, array in inputs.items()})
+            for first in range(0, num_rows, ROWS_OF_A_RUN)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in spec.outputs}
+
+
+def _agreement(where: str, a: Tensors, b: Tensors, notes: list[str]) -> AnswerChange | None:
+    shared = [name for name in a if name in b and a[name].shape == b[name].shape]
+    if not shared:
+        notes.append("answers were not compared: the versions have no output of the same name and shape")
+        return None
+    first = shared[0]
+    decided = decisions_of({first: a[first]}).values, decisions_of({first: b[first]}).values
+    numbers = [name for name in shared if a[name].dtype.kind in "iuf" and b[name].dtype.kind in "iuf" and a[name].size]
+    return AnswerChange(
+        rows_from=where,
+        num_rows=len(decided[0]),
+        num_agreeing=int((decided[0] == decided[1]).sum()),
+        max_difference={
+            name: float(np.abs(b[name].astype(np.float64) - a[name].astype(np.float64)).max()) for name in numbers
+        },
+    )

@@ -1,0 +1,1 @@
+"""Runs experiments: observes requests, computes results, checks limits, moves traffic."""

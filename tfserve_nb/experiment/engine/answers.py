@@ -1,0 +1,156 @@
+"""Answers that somebody may judge later, when the right label is known.
+
+Bounded: the newest `MAX_ANSWERS` requests with an id, `MAX_ROWS` rows of them, and of each only what was decided, never
+its inputs.
+
+Thread: any; one lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from typing import Any, NamedTuple  # labels
+
+import numpy as np
+
+from ...errors import InvalidRequest
+from ...serving.telemetry.metrics import RequestRecord
+from ...serving.telemetry.taps import Seen
+from ..decisions import Decisions, decisions_of
+from .inbox import Inbox
+
+MAX_ANSWERS = 20_000
+MAX_ROWS = 500_000
+"""Of all remembered requests together."""
+
+
+class Judged(NamedTuple):
+    """One row that an arm answered, and whether it was right.
+
+    Attributes:
+        version: who answered.
+        key: the client's key, or the request's id when it had none: rows of one request are no independent clients.
+        is_right: whether the decision equals the label.
+        confidence: the highest score of the row, or None for outputs that are no scores.
+    """
+
+    version: int
+    key: str
+    is_right: bool
+    confidence: float | None
+
+
+class _Kept(NamedTuple):
+    version: int
+    key: str
+    decisions: Decisions
+
+
+class Answers:
+    """A tap that remembers what was decided for requests with an id."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inboxes: dict[str, Inbox] = {}
+        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._num_rows = 0
+
+    def begin(self, name: str, inbox: Inbox) -> None:
+        """Remember the answers of an experiment's versions from now on, and forget those of before.
+
+        Args:
+            name: the model.
+            inbox: the experiment's, which gets to see all outputs.
+        """
+        with self._lock:
+            self._inboxes = {**self._inboxes, name: inbox}
+            for key in [key for key in self._kept if key[0] == name]:
+                self._forget(key)
+
+    def end(self, name: str) -> None:
+        """Remember no new answers of a model; what was kept can still be judged."""
+        with self._lock:
+            self._inboxes = {other: inbox for other, inbox in self._inboxes.items() if other != name}
+
+    def wants(self, model: str) -> bool:
+        """Whether answers of a model are remembered."""
+        return model in self._inboxes
+
+    def add(self, record: RequestRecord, seen: Seen) -> None:
+        """Remember a finished request, if it was answered by one of the experiment's versions."""
+        inbox = self._inboxes.get(record.model)
+        if inbox is None or not seen.outputs or record.version not in inbox.versions:
+            return
+        inbox.on_outputs(record, seen.outputs)
+        if not record.request_id:
+            return
+        kept = _Kept(record.version, record.key or record.request_id, decisions_of(seen.outputs))
+        with self._lock:
+            self._forget((record.model, record.request_id))
+            self._kept[record.model, record.request_id] = kept
+            self._num_rows += len(kept.decisions.values)
+            while len(self._kept) > MAX_ANSWERS or (self._num_rows > MAX_ROWS and len(self._kept) > 1):
+                self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._num_rows -= len(kept.decisions.values)
+
+    def judge(self, name: str, request_id: str, label: Any) -> list[Judged] | None:
+        """Compare an answer with its label, once.
+
+        Args:
+            name: the model.
+            request_id: of the request.
+            label: the right class, number or text; for a request of several rows one for each.
+
+        Returns:
+            One for each row; None when the request is not known, or was judged before.
+
+        Raises:
+            InvalidRequest: if there is not one label for each row.
+        """
+        with self._lock:
+            kept = self._kept.get((name, request_id))
+        if kept is None:
+            return None
+        labels = _labels(label)
+        decided, confidences = kept.decisions
+        if labels.shape != decided.shape:
+            shape = "one label" if labels.shape == (1,) else f"labels of shape {labels.shape}"
+            raise InvalidRequest(
+                f"request {request_id} had {len(decided)} rows, and {shape} came; it wants one label for each row",
+                hint="in the order of the rows: a class, a number or a text each, no list of zeros and a one",
+            )
+        if labels.dtype.kind in "US" and decided.dtype.kind not in "USO":
+            raise InvalidRequest(
+                f"label {label!r} is text, and the answer to request {request_id} was a number",
+                hint=f"the number of the right class, such as label={decided[0]}",
+            )
+        with self._lock:
+            if self._kept.get((name, request_id)) is not kept:
+                return None
+            self._forget((name, request_id))
+        scores = [None] * len(decided) if confidences is None else [float(score) for score in confidences]
+        return [
+            Judged(kept.version, kept.key, bool(_told(one) == right), score)
+            for one, right, score in zip(decided, labels, scores, strict=True)
+        ]
+
+
+def _labels(label: Any) -> np.ndarray:
+    """Labels by row; of shape `(n,)`, unless they are something else."""
+    try:
+        labels = np.atleast_1d(np.asarray(label))
+    except ValueError as error:
+        raise InvalidRequest(f"the labels are no regular array: {error}", hint="one label for each row") from error
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return np.array([_told(one) for one in labels], dtype=object) if labels.dtype.kind in "SO" else labels
+
+
+def _told(value: Any) -> Any:
+    """Text as text: models answer with bytes, people give labels as `str`."""
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

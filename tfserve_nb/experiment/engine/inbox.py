@@ -1,0 +1,143 @@
+"""Where the server leaves what it saw of an experiment, until the experiment's thread has time for it.
+
+Thread: everything but `empty_into` is called on the server's threads and only appends; `empty_into` on the experiments'
+thread. A deque's ends can be used by two threads at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import TypeVar
+
+from ...serving.pairs import Pair
+from ...serving.telemetry.metrics import RequestRecord
+from ...serving.telemetry.observer import BatchRecord, WarmupRecord
+from ...types import Tensors
+from ..plan import Plan
+from .observations import Observations
+
+_log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_REQUESTS = 200_000
+MAX_PAIRS = 500
+"""What may wait; the oldest are dropped when there are more between two looks, which hits both arms alike."""
+MAX_WAITING_BYTES = 64 << 20
+"""Of outputs, and of copies again, that wait; about so much, as if all were as large as the newest."""
+
+
+class Inbox:
+    """An observer of the core, and a listener to its shadow copies, for the two versions of one plan.
+
+    Args:
+        plan: whose requests, batches and copies are kept.
+
+    Attributes:
+        versions: the two.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._name = plan.name
+        self._arms = {plan.a: "a", plan.b: "b"}
+        self._candidate = plan.b
+        self.versions = frozenset(self._arms)
+        self._requests: deque[RequestRecord] = deque(maxlen=MAX_REQUESTS)
+        self._batches: deque[BatchRecord] = deque(maxlen=MAX_REQUESTS)
+        self._pairs: deque[Pair] = deque(maxlen=MAX_PAIRS)
+        self._outputs: deque[tuple[str, float, Tensors]] = deque(maxlen=MAX_PAIRS)
+
+    def on_request(self, record: RequestRecord) -> None:
+        """Keep a request that the traffic gave to one of the arms."""
+        if record.is_assigned and record.model == self._name and record.version in self._arms:
+            self._requests.append(record)
+
+    def on_batch(self, record: BatchRecord) -> None:
+        """Keep a run of one of the arms."""
+        if record.model == self._name and record.version in self._arms:
+            self._batches.append(record)
+
+    def on_warmup(self, record: WarmupRecord) -> None:
+        """Warm-ups are no evidence."""
+
+    def on_pair(self, pair: Pair) -> None:
+        """Keep a copy that the candidate answered."""
+        if pair.model == self._name and pair.version_b == self._candidate and pair.version_a in self._arms:
+            _keep(self._pairs, pair, pair.inputs, pair.outputs_a, pair.outputs_b or {})
+
+    def on_outputs(self, record: RequestRecord, outputs: Tensors) -> None:
+        """Keep what a client got, to look for numbers that are none; a copy, because the client may write to it."""
+        arm = self._arms.get(record.version or 0)
+        if arm is not None:
+            own = {name: array.copy() for name, array in outputs.items()}
+            _keep(self._outputs, (arm, record.written_s, own), own)
+
+    def empty_into(self, observations: Observations, zero_s: float) -> int:
+        """Hand everything over.
+
+        Args:
+            observations: gets it.
+            zero_s: when the experiment began, on `perf_counter`'s clock.
+
+        Returns:
+            How much there was.
+        """
+        num = _drained(self._requests, lambda record: self._add_request(observations, record, zero_s))
+        num += _drained(self._outputs, lambda one: observations.add_outputs(one[0], one[1] - zero_s, one[2]))
+        num += _drained(self._batches, lambda record: self._add_batch(observations, record, zero_s))
+        return num + _drained(self._pairs, lambda pair: _add_pair(observations, pair, zero_s))
+
+    def _add_request(self, observations: Observations, record: RequestRecord, zero_s: float) -> None:
+        observations.add_request(
+            self._arms[record.version or 0],
+            at_s=record.written_s - zero_s,
+            latency_s=record.latency_s,
+            code=record.code,
+            num_rows=record.num_rows,
+            key=record.key,
+            is_assigned=record.is_assigned,
+        )
+
+    def _add_batch(self, observations: Observations, record: BatchRecord, zero_s: float) -> None:
+        observations.add_batch(
+            self._arms[record.version],
+            at_s=record.done_s - zero_s,
+            size=record.execution_rows,
+            run_s=record.run_s,
+            is_background=record.is_background,
+        )
+
+
+def _add_pair(observations: Observations, pair: Pair, zero_s: float) -> None:
+    observations.add_pair(
+        at_s=pair.at_s - zero_s, inputs=pair.inputs, outputs_a=pair.outputs_a, outputs_b=pair.outputs_b
+    )
+
+
+def _keep(waiting: deque[T], one: T, *parts: Tensors) -> None:
+    """Let something wait; the oldest make room."""
+    num_bytes = sum([array.nbytes for tensors in parts for array in tensors.values()])
+    waiting.append(one)
+    while len(waiting) > 1 and len(waiting) * num_bytes > MAX_WAITING_BYTES:
+        try:
+            waiting.popleft()
+        except IndexError:  # the experiments' thread was faster
+            return
+
+
+def _drained(waiting: deque[T], take: Callable[[T], None]) -> int:
+    """Take what waits now; others may add meanwhile, or drop what is too much."""
+    num = 0
+    for _ in range(len(waiting)):
+        try:
+            one = waiting.popleft()
+        except IndexError:
+            break
+        num += 1
+        try:
+            take(one)
+        except Exception:  # noqa: BLE001 - one odd answer must not keep an experiment from seeing all others
+            _log.exception("an experiment could not take something in")
+    return num

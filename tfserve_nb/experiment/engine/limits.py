@@ -1,0 +1,130 @@
+"""Hard limits: a candidate that breaks one in k of the last m windows is taken back.
+
+Whether a window is bad is decided by an exact binomial test, with `EVIDENCE` as its bound, so that two requests of
+which one was slow do not make a bad window, and two hundred failures are not needed to make one. Only complete windows
+count, so a breach is seen after at most `breaches` windows and one that had begun before.
+
+- `latency`: more than 1 % of B's requests were slower than the limit. Requests that share a batch are slow together;
+  that is the client's experience all the same, and the reason why one bad window is not enough.
+- `errors`: B failed more often than the limit plus A's share of failures in the same window, so that what is wrong with
+  the requests or the machine is not blamed on B. Copies count as B's requests.
+- `outputs`: a row of B's outputs was NaN or infinite where A's was not, or outside the range that is allowed.
+- `disagreement`: B decided differently from A on a larger share of copied rows than the limit.
+
+Thread: any; pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..plan import Limits
+from ..reading import Guardrail
+from ..statistics.rates import binomial_tail
+from ..statistics.windows import Window
+
+EVIDENCE = 1e-3
+SLOW_SHARE = 0.01
+
+
+def guardrails(windows: list[Window], limits: Limits) -> tuple[Guardrail, ...]:
+    """Each limit that is set, and how B keeps it.
+
+    Args:
+        windows: the last complete ones, oldest first.
+        limits: what must be kept.
+    """
+    found = []
+    if limits.slo_p99_ms is not None:
+        found.append(_judge("latency", windows, limits, _is_slow, _slow_text))
+    if limits.max_error_rate is not None:
+        found.append(_judge("errors", windows, limits, _fails(limits.max_error_rate), _errors_text))
+    if not limits.allow_nan or limits.output_range is not None:
+        found.append(_judge("outputs", windows, limits, _is_odd, _outputs_text))
+    if limits.max_disagreement is not None:
+        found.append(_judge("disagreement", windows, limits, _differs(limits.max_disagreement), _disagreement_text))
+    return tuple(found)
+
+
+def _judge(
+    name: str,
+    windows: list[Window],
+    limits: Limits,
+    judge: Callable[[Window], bool | None],
+    say: Callable[[list[Window], Limits], str],
+) -> Guardrail:
+    """One limit."""
+    judged = tuple(judge(window) for window in windows)
+    bad = [window for window, is_bad in zip(windows, judged, strict=True) if is_bad]
+    is_breached = len(bad) >= limits.breaches
+    has_seen = any(is_bad is not None for is_bad in judged)
+    text = say(bad if is_breached else windows, limits) if has_seen else "no complete window with requests yet"
+    if is_breached:
+        text += f", in {len(bad)} of the last {len(windows)} windows of {limits.window_s:g} s"
+    return Guardrail(name, text, judged, is_breached)
+
+
+def _is_slow(window: Window) -> bool | None:
+    if not window.answered_b:
+        return None
+    return binomial_tail(window.slow_b, window.answered_b, SLOW_SHARE) < EVIDENCE
+
+
+def _fails(limit: float) -> Callable[[Window], bool | None]:
+    def judge(window: Window) -> bool | None:
+        if not window.requests_b:
+            return None
+        usual = window.failed_a / window.requests_a if window.requests_a else 0.0
+        return binomial_tail(window.failed_b, window.requests_b, min(limit + usual, 0.999)) < EVIDENCE
+
+    return judge
+
+
+def _is_odd(window: Window) -> bool | None:
+    if not window.rows_b:
+        return None
+    # Inputs that make every version answer NaN are not B's fault.
+    usual = window.nonfinite_a / window.rows_a if window.rows_a else 0.0
+    return bool(window.nonfinite_b) and (
+        not usual or binomial_tail(window.nonfinite_b, window.rows_b, usual) < EVIDENCE
+    )
+
+
+def _differs(limit: float) -> Callable[[Window], bool | None]:
+    def judge(window: Window) -> bool | None:
+        if not window.pairs:
+            return None
+        return binomial_tail(window.differing, window.pairs, limit) < EVIDENCE
+
+    return judge
+
+
+def _slow_text(windows: list[Window], limits: Limits) -> str:
+    slow, num = sum(one.slow_b for one in windows), sum(one.answered_b for one in windows)
+    return f"{_share(slow, num)} of B's requests took longer than {limits.slo_p99_ms:g} ms, 1 % may"
+
+
+def _errors_text(windows: list[Window], limits: Limits) -> str:
+    share = _share(sum(one.failed_b for one in windows), sum(one.requests_b for one in windows))
+    usual = _share(sum(one.failed_a for one in windows), sum(one.requests_a for one in windows))
+    return f"{share} of B's requests failed, {usual} of A's; {100 * (limits.max_error_rate or 0):g} % more may"
+
+
+def _outputs_text(windows: list[Window], limits: Limits) -> str:
+    what = "" if limits.allow_nan else "NaN or infinite"
+    if limits.output_range is not None:
+        low, high = limits.output_range
+        what += f"{' or ' if what else ''}outside {low:g} to {high:g}"
+    return (
+        f"{_share(sum(one.nonfinite_b for one in windows), sum(one.rows_b for one in windows))} of B's rows were {what}"
+    )
+
+
+def _disagreement_text(windows: list[Window], limits: Limits) -> str:
+    share = _share(sum(one.differing for one in windows), sum(one.pairs for one in windows))
+    return f"B decided differently from A on {share} of the rows, {100 * (limits.max_disagreement or 0):g} % may differ"
+
+
+def _share(part: int, whole: int) -> str:
+    """A share in words: `3 of 200 (1.5 %)`."""
+    return f"{part} of {whole} ({100 * part / whole:.3g} %)" if whole else "0 of 0"

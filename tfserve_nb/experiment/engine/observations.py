@@ -1,0 +1,253 @@
+"""Everything that an experiment has seen, in bounded memory.
+
+Thread: one at a time; not thread-safe. Times are seconds since the experiment began, on one monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any  # JSON
+
+import numpy as np
+
+from ...types import Tensors
+from ..agreement import Agreeing
+from ..pairs import compare, is_share, num_rows, odd_rows
+from ..plan import Plan
+from ..state import Disagreement
+from ..statistics.blocks import Blocks
+from ..statistics.quality import Labelled
+from ..statistics.rates import MOST_OF_KEY
+from ..statistics.ratio import Assigned
+from ..statistics.strata import ARMS, Strata
+from ..statistics.windows import Windows
+from .disagreements import Worst
+from .findings import Evidence, is_even
+
+OK = "OK"
+NOBODYS_FAULT = frozenset({"CANCELLED", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
+"""Codes of requests that say nothing about a version."""
+MOST_FAILING_KEYS = 4096
+
+
+class Observations:
+    """What was seen of both arms.
+
+    Attributes:
+        plan: the experiment.
+        share_b: what B gets now, 0 to 1.
+        assigned: independent units by arm.
+        windows: counts of the last windows.
+
+    Args:
+        plan: the experiment.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.share_b = plan.first_percent / 100
+        self.assigned = Assigned(self.share_b)
+        self.windows = Windows(plan.limits.window_s, plan.limits.windows)
+        self._strata = Strata()
+        self._blocks = Blocks()
+        self._requests = [0, 0]
+        self._failed = [0, 0]
+        self._failing_keys: Counter[tuple[str, str]] = Counter()
+        self._agreeing = Agreeing()
+        self._worst = Worst()
+        self._labelled = (Labelled(), Labelled())
+
+    def set_percent(self, percent: float, at_s: float) -> None:
+        """B gets another share of the requests from now on, as at a canary step.
+
+        Args:
+            percent: 0 to 100.
+            at_s: when the routing changed.
+        """
+        was_even, self.share_b = is_even(self.share_b), percent / 100
+        self.assigned.set_share(self.share_b, at_s)
+        self._strata.close()
+        if was_even != is_even(self.share_b):
+            # Times of a version that had too little to do are no measure of it.
+            self._strata.forget()
+            self._blocks.forget(at_s)
+
+    def add_request(
+        self, arm: str, at_s: float, latency_s: float, code: str, num_rows: int, key: str, is_assigned: bool
+    ) -> None:
+        """A request was answered or failed.
+
+        Args:
+            arm: `a` or `b`.
+            at_s: when it was answered.
+            latency_s: from its arrival to its answer.
+            code: gRPC code name, `OK` for an answered request.
+            num_rows: its rows; not used.
+            key: the client's key, or "".
+            is_assigned: whether the traffic split chose the version; others are counted for limits only.
+        """
+        del num_rows
+        number = ARMS.index(arm)
+        if is_assigned:
+            self.assigned.add(arm, at_s - latency_s, at_s, key)
+        if code in NOBODYS_FAULT:
+            return
+        has_failed = code != OK
+        if has_failed and key and self._is_notorious(arm, key):
+            return
+        self._count(number, at_s, has_failed)
+        window = self.windows.at(at_s)
+        slo_ms = self.plan.limits.slo_p99_ms
+        if number and not has_failed:
+            window.answered_b += 1
+            window.slow_b += slo_ms is not None and 1e3 * latency_s > slo_ms
+        if is_assigned:
+            self._requests[number] += 1
+            self._failed[number] += has_failed
+            if not has_failed:
+                self._blocks.add(arm, at_s, latency_s)
+
+    def _count(self, number: int, at_s: float, has_failed: bool) -> None:
+        """Count a request for the limit on errors."""
+        window = self.windows.at(at_s)
+        if number:
+            window.requests_b += 1
+            window.failed_b += has_failed
+        else:
+            window.requests_a += 1
+            window.failed_a += has_failed
+
+    def _is_notorious(self, arm: str, key: str) -> bool:
+        """Whether a client has failed so often that another failure of it says nothing new."""
+        known = (arm, key)
+        if known not in self._failing_keys and len(self._failing_keys) >= MOST_FAILING_KEYS:
+            return False
+        self._failing_keys[known] += 1
+        return self._failing_keys[known] > MOST_OF_KEY
+
+    def add_batch(self, arm: str, at_s: float, size: int, run_s: float, is_background: bool) -> None:
+        """A batch was run.
+
+        Args:
+            arm: `a` or `b`.
+            at_s: when it was done.
+            size: rows that the model got, padding included.
+            run_s: how long the run took.
+            is_background: whether it held copies, which run when nothing else does. They are compared only when B gets
+                nothing else.
+        """
+        if not is_background or not self.plan.first_percent:
+            self._strata.add(arm, at_s, size, run_s)
+
+    def add_outputs(self, arm: str, at_s: float, outputs: Tensors) -> None:
+        """Look at outputs that a client got, for NaN and numbers outside the allowed range.
+
+        Args:
+            arm: `a` or `b`.
+            at_s: when.
+            outputs: name -> array `(n, ...)`.
+        """
+        rows = num_rows(outputs)
+        self._count_odd(arm == "b", at_s, odd_rows(outputs, rows), self._outside(outputs, rows))
+
+    def add_pair(self, at_s: float, inputs: Tensors, outputs_a: Tensors, outputs_b: Tensors | None) -> None:
+        """Both versions got the same rows.
+
+        Args:
+            at_s: when.
+            inputs: name -> array `(n, ...)`.
+            outputs_a: what A answered.
+            outputs_b: what B answered, or None when it failed.
+        """
+        self._count(0, at_s, has_failed=False)
+        self._count(1, at_s, has_failed=outputs_b is None)
+        if outputs_b is None:
+            return
+        if self._agreeing.may_threshold and not is_share(outputs_a):
+            self._agreeing.may_threshold = False
+        compared = compare(outputs_a, outputs_b, may_threshold=self._agreeing.may_threshold)
+        self._agreeing.add(compared)
+        self._worst.add(at_s, inputs, outputs_a, outputs_b, compared)
+        window = self.windows.at(at_s)
+        window.pairs += len(compared.is_same)
+        window.differing += int((~compared.is_same).sum())
+        rows = len(compared.is_same)
+        self._count_odd(True, at_s, compared.nonfinite_b & ~compared.nonfinite_a, self._outside(outputs_b, rows))
+
+    def _outside(self, outputs: Tensors, rows: int) -> np.ndarray:
+        """Rows with a finite number outside the allowed range."""
+        bounds = self.plan.limits.output_range
+        return np.zeros(rows, bool) if bounds is None else odd_rows(outputs, rows, bounds)
+
+    def _count_odd(self, is_b: bool, at_s: float, odd: np.ndarray, outside: np.ndarray) -> None:
+        bad = outside if self.plan.limits.allow_nan else odd | outside
+        window = self.windows.at(at_s)
+        if is_b:
+            window.rows_b += len(bad)
+            window.nonfinite_b += int(bad.sum())
+        else:
+            window.rows_a += len(bad)
+            window.nonfinite_a += int(bad.sum())
+
+    def add_feedback(self, arm: str, key: str, is_right: bool, confidence: float | None) -> None:
+        """What the right answer was became known.
+
+        Args:
+            arm: `a` or `b`, which had answered.
+            key: the client's key, or "".
+            is_right: whether the answer was right.
+            confidence: the answer's highest score, or None.
+        """
+        self._labelled[ARMS.index(arm)].add(key, is_right, confidence)
+
+    def disagreements(self, limit: int) -> list[Disagreement]:
+        """The rows on which both differed most, the worst first; `at` is in seconds since the experiment began."""
+        return self._worst.worst(limit)
+
+    def latency_counts(self) -> Mapping[str, tuple[int, ...]]:
+        """Arm -> histogram of its latencies with the buckets of `serving.histogram`."""
+        return {arm: tuple(counts.tolist()) for arm, counts in zip(ARMS, self._blocks.totals(), strict=True)}
+
+    def latency_blocks(self) -> np.ndarray:
+        """Histograms by time, shape `(k, 2, WIDTH)`; see `tail.bootstrap`."""
+        return self._blocks.counts()
+
+    def evidence(self) -> Evidence:
+        """What there is to judge."""
+        return Evidence(
+            strata=self._strata.sums(),
+            blocks=self._blocks,
+            failed=(self._failed[0], self._failed[1]),
+            requests=(self._requests[0], self._requests[1]),
+            labelled=self._labelled,
+            agreeing=self._agreeing,
+            share_b=self.share_b,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads: all counts, without windows, disagreements and which key did what."""
+        return {
+            "share_b": self.share_b,
+            "assigned": self.assigned.to_json(),
+            "strata": self._strata.to_json(),
+            "blocks": self._blocks.to_json(),
+            "requests": list(self._requests),
+            "failed": list(self._failed),
+            "agreeing": self._agreeing.to_json(),
+            "labelled": [one.to_json() for one in self._labelled],
+        }
+
+    @classmethod
+    def from_json(cls, plan: Plan, value: Mapping[str, Any]) -> Observations:
+        """The inverse of `to_json`."""
+        self = cls(plan)
+        self.share_b = value["share_b"]
+        self.assigned = Assigned.from_json(value["assigned"])
+        self._strata = Strata.from_json(value["strata"])
+        self._blocks = Blocks.from_json(value["blocks"])
+        self._requests, self._failed = list(value["requests"]), list(value["failed"])
+        self._agreeing = Agreeing.from_json(value["agreeing"])
+        labelled = [Labelled.from_json(one) for one in value["labelled"]]
+        self._labelled = (labelled[0], labelled[1])
+        return self

@@ -1,0 +1,1 @@
+"""The state of an experiment as text, HTML, data frames and figures."""

@@ -1,0 +1,340 @@
+"""Where a version comes from: code, commit, packages, data, seed, metrics, layers; stored in the version itself.
+
+The file is `assets.extra/tfserve_nb.json`. TensorFlow Serving looks at nothing in that folder but its warm-up file, so
+the version stays a plain SavedModel, and what is known about it travels with it. docs/versions.md describes the format.
+
+Thread: the one that exports; reading: any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import numbers
+import sys
+import sysconfig
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any  # JSON values, numbers of the user
+
+from ...errors import FailedPrecondition, InvalidOption
+from ..endpoint import ExportSource
+from ..reasons import disk_reason, innermost
+from ..weights import Variable
+from .environment import GitState, git_state, imported_packages, python_version, random_seed
+from .fingerprint import DataFingerprint, fingerprint
+from .layer_facts import LayerFacts, layers_of
+from .redaction import redact
+
+PROVENANCE_FILE = Path("assets.extra", "tfserve_nb.json")
+FORMAT = 1
+MAX_FILE_BYTES = 64 * 1024 * 1024
+MAX_METRICS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """The code that deployed a version.
+
+    Attributes:
+        source: its text, without the secrets that were found.
+        kind: `cell` or `script`.
+        cell_id: the id of the cell in its notebook; "" when the front end tells none.
+        execution_count: the number in the cell's brackets; None when it has none.
+        path: the script's file name; "" for a cell.
+        num_redacted: secrets that were taken out.
+        is_cut: whether the text was too long to be stored in full.
+    """
+
+    source: str
+    kind: str = "cell"
+    cell_id: str = ""
+    execution_count: int | None = None
+    path: str = ""
+    num_redacted: int = 0
+    is_cut: bool = False
+
+    def redacted(self) -> Code:
+        """The same without secrets."""
+        found = redact(self.source)
+        return Code(
+            found.text,
+            self.kind,
+            self.cell_id,
+            self.execution_count,
+            self.path,
+            found.count,
+            self.is_cut or found.is_cut,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Where a version comes from.
+
+    Attributes:
+        at: when it was exported, seconds since the epoch.
+        python: version of Python.
+        packages: distribution -> version, of those that the exporting process had imported.
+        code: the cell or script; None when it is not known.
+        git: commit of the current folder; None outside a repository.
+        data: fingerprint of the training data, when it was given.
+        seed: the seed that was given, or that of `keras.utils.set_random_seed`; None when there is none.
+        metrics: name -> number, as given, or of the last epoch of `fit`.
+        model: what was exported, such as `Sequential 'digits'`.
+        layers: those of a Keras model; empty for anything else.
+        format: version of the file's format.
+    """
+
+    at: float
+    python: str
+    packages: Mapping[str, str]
+    code: Code | None = None
+    git: GitState | None = None
+    data: DataFingerprint | None = None
+    seed: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    model: str = ""
+    layers: tuple[LayerFacts, ...] = ()
+    format: int = FORMAT
+
+    @property
+    def num_params(self) -> int:
+        """Numbers in all weights; a weight that two layers share counts once."""
+        variables = {one.key or f"{place} {one.name}": one for place, layer in enumerate(self.layers)
+                     for one in layer.variables}  # fmt: skip
+        return sum(one.num_values for one in variables.values())
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceInput:
+    """What the caller tells about a version; checked before anything is exported.
+
+    Attributes:
+        code: the cell, if it runs in one.
+        data: fingerprint of the training data.
+        seed: the seed.
+        metrics: name -> number.
+    """
+
+    code: Code | None = None
+    data: DataFingerprint | None = None
+    seed: int | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def provenance_input(
+    code: Code | None = None, data: Any = None, seed: Any = None, metrics: Any = None
+) -> ProvenanceInput:
+    """Check what the caller tells.
+
+    Args:
+        code: the cell.
+        data: arrays, see `fingerprint`.
+        seed: an integer.
+        metrics: name -> number, or an object with `history`, as `fit` gives it.
+
+    Raises:
+        InvalidOption: naming the value that is not allowed.
+    """
+    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
+        raise InvalidOption(f"seed={seed!r} must be an integer", hint="--seed 42")
+    return ProvenanceInput(
+        code=code if code is not None else _script(),
+        data=None if data is None else fingerprint(data),
+        seed=None if seed is None else int(seed),
+        metrics={} if metrics is None else _metrics(metrics),
+    )
+
+
+def collect(source: ExportSource, folder: Path, given: ProvenanceInput) -> Provenance:
+    """Everything that is known about a version that is being exported.
+
+    Args:
+        source: what is exported.
+        folder: the SavedModel, complete but for this.
+        given: what the caller tells.
+    """
+    earlier = _earlier(folder)
+    return Provenance(
+        at=time.time(),
+        python=python_version(),
+        packages=imported_packages(),
+        code=None if given.code is None else given.code.redacted(),
+        git=git_state(),
+        data=given.data,
+        seed=given.seed if given.seed is not None else random_seed(),
+        metrics=given.metrics or _last_epoch(source),
+        model=source.description,
+        layers=layers_of(source, folder) or (earlier.layers if earlier is not None else ()),
+    )
+
+
+def store(source: ExportSource, folder: Path, given: ProvenanceInput | None) -> str:
+    """Collect and write what is known, or (None) see to it that nothing is there.
+
+    Returns:
+        In words why it could not be written; "" when all is well. It never keeps a model from being served.
+    """
+    if given is None:
+        remove_provenance(folder)
+        return ""
+    try:
+        write_provenance(folder, collect(source, folder, given))
+    except Exception as error:  # noqa: BLE001 - whatever user's objects and disks do: the model is what matters
+        remove_provenance(folder)
+        return f"provenance is not stored: {disk_reason(error) or innermost(error)}"
+    return ""
+
+
+def write_provenance(folder: Path, provenance: Provenance) -> Path:
+    """Store it in a version's folder.
+
+    Raises:
+        OSError: if it cannot be written; nothing is left of it then.
+    """
+    path = folder / PROVENANCE_FILE
+    text = json.dumps(to_json(provenance), indent=1, ensure_ascii=False, allow_nan=False)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8", errors="replace")
+    except OSError:
+        remove_provenance(folder)
+        raise
+    return path
+
+
+def remove_provenance(folder: Path) -> None:
+    """Take it out of a folder, such as a copy of an earlier version."""
+    path = folder / PROVENANCE_FILE
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
+        path.parent.rmdir()  # only when nothing else is in it
+
+
+def read_provenance(folder: Path) -> Provenance | None:
+    """What a version's folder holds; None when it holds none.
+
+    Raises:
+        FailedPrecondition: naming the file, if it cannot be read.
+    """
+    path = folder / PROVENANCE_FILE
+    hint = "the version serves all the same; deploy it anew to write the file again"
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise FailedPrecondition(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB", hint=hint)
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise FailedPrecondition(f"{path} cannot be read: {error.strerror or error}", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise FailedPrecondition(f"{path} is damaged: {error}", hint=hint) from error
+    try:
+        return from_json(value)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise FailedPrecondition(f"{path} is damaged: {type(error).__name__}: {error}", hint=hint) from error
+
+
+def to_json(provenance: Provenance) -> dict[str, Any]:
+    """A JSON object that `from_json` reads; numbers that JSON does not know are text."""
+    value = {"format": provenance.format, **asdict(provenance)}
+    value["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(provenance.at))
+    value["packages"] = dict(provenance.packages)
+    value["metrics"] = {name: _plain(number) for name, number in provenance.metrics.items()}
+    for layer in value["layers"]:
+        layer["norm"] = None if layer["norm"] is None else _plain(layer["norm"])
+    return value
+
+
+def from_json(value: Mapping[str, Any]) -> Provenance:
+    """The inverse of `to_json`; what a later version of this package added is left out."""
+    if int(value["format"]) > FORMAT:
+        raise ValueError(f"format {value['format']} was written by a newer tfserve_nb")
+    code, git, data = value["code"], value["git"], value["data"]
+    return Provenance(
+        at=float(value["at"]),
+        python=str(value["python"]),
+        packages={str(name): str(version) for name, version in value["packages"].items()},
+        code=None if code is None else Code(**_known(Code, code)),
+        git=None if git is None else GitState(**_known(GitState, git)),
+        data=None if data is None else DataFingerprint(
+            **{**_known(DataFingerprint, data), "shape": tuple(map(int, data["shape"]))}
+        ),
+        seed=None if value["seed"] is None else int(value["seed"]),
+        metrics={str(name): float(number) for name, number in value["metrics"].items()},
+        model=str(value["model"]),
+        layers=tuple(_layer(layer) for layer in value["layers"]),
+        format=int(value["format"]),
+    )  # fmt: skip
+
+
+def _layer(value: Mapping[str, Any]) -> LayerFacts:
+    variables = tuple(
+        Variable(**{**_known(Variable, one), "shape": tuple(map(int, one["shape"]))}) for one in value["variables"]
+    )
+    norm = None if value["norm"] is None else float(value["norm"])
+    return LayerFacts(**{**_known(LayerFacts, value), "norm": norm, "variables": variables})
+
+
+def _known(kind: Any, value: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value[name] for name in kind.__dataclass_fields__ if name in value}
+
+
+def _plain(number: float) -> float | str:
+    return number if math.isfinite(number) else str(number)
+
+
+def _metrics(given: Any) -> dict[str, float]:
+    """Name -> number; of a series of numbers, as in a history, the last."""
+    given = getattr(given, "history", given)
+    if not isinstance(given, Mapping):
+        raise InvalidOption(
+            f"metrics is a {type(given).__name__}, not a dict of numbers", hint="metrics={'val_accuracy': 0.97}"
+        )
+    if len(given) > MAX_METRICS:
+        raise InvalidOption(f"metrics has {len(given)} entries; {MAX_METRICS} are allowed", hint="give the main ones")
+    found = {}
+    for name, value in given.items():
+        last = value[-1] if isinstance(value, list | tuple) and value else value
+        try:
+            found[str(name)] = float(last)
+        except (TypeError, ValueError) as error:
+            raise InvalidOption(
+                f"metrics[{name!r}] is {last!r:.60}, not a number", hint="metrics={'val_accuracy': 0.97}"
+            ) from error
+    return found
+
+
+def _last_epoch(source: ExportSource) -> dict[str, float]:
+    """What `fit` found in its last epoch, if the model was trained in this process."""
+    history = getattr(
+        getattr(source.tracked[0] if len(source.tracked) == 1 else None, "history", None), "history", None
+    )
+    with contextlib.suppress(InvalidOption):
+        return _metrics(history) if isinstance(history, Mapping) else {}
+    return {}
+
+
+def _earlier(folder: Path) -> Provenance | None:
+    """That of the version which this folder is a copy of."""
+    with contextlib.suppress(FailedPrecondition):
+        return read_provenance(folder)
+    return None
+
+
+def _script() -> Code | None:
+    """The program that runs, if it is the user's and no launcher out of a package."""
+    path = getattr(sys.modules.get("__main__"), "__file__", None)
+    if path is None:
+        return None
+    file = Path(path).absolute()
+    installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib", "scripts")]
+    if any(file.is_relative_to(folder) for folder in installed if folder):
+        return None
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return Code(file.read_text(encoding="utf-8"), "script", path=file.name)
+    return None

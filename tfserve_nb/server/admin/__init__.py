@@ -1,0 +1,1 @@
+"""The admin API: its handlers, and the client that stands in for a core on another server."""

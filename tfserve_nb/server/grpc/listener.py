@@ -1,0 +1,227 @@
+"""gRPC on the server's own loop: ports, credentials, services.
+
+Thread: the server's loop.
+
+Reference: tensorflow_serving/model_servers/server.cc.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any  # gRPC's objects
+
+from ...errors import PortInUse, ServerFailed
+from .. import tls
+from ..calls import Calls
+from ..security import is_text_right
+from ..settings import GrpcSettings
+from .calls import GrpcCalls
+from .model_service import CounterValue, ModelService, Reload
+from .prediction_service import PredictionOptions, PredictionService
+
+HEALTH_METHODS = "/grpc.health.v1.Health/"
+UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+SERVICE_NAMES = (
+    "tensorflow.serving.PredictionService",
+    "tensorflow.serving.ModelService",
+)
+
+
+class GrpcListener:
+    """A gRPC server on the running loop.
+
+    Args:
+        calls: the way to the core.
+        settings: addresses and limits.
+        token: what calls must carry as `authorization: Bearer TOKEN`, or None.
+        log: the server's.
+        reload: follows a new configuration, or None.
+        counter_value: for reloads that ask how much a metric grew.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        settings: GrpcSettings,
+        *,
+        token: str | None,
+        log: logging.Logger,
+        reload: Reload | None = None,
+        counter_value: CounterValue = lambda _: None,
+    ) -> None:
+        self._calls = calls
+        self._settings = settings
+        self._token = token
+        self._log = log
+        self._reload = reload
+        self._counter_value = counter_value
+        self._server: Any = None
+        self.port = 0
+
+    async def start(self) -> None:
+        """Bind and answer.
+
+        Raises:
+            PortInUse: if the port is taken.
+            ServerFailed: if the address or the certificate does not do.
+        """
+        settings = self._settings
+        if settings.tls is not None:
+            tls.check(settings.tls)
+        server = self._server = new_server(settings, self._token)
+        await self._add_services(server)
+        try:
+            if settings.core_path:
+                server.add_insecure_port(f"unix:{settings.core_path}")
+                self.port = settings.port or 0
+            elif settings.port is not None:
+                self.port = bind_port(server, settings)
+            if settings.socket_path:
+                _bind(server, f"unix:{settings.socket_path}", settings)
+        except RuntimeError as error:
+            where = f"{settings.host}:{settings.port}" if settings.port is not None else settings.socket_path
+            raise PortInUse(f"gRPC cannot listen on {where}: {_reason(error)}", hint="another --port") from error
+        await server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let running ones finish for a while, close. Idempotent."""
+        server, self._server = self._server, None
+        if server is None:
+            return
+        await server.stop(grace_s)
+        path = self._settings.socket_path
+        if path and os.path.exists(path):  # noqa: ASYNC240, PTH110 - one look at the file system, at the end
+            os.unlink(path)  # noqa: PTH108
+
+    async def _add_services(self, server: Any) -> None:
+        from tensorflow_serving.apis.model_service_pb2_grpc import add_ModelServiceServicer_to_server
+        from tensorflow_serving.apis.prediction_service_pb2_grpc import add_PredictionServiceServicer_to_server
+
+        settings = self._settings
+        grpc_calls = GrpcCalls(self._calls, self._log)
+        options = PredictionOptions(settings.as_content, settings.checks_method_names)
+        add_PredictionServiceServicer_to_server(PredictionService(self._calls, grpc_calls, options), server)
+        model_service = ModelService(self._calls, grpc_calls, self._reload, self._counter_value)
+        add_ModelServiceServicer_to_server(model_service, server)
+        names = list(SERVICE_NAMES)
+        if settings.has_health:
+            names.append(await _add_health(server))
+        from grpc_reflection.v1alpha import reflection
+
+        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
+
+
+def import_stubs() -> None:
+    """Import what gRPC needs now, and not on the server's loop: the messages import TensorFlow."""
+    import grpc.aio
+    from grpc_reflection.v1alpha import reflection
+    from tensorflow_serving.apis import (
+        model_service_pb2,
+        model_service_pb2_grpc,
+        prediction_service_pb2,
+        prediction_service_pb2_grpc,
+    )
+
+    # The first and third hold the services' descriptions, which reflection looks up.
+    del grpc, reflection, model_service_pb2, model_service_pb2_grpc, prediction_service_pb2, prediction_service_pb2_grpc
+
+
+def new_server(settings: GrpcSettings, token: str | None, *, shares_port: bool = False) -> Any:
+    """A server without ports and services.
+
+    Args:
+        settings: limits.
+        token: what calls must carry, or None.
+        shares_port: whether others may listen on the same port; else a second server must fail, not share the requests.
+    """
+    import grpc.aio
+
+    interceptors = [] if token is None else [_token_check(token)]
+    options = [("grpc.so_reuseport", int(shares_port)), *UNLIMITED, *settings.channel_arguments]
+    return grpc.aio.server(interceptors=interceptors, options=options)
+
+
+def bind_port(server: Any, settings: GrpcSettings) -> int:
+    """Let a server listen on the TCP port; its number.
+
+    Raises:
+        RuntimeError: if it cannot.
+    """
+    return _bind(server, f"{_bracketed(settings.host)}:{settings.port}", settings)
+
+
+def _bind(server: Any, address: str, settings: GrpcSettings) -> int:
+    credentials = _credentials(settings)
+    if credentials is None:
+        port: int = server.add_insecure_port(address)
+    else:
+        port = server.add_secure_port(address, credentials)
+    return port
+
+
+async def _add_health(server: Any) -> str:
+    """Answer SERVING for the server and for both services, as TensorFlow Serving: it never changes."""
+    from grpc_health.v1 import health, health_pb2
+    from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+
+    servicer = health.aio.HealthServicer()
+    for service in ("", "ModelService", "PredictionService"):
+        await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
+    add_HealthServicer_to_server(servicer, server)
+    name: str = health.SERVICE_NAME
+    return name
+
+
+def _credentials(settings: GrpcSettings) -> Any:
+    if settings.tls is None:
+        return None
+    import grpc
+
+    files = settings.tls
+    try:
+        return grpc.ssl_server_credentials(
+            [(files.key, files.certificate)],
+            root_certificates=files.client_ca or None,
+            require_client_auth=files.verifies_clients,
+        )
+    except ValueError as error:
+        raise ServerFailed(
+            f"{files.path}: {error}", hint="custom_ca holds who signs the clients' certificates"
+        ) from error
+
+
+def _token_check(token: str) -> Any:
+    """An interceptor that turns calls without the right token away; health checks need none."""
+    import grpc
+    from grpc import aio
+
+    async def refuse(_: Any, context: Any) -> None:
+        await context.abort(
+            grpc.StatusCode.UNAUTHENTICATED, "A token is needed: send the metadata 'authorization: Bearer TOKEN'"
+        )
+
+    async def refuse_stream(_: Any, context: Any) -> Any:
+        await refuse(_, context)
+        yield
+
+    class TokenCheck(aio.ServerInterceptor):  # type: ignore[misc]
+        async def intercept_service(self, continuation: Any, details: Any) -> Any:
+            given = dict(details.invocation_metadata).get("authorization", "")
+            if details.method.startswith(HEALTH_METHODS) or is_text_right(str(given), token):
+                return await continuation(details)
+            handler = await continuation(details)
+            if handler is not None and handler.response_streaming:
+                return grpc.stream_stream_rpc_method_handler(refuse_stream)
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    return TokenCheck()
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _reason(error: RuntimeError) -> str:
+    text = str(error)
+    return "the address is in use" if "in use" in text or "Failed to bind" in text else text

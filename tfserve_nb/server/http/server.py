@@ -1,0 +1,138 @@
+"""An HTTP/1.1 server: listening sockets, connections, and the clock that cuts slow clients off.
+
+Thread: all on the server's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from email.utils import formatdate
+
+from tornado.httputil import HTTPServerConnectionDelegate
+
+from .connection import Connection
+from .head import Refused
+from .limits import Limits
+from .message import Message, Sink
+from .tornado_sink import DelegateSink
+
+BACKLOG = 1024
+TICK_S = 1.0
+HANDSHAKE_S = 10.0
+LOOK_S = 0.01
+
+ShortWay = Callable[[Connection, Message], Sink | None]
+"""Takes a request that needs no Tornado handler, or returns None for one that does."""
+
+
+class HttpServer:
+    """Serves an application.
+
+    Args:
+        application: makes delegates, such as a Tornado `Application`; None when the short way takes everything.
+        limits: what clients may take.
+        log: for refused requests and broken handlers.
+        fast_path: asked first for each request.
+
+    Attributes:
+        limits: what clients may take.
+        date_line: the `Date` header of this second.
+        is_draining: no request is taken after those that run.
+    """
+
+    def __init__(
+        self,
+        application: HTTPServerConnectionDelegate | None,
+        limits: Limits,
+        log: logging.Logger,
+        fast_path: ShortWay | None = None,
+    ) -> None:
+        self.limits = limits
+        self.log = log
+        self.loop = asyncio.get_running_loop()
+        self.date_line = b""
+        self.is_draining = False
+        self._application = application
+        self._short_way = fast_path
+        self._connections: set[Connection] = set()
+        self._listeners: list[asyncio.Server] = []
+        shortest_s = min(limits.idle_timeout_s, limits.body_timeout_s, limits.write_timeout_s)
+        self._tick_s = min(TICK_S, shortest_s / 4)
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def listen(self, listener: socket.socket, context: ssl.SSLContext | None = None) -> None:
+        """Answer what comes in on a bound socket, which belongs to this server from now on."""
+        handshake_s = None if context is None else HANDSHAKE_S
+        server = await self.loop.create_server(
+            lambda: Connection(self), sock=listener, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=handshake_s
+        )
+        self._listeners.append(server)
+        self.start_clock()
+
+    def start_clock(self) -> None:
+        """Keep the date, and cut off who is too slow, from now on."""
+        if self._timer is None:
+            self._tick()
+
+    def stop(self) -> None:
+        """Take no new connections; idle ones are closed, the others after their answer."""
+        self.is_draining = True
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self._connections):
+            if not connection.is_busy:
+                connection.close_kindly()
+
+    async def drained(self) -> None:
+        """Wait until no request is received or answered any more, and clients have what they were answered."""
+        while any(one.is_busy or one.has_unsent for one in self._connections):  # noqa: ASYNC110 - at the very end only
+            await asyncio.sleep(LOOK_S)
+
+    async def close(self) -> None:
+        """Cut everybody off."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for listener in self._listeners:
+            listener.close()
+        for connection in list(self._connections):
+            connection.abort()
+        while self._connections:  # noqa: ASYNC110 - their `connection_lost` comes with the next turns of the loop
+            await asyncio.sleep(0)
+
+    # --- for connections ----------------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection) -> bool:
+        """Remember a connection; False when there are too many."""
+        if len(self._connections) >= self.limits.max_connections or self.is_draining:
+            return False
+        self._connections.add(connection)
+        return True
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+        self._connections.discard(connection)
+
+    def sink_for(self, connection: Connection, message: Message) -> Sink:
+        """Who answers a request."""
+        if not self.limits.keeps_alive:
+            message.keeps_alive = False
+        sink = None if self._short_way is None else self._short_way(connection, message)
+        if sink is not None:
+            return sink
+        if self._application is None:
+            raise Refused(404, "nobody answers this")
+        return DelegateSink(connection, message, self._application, self.log)
+
+    def _tick(self) -> None:
+        """Cut off who is too slow. One timer for all: a timer for each request would cost more than the request."""
+        self._timer = self.loop.call_later(self._tick_s, self._tick)
+        self.date_line = f"Date: {formatdate(usegmt=True)}\r\n".encode()
+        now_s = time.perf_counter()
+        for connection in [one for one in self._connections if one.deadline_s < now_s]:
+            connection.abort()

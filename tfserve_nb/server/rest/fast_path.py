@@ -1,0 +1,148 @@
+"""The short way of REST requests: from a connection to the `RestHandler` and back, without a Tornado handler.
+
+Thread: the server's loop.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Protocol
+
+from ..calls import RequestContext
+from ..http.connection import Connection, status_line
+from ..http.head import Fields
+from ..http.message import Message
+from ..http.server import ShortWay
+from ..http.tornado_sink import CONTINUE
+from ..security import Gate
+from ..settings import ServerSettings
+from .handler import GiveUp, OnReply, Reply, RestHandler
+from .inference_v2 import HEALTH, PREFIX, InferenceV2
+from .json_text import error_body
+
+_PREFIX = "/v1/"
+_PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
+"""Where TensorFlow Serving's HTTP library has no phrase of its own, or another one than Python."""
+
+_OK_LINE = status_line(200)
+
+
+def fast_path(flow: RestHandler, v2: InferenceV2, settings: ServerSettings) -> ShortWay:
+    """Takes everything below `/v1/` and `/v2`."""
+    gate = Gate(settings)
+
+    def sink(connection: Connection, message: Message) -> RestSink | None:
+        target = message.head.target
+        answers: Answers = flow
+        if target[:3] == PREFIX and (target == PREFIX or target[3] in "/?"):
+            answers = v2
+        elif target[:4].lower() != _PREFIX:
+            return None
+        message.check_size()
+        if message.head.expects_continue:
+            connection.write(CONTINUE)
+        return RestSink(connection, message, answers, settings, None if target.startswith(HEALTH) else gate)
+
+    return sink
+
+
+class Answers(Protocol):
+    """Who answers: `RestHandler`, or `InferenceV2`."""
+
+    def start(
+        self, method: str, uri: str, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+    ) -> GiveUp | None:
+        """Answer a request; see `RestHandler.start`."""
+
+    def record(self, exchange: RequestContext) -> None:
+        """Count a request whose answer was written."""
+
+
+class RestSink:
+    """One REST request.
+
+    Args:
+        connection: the client's.
+        message: the request.
+        flow: answers it.
+        settings: what else answers carry.
+        gate: who may ask; None for everybody.
+    """
+
+    __slots__ = ("_chunks", "_connection", "_exchange", "_flow", "_gate", "_give_up", "_message", "_settings")
+
+    def __init__(
+        self, connection: Connection, message: Message, flow: Answers, settings: ServerSettings, gate: Gate | None
+    ) -> None:
+        self._gate = gate
+        self._connection = connection
+        self._message = message
+        self._flow = flow
+        self._settings = settings
+        self._chunks: list[bytes] = []
+        self._give_up: GiveUp | None = None
+        self._exchange = RequestContext(message.received_s)
+
+    def receive(self, chunk: bytes) -> None:
+        """A part of the body came."""
+        self._chunks.append(chunk)
+
+    def end(self) -> None:
+        """The body is complete: answer."""
+        head, exchange = self._message.head, self._exchange
+        chunks, self._chunks = self._chunks, []
+        if head.method == "OPTIONS":
+            self._reply(self._preflight())
+            return
+        denied = None if self._gate is None else self._gate.refusal(head)
+        if denied is not None:
+            exchange.code = "UNAUTHENTICATED" if denied.status == 401 else "PERMISSION_DENIED"
+            challenge = (("WWW-Authenticate", "Bearer"),) if denied.status == 401 else ()
+            self._reply(Reply(denied.status, error_body(denied.message), challenge))
+            return
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._give_up = self._flow.start(head.method, head.target, head, body, exchange, self._reply)
+
+    def abandon(self) -> None:
+        """The client left: its request leaves the queue. It is counted: leaving may have to do with the version."""
+        if self._give_up is not None:
+            self._give_up()
+            if self._exchange.version is not None:
+                self._exchange.code = "CANCELLED"
+                self._flow.record(self._exchange)
+
+    def _preflight(self) -> Reply:
+        """A browser asks what it may do; it never sends a token with that."""
+        origin = self._message.head.get("Origin") or ""
+        is_allowed = "http://" in origin or "https://" in origin
+        self._exchange.code = "OK" if is_allowed else "INVALID_ARGUMENT"
+        return Reply(200 if is_allowed else 400, b"", (("Content-Type", "text/html; charset=ISO-8859-1"),))
+
+    def _reply(self, reply: Reply) -> None:
+        self._give_up = None
+        status, body, fields = reply
+        lines = _lines(fields, self._settings.has_cors, self._settings.token is not None)
+        if self._exchange.assignment is not None or self._exchange.request_id:
+            lines += _identity(self._exchange)
+        first = _OK_LINE if status == 200 else status_line(status, _PHRASES.get(status))
+        self._connection.respond(self._message, first, lines, body)
+        self._flow.record(self._exchange)
+
+
+def _identity(exchange: RequestContext) -> bytes:
+    """The header lines that tell which arm of a comparison answered, and what the request is called."""
+    arm = f"X-TFServe-Arm: {exchange.arm}\r\n" if exchange.arm else ""
+    name = f"X-Request-Id: {exchange.request_id}\r\n" if exchange.request_id else ""
+    return (arm + name).encode("ascii")
+
+
+@lru_cache(maxsize=256)
+def _lines(fields: tuple[tuple[str, str], ...], has_cors: bool, has_token: bool) -> bytes:
+    """The header lines of an answer; the same few for all requests."""
+    found = {"Content-Type": "application/json"}
+    if has_cors:
+        found["Access-Control-Allow-Origin"] = "*"
+        found["Access-Control-Allow-Methods"] = "POST, GET"
+        found["Access-Control-Allow-Headers"] = "Content-Type, Authorization" if has_token else "Content-Type"
+    found.update(fields)
+    return "".join([f"{name}: {value}\r\n" for name, value in found.items()]).encode("latin-1")

@@ -1,0 +1,264 @@
+"""The life of a request from its body to its answer, without a transport.
+
+Thread: the server's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+import zlib
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias
+
+from ...errors import InvalidRequest, ServingError
+from ...serving.backend import Answer, Handle, ModelSpec, Outcome
+from ...types import Tensors
+from ..calls import Calls, RequestContext
+from ..examples import classify, regress
+from ..http.head import Fields
+from ..runtime.defects import as_public
+from .example_json import classify_body, parse_examples, regress_body
+from .json_numbers import Numbers, NumbersReader
+from .json_text import error_body
+from .metadata_json import metadata_body, status_body
+from .predict_json import parse_predict, to_body, to_tensors
+from .routes import Route, VersionOverflow, find_route
+
+MAX_INFLATED_BYTES = 100 * 1024 * 1024
+"""TensorFlow Serving's limit for what gzip may hold."""
+
+
+class Reply(NamedTuple):
+    """An answer for any transport.
+
+    Attributes:
+        status: HTTP status.
+        body: JSON text, may be empty.
+        headers: beside Content-Type.
+    """
+
+    status: int
+    body: bytes
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+OnReply: TypeAlias = Callable[[Reply], None]
+"""Gets a reply, once."""
+
+GiveUp: TypeAlias = Callable[[], object]
+"""Takes a request out of the queue; its reply is not called for then."""
+
+
+class RestHandler:
+    """Answers the REST calls of one server.
+
+    Args:
+        calls: the way to the core.
+        request_timeout_s: how long a request may wait and run.
+        max_inflated_bytes: limit for inflated bodies.
+        log: for failures that clients see only the number of.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        *,
+        request_timeout_s: float,
+        max_inflated_bytes: int,
+        log: logging.Logger,
+    ) -> None:
+        self._calls = calls
+        self._port = calls.port
+        self._request_timeout_s = request_timeout_s
+        self._max_inflated_bytes = max_inflated_bytes
+        self._log = log
+        self._numbers = NumbersReader()
+
+    def start(
+        self, method: str, uri: str, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+    ) -> GiveUp | None:
+        """Answer any request below `/v1/`; never raises.
+
+        Args:
+            method: such as `POST`.
+            uri: path and query, as received.
+            fields: the header fields.
+            body: as received.
+            exchange: gets what is found out.
+            on_reply: gets the reply, now or later.
+
+        Returns:
+            A function that takes the request out of the queue when nobody waits any more; None when it was answered.
+        """
+        try:
+            route = find_route(method, uri)
+            exchange.model, exchange.label = route.spec.name, route.spec.label or ""
+            if method != "POST":
+                on_reply(self._about(route, fields))
+                return None
+            exchange.api = route.call
+            body = self.inflated(fields, body)
+            if route.call == "predict":
+                return self._start_predict(route.spec, fields, body, exchange, on_reply)
+            return self._start_examples(route.spec, fields, body, exchange, on_reply)
+        except Exception as error:  # noqa: BLE001 - see `failed`
+            on_reply(self.failed(error, exchange))
+            return None
+
+    def failed(self, error: BaseException, exchange: RequestContext) -> Reply:
+        """The reply for an error; a defect of ours goes to the log, and the client gets its number."""
+        if isinstance(error, VersionOverflow):
+            exchange.code = error.code
+            return Reply(error.http_status, b"")
+        public = as_public(error, self._log, f"{exchange.api} of {exchange.model}")
+        exchange.code = public.code
+        headers: tuple[tuple[str, str], ...] = ()
+        if public.http_status == 503 or public.retry_after_s:
+            headers = (("Retry-After", str(max(1, math.ceil(public.retry_after_s)))),)
+        return Reply(public.http_status, error_body(public.message), headers)
+
+    def acquire(self, spec: ModelSpec, fields: Fields, exchange: RequestContext) -> Handle:
+        """Choose and pin the version that answers; see `Calls.acquire`."""
+        return self._calls.acquire(spec, exchange, fields.get)
+
+    def record(self, exchange: RequestContext) -> None:
+        """Count a request whose answer was written, or whose client left."""
+        self._calls.record(exchange)
+
+    def _about(self, route: Route, fields: Fields) -> Reply:
+        """Status or metadata of a model."""
+        if route.call == "status":
+            return Reply(200, status_body(self._port.status(route.spec)))
+        handle = self._port.acquire(route.spec, key=fields.get)
+        try:
+            return Reply(200, metadata_body(route.spec.name, handle.version, handle.signature_defs))
+        finally:
+            handle.release()
+
+    def _start_predict(
+        self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+    ) -> GiveUp:
+        handle = self._acquired(spec, fields, body, exchange)
+        try:
+            request = self._numbers.read(body, handle.signatures) or _read_carefully(body, handle, exchange)
+            exchange.signature = request.signature
+            is_row_format = request.is_row_format
+
+            def encode(answer: Answer) -> Reply:
+                text = to_body(answer.outputs, is_row_format=is_row_format)
+                return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
+
+            return self.submit(handle, request.signature, request.tensors, exchange, encode, on_reply)
+        except BaseException:
+            handle.release()
+            raise
+
+    def submit(
+        self,
+        handle: Handle,
+        signature: str,
+        tensors: Tensors,
+        exchange: RequestContext,
+        encode: Callable[[Answer], Reply],
+        on_reply: OnReply,
+    ) -> GiveUp:
+        """Run a request whose tensors are ready.
+
+        Args:
+            handle: the pinned version; released with the reply, or by whoever called when this raises.
+            signature: a key of its signatures.
+            tensors: name -> array.
+            exchange: gets the timestamps.
+            encode: makes the reply of an answer.
+            on_reply: gets it, or the reply for what went wrong.
+
+        Raises:
+            ServingError: if the request is refused at once.
+        """
+
+        def answered(outcome: Outcome) -> None:
+            try:
+                reply = encode(outcome) if isinstance(outcome, Answer) else self.failed(outcome, exchange)
+            except Exception as error:  # noqa: BLE001 - see `failed`
+                reply = self.failed(error, exchange)
+            finally:
+                handle.release()
+            on_reply(reply)
+
+        deadline_s = time.perf_counter() + self._request_timeout_s
+        running = self._calls.start(handle, signature, tensors, deadline_s, exchange, answered)
+
+        def give_up() -> None:
+            self._calls.cancel(running)
+            handle.release()
+
+        return give_up
+
+    def _acquired(self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext) -> Handle:
+        """Pin the version that answers; a body that is no JSON is a client's first error."""
+        try:
+            return self.acquire(spec, fields, exchange)
+        except ServingError:
+            parse_predict(body)
+            raise
+
+    def _start_examples(
+        self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+    ) -> GiveUp:
+        """Classify or regress."""
+        task = asyncio.ensure_future(self._examples(spec, fields, body, exchange))
+
+        def answered(task: asyncio.Future[Reply]) -> None:
+            if not task.cancelled():
+                error = task.exception()
+                on_reply(task.result() if error is None else self.failed(error, exchange))
+
+        task.add_done_callback(answered)
+        return task.cancel
+
+    async def _examples(self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext) -> Reply:
+        request = parse_examples(body)
+        handle = self.acquire(spec, fields, exchange)
+        try:
+            signature = handle.signatures.get(request.signature)
+            if signature is None:
+                raise InvalidRequest(f"No signature was found with the name: {request.signature}")
+            exchange.signature = request.signature
+            deadline_s = time.perf_counter() + self._request_timeout_s
+            run = (self._calls, handle, signature, request.examples, deadline_s, exchange)
+            text = (
+                classify_body(await classify(*run)) if exchange.api == "classify" else regress_body(await regress(*run))
+            )
+            return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
+        finally:
+            handle.release()
+
+    def inflated(self, fields: Fields, body: bytes) -> bytes:
+        """The body without gzip; what cannot be inflated counts as empty, as in TensorFlow Serving."""
+        if "gzip" not in (fields.get("Content-Encoding") or ""):
+            return body
+        inflater = zlib.decompressobj(wbits=31)
+        try:
+            text = inflater.decompress(body, self._max_inflated_bytes)
+        except zlib.error:
+            return b""
+        if inflater.unconsumed_tail:
+            raise InvalidRequest(f"The inflated body is larger than {self._max_inflated_bytes} bytes")
+        return text if inflater.eof else b""
+
+
+def _read_carefully(body: bytes, handle: Handle, exchange: RequestContext) -> Numbers:
+    """The tensors of any predict request.
+
+    Raises:
+        InvalidRequest: with TensorFlow Serving's text.
+    """
+    request = parse_predict(body)
+    signature = handle.signatures.get(request.signature)
+    if signature is None:
+        raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
+    exchange.signature = request.signature  # not before: names that clients make up must not reach the metrics
+    return Numbers(request.signature, request.is_row_format, to_tensors(request, signature))

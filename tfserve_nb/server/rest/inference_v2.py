@@ -1,0 +1,232 @@
+"""The Open Inference Protocol (V2) over HTTP: KServe's and Triton's clients talk to the same models.
+
+Thread: the server's loop.
+
+Reference: the Open Inference Protocol's REST API; Triton's binary tensor data extension.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any, NamedTuple  # JSON values
+from urllib.parse import unquote
+
+import numpy as np
+
+from ..._version import __version__
+from ...errors import InvalidRequest, ModelNotFound
+from ...serving.backend import Answer, Handle, InferenceBackend, ModelSpec
+from ...types import DEFAULT_SIGNATURE
+from ..calls import RequestContext
+from ..http.head import Fields
+from .handler import GiveUp, OnReply, Reply, RestHandler
+from .json_text import dump
+from .v2_tensors import Wanted, metadata_of, parse_json, to_array, to_output, write_json
+
+PREFIX = "/v2"
+HEALTH = "/v2/health/"
+HEADER_LENGTH = "Inference-Header-Content-Length"
+
+_MODEL = re.compile(r"/v2/models/([^/:]+)(?:/versions/(\d{1,18}))?(?:/(infer|ready))?")
+
+
+class V2Route(NamedTuple):
+    """A call about a model.
+
+    Attributes:
+        call: `infer`, `ready` or `metadata`.
+        spec: the model.
+    """
+
+    call: str
+    spec: ModelSpec
+
+
+@functools.lru_cache(maxsize=256)
+def find_v2_route(method: str, uri: str) -> V2Route | None:
+    """The call that a request line is, or None when it is about no model.
+
+    Raises:
+        InvalidRequest: for a wrong method or path.
+    """
+    path = uri.partition("?")[0].rstrip("/")
+    if path in (PREFIX, HEALTH + "live", HEALTH + "ready") and method in ("GET", "HEAD"):
+        return None
+    match = _MODEL.fullmatch(path)
+    call = "" if match is None else match[3] or "metadata"
+    if match is None or method not in (("POST",) if call == "infer" else ("GET", "HEAD")):
+        raise InvalidRequest(f"Malformed request: {method} {uri}")
+    return V2Route(call, ModelSpec(unquote(match[1]), None if match[2] is None else int(match[2])))
+
+
+class _Infer(NamedTuple):
+    """A parsed inference request."""
+
+    id: str | None
+    signature: str
+    tensors: dict[str, np.ndarray]
+    wanted: tuple[Wanted, ...]
+    is_binary: bool
+
+
+class InferenceV2:
+    """Answers V2 calls; the rest of a request's life is `RestHandler`'s.
+
+    Args:
+        flow: takes requests from tensors on.
+        port: the core.
+    """
+
+    def __init__(self, flow: RestHandler, port: InferenceBackend) -> None:
+        self._flow = flow
+        self._port = port
+
+    def start(
+        self, method: str, uri: str, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+    ) -> GiveUp | None:
+        """Answer a request below `/v2`; see `RestHandler.start`."""
+        try:
+            route = find_v2_route(method, uri)
+            if route is None:
+                on_reply(self._about_server(uri))
+                return None
+            exchange.model, exchange.api = route.spec.name, route.call
+            if route.call == "infer":
+                return self._start_infer(route.spec, fields, body, exchange, on_reply)
+            on_reply(self._about_model(route))
+        except Exception as error:  # noqa: BLE001 - see `RestHandler.failed`
+            on_reply(self._flow.failed(error, exchange))
+        return None
+
+    def record(self, exchange: RequestContext) -> None:
+        """Count a request whose answer was written."""
+        self._flow.record(exchange)
+
+    @staticmethod
+    def _about_server(uri: str) -> Reply:
+        if uri.startswith(HEALTH):
+            return Reply(200, b"")
+        return Reply(200, dump({"name": "tfserve_nb", "version": __version__, "extensions": ["binary_tensor_data"]}))
+
+    def _about_model(self, route: V2Route) -> Reply:
+        handle = self._port.acquire(route.spec)
+        try:
+            if route.call == "ready":
+                return Reply(200, b"")
+            signature = handle.signatures.get(DEFAULT_SIGNATURE) or next(iter(handle.signatures.values()), None)
+            if signature is None:
+                raise ModelNotFound(f"model {route.spec.name} has no signatures")
+            versions = self._port.status(ModelSpec(route.spec.name))
+            described = {
+                "name": route.spec.name,
+                "versions": sorted([str(one.version) for one in versions if one.state.name == "AVAILABLE"]),
+                "platform": "tensorflow_savedmodel",
+                "inputs": [metadata_of(spec) for spec in signature.inputs.values()],
+                "outputs": [metadata_of(spec) for spec in signature.outputs.values()],
+            }
+            return Reply(200, dump(described))
+        finally:
+            handle.release()
+
+    def _start_infer(
+        self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+    ) -> GiveUp:
+        body = self._flow.inflated(fields, body)
+        request = parse_infer(body, fields.get(HEADER_LENGTH))
+        handle = self._flow.acquire(spec, fields, exchange)
+        try:
+            signature = handle.signatures.get(request.signature)
+            if signature is None:
+                raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
+            exchange.signature = request.signature
+            for one in request.wanted:
+                if one.name not in signature.outputs:
+                    raise InvalidRequest(
+                        f"output {one.name!r} is none of {', '.join(signature.outputs)}",
+                        hint="see the model's metadata",
+                    )
+
+            def encode(answer: Answer) -> Reply:
+                return to_reply(spec.name, handle, request, answer)
+
+            return self._flow.submit(handle, request.signature, request.tensors, exchange, encode, on_reply)
+        except BaseException:
+            handle.release()
+            raise
+
+
+def parse_infer(body: bytes, header_length: str | None) -> _Infer:
+    """The tensors and wishes of an inference request.
+
+    Args:
+        body: JSON, or JSON and raw tensors behind it.
+        header_length: bytes of the JSON, when raw tensors follow.
+
+    Raises:
+        InvalidRequest: naming what is wrong.
+    """
+    length = len(body)
+    if header_length is not None:
+        if not header_length.isascii() or not header_length.isdigit() or int(header_length) > len(body):
+            raise InvalidRequest(f"{HEADER_LENGTH}: {header_length!r}, the body has {len(body)} bytes")
+        length = int(header_length)
+    value = parse_json(body[:length] if length < len(body) else body)
+    given = value.get("inputs")
+    if not isinstance(given, list) or not given or not all(isinstance(one, dict) for one in given):
+        raise InvalidRequest("'inputs' must be a list of tensors")
+    tensors: dict[str, np.ndarray] = {}
+    position = length
+    for one in given:
+        array, position = to_array(one, body, position)
+        if one["name"] in tensors:
+            raise InvalidRequest(f"input {one['name']!r} is given twice")
+        tensors[one["name"]] = array
+    if position != len(body):
+        raise InvalidRequest(f"{len(body) - position} bytes are left behind the last tensor")
+    parameters = _object(value, "parameters")
+    name = parameters.get("signature_name", DEFAULT_SIGNATURE)
+    request_id = value.get("id")
+    is_binary = bool(parameters.get("binary_data_output", False))
+    return _Infer(
+        None if request_id is None else str(request_id), str(name), tensors, _wanted(value, is_binary), is_binary
+    )
+
+
+def _wanted(value: dict[str, Any], is_binary: bool) -> tuple[Wanted, ...]:
+    outputs = value.get("outputs") or []
+    if not isinstance(outputs, list) or not all(isinstance(one, dict) and "name" in one for one in outputs):
+        raise InvalidRequest("'outputs' must be a list of objects with names")
+    return tuple(
+        [Wanted(str(one["name"]), bool(_object(one, "parameters").get("binary_data", is_binary))) for one in outputs]
+    )
+
+
+def _object(value: dict[str, Any], key: str) -> dict[str, Any]:
+    found = value.get(key) or {}
+    if not isinstance(found, dict):
+        raise InvalidRequest(f"{key!r} must be an object")
+    return found
+
+
+def to_reply(model: str, handle: Handle, request: _Infer, answer: Answer) -> Reply:
+    """The reply of an inference request: JSON, and raw tensors behind it where they are wanted.
+
+    Raises:
+        InvalidRequest: if an output cannot be carried.
+    """
+    wanted = request.wanted or tuple([Wanted(name, request.is_binary) for name in answer.outputs])
+    outputs, parts = [], []
+    for one in wanted:
+        described, data = to_output(one.name, answer.outputs[one.name], is_binary=one.is_binary)
+        outputs.append(described)
+        parts.append(data)
+    value: dict[str, Any] = {"model_name": model, "model_version": str(handle.version), "outputs": outputs}
+    if request.id is not None:
+        value["id"] = request.id
+    text = write_json(value)
+    version = ("X-TFServe-Version", str(handle.version))
+    if not any(one.is_binary for one in wanted):
+        return Reply(200, text, (version,))
+    fields = (version, ("Content-Type", "application/octet-stream"), (HEADER_LENGTH, str(len(text))))
+    return Reply(200, b"".join([text, *parts]), fields)

@@ -1,0 +1,190 @@
+"""JSON values to tensors, by TensorFlow Serving's rules.
+
+Numbers are converted list-wise by numpy. That is exact for regular lists of JSON numbers; everything else (booleans
+among numbers, text, ragged lists, numbers that do not fit) takes the careful path, which walks the value and says what
+is wrong in TensorFlow Serving's words.
+
+Thread: any; pure functions.
+
+Reference: tensorflow_serving/util/json_tensor.cc (`FillTensorFromValue`, `GetDenseTensorShape`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator
+from typing import Any  # JSON values
+
+import numpy as np
+
+from ...errors import InvalidRequest, Unimplemented
+from ...types import TensorSpec, tf_name
+from .debug_text import debug_text
+from .json_text import json_type
+
+_INT32 = (-(2**31), 2**31 - 1)
+INTEGERS = {
+    "int8": (-(2**7), 2**7 - 1),
+    "int16": (-(2**15), 2**15 - 1),
+    "int32": _INT32,
+    "int64": (-(2**63), 2**63 - 1),
+    "uint8": (0, 2**8 - 1),
+    "uint32": (0, 2**32 - 1),
+    "uint64": (0, 2**64 - 1),
+}
+_FLOATS = ("float32", "float64")
+MAX_RANK = 64
+"""NumPy's limit; TensorFlow's is 254."""
+
+
+class UnsupportedDtype(Unimplemented):
+    """The signature has a dtype that JSON cannot carry."""
+
+
+def to_array(value: Any, spec: TensorSpec, *, may_hold_booleans: bool) -> np.ndarray:
+    """One JSON value as a tensor.
+
+    Args:
+        value: a number, text, boolean, `{"b64": ...}`, or nested lists of them.
+        spec: the signature's; only its dtype is used here.
+        may_hold_booleans: False when the request's text has no `true` and no `false`, which allows the fast path.
+
+    Returns:
+        A C-contiguous array of exactly `spec.numpy_dtype`; its rank is the depth of the lists.
+
+    Raises:
+        InvalidRequest: with TensorFlow Serving's text.
+        UnsupportedDtype: for dtypes that it does not take in JSON either.
+    """
+    if spec.dtype in _FLOATS or spec.dtype in INTEGERS:
+        array = None if may_hold_booleans else _fast_numbers(value, spec)
+        if array is not None:
+            return array
+    return _careful(value, spec)
+
+
+def _fast_numbers(value: Any, spec: TensorSpec) -> np.ndarray | None:
+    """Numbers by numpy alone, or None when the careful path has to look."""
+    if not isinstance(value, list):
+        return None
+    try:
+        found = np.array(value)
+    except (ValueError, OverflowError):  # ragged, or integers beyond 64 bits
+        return None
+    if found.dtype.kind not in ("iuf" if spec.dtype in _FLOATS else "iu"):
+        return None
+    if spec.dtype in INTEGERS:
+        low, high = INTEGERS[spec.dtype]
+        if not found.size or int(found.min()) < low or int(found.max()) > high:
+            return None
+        return np.ascontiguousarray(found, dtype=spec.numpy_dtype)
+    with np.errstate(over="ignore"):  # more than the largest float32 becomes infinity, as there
+        # Integers go through double, as there; it matters beyond 2**53.
+        numbers = found if found.dtype.kind == "f" else found.astype(np.float64)
+        return np.ascontiguousarray(numbers, dtype=spec.numpy_dtype)
+
+
+def _careful(value: Any, spec: TensorSpec) -> np.ndarray:
+    shape = _dense_shape(value)
+    flat = [_scalar(item, spec) for item in _leaves(value, shape, 0)]
+    array = np.empty(len(flat), dtype=spec.numpy_dtype)
+    if spec.dtype == "float32":
+        with np.errstate(over="ignore"):
+            array[:] = np.array(flat, dtype=np.float64).astype(np.float32)
+    else:
+        for position, item in enumerate(flat):
+            array[position] = item
+    return array.reshape(shape)
+
+
+def _dense_shape(value: Any) -> tuple[int, ...]:
+    """The shape by the first element of each level."""
+    shape = []
+    while isinstance(value, list):
+        shape.append(len(value))
+        if not value:
+            break
+        value = value[0]
+    if len(shape) > MAX_RANK:
+        raise InvalidRequest(f"Too many dimensions: {len(shape)}, a tensor has at most {MAX_RANK}")
+    return tuple(shape)
+
+
+def _leaves(value: Any, shape: tuple[int, ...], level: int) -> Iterator[Any]:
+    if level == len(shape):
+        if isinstance(value, list):
+            raise InvalidRequest(f"Encountered list at unexpected level: {level} expected < {len(shape)}")
+        yield value
+        return
+    if not isinstance(value, list):
+        raise InvalidRequest(
+            f"JSON Value: {debug_text(value)} found at incorrect level: {level} in the JSON DOM. "
+            f"Expected at level: {len(shape)}"
+        )
+    if len(value) != shape[level]:
+        raise InvalidRequest(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+        )
+    for item in value:
+        yield from _leaves(item, shape, level + 1)
+
+
+def _scalar(value: Any, spec: TensorSpec) -> Any:
+    """One number, boolean or text of the spec's dtype."""
+    if spec.dtype == "string":
+        return _text(value, spec)
+    if spec.dtype == "bool":
+        is_right = isinstance(value, bool)
+    elif spec.dtype in _FLOATS:
+        is_right = isinstance(value, int | float) and not isinstance(value, bool)
+    elif spec.dtype in INTEGERS:
+        low, high = INTEGERS[spec.dtype]
+        is_right = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+    else:
+        raise UnsupportedDtype(f"Conversion of JSON Value: {debug_text(value)} to type: {tf_name(spec.dtype)}")
+    if not is_right:
+        raise _wrong_type(value, spec)
+    return _to_float(value) if spec.dtype in _FLOATS else value
+
+
+def _text(value: Any, spec: TensorSpec) -> bytes:
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape")
+    if is_base64(value):
+        return decode_base64(value)
+    if isinstance(value, dict):
+        raise InvalidRequest(f"JSON Value: {debug_text(value)} not formatted correctly for base64 data")
+    raise _wrong_type(value, spec)
+
+
+def _to_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        raise InvalidRequest("JSON Parse error: Number too big to be stored in double.") from None
+
+
+def is_base64(value: Any) -> bool:
+    """Whether a JSON value is `{"b64": "..."}`."""
+    return isinstance(value, dict) and len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def decode_base64(value: dict[str, str]) -> bytes:
+    """The bytes of `{"b64": "..."}`; white space and missing padding are allowed.
+
+    Raises:
+        InvalidRequest: `Unable to base64 decode`.
+    """
+    text = "".join(value["b64"].split()).rstrip("=")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise InvalidRequest("Unable to base64 decode") from None
+
+
+def _wrong_type(value: Any, spec: TensorSpec) -> InvalidRequest:
+    kind = json_type(value)
+    return InvalidRequest(
+        f"JSON Value: {debug_text(value)} Type: {kind} is not of expected type: {tf_name(spec.dtype)}"
+    )

@@ -1,0 +1,1 @@
+"""What a server reports: Prometheus metrics, the request log, its own log."""

@@ -1,0 +1,176 @@
+"""gRPC in a front end: `Predict` is decoded here, and the core answers everything else over a Unix socket.
+
+All front ends listen on the same TCP port. What is not decoded here passes through as bytes, whatever its service:
+streams carry unary calls too, so one way does for all of them.
+
+Thread: the front end's loop.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import ModuleType
+from typing import Any  # gRPC's objects
+
+from ...errors import ServingError
+from ..calls import Calls
+from ..grpc.calls import GrpcCalls, spec_of
+from ..grpc.listener import UNLIMITED, bind_port, new_server
+from ..grpc.prediction_service import PredictionOptions, PredictionService
+from ..settings import GrpcSettings
+from .link_backend import LinkBackend
+
+PREDICT = "/tensorflow.serving.PredictionService/Predict"
+OWN_METADATA = ("grpc-", "user-agent", ":")
+"""What gRPC says by itself on each connection."""
+
+
+class GrpcFront:
+    """A front end's gRPC server.
+
+    Args:
+        port: the core, for calls that are decoded here.
+        calls: the way there.
+        settings: the port, which others share, and the core's socket.
+        token: what calls must carry, or None.
+        log: for failures that clients see only the number of.
+    """
+
+    def __init__(
+        self, port: LinkBackend, calls: Calls, settings: GrpcSettings, token: str | None, log: logging.Logger
+    ) -> None:
+        self._port = port
+        self._settings = settings
+        self._token = token
+        options = PredictionOptions(settings.as_content, settings.checks_method_names)
+        self._service = PredictionService(calls, GrpcCalls(calls, log), options)
+        self._server: Any = None
+        self._core: Any = None
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            RuntimeError: if the port cannot be bound.
+        """
+        _import_messages_alone()
+        import grpc.aio
+
+        self._core = grpc.aio.insecure_channel(f"unix:{self._settings.core_path}", options=UNLIMITED)
+        server = self._server = new_server(self._settings, self._token, shares_port=True)
+        server.add_generic_rpc_handlers((self._handlers(),))
+        bind_port(server, self._settings)
+        await server.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Refuse new calls, let running ones finish for a while, close."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(grace_s)
+            await self._core.close()
+
+    def _handlers(self) -> Any:
+        """A handler for whatever method a client names."""
+        import grpc
+
+        predict = grpc.unary_unary_rpc_method_handler(self._predict_or_pass())
+
+        class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
+            def service(_, details: Any) -> Any:  # noqa: N805 - `self` is the front end
+                if details.method == PREDICT:
+                    return predict
+                return grpc.stream_stream_rpc_method_handler(self._pass_through(details.method))
+
+        return Handlers()
+
+    def _predict_or_pass(self) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        from google.protobuf.message import DecodeError
+        from tensorflow_serving.apis.predict_pb2 import PredictRequest
+
+        call = self._core.unary_unary(PREDICT)
+
+        def known(body: bytes) -> Any:
+            """The request, unless the core has to say what is wrong with it."""
+            try:
+                request = PredictRequest.FromString(body)
+                return request if self._port.knows(spec_of(request)) else None
+            except (DecodeError, ServingError):
+                return None
+
+        async def answer(body: bytes, context: Any) -> bytes:
+            request = known(body)
+            if request is not None:
+                response: bytes = (await self._service.Predict(request, context)).SerializeToString()
+                return response
+            upstream = call(body, **_passed_on(context))
+            try:
+                await _pass_metadata(upstream, context)
+                passed: bytes = await upstream
+            except grpc_error() as error:
+                await _fail_as(context, error)
+                raise
+            finally:
+                upstream.cancel()
+            return passed
+
+        return answer
+
+    def _pass_through(self, method: str) -> Callable[[AsyncIterator[bytes], Any], AsyncIterator[bytes]]:
+        call = self._core.stream_stream(method)
+
+        async def answer(requests: AsyncIterator[bytes], context: Any) -> AsyncIterator[bytes]:
+            upstream = call(requests, **_passed_on(context))
+            try:
+                await _pass_metadata(upstream, context)
+                async for response in upstream:
+                    yield response
+            except grpc_error() as error:
+                await _fail_as(context, error)
+            finally:
+                upstream.cancel()
+
+        return answer
+
+
+def grpc_error() -> type[Exception]:
+    """What a call to the core fails with."""
+    from grpc.aio import AioRpcError
+
+    error: type[Exception] = AioRpcError
+    return error
+
+
+async def _pass_metadata(upstream: Any, context: Any) -> None:
+    """Tell the client what the core tells beside its answer."""
+    told = [(key, value) for key, value in await upstream.initial_metadata() or () if key.startswith("x-")]
+    if told:
+        await context.send_initial_metadata(tuple(told))
+
+
+async def _fail_as(context: Any, error: Any) -> None:
+    """Fail a call as the core has failed it."""
+    trailing = error.trailing_metadata()
+    await context.abort(error.code(), error.details() or "", tuple(trailing or ()))
+
+
+def _passed_on(context: Any) -> dict[str, Any]:
+    """The client's deadline and metadata; the core checks the token once more."""
+    metadata = [(key, value) for key, value in context.invocation_metadata() or () if not key.startswith(OWN_METADATA)]
+    return {"timeout": context.time_remaining(), "metadata": metadata}
+
+
+def _import_messages_alone() -> None:
+    """Make TensorFlow's protobuf messages importable without TensorFlow.
+
+    They are modules below the package `tensorflow`, whose own code loads all of it. A package of that name without code
+    does as well, in a process that never needs anything else of it.
+    """
+    if "tensorflow" in sys.modules:
+        return
+    spec = importlib.util.find_spec("tensorflow")
+    package = ModuleType("tensorflow")
+    package.__path__ = [] if spec is None else list(spec.submodule_search_locations or [])
+    sys.modules["tensorflow"] = package

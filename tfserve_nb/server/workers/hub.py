@@ -1,0 +1,306 @@
+"""The core's side of the front ends: bundles in, answers out.
+
+Thread: the server's loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any  # messages by their type
+
+from ...errors import QueueFull, RunFailed, RunRejected, ServingError
+from ...serving.backend import Answer, Handle, InferenceBackend, ModelView, Outcome, Ticket
+from ...types import Tensors
+from ..http.server import HttpServer
+from ..runtime.completions import Completions
+from ..runtime.defects import as_public
+from ..settings import ServerSettings
+from ..telemetry.request_log import RequestLog
+from .forwarding import ForwardedConnection
+from .link import Link
+from .messages import (
+    Bundle,
+    BundleAnswer,
+    Catalog,
+    Drain,
+    Forward,
+    GiveUp,
+    GiveUpBundle,
+    Hello,
+    LogLine,
+    Message,
+    Piece,
+    Ready,
+    Records,
+    Tapped,
+)
+
+_SPLITS = (QueueFull, RunFailed, RunRejected)
+"""Errors that one request may cause and another may not: its bundle is tried again request by request."""
+
+
+class BundleRun:
+    """A bundle in the core: run whole, and request by request when that fails.
+
+    Args:
+        end: the front end that waits.
+        bundle: the requests.
+        handle: the pinned version.
+    """
+
+    def __init__(self, end: FrontEnd, bundle: Bundle, handle: Handle) -> None:
+        self._end = end
+        self._bundle = bundle
+        self._handle = handle
+        self._tickets: list[Ticket] = []
+        self._pieces: dict[int, Piece] = {}
+        self._is_over = False
+
+    def start(self) -> None:
+        """Submit the bundle as one."""
+        self._submit(-1, self._bundle.inputs, len(self._bundle.row_counts))
+
+    def cancel(self) -> None:
+        """Nobody waits any more."""
+        self._is_over = True
+        for ticket in self._tickets:
+            ticket.cancel()
+        self._handle.release()
+
+    def _submit(self, position: int, inputs: Tensors, num_requests: int) -> None:
+        """Submit the request at a position, or all of them at -1."""
+        waiting = _Part(self, position, num_requests)
+        try:
+            ticket = self._handle.submit(
+                self._bundle.signature,
+                inputs,
+                deadline_s=self._bundle.deadline_s,
+                on_done=lambda outcome: self._end.completions.put(waiting, outcome),
+                wakes=False,
+            )
+        except Exception as error:  # noqa: BLE001 - see `as_public`
+            self.done(position, num_requests, self._end.public(error))
+            return
+        self._tickets.append(ticket)
+
+    def done(self, position: int, num_requests: int, outcome: Outcome) -> None:
+        """A part has an outcome."""
+        if self._is_over:
+            return
+        if num_requests > 1 and isinstance(outcome, _SPLITS):
+            self._split()
+            return
+        if isinstance(outcome, Answer):
+            self._end.log_request(self._bundle, self._handle.version, outcome)
+            piece = Piece(num_requests, outcome.outputs, outcome.started_s, outcome.done_s, None)
+        else:
+            piece = Piece(num_requests, None, 0.0, 0.0, outcome)
+        self._pieces[position] = piece
+        if position < 0 or len(self._pieces) == len(self._bundle.row_counts):
+            self._is_over = True
+            self._handle.release()
+            pieces = tuple([self._pieces[key] for key in sorted(self._pieces)])
+            self._end.finished(self._bundle, BundleAnswer(self._bundle.number, self._handle.version, pieces))
+
+    def _split(self) -> None:
+        first = 0
+        for position, num_rows in enumerate(self._bundle.row_counts):
+            last = first + num_rows
+            self._submit(position, {name: array[first:last] for name, array in self._bundle.inputs.items()}, 1)
+            first = last
+        self._end.wake()
+
+
+class _Part:
+    """What waits for the outcome of a bundle, or of one request of it."""
+
+    __slots__ = ("_num_requests", "_position", "_run")
+
+    def __init__(self, run: BundleRun, position: int, num_requests: int) -> None:
+        self._run = run
+        self._position = position
+        self._num_requests = num_requests
+
+    def finish(self, outcome: Outcome) -> None:
+        """On the loop."""
+        self._run.done(self._position, self._num_requests, outcome)
+
+
+class FrontEnd:
+    """One front end as the core sees it.
+
+    Args:
+        hub: what all front ends share.
+        on_lost: called when its process is gone.
+    """
+
+    def __init__(self, hub: Hub, on_lost: Callable[[], None]) -> None:
+        self._hub = hub
+        self._on_lost = on_lost
+        self._runs: dict[int, BundleRun] = {}
+        self._forwarded: dict[int, ForwardedConnection] = {}
+        self._link: Link | None = None
+        self.completions = hub.completions
+        self.ready = asyncio.Event()
+        self.settled = asyncio.Event()
+        """Set when it answers or is gone, whichever is first."""
+        self._handlers: dict[type, Callable[[Any], None]] = {
+            Bundle: self._run,
+            Forward: self._forward,
+            GiveUp: self._give_up,
+            GiveUpBundle: self._give_up_bundle,
+            LogLine: self._log,
+            Ready: self._is_ready,
+            Records: self._record,
+            Tapped: self._tapped,
+        }
+
+    @property
+    def num_running(self) -> int:
+        """Bundles on their way."""
+        return len(self._runs)
+
+    async def open(self, one_end: socket.socket) -> None:
+        """Talk over a socket from now on."""
+        self._link = await Link.over(one_end, self._take, self._lost)
+        self._link.send(Hello(self._hub.settings))
+        self.tell(self._hub.models)
+
+    def tell(self, models: Mapping[str, ModelView]) -> None:
+        """Say what is served."""
+        if self._link is not None:
+            self._link.send(Catalog(models))
+
+    def drain(self) -> None:
+        """Let it finish and end."""
+        if self._link is not None:
+            self._link.send(Drain())
+
+    def close(self) -> None:
+        """End it now."""
+        if self._link is not None:
+            self._link.close()
+
+    def wake(self) -> None:
+        """Start what was submitted."""
+        self._hub.port.wake()
+
+    def finished(self, bundle: Bundle, answer: BundleAnswer) -> None:
+        """A bundle has its answer."""
+        if self._runs.pop(bundle.number, None) is not None and self._link is not None:
+            self._link.send(answer)
+
+    def log_request(self, bundle: Bundle, version: int, answer: Answer) -> None:
+        """Offer a run to the request log."""
+        log = self._hub.request_log
+        if log is not None:
+            log.offer("predict", bundle.spec.name, version, bundle.signature, bundle.inputs, answer.outputs)
+
+    def public(self, error: Exception) -> ServingError:
+        """The error that clients may see."""
+        return as_public(error, self._hub.log, "a bundle of requests")
+
+    def _take(self, messages: list[Message]) -> None:
+        for message in messages:
+            self._handlers[type(message)](message)
+        self.wake()
+
+    def _record(self, message: Records) -> None:
+        for record in message.records:
+            self._hub.port.record(record)
+
+    def _tapped(self, message: Tapped) -> None:
+        self._hub.port.taps.add(message.record, message.seen)
+
+    def _give_up(self, message: GiveUp) -> None:
+        connection = self._forwarded.pop(message.number, None)
+        if connection is not None:
+            connection.give_up()
+
+    def _give_up_bundle(self, message: GiveUpBundle) -> None:
+        run = self._runs.pop(message.number, None)
+        if run is not None:
+            run.cancel()
+
+    def _log(self, message: LogLine) -> None:
+        self._hub.log.log(message.level, "%s", message.text)
+
+    def _is_ready(self, _: Ready) -> None:
+        self.ready.set()
+        self.settled.set()
+
+    def _run(self, bundle: Bundle) -> None:
+        try:
+            handle = self._hub.port.acquire(bundle.spec, bundle.version)
+        except Exception as error:  # noqa: BLE001 - see `as_public`
+            public = as_public(error, self._hub.log, f"predict of {bundle.spec.name}")
+            piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, public)
+            if self._link is not None:
+                self._link.send(BundleAnswer(bundle.number, bundle.version, (piece,)))
+            return
+        run = self._runs[bundle.number] = BundleRun(self, bundle, handle)
+        run.start()
+
+    def _forward(self, message: Forward) -> None:
+        if self._link is None:
+            return
+        connection = ForwardedConnection(self._hub.http, self._link, message)
+        self._forwarded = {number: one for number, one in self._forwarded.items() if not one.is_closing}
+        self._forwarded[message.number] = connection
+        connection.answer(message)
+
+    def _lost(self) -> None:
+        self._link = None
+        self.settled.set()
+        runs, self._runs = list(self._runs.values()), {}
+        for run in runs:
+            run.cancel()
+        for connection in self._forwarded.values():
+            connection.give_up()
+        self._forwarded = {}
+        self._on_lost()
+
+
+class Hub:
+    """What all front ends share.
+
+    Args:
+        port: the core.
+        settings: what they serve with.
+        http: answers forwarded requests.
+        log: the server's.
+        request_log: gets answered requests, or None.
+    """
+
+    def __init__(
+        self,
+        port: InferenceBackend,
+        settings: ServerSettings,
+        http: HttpServer,
+        log: logging.Logger,
+        request_log: RequestLog | None,
+    ) -> None:
+        self.port = port
+        self.settings = settings
+        self.http = http
+        self.log = log
+        self.request_log = request_log
+        self.completions = Completions(asyncio.get_running_loop())
+        self.models: Mapping[str, ModelView] = port.catalog()
+        self.ends: list[FrontEnd] = []
+
+    @property
+    def num_running(self) -> int:
+        """Bundles on their way."""
+        return sum([end.num_running for end in self.ends])
+
+    def look(self) -> None:
+        """Tell all front ends when something else is served; called now and then."""
+        models = self.port.catalog()
+        if models != self.models:
+            self.models = models
+            for end in self.ends:
+                end.tell(models)

@@ -1,0 +1,131 @@
+"""The HTTP port of a server with front ends: the counterpart of `HttpListener`.
+
+Thread: made on any; all else on the server's loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import socket
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from tornado.httputil import HTTPServerConnectionDelegate
+
+from ...errors import InvalidOption
+from ...serving.backend import InferenceBackend
+from .. import tls
+from ..http.listener import bind, hold, limits_of
+from ..http.server import HttpServer, ShortWay
+from ..settings import GrpcSettings, ServerSettings
+from ..telemetry.request_log import RequestLog
+from .hub import Hub
+from .pool import Pool
+
+
+class FrontListener:
+    """One port, shared by several processes.
+
+    Args:
+        settings: address, limits, and how many.
+        port: the core.
+        request_log: gets answered requests, or None.
+
+    Raises:
+        InvalidOption: where processes cannot share a port.
+        PortInUse: if the port is taken.
+        ServerFailed: if the address or the certificate does not do.
+    """
+
+    def __init__(self, settings: ServerSettings, port: InferenceBackend, request_log: RequestLog | None) -> None:
+        if sys.platform == "win32":
+            raise InvalidOption(f"frontends={settings.frontends}: not on Windows", hint="frontends=0")
+        if settings.tls is not None:
+            tls.check(settings.tls)
+        self._serving_port = port
+        self._request_log = request_log
+        if settings.port:
+            # Shared among our processes, not with another server that shares its port as well.
+            bind(settings.host, settings.port).close()
+        first = bind(settings.host, settings.port or 0, shares=True)
+        self.port: int = first.getsockname()[1]
+        self._sockets = [first]
+        self._sockets += [bind(settings.host, self.port, shares=True) for _ in range(settings.frontends - 1)]
+        self._folder: str | None = None
+        self._grpc_place: socket.socket | None = None
+        grpc = settings.grpc
+        if grpc is not None and grpc.port is not None:
+            settings = replace(settings, grpc=self._share(grpc))
+        self.settings = settings
+        self._pool: Pool | None = None
+        self._hub: Hub | None = None
+        self._http: HttpServer | None = None
+
+    @property
+    def num_running(self) -> int:
+        """Bundles on their way."""
+        return 0 if self._hub is None else self._hub.num_running
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of the front ends."""
+        return () if self._pool is None else self._pool.pids
+
+    def _share(self, grpc: GrpcSettings) -> GrpcSettings:
+        """Hold gRPC's port for the front ends, and find a place for the core's socket."""
+        if grpc.tls is not None:
+            tls.check(grpc.tls)
+        try:
+            place = self._grpc_place = hold(grpc.host, grpc.port or 0)
+        except BaseException:
+            self.close_socket()
+            raise
+        self._folder = tempfile.mkdtemp(prefix="tfserve-nb-")
+        return replace(grpc, port=place.getsockname()[1], core_path=str(Path(self._folder) / "core"))
+
+    async def start(
+        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: ShortWay | None = None
+    ) -> None:
+        """Answer requests from now on.
+
+        Raises:
+            ServerFailed: if a front end does not start.
+        """
+        http = self._http = HttpServer(application, limits_of(self.settings), log, fast_path)
+        http.start_clock()
+        self._hub = Hub(self._serving_port, self.settings, http, log, self._request_log)
+        self._pool = Pool(self._hub, self._sockets, log)
+        await self._pool.start()
+
+    def stop(self) -> None:
+        """Take no new connections."""
+        if self._pool is not None:
+            self._pool.stop()
+
+    async def drained(self) -> None:
+        """Wait until all front ends have ended."""
+        if self._pool is not None:
+            await self._pool.drained()
+
+    async def close(self) -> None:
+        """End what still runs."""
+        if self._pool is not None:
+            await self._pool.close()
+        if self._http is not None:
+            await self._http.close()
+        self._give_back_grpc()
+
+    def close_socket(self) -> None:
+        """Give the ports back when the server never started."""
+        for listener in self._sockets:
+            listener.close()
+        self._give_back_grpc()
+
+    def _give_back_grpc(self) -> None:
+        if self._grpc_place is not None:
+            self._grpc_place.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)

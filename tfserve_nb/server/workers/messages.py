@@ -1,0 +1,152 @@
+"""What a front end and the core tell each other.
+
+Thread: any; immutable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from ...errors import ServingError
+from ...serving.backend import ModelSpec, ModelView
+from ...serving.telemetry.metrics import RequestRecord
+from ...serving.telemetry.taps import Seen
+from ...types import Tensors
+from ..http.head import RequestHead
+from ..settings import ServerSettings
+
+
+class Hello(NamedTuple):
+    """Core to front end, first: what it serves with."""
+
+    settings: ServerSettings
+
+
+class Catalog(NamedTuple):
+    """Core to front end: what is served, whenever that changed. The core has the last word for each request."""
+
+    models: Mapping[str, ModelView]
+
+
+class Bundle(NamedTuple):
+    """Front end to core: requests for the same signature, put together.
+
+    Attributes:
+        number: unique within the front end.
+        spec: what the requests named.
+        version: the version whose signature they were decoded by.
+        signature: its name.
+        row_counts: rows of each request, in order.
+        deadline_s: the latest of their deadlines, on `perf_counter`'s clock, which processes of a machine share.
+        inputs: name -> array of all rows.
+    """
+
+    number: int
+    spec: ModelSpec
+    version: int
+    signature: str
+    row_counts: tuple[int, ...]
+    deadline_s: float
+    inputs: Tensors
+
+
+class Piece(NamedTuple):
+    """The outcome of requests that ran together.
+
+    Attributes:
+        num_requests: how many, in order.
+        outputs: name -> array of all their rows; None for an error.
+        started_s: when their batch started.
+        done_s: when it was done.
+        error: why there are no outputs.
+    """
+
+    num_requests: int
+    outputs: Tensors | None
+    started_s: float
+    done_s: float
+    error: ServingError | None
+
+
+class BundleAnswer(NamedTuple):
+    """Core to front end: what became of a bundle, and the version that answered."""
+
+    number: int
+    version: int
+    pieces: tuple[Piece, ...]
+
+
+class Forward(NamedTuple):
+    """Front end to core: a whole request that the core shall answer."""
+
+    number: int
+    head: RequestHead
+    body: bytes
+    peer: tuple[str, bool]
+    """Address, and whether it came over TLS."""
+
+
+class Forwarded(NamedTuple):
+    """Core to front end: the answer's bytes; None to cut the client off."""
+
+    number: int
+    data: bytes | None
+    keeps_alive: bool
+
+
+class GiveUp(NamedTuple):
+    """Front end to core: the client of a forwarded request left."""
+
+    number: int
+
+
+class GiveUpBundle(NamedTuple):
+    """Front end to core: nobody waits for a bundle any more; it gets no answer."""
+
+    number: int
+
+
+class Records(NamedTuple):
+    """Front end to core: finished requests, for the metrics."""
+
+    records: tuple[RequestRecord, ...]
+
+
+class Tapped(NamedTuple):
+    """Front end to core: a finished request with its tensors, while somebody wants them."""
+
+    record: RequestRecord
+    seen: Seen
+
+
+class LogLine(NamedTuple):
+    """Front end to core: a line for the server's log."""
+
+    level: int
+    text: str
+
+
+class Ready(NamedTuple):
+    """Front end to core: it answers requests now."""
+
+
+class Drain(NamedTuple):
+    """Core to front end: take no new requests, finish those that run, and end."""
+
+
+Message = (
+    Hello
+    | Catalog
+    | Bundle
+    | BundleAnswer
+    | Forward
+    | Forwarded
+    | GiveUp
+    | GiveUpBundle
+    | Records
+    | Tapped
+    | LogLine
+    | Ready
+    | Drain
+)

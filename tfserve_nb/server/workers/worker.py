@@ -1,0 +1,181 @@
+"""A front end's process: `python -m tfserve_nb.server.workers.worker LINK LISTENER`, both inherited file descriptors.
+
+It serves what the core says and ends with it: the link is the only thing that keeps it alive.
+
+Thread: the main one, which runs the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING
+
+from .. import tls
+from ..calls import Calls
+from ..http.connection import Connection
+from ..http.listener import limits_of
+from ..http.message import Message as HttpMessage
+from ..http.message import Sink
+from ..http.server import HttpServer
+from ..rest.fast_path import fast_path
+from ..rest.handler import MAX_INFLATED_BYTES, RestHandler
+from ..rest.inference_v2 import PREFIX, InferenceV2, find_v2_route
+from ..rest.routes import find_route
+from ..runtime.event_loop import new_loop
+from ..settings import GrpcSettings, ServerSettings
+from .forwarding import Forwarder
+from .link import Link
+from .link_backend import RECORDS_EACH_S, LinkBackend
+from .messages import BundleAnswer, Catalog, Drain, Forwarded, Hello, LogLine, Message, Ready
+
+if TYPE_CHECKING:
+    from .grpc_proxy import GrpcFront
+
+DRAIN_S = 30.0
+"""The core decides how long a drain may take; this is for a core that forgot."""
+
+
+class LinkHandler(logging.Handler):
+    """Log lines go to the core's log."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(logging.INFO)
+        self._link = link
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send a line."""
+        self._link.send(LogLine(record.levelno, self.format(record)))
+
+
+class FrontEndProcess:
+    """Everything of one front end.
+
+    Args:
+        listener: the socket to accept clients on.
+    """
+
+    def __init__(self, listener: socket.socket) -> None:
+        self._listener = listener
+        self._port = LinkBackend()
+        self._forwarder = Forwarder()
+        self._link: Link | None = None
+        self._server: HttpServer | None = None
+        self._grpc: GrpcFront | None = None
+        self._over = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._log = logging.getLogger("tfserve_nb.server.workers")
+
+    async def run(self, one_end: socket.socket) -> None:
+        """Serve until the core is gone or wants it to end."""
+        link = self._link = await Link.over(one_end, self._take, self._over.set)
+        self._log.setLevel(logging.INFO)
+        self._log.addHandler(LinkHandler(link))
+        self._port.connect(link)
+        self._forwarder.connect(link)
+        while not self._over.is_set():
+            self._port.send_records()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), RECORDS_EACH_S)
+        if self._server is not None:
+            await self._server.close()
+        link.close()
+
+    def _take(self, messages: list[Message]) -> None:
+        """What the core said; nothing at all when it has caught up with us."""
+        for message in messages:
+            if isinstance(message, BundleAnswer):
+                self._port.answered(message)
+            elif isinstance(message, Forwarded):
+                self._forwarder.answered(message)
+            elif isinstance(message, Catalog):
+                self._port.learn(message.models)
+            elif isinstance(message, Hello):
+                self._spawn(self._serve(message.settings))
+            elif isinstance(message, Drain):
+                self._spawn(self._drain())
+        if not messages:
+            self._port.wake()
+
+    def _spawn(self, work: object) -> None:
+        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, settings: ServerSettings) -> None:
+        loop = asyncio.get_running_loop()
+        calls = Calls(self._port, loop)
+        flow = RestHandler(
+            calls,
+            request_timeout_s=settings.request_timeout_s,
+            max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
+            log=self._log,
+        )
+        rest = fast_path(flow, InferenceV2(flow, self._port), settings)
+
+        def way(connection: Connection, message: HttpMessage) -> Sink | None:
+            """Decode what can be decoded here; the core answers all else."""
+            if message.head.method == "POST" and self._is_known(message.head.target):
+                return rest(connection, message)
+            return self._forwarder.sink(connection, message)
+
+        server = self._server = HttpServer(None, limits_of(settings), self._log, way)
+        await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
+        if settings.grpc is not None and settings.grpc.core_path:
+            await self._serve_grpc(calls, settings.grpc, settings.token)
+        if self._link is not None:
+            self._link.send(Ready())
+
+    async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None) -> None:
+        from .grpc_proxy import GrpcFront  # gRPC takes a tenth of a second to import
+
+        grpc = GrpcFront(self._port, calls, settings, token, self._log)
+        await grpc.start()
+        self._grpc = grpc
+
+    def _is_known(self, target: str) -> bool:
+        try:
+            route = find_v2_route("POST", target) if target.startswith(PREFIX) else find_route("POST", target)
+        except Exception:  # noqa: BLE001 - whatever is wrong with it, the core says so
+            return False
+        return route is not None and route.call in ("predict", "infer") and self._port.knows(route.spec)
+
+    async def _drain(self) -> None:
+        server = self._server
+        ends = [] if self._grpc is None else [asyncio.ensure_future(self._grpc.stop(DRAIN_S))]
+        if server is not None:
+            server.stop()
+            ends.append(asyncio.ensure_future(server.drained()))
+        if ends:
+            await asyncio.wait(ends, timeout=DRAIN_S)
+        self._port.send_records()
+        self._over.set()
+
+
+def main() -> int:
+    """Run with the two inherited sockets."""
+    link_fd, listener_fd = (int(text) for text in sys.argv[1:3])
+    # Everything imported so far stays; the collector need not look at it again and again.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+    one_end = socket.socket(fileno=link_fd)
+    listener = socket.socket(fileno=listener_fd)
+
+    async def run() -> None:
+        await FrontEndProcess(listener).run(one_end)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(run())
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)

@@ -1,0 +1,128 @@
+"""What administers a core, wherever it runs: in this process, in a child process, on another machine.
+
+`ServingCore` implements it, and so does `server.remote.RemoteCore`, which asks the admin API of another server.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..types import HistoryEvent, ModelStatus, Progress, Tensors
+from .backend import ModelSpec
+from .models.placement import Placement
+from .telemetry.captured import CapturedRequests, CaptureSettings
+from .telemetry.model_metrics import ModelMetrics
+from .telemetry.request_samples import Samples
+from .telemetry.resources import Resources
+from .versions.source import VersionSource
+
+
+class ModelAdmin(Protocol):
+    """Models, versions, traffic and numbers of one server.
+
+    All methods raise `ModelNotFound` for a model that is not served, and `NotAvailable` when the server cannot be
+    reached.
+    """
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that are served."""
+
+    def model_status(self, name: str) -> ModelStatus:
+        """Everything that is known of a model now."""
+
+    def uses(self, name: str, version: int) -> bool:
+        """Whether traffic, a label or the stage needs a version."""
+
+    def available(self, name: str) -> tuple[int, ...]:
+        """The loaded versions of a model, in increasing order."""
+
+    def base_path(self, name: str) -> Path | None:
+        """The folder that a served model's versions lie in, on the server's machine."""
+
+    def highest_version(self, name: str) -> int:
+        """The highest version that was ever served; 0 when there is none."""
+
+    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
+        """The numbers of the last `span_s` seconds, in steps of `step_s` seconds, of one signature or of all."""
+
+    def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
+        """The newest events of a model, newest first."""
+
+    def recent_samples(self, name: str, limit: int = ...) -> Samples:
+        """The newest sampled requests of a model, and whether sampling is on."""
+
+    def sample_requests(self, name: str, *, is_on: bool) -> None:
+        """Begin or end sampling a model's requests."""
+
+    def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
+        """Keep a model's requests with their arrival times from now on, or (None) stop; what was kept stays.
+
+        Args:
+            name: the model.
+            settings: how much is kept.
+            clear: whether what was kept is dropped first.
+        """
+
+    def captured(self, name: str, limit: int | None = None) -> CapturedRequests:
+        """The newest captured requests of a model, or all, in the order of arrival."""
+
+    def resources(self) -> Resources:
+        """What the server's process takes of its machine."""
+
+    def predict(
+        self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
+    ) -> Tensors:
+        """Predict as a client would; see `Deployment.predict`."""
+
+    def deploy(
+        self,
+        name: str,
+        version: int,
+        source: VersionSource,
+        base_path: Path,
+        placement: Placement,
+        progress: Progress = ...,
+    ) -> None:
+        """Load a version and route to it; the other versions answer until then."""
+
+    def promote(self, name: str, version: int, progress: Progress = ...) -> None:
+        """Give all traffic to a version."""
+
+    def roll_back(self, name: str, to: int | None = None, progress: Progress = ...) -> int:
+        """Go back to an earlier version; returns the version that answers now."""
+
+    def stage(self, name: str, version: int, progress: Progress = ...) -> None:
+        """Load a version and keep it loaded, without traffic."""
+
+    def set_label(self, name: str, label: str, version: int | None, progress: Progress = ...) -> None:
+        """Point a label to a version (None removes it)."""
+
+    def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = ...) -> None:
+        """Split the traffic between versions."""
+
+    def set_split(
+        self,
+        name: str,
+        weights: Mapping[int, float],
+        *,
+        salt: str | None = None,
+        key_header: str | None = None,
+        arms: Mapping[int, str] | None = None,
+        shadow: tuple[int, float] | None = None,
+        progress: Progress = ...,
+    ) -> None:
+        """Set all that a comparison needs at once: traffic, salt, the key's header, arms and who gets copies."""
+
+    def set_shadow(self, name: str, version: int | None, percent: float = 100.0, progress: Progress = ...) -> None:
+        """Give a version copies of requests that others answer (None ends it)."""
+
+    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
+        """Stop serving a model, or unload one version of it."""
+
+    def resume(self, base_path: Path, only: str | None = None, progress: Progress = ...) -> dict[str, list[str]]:
+        """Serve again what was served from a folder; model -> what could not be brought back."""

@@ -1,0 +1,1 @@
+"""Requests wait in queues and run as batches."""

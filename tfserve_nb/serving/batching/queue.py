@@ -1,0 +1,330 @@
+"""The batch queue: requests go in one by one, batches come out.
+
+Rows are counted, not requests. A request that fits into a batch is never torn apart; one that is larger than
+`max_batch_size` is cut into pieces that are put together again. Order is kept: rows leave in the order in which they
+came. A request that was cancelled or has expired is dropped before it runs and changes nothing for the others.
+
+Thread: none of its own. `BatchQueue` and `Task` are guarded by the lock of the `Runner` that owns them; time comes in
+as `now_s`, so every interleaving can be tested without threads or clocks.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ...errors import DeadlineExceeded, InvalidRequest, NotAvailable, QueueFull, ServingError
+from ...types import Tensors
+from ..backend import Answer, Outcome
+from .options import BatchingOptions
+from .pace import CERTAINTY, Pace
+
+
+class Owner(Protocol):
+    """Who runs a task: its `Runner`."""
+
+    def cancel(self, task: Task) -> None:
+        """Finish a task with `Cancelled`, unless it was finished already."""
+
+
+class Task:
+    """One request in a queue, and the `Ticket` of whoever submitted it; it is finished exactly once.
+
+    Args:
+        inputs: name -> array `(num_rows, ...)`, checked against the signature, read-only.
+        num_rows: rows of every input.
+        is_alone: its rows must not share a run, because the inputs have no common dimension 0.
+        now_s: when it was submitted.
+        deadline_s: when it is not worth starting any more.
+        on_done: gets the outcome.
+    """
+
+    __slots__ = (
+        "deadline_s",
+        "enqueued_s",
+        "inputs",
+        "is_alone",
+        "is_finished",
+        "num_rows",
+        "num_rows_done",
+        "num_rows_taken",
+        "on_done",
+        "owner",
+        "pieces",
+        "queue",
+        "started_s",
+    )
+
+    def __init__(
+        self,
+        inputs: Tensors,
+        num_rows: int,
+        *,
+        now_s: float,
+        deadline_s: float,
+        on_done: Callable[[Outcome], None],
+        is_alone: bool = False,
+    ) -> None:
+        self.inputs = inputs
+        self.is_alone = is_alone
+        self.num_rows = num_rows
+        self.enqueued_s = now_s
+        self.deadline_s = deadline_s
+        self.on_done = on_done
+        self.queue: BatchQueue | None = None
+        self.owner: Owner | None = None
+        self.num_rows_taken = 0
+        self.num_rows_done = 0
+        self.pieces: dict[int, Tensors] | None = None
+        self.started_s: float | None = None
+        self.is_finished = False
+
+    def cancel(self) -> None:
+        """Finish the task with `Cancelled`, unless it was answered already; any thread."""
+        if self.owner is not None and not self.is_finished:
+            self.owner.cancel(self)
+
+    def add_piece(self, outputs: Tensors, start: int, stop: int, done_s: float) -> Answer | None:
+        """Keep the outputs of some rows; the answer once all rows are there.
+
+        Args:
+            outputs: name -> array `(stop - start, ...)`.
+            start: the first of these rows; with several runner threads, later rows may be done first.
+            stop: the row after the last of them.
+            done_s: when their batch was done.
+        """
+        if stop - start == self.num_rows:
+            return Answer(outputs, self.started_s or done_s, done_s)
+        pieces = self.pieces = self.pieces or {}
+        pieces[start] = outputs
+        self.num_rows_done += stop - start
+        if self.num_rows_done < self.num_rows:
+            return None
+        in_order = [pieces[start] for start in sorted(pieces)]
+        whole = {name: np.concatenate([piece[name] for piece in in_order]) for name in outputs}
+        return Answer(whole, self.started_s or done_s, done_s)
+
+
+class Part(NamedTuple):
+    """Rows `start` to `stop` (exclusive) of a task, within a batch."""
+
+    task: Task
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What the runner gets: parts in order of arrival.
+
+    Attributes:
+        parts: at least one.
+        num_rows: the sum of their rows, at most `max_batch_size`.
+        reason: why it left: `full`, `timeout` (somebody had waited `batch_timeout_micros`), `deadline` (somebody could
+            wait no longer) or `free` (the runner was, and nobody else was expected in time).
+    """
+
+    parts: tuple[Part, ...]
+    num_rows: int
+    reason: str
+
+
+Finished = list[tuple[Task, Outcome]]
+"""Tasks with their outcomes, to be told after the lock is released."""
+
+
+class BatchQueue:
+    """The queue of one signature of one version.
+
+    Args:
+        options: the limits.
+        is_batchable: False when rows of different requests must not share a run (a signature without a free
+            dimension 0): then every task is a batch of its own.
+        has_one_shape: True when the inner dimensions of all tasks are known to be equal.
+    """
+
+    def __init__(self, options: BatchingOptions, *, is_batchable: bool = True, has_one_shape: bool = False) -> None:
+        self.options = options
+        self.is_batchable = is_batchable
+        self.has_one_shape = has_one_shape
+        self.pace = Pace()
+        self._longest_s = 0.0
+        self._max_rows = options.max_enqueued_rows
+        self.num_rows = 0
+        self._tasks: deque[Task] = deque()
+        self._closed: ServingError | None = None
+
+    def add(self, task: Task) -> None:
+        """Append a task.
+
+        Raises:
+            QueueFull: if its rows do not fit; a task larger than the whole queue is taken when nothing else waits.
+            NotAvailable: if the queue was closed.
+        """
+        if self._closed is not None:
+            raise self._closed
+        options, num_rows = self.options, self.num_rows
+        limit = options.input_batch_size_limit
+        if limit is not None and task.num_rows > limit and self.is_batchable:
+            raise InvalidRequest(f"Task size {task.num_rows} is larger than maximum input batch size {limit}")
+        room = self._max_rows - num_rows
+        if task.num_rows > room and num_rows:
+            raise self._full(task, room)
+        if num_rows and task.deadline_s - task.enqueued_s < self._longest_s:
+            self._check_hope(task)
+        if options.batch_timeout_micros:
+            self.pace.arrived(task.enqueued_s)
+        task.queue = self
+        self.num_rows = num_rows + task.num_rows
+        self._tasks.append(task)
+
+    def ran(self, size: int, took_s: float) -> None:
+        """A run of `size` rows took so long."""
+        self.pace.ran(size, took_s)
+        full = self.options.max_batch_size
+        if size == full or not self._longest_s:
+            # What a full queue takes: with more time than that, no request is without hope.
+            self._longest_s = self.pace.wait_s(self.options.max_enqueued_rows, full, full)
+
+    def _check_hope(self, task: Task) -> None:
+        """Refuse a request that would only wait in vain."""
+        if not self.is_batchable:
+            return
+        size = self.options.max_batch_size
+        own = self.options.padded_size(min(max(1, task.num_rows), size))
+        expected_s = self.pace.wait_s(self.num_rows, own, size)
+        left_s = task.deadline_s - task.enqueued_s
+        if expected_s * CERTAINTY > left_s:
+            raise DeadlineExceeded(
+                f"{self.num_rows} rows wait before this request, its answer is expected in {expected_s * 1e3:.0f} ms, "
+                f"and its deadline is in {left_s * 1e3:.0f} ms",
+                hint="send less at once, or allow more time",
+                retry_after_s=expected_s,
+            )
+
+    def _full(self, task: Task, room: int) -> QueueFull:
+        size, most = self.options.max_batch_size, self.options.max_enqueued_batches
+        waiting = -(-self.num_rows // size)
+        if self.options.enable_large_batch_splitting:
+            why = (
+                f"task size is {task.num_rows} but scheduling capacity is only {max(0, room)} "
+                f"(num_enqueued_batches={waiting}, max_enqueued_batches={most}, max_execution_batch_size={size})"
+            )
+        else:
+            why = f"currently {waiting} batches enqueued and max_enqueued_batches is {most}"
+        return QueueFull(
+            f"The batch scheduling queue to which this task was submitted is full; {why}",
+            hint="send less at once, or deploy with a larger --max-enqueued-batches",
+            retry_after_s=self.pace.wait_s(self.num_rows, size, size),
+        )
+
+    def forget(self, task: Task) -> None:
+        """Give back the room of a task that was finished from outside; it is skipped when its turn comes."""
+        self.num_rows -= task.num_rows - task.num_rows_taken
+        task.num_rows_taken = task.num_rows
+
+    def close(self, error: ServingError | None = None) -> Finished:
+        """Refuse new tasks; the waiting ones are finished with `error`."""
+        self._closed = error or NotAvailable("the version was unloaded")
+        finished: Finished = []
+        while self._tasks:
+            self._finish(self._tasks.popleft(), self._closed, finished)
+        return finished
+
+    def ready_at(self) -> float | None:
+        """When a batch may leave, on the clock of `now_s` (0 for at once), or None while nothing waits."""
+        self._skip_finished()
+        if not self._tasks:
+            return None
+        head = self._tasks[0]
+        is_full = self.num_rows >= self.options.max_batch_size or not self.is_batchable
+        timeout_s = self.options.batch_timeout_s
+        if is_full or not timeout_s or head.num_rows_taken or self.pace.is_sparse(timeout_s):
+            return 0.0
+        return min(head.enqueued_s + timeout_s, self._latest_s(head), self.pace.alone_until_s())
+
+    def _latest_s(self, task: Task) -> float:
+        """When a task has to start to be done before its deadline."""
+        size = self.options.padded_size(min(max(1, self.num_rows), self.options.max_batch_size))
+        return task.deadline_s - self.pace.service_s(size)
+
+    def take(self, now_s: float) -> tuple[Batch | None, Finished]:
+        """The next batch, if one may leave now, and the tasks that expired while they waited."""
+        finished: Finished = []
+        ready_at = self.ready_at()
+        if ready_at is None or ready_at > now_s:
+            return None, finished
+        tasks, why = self._tasks, self._why(now_s)
+        parts: list[Part] = []
+        num_rows = 0
+        while tasks:
+            task = tasks[0]
+            if task.is_finished:
+                tasks.popleft()
+                continue
+            if task.deadline_s <= now_s and task.num_rows_taken == 0:
+                self._finish(tasks.popleft(), _expired(now_s, task), finished)
+                continue
+            if parts and not self._may_join(task, parts[0].task):
+                break
+            part = self._cut(task, num_rows)
+            if part is None:
+                break
+            parts.append(part)
+            num_rows += part.stop - part.start
+            if task.num_rows_taken == task.num_rows:
+                tasks.popleft()
+            if not self.is_batchable:
+                break
+        if not parts:
+            return None, finished
+        is_full = num_rows >= self.options.max_batch_size or bool(self._tasks) or not self.is_batchable
+        return Batch(tuple(parts), num_rows, "full" if is_full else why), finished
+
+    def _why(self, now_s: float) -> str:
+        """Why a batch that is not full leaves now."""
+        timeout_s, head = self.options.batch_timeout_s, self._tasks[0]
+        if timeout_s and now_s >= head.enqueued_s + timeout_s:
+            return "timeout"
+        return "deadline" if timeout_s and now_s >= self._latest_s(head) else "free"
+
+    def _may_join(self, task: Task, first: Task) -> bool:
+        """Whether two tasks can share a run."""
+        if task.is_alone or first.is_alone:
+            return False
+        if self.has_one_shape or self.options.pad_variable_length_inputs:
+            return True
+        return all(array.shape[1:] == first.inputs[name].shape[1:] for name, array in task.inputs.items())
+
+    def _cut(self, task: Task, num_rows: int) -> Part | None:
+        """The rows of `task` that may join a batch that holds `num_rows`; None when it has to wait for the next."""
+        start = task.num_rows_taken
+        taken = task.num_rows - start
+        limit = self.options.max_batch_size
+        room = limit - num_rows if self.is_batchable and not task.is_alone else taken
+        if taken > room:
+            if room == 0 or task.num_rows <= limit:
+                return None
+            taken = room
+        self.num_rows -= taken
+        task.num_rows_taken = stop = start + taken
+        return Part(task, start, stop)
+
+    def _finish(self, task: Task, outcome: Outcome, finished: Finished) -> None:
+        if not task.is_finished:
+            task.is_finished = True
+            self.forget(task)
+            finished.append((task, outcome))
+
+    def _skip_finished(self) -> None:
+        while self._tasks and self._tasks[0].is_finished:
+            self._tasks.popleft()
+
+
+def _expired(now_s: float, task: Task) -> DeadlineExceeded:
+    waited_ms = (now_s - task.enqueued_s) * 1e3
+    return DeadlineExceeded(f"Run() timeout exceeded while waiting in batching queue ({waited_ms:.0f} ms)")

@@ -1,0 +1,1 @@
+"""Models: which versions they have, which of them answers, and what is stored of that."""

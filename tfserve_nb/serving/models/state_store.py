@@ -1,0 +1,202 @@
+"""What must outlive a kernel: how each model was served, and who did what. One SQLite file beside the models.
+
+Thread: any; every call opens its own connection, so kernels that share a folder do not disturb each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any  # JSON
+
+from ...errors import ServingError
+from ...types import HistoryEvent
+
+FILE_NAME = "tfserve_nb.sqlite3"
+BUSY_S = 2.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, state TEXT NOT NULL, updated_at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS history (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, action TEXT NOT NULL,
+    version INTEGER, detail TEXT NOT NULL, actor TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS benchmarks (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS experiments (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS replays (
+    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS history_by_name ON history (name, id);
+"""
+
+
+class StateStore:
+    """The stored state of the models below one folder.
+
+    Args:
+        base_path: the folder that holds `NAME/VERSION` folders; the file is made with the first write.
+    """
+
+    def __init__(self, base_path: Path) -> None:
+        self.path = base_path / FILE_NAME
+
+    def save(self, name: str, state: Mapping[str, Any], event: HistoryEvent | None = None) -> None:
+        """Replace the stored state of a model and append an event, both or neither.
+
+        Raises:
+            ServingError: if the file cannot be written (full disk, no permission, damaged file).
+        """
+        with self._writing() as connection:
+            connection.execute(
+                "INSERT INTO models VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
+                "SET state = excluded.state, updated_at = excluded.updated_at",
+                (name, json.dumps(state), time.time()),
+            )
+            if event is not None:
+                _append(connection, name, event)
+
+    def forget(self, name: str, event: HistoryEvent) -> None:
+        """Remove the stored state of a model; its history stays."""
+        with self._writing() as connection:
+            connection.execute("DELETE FROM models WHERE name = ?", (name,))
+            _append(connection, name, event)
+
+    def load(self) -> dict[str, dict[str, Any]]:
+        """Model name -> stored state, for all models below the folder."""
+        if not self.path.exists():
+            return {}
+        with self._open() as connection:
+            return {name: json.loads(state) for name, state in connection.execute("SELECT name, state FROM models")}
+
+    def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
+        """The newest events of a model, newest first."""
+        if not self.path.exists():
+            return []
+        with self._open() as connection:
+            rows = connection.execute(
+                "SELECT at, action, version, detail, actor FROM history WHERE name = ? ORDER BY id DESC LIMIT ?",
+                (name, limit),
+            )
+            return [HistoryEvent(*row) for row in rows]
+
+    def add_benchmark(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
+        """Keep what a benchmark found.
+
+        Args:
+            name: the model.
+            result: a JSON object.
+            event: for the history.
+
+        Returns:
+            The number of the run, which nothing else below the folder has.
+
+        Raises:
+            ServingError: if the file cannot be written.
+        """
+        return self._add("benchmarks", name, result, event)
+
+    def add_replay(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
+        """Keep what a replay found, as `add_benchmark`; replays have numbers of their own."""
+        return self._add("replays", name, result, event)
+
+    def benchmarks(self) -> dict[int, dict[str, Any]]:
+        """Number of the run -> what it found, for all models below the folder."""
+        return self._results("benchmarks")
+
+    def replays(self) -> dict[int, dict[str, Any]]:
+        """The same of replays."""
+        return self._results("replays")
+
+    def _add(self, table: str, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
+        with self._writing() as connection:
+            row = (event.at, name, json.dumps(result))
+            number = connection.execute(f"INSERT INTO {table} (at, name, result) VALUES (?, ?, ?)", row).lastrowid  # noqa: S608 - a name of ours
+            _append(connection, name, event)
+        return int(number or 0)
+
+    def _results(self, table: str) -> dict[int, dict[str, Any]]:
+        if not self.path.exists():
+            return {}
+        with self._open() as connection:
+            connection.executescript(_SCHEMA)
+            rows = connection.execute(f"SELECT id, result FROM {table}")  # noqa: S608 - a name of ours
+            return {number: json.loads(text) for number, text in rows}
+
+    def save_experiment(self, name: str, value: Mapping[str, Any], number: int | None) -> int:
+        """Keep where an experiment stands.
+
+        Args:
+            name: the model.
+            value: a JSON object.
+            number: that of the experiment, when it was kept before.
+
+        Returns:
+            The number of the experiment, which nothing else below the folder has.
+
+        Raises:
+            ServingError: if the file cannot be written.
+        """
+        text = json.dumps(value)
+        with self._writing() as connection:
+            if number is not None:
+                changed = connection.execute("UPDATE experiments SET state = ? WHERE id = ?", (text, number))
+                if changed.rowcount:
+                    return number
+            row = (time.time(), name, text)
+            return int(
+                connection.execute("INSERT INTO experiments (at, name, state) VALUES (?, ?, ?)", row).lastrowid or 0
+            )
+
+    def latest_experiment(self, name: str) -> tuple[int, dict[str, Any]] | None:
+        """Number and state of a model's newest experiment, or None when there was none."""
+        if not self.path.exists():
+            return None
+        with self._open() as connection:
+            connection.executescript(_SCHEMA)
+            found = connection.execute(
+                "SELECT id, state FROM experiments WHERE name = ? ORDER BY id DESC LIMIT 1", (name,)
+            ).fetchone()
+        return None if found is None else (int(found[0]), json.loads(found[1]))
+
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        try:
+            with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
+                yield connection
+        except (sqlite3.Error, json.JSONDecodeError) as error:
+            raise ServingError(
+                f"{self.path} cannot be used: {error}", hint="free disk space, or move the file away to start anew"
+            ) from error
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        with self._open() as connection:
+            connection.executescript(_SCHEMA)
+            with connection:
+                yield connection
+
+
+def new_event(action: str, version: int | None = None, detail: str = "") -> HistoryEvent:
+    """An event of now, by the user of this process."""
+    return HistoryEvent(time.time(), action, version, detail, _actor())
+
+
+def _append(connection: sqlite3.Connection, name: str, event: HistoryEvent) -> None:
+    connection.execute(
+        "INSERT INTO history (at, name, action, version, detail, actor) VALUES (?, ?, ?, ?, ?, ?)",
+        (event.at, name, event.action, event.version, event.detail, event.actor),
+    )
+
+
+def _actor() -> str:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # no entry for this uid, as in some containers
+        user = f"uid {os.getuid()}" if hasattr(os, "getuid") else "someone"
+    return f"{user} (pid {os.getpid()})"

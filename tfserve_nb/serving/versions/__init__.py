@@ -1,0 +1,1 @@
+"""Versions of a model: loading, warming up, running and unloading them."""

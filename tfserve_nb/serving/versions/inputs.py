@@ -1,0 +1,189 @@
+"""Make values fit a signature, or say why they do not, before they join a batch.
+
+Thread: any; pure functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias  # what users pass to predict: arrays, lists, dicts, DataFrames
+
+import numpy as np
+
+from ...errors import InvalidRequest
+from ...types import SignatureSpec, Tensors, TensorSpec, tf_name
+
+Check: TypeAlias = Callable[[Tensors], int | None]
+"""Checks the inputs of one signature: the number of rows, or None for a request that cannot share a run."""
+
+
+def has_one_shape(signature: SignatureSpec) -> bool:
+    """Whether dimension 0 counts rows and all other dimensions are known, for all inputs."""
+    return all(
+        spec.is_batched and spec.shape is not None and None not in spec.shape[1:] for spec in signature.inputs.values()
+    )
+
+
+def check_of(signature: SignatureSpec, *, checks_shapes: bool) -> Check:
+    """The check for each request of a signature; what fits at the first look costs little."""
+    if not checks_shapes:
+        return lambda inputs: check_types(signature, inputs)
+    if len(signature.inputs) != 1 or not has_one_shape(signature):
+        return lambda inputs: check_inputs(signature, inputs)
+    ((name, spec),) = signature.inputs.items()
+    dtype, inner = spec.numpy_dtype, (spec.shape or ())[1:]
+
+    def check(inputs: Tensors) -> int:
+        array = inputs.get(name)
+        if len(inputs) == 1 and array is not None and array.dtype == dtype:
+            shape = array.shape
+            if shape and shape[1:] == inner:
+                return len(array)
+        return check_inputs(signature, inputs)
+
+    return check
+
+
+def check_inputs(signature: SignatureSpec, inputs: Tensors) -> int:
+    """Check names, dtypes and shapes of a request.
+
+    Args:
+        signature: what the version takes.
+        inputs: name -> array.
+
+    Returns:
+        The number of rows: dimension 0, equal for all inputs; 1 for a signature without a free dimension 0.
+
+    Raises:
+        InvalidRequest: naming the tensor, what was expected and what came.
+    """
+    if inputs.keys() != signature.inputs.keys():
+        raise _wrong_names(signature, inputs)
+    num_rows: int | None = None
+    for name, spec in signature.inputs.items():
+        array = inputs[name]
+        _check_tensor(spec, array)
+        if not spec.is_batched:
+            continue
+        if array.ndim == 0:
+            raise InvalidRequest(f"Input {name} is a scalar, but the first dimension counts rows")
+        if num_rows is not None and num_rows != len(array):
+            raise InvalidRequest(
+                "Batching Run() input tensors must have equal 0th-dimension size: "
+                f"{name} has {len(array)} rows, others have {num_rows}"
+            )
+        num_rows = len(array)
+    return 1 if num_rows is None else num_rows
+
+
+def check_types(signature: SignatureSpec, inputs: Tensors) -> int | None:
+    """Check names and dtypes only, and leave the shapes to the graph, as TensorFlow Serving does.
+
+    Returns:
+        The number of rows when all inputs have the same dimension 0; else None: such a request cannot share a run.
+
+    Raises:
+        InvalidRequest: naming the tensor, what was expected and what came.
+    """
+    if inputs.keys() != signature.inputs.keys():
+        raise _wrong_names(signature, inputs)
+    sizes = set()
+    for position, (name, spec) in enumerate(signature.inputs.items()):
+        array = inputs[name]
+        if array.dtype != spec.numpy_dtype:
+            raise InvalidRequest(
+                f"Expects arg[{position}] to be {tf_name(spec.dtype)} but {tf_name(array.dtype.name)} is provided",
+                hint=f"input {name} is {spec}",
+            )
+        sizes.add(len(array) if array.ndim else None)
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _wrong_names(signature: SignatureSpec, inputs: Tensors) -> InvalidRequest:
+    extra = sorted(inputs.keys() - signature.inputs.keys())
+    missing = sorted(signature.inputs.keys() - inputs.keys())
+    return InvalidRequest(
+        f"input size does not match signature: {len(inputs)}!={len(signature.inputs)} "
+        f"len({{{','.join(sorted(inputs))}}}) != len({{{','.join(sorted(signature.inputs))}}}). "
+        f"Sent extra: {{{','.join(extra)}}}. Missing but required: {{{','.join(missing)}}}.",
+        hint=f"the inputs of {signature.name} are {_listed(signature)}",
+    )
+
+
+def _check_tensor(spec: TensorSpec, array: np.ndarray) -> None:
+    if array.dtype != spec.numpy_dtype:
+        raise InvalidRequest(f"Input {spec.name} has dtype {array.dtype}, expected {spec}")
+    if spec.shape is None:
+        return
+    fits = array.ndim == len(spec.shape) and all(
+        expected is None or expected == size for expected, size in zip(spec.shape, array.shape, strict=True)
+    )
+    if not fits:
+        shape = ", ".join(str(size) for size in array.shape)
+        raise InvalidRequest(f"Input {spec.name} has shape [{shape}], expected {spec} (? is any size)")
+
+
+def as_tensors(signature: SignatureSpec, value: Any) -> dict[str, np.ndarray]:
+    """Turn what a person passes to `predict` into named arrays of the signature's dtypes.
+
+    Args:
+        signature: what the version takes.
+        value: a dict of name -> array-like; or one array-like, for a signature with one input.
+
+    Returns:
+        name -> C-contiguous array of exactly the spec's dtype. Integers become floats where floats are wanted; floats
+        never become integers, and nothing is cut off silently.
+
+    Raises:
+        InvalidRequest: naming the input, its dtype and the expected one.
+    """
+    if not isinstance(value, Mapping):
+        if len(signature.inputs) != 1:
+            raise InvalidRequest(
+                f"{signature.name} has {len(signature.inputs)} inputs, so it needs a dict",
+                hint="d.predict({" + ", ".join(f"{name!r}: ..." for name in signature.inputs) + "})",
+            )
+        value = {next(iter(signature.inputs)): value}
+    return {
+        str(name): _as_array(signature.inputs[name], item) if name in signature.inputs else np.asarray(item)
+        for name, item in value.items()
+    }
+
+
+def _as_array(spec: TensorSpec, item: Any) -> np.ndarray:
+    try:
+        # Text as objects: numpy's own text types cut zero bytes off the end.
+        array = np.asarray(item, dtype=object if spec.dtype == "string" and isinstance(item, list | tuple) else None)
+    except ValueError as error:
+        raise InvalidRequest(f"Input {spec.name} is not a regular array: {error}") from error
+    if spec.dtype == "string":
+        return _as_strings(spec, array)
+    wanted = spec.numpy_dtype
+    if array.dtype == wanted:
+        return np.ascontiguousarray(array)
+    is_number = array.dtype.kind in "iuf" or (array.dtype.kind == "V" and array.dtype.names is None)
+    to_float = wanted.kind not in "iub"
+    if array.size and (not is_number or wanted.kind == "b" or (not to_float and array.dtype.kind not in "iu")):
+        raise InvalidRequest(
+            f"Input {spec.name} has dtype {array.dtype}, expected {spec}", hint=f"x.astype({wanted.name!r})"
+        )
+    if not to_float and array.size:
+        limits = np.iinfo(wanted)
+        if array.min() < limits.min or array.max() > limits.max:
+            raise InvalidRequest(f"Input {spec.name} has values outside {wanted.name}: {array.min()} to {array.max()}")
+    return np.ascontiguousarray(array.astype(wanted))
+
+
+def _as_strings(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
+    if array.size and array.dtype.kind not in "OUS":
+        raise InvalidRequest(f"Input {spec.name} has dtype {array.dtype}, expected {spec}", hint="pass str or bytes")
+    strings = np.empty(array.shape, dtype=object)
+    for index, item in np.ndenumerate(array):
+        if not isinstance(item, str | bytes):
+            raise InvalidRequest(f"Input {spec.name} holds {item!r:.80}, expected {spec}", hint="pass str or bytes")
+        strings[index] = item.encode() if isinstance(item, str) else bytes(item)
+    return strings
+
+
+def _listed(signature: SignatureSpec) -> str:
+    return ", ".join(f"{name}: {spec}" for name, spec in signature.inputs.items())

@@ -1,0 +1,384 @@
+"""The manager: makes the loaded versions equal to the aspired ones, and pins versions for requests.
+
+States go START → LOADING → AVAILABLE → UNLOADING → END. AVAILABLE is published after the version can be acquired,
+UNLOADING before it no longer can; a version is freed when the last handle was released, so no request is lost.
+
+Thread: `tfserve-manager`, a daemon, loads and unloads, one action at a time as `policy.next_action` says. Everything
+else may be called from any thread; one lock guards the records and is never held while a model loads or runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from ...errors import Cancelled, NotAvailable, ServingError
+from ...export.layout import folder_bytes
+from ...threads import start_thread
+from ...types import Progress, ProgressEvent, VersionState, VersionStatus
+from ..backend import VersionView
+from ..batching.runner import Runner
+from ..telemetry.batch_summary import BatchSummary, combined
+from ..telemetry.observer import Observers
+from .inputs import check_of
+from .lanes import Lanes
+from .policy import Load, Unload, next_action
+from .record import VersionHandle, VersionRecord, view_of
+from .servable import Loader, Servable
+from .source import VersionSource
+from .warmup import warm_up
+
+_log = logging.getLogger(__name__)
+JOIN_S = 1.5
+UNLOAD_LIMIT_S = 35.0
+"""How long handles may delay an unload, in seconds, unless a request with a later deadline runs."""
+SIGNAL_S = 0.2
+"""How often a waiting thread looks up: a signal may reach another thread, but only the main one handles it."""
+LONGEST_WAIT_S = 60.0
+"""A deadline may lie further away than a lock can wait."""
+GRACE_S = 5.0
+"""How long after its deadline a request may still hold its version."""
+
+
+class ServableManager:
+    """Loads, pins and unloads versions.
+
+    Args:
+        loader: turns a folder into a servable.
+        num_run_threads: batches that may run at the same time on one device.
+        observers: told about batches and warm-ups.
+        now: the clock in seconds.
+    """
+
+    def __init__(
+        self,
+        loader: Loader,
+        *,
+        num_run_threads: int = 1,
+        observers: Observers | None = None,
+        now: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._loader = loader
+        self._observers = observers or Observers()
+        self._num_run_threads = num_run_threads
+        self._now = now
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._models: dict[str, dict[int, VersionRecord]] = {}
+        self._aspired: dict[str, frozenset[int]] = {}
+        self._runners: dict[str | None, Runner] = {}
+        self._stopping = False
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread; returns when it works.
+
+        Raises:
+            ServerFailed: if it does not within two seconds.
+        """
+        self._thread = start_thread("tfserve-manager", self._work)
+
+    def stop(self) -> None:
+        """End the threads and free every version. Idempotent, bounded."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+            runners = list(self._runners.values())
+        for runner in runners:
+            runner.stop()
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(JOIN_S)
+        with self._changed:
+            records = [record for versions in self._models.values() for record in versions.values()]
+            self._models.clear()
+        for record in records:
+            if record.servable is not None:
+                record.servable.close()
+
+    def runner_for(self, device: str | None) -> Runner:
+        """The runner of a device, started with the first version on it."""
+        runner = self._runners.get(device)
+        if runner is None:
+            with self._changed:
+                runner = self._runners.get(device)
+                if runner is None:
+                    name = (device or "default").strip("/").replace(":", "").lower()
+                    runner = Runner(name, num_threads=self._num_run_threads, now=self._now)
+                    runner.start()
+                    self._runners[device] = runner
+        return runner
+
+    def set_source(self, name: str, version: int, source: VersionSource) -> None:
+        """Say where a version comes from; a version that ended starts anew."""
+        with self._changed:
+            record = self._models.setdefault(name, {}).get(version)
+            if record is None or record.state is VersionState.END:
+                self._models[name][version] = VersionRecord(source)
+                self._changed.notify_all()
+
+    def set_aspired(self, name: str, aspired: frozenset[int]) -> None:
+        """Say which versions of a model should be AVAILABLE; the thread sees to it."""
+        with self._changed:
+            self._aspired[name] = aspired
+            self._changed.notify_all()
+
+    def forget(self, name: str) -> None:
+        """Drop the records of a model whose versions have all ended."""
+        with self._changed:
+            self._aspired.pop(name, None)
+            self._models.pop(name, None)
+
+    def start_anew(self, name: str, version: int) -> None:
+        """Load a version again that was on its way out when somebody wanted it; waits until it has gone."""
+        with self._changed:
+            while True:
+                record = self._models.get(name, {}).get(version)
+                if record is None or record.state is not VersionState.UNLOADING or self._stopping:
+                    break
+                self._changed.wait(SIGNAL_S)
+            if record is not None and record.state is VersionState.END and record.error is None:
+                self._models[name][version] = VersionRecord(record.source)
+                self._changed.notify_all()
+
+    def wait(self, name: str, version: int, limit_s: float, progress: Progress) -> None:
+        """Block until a version is AVAILABLE; may be interrupted.
+
+        Args:
+            name: the model.
+            version: a version with a source.
+            limit_s: how long, in seconds.
+            progress: told about each step, on the calling thread.
+
+        Raises:
+            ServingError: what ended the version.
+            NotAvailable: if the time is over.
+        """
+        until_s = self._now() + limit_s
+        told: ProgressEvent | None = None
+        while True:
+            with self._changed:
+                record = self._models.get(name, {}).get(version)
+                if record is None or record.state in (VersionState.UNLOADING, VersionState.END):
+                    error = record.error if record is not None else None
+                    raise error or NotAvailable(f"version {version} of {name} was unloaded meanwhile")
+                if record.state is VersionState.AVAILABLE:
+                    return
+                left_s = until_s - self._now()
+                if left_s <= 0:
+                    raise NotAvailable(f"version {version} of {name} was not loaded within {limit_s:g} s")
+                event = ProgressEvent(record.detail, record.done, record.total)
+                if event == told:
+                    self._changed.wait(min(left_s, SIGNAL_S))
+                    continue
+            progress(event)
+            told = event
+
+    def wait_until_gone(self, name: str, versions: frozenset[int], limit_s: float) -> bool:
+        """Block until versions have ended; False when the time is over."""
+
+        def has_ended() -> bool:
+            records = self._models.get(name, {})
+            return all(version not in records or records[version].state is VersionState.END for version in versions)
+
+        with self._changed:
+            return self._changed.wait_for(has_ended, limit_s)
+
+    def wait_until_settled(self, name: str, versions: frozenset[int]) -> None:
+        """Block until every version has been loaded or has failed for good; one loaded version outweighs retries."""
+
+        def has_settled() -> bool:
+            records = [record for version, record in self._models.get(name, {}).items() if version in versions]
+            is_served = any(record.state is VersionState.AVAILABLE for record in records)
+            return self._stopping or all(
+                record.state in (VersionState.AVAILABLE, VersionState.END)
+                or (is_served and record.retry_at_s is not None)
+                for record in records
+            )
+
+        with self._changed:
+            while not has_settled():
+                self._changed.wait(SIGNAL_S)
+
+    def acquire(self, name: str, version: int) -> VersionHandle | None:
+        """Pin a version, or None when it is not AVAILABLE."""
+        with self._lock:
+            versions = self._models.get(name)
+            record = None if versions is None else versions.get(version)
+            if record is None or record.state is not VersionState.AVAILABLE:
+                return None
+            record.num_handles += 1
+            return VersionHandle(version, record, self.release)
+
+    def release(self, record: VersionRecord) -> None:
+        """Unpin; wakes the thread when it waits for this to free the version."""
+        with self._lock:
+            record.num_handles -= 1
+            if record.num_handles == 0 and record.state is VersionState.UNLOADING:
+                self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Let the runners look at what was submitted without waking them."""
+        for runner in list(self._runners.values()):
+            runner.wake()
+
+    def status(self, name: str) -> tuple[VersionStatus, ...]:
+        """Snapshots of the versions of a model, newest first; without those that are known, but not to be loaded."""
+        with self._changed:
+            records, aspired = self._models.get(name, {}), self._aspired.get(name, frozenset())
+            return tuple(
+                records[version].status(version)
+                for version in sorted(records, reverse=True)
+                if records[version].state is not VersionState.START or version in aspired
+            )
+
+    def views(self, name: str) -> dict[int, VersionView]:
+        """What others have to know of the versions that can answer now."""
+        with self._lock:
+            records = self._models.get(name, {})
+            return {
+                version: record.view
+                for version, record in records.items()
+                if record.view is not None and record.state is VersionState.AVAILABLE
+            }
+
+    def batches(self, name: str) -> dict[int, BatchSummary]:
+        """What the loaded versions of a model have run."""
+        with self._lock:
+            lanes = {version: tuple(record.lanes.values()) for version, record in self._models.get(name, {}).items()}
+        return {version: combined([lane.summary() for lane in some]) for version, some in lanes.items()}
+
+    def available(self, name: str) -> frozenset[int]:
+        """The versions of a model that can answer now."""
+        with self._changed:
+            records = self._models.get(name, {})
+            return frozenset(v for v, record in records.items() if record.state is VersionState.AVAILABLE)
+
+    def sources(self, name: str) -> dict[int, VersionSource]:
+        """Where the known versions of a model come from."""
+        with self._changed:
+            return {version: record.source for version, record in self._models.get(name, {}).items()}
+
+    def _work(self, ready: threading.Event) -> None:
+        ready.set()
+        while True:
+            step = self._next_step()
+            if step is None:
+                return
+            action, name, version, record = step
+            if isinstance(action, Load):
+                self._load(name, version, record)
+            else:
+                self._free(record)
+
+    def _next_step(self) -> tuple[Load | Unload, str, int, VersionRecord] | None:
+        """Wait for something to do; publishes LOADING and UNLOADING. None when stopping."""
+        with self._changed:
+            while not self._stopping:
+                now_s = self._now()
+                wake_s: float | None = None
+                for name, records in self._models.items():
+                    for version, record in records.items():
+                        due_s = self._due_s(name, version, record)
+                        if due_s is None:
+                            continue
+                        if due_s <= now_s:
+                            is_retry = record.state is VersionState.LOADING
+                            return (Load if is_retry else Unload)(version), name, version, record
+                        wake_s = due_s if wake_s is None else min(wake_s, due_s)
+                    states = {version: record.state for version, record in records.items()}
+                    action = next_action(states, self._aspired.get(name, frozenset()))
+                    if action is None:
+                        continue
+                    record = records[action.version]
+                    if isinstance(action, Load):
+                        record.state, record.detail = VersionState.LOADING, "loading"
+                        self._changed.notify_all()
+                        return action, name, action.version, record
+                    record.state, record.unload_by_s = VersionState.UNLOADING, now_s + UNLOAD_LIMIT_S
+                    self._changed.notify_all()
+                    break
+                else:
+                    self._changed.wait(None if wake_s is None else min(max(0.0, wake_s - now_s), LONGEST_WAIT_S))
+            return None
+
+    def _due_s(self, name: str, version: int, record: VersionRecord) -> float | None:
+        """When a version that waits (to be freed, or to be loaded again) is due; None for all others."""
+        if record.state is VersionState.UNLOADING:
+            return 0.0 if record.num_handles == 0 else max(record.unload_by_s, record.busy_until_s + GRACE_S)
+        if record.state is not VersionState.LOADING or record.retry_at_s is None:
+            return None
+        if version in self._aspired.get(name, frozenset()):
+            return record.retry_at_s
+        record.error, record.state = Cancelled("Loading of servable cancelled"), VersionState.END
+        self._changed.notify_all()
+        return None
+
+    def _load(self, name: str, version: int, record: VersionRecord) -> None:
+        record.retry_at_s = None
+        servable: Servable | None = None
+        try:
+            source = record.source = record.source.resolved()
+            servable = self._loader(source.path, source.device)
+            record.weights_bytes = folder_bytes(source.path)
+            batchable = warm_up(servable, source, self._reporter(record), self._observers)
+            runner = self.runner_for(source.device)
+            lanes = Lanes(runner, servable, source, batchable, observers=self._observers, model=name, version=version)
+            view = view_of(servable.signatures, batchable, source.options)
+            checks = {one.name: check_of(one, checks_shapes=view.checks_shapes) for one in view.signatures.values()}
+        except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
+            if servable is not None:
+                servable.close()
+            self._load_failed(name, version, record, error)
+            return
+        with self._changed:
+            record.servable, record.runner, record.lanes, record.checks = servable, runner, lanes.live, checks
+            record.all_lanes, record.view = lanes, view
+            is_wanted = self._models.get(name, {}).get(version) is record and not self._stopping
+            if is_wanted:
+                record.error, record.state = None, VersionState.AVAILABLE
+                self._changed.notify_all()
+                _log.info("Successfully loaded servable version {name: %s version: %d}", name, version)
+        if not is_wanted:  # the model was given up while it loaded
+            self._free(record)
+
+    def _load_failed(self, name: str, version: int, record: VersionRecord, error: Exception) -> None:
+        """Try again later, or give up; other versions and models go on meanwhile."""
+        public = _load_error(name, version, error)
+        with self._changed:
+            record.error = public
+            record.num_tries += 1
+            if record.num_tries <= record.source.max_num_load_retries and not self._stopping:
+                record.retry_at_s = self._now() + record.source.load_retry_interval_s
+                record.detail = f"failed, try {record.num_tries + 1} follows: {public.message}"
+            else:
+                record.state = VersionState.END
+            self._changed.notify_all()
+        _log.info("Loading servable: {name: %s version: %d} failed: %s", name, version, public.message)
+
+    def _reporter(self, record: VersionRecord) -> Callable[[int, int], None]:
+        def report(done: int, total: int) -> None:
+            with self._changed:
+                record.detail, record.done, record.total = "warming up", done, total
+                self._changed.notify_all()
+
+        return report
+
+    def _free(self, record: VersionRecord) -> None:
+        if record.all_lanes is not None:
+            record.all_lanes.detach()
+        servable = record.servable
+        if servable is not None:
+            servable.close()
+        with self._changed:
+            record.servable, record.lanes, record.all_lanes = None, {}, None
+            record.state = VersionState.END
+            self._changed.notify_all()
+
+
+def _load_error(name: str, version: int, error: Exception) -> ServingError:
+    if isinstance(error, ServingError):
+        return error
+    return NotAvailable(f"version {version} of {name} could not be loaded: {type(error).__name__}: {error}")

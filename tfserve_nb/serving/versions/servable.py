@@ -1,0 +1,232 @@
+"""A servable: a SavedModel version that is loaded and can run.
+
+The SavedModel is loaded into a TensorFlow session of its own, as TensorFlow Serving does: a session callable costs less
+per call than a concrete function, and closing the session frees the variables at once.
+
+Thread: `load` and `close` on the manager's thread; `run` on any, TensorFlow sessions are thread-safe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol  # TensorFlow's session and callables are untyped
+
+import numpy as np
+
+from ...errors import ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
+from ...export.reasons import shorten
+from ...export.signatures import (
+    SAVED_MODEL_FILE,
+    SAVED_MODEL_TEXT_FILE,
+    dense_signatures_of,
+    read_meta_graph,
+    signature_defs_of,
+)
+from ...types import SignatureDefs, SignatureSpec, Tensors
+from .devices import grow_on_demand
+from .tflite import MODEL_FILE, TfliteServable
+
+CALLERS_THREAD = -1
+"""Run the graph's operations one after the other on the thread that calls. Handing them to a pool costs more than small
+models do: 63 µs instead of 17 µs for one row of an MLP. Large operations use several threads all the same (intra-op).
+"""
+
+SHARED_POOL = 0
+
+_HEADING = "Graph execution error:"
+
+
+class Servable(Protocol):
+    """What the core needs of a loaded version."""
+
+    @property
+    def signatures(self) -> Mapping[str, SignatureSpec]:
+        """The signatures by name."""
+
+    @property
+    def signature_defs(self) -> SignatureDefs:
+        """The signatures as the model's file has them."""
+
+    def run(self, signature: str, inputs: Tensors) -> Tensors:
+        """Run one batch: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
+
+    def close(self) -> None:
+        """Free what the version holds."""
+
+
+Loader = Callable[[Path, str | None], Servable]
+"""(version folder, device or None) -> servable."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How SavedModels are loaded.
+
+    Attributes:
+        tags: the tags of the graph to load, as `--saved_model_tags`.
+        intra_op_threads: threads of one op; 0 lets TensorFlow choose.
+        inter_op_threads: ops at the same time; 0 runs them on the thread that calls, one after the other.
+        gpu_memory_fraction: share of a GPU's memory for this process; 0 takes what is needed as it is needed.
+        config: a serialized `ConfigProto` that the others are written into, or b"".
+        prefers_tflite: load `model.tflite` where a version has one.
+    """
+
+    tags: tuple[str, ...] = ("serve",)
+    intra_op_threads: int = 0
+    inter_op_threads: int = 0
+    gpu_memory_fraction: float = 0.0
+    config: bytes = b""
+    prefers_tflite: bool = False
+
+
+DEFAULT_OPTIONS = SessionOptions()
+
+
+class SavedModelServable:
+    """A SavedModel in a session.
+
+    Args:
+        path: the version folder, with `saved_model.pb`.
+        device: TensorFlow device for the graph, such as `/CPU:0`; None lets TensorFlow choose.
+        options: tags and limits.
+
+    Raises:
+        ModelNotFound: if the folder holds no SavedModel.
+        NotAvailable: if TensorFlow cannot load it; the message has its reason.
+    """
+
+    def __init__(self, path: Path, device: str | None = None, options: SessionOptions = DEFAULT_OPTIONS) -> None:
+        import tensorflow as tf
+
+        if not any((path / name).is_file() for name in (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE)):
+            raise ModelNotFound(
+                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+                f"`{SAVED_MODEL_FILE}`). Specified file path: {path}",
+                hint="save the model there, or remove the folder",
+            )
+        meta_graph = read_meta_graph(path, options.tags)
+        self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
+        self.signature_defs = signature_defs_of(meta_graph)
+        del meta_graph  # as large as the model's constants
+        graph = tf.Graph()
+        self._session: Any = tf.compat.v1.Session(graph=graph, config=_session_config(tf, options))
+        self._callables: dict[str, Callable[..., list[Any]]] = {}
+        self._inter_op_thread_pool = SHARED_POOL if options.inter_op_threads else CALLERS_THREAD
+        self._lock = threading.Lock()
+        try:
+            with graph.as_default(), tf.device(device), _without_advice(tf):
+                tf.compat.v1.saved_model.load(self._session, list(options.tags), str(path))
+        except (tf.errors.OpError, OSError, ValueError, RuntimeError) as error:
+            self._session.close()
+            raise NotAvailable(f"{path} could not be loaded: {_first_line(error)}", hint="deploy it again") from error
+
+    def run(self, signature: str, inputs: Tensors) -> Tensors:
+        """Run one signature.
+
+        Args:
+            signature: a key of `signatures`.
+            inputs: name -> array `(b, *spec.shape[1:])` of exactly the spec's dtype.
+
+        Returns:
+            name -> array, with strings as object arrays of bytes.
+
+        Raises:
+            RunRejected: if the values in the inputs were at fault (TensorFlow's INVALID_ARGUMENT and the like).
+            RunFailed: for any other failure.
+        """
+        spec = self.signatures[signature]
+        try:
+            values = self._callable(signature)(*(inputs[name] for name in spec.inputs))
+        except Exception as error:
+            raise _as_run_error(error) from error
+        return {name: np.asarray(value) for name, value in zip(spec.outputs, values, strict=True)}
+
+    def close(self) -> None:
+        """Close the session, which frees the variables."""
+        self._callables.clear()
+        self._session.close()
+
+    def _callable(self, signature: str) -> Callable[..., list[Any]]:
+        found = self._callables.get(signature)
+        if found is None:
+            from tensorflow.core.protobuf.config_pb2 import CallableOptions, RunOptions
+
+            spec = self.signatures[signature]
+            wanted = CallableOptions(
+                feed=[tensor.tensor_name for tensor in spec.inputs.values()],
+                fetch=[tensor.tensor_name for tensor in spec.outputs.values()],
+                run_options=RunOptions(inter_op_thread_pool=self._inter_op_thread_pool),
+            )
+            with self._lock:
+                # The public `make_callable` costs five times as much per call: it looks every feed up anew.
+                found = self._session._make_callable_from_options(wanted)  # noqa: SLF001
+                self._callables[signature] = found
+        return found
+
+
+def load_saved_model(path: Path, device: str | None = None) -> Servable:
+    """The `Loader` for SavedModel folders."""
+    return SavedModelServable(path, device)
+
+
+def saved_model_loader(options: SessionOptions) -> Loader:
+    """A `Loader` with tags and limits of its own."""
+
+    def load(path: Path, device: str | None) -> Servable:
+        if options.prefers_tflite and (path / MODEL_FILE).is_file():
+            return TfliteServable(path)
+        return SavedModelServable(path, device, options)
+
+    return load
+
+
+@contextlib.contextmanager
+def _without_advice(tf: Any) -> Iterator[None]:
+    """Keep TensorFlow from telling the user that sessions are old; they are what TensorFlow Serving runs on."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _session_config(tf: Any, options: SessionOptions) -> Any:
+    """Share the process's GPU policy: a session that asked for another one would fail to start."""
+    config = tf.compat.v1.ConfigProto.FromString(options.config)
+    config.allow_soft_placement = True
+    config.intra_op_parallelism_threads = options.intra_op_threads or config.intra_op_parallelism_threads
+    config.inter_op_parallelism_threads = options.inter_op_threads or config.inter_op_parallelism_threads
+    grows = grow_on_demand()
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus and options.gpu_memory_fraction:
+        config.gpu_options.per_process_gpu_memory_fraction = options.gpu_memory_fraction
+    elif gpus:
+        config.gpu_options.allow_growth = grows
+    return config
+
+
+def _as_run_error(error: Exception) -> ServingError:
+    import tensorflow as tf
+
+    caused_by_values = (
+        tf.errors.InvalidArgumentError,
+        tf.errors.OutOfRangeError,
+        tf.errors.FailedPreconditionError,
+        tf.errors.NotFoundError,
+    )
+    kind = RunRejected if isinstance(error, (*caused_by_values, TypeError, ValueError)) else RunFailed
+    return kind(_first_line(error))
+
+
+def _first_line(error: Exception) -> str:
+    """The first line that says something: TensorFlow puts a heading and a traceback before it."""
+    lines = [line.strip() for line in str(getattr(error, "message", "") or error).splitlines()]
+    nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
+    said = [line for line in lines[nodes[0] + 1 if nodes else 0 :] if line and line != _HEADING]
+    return shorten(said[0]) if said else type(error).__name__
