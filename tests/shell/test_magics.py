@@ -131,6 +131,14 @@ def test_wrong_options_are_usage_errors(modeller, line: str, complaint: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("options", ["--optimize all", "--max-batch-size 0", "--stage --slo-p99-ms 5", "--out 1x"])
+def test_wrong_options_are_found_before_the_cell_runs(modeller, options: str) -> None:
+    with pytest.raises(UsageError):
+        modeller.run(f"%%deploy model --name net {options}\nhas_run = True")
+
+    assert "has_run" not in modeller.user_ns
+
+
 @pytest.mark.parametrize(
     ("cell", "error", "text"),
     [

@@ -27,7 +27,7 @@ LAYERS = (
     ("serving",),
     ("export",),
     ("markup", "threads"),
-    ("errors", "types", "_version"),
+    ("errors", "options", "types", "_version"),
 )
 """Top to bottom; a unit may import units of lower layers only."""
 

@@ -33,6 +33,7 @@ from ..serving.versions.servable import load_saved_model
 from ..serving.versions.source import VersionSource
 from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
 from . import servers as runtime
+from .deploy_options import ExportOptions, ServeOptions
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .placing import guard_of, place
 from .replay_gate import check_captured, limits_of, only_if_replayed
@@ -97,31 +98,25 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         ReplayFailed: if the new version did not keep the limits of `check_replay`.
         ServingError: if the version cannot be loaded.
     """
-    limits = limits_of(check_replay)
-    if limits is not None:
-        check_captured(name if name is not None else _name_of(model))
-    if optimize not in (None, "xla"):
-        raise InvalidOption(f"optimize={optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out")
-    placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
-    wish = DeployRequest(
-        name=name,
-        version=version,
-        folder=_folder(name, base_path),
-        options=BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
-        placement=placement,
-        limits=limits,
-        guard=guard_of(slo_p99_ms, placement),
-        device=device,
-        optimize=optimize,
-        check=check,
-        warmup=warmup,
-        given=provenance_input(code, data, seed, metrics) if provenance else None,
+    placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
+    request = DeployRequest(
+        name,
+        _folder(name, base_path),
+        ExportOptions(version=version, base_path=base_path, optimize=optimize, check=check, warmup=warmup),
+        placement,
+        BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
+        ServeOptions(device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay),
+        ListenOptions(port=port, grpc_port=grpc_port, frontends=frontends, auth=auth),
+        guard_of(slo_p99_ms, placement),
+        provenance_input(code, data, seed, metrics) if provenance else None,
     )
-    home = _home(name, ListenOptions(port, auth, grpc_port, frontends), device, progress, isolate=isolate)
+    if request.limits is not None:
+        check_captured(name)
+    home = _home(request, progress)
     is_new = runtime.home_of(name) is None
     try:
-        exported = _export_and_place(home, model, wish, progress)
+        exported = _export_and_place(home, model, request, progress)
     except BaseException:
         with contextlib.suppress(ServingError):
             if is_new and name not in home.core.names:
@@ -135,53 +130,61 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
 
 @dataclass(frozen=True, slots=True)
 class DeployRequest:
-    """What `deploy` was asked for, checked; its attributes are explained there."""
+    """What `deploy` was asked for, checked.
+
+    Attributes:
+        name: the model's name.
+        folder: what holds `NAME/VERSION`.
+        export: what is written.
+        placement: which requests the version gets.
+        batching: how it batches.
+        serve: what runs it.
+        listen: how the server is reached.
+        guard: what an experiment watches; None for no watch.
+        provenance: what is stored about where it comes from; None for nothing.
+    """
 
     name: str
-    version: int | None
     folder: Path
-    options: BatchingOptions
+    export: ExportOptions
     placement: Placement
-    limits: ReplayLimits | None
+    batching: BatchingOptions
+    serve: ServeOptions
+    listen: ListenOptions
     guard: Limits | None
-    device: str | None
-    optimize: str | None
-    check: Any
-    warmup: Any
-    given: ProvenanceInput | None
+    provenance: ProvenanceInput | None
+
+    @property
+    def limits(self) -> ReplayLimits | None:
+        """What it must keep in a replay before it gets traffic; None for no replay."""
+        return limits_of(self.serve.check_replay)
 
 
-def _export_and_place(home: Home, model: Any, wish: DeployRequest, progress: Progress) -> ExportedVersion:
+def _export_and_place(home: Home, model: Any, request: DeployRequest, progress: Progress) -> ExportedVersion:
     """Write the next version, and let it be served."""
-    name, folder, placement = wish.name, wish.folder, wish.placement
+    name, folder, placement, limits = request.name, request.folder, request.placement, request.limits
     progress(ProgressEvent("exporting", 0, 1))
-    source = prepare_source(model, example=wish.check)
-    verify = _checks(source, name, wish.check, wish.warmup, wish.given, progress)
+    source = prepare_source(model, example=request.export.check)
+    verify = _checks(source, request, progress)
     above = home.core.highest_version(name)
-    written = source if wish.optimize is None else with_xla(source)
-    exported = export_version(written, folder, name, version=wish.version, above=above, verify=verify)
+    written = source if request.export.optimize is None else with_xla(source)
+    exported = export_version(written, folder, name, version=request.export.version, above=above, verify=verify)
     with _removed_unless_used(home, exported, folder):
-        loaded = VersionSource(exported.path, wish.options, wish.device, deployed_at=time.time())
+        loaded = VersionSource(exported.path, request.batching, request.serve.device, deployed_at=time.time())
         home.remember(name, folder)
-        if wish.limits is None:
-            place(home, exported, loaded, folder, placement, wish.guard, progress)
+        if limits is None:
+            place(home, exported, loaded, folder, placement, request.guard, progress)
             return exported
         staged = Placement(stage=True, keep=placement.keep)
         home.core.deploy(name, exported.version, loaded, folder, staged, progress)
-        with only_if_replayed(home, name, exported.version, wish.limits, folder, progress):
-            place(home, exported, loaded, folder, placement, wish.guard, progress)
+        with only_if_replayed(home, name, exported.version, limits, folder, progress):
+            place(home, exported, loaded, folder, placement, request.guard, progress)
     return exported
 
 
-def _home(
-    name: str,
-    doors: ListenOptions,
-    device: str | None,
-    progress: Progress,
-    *,
-    isolate: bool,
-) -> KernelHome | ChildHome:
+def _home(request: DeployRequest, progress: Progress) -> KernelHome | ChildHome:
     """Where the model is served, or shall be."""
+    name, isolate = request.name, request.serve.isolate
     served = runtime.served().get(name)
     if isolate and isinstance(served, KernelHome):
         raise InvalidOption(
@@ -189,16 +192,14 @@ def _home(
             hint=f"another --name, or %undeploy {name} first",
         )
     if isolate or isinstance(served, ChildHome):
-        problem = isolation_problem(device)
+        problem = isolation_problem(request.serve.device)
         if problem:
             progress(ProgressEvent("starting the server process", 0, 1, problem))
-        return runtime.ensure_child(doors, progress)
-    return runtime.ensure(doors)
+        return runtime.ensure_child(request.listen, progress)
+    return runtime.ensure(request.listen)
 
 
-def _checks(
-    source: ExportSource, name: str, check: Any, warmup: Any, given: ProvenanceInput | None, progress: Progress
-) -> Callable[[Path], None]:
+def _checks(source: ExportSource, request: DeployRequest, progress: Progress) -> Callable[[Path], None]:
     """What is done with a version's folder before it counts: compare it, and put our own files into it."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
@@ -210,13 +211,13 @@ def _checks(
 
     def verify(path: Path) -> None:
         progress(ProgressEvent("checking", 0, 1))
-        report = verify_against_live(source, path, load_and_run, example=check)
+        report = verify_against_live(source, path, load_and_run, example=request.export.check)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
         progress(ProgressEvent("checking", 1, 1, found))
-        rows = _sample(read_signatures(path), warmup)
+        rows = _sample(read_signatures(path), request.export.warmup)
         if rows is not None:
-            write_warmup_requests(path, name, rows)
-        problem = store(source, path, given)
+            write_warmup_requests(path, request.name, rows)
+        problem = store(source, path, request.provenance)
         if problem:
             progress(ProgressEvent("checking", 1, 1, f"{found}; {problem}"))
 

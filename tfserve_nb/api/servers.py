@@ -79,7 +79,7 @@ def ensure(doors: ListenOptions = ANY) -> KernelHome:
         if running is not None:
             _check_fits(running, doors)
             return running
-        token = None if doors.with_token is False else _process.last_token or make_token()
+        token = None if doors.auth is False else _process.last_token or make_token()
         try:
             home = KernelHome(_process.last_port if doors.port is None else doors.port, token, doors)
             home.start()
@@ -101,12 +101,12 @@ def ensure_child(doors: ListenOptions = ANY, progress: Progress = no_progress) -
         InvalidOption: if it runs already with other settings, or shall have no token.
         ServerFailed: if the process does not start.
     """
-    if doors.with_token is False:
+    if doors.auth is False:
         raise InvalidOption("an isolated server always asks for a token", hint="leave --no-auth or --isolate out")
     with _process.lock:
         running = _process.child
         if running is not None:
-            _check_fits(running, replace(doors, with_token=None))
+            _check_fits(running, replace(doors, auth=None))
             return running
         token = _process.last_token or make_token()
         home = ChildHome(token, doors)
@@ -170,7 +170,7 @@ def _register() -> None:
 
 
 def _check_fits(running: H, doors: ListenOptions) -> None:
-    port, with_token, grpc_port, frontends = doors.port, doors.with_token, doors.grpc_port, doors.frontends
+    port, auth, grpc_port, frontends = doors.port, doors.auth, doors.grpc_port, doors.frontends
     if frontends not in (None, running.frontends):
         raise InvalidOption(
             f"frontends={frontends}: the server of this kernel runs with {running.frontends} already",
@@ -191,7 +191,7 @@ def _check_fits(running: H, doors: ListenOptions) -> None:
             f"grpc_port={grpc_port}: gRPC listens on port {running.grpc_port} already",
             hint="leave --grpc-port out, or call tfserve_nb.shutdown() first",
         )
-    if with_token is not None and with_token != (running.token is not None):
+    if auth is not None and auth != (running.token is not None):
         state = "asks for a token" if running.token is not None else "runs without a token"
         raise InvalidOption(
             f"the server of this kernel {state}, which holds for all its models",

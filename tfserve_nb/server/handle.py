@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 from ..errors import ServingError
 from ..experiment.admin import ExperimentAdmin
 from ..experiment.engine.experiments import Experiments
+from ..options import option
 from ..serving.admin import ModelAdmin
 from ..serving.core import ServingCore
 from ..types import Progress, no_progress
@@ -29,19 +30,20 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class ListenOptions:
-    """How a server of this process is reached; None stands for "as it is, or the default".
+    """How a server of this process is reached; None stands for "as it is, or the default"."""
 
-    Attributes:
-        port: TCP port of HTTP, 0 for a free one.
-        with_token: whether requests must carry a token.
-        grpc_port: TCP port of gRPC, 0 for a free one; by default there is no gRPC.
-        frontends: processes that hold HTTP and gRPC in front of the core; by default none.
-    """
-
-    port: int | None = None
-    with_token: bool | None = None
-    grpc_port: int | None = None
-    frontends: int | None = None
+    port: int | None = option(
+        None, "TCP port when the server starts; an error if it is taken", metavar="PORT", shown="a free one"
+    )
+    grpc_port: int | None = option(
+        None, "gRPC too; 0 for a free port, see `d.grpc_address`", metavar="PORT", shown="no gRPC"
+    )
+    frontends: int | None = option(
+        None,
+        "processes that take HTTP, gRPC and decoding off the server's hands, for many clients",
+        shown="0",
+    )
+    auth: bool | None = option(None, "start the server without a token, for benchmarks", flags=("--no-auth",))
 
 
 class Home(Protocol):
