@@ -32,7 +32,7 @@ class FrontListener:
 
     Args:
         settings: address, limits, and how many.
-        port: the core.
+        backend: the core.
         request_log: gets answered requests, or None.
 
     Raises:
@@ -41,12 +41,12 @@ class FrontListener:
         ServerFailed: if the address or the certificate does not do.
     """
 
-    def __init__(self, settings: ServerSettings, port: InferenceBackend, request_log: RequestLog | None) -> None:
+    def __init__(self, settings: ServerSettings, backend: InferenceBackend, request_log: RequestLog | None) -> None:
         if sys.platform == "win32":
             raise InvalidOption(f"frontends={settings.frontends}: not on Windows", hint="frontends=0")
         if settings.tls is not None:
             tls.check(settings.tls)
-        self._serving_port = port
+        self._backend = backend
         self._request_log = request_log
         if settings.port:
             # Shared among our processes, not with another server that shares its port as well.
@@ -97,7 +97,7 @@ class FrontListener:
         """
         http = self._http = HttpServer(sinks_of(application, log, fast_path), limits_of(self.settings), log)
         http.start_clock()
-        self._hub = Hub(self._serving_port, self.settings, http, log, self._request_log)
+        self._hub = Hub(self._backend, self.settings, http, log, self._request_log)
         self._pool = Pool(self._hub, self._sockets, log)
         await self._pool.start()
 
