@@ -19,7 +19,8 @@ from ...errors import InvalidOption
 from ...serving.backend import InferenceBackend
 from .. import tls
 from ..http.listener import bind, hold, limits_of
-from ..http.server import HttpServer, ShortWay
+from ..http.server import HttpServer
+from ..http.tornado_sink import FastPath, sinks_of
 from ..settings import GrpcSettings, ServerSettings
 from ..telemetry.request_log import RequestLog
 from .hub import Hub
@@ -87,14 +88,14 @@ class FrontListener:
         return replace(grpc, port=place.getsockname()[1], core_path=str(Path(self._folder) / "core"))
 
     async def start(
-        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: ShortWay | None = None
+        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
     ) -> None:
         """Answer requests from now on.
 
         Raises:
             ServerFailed: if a front end does not start.
         """
-        http = self._http = HttpServer(application, limits_of(self.settings), log, fast_path)
+        http = self._http = HttpServer(sinks_of(application, log, fast_path), limits_of(self.settings), log)
         http.start_clock()
         self._hub = Hub(self._serving_port, self.settings, http, log, self._request_log)
         self._pool = Pool(self._hub, self._sockets, log)

@@ -118,13 +118,15 @@ class FrontEndProcess:
         )
         rest = fast_path(flow, InferenceV2(flow, self._port), settings)
 
-        def way(connection: Connection, message: HttpMessage) -> Sink | None:
+        def sink_for(connection: Connection, message: HttpMessage) -> Sink:
             """Decode what can be decoded here; the core answers all else."""
             if message.head.method == "POST" and self._is_known(message.head.target):
-                return rest(connection, message)
+                sink = rest(connection, message)
+                if sink is not None:
+                    return sink
             return self._forwarder.sink(connection, message)
 
-        server = self._server = HttpServer(None, limits_of(settings), self._log, way)
+        server = self._server = HttpServer(sink_for, limits_of(settings), self._log)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
         if settings.grpc is not None and settings.grpc.core_path:
             await self._serve_grpc(calls, settings.grpc, settings.token)
