@@ -43,11 +43,11 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     canary: float | None = None, shadow: float | None = None, base_path: str | Path | None = None,
     port: int | None = None, grpc_port: int | None = None, workers: int | None = None, frontends: int | None = None,
     isolate: bool = False, auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
-    batch_timeout_micros: int = 0, max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES, allowed_batch_sizes: Sequence[int] = (),
-    device: str | None = None, optimize: str | None = None, warmup: Any = None, check: Any = None,
-    keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False, slo_p99_ms: float | None = None,
-    provenance: bool = True, data: Any = None, seed: int | None = None, metrics: Any = None, code: Code | None = None,
-    progress: Progress = no_progress,
+    batch_timeout_micros: int = 0, max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
+    allowed_batch_sizes: Sequence[int] = (), device: str | None = None, optimize: str | None = None,
+    warmup: Any = None, check: Any = None, keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False,
+    slo_p99_ms: float | None = None, provenance: bool = True, data: Any = None, seed: int | None = None,
+    metrics: Any = None, code: Code | None = None, progress: Progress = no_progress,
 ) -> Deployment:  # fmt: skip
     """Export a model as the next version, check it, load it, warm it up, and switch to it.
 

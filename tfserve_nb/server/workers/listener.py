@@ -30,7 +30,7 @@ class WorkerListener:
 
     Args:
         settings: address, limits, and how many.
-        port: the core.
+        backend: the core.
         request_log: gets answered requests, or None.
 
     Raises:
@@ -38,10 +38,10 @@ class WorkerListener:
         ServerFailed: if the address or the certificate does not do.
     """
 
-    def __init__(self, settings: ServerSettings, port: InferenceBackend, request_log: RequestLog | None) -> None:
+    def __init__(self, settings: ServerSettings, backend: InferenceBackend, request_log: RequestLog | None) -> None:
         if settings.tls is not None:
             tls.check(settings.tls)
-        self._serving_port = port
+        self._backend = backend
         self._request_log = request_log
         if settings.port:
             # Shared among our processes, not with another server that shares its port as well.
@@ -92,7 +92,7 @@ class WorkerListener:
         """
         http = self._http = HttpServer(sinks_of(application, log, fast_path), limits_of(self.settings), log)
         http.start_clock()
-        self._hub = Hub(self._serving_port, self.settings, http, log, self._request_log)
+        self._hub = Hub(self._backend, self.settings, http, log, self._request_log)
         self._pool = Pool(self._hub, self._sockets, log)
         await self._pool.start()
 
