@@ -103,12 +103,12 @@ def test_help_and_documents_say_the_same() -> None:
 
 
 def test_the_keywords_of_deploy_are_its_options() -> None:
-    """Names, defaults and types; a sequence is made a tuple."""
+    """Names, defaults and types; a sequence is made a tuple, and `frontends` is another name for `workers`."""
     keywords = inspect.signature(deploying.deploy).parameters
     hints = typing.get_type_hints(deploying.deploy)
     declared = {one.field: one for group in GROUPS for one in options_of(group)}
 
-    assert keywords.keys() - {"model", "name", "code", "progress"} == declared.keys()
+    assert keywords.keys() - {"model", "name", "code", "progress", "frontends"} == declared.keys()
     assert {name: keywords[name].default for name in declared} == {name: one.default for name, one in declared.items()}
     assert hints.pop("allowed_batch_sizes") == Sequence[int]
     assert {name: hints[name] for name in declared if name in hints} == {
@@ -119,7 +119,7 @@ def test_the_keywords_of_deploy_are_its_options() -> None:
 def test_every_keyword_of_deploy_reaches_its_option(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     wanted: dict[str, Any] = {
         "version": 7, "label": "stable", "stage": True, "keep": 5, "base_path": tmp_path, "port": 0, "grpc_port": 0,
-        "frontends": 3, "isolate": True, "auth": True, "max_batch_size": 8, "batch_timeout_micros": 9,
+        "workers": 3, "isolate": True, "auth": True, "max_batch_size": 8, "batch_timeout_micros": 9,
         "max_enqueued_batches": 10, "allowed_batch_sizes": (2, 8), "device": "/CPU:0", "optimize": "xla", "warmup": "w",
         "check": "c",
     }  # fmt: skip

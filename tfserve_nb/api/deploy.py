@@ -42,13 +42,13 @@ from .replay_gate import check_captured, limits_of, only_if_replayed
 def deploy(  # noqa: PLR0913 - the options of %deploy
     model: Any, name: str | None = None, *, version: int | None = None, label: str | None = None, stage: bool = False,
     canary: float | None = None, shadow: float | None = None, base_path: str | Path | None = None,
-    port: int | None = None, grpc_port: int | None = None, frontends: int | None = None, isolate: bool = False,
-    auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE, batch_timeout_micros: int = 0,
-    max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES, allowed_batch_sizes: Sequence[int] = (),
-    device: str | None = None, optimize: str | None = None, warmup: Any = None, check: Any = None,
-    keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False, slo_p99_ms: float | None = None,
-    provenance: bool = True, data: Any = None, seed: int | None = None, metrics: Any = None, code: Code | None = None,
-    progress: Progress = no_progress,
+    port: int | None = None, grpc_port: int | None = None, workers: int | None = None, frontends: int | None = None,
+    isolate: bool = False, auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+    batch_timeout_micros: int = 0, max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
+    allowed_batch_sizes: Sequence[int] = (), device: str | None = None, optimize: str | None = None,
+    warmup: Any = None, check: Any = None, keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False,
+    slo_p99_ms: float | None = None, provenance: bool = True, data: Any = None, seed: int | None = None,
+    metrics: Any = None, code: Code | None = None, progress: Progress = no_progress,
 ) -> Deployment:  # fmt: skip
     """Export a model as the next version, check it, load it, warm it up, and switch to it.
 
@@ -66,8 +66,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
-        frontends: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
+        workers: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
             request; none by default.
+        frontends: another name for `workers`.
         isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
         auth: False starts the server without a token; None keeps what is.
         max_batch_size: most rows that one run of the model gets; larger requests are split.
@@ -107,7 +108,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         placement,
         BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
         ServeOptions(device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay),
-        ListenOptions(port=port, grpc_port=grpc_port, frontends=frontends, auth=auth),
+        ListenOptions(port=port, grpc_port=grpc_port, workers=_num_workers(workers, frontends), auth=auth),
         guard_of(slo_p99_ms, placement),
         provenance_input(code, data, seed, metrics) if provenance else None,
     )
@@ -180,6 +181,15 @@ def _export_and_place(home: Home, model: Any, request: DeployRequest, progress: 
         with only_if_replayed(home, name, exported.version, limits, folder, progress):
             place(home, exported, loaded, folder, placement, request.guard, progress)
     return exported
+
+
+def _num_workers(workers: int | None, frontends: int | None) -> int | None:
+    """One number from an option with two names."""
+    if frontends is None or workers == frontends:
+        return workers
+    if workers is not None:
+        raise InvalidOption(f"workers={workers} and frontends={frontends} are the same option", hint="workers=N alone")
+    return frontends
 
 
 def _home(request: DeployRequest, progress: Progress) -> KernelHome | ChildHome:

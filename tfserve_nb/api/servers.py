@@ -170,11 +170,11 @@ def _register() -> None:
 
 
 def _check_fits(running: H, doors: ListenOptions) -> None:
-    port, auth, grpc_port, frontends = doors.port, doors.auth, doors.grpc_port, doors.frontends
-    if frontends not in (None, running.frontends):
+    port, auth, grpc_port, workers = doors.port, doors.auth, doors.grpc_port, doors.workers
+    if workers not in (None, running.workers):
         raise InvalidOption(
-            f"frontends={frontends}: the server of this kernel runs with {running.frontends} already",
-            hint="leave --frontends out, or call tfserve_nb.shutdown() first",
+            f"workers={workers}: the server of this kernel runs with {running.workers} already",
+            hint="leave --workers out, or call tfserve_nb.shutdown() first",
         )
     if port not in (None, 0, running.port):
         raise InvalidOption(

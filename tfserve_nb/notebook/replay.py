@@ -14,8 +14,7 @@ from IPython.core.magic_arguments import argument
 from ..api.deployment import Deployment
 from ..options import given, read
 from ..replay.result import PROTOCOLS, ReplayLimits, ReplayResult
-from ..serving.telemetry.captured import CapturedRequests
-from ..serving.telemetry.captured_file import load_captured
+from ..serving.telemetry.captured import CapturedRequests, load_captured
 from .benchmark import BenchmarkView
 from .commands import ServingOptions
 

@@ -38,9 +38,10 @@ class ListenOptions:
     grpc_port: int | None = option(
         None, "gRPC too; 0 for a free port, see `d.grpc_address`", metavar="PORT", shown="no gRPC"
     )
-    frontends: int | None = option(
+    workers: int | None = option(
         None,
         "processes that take HTTP, gRPC and decoding off the server's hands, for many clients",
+        flags=("--workers", "--frontends"),
         shown="0",
     )
     auth: bool | None = option(None, "start the server without a token, for benchmarks", flags=("--no-auth",))
@@ -89,16 +90,16 @@ class KernelHome:
     Args:
         port: TCP port, 0 for a free one.
         token: what requests must carry, or None for no authentication.
-        doors: gRPC and front ends.
+        doors: gRPC and workers.
     """
 
     def __init__(self, port: int, token: str | None, doors: ListenOptions) -> None:
         self.token = token
         self.core = ServingCore()
         self.experiments = Experiments(self.core)
-        self.frontends = doors.frontends or 0
+        self.workers = doors.workers or 0
         grpc = None if doors.grpc_port is None else GrpcSettings(host=HOST, port=doors.grpc_port)
-        settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, frontends=self.frontends)
+        settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, workers=self.workers)
         self.server = ServerThread(self.core, settings, Extras(admin=self.core, experiments=self.experiments))
 
     @property
@@ -162,13 +163,13 @@ class ChildHome:
 
     Args:
         token: what requests must carry.
-        doors: ports and front ends.
+        doors: ports and workers.
     """
 
     def __init__(self, token: str, doors: ListenOptions) -> None:
         self.token: str | None = token
-        self.frontends = doors.frontends or 0
-        self.child = ChildServer(doors.port, doors.grpc_port, token, self._resume, frontends=self.frontends)
+        self.workers = doors.workers or 0
+        self.child = ChildServer(doors.port, doors.grpc_port, token, self._resume, workers=self.workers)
         self.core = RemoteCore(self.child.url, token, unavailable_reason=self.child.problem)
         self.experiments = RemoteExperiments(self.core)
         self._folders: dict[str, Path] = {}
