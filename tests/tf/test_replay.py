@@ -109,11 +109,11 @@ def test_requests_are_captured_over_rest_grpc_and_predict_and_never_with_tokens(
     assert "3 requests kept" in repr(found)
 
 
-def test_a_front_end_hands_its_requests_to_the_ring() -> None:
-    handle = tfserve_nb.deploy(Scaler(2.0), "net", frontends=1)
+def test_a_worker_hands_its_requests_to_the_ring() -> None:
+    handle = tfserve_nb.deploy(Scaler(2.0), "net", workers=1)
     handle.capture()
     until_s = time.perf_counter() + 20
-    while not len(handle.captured()):  # the front end learns of it a moment later
+    while not len(handle.captured()):  # the worker learns of it a moment later
         post(handle, rows_of(1))
         assert time.perf_counter() < until_s
     one = handle.captured()[0]

@@ -62,7 +62,7 @@ THIRD_PARTY = {
     "scipy": ("bench/statistics", "bench/comparison", "experiment"),
     "rich": ("cli",),
     "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/captured"),
-    "pyarrow": ("serving/telemetry/captured_file",),
+    "pyarrow": ("serving/telemetry/captured",),
 }
 """Package -> the parts of tfserve_nb that may import it, as prefixes of a module's path."""
 
@@ -110,6 +110,7 @@ NARROW = {
 """Units that see of the core only these modules: views run on recorded data, servers through one port."""
 
 MAX_MODULE_LINES = 400
+"""Of code: without docstrings, comments and blank lines."""
 MAX_FUNCTION_LINES = 60
 
 

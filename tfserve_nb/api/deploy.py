@@ -40,13 +40,13 @@ from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, sett
 def deploy(  # noqa: PLR0913 - the options of %deploy
     model: Any, name: str | None = None, *, version: int | None = None, label: str | None = None, stage: bool = False,
     canary: float | None = None, shadow: float | None = None, base_path: str | Path | None = None,
-    port: int | None = None, grpc_port: int | None = None, frontends: int | None = None, isolate: bool = False,
-    auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE, batch_timeout_micros: int = 0,
-    max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES, allowed_batch_sizes: Sequence[int] = (),
-    device: str | None = None, optimize: str | None = None, warmup: Any = None, check: Any = None,
-    keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False, slo_p99_ms: float | None = None,
-    provenance: bool = True, data: Any = None, seed: int | None = None, metrics: Any = None, code: Code | None = None,
-    progress: Progress = no_progress,
+    port: int | None = None, grpc_port: int | None = None, workers: int | None = None, frontends: int | None = None,
+    isolate: bool = False, auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+    batch_timeout_micros: int = 0, max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
+    allowed_batch_sizes: Sequence[int] = (), device: str | None = None, optimize: str | None = None,
+    warmup: Any = None, check: Any = None, keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False,
+    slo_p99_ms: float | None = None, provenance: bool = True, data: Any = None, seed: int | None = None,
+    metrics: Any = None, code: Code | None = None, progress: Progress = no_progress,
 ) -> Deployment:  # fmt: skip
     """Export a model as the next version, check it, load it, warm it up, and switch to it.
 
@@ -64,8 +64,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
-        frontends: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
+        workers: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
             request; none by default.
+        frontends: another name for `workers`.
         isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
         auth: False starts the server without a token; None keeps what is.
         max_batch_size: most rows that one run of the model gets; larger requests are split.
@@ -117,7 +118,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         warmup=warmup,
         given=provenance_input(code, data, seed, metrics) if provenance else None,
     )
-    server = _server(name, ListenOptions(port, auth, grpc_port, frontends), device, progress, isolate=isolate)
+    wanted = ListenOptions(port, auth, grpc_port, _num_workers(workers, frontends))
+    server = _server(name, wanted, device, progress, isolate=isolate)
     try:
         exported = _export_and_place(server, model, wish, progress)
     finally:
@@ -163,6 +165,15 @@ def _export_and_place(server: ServerHandle, model: Any, wish: DeployRequest, pro
         with only_if_replayed(server, name, exported.version, wish.limits, folder, progress):
             place(server, exported, loaded, folder, placement, wish.guard, progress)
     return exported
+
+
+def _num_workers(workers: int | None, frontends: int | None) -> int | None:
+    """One number from an option with two names."""
+    if frontends is None or workers == frontends:
+        return workers
+    if workers is not None:
+        raise InvalidOption(f"workers={workers} and frontends={frontends} are the same option", hint="workers=N alone")
+    return frontends
 
 
 def place(

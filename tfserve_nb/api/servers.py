@@ -33,13 +33,13 @@ class ListenOptions:
         port: TCP port of HTTP, 0 for a free one.
         with_token: whether requests must carry a token.
         grpc_port: TCP port of gRPC, 0 for a free one; by default there is no gRPC.
-        frontends: processes that hold HTTP and gRPC in front of the core; by default none.
+        workers: processes that hold HTTP and gRPC in front of the core; by default none.
     """
 
     port: int | None = None
     with_token: bool | None = None
     grpc_port: int | None = None
-    frontends: int | None = None
+    workers: int | None = None
 
 
 ANY = ListenOptions()
@@ -69,7 +69,7 @@ class KernelServer:
         from ..serving.core import ServingCore
 
         grpc = None if wanted.grpc_port is None else GrpcSettings(host=HOST, port=wanted.grpc_port)
-        settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, frontends=wanted.frontends or 0)
+        settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, workers=wanted.workers or 0)
         self._core = ServingCore()
         self._experiments = Experiments(self._core)
         self._thread = ServerThread(self._core, settings, Extras(admin=self._core, experiments=self._experiments))
@@ -80,7 +80,7 @@ class KernelServer:
             self._core.stop()
             raise
         self.listening = ListenOptions(
-            self._thread.port, token is not None, self._thread.grpc_port or None, settings.frontends
+            self._thread.port, token is not None, self._thread.grpc_port or None, settings.workers
         )
         url = f"http://{HOST}:{self._thread.port}"
         grpc_address = _grpc_address(self.listening.grpc_port)
@@ -121,9 +121,9 @@ class IsolatedServer:
         from ..server.admin.remote_core import RemoteCore
         from ..server.admin.remote_experiments import RemoteExperiments
 
-        workers = wanted.frontends or 0
+        workers = wanted.workers or 0
         self._folders: Mapping[str, Path] = {}
-        self._child = ChildServer(wanted.port, wanted.grpc_port, token, self._resume, frontends=workers)
+        self._child = ChildServer(wanted.port, wanted.grpc_port, token, self._resume, workers=workers)
         self._models = RemoteCore(self._child.url, token, unavailable_reason=self._child.problem)
         self.listening = ListenOptions(self._child.port, True, self._child.grpc_port, workers)
         grpc_address = _grpc_address(self._child.grpc_port)
@@ -292,10 +292,10 @@ def _stop_at_exit() -> None:
 
 def _check_fits(running: ListenOptions, wanted: ListenOptions) -> None:
     """Refuse what a server that runs already cannot become."""
-    if wanted.frontends not in (None, running.frontends):
+    if wanted.workers not in (None, running.workers):
         raise InvalidOption(
-            f"frontends={wanted.frontends}: the server of this kernel runs with {running.frontends} already",
-            hint="leave --frontends out, or call tfserve_nb.shutdown() first",
+            f"workers={wanted.workers}: the server of this kernel runs with {running.workers} already",
+            hint="leave --workers out, or call tfserve_nb.shutdown() first",
         )
     if wanted.port not in (None, 0, running.port):
         raise InvalidOption(

@@ -52,7 +52,7 @@ _PASSED_ON = (
     "shadow",
     "port",
     "grpc_port",
-    "frontends",
+    "workers",
     "isolate",
     "device",
     "optimize",
