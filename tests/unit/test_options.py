@@ -129,7 +129,7 @@ def test_every_keyword_of_deploy_reaches_its_option(monkeypatch: pytest.MonkeyPa
         requests.append(request)
         raise InterruptedError
 
-    monkeypatch.setattr(deploying, "_home", stop)
+    monkeypatch.setattr(deploying, "_server", stop)
     with pytest.raises(InterruptedError):
         deploying.deploy(object(), "net", **wanted)
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
 from ..errors import InvalidOption, ModelNotFound, ServingError
-from ..experiment.plan import Limits
+from ..experiment.plan import Limits, Plan
 from ..export.check import verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.layout import check_name, delete_version
@@ -24,7 +24,7 @@ from ..export.source import prepare_source
 from ..export.tracing import with_xla
 from ..export.warmup_requests import write_warmup_requests
 from ..replay.result import ReplayLimits
-from ..server.handle import ChildHome, Home, KernelHome, ListenOptions
+from ..server.handle import ServerHandle
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.versions.devices import isolation_problem
@@ -32,11 +32,10 @@ from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.source import VersionSource
 from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
-from . import servers as runtime
-from .deploy_options import ExportOptions, ServeOptions
+from .deploy_options import ExportOptions, ServeOptions, guard_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
-from .placing import guard_of, place
 from .replay_gate import check_captured, limits_of, only_if_replayed
+from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, settle
 
 
 def deploy(  # noqa: PLR0913 - the options of %deploy
@@ -101,30 +100,26 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     """
     name = check_name(name if name is not None else _name_of(model))
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
+    serve = ServeOptions(device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay)
     request = DeployRequest(
         name,
         _folder(name, base_path),
         ExportOptions(version=version, base_path=base_path, optimize=optimize, check=check, warmup=warmup),
         placement,
         BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
-        ServeOptions(device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay),
+        serve,
         ListenOptions(port=port, grpc_port=grpc_port, workers=_num_workers(workers, frontends), auth=auth),
-        guard_of(slo_p99_ms, placement),
+        limits_of(serve.check_replay),
+        guard_of(serve.slo_p99_ms, placement),
         provenance_input(code, data, seed, metrics) if provenance else None,
     )
     if request.limits is not None:
         check_captured(name)
-    home = _home(request, progress)
-    is_new = runtime.home_of(name) is None
+    server = _server(request, progress)
     try:
-        exported = _export_and_place(home, model, request, progress)
-    except BaseException:
-        with contextlib.suppress(ServingError):
-            if is_new and name not in home.core.names:
-                home.forget(name)
-        raise
+        exported = _export_and_place(server, model, request, progress)
     finally:
-        runtime.stop_if_idle()
+        settle()
     progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}", exported.version))
     return Deployment(name)
 
@@ -141,7 +136,8 @@ class DeployRequest:
         batching: how it batches.
         serve: what runs it.
         listen: how the server is reached.
-        guard: what an experiment watches; None for no watch.
+        limits: what it must keep in a replay before it gets traffic; None for no replay.
+        guard: what an experiment watches once it has traffic; None for no watch.
         provenance: what is stored about where it comes from; None for nothing.
     """
 
@@ -152,34 +148,29 @@ class DeployRequest:
     batching: BatchingOptions
     serve: ServeOptions
     listen: ListenOptions
+    limits: ReplayLimits | None
     guard: Limits | None
     provenance: ProvenanceInput | None
 
-    @property
-    def limits(self) -> ReplayLimits | None:
-        """What it must keep in a replay before it gets traffic; None for no replay."""
-        return limits_of(self.serve.check_replay)
 
-
-def _export_and_place(home: Home, model: Any, request: DeployRequest, progress: Progress) -> ExportedVersion:
+def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, progress: Progress) -> ExportedVersion:
     """Write the next version, and let it be served."""
-    name, folder, placement, limits = request.name, request.folder, request.placement, request.limits
+    name, folder, placement, export = request.name, request.folder, request.placement, request.export
     progress(ProgressEvent("exporting", 0, 1))
-    source = prepare_source(model, example=request.export.check)
+    source = prepare_source(model, example=export.check)
     verify = _checks(source, request, progress)
-    above = home.core.highest_version(name)
-    written = source if request.export.optimize is None else with_xla(source)
-    exported = export_version(written, folder, name, version=request.export.version, above=above, verify=verify)
-    with _removed_unless_used(home, exported, folder):
+    above = server.models.highest_version(name)
+    written = source if export.optimize is None else with_xla(source)
+    exported = export_version(written, folder, name, version=export.version, above=above, verify=verify)
+    with _removed_unless_used(server, exported, folder):
         loaded = VersionSource(exported.path, request.batching, request.serve.device, deployed_at=time.time())
-        home.remember(name, folder)
-        if limits is None:
-            place(home, exported, loaded, folder, placement, request.guard, progress)
+        if request.limits is None:
+            place(server, exported, loaded, folder, placement, request.guard, progress)
             return exported
         staged = Placement(stage=True, keep=placement.keep)
-        home.core.deploy(name, exported.version, loaded, folder, staged, progress)
-        with only_if_replayed(home, name, exported.version, limits, folder, progress):
-            place(home, exported, loaded, folder, placement, request.guard, progress)
+        server.models.deploy(name, exported.version, loaded, folder, staged, progress)
+        with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
+            place(server, exported, loaded, folder, placement, request.guard, progress)
     return exported
 
 
@@ -192,21 +183,73 @@ def _num_workers(workers: int | None, frontends: int | None) -> int | None:
     return frontends
 
 
-def _home(request: DeployRequest, progress: Progress) -> KernelHome | ChildHome:
-    """Where the model is served, or shall be."""
-    name, isolate = request.name, request.serve.isolate
-    served = runtime.served().get(name)
-    if isolate and isinstance(served, KernelHome):
+def place(
+    server: ServerHandle,
+    exported: ExportedVersion,
+    source: VersionSource,
+    folder: Path,
+    placement: Placement,
+    guard: Limits | None,
+    progress: Progress,
+) -> None:
+    """Load a version and give it its requests.
+
+    Args:
+        server: the server.
+        exported: the version.
+        source: where it comes from.
+        folder: the base folder.
+        placement: who gets to it.
+        guard: limits that it must keep once it has requests; None for no watch.
+        progress: told about each step.
+
+    Raises:
+        ServingError: if it cannot be loaded, or the experiment that watches it cannot begin.
+    """
+    name, version = exported.name, exported.version
+    before = server.models.model_status(name).default_version if name in server.models.names else None
+    if guard is None or before is None:
+        server.models.deploy(name, version, source, folder, placement, progress)
+        if guard is not None:
+            progress(ProgressEvent("switching", 1, 1, "not watched: there is no earlier version to go back to"))
+        return
+    # The label follows when all else is well: one that had moved would keep the version from being unloaded.
+    staged = replace(placement, stage=True, canary=None, label=None)
+    server.models.deploy(name, version, source, folder, staged, progress)
+    split = 100.0 if placement.canary is None else placement.canary
+    try:
+        _end_watch(server, name, before)
+        server.experiments.start(Plan(name, before, version, split=split, shadow=0.0, limits=guard))
+    except BaseException:
+        with contextlib.suppress(ServingError):  # the error that led here is what counts
+            server.models.undeploy(name, version)
+        raise
+    if placement.label is not None:
+        server.models.set_label(name, placement.label, version)
+
+
+def _end_watch(server: ServerHandle, name: str, version: int) -> None:
+    """A version that has all requests and is watched since its deploy has stood its test when the next one comes."""
+    state = server.experiments.state(name)
+    if state is not None and not state.is_over and (state.plan.b, state.percent) == (version, 100.0):
+        server.experiments.end(name, "promote")
+
+
+def _server(request: DeployRequest, progress: Progress) -> ServerHandle:
+    """The server that the model is on, or shall be on."""
+    name, isolate, wanted = request.name, request.serve.isolate, request.listen
+    now = server_of(name)
+    if isolate and now is not None and now.kind == "in_kernel":
         raise InvalidOption(
             f"model {name} is served in the kernel, and would lose requests on its way out",
             hint=f"another --name, or %undeploy {name} first",
         )
-    if isolate or isinstance(served, ChildHome):
-        problem = isolation_problem(request.serve.device)
-        if problem:
-            progress(ProgressEvent("starting the server process", 0, 1, problem))
-        return runtime.ensure_child(request.listen, progress)
-    return runtime.ensure(request.listen)
+    if not isolate and (now is None or now.kind == "in_kernel"):
+        return ensure_kernel(wanted)
+    problem = isolation_problem(request.serve.device)
+    if problem:
+        progress(ProgressEvent("starting the server process", 0, 1, problem))
+    return ensure_child(wanted, progress)
 
 
 def _checks(source: ExportSource, request: DeployRequest, progress: Progress) -> Callable[[Path], None]:
@@ -235,20 +278,20 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
 
 
 @contextlib.contextmanager
-def _removed_unless_used(home: Home, exported: ExportedVersion, folder: Path) -> Iterator[None]:
+def _removed_unless_used(server: ServerHandle, exported: ExportedVersion, folder: Path) -> Iterator[None]:
     """A version that could not be loaded leaves nothing behind; one that was switched to stays, come what may."""
     try:
         yield
     except BaseException:
-        if not _is_used(home, exported):
+        if not _is_used(server, exported):
             delete_version(folder, exported.name, exported.version)
         raise
 
 
-def _is_used(home: Home, exported: ExportedVersion) -> bool:
+def _is_used(server: ServerHandle, exported: ExportedVersion) -> bool:
     """Whether a version is served, or may be: a server that cannot be asked keeps its files."""
     try:
-        return home.core.uses(exported.name, exported.version)
+        return server.models.uses(exported.name, exported.version)
     except ModelNotFound:
         return False
     except ServingError:
@@ -264,8 +307,8 @@ def _name_of(model: Any) -> str:
 
 def _folder(name: str, base_path: str | Path | None) -> Path:
     """Where the versions of a model lie: a model that is served stays where it is."""
-    home = runtime.home_of(name)
-    served_from = home.core.base_path(name) if home is not None else None
+    server = server_of(name)
+    served_from = None if server is None else server.models.base_path(name)
     wanted = Path(base_path).absolute() if base_path is not None else None
     if served_from is not None and wanted not in (None, served_from):
         raise InvalidOption(

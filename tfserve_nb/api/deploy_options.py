@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any  # arrays of the user
 
 from ..errors import InvalidOption
+from ..experiment.plan import Limits
 from ..options import option, read
 from ..replay.result import ReplayLimits
-from ..server.handle import ListenOptions
 from ..serving.batching.options import BatchingOptions
 from ..serving.models.placement import Placement
-from .placing import guard_of
 from .replay_gate import limits_of
+from .servers import ListenOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +112,22 @@ class ProvenanceOptions:
         shown="the last epoch of `fit`",
         names="dict",
     )
+
+
+def guard_of(slo_p99_ms: float | None, placement: Placement) -> Limits | None:
+    """The limits that `deploy(slo_p99_ms=...)` asks for; None for nothing.
+
+    Raises:
+        InvalidOption: if the value is not allowed, or the version gets no requests that could be watched.
+    """
+    if slo_p99_ms is None:
+        return None
+    if placement.stage or placement.shadow is not None:
+        raise InvalidOption(
+            f"slo_p99_ms={slo_p99_ms!r} watches requests, and a staged version gets none",
+            hint="leave --stage and --shadow out, or use --canary 10",
+        )
+    return Limits(slo_p99_ms=slo_p99_ms)
 
 
 def check_options(keywords: Mapping[str, Any]) -> None:

@@ -21,10 +21,10 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Int, Unicode
 
-from ..api import benchmark as benchmarking
-from ..api import connect as serving
-from ..api import deploy as deploying
 from ..api.ab_test import ABTest
+from ..api.benchmark import compare_runs
+from ..api.connect import deployment, deployments, resume
+from ..api.deploy import deploy
 from ..api.deploy_options import GROUPS, check_options
 from ..api.deployment import DEFAULT_BASE_PATH, Deployment
 from ..bench.report import AnyResult
@@ -130,14 +130,14 @@ class DeployMagics(Magics):
             rows = look_up_variables(self.shell.user_ns, ServingOptions, given(parsed, ServingOptions)).get("values")
             return self._handle(name).diff(*options.diff, rows)
         if options.resume:
-            serving.resume(
+            resume(
                 options.base_path or self.base_path,
                 name,
                 isolate=options.isolate,
                 progress=ProgressView(self.shell, f"resuming {name or 'all models'}"),
                 report=lambda text: print("not resumed:", text),
             )
-        return Overview(tuple(serving.deployments())) if name is None else self._handle(name)
+        return Overview(tuple(deployments())) if name is None else self._handle(name)
 
     @line_magic
     @with_options(ServedModel, RollbackOptions)
@@ -199,8 +199,8 @@ class DeployMagics(Magics):
         with wrong_options_as_usage_error():
             options = options_of(given, None)
             if given.compare is not None:
-                handle = self._handle(given.name) if given.name or serving.deployments() else None
-                return self._keep(benchmarking.compare_runs(stored_in(handle, folder), *given.compare), given)
+                handle = self._handle(given.name) if given.name or deployments() else None
+                return self._keep(compare_runs(stored_in(handle, folder), *given.compare), given)
         if cell is not None:
             options = dataclasses.replace(options, values=run_body(self.shell, cell).value)
             if options.values is None:
@@ -292,7 +292,7 @@ class DeployMagics(Magics):
             options["progress"] = view
         try:
             with wrong_options_as_usage_error():
-                return deploying.deploy(model, name, **options)
+                return deploy(model, name, **options)
         except BaseException:
             if view is not None:
                 view.fail()
@@ -300,7 +300,7 @@ class DeployMagics(Magics):
 
     def _base_path(self, name: str | None) -> str | None:
         """The folder of a model; one that is served stays where it is, whatever the default is now."""
-        is_served = any(handle.name == name for handle in serving.deployments())
+        is_served = any(handle.name == name for handle in deployments())
         return None if is_served else self.base_path
 
     def _served(self, parsed: argparse.Namespace) -> Deployment:
@@ -308,8 +308,8 @@ class DeployMagics(Magics):
 
     def _handle(self, name: str | None) -> Deployment:
         if name is not None:
-            return serving.deployment(name)
-        handles = serving.deployments()
+            return deployment(name)
+        handles = deployments()
         if len(handles) == 1:
             return handles[0]
         if not handles:
