@@ -27,7 +27,6 @@ from tfserve_nb.bench.sweep import SweepResult, sweep
 from tfserve_nb.cli import main
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, QueueFull
 
-pytestmark = pytest.mark.timeout(120)
 SHORT = {"seconds": 1.0, "warmup_s": 0.2}
 
 

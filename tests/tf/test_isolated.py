@@ -30,8 +30,6 @@ from tfserve_nb.errors import (
 from tfserve_nb.server.handle import ListenOptions
 from tfserve_nb.serving.backend import ModelSpec
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def scaler(factor: float) -> Any:
     """`y = factor x`, `x` float32 `(n, 2)`."""
