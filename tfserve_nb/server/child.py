@@ -56,7 +56,6 @@ class ChildServer:
         self.port = port or _free_port()
         self.grpc_port = _free_port() if grpc_port == 0 else grpc_port
         self.token = token
-        self.num_restarts = 0
         self._on_restart = on_restart
         self._folder = tempfile.TemporaryDirectory(prefix="tfserve-child-")
         self._token_file = Path(self._folder.name, "token")
@@ -187,7 +186,6 @@ class ChildServer:
         try:
             self._launch()
             self._wait_until_ready(no_progress)
-            self.num_restarts += 1
             self._on_restart()
         except Exception as error:  # noqa: BLE001 - told to whoever asks the server next; the thread goes on
             if not self._stopping.is_set():
