@@ -26,7 +26,7 @@ LAYERS = (
     ("experiment",),
     ("serving",),
     ("export",),
-    ("markup", "threads"),
+    ("agreement", "markup", "threads"),
     ("errors", "types", "_version"),
 )
 """Top to bottom; a unit may import units of lower layers only."""
@@ -57,7 +57,7 @@ THIRD_PARTY = {
     "PIL": ("dashboards/pages/values",),
     "psutil": ("serving/telemetry/resources",),
     "pynvml": ("serving/telemetry/resources",),
-    "scipy": ("bench/statistics", "bench/comparison", "experiment"),
+    "scipy": ("bench/statistics", "bench/comparison", "experiment", "agreement"),
     "rich": ("cli",),
     "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/captured"),
     "pyarrow": ("serving/telemetry/captured_file",),
