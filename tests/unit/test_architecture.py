@@ -26,6 +26,7 @@ LAYERS = (
     ("experiment",),
     ("serving",),
     ("export",),
+    ("reports",),
     ("markup", "threads"),
     ("errors", "types", "_version"),
 )
@@ -58,7 +59,7 @@ THIRD_PARTY = {
     "psutil": ("serving/telemetry/resources",),
     "pynvml": ("serving/telemetry/resources",),
     "scipy": ("bench/statistics", "bench/comparison", "experiment"),
-    "rich": ("cli",),
+    "rich": ("cli", "reports/text"),
     "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/captured"),
     "pyarrow": ("serving/telemetry/captured_file",),
 }
