@@ -11,6 +11,8 @@ Thread: the kernel's main thread; the still page is updated on the dashboards' t
 
 from __future__ import annotations
 
+import functools
+import operator
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from ..bench import report as bench_report
 from ..bench.comparison import ComparisonResult
 from ..bench.result import BenchmarkResult
 from ..bench.sweep import SweepResult
+from ..diff.result import VersionDiff
 from ..errors import ServingError
 from ..reports.html import to_html
 from ..reports.report import Report
@@ -41,11 +44,11 @@ class View:
 
     Attributes:
         report_of: makes the report of a result.
-        png_of: makes its figure as PNG; may give None when there is nothing to draw yet.
+        png_of: makes its figure as PNG, or gives None while there is nothing to draw; None for results without figures.
     """
 
     report_of: Callable[[Any], Report]
-    png_of: Callable[[Any], bytes | None] = lambda _: None
+    png_of: Callable[[Any], bytes | None] | None = None
 
 
 _BENCHMARK = View(bench_report.report_of, bench_figure.png_of)
@@ -53,6 +56,7 @@ VIEWS: dict[type, View] = {
     BenchmarkResult: _BENCHMARK,
     SweepResult: _BENCHMARK,
     ComparisonResult: _BENCHMARK,
+    VersionDiff: View(operator.attrgetter("report")),
 }
 
 
@@ -60,8 +64,10 @@ def register(shell: InteractiveShell) -> None:
     """Show deployments as dashboards and results as tables and figures; in a terminal all stay text."""
     if shell.display_formatter is None:
         return
-    for kind in VIEWS:
-        shell.display_formatter.formatters["text/plain"].for_type(kind, _print_result)
+    formatters = shell.display_formatter.formatters
+    for kind, view in VIEWS.items():
+        formatters["text/plain"].for_type(kind, functools.partial(_print_result, view))
+        formatters["text/html"].for_type(kind, functools.partial(_page_of, view))
     shell.display_formatter.formatters["text/plain"].for_type_by_name(*_TEST, _print_test)
     shell.display_formatter.formatters["text/plain"].for_type_by_name(*_REPLAY, _print_replay)
     if hasattr(shell, "kernel"):
@@ -71,8 +77,9 @@ def register(shell: InteractiveShell) -> None:
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Deployment, lambda handle: _show_deployment(shell, handle))
         formatter.for_type_by_name(*_DASHBOARD, lambda dashboard: show(shell, dashboard))
-        for kind in VIEWS:
-            formatter.for_type(kind, lambda result: _show_result(shell, result))
+        for kind, view in VIEWS.items():
+            if view.png_of is not None:
+                formatter.for_type(kind, functools.partial(_show_result, shell, view))
 
 
 def unregister(shell: InteractiveShell) -> None:
@@ -82,17 +89,13 @@ def unregister(shell: InteractiveShell) -> None:
         for kind in (Deployment, ".".join(_DASHBOARD), ".".join(_TEST), ".".join(_REPLAY), *VIEWS):
             formatter.pop(kind, None)
         for kind in (".".join(_TEST), ".".join(_REPLAY), *VIEWS):
-            shell.display_formatter.formatters["text/plain"].pop(kind, None)
+            for mime_type in ("text/plain", "text/html"):
+                shell.display_formatter.formatters[mime_type].pop(kind, None)
     cell_times.unwatch(shell)
     # Only if a dashboard was ever shown: unloading must not import ipywidgets.
     dashboards = sys.modules.get("tfserve_nb.dashboards")
     if dashboards is not None:
         dashboards.close_all()
-
-
-def report_of(result: Any) -> Report:
-    """What a result of one of the types in `VIEWS` has to say."""
-    return VIEWS[type(result)].report_of(result)
 
 
 def show(shell: InteractiveShell, dashboard: Any) -> None:
@@ -123,18 +126,22 @@ def _show_deployment(shell: InteractiveShell, handle: Deployment) -> None:
     show(shell, dashboard_for(handle))
 
 
-def _show_result(shell: InteractiveShell, result: Any) -> None:
-    """A table and a figure, which stay in the notebook."""
-    report = report_of(result)
+def _show_result(shell: InteractiveShell, view: View, result: Any) -> None:
+    """Tables and a figure, as two outputs, which stay in the notebook."""
+    report = view.report_of(result)
     publish = shell.display_pub.publish
     publish(data={"text/plain": to_text(report), "text/html": to_html(report)}, metadata={})
-    figure = VIEWS[type(result)].png_of(result)
+    figure = None if view.png_of is None else view.png_of(result)
     if figure is not None:
         publish(data={"text/plain": f"(figure: {report.title})", "image/png": figure}, metadata={})
 
 
-def _print_result(result: Any, printer: Any, _: bool) -> None:
-    printer.text(to_text(report_of(result)))
+def _print_result(view: View, result: Any, printer: Any, _: bool) -> None:
+    printer.text(to_text(view.report_of(result)))
+
+
+def _page_of(view: View, result: Any) -> str:
+    return to_html(view.report_of(result))
 
 
 def _show_test(shell: InteractiveShell, test: Any) -> None:
