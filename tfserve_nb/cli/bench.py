@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Self
 
-from ..api import benchmark as benchmarking
+from ..api.benchmark import benchmark_url, compare_runs
 from ..bench.figure import png_of
 from ..bench.load.samples import OK, Samples
 from ..bench.load.schedule import ARRIVALS, Load
@@ -63,13 +63,13 @@ def _result(given: argparse.Namespace) -> AnyResult:
     """Carry out what was asked for."""
     options, folder = _options(given), Path(given.folder)
     if given.compare is not None:
-        return benchmarking.compare_runs(folder, *given.compare)
+        return compare_runs(folder, *given.compare)
     if given.url is None:
         raise InvalidOption("what shall be loaded?", hint="tfserve-nb bench http://HOST:PORT/v1/models/NAME")
     with _Bar(is_quiet=given.quiet) as bar:
         token = _token(given.token_env)
         body = None if given.body is None else _body(given.body)
-        return benchmarking.benchmark_url(given.url, token, options, folder, bar, body, given.grpc_address)
+        return benchmark_url(given.url, token, options, folder, bar, body, given.grpc_address)
 
 
 def _parser() -> argparse.ArgumentParser:
