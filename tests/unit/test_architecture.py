@@ -29,7 +29,7 @@ LAYERS = (
     ("serving",),
     ("export",),
     ("reports",),
-    ("markup", "threads"),
+    ("agreement", "markup", "threads"),
     ("errors", "types", "_version"),
 )
 """Top to bottom; a unit may import units of lower layers only."""
@@ -60,7 +60,7 @@ THIRD_PARTY = {
     "PIL": ("dashboards/pages/values",),
     "psutil": ("serving/telemetry/resources",),
     "pynvml": ("serving/telemetry/resources",),
-    "scipy": ("bench/statistics", "bench/comparison", "experiment"),
+    "scipy": ("bench/statistics", "bench/comparison", "experiment", "agreement"),
     "rich": ("cli", "reports/text"),
     "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/captured"),
     "pyarrow": ("serving/telemetry/captured",),
