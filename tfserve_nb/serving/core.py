@@ -1,4 +1,4 @@
-"""The core of a server: models, their versions and routing, behind the narrow port.
+"""The core of a server: models, their versions and routing, behind an `InferenceBackend`.
 
 Requests read one pointer (a model's `Routing`) and pin a version; they take no lock that an administrator holds for
 longer than a pointer move. Administration (deploy, promote, roll back, label, traffic) loads what is needed first,
@@ -102,7 +102,7 @@ class ServingCore:
         self._copies.stop()
         self._manager.stop()
 
-    # --- the port -----------------------------------------------------------------------------------------------
+    # --- InferenceBackend ----------------------------------------------------------------------------------------
 
     def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> VersionHandle:
         """Choose and pin a version; see `InferenceBackend.acquire`."""

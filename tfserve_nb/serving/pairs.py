@@ -25,7 +25,7 @@ class Pair:
         version_a: who answered the client.
         version_b: who got the copy.
         signature: the signature's name.
-        inputs: name -> array `(rows, ...)`; a front end's requests come several at once.
+        inputs: name -> array `(rows, ...)`; a worker's requests come several at once.
         outputs_a: name -> array, row i for input row i.
         outputs_b: the same of `version_b`; None when it failed.
         error: why it failed, public text; or "".

@@ -1,4 +1,4 @@
-"""The core's side of the front ends: bundles in, answers out.
+"""The core's side of the workers: bundles in, answers out.
 
 Thread: the server's loop.
 """
@@ -46,12 +46,12 @@ class BundleRun:
     """A bundle in the core: run whole, and request by request when that fails.
 
     Args:
-        end: the front end that waits.
+        end: the worker that waits.
         bundle: the requests.
         handle: the pinned version.
     """
 
-    def __init__(self, end: FrontEnd, bundle: Bundle, handle: Handle) -> None:
+    def __init__(self, end: Worker, bundle: Bundle, handle: Handle) -> None:
         self._end = end
         self._bundle = bundle
         self._handle = handle
@@ -129,11 +129,11 @@ class _Part:
         self._run.done(self._position, self._num_requests, outcome)
 
 
-class FrontEnd:
-    """One front end as the core sees it.
+class Worker:
+    """A worker as the core sees it.
 
     Args:
-        hub: what all front ends share.
+        hub: what all workers share.
         on_lost: called when its process is gone.
     """
 
@@ -186,7 +186,7 @@ class FrontEnd:
 
     def wake(self) -> None:
         """Start what was submitted."""
-        self._hub.port.wake()
+        self._hub.backend.wake()
 
     def finished(self, bundle: Bundle, answer: BundleAnswer) -> None:
         """A bundle has its answer."""
@@ -210,10 +210,10 @@ class FrontEnd:
 
     def _record(self, message: Records) -> None:
         for record in message.records:
-            self._hub.port.record(record)
+            self._hub.backend.record(record)
 
     def _tapped(self, message: Tapped) -> None:
-        self._hub.port.taps.add(message.record, message.seen)
+        self._hub.backend.taps.add(message.record, message.seen)
 
     def _give_up(self, message: GiveUp) -> None:
         connection = self._forwarded.pop(message.number, None)
@@ -234,7 +234,7 @@ class FrontEnd:
 
     def _run(self, bundle: Bundle) -> None:
         try:
-            handle = self._hub.port.acquire(bundle.spec, bundle.version)
+            handle = self._hub.backend.acquire(bundle.spec, bundle.version)
         except Exception as error:  # noqa: BLE001 - see `as_public`
             public = as_public(error, self._hub.log, f"predict of {bundle.spec.name}")
             piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, public)
@@ -265,10 +265,10 @@ class FrontEnd:
 
 
 class Hub:
-    """What all front ends share.
+    """What all workers share.
 
     Args:
-        port: the core.
+        backend: the core.
         settings: what they serve with.
         http: answers forwarded requests.
         log: the server's.
@@ -277,20 +277,20 @@ class Hub:
 
     def __init__(
         self,
-        port: InferenceBackend,
+        backend: InferenceBackend,
         settings: ServerSettings,
         http: HttpServer,
         log: logging.Logger,
         request_log: RequestLog | None,
     ) -> None:
-        self.port = port
+        self.backend = backend
         self.settings = settings
         self.http = http
         self.log = log
         self.request_log = request_log
         self.completions = Completions(asyncio.get_running_loop())
-        self.models: Mapping[str, ModelView] = port.catalog()
-        self.ends: list[FrontEnd] = []
+        self.models: Mapping[str, ModelView] = backend.catalog()
+        self.ends: list[Worker] = []
 
     @property
     def num_running(self) -> int:
@@ -298,8 +298,8 @@ class Hub:
         return sum([end.num_running for end in self.ends])
 
     def look(self) -> None:
-        """Tell all front ends when something else is served; called now and then."""
-        models = self.port.catalog()
+        """Tell all workers when something else is served; called now and then."""
+        models = self.backend.catalog()
         if models != self.models:
             self.models = models
             for end in self.ends:

@@ -1,4 +1,4 @@
-"""A front end's process: `python -m tfserve_nb.server.workers.worker LINK LISTENER`, both inherited file descriptors.
+"""A worker's process: `python -m tfserve_nb.server.workers.worker LINK LISTENER`, both inherited file descriptors.
 
 It serves what the core says and ends with it: the link is the only thing that keeps it alive.
 
@@ -35,7 +35,7 @@ from .link_backend import RECORDS_EACH_S, LinkBackend
 from .messages import BundleAnswer, Catalog, Drain, Forwarded, Hello, LogLine, Message, Ready
 
 if TYPE_CHECKING:
-    from .grpc_proxy import GrpcFront
+    from .grpc_proxy import GrpcProxy
 
 DRAIN_S = 30.0
 """The core decides how long a drain may take; this is for a core that forgot."""
@@ -53,8 +53,8 @@ class LinkHandler(logging.Handler):
         self._link.send(LogLine(record.levelno, self.format(record)))
 
 
-class FrontEndProcess:
-    """Everything of one front end.
+class WorkerProcess:
+    """Everything that runs in a worker.
 
     Args:
         listener: the socket to accept clients on.
@@ -62,11 +62,11 @@ class FrontEndProcess:
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
-        self._port = LinkBackend()
+        self._backend = LinkBackend()
         self._forwarder = Forwarder()
         self._link: Link | None = None
         self._server: HttpServer | None = None
-        self._grpc: GrpcFront | None = None
+        self._grpc: GrpcProxy | None = None
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logging.getLogger("tfserve_nb.server.workers")
@@ -76,10 +76,10 @@ class FrontEndProcess:
         link = self._link = await Link.over(one_end, self._take, self._over.set)
         self._log.setLevel(logging.INFO)
         self._log.addHandler(LinkHandler(link))
-        self._port.connect(link)
+        self._backend.connect(link)
         self._forwarder.connect(link)
         while not self._over.is_set():
-            self._port.send_records()
+            self._backend.send_records()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), RECORDS_EACH_S)
         if self._server is not None:
@@ -90,17 +90,17 @@ class FrontEndProcess:
         """What the core said; nothing at all when it has caught up with us."""
         for message in messages:
             if isinstance(message, BundleAnswer):
-                self._port.answered(message)
+                self._backend.answered(message)
             elif isinstance(message, Forwarded):
                 self._forwarder.answered(message)
             elif isinstance(message, Catalog):
-                self._port.learn(message.models)
+                self._backend.learn(message.models)
             elif isinstance(message, Hello):
                 self._spawn(self._serve(message.settings))
             elif isinstance(message, Drain):
                 self._spawn(self._drain())
         if not messages:
-            self._port.wake()
+            self._backend.wake()
 
     def _spawn(self, work: object) -> None:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
@@ -109,14 +109,14 @@ class FrontEndProcess:
 
     async def _serve(self, settings: ServerSettings) -> None:
         loop = asyncio.get_running_loop()
-        calls = Calls(self._port, loop)
+        calls = Calls(self._backend, loop)
         flow = RestHandler(
             calls,
             request_timeout_s=settings.request_timeout_s,
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
             log=self._log,
         )
-        rest = fast_path(flow, InferenceV2(flow, self._port), settings)
+        rest = fast_path(flow, InferenceV2(flow, self._backend), settings)
 
         def sink_for(connection: Connection, message: HttpMessage) -> Sink:
             """Decode what can be decoded here; the core answers all else."""
@@ -134,9 +134,9 @@ class FrontEndProcess:
             self._link.send(Ready())
 
     async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None) -> None:
-        from .grpc_proxy import GrpcFront  # gRPC takes a tenth of a second to import
+        from .grpc_proxy import GrpcProxy  # gRPC takes a tenth of a second to import
 
-        grpc = GrpcFront(self._port, calls, settings, token, self._log)
+        grpc = GrpcProxy(self._backend, calls, settings, token, self._log)
         await grpc.start()
         self._grpc = grpc
 
@@ -145,7 +145,7 @@ class FrontEndProcess:
             route = find_v2_route("POST", target) if target.startswith(PREFIX) else find_route("POST", target)
         except Exception:  # noqa: BLE001 - whatever is wrong with it, the core says so
             return False
-        return route is not None and route.call in ("predict", "infer") and self._port.knows(route.spec)
+        return route is not None and route.call in ("predict", "infer") and self._backend.knows(route.spec)
 
     async def _drain(self) -> None:
         server = self._server
@@ -155,7 +155,7 @@ class FrontEndProcess:
             ends.append(asyncio.ensure_future(server.drained()))
         if ends:
             await asyncio.wait(ends, timeout=DRAIN_S)
-        self._port.send_records()
+        self._backend.send_records()
         self._over.set()
 
 
@@ -170,7 +170,7 @@ def main() -> int:
     listener = socket.socket(fileno=listener_fd)
 
     async def run() -> None:
-        await FrontEndProcess(listener).run(one_end)
+        await WorkerProcess(listener).run(one_end)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(run())
