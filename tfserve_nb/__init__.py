@@ -76,7 +76,7 @@ def load_captured(path: str) -> CapturedRequests:
 
 def shutdown() -> None:
     """Stop the server of this process and free all models; files and stored state stay."""
-    from .api import connect as implementation
+    from .api import servers as implementation
 
     implementation.shutdown()
 

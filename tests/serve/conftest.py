@@ -62,14 +62,14 @@ def served(common: Served) -> Iterator[Served]:
     common.close_channels()
 
 
-@pytest.fixture(scope="session", params=[0, 2], ids=["one-process", "front-ends"])
+@pytest.fixture(scope="session", params=[0, 2], ids=["one-process", "workers"])
 def common(
     request: pytest.FixtureRequest,
     start: Callable[..., Served],
     store: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Served:
-    """A server with all the models; tests do not change it, and see no difference when it has front ends."""
+    """A server with all the models; tests do not change it, and see no difference when it has workers."""
     config = tmp_path_factory.mktemp("config") / "models.config"
     config.write_text(
         f"""
@@ -90,7 +90,7 @@ def common(
         "--allow_version_labels_for_unavailable_models",
         "--enable_grpc_healthcheck_service",
         "--rest_api_enable_cors_support=true",
-        f"--frontends={request.param}",
+        f"--workers={request.param}",
     )
 
 

@@ -19,7 +19,7 @@ PAGE = "/tfserve/dashboard"
 VIEWS = "/tfserve/v1/models/two/pages"
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "front-end"])
+@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "worker"])
 def shown(start: Callable[..., Served], store: Path, tmp_path_factory: Any, request: pytest.FixtureRequest) -> Served:
     folder = tmp_path_factory.mktemp("dashboard")  # an experiment is kept beside the models
     shutil.copytree(store / "two_versions", folder / "two")
@@ -28,7 +28,7 @@ def shown(start: Callable[..., Served], store: Path, tmp_path_factory: Any, requ
         f"""model_config_list {{ config {{ name: "two" base_path: "{folder}/two" model_platform: "tensorflow"
             model_version_policy {{ all {{}} }} }} }}"""
     )
-    return start(f"--model_config_file={config}", "--dashboard", f"--frontends={request.param}")
+    return start(f"--model_config_file={config}", "--dashboard", f"--workers={request.param}")
 
 
 def token_of(served: Served) -> str:

@@ -74,9 +74,9 @@ def ssl_config(path: Path, key: str, certificate: str, ca: str = "", *, verify: 
     return path
 
 
-@pytest.mark.parametrize("frontends", [0, 1])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
-    start: Callable[..., Served], store: Path, tmp_path: Path, authority: Authority, refused: Any, frontends: int
+    start: Callable[..., Served], store: Path, tmp_path: Path, authority: Authority, refused: Any, workers: int
 ) -> None:
     import grpc
     from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
@@ -87,7 +87,7 @@ def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
         "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}",
         f"--rest_api_ssl_config_file={config}", f"--auth_token_file={tmp_path}/token",
         f"--grpc_socket_path={tmp_path}/s", "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.x=y",
-        "--enable_grpc_healthcheck_service", f"--frontends={frontends}",
+        "--enable_grpc_healthcheck_service", f"--workers={workers}",
     )  # fmt: skip
     trusted = grpc.ssl_channel_credentials(authority.pem.encode())
     stub = served.stub(address=f"localhost:{served.grpc_port}", credentials=trusted)

@@ -24,7 +24,7 @@ METRICS = "/monitoring/prometheus/metrics"
 X = np.float32([1.0, 2.0, 5.0])
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "front-end"])
+@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "worker"])
 def server(request: pytest.FixtureRequest, start: Callable[..., Served], store: Path, tmp_path_factory: Any) -> Served:
     folder = tmp_path_factory.mktemp("split")
     (folder / "token").write_text(TOKEN)
@@ -39,7 +39,7 @@ def server(request: pytest.FixtureRequest, start: Callable[..., Served], store: 
         f"--model_config_file={folder}/models",
         f"--auth_token_file={folder}/token",
         f"--monitoring_config_file={folder}/monitoring",
-        f"--frontends={request.param}",
+        f"--workers={request.param}",
     )
 
 
@@ -135,7 +135,7 @@ def test_shadow_copies_are_counted_apart_from_live_requests(server: Served, core
     eventually(lambda: counted().get(run, 0) == 10)
     eventually(lambda: core.model_metrics("two", 120, 2).versions[2].num_requests >= num_of(before, 2) + 10)
     after = core.model_metrics("two", 120, 2)
-    assert num_of(after, 1) < num_of(before, 1) + 10, "a front end may still have told of earlier requests, not of ten"
+    assert num_of(after, 1) < num_of(before, 1) + 10, "a worker may still have told of earlier requests, not of ten"
     if 1 in before.versions:
         assert after.versions[1].batches.num_batches == before.versions[1].batches.num_batches
     core.set_shadow("two", None)

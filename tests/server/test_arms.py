@@ -1,4 +1,4 @@
-"""Split traffic over HTTP: clients with a key stay with their version, answers tell the arm; front ends do the same."""
+"""Split traffic over HTTP: clients with a key stay with their version, answers tell the arm; workers do the same."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_asking_what_a_model_takes_goes_to_the_clients_version_too(split) -> Non
 
 def test_the_arm_is_that_of_the_version_that_answered_in_the_end(split) -> None:
     split.predict(ROWS)
-    split.serving.insists_on = 1  # as a core that was switched before its front ends know
+    split.serving.insists_on = 1  # as a core that was switched before its workers know
     for key in KEYS:
         answer = split.predict(ROWS, headers={"x-tfserve-key": key})
         assert (answer.headers["X-TFServe-Version"], answer.headers["X-TFServe-Arm"]) == ("1", "a")

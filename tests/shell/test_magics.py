@@ -11,8 +11,8 @@ import requests
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 
-from tfserve_nb.api import servers as runtime
 from tfserve_nb.api.deployment import Deployment
+from tfserve_nb.api.servers import server_of
 from tfserve_nb.errors import (
     ExportFailed,
     InvalidOption,
@@ -198,7 +198,7 @@ def test_shadow_gets_copies_and_no_traffic(modeller) -> None:
 
     kept = Pairs()
     found = kept.found
-    runtime.home_of("net").core.observers.add(kept)
+    server_of("net").models.observers.add(kept)
     assert handle.predict([[1, 1]], key="ann").tolist() == [[2.0, 2.0]]
     until_s = time.perf_counter() + 10
     while not found and time.perf_counter() < until_s:

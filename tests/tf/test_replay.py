@@ -17,6 +17,7 @@ import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 import tfserve_nb
+from tfserve_nb.api.connect import deployment
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import InvalidOption, ReplayFailed, ServingError, VersionNotFound
 from tfserve_nb.export.warmup_requests import MAX_WARMUP_RECORDS, WARMUP_FILE, read_warmup_requests
@@ -109,11 +110,11 @@ def test_requests_are_captured_over_rest_grpc_and_predict_and_never_with_tokens(
     assert "3 requests kept" in repr(found)
 
 
-def test_a_front_end_hands_its_requests_to_the_ring() -> None:
-    handle = tfserve_nb.deploy(Scaler(2.0), "net", frontends=1)
+def test_a_worker_hands_its_requests_to_the_ring() -> None:
+    handle = tfserve_nb.deploy(Scaler(2.0), "net", workers=1)
     handle.capture()
     until_s = time.perf_counter() + 20
-    while not len(handle.captured()):  # the front end learns of it a moment later
+    while not len(handle.captured()):  # the worker learns of it a moment later
         post(handle, rows_of(1))
         assert time.perf_counter() < until_s
     one = handle.captured()[0]
@@ -218,7 +219,7 @@ def test_what_cannot_be_replayed_is_named_before_anything_is_sent(tmp_path: Path
     named = keras.Sequential([keras.Input((2,), name="z"), keras.layers.Rescaling(2.0)])
     tfserve_nb.deploy(named, "other").capture()
     with pytest.raises(InvalidOption, match="Missing but required: {z}"):
-        tfserve_nb.api.connect.deployment("other").replay(onto=1, requests=handle.captured())
+        deployment("other").replay(onto=1, requests=handle.captured())
     assert handle.captured().is_on
     assert handle.metrics().versions[1].num_requests == 1
 

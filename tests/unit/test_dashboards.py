@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb import dashboards
+from tfserve_nb.api.connect import remote_server
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.dashboards import view
 from tfserve_nb.dashboards.cells import CellRuns
@@ -30,7 +31,6 @@ from tfserve_nb.dashboards.traffic_split import rebalanced
 from tfserve_nb.dashboards.view import Dashboard
 from tfserve_nb.errors import ModelNotFound, VersionNotFound
 from tfserve_nb.experiment.state import Disagreement, ExperimentState
-from tfserve_nb.server.handle import RemoteHome
 from tfserve_nb.serving.telemetry.metrics import Metrics
 from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
 from tfserve_nb.serving.telemetry.records import RequestRecord
@@ -371,7 +371,7 @@ def test_another_deployment_of_the_same_name_has_its_own_dashboard_beside_it(con
 
 def test_handles_of_the_same_server_share_a_dashboard(controls: Recorded) -> None:
     def handle(token: str) -> Deployment:
-        return Deployment("net", RemoteHome("http://127.0.0.1:9", token))
+        return Deployment("net", remote_server("http://127.0.0.1:9", token))
 
     boards = [dashboards.dashboard_for(handle("right")) for _ in range(3)]
 

@@ -13,14 +13,15 @@ import time
 from pathlib import Path
 from typing import Self
 
-from ..api import benchmark as benchmarking
+from ..api.benchmark import benchmark_url, compare_runs
 from ..bench.figure import png_of
 from ..bench.load.samples import OK, Samples
 from ..bench.load.schedule import ARRIVALS, Load
 from ..bench.options import Options
-from ..bench.report import AnyResult, to_text
+from ..bench.report import AnyResult, report_of
 from ..bench.result import BenchmarkResult
 from ..errors import InvalidOption, ServingError
+from ..reports.text import to_terminal
 
 FOLDER = "tfserve_models"
 EXIT_FAILED = 1
@@ -38,7 +39,7 @@ def bench(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
     try:
         result = _result(given)
-        print(to_text(result))
+        print(to_terminal(report_of(result)))
         if given.save is not None:
             if not isinstance(result, BenchmarkResult):
                 raise InvalidOption("--save writes single runs", hint="leave --sweep and --versions out")
@@ -62,13 +63,13 @@ def _result(given: argparse.Namespace) -> AnyResult:
     """Carry out what was asked for."""
     options, folder = _options(given), Path(given.folder)
     if given.compare is not None:
-        return benchmarking.compare_runs(folder, *given.compare)
+        return compare_runs(folder, *given.compare)
     if given.url is None:
         raise InvalidOption("what shall be loaded?", hint="tfserve-nb bench http://HOST:PORT/v1/models/NAME")
     with _Bar(is_quiet=given.quiet) as bar:
         token = _token(given.token_env)
         body = None if given.body is None else _body(given.body)
-        return benchmarking.benchmark_url(given.url, token, options, folder, bar, body, given.grpc_address)
+        return benchmark_url(given.url, token, options, folder, bar, body, given.grpc_address)
 
 
 def _parser() -> argparse.ArgumentParser:

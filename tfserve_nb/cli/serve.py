@@ -23,7 +23,7 @@ from ..dashboards.web import WebPages
 from ..errors import ServingError
 from ..experiment.engine.experiments import Experiments
 from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
-from ..server.handle import ProcessHome
+from ..server.handle import ServerHandle
 from ..server.telemetry.prometheus import Monitor
 from ..server.telemetry.request_log import RequestLog
 from ..server.thread import Extras, ServerThread
@@ -181,8 +181,8 @@ class ModelServer:
 
 
 def _web_pages(core: ServingCore, experiments: Experiments) -> WebPages:
-    home = ProcessHome(core, experiments)
-    return WebPages(lambda name: Deployment(name, home))
+    server = ServerHandle("standalone", core, experiments)
+    return WebPages(lambda name: Deployment(name, server))
 
 
 class ConfigPoller:

@@ -18,7 +18,7 @@ from .actions import Actions, in_words
 from .cells import CELL_RUNS
 from .charts.svg import STYLE
 from .controls import DeploymentControls
-from .front_ends import advice
+from .jupyter_front_end import advice
 from .pages.still import still_page
 from .sections.context import SPANS, Bind, Section, TabContext, ViewOptions
 from .sections.experiment import ExperimentSection

@@ -21,28 +21,28 @@ from ..export.provenance.provenance import Code, Provenance, read_provenance
 from ..export.signatures import read_signatures
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
-from ..server.handle import Home, RemoteHome
+from ..server.handle import ServerHandle
 from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from .changes import ADDED, CHANGED, REMOVED, SAME, AnswerChange, LatencyChange, SignatureChange
 from .layers import layer_changes
-from .result import ADDED, CHANGED, REMOVED, SAME, AnswerChange, LatencyChange, SignatureChange, VersionDiff
+from .result import VersionDiff
 
 MAX_ROWS = 1000
 ROWS_OF_A_RUN = 64
 SPAN_S = 900
-_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-def version_folder(home: Home, name: str, version: int) -> Path:
+def version_folder(server: ServerHandle, name: str, version: int) -> Path:
     """The folder of a version, which must lie on this machine.
 
     Raises:
         VersionNotFound: naming the versions that are there.
         NotAvailable: if the server runs on another machine.
     """
-    base = home.core.base_path(name)
-    if base is None or (isinstance(home, RemoteHome) and home.host not in _LOCAL):
+    base = server.models.base_path(name)
+    if base is None or not server.is_on_this_machine:
         raise NotAvailable(
             f"the files of {name} are not on this machine", hint="ask on the server's machine, or copy the folders"
         )
@@ -55,13 +55,13 @@ def version_folder(home: Home, name: str, version: int) -> Path:
     return folder
 
 
-def provenance_of(home: Home, name: str, version: int) -> Provenance:
+def provenance_of(server: ServerHandle, name: str, version: int) -> Provenance:
     """Where a version comes from.
 
     Raises:
         FailedPrecondition: if it tells nothing, or its file cannot be read.
     """
-    found = read_provenance(version_folder(home, name, version))
+    found = read_provenance(version_folder(server, name, version))
     if found is None:
         raise FailedPrecondition(
             f"version {version} of {name} tells nothing about where it comes from",
@@ -70,11 +70,11 @@ def provenance_of(home: Home, name: str, version: int) -> Provenance:
     return found
 
 
-def diff_versions(home: Home, name: str, a: int, b: int, rows: Any = None) -> VersionDiff:
+def diff_versions(server: ServerHandle, name: str, a: int, b: int, rows: Any = None) -> VersionDiff:
     """Everything that two versions differ in.
 
     Args:
-        home: where the model is served.
+        server: where the model is served.
         name: the model.
         a: the older or current version.
         b: the other.
@@ -84,7 +84,7 @@ def diff_versions(home: Home, name: str, a: int, b: int, rows: Any = None) -> Ve
         VersionNotFound: if one is not on disk.
         InvalidRequest: if the given rows fit neither.
     """
-    folders = version_folder(home, name, a), version_folder(home, name, b)
+    folders = version_folder(server, name, a), version_folder(server, name, b)
     notes: list[str] = []
     told = [_provenance(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
     signatures = [_signatures(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
@@ -99,7 +99,7 @@ def diff_versions(home: Home, name: str, a: int, b: int, rows: Any = None) -> Ve
         provenance_b=told[1],
         bytes_a=folder_bytes(folders[0]),
         bytes_b=folder_bytes(folders[1]),
-        latency=tuple(_latency(home, name, a, b)),
+        latency=tuple(_latency(server, name, a, b)),
         answers=_answers(folders, signatures, rows, notes),
         notes=tuple(notes),
     )
@@ -169,9 +169,9 @@ def _called(code: Code, version: int) -> str:
     return f"version {version}, {code.path or f'cell{count}'}"
 
 
-def _latency(home: Home, name: str, a: int, b: int) -> list[LatencyChange]:
+def _latency(server: ServerHandle, name: str, a: int, b: int) -> list[LatencyChange]:
     """Run times at equal batch sizes, and percentiles of requests, of the last 15 minutes."""
-    versions = home.core.model_metrics(name, SPAN_S, SPAN_S // 15).versions
+    versions = server.models.model_metrics(name, SPAN_S, SPAN_S // 15).versions
     one, other = versions.get(a), versions.get(b)
     if one is None or other is None:
         return []

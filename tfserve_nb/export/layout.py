@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -245,10 +246,6 @@ def _lock(folder: Path) -> int | None:
         BlockingIOError: if somebody else holds the lock.
         OSError: if the folder cannot be opened.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

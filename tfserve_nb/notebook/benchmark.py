@@ -17,7 +17,7 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic_arguments import argument
 from IPython.display import HTML, display
 
-from ..api import benchmark as benchmarking
+from ..api.benchmark import benchmark_url
 from ..api.deployment import Deployment
 from ..bench.load.samples import OK, Samples
 from ..bench.load.schedule import ARRIVALS, Load
@@ -116,7 +116,7 @@ def load_url(given: argparse.Namespace, options: Options, folder: Path, view: Be
         if options.values is None:
             raise UsageError("a URL without /v1/models/NAME needs a body: the last expression of a %%benchmark cell")
         body = body_of(options)
-    return benchmarking.benchmark_url(given.url, token, options, folder, view, body, given.grpc_address)
+    return benchmark_url(given.url, token, options, folder, view, body, given.grpc_address)
 
 
 def body_of(options: Options) -> bytes:

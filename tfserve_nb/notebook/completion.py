@@ -14,7 +14,7 @@ from typing import Any  # the user's namespace
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from ..api import connect as serving
+from ..api.connect import deployment, deployments
 from .magics import DeployMagics
 
 COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark", "abtest", "replay")
@@ -75,13 +75,13 @@ def _candidates(namespace: Mapping[str, Any], command: str, done: list[str]) -> 
     if command == "deploy":
         return ([] if positionals else _models(namespace)) + candidates
     if not positionals:
-        return [handle.name for handle in serving.deployments()] + candidates
+        return [handle.name for handle in deployments()] + candidates
     return (_versions(positionals[0]) if command == "promote" else []) + candidates
 
 
 def _values(namespace: Mapping[str, Any], option: str, done: list[str]) -> list[str]:
     positionals = [word for word in done if not word.startswith("-")]
-    served = [handle.name for handle in serving.deployments()]
+    served = [handle.name for handle in deployments()]
     model = next((word for word in positionals if word in served), served[0] if served else None)
     variables = {word: value for word, value in namespace.items() if not word.startswith("_")}
     found: list[str] = []
@@ -94,15 +94,15 @@ def _values(namespace: Mapping[str, Any], option: str, done: list[str]) -> list[
     elif option in _OPTIONS_WITH_VERSIONS and model is not None:
         found = _versions(model)
     elif option in ("--a", "--b") and model is not None:
-        found = [*_versions(model), *sorted(serving.deployment(model).labels)]
+        found = [*_versions(model), *sorted(deployment(model).labels)]
     elif option == "--label":
-        labels = {label for handle in serving.deployments() for label in handle.labels}
+        labels = {label for handle in deployments() for label in handle.labels}
         found = sorted(labels | {"stable", "canary"})
     return found
 
 
 def _versions(name: str) -> list[str]:
-    handles = {handle.name: handle for handle in serving.deployments()}
+    handles = {handle.name: handle for handle in deployments()}
     return [str(status.version) for status in handles[name].status().versions] if name in handles else []
 
 

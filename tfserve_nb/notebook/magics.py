@@ -22,10 +22,10 @@ from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from IPython.core.magic_arguments import argument
 from traitlets import Int, Unicode
 
-from ..api import benchmark as benchmarking
-from ..api import connect as serving
-from ..api import deploy as deploying
 from ..api.ab_test import ABTest
+from ..api.benchmark import compare_runs
+from ..api.connect import deployment, deployments, resume
+from ..api.deploy import deploy
 from ..api.deployment import DEFAULT_BASE_PATH, Deployment
 from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
@@ -52,7 +52,7 @@ _PASSED_ON = (
     "shadow",
     "port",
     "grpc_port",
-    "frontends",
+    "workers",
     "isolate",
     "device",
     "optimize",
@@ -142,7 +142,7 @@ class DeployMagics(Magics):
             return self._handle(options.name).diff(a, b, rows)
         if options.resume:
             view = ProgressView(self.shell, f"resuming {options.name or 'all models'}")
-            serving.resume(
+            resume(
                 options.base_path or self.base_path,
                 options.name,
                 isolate=options.isolate,
@@ -151,7 +151,7 @@ class DeployMagics(Magics):
             )
         if options.name is not None:
             return self._handle(options.name)
-        return Overview(tuple(serving.deployments()))
+        return Overview(tuple(deployments()))
 
     @line_magic
     @with_options(NAME, argument("--to", type=int, metavar="VERSION", help="the version to go back to"))
@@ -219,8 +219,8 @@ class DeployMagics(Magics):
         with wrong_options_as_usage_error():
             options = options_of(given, None)
             if given.compare is not None:
-                handle = self._handle(given.name) if given.name or serving.deployments() else None
-                return self._keep(benchmarking.compare_runs(stored_in(handle, folder), *given.compare), given)
+                handle = self._handle(given.name) if given.name or deployments() else None
+                return self._keep(compare_runs(stored_in(handle, folder), *given.compare), given)
         if cell is not None:
             options = dataclasses.replace(options, values=run_body(self.shell, cell).value)
             if options.values is None:
@@ -321,7 +321,7 @@ class DeployMagics(Magics):
             values["progress"] = view
         try:
             with wrong_options_as_usage_error():
-                return deploying.deploy(
+                return deploy(
                     model,
                     name,
                     base_path=self._base_path(name, options),
@@ -339,15 +339,15 @@ class DeployMagics(Magics):
 
     def _base_path(self, name: str | None, options: argparse.Namespace) -> str | None:
         """The folder asked for; a model that is served stays where it is, whatever the default is now."""
-        is_served = any(handle.name == name for handle in serving.deployments())
+        is_served = any(handle.name == name for handle in deployments())
         default = None if is_served else self.base_path
         folder: str | None = options.base_path or default
         return folder
 
     def _handle(self, name: str | None) -> Deployment:
         if name is not None:
-            return serving.deployment(name)
-        handles = serving.deployments()
+            return deployment(name)
+        handles = deployments()
         if len(handles) == 1:
             return handles[0]
         if not handles:

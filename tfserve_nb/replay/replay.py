@@ -24,7 +24,7 @@ from ..bench.outputs import Comparison, Rows
 from ..bench.run import Nobody, Watcher
 from ..bench.statistics import percentiles
 from ..errors import InvalidOption, InvalidRequest, ServingError, VersionNotFound
-from ..server.handle import Home, rest_url
+from ..server.handle import ServerHandle
 from ..serving.admin import ModelAdmin
 from ..serving.backend import ModelSpec
 from ..serving.models.state_store import StateStore, new_event
@@ -39,8 +39,8 @@ MAX_EVENT_CHARS = 200
 PREDICT_S = 30.0
 
 
-def replay(
-    home: Home,
+def replay_captured(
+    server: ServerHandle,
     name: str,
     captured: CapturedRequests,
     options: ReplayOptions,
@@ -53,7 +53,7 @@ def replay(
     latencies are measured, and no rounding by JSON; the latencies and failures under load from a second one.
 
     Args:
-        home: the server.
+        server: the server.
         name: the model.
         captured: the requests.
         options: how.
@@ -65,11 +65,11 @@ def replay(
         VersionNotFound: if the version is not loaded.
         ServingError: if the server cannot be reached.
     """
-    core, watching, at = home.core, watcher or Nobody(), time.time()
-    against = check(home, name, captured, options)
+    core, watching, at = server.models, watcher or Nobody(), time.time()
+    against = check(server, name, captured, options)
     requests, schedule = chosen(captured, options)
     runs = (options.onto,) if against in (None, options.onto) else (against, options.onto)
-    targets = {version: _target(home, name, requests, options, version) for version in runs if version is not None}
+    targets = {version: _target(server, name, requests, options, version) for version in runs if version is not None}
     with _capture_off(core, name):
         watching.say(f"asking version {options.onto} for {len(requests)} answers")
         comparison, rows, num_reasked = _compare(core, name, requests, options, against)
@@ -103,13 +103,13 @@ def replay(
     return _kept(result, StateStore(own if own is not None and own.is_dir() else folder))
 
 
-def check(home: Home, name: str, captured: CapturedRequests, options: ReplayOptions) -> int | None:
+def check(server: ServerHandle, name: str, captured: CapturedRequests, options: ReplayOptions) -> int | None:
     """Refuse what cannot be replayed, before anything is sent.
 
     Returns:
         The version to compare with, or None when there is none.
     """
-    loaded = home.core.available(name)
+    loaded = server.models.available(name)
     for version in (options.onto, options.against):
         if version is not None and version not in loaded:
             known = ", ".join(str(one) for one in loaded) or "none"
@@ -122,11 +122,11 @@ def check(home: Home, name: str, captured: CapturedRequests, options: ReplayOpti
             f"there are no captured requests of {captured.model}: {state}",
             hint=f"%serving {name} --capture on, then send requests",
         )
-    _check_fits(home, name, captured, options.onto)
-    against = options.against if options.against is not None else _usual(home.core, name, captured, loaded)
+    _check_fits(server, name, captured, options.onto)
+    against = options.against if options.against is not None else _usual(server.models, name, captured, loaded)
     if options.against is None and against is not None:
         try:
-            _check_fits(home, name, captured, against)
+            _check_fits(server, name, captured, against)
         except InvalidOption:
             return None
     return against
@@ -149,9 +149,9 @@ def _usual(core: ModelAdmin, name: str, captured: CapturedRequests, loaded: Sequ
     return next((version for version, _ in [*most, (default, 0)] if version in loaded), None)
 
 
-def _check_fits(home: Home, name: str, captured: CapturedRequests, version: int) -> None:
+def _check_fits(server: ServerHandle, name: str, captured: CapturedRequests, version: int) -> None:
     """Names, dtypes and shapes of what was captured must be what the version takes."""
-    signatures = signatures_at(rest_url(home, name), home.token, version)
+    signatures = signatures_at(server.rest_url(name), server.token, version)
     problems: list[str] = []
     for one in captured:
         signature = signatures.get(one.signature)
@@ -217,9 +217,13 @@ def _before(core: ModelAdmin, name: str, one: CapturedRequest, against: int | No
     return core.predict(ModelSpec(name, against), one.signature, dict(one.inputs), PREDICT_S)
 
 
-def _target(home: Home, name: str, requests: Sequence[CapturedRequest], options: ReplayOptions, version: int) -> Target:
+def _target(
+    server: ServerHandle, name: str, requests: Sequence[CapturedRequest], options: ReplayOptions, version: int
+) -> Target:
     pieces = [(one.signature, one.inputs) for one in requests]
-    return target_with(rest_url(home, name), home.token, Wish(options.protocol, version), pieces, home.grpc_address)
+    return target_with(
+        server.rest_url(name), server.token, Wish(options.protocol, version), pieces, server.grpc_address
+    )
 
 
 def _table(

@@ -11,8 +11,8 @@ import time
 import numpy as np
 
 from ..bench.comparison import COMPARED
-from ..bench.report import environment_text, percentile_text
-from ..bench.statistics import FEWEST, Percentile, Summary
+from ..bench.report import environment_text, needs, percentile_text
+from ..bench.statistics import Percentile, Summary
 from ..markup import alert, note, table, text
 from ..types import Tensors
 from .result import ReplayResult
@@ -114,7 +114,7 @@ def remarks_of(result: ReplayResult) -> list[str]:
 
 def _recorded(recorded: tuple[Percentile, ...], quantile: float) -> str:
     found = next((one for one in recorded if one.quantile == quantile), None)
-    return f"(from {FEWEST[quantile]} answers)" if found is None else f"{found.ms:.3g} ms"
+    return needs(quantile) if found is None else f"{found.ms:.3g} ms"
 
 
 def _failed(summary: Summary | None) -> str:

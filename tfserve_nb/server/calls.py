@@ -219,7 +219,7 @@ class Calls:
 
         def resolve(outcome: Outcome) -> None:
             self._running.discard(running)
-            exchange.version, exchange.assignment = handle.version, handle.assignment  # a front end learns it only now
+            exchange.version, exchange.assignment = handle.version, handle.assignment  # a worker learns it only now
             if isinstance(outcome, Answer):
                 exchange.started_s, exchange.done_s = outcome.started_s, outcome.done_s
                 if self._request_log is not None:

@@ -33,7 +33,7 @@ from .settings import ServerSettings
 from .telemetry.log_ring import RingHandler, open_log
 from .telemetry.prometheus import Monitor
 from .telemetry.request_log import RequestLog
-from .workers.listener import FrontListener
+from .workers.listener import WorkerListener
 
 START_LIMIT_S = 20.0
 IDLE_LOOK_S = 1.0
@@ -82,7 +82,7 @@ class ServerThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
-        self._listener: HttpListener | FrontListener | None = None
+        self._listener: HttpListener | WorkerListener | None = None
         self._error: BaseException | None = None
 
     @property
@@ -96,9 +96,9 @@ class ServerThread:
         return self._bound_port
 
     @property
-    def frontend_pids(self) -> tuple[int, ...]:
-        """The processes of the front ends that run now."""
-        return self._listener.pids if isinstance(self._listener, FrontListener) else ()
+    def worker_pids(self) -> tuple[int, ...]:
+        """The processes of the workers that run now."""
+        return self._listener.pids if isinstance(self._listener, WorkerListener) else ()
 
     @property
     def log_lines(self) -> tuple[str, ...]:
@@ -159,14 +159,14 @@ class ServerThread:
         unshorten()
         collector.resume()
 
-    def _make_listener(self) -> HttpListener | FrontListener | None:
+    def _make_listener(self) -> HttpListener | WorkerListener | None:
         if self.settings.port is None:
             return None
-        if self.settings.frontends:
-            return FrontListener(self.settings, self._backend, self._extras.request_log)
+        if self.settings.workers:
+            return WorkerListener(self.settings, self._backend, self._extras.request_log)
         return HttpListener(self.settings)
 
-    def _run(self, http: HttpListener | FrontListener | None, ready: threading.Event) -> None:
+    def _run(self, http: HttpListener | WorkerListener | None, ready: threading.Event) -> None:
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._serve(http, ready))
@@ -175,7 +175,7 @@ class ServerThread:
         finally:
             ready.set()
 
-    async def _serve(self, http: HttpListener | FrontListener | None, ready: threading.Event) -> None:
+    async def _serve(self, http: HttpListener | WorkerListener | None, ready: threading.Event) -> None:
         settings = self.settings
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
@@ -221,8 +221,8 @@ class ServerThread:
             *(dashboard_routes(dashboard, values) if dashboard is not None else ()),
         ]
 
-    async def _start_grpc(self, calls: Calls, http: HttpListener | FrontListener | None) -> GrpcListener | None:
-        settings = http.settings if isinstance(http, FrontListener) else self.settings
+    async def _start_grpc(self, calls: Calls, http: HttpListener | WorkerListener | None) -> GrpcListener | None:
+        settings = http.settings if isinstance(http, WorkerListener) else self.settings
         if settings.grpc is None:
             return None
         extras = self._extras

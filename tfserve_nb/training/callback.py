@@ -17,7 +17,7 @@ from typing import Any  # Keras' objects, options of `deploy`
 
 import keras
 
-from ..api import deploy as deploying
+from ..api.deploy import deploy
 from ..api.deployment import Deployment
 from ..errors import InvalidOption, ServingError, VersionNotFound
 from ..export.layout import check_name
@@ -123,9 +123,7 @@ class DeployCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 found.append(event.version)
             self._progress(event)
 
-        handle = deploying.deploy(
-            self.model, self.name, metrics=logs, code=running_cell(), progress=progress, **self._options
-        )
+        handle = deploy(self.model, self.name, metrics=logs, code=running_cell(), progress=progress, **self._options)
         version = found[-1]
         self.versions.append(version)
         is_promoted = False
@@ -192,7 +190,7 @@ def _at_least_one(name: str, value: int) -> int:
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
-    allowed = inspect.signature(deploying.deploy).parameters.keys() - OWN
+    allowed = inspect.signature(deploy).parameters.keys() - OWN
     unknown = sorted(given.keys() - allowed)
     if unknown:
         raise InvalidOption(

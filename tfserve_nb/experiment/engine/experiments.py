@@ -23,7 +23,7 @@ from ...threads import start_thread
 from ...types import HistoryEvent
 from ..json_state import state_from_json, state_to_json
 from ..plan import Plan
-from ..state import BY_HAND, Disagreement, ExperimentState
+from ..state import BY_HAND, NUM_DISAGREEMENTS, Disagreement, ExperimentState
 from .answers import Answers
 from .checks import check_limits, check_signatures
 from .running import Change, Running
@@ -32,7 +32,6 @@ _log = logging.getLogger(__name__)
 LOOK_S = 0.5
 SAVE_S = 5.0
 JOIN_S = 1.5
-NUM_DISAGREEMENTS = 24
 
 
 class Experiments(Observer):

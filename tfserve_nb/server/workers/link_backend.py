@@ -1,9 +1,9 @@
-"""The core as a front end sees it: an `InferenceBackend` over a link.
+"""The core as a worker sees it: an `InferenceBackend` over a link.
 
 Requests for the same signature wait here until the core has finished enough of what it was given, and leave in bundles.
 So batches form on this side, and the core's process does something once for a bundle and not for each request.
 
-Thread: the front end's loop.
+Thread: the worker's loop.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ class Lane:
         if self._num_waiting and self._num_waiting + task.num_rows > self.view.max_enqueued_rows:
             raise QueueFull(
                 "The batch scheduling queue to which this task was submitted is full; "
-                f"{self._num_waiting} rows wait in this front end, at most {self.view.max_enqueued_rows} may",
+                f"{self._num_waiting} rows wait in this worker, at most {self.view.max_enqueued_rows} may",
                 hint="send less at once, or deploy with a larger --max-enqueued-batches",
             )
         self._num_waiting += task.num_rows
@@ -253,7 +253,7 @@ class LinkBackend:
 
     def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
         """The core answers questions of status itself."""
-        raise NotAvailable(f"the status of {spec.name} is not known in a front end")
+        raise NotAvailable(f"the status of {spec.name} is not known in a worker")
 
     def wants_tensors(self, model: str) -> bool:
         """Whether an observer of the core wants the tensors of a model's requests."""

@@ -61,7 +61,7 @@ class Resources:
         total_bytes: memory that it has.
         threads: kind of thread, such as `tfserve-server` or `others` -> how many.
         gpus: those that NVIDIA's driver tells of.
-        children: processes of the server, such as front ends: how many, their processor time and memory.
+        children: processes of the server, such as workers: how many, their processor time and memory.
         age_s: how long ago each earlier reading was, in seconds; shape `(n,)`, decreasing to 0.
         cpu_series: percent of one core at each; shape `(n,)`, float64.
         rss_series: bytes at each; shape `(n,)`, float64.
@@ -129,7 +129,7 @@ class ResourceReader:
         )
 
     def _read_children(self, psutil: Any) -> tuple[int, float, int]:
-        """Front ends are children of the server; so are load generators, for as long as they run."""
+        """Workers are children of the server; so are load generators, for as long as they run."""
         found = {child.pid: self._children.get(child.pid, child) for child in self._process.children(recursive=True)}
         self._children = found
         cpu, rss, num = 0.0, 0, 0
