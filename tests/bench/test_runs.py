@@ -29,7 +29,6 @@ from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotA
 from tfserve_nb.reports.html import to_html
 from tfserve_nb.reports.text import to_text
 
-pytestmark = pytest.mark.timeout(120)
 SHORT = {"seconds": 1.0, "warmup_s": 0.2}
 
 
