@@ -105,7 +105,7 @@ def _sweep_report(result: SweepResult) -> Report:
         result.title,
         lead=(f"knee: {knee}, p99 within {result.slo_ms:.3g} ms ({result.slo_origin})",),
         warnings=tuple(_sweep_warnings(result)),
-        sections=(Table("Rates", (*columns, *names("valid")), tuple(rows)),),
+        sections=(Table("Rates, requests/s", (*columns, *names("valid")), tuple(rows)),),
         notes=tuple(_origin(result.results[0])),
     )
 

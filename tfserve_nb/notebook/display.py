@@ -28,6 +28,9 @@ from ..bench.result import BenchmarkResult
 from ..bench.sweep import SweepResult
 from ..diff.result import VersionDiff
 from ..errors import ServingError
+from ..replay import figure as replay_figure
+from ..replay import report as replay_report
+from ..replay.result import ReplayResult
 from ..reports.html import to_html
 from ..reports.report import Report
 from ..reports.text import to_text
@@ -35,7 +38,6 @@ from . import cell_times
 
 _DASHBOARD = ("tfserve_nb.dashboards.view", "Dashboard")
 _TEST = ("tfserve_nb.api.ab_test", "ABTest")
-_REPLAY = ("tfserve_nb.replay.result", "ReplayResult")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ VIEWS: dict[type, View] = {
     BenchmarkResult: _BENCHMARK,
     SweepResult: _BENCHMARK,
     ComparisonResult: _BENCHMARK,
+    ReplayResult: View(replay_report.report_of, replay_figure.png_of),
     VersionDiff: View(operator.attrgetter("report")),
 }
 
@@ -69,11 +72,9 @@ def register(shell: InteractiveShell) -> None:
         formatters["text/plain"].for_type(kind, functools.partial(_print_result, view))
         formatters["text/html"].for_type(kind, functools.partial(_page_of, view))
     shell.display_formatter.formatters["text/plain"].for_type_by_name(*_TEST, _print_test)
-    shell.display_formatter.formatters["text/plain"].for_type_by_name(*_REPLAY, _print_replay)
     if hasattr(shell, "kernel"):
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type_by_name(*_TEST, lambda test: _show_test(shell, test))
-        formatter.for_type_by_name(*_REPLAY, lambda result: _show_replay(shell, result))
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Deployment, lambda handle: _show_deployment(shell, handle))
         formatter.for_type_by_name(*_DASHBOARD, lambda dashboard: show(shell, dashboard))
@@ -86,9 +87,9 @@ def unregister(shell: InteractiveShell) -> None:
     """The inverse of `register`; open dashboards become static."""
     if shell.display_formatter is not None:
         formatter = shell.display_formatter.ipython_display_formatter
-        for kind in (Deployment, ".".join(_DASHBOARD), ".".join(_TEST), ".".join(_REPLAY), *VIEWS):
+        for kind in (Deployment, ".".join(_DASHBOARD), ".".join(_TEST), *VIEWS):
             formatter.pop(kind, None)
-        for kind in (".".join(_TEST), ".".join(_REPLAY), *VIEWS):
+        for kind in (".".join(_TEST), *VIEWS):
             for mime_type in ("text/plain", "text/html"):
                 shell.display_formatter.formatters[mime_type].pop(kind, None)
     cell_times.unwatch(shell)
@@ -166,20 +167,6 @@ def _print_test(test: Any, printer: Any, _: bool) -> None:
     from ..experiment.views import report
 
     printer.text(report.to_text(test.state))
-
-
-def _show_replay(shell: InteractiveShell, result: Any) -> None:
-    from ..replay import figure, report
-
-    publish = shell.display_pub.publish
-    publish(data={"text/plain": report.to_text(result), "text/html": report.to_html(result)}, metadata={})
-    publish(data={"text/plain": f"(figure: {result.title})", "image/png": figure.png_of(result)}, metadata={})
-
-
-def _print_replay(result: Any, printer: Any, _: bool) -> None:
-    from ..replay import report
-
-    printer.text(report.to_text(result))
 
 
 def _page(still: str) -> dict[str, str]:
