@@ -352,20 +352,6 @@ def test_extension_can_be_unloaded_and_reloaded(modeller) -> None:
     modeller.run("%load_ext tfserve_nb")
 
 
-def test_loading_the_extension_imports_nothing_heavy() -> None:
-    import subprocess
-
-    script = (
-        "from IPython.core.interactiveshell import InteractiveShell as S\n"
-        "s = S(); import sys; before = set(sys.modules)\n"
-        "s.run_line_magic('load_ext', 'tfserve_nb')\n"
-        "print(sorted({'tensorflow', 'keras', 'matplotlib', 'ipywidgets'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
-
-    assert done.stdout.strip().splitlines()[-1] == "[]"
-
-
 @pytest.mark.parametrize("given", ["--output-range -1,1", "--output-range=-1,1", "--output-range -1.5e0,+1"])
 def test_a_range_may_begin_with_a_minus(shell, given: str) -> None:
     with pytest.raises(ModelNotFound):  # so far it was understood

@@ -31,6 +31,7 @@ from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
 from ..export.provenance.provenance import Code
+from ..export.provenance.running_cell import running_cell
 from ..replay.result import ReplayResult
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
 from ..serving.models.placement import DEFAULT_KEEP, Placement
@@ -42,7 +43,6 @@ from .cell import run_body
 from .overview import Overview
 from .progress import ProgressView
 from .replay import CAPTURE_OPTIONS, REPLAY_OPTIONS, capture, limits_asked_for, replay
-from .running_cell import running_cell
 
 _PASSED_ON = (
     "version",
