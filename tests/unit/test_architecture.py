@@ -28,7 +28,8 @@ LAYERS = (
     ("experiment",),
     ("serving",),
     ("export",),
-    ("markup", "threads"),
+    ("reports",),
+    ("agreement", "markup", "threads"),
     ("errors", "types", "_version"),
 )
 """Top to bottom; a unit may import units of lower layers only."""
@@ -59,8 +60,8 @@ THIRD_PARTY = {
     "PIL": ("dashboards/pages/values",),
     "psutil": ("serving/telemetry/resources",),
     "pynvml": ("serving/telemetry/resources",),
-    "scipy": ("bench/statistics", "bench/comparison", "experiment"),
-    "rich": ("cli",),
+    "scipy": ("bench/statistics", "bench/comparison", "experiment", "agreement"),
+    "rich": ("cli", "reports/text"),
     "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/captured"),
     "pyarrow": ("serving/telemetry/captured",),
 }

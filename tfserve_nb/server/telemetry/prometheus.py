@@ -42,7 +42,6 @@ class Monitor:
 
         self.tf = TfMetrics()
         self._registry = CollectorRegistry()
-        self._states = states
         version = ("model", "version", "signature")
         self._requests = Counter(
             "tfserve_requests",
@@ -59,8 +58,8 @@ class Monitor:
         self._batches = Counter(
             "tfserve_batches", "Batches by why they left the queue", (*version, "reason"), registry=self._registry
         )
-        self._registry.register(_StateCollector(states))
-        self._registry.register(_CopyCollector(copies))
+        self._registry.register(_Collector(lambda: _states_of(states())))
+        self._registry.register(_Collector(lambda: _copies_of(copies())))
 
     def on_request(self, record: RequestRecord) -> None:
         """Count a request."""
@@ -106,49 +105,45 @@ class Monitor:
         return Histogram(name, help_text, labels, buckets=_SECONDS, registry=self._registry)
 
 
-class _StateCollector:
-    """`tfserve_version_state`: 1 for the state that each version is in."""
+class _Collector:
+    """A metric whose values are computed whenever metrics are read.
 
-    def __init__(self, states: States) -> None:
-        self._states = states
+    Args:
+        family: the metric with its values now.
+    """
 
-    def collect(self) -> Iterable[Any]:
-        """Called by `prometheus_client`."""
-        from prometheus_client.core import GaugeMetricFamily
-
-        family = GaugeMetricFamily(
-            "tfserve_version_state", "1 for the state that a version is in", labels=("model", "version", "state")
-        )
-        for model, versions in self._states().items():
-            for status in versions:
-                for state in VersionState:
-                    value = 1.0 if state is status.state else 0.0
-                    family.add_metric((model, str(status.version), state.name), value)
-        yield family
-
-    def describe(self) -> Iterable[Any]:
-        """Called by `prometheus_client` at registration, when there may be no state yet."""
-        return ()
-
-
-class _CopyCollector:
-    """`tfserve_shadow_copies_total`: copies of requests by model, version and what became of them."""
-
-    def __init__(self, copies: Copies) -> None:
-        self._copies = copies
+    def __init__(self, family: Callable[[], Any]) -> None:
+        self._family = family
 
     def collect(self) -> Iterable[Any]:
         """Called by `prometheus_client`."""
-        from prometheus_client.core import CounterMetricFamily
-
-        family = CounterMetricFamily(
-            "tfserve_shadow_copies", "Copies of requests for another version", labels=("model", "version", "outcome")
-        )
-        for (model, version), counts in self._copies().items():
-            for outcome, count in zip(("run", "failed", "dropped"), counts, strict=True):
-                family.add_metric((model, str(version), outcome), count)
-        yield family
+        yield self._family()
 
     def describe(self) -> Iterable[Any]:
-        """Called by `prometheus_client` at registration."""
+        """Called by `prometheus_client` at registration, when there may be no values yet."""
         return ()
+
+
+def _states_of(models: Mapping[str, Iterable[VersionStatus]]) -> Any:
+    from prometheus_client.core import GaugeMetricFamily
+
+    family = GaugeMetricFamily(
+        "tfserve_version_state", "1 for the state that a version is in", labels=("model", "version", "state")
+    )
+    for model, versions in models.items():
+        for status in versions:
+            for state in VersionState:
+                family.add_metric((model, str(status.version), state.name), 1.0 if state is status.state else 0.0)
+    return family
+
+
+def _copies_of(copies: Mapping[tuple[str, int], CopyCounts]) -> Any:
+    from prometheus_client.core import CounterMetricFamily
+
+    family = CounterMetricFamily(
+        "tfserve_shadow_copies", "Copies of requests for another version", labels=("model", "version", "outcome")
+    )
+    for (model, version), counts in copies.items():
+        for outcome, count in zip(("run", "failed", "dropped"), counts, strict=True):
+            family.add_metric((model, str(version), outcome), count)
+    return family

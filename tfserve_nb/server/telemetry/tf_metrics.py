@@ -1,5 +1,11 @@
 """TensorFlow Serving's metrics: its names, labels and buckets, and its way to write them down.
 
+`prometheus_client` can neither count nor write them. Its buckets take a sample that equals their limit, these leave
+it to the next. Its text, even from a collector of our own, adds `HELP` lines, ends the names of counters in `_total`,
+sorts labels (`le` first), and writes `3.0` and `1.234567e+06` where TensorFlow Serving writes `3` and `1.23457e+06`,
+and nothing instead of `{}` for a metric without labels (measured with 0.26). Series would be named differently, and
+dashboards and alerts that were made for TensorFlow Serving would find none.
+
 Thread: any; one lock guards the counters.
 
 Reference: tensorflow_serving/util/prometheus_exporter.cc (a sample that equals a bucket's limit belongs to the next
