@@ -30,7 +30,7 @@ LAYERS = (
     ("export",),
     ("reports",),
     ("agreement", "markup", "threads"),
-    ("errors", "types", "_version"),
+    ("errors", "options", "types", "_version"),
 )
 """Top to bottom; a unit may import units of lower layers only."""
 
@@ -90,12 +90,11 @@ NARROW = {
         "serving.telemetry.resources",
         "serving.telemetry.request_samples",
         "serving.telemetry.captured",
-        "serving.telemetry.taps",
+        "serving.telemetry.records",
         "serving.telemetry.batch_summary",
         "serving.batching.options",
         "serving.models.model_config",
         "serving.telemetry.observer",
-        "serving.pairs",
         "serving.admin",
         "serving.models.placement",
         "serving.models.stored_model",
