@@ -24,7 +24,7 @@ from tfserve_nb.experiment.state import Disagreement
 from tfserve_nb.experiment.statistics.rates import wilson
 from tfserve_nb.replay.figure import png_of
 from tfserve_nb.replay.paired import paired_effects
-from tfserve_nb.replay.report import to_html, to_text
+from tfserve_nb.replay.report import report_of
 from tfserve_nb.replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from tfserve_nb.replay.run import (
     FEWEST_ROUNDS,
@@ -34,6 +34,8 @@ from tfserve_nb.replay.run import (
     schedule_of,
     turns_of,
 )
+from tfserve_nb.reports.html import to_html
+from tfserve_nb.reports.text import to_text
 
 # ---------------------------------------------------------------- outputs
 
@@ -325,9 +327,10 @@ def test_text_html_and_figure_show_it_and_escape_what_users_gave() -> None:
         name="<net>", disagreements=(row,), failures={"<script>": 3}, num_reasked=2, num_shortened=1, run=7,
         agreement=Agreement(100, 97, 0.97, 0.9, 0.99, {(1, 2): 3}, 0.1, 0.5), b=summary_of(200, 3), interrupted=True,
     )  # fmt: skip
-    text, html = to_text(result), to_html(result)
+    report = report_of(result)
+    text, html = to_text(report), to_html(report)
     wanted = [
-        "as recorded", "version 3", "B over A", "replay 7: 200 captured requests", "97 of 100 rows agree", "1 → 2: 3",
+        "as recorded", "version 3", "B / A", "replay 7: 200 captured requests", "97 of 100 rows agree", "1 → 2: 3",
         "3 of 200 (3 × 503)", "2 requests are redacted", "1 gaps of more than a second", "INTERRUPTED",
     ]  # fmt: skip
     for words in wanted:
@@ -338,7 +341,7 @@ def test_text_html_and_figure_show_it_and_escape_what_users_gave() -> None:
     assert "<b>" not in html
     for one in (result, result_of(a=None, agreement=None, requests={})):
         assert png_of(one).startswith(b"\x89PNG")
-        assert to_html(one)
+        assert to_html(report_of(one))
 
 
 @pytest.mark.parametrize(

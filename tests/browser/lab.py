@@ -25,7 +25,7 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-START_LIMIT_S = 60.0
+START_LIMIT_S = 120.0
 
 
 def missing_tool() -> str:
@@ -99,24 +99,24 @@ class Lab:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         base, token = url.split("?")
         page.goto(f"{base}{view}/{notebook}?{token}{'&reset' if view.startswith('lab') else ''}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
         # Run before the kernel is connected, cells would open a dialog that asks for one.
         page.wait_for_function(
             """() => {
                 const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
                 return context?.isReady && context.session?.kernel?.status === 'idle';
             }""",
-            timeout=60_000,
+            timeout=120_000,
         )
         self.wait_until_idle()
 
-    def wait_until_idle(self, limit_s: float = 60) -> None:
+    def wait_until_idle(self, limit_s: float = 120) -> None:
         """Wait until the kernel has nothing to do."""
         self.page.wait_for_selector(
             ".jp-Notebook-ExecutionIndicator[data-status='idle']", state="attached", timeout=limit_s * 1000
         )
 
-    def run_all(self, limit_s: float = 180) -> None:
+    def run_all(self, limit_s: float = 300) -> None:
         """Run every cell and wait for the last one."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_text("Run All Cells", exact=True).click()

@@ -13,7 +13,6 @@ from lab import Lab, chromium_page, jupyter_lab, missing_tool
 from test_lab import RECORDED, output, write_notebook
 
 pytestmark = [
-    pytest.mark.timeout(300),
     pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
 ]
 

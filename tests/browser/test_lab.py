@@ -12,7 +12,6 @@ from lab import Lab, chromium_page, jupyter_lab, missing_tool
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
-    pytest.mark.timeout(300),
     pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
 ]
 

@@ -19,7 +19,6 @@ from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.versions.source import VersionSource
 
 pytestmark = [
-    pytest.mark.timeout(240),
     pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
 ]
 

@@ -12,8 +12,8 @@ import psutil
 import requests
 from jupyter_client.manager import KernelManager
 
-READY_S = 60
-REPLY_S = 120
+READY_S = 120
+REPLY_S = 240
 
 
 @dataclass(slots=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from real_kernel import Kernel
 
-pytestmark = pytest.mark.timeout(180)
-
 ROW = [[1.0, 2.0]]
 
 

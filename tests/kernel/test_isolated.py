@@ -5,11 +5,8 @@ from __future__ import annotations
 import time
 
 import psutil
-import pytest
 import requests
 from real_kernel import Kernel
-
-pytestmark = pytest.mark.timeout(240)
 
 ROW = [[1.0, 2.0]]
 

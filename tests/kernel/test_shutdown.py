@@ -12,8 +12,6 @@ import pytest
 import requests
 from real_kernel import Kernel
 
-pytestmark = pytest.mark.timeout(180)
-
 ROW = [[1.0, 2.0]]
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-START_S = 60.0
+START_S = 120.0
+"""How long a server may take to import TensorFlow and load its models."""
 
 
 def free_port() -> int:

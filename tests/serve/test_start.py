@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from black_box import command, environment, free_port
+from black_box import START_S, command, environment, free_port
 from client_requests import predict_request
 from saved_models import write_half_plus_two
 
 
 def run(*flags: str) -> tuple[int, str]:
     """Exit code and output of a server that must not start."""
-    done = subprocess.run(command(*flags), capture_output=True, text=True, check=False, timeout=55, env=environment())
+    done = subprocess.run(
+        command(*flags), capture_output=True, text=True, check=False, timeout=START_S, env=environment()
+    )
     return done.returncode, done.stdout + done.stderr
 
 

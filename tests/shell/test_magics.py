@@ -21,6 +21,18 @@ from tfserve_nb.errors import (
     VersionExists,
     VersionNotFound,
 )
+from tfserve_nb.serving.telemetry.observer import Observer
+from tfserve_nb.serving.telemetry.records import Pair
+
+
+class Pairs(Observer):
+    """Keeps what two versions answered to the same request."""
+
+    def __init__(self) -> None:
+        self.found: list[Pair] = []
+
+    def on_pair(self, pair: Pair) -> None:
+        self.found.append(pair)
 
 
 def post(handle: Deployment, rows: list[list[float]], path: str = "") -> requests.Response:
@@ -131,6 +143,14 @@ def test_wrong_options_are_usage_errors(modeller, line: str, complaint: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("options", ["--optimize all", "--max-batch-size 0", "--stage --slo-p99-ms 5", "--out 1x"])
+def test_wrong_options_are_found_before_the_cell_runs(modeller, options: str) -> None:
+    with pytest.raises(UsageError):
+        modeller.run(f"%%deploy model --name net {options}\nhas_run = True")
+
+    assert "has_run" not in modeller.user_ns
+
+
 @pytest.mark.parametrize(
     ("cell", "error", "text"),
     [
@@ -184,8 +204,9 @@ def test_shadow_gets_copies_and_no_traffic(modeller) -> None:
     modeller.run("%deploy better --name net --shadow -q")
     assert handle.status().shadow == (3, 100.0)
 
-    found = []
-    server_of("net").models.pairs.add(found.append)
+    kept = Pairs()
+    found = kept.found
+    server_of("net").models.observers.add(kept)
     assert handle.predict([[1, 1]], key="ann").tolist() == [[2.0, 2.0]]
     until_s = time.perf_counter() + 10
     while not found and time.perf_counter() < until_s:

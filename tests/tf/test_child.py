@@ -7,11 +7,8 @@ import signal
 import time
 
 import psutil
-import pytest
 
 from tfserve_nb.server.child import MAX_RESTARTS, ChildServer
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def gone(pid: int) -> bool:

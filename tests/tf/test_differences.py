@@ -16,11 +16,12 @@ import pytest
 
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
-from tfserve_nb.diff.report import to_html, to_text
 from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.errors import InvalidRequest, LabelNotFound, VersionNotFound
 from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, Code
 from tfserve_nb.export.weights import Weights
+from tfserve_nb.reports.html import to_html
+from tfserve_nb.reports.text import to_text
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -95,7 +96,7 @@ def test_weights_that_were_zero_moved_from_zero() -> None:
     diff = diff_of(make(scale=0.0), make())
 
     assert diff.layers[-1].weight_change == math.inf
-    assert "from zero" in to_text(diff)
+    assert "from zero" in str(diff)
 
 
 def test_added_removed_and_wider_layers_are_told() -> None:
@@ -141,7 +142,7 @@ def test_code_metrics_seed_and_data_are_compared(rng: np.random.Generator) -> No
     )  # fmt: skip
 
     diff = handle.diff(1, 2)
-    shown = to_text(diff)
+    shown = str(diff)
 
     assert diff.code is not None
     assert diff.code.splitlines() == [
@@ -319,13 +320,12 @@ def test_html_escapes_what_users_wrote_and_says_the_same_as_the_text() -> None:
     diff = handle.diff(1, 2)
 
     parser = _Text()
-    parser.feed(to_html(diff))
+    parser.feed(to_html(diff.report))
 
     assert not parser.tags & {"script", "img"}
     assert "+x = '<img src=a>'" in parser.text
     assert "<b>" in parser.text
-    assert diff._repr_html_() == to_html(diff)
-    assert repr(diff) == to_text(diff)
+    assert str(diff) == repr(diff) == to_text(diff.report)
 
 
 def test_subclassed_models_are_matched_by_their_layers() -> None:

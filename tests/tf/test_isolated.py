@@ -29,8 +29,6 @@ from tfserve_nb.errors import (
 )
 from tfserve_nb.serving.backend import ModelSpec
 
-pytestmark = pytest.mark.timeout(180)
-
 
 def scaler(factor: float) -> Any:
     """`y = factor x`, `x` float32 `(n, 2)`."""

@@ -23,7 +23,6 @@ from tfserve_nb.errors import InvalidOption, ReplayFailed, ServingError, Version
 from tfserve_nb.export.warmup_requests import MAX_WARMUP_RECORDS, WARMUP_FILE, read_warmup_requests
 from tfserve_nb.replay.result import ReplayLimits, ReplayResult
 
-pytestmark = pytest.mark.timeout(240)
 LENIENT = {"max_slowdown": 1e6}
 """For machines that are shared: what is judged is not how fast they are."""
 

@@ -28,8 +28,9 @@ LAYERS = (
     ("experiment",),
     ("serving",),
     ("export",),
-    ("markup", "threads"),
-    ("errors", "types", "_version"),
+    ("reports",),
+    ("agreement", "markup", "threads"),
+    ("errors", "options", "types", "_version"),
 )
 """Top to bottom; a unit may import units of lower layers only."""
 
@@ -59,8 +60,8 @@ THIRD_PARTY = {
     "PIL": ("dashboards/pages/values",),
     "psutil": ("serving/telemetry/resources",),
     "pynvml": ("serving/telemetry/resources",),
-    "scipy": ("bench/statistics", "bench/comparison", "experiment"),
-    "rich": ("cli",),
+    "scipy": ("bench/statistics", "bench/comparison", "experiment", "agreement"),
+    "rich": ("cli", "reports/text"),
     "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/captured"),
     "pyarrow": ("serving/telemetry/captured",),
 }
@@ -92,12 +93,11 @@ NARROW = {
         "serving.telemetry.resources",
         "serving.telemetry.request_samples",
         "serving.telemetry.captured",
-        "serving.telemetry.taps",
+        "serving.telemetry.records",
         "serving.telemetry.batch_summary",
         "serving.batching.options",
         "serving.models.model_config",
         "serving.telemetry.observer",
-        "serving.pairs",
         "serving.admin",
         "serving.models.placement",
         "serving.models.stored_model",

@@ -18,9 +18,10 @@ from ..bench.figure import png_of
 from ..bench.load.samples import OK, Samples
 from ..bench.load.schedule import ARRIVALS, Load
 from ..bench.options import Options
-from ..bench.report import AnyResult, to_text
+from ..bench.report import AnyResult, report_of
 from ..bench.result import BenchmarkResult
 from ..errors import InvalidOption, ServingError
+from ..reports.text import to_terminal
 
 FOLDER = "tfserve_models"
 EXIT_FAILED = 1
@@ -38,7 +39,7 @@ def bench(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
     try:
         result = _result(given)
-        print(to_text(result))
+        print(to_terminal(report_of(result)))
         if given.save is not None:
             if not isinstance(result, BenchmarkResult):
                 raise InvalidOption("--save writes single runs", hint="leave --sweep and --versions out")

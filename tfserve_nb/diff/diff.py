@@ -25,8 +25,9 @@ from ..server.handle import ServerHandle
 from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from .changes import ADDED, CHANGED, REMOVED, SAME, AnswerChange, LatencyChange, SignatureChange
 from .layers import layer_changes
-from .result import ADDED, CHANGED, REMOVED, SAME, AnswerChange, LatencyChange, SignatureChange, VersionDiff
+from .result import VersionDiff
 
 MAX_ROWS = 1000
 ROWS_OF_A_RUN = 64

@@ -17,8 +17,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from ..errors import ServingError
 from ..types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
-from .telemetry.metrics import RequestRecord
-from .telemetry.taps import Taps
+from .telemetry.records import RequestRecord, RequestTensors
 from .traffic import DEFAULT_KEY_HEADER, choose, choose_by_key
 
 
@@ -161,7 +160,7 @@ class ModelView:
         salt: decides together with a key who gets which version.
         key_header: the header whose value is the key.
         arms: version -> its name in the running comparison.
-        is_tapped: whether finished requests are wanted with their tensors.
+        wants_tensors: whether finished requests are wanted with their tensors.
     """
 
     traffic: Mapping[int, float]
@@ -170,7 +169,7 @@ class ModelView:
     salt: str = ""
     key_header: str = DEFAULT_KEY_HEADER
     arms: Mapping[int, str] = field(default_factory=dict)
-    is_tapped: bool = False
+    wants_tensors: bool = False
 
     def version_for(self, spec: ModelSpec, draw: Callable[[], float], key: str = "") -> int | None:
         """The version that a request is for, if it can answer; `draw` gives uniform numbers on [0, 1)."""
@@ -238,8 +237,6 @@ def assignment_of(
 class InferenceBackend(Protocol):
     """What the core offers to servers."""
 
-    taps: Taps
-
     def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> Handle:
         """Choose and pin the version that answers a request.
 
@@ -264,8 +261,16 @@ class InferenceBackend(Protocol):
             VersionNotFound: `Could not find version V of model NAME`.
         """
 
-    def record(self, record: RequestRecord) -> None:
-        """Count a finished request."""
+    def wants_tensors(self, model: str) -> bool:
+        """Whether `record` is to get the tensors of a model's finished requests; asked once for each request."""
+
+    def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
+        """Count a finished request; never raises.
+
+        Args:
+            record: its numbers.
+            tensors: what it carried, if `wants_tensors` said so and it got as far as having any.
+        """
 
     def catalog(self) -> Mapping[str, ModelView]:
         """What is served now, by model."""

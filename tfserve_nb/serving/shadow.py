@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,8 @@ from ..types import Tensors
 from .backend import Answer, ModelSpec, Outcome
 from .batching.queue import Task
 from .batching.runner import as_serving_error
-from .pairs import Pair, Pairs
+from .telemetry.observer import Observers
+from .telemetry.records import CopyCounts, Pair
 from .traffic import Shadow
 from .versions.record import VersionHandle
 
@@ -86,7 +87,7 @@ class ShadowCopies:
     Args:
         acquire: pins a version, or None when it cannot answer.
         current: a model's name -> who gets copies of its requests now.
-        pairs: told what became of them.
+        observers: told of copies that were run.
         draw: uniform numbers on [0, 1), for the sample.
         now: the clock in seconds.
     """
@@ -95,14 +96,16 @@ class ShadowCopies:
         self,
         acquire: Callable[[str, int], VersionHandle | None],
         current: Callable[[str], Shadow | None],
-        pairs: Pairs,
+        observers: Observers,
         *,
         draw: Callable[[], float],
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._acquire = acquire
         self._current = current
-        self._pairs = pairs
+        self._observers = observers
+        self._counts: dict[tuple[str, int], CopyCounts] = {}
+        self._counting = threading.Lock()
         self._draw = draw
         self._now = now
         self._changed = threading.Condition()
@@ -148,7 +151,7 @@ class ShadowCopies:
         has_room = len(self._waiting) < MAX_WAITING and self._num_bytes + _num_bytes(inputs) <= MAX_WAITING_BYTES
         own = _owned(inputs) if has_room else None
         if own is None:
-            self._pairs.dropped(model, shadow.version)
+            self._dropped(model, shadow.version)
         return own
 
     def offer(self, copy: Copy) -> None:
@@ -161,7 +164,16 @@ class ShadowCopies:
                 self._num_bytes += num_bytes
                 self._changed.notify()
                 return
-        self._pairs.dropped(copy.model, copy.shadow)
+        self._dropped(copy.model, copy.shadow)
+
+    def counts(self) -> Mapping[tuple[str, int], CopyCounts]:
+        """(model, version) -> what became of the copies for it since the server started."""
+        with self._counting:
+            return dict(self._counts)
+
+    def num_dropped(self, model: str) -> int:
+        """Copies of a model's requests that were left out since the server started."""
+        return sum(counts.num_dropped for (name, _), counts in self.counts().items() if name == model)
 
     def deadline_s(self) -> float:
         """When a copy of now is dropped."""
@@ -200,7 +212,7 @@ class ShadowCopies:
         """Submit a copy, or drop it."""
         handle = self._acquire(copy.model, copy.shadow) if self._is_wanted(copy) else None
         if handle is None:
-            self._pairs.dropped(copy.model, copy.shadow)
+            self._dropped(copy.model, copy.shadow)
             return
         copy.handle = handle
         self._running.append(copy)
@@ -226,10 +238,11 @@ class ShadowCopies:
         if copy.handle is not None:
             copy.handle.release()
         if isinstance(outcome, _DROPS):
-            self._pairs.dropped(copy.model, copy.shadow)
+            self._dropped(copy.model, copy.shadow)
             return
         answer = outcome if isinstance(outcome, Answer) else None
-        self._pairs.tell(
+        self._count(copy.model, copy.shadow, CopyCounts(num_failed=1) if answer is None else CopyCounts(num_run=1))
+        self._observers.on_pair(
             Pair(
                 model=copy.model,
                 version_a=copy.version,
@@ -255,6 +268,15 @@ class ShadowCopies:
         """Whether a copy is in time, and its version still to get it."""
         shadow = self._current(copy.model)
         return shadow is not None and shadow.version == copy.shadow and copy.deadline_s > self._now()
+
+    def _dropped(self, model: str, version: int) -> None:
+        """A copy was left out."""
+        self._count(model, version, CopyCounts(num_dropped=1))
+
+    def _count(self, model: str, version: int, more: CopyCounts) -> None:
+        with self._counting:
+            before = self._counts.get((model, version), CopyCounts())
+            self._counts[model, version] = CopyCounts(*[a + b for a, b in zip(before, more, strict=True)])
 
     def _let_go(self, copy: Copy) -> None:
         """The end: whatever becomes of it."""

@@ -19,14 +19,14 @@ import numpy as np
 
 from ...types import Tensors
 from .captured import MIB, CapturedRequest, CapturedRequests, CaptureSettings
-from .metrics import RequestRecord
-from .taps import Seen
+from .observer import Observer
+from .records import RequestRecord, RequestTensors
 
 _APIS = {"classify": "classify", "regress": "regress"}
 
 
-class Captures:
-    """The rings of a server's models; a `Tap`."""
+class Captures(Observer):
+    """The rings of a server's models."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,7 +58,12 @@ class Captures:
             self._rings.pop(model, None)
             self._since_s.pop(model, None)
 
-    def wants(self, model: str) -> bool:
+    @property
+    def is_on(self) -> bool:
+        """Whether any model is captured."""
+        return bool(self._settings)
+
+    def wants_tensors(self, model: str) -> bool:
         """Whether requests of a model are captured."""
         return model in self._settings
 
@@ -73,16 +78,18 @@ class Captures:
                 ring.problem,
             )  # fmt: skip
 
-    def add(self, record: RequestRecord, seen: Seen) -> None:
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Keep an answered request."""
         settings = self._settings.get(record.model)
-        if settings is None or record.code != "OK" or record.version is None or seen.outputs is None:
+        if settings is None or tensors is None or tensors.outputs is None:
             return
-        size = _bytes(seen.inputs) + _bytes(seen.outputs)
+        if record.code != "OK" or record.version is None:
+            return
+        size = _bytes(tensors.inputs) + _bytes(tensors.outputs)
         problem = _too_large(settings, record.num_rows, size)
-        inputs, problem = (None, problem) if problem else _redacted(settings, seen.inputs)
-        outputs = {} if inputs is None else {name: _copied(array) for name, array in seen.outputs.items()}
-        is_redacted = bool(settings.redact) and not _are_same(inputs or {}, seen.inputs)
+        inputs, problem = (None, problem) if problem else _redacted(settings, tensors.inputs)
+        outputs = {} if inputs is None else {name: _copied(array) for name, array in tensors.outputs.items()}
+        is_redacted = bool(settings.redact) and not _are_same(inputs or {}, tensors.inputs)
         age_s = time.perf_counter() - record.received_s
         with self._lock:
             ring = self._rings.get(record.model)

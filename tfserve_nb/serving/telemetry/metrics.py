@@ -13,12 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import numpy as np
 
 from .histogram import NUM_BUCKETS, counts_of
 from .model_metrics import PHASES, ModelMetrics, Window, step_ends, summarised
+from .records import RequestRecord
 
 MAX_PENDING = 1000
 """Records that wait to be counted."""
@@ -28,51 +28,6 @@ HISTORY_S = 930
 
 TAIL_S = 30
 """How many seconds p95 and p99 of the series look back."""
-
-
-class RequestRecord(NamedTuple):
-    """One finished request. A tuple, because a frozen dataclass costs two microseconds more to make.
-
-    Attributes:
-        model: the model's name, or "" when the request named none that exists.
-        version: the version that answered, or None when it never got that far.
-        signature: the signature's name, or "".
-        code: gRPC code name, `OK` for an answered request.
-        num_rows: rows of the request (dimension 0).
-        received_s: the request's head had arrived (in-kernel: predict was called).
-        decoded_s: the body had become tensors; equal to `received_s` when it never did.
-        started_s: its first batch started; None when it never ran.
-        done_s: its last batch was done; None when it never ran.
-        written_s: the answer was handed to the socket (in-kernel: returned).
-        api: the call, such as `Predict` (gRPC) or `predict` (REST and in-kernel).
-        entrypoint: `GRPC`, `REST` or `KERNEL`.
-        label: the version label that the request named, or "".
-        key: what keeps its client with a version, when there is something to choose; or "".
-        request_id: what client and server call it, when somebody wants to know; or "".
-        is_assigned: whether the traffic split, and not the request, chose the version.
-    """
-
-    model: str
-    version: int | None
-    signature: str
-    code: str
-    num_rows: int
-    received_s: float
-    decoded_s: float
-    started_s: float | None
-    done_s: float | None
-    written_s: float
-    api: str = "predict"
-    entrypoint: str = "KERNEL"
-    label: str = ""
-    key: str = ""
-    request_id: str = ""
-    is_assigned: bool = False
-
-    @property
-    def latency_s(self) -> float:
-        """From the request's head to the answer handed over, in seconds."""
-        return self.written_s - self.received_s
 
 
 class _Second:

@@ -12,7 +12,8 @@ from dataclasses import replace
 from ...types import SignatureSpec, Tensors
 from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Lane, Observe, RunFunction, Runner
-from ..telemetry.observer import BatchRecord, Observers
+from ..telemetry.observer import Observers
+from ..telemetry.records import BatchRecord
 from .inputs import has_one_shape
 from .servable import Servable
 from .source import VersionSource
@@ -120,7 +121,7 @@ def batch_observer(
     num_inputs = len(signature.inputs)
 
     def observe(batch: Batch, started_s: float, done_s: float) -> None:
-        if not observers.is_on:
+        if not observers.hears_batches:
             return
         observers.on_batch(
             BatchRecord(
