@@ -128,7 +128,7 @@ def test_a_copy_meets_its_answer(core: ServingCore, pairs: list[Pair]) -> None:
     np.testing.assert_array_equal(pair.outputs_a["y"], rows(3, 5, 7))
     assert pair.outputs_b is not None
     np.testing.assert_array_equal(pair.outputs_b["y"], rows(4, 6, 8))
-    assert (pair.error, pair.run_a_s >= 0, pair.run_b_s >= 0) == ("", True, True)
+    assert pair.error == ""
     assert abs(time.perf_counter() - pair.at_s) < 10
     assert counts(core) == (1, 0, 0)
 
