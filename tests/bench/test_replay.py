@@ -252,7 +252,8 @@ def test_text_html_and_figure_show_it_and_escape_what_users_gave() -> None:
     report = report_of(result)
     text, html = to_text(report), to_html(report)
     wanted = [
-        "as recorded", "version 3", "B / A", "replay 7: 200 captured requests", "97 of 100 (97 %)", "rows are nonnegative", "1 → 2: 3",
+        "as recorded", "version 3", "B / A", "replay 7: 200 captured requests", "97 of 100 (97 %)",
+        "class shares", "1 → 2: 3",
         "3 of 200 (3 × 503)", "2 requests are redacted", "1 gaps of more than a second", "INTERRUPTED",
     ]  # fmt: skip
     for words in wanted:

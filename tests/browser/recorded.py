@@ -16,8 +16,9 @@ import recorded_experiment
 
 from tfserve_nb.errors import InvalidOption
 from tfserve_nb.experiment.state import Disagreement, ExperimentState
-from tfserve_nb.serving.telemetry.metrics import Metrics, RequestRecord
+from tfserve_nb.serving.telemetry.metrics import Metrics
 from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
+from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.serving.telemetry.request_samples import Parts, RequestSample
 from tfserve_nb.serving.telemetry.resources import ResourceReader, Resources
 from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus

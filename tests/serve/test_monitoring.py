@@ -90,7 +90,7 @@ def test_every_metric_has_a_type_line_even_without_values(monitored: Served) -> 
 
 def test_a_sample_on_a_limit_belongs_to_the_next_bucket() -> None:
     from tfserve_nb.server.telemetry.tf_metrics import TfMetrics
-    from tfserve_nb.serving.telemetry.observer import BatchRecord
+    from tfserve_nb.serving.telemetry.records import BatchRecord
 
     metrics = TfMetrics()
     metrics.on_batch(BatchRecord("m", 1, "s", (2,), 1, 2, (0.0,), 0.1, "free", is_batched=True))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfserve_nb.serving.telemetry.metrics import RequestRecord
-from tfserve_nb.serving.telemetry.taps import Seen
+from tfserve_nb.serving.telemetry.observer import Observer
+from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
 from tfserve_nb.serving.traffic import choose_by_key
 
 ROWS = {"instances": [[1.0, 2.0]]}
@@ -19,17 +19,18 @@ SPLIT = {1: 50.0, 2: 50.0}
 KEYS = [f"user-{number}" for number in range(12)]
 
 
-class Kept:
-    """A tap that keeps everything."""
+class Kept(Observer):
+    """Keeps everything."""
 
     def __init__(self) -> None:
-        self.requests: list[tuple[RequestRecord, Seen]] = []
+        self.requests: list[tuple[RequestRecord, RequestTensors]] = []
 
-    def wants(self, model: str) -> bool:
+    def wants_tensors(self, model: str) -> bool:
         return model == "double"
 
-    def add(self, record: RequestRecord, seen: Seen) -> None:
-        self.requests.append((record, seen))
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
+        if tensors is not None:
+            self.requests.append((record, tensors))
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def test_names_that_could_do_harm_are_ignored(split, name: str) -> None:
     assert "X-Request-Id" not in answer.headers
 
 
-def test_answers_carry_nothing_more_while_nothing_is_split_or_tapped(server) -> None:
+def test_answers_carry_nothing_more_while_nothing_is_split_or_observed(server) -> None:
     answer = server.predict(ROWS, headers={"X-Request-Id": "mine", "x-tfserve-key": "ann"})
 
     assert answer.headers["X-TFServe-Version"] == "2"
@@ -105,11 +106,11 @@ def test_answers_carry_nothing_more_while_nothing_is_split_or_tapped(server) -> 
     assert (record.key, record.request_id, record.is_assigned) == ("", "", False)
 
 
-def test_requests_get_a_name_and_taps_their_tensors_while_a_tap_wants_them(
+def test_requests_get_a_name_and_observers_their_tensors_while_one_wants_them(
     serving: Any, make_server: Callable[..., Any]
 ) -> None:
-    tap = Kept()
-    serving.taps.attach(tap)
+    kept = Kept()
+    serving.observers.add(kept)
     server = make_server()
     made = server.predict(ROWS).headers["X-Request-Id"]
     given = server.predict(V2_ROWS, "/v2/models/double/infer", headers={"X-Request-Id": "mine"})
@@ -118,8 +119,8 @@ def test_requests_get_a_name_and_taps_their_tensors_while_a_tap_wants_them(
     assert len(made) == 16
     assert given.headers["X-Request-Id"] == "mine"
     assert bad.status == 400
-    eventually(lambda: len(tap.requests) == 3)
-    (record, seen), (other, _), (failed, seen_bad) = tap.requests
+    eventually(lambda: len(kept.requests) == 3)
+    (record, seen), (other, _), (failed, seen_bad) = kept.requests
     assert (record.request_id, record.entrypoint, record.version, record.code) == (made, "REST", 2, "OK")
     assert record.latency_s > 0
     np.testing.assert_array_equal(seen.inputs["x"], [[1.0, 2.0]])
@@ -127,7 +128,7 @@ def test_requests_get_a_name_and_taps_their_tensors_while_a_tap_wants_them(
     assert other.request_id == "mine"
     assert (failed.code, seen_bad.outputs, seen_bad.message) == ("INVALID_ARGUMENT", None, "bad value")
 
-    serving.taps.detach(tap)
+    serving.observers.remove(kept)
     eventually(lambda: "X-Request-Id" not in server.predict(ROWS).headers)
 
 

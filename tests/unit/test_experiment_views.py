@@ -35,10 +35,11 @@ from tfserve_nb.experiment.views.report import (
     effect_words,
     estimate_says,
     phase_line,
+    report_of,
     step_line,
-    to_html,
-    to_text,
 )
+from tfserve_nb.reports.html import to_html
+from tfserve_nb.reports.text import to_text
 from tfserve_nb.types import HistoryEvent
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -69,6 +70,11 @@ def is_shown(dashboard: Dashboard, description: str) -> bool:
         return any(seen(child) for child in getattr(one, "children", ()))
 
     return seen(dashboard.widget)
+
+
+def text_of(state: ExperimentState) -> str:
+    """The report in lines that are not wrapped."""
+    return to_text(report_of(state), 400)
 
 
 def nasty() -> ExperimentState:
@@ -104,7 +110,7 @@ def test_markup_of_users_stays_text() -> None:
     rows = [Disagreement(1.0, {NASTY: words}, {NASTY: scores}, {NASTY: -scores}, 0.0)]
     event = HistoryEvent(STARTED_AT, "rollback", 1, NASTY, NASTY)
 
-    for page in (experiment_page(nasty(), [event]), disagreements_page(nasty(), rows), to_html(nasty())):
+    for page in (experiment_page(nasty(), [event]), disagreements_page(nasty(), rows), to_html(report_of(nasty()))):
         assert "<img" not in page
         assert "onerror" in page
 
@@ -149,14 +155,14 @@ def test_an_experiment_that_was_stopped_says_so_beside_what_it_knew() -> None:
 
     state = replace(state, reason="somebody changed the traffic")
     assert str(state.verdict) == f"{state.reading.verdict}; stopped: somebody changed the traffic"
-    assert to_text(state).count("somebody changed the traffic") == 1
-    assert "50 %     " not in to_text(state).split("Sample ratio")[0]
+    assert text_of(state).count("somebody changed the traffic") == 1
+    assert "50 %     " not in text_of(state).split("Sample ratio")[0]
 
 
 def test_the_reason_of_a_roll_back_is_read_once_in_a_report() -> None:
     state = state_of("nan")
-    assert to_text(state).splitlines()[0].endswith(f"{state.reason}: rolled back")
-    assert state.reason not in to_text(state).splitlines()[1]
+    assert text_of(state).splitlines()[0].endswith(f"{state.reason}: rolled back")
+    assert state.reason not in text_of(state).splitlines()[1]
 
 
 def test_a_figure_shows_itself_in_a_notebook_that_never_used_pyplot() -> None:
@@ -252,7 +258,7 @@ def test_effects_carry_their_unit(estimate: tuple[float, float, float], metric: 
 def test_tables_hold_the_verdict_and_both_arms(kind: str) -> None:
     state = state_of(kind)
 
-    text, page = to_text(state), to_html(state)
+    text, page = text_of(state), to_html(report_of(state))
 
     assert str(state.verdict) in text.splitlines()[0]
     assert f"{state.reading.samples[1]}" in text

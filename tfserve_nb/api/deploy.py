@@ -18,6 +18,7 @@ from ..export.check import verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.layout import check_name, delete_version
 from ..export.provenance.provenance import Code, ProvenanceInput, provenance_input, store
+from ..export.provenance.running_cell import running_cell
 from ..export.saved_model import ExportedVersion, export_version
 from ..export.signatures import read_signatures
 from ..export.source import prepare_source
@@ -32,6 +33,7 @@ from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.source import VersionSource
 from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
+from .deploy_options import ExportOptions, ServeOptions, guard_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .replay_gate import check_captured, limits_of, only_if_replayed
 from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, settle
@@ -87,7 +89,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         data: the training data, of which a fingerprint is stored: an array, a DataFrame, or a dict of arrays.
         seed: the seed of the training; by default what `keras.utils.set_random_seed` was given.
         metrics: name -> number; by default those of the last epoch of `fit`.
-        code: the cell that deploys; `tfserve_nb.deploy` and the magics find it themselves.
+        code: the code that deploys; by default the cell that runs, or the script.
         progress: told about each step, on the calling thread.
 
     Raises:
@@ -97,31 +99,26 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         ReplayFailed: if the new version did not keep the limits of `check_replay`.
         ServingError: if the version cannot be loaded.
     """
-    limits = limits_of(check_replay)
-    if limits is not None:
-        check_captured(name if name is not None else _name_of(model))
-    if optimize not in (None, "xla"):
-        raise InvalidOption(f"optimize={optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out")
-    placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
-    wish = DeployRequest(
-        name=name,
-        version=version,
-        folder=_folder(name, base_path),
-        options=BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
-        placement=placement,
-        limits=limits,
-        guard=_guard_of(slo_p99_ms, placement),
-        device=device,
-        optimize=optimize,
-        check=check,
-        warmup=warmup,
-        given=provenance_input(code, data, seed, metrics) if provenance else None,
+    placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
+    serve = ServeOptions(device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay)
+    request = DeployRequest(
+        name,
+        _folder(name, base_path),
+        ExportOptions(version=version, base_path=base_path, optimize=optimize, check=check, warmup=warmup),
+        placement,
+        BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
+        serve,
+        ListenOptions(port=port, grpc_port=grpc_port, workers=_num_workers(workers, frontends), auth=auth),
+        limits_of(serve.check_replay),
+        guard_of(serve.slo_p99_ms, placement),
+        provenance_input(code or running_cell(), data, seed, metrics) if provenance else None,
     )
-    wanted = ListenOptions(port, auth, grpc_port, _num_workers(workers, frontends))
-    server = _server(name, wanted, device, progress, isolate=isolate)
+    if request.limits is not None:
+        check_captured(name)
+    server = _server(request, progress)
     try:
-        exported = _export_and_place(server, model, wish, progress)
+        exported = _export_and_place(server, model, request, progress)
     finally:
         settle()
     progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}", exported.version))
@@ -130,40 +127,51 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
 
 @dataclass(frozen=True, slots=True)
 class DeployRequest:
-    """What `deploy` was asked for, checked; its attributes are explained there."""
+    """What `deploy` was asked for, checked.
+
+    Attributes:
+        name: the model's name.
+        folder: what holds `NAME/VERSION`.
+        export: what is written.
+        placement: which requests the version gets.
+        batching: how it batches.
+        serve: what runs it.
+        listen: how the server is reached.
+        limits: what it must keep in a replay before it gets traffic; None for no replay.
+        guard: what an experiment watches once it has traffic; None for no watch.
+        provenance: what is stored about where it comes from; None for nothing.
+    """
 
     name: str
-    version: int | None
     folder: Path
-    options: BatchingOptions
+    export: ExportOptions
     placement: Placement
+    batching: BatchingOptions
+    serve: ServeOptions
+    listen: ListenOptions
     limits: ReplayLimits | None
     guard: Limits | None
-    device: str | None
-    optimize: str | None
-    check: Any
-    warmup: Any
-    given: ProvenanceInput | None
+    provenance: ProvenanceInput | None
 
 
-def _export_and_place(server: ServerHandle, model: Any, wish: DeployRequest, progress: Progress) -> ExportedVersion:
+def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, progress: Progress) -> ExportedVersion:
     """Write the next version, and let it be served."""
-    name, folder, placement = wish.name, wish.folder, wish.placement
+    name, folder, placement, export = request.name, request.folder, request.placement, request.export
     progress(ProgressEvent("exporting", 0, 1))
-    source = prepare_source(model, example=wish.check)
-    verify = _checks(source, name, wish.check, wish.warmup, wish.given, progress)
+    source = prepare_source(model, example=export.check)
+    verify = _checks(source, request, progress)
     above = server.models.highest_version(name)
-    written = source if wish.optimize is None else with_xla(source)
-    exported = export_version(written, folder, name, version=wish.version, above=above, verify=verify)
+    written = source if export.optimize is None else with_xla(source)
+    exported = export_version(written, folder, name, version=export.version, above=above, verify=verify)
     with _removed_unless_used(server, exported, folder):
-        loaded = VersionSource(exported.path, wish.options, wish.device, deployed_at=time.time())
-        if wish.limits is None:
-            place(server, exported, loaded, folder, placement, wish.guard, progress)
+        loaded = VersionSource(exported.path, request.batching, request.serve.device, deployed_at=time.time())
+        if request.limits is None:
+            place(server, exported, loaded, folder, placement, request.guard, progress)
             return exported
         staged = Placement(stage=True, keep=placement.keep)
         server.models.deploy(name, exported.version, loaded, folder, staged, progress)
-        with only_if_replayed(server, name, exported.version, wish.limits, folder, progress):
-            place(server, exported, loaded, folder, placement, wish.guard, progress)
+        with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
+            place(server, exported, loaded, folder, placement, request.guard, progress)
     return exported
 
 
@@ -228,8 +236,9 @@ def _end_watch(server: ServerHandle, name: str, version: int) -> None:
         server.experiments.end(name, "promote")
 
 
-def _server(name: str, wanted: ListenOptions, device: str | None, progress: Progress, *, isolate: bool) -> ServerHandle:
+def _server(request: DeployRequest, progress: Progress) -> ServerHandle:
     """The server that the model is on, or shall be on."""
+    name, isolate, wanted = request.name, request.serve.isolate, request.listen
     now = server_of(name)
     if isolate and now is not None and now.kind == "in_kernel":
         raise InvalidOption(
@@ -238,15 +247,13 @@ def _server(name: str, wanted: ListenOptions, device: str | None, progress: Prog
         )
     if not isolate and (now is None or now.kind == "in_kernel"):
         return ensure_kernel(wanted)
-    problem = isolation_problem(device)
+    problem = isolation_problem(request.serve.device)
     if problem:
         progress(ProgressEvent("starting the server process", 0, 1, problem))
     return ensure_child(wanted, progress)
 
 
-def _checks(
-    source: ExportSource, name: str, check: Any, warmup: Any, given: ProvenanceInput | None, progress: Progress
-) -> Callable[[Path], None]:
+def _checks(source: ExportSource, request: DeployRequest, progress: Progress) -> Callable[[Path], None]:
     """What is done with a version's folder before it counts: compare it, and put our own files into it."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
@@ -258,13 +265,13 @@ def _checks(
 
     def verify(path: Path) -> None:
         progress(ProgressEvent("checking", 0, 1))
-        report = verify_against_live(source, path, load_and_run, example=check)
+        report = verify_against_live(source, path, load_and_run, example=request.export.check)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
         progress(ProgressEvent("checking", 1, 1, found))
-        rows = _sample(read_signatures(path), warmup)
+        rows = _sample(read_signatures(path), request.export.warmup)
         if rows is not None:
-            write_warmup_requests(path, name, rows)
-        problem = store(source, path, given)
+            write_warmup_requests(path, request.name, rows)
+        problem = store(source, path, request.provenance)
         if problem:
             progress(ProgressEvent("checking", 1, 1, f"{found}; {problem}"))
 
@@ -320,19 +327,3 @@ def _sample(signatures: Mapping[str, SignatureSpec], warmup: Any) -> Tensors | N
     if check_inputs(signature, sample) < 1:
         raise InvalidOption("warmup has no rows", hint="--warmup x_test[:8]")
     return sample
-
-
-def _guard_of(slo_p99_ms: float | None, placement: Placement) -> Limits | None:
-    """The limits that `deploy(slo_p99_ms=...)` asks for; None for nothing.
-
-    Raises:
-        InvalidOption: if the value is not allowed, or the version gets no requests that could be watched.
-    """
-    if slo_p99_ms is None:
-        return None
-    if placement.stage or placement.shadow is not None:
-        raise InvalidOption(
-            f"slo_p99_ms={slo_p99_ms!r} watches requests, and a staged version gets none",
-            hint="leave --stage and --shadow out, or use --canary 10",
-        )
-    return Limits(slo_p99_ms=slo_p99_ms)

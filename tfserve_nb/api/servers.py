@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..errors import InvalidOption, PortInUse, ServingError
+from ..options import option
 from ..server.child import ChildServer, make_token
 from ..server.handle import ServerHandle
 from ..types import Progress, no_progress
@@ -27,19 +28,21 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class ListenOptions:
-    """How a server of this process is reached; None stands for "as it is, or the default".
+    """How a server of this process is reached; None stands for "as it is, or the default"."""
 
-    Attributes:
-        port: TCP port of HTTP, 0 for a free one.
-        with_token: whether requests must carry a token.
-        grpc_port: TCP port of gRPC, 0 for a free one; by default there is no gRPC.
-        workers: processes that hold HTTP and gRPC in front of the core; by default none.
-    """
-
-    port: int | None = None
-    with_token: bool | None = None
-    grpc_port: int | None = None
-    workers: int | None = None
+    port: int | None = option(
+        None, "TCP port when the server starts; an error if it is taken", metavar="PORT", shown="a free one"
+    )
+    grpc_port: int | None = option(
+        None, "gRPC too; 0 for a free port, see `d.grpc_address`", metavar="PORT", shown="no gRPC"
+    )
+    workers: int | None = option(
+        None,
+        "processes that take HTTP, gRPC and decoding off the server's hands, for many clients",
+        flags=("--workers", "--frontends"),
+        shown="0",
+    )
+    auth: bool | None = option(None, "start the server without a token, for benchmarks", flags=("--no-auth",))
 
 
 ANY = ListenOptions()
@@ -80,7 +83,7 @@ class KernelServer:
             self._core.stop()
             raise
         self.listening = ListenOptions(
-            self._thread.port, token is not None, self._thread.grpc_port or None, settings.workers
+            self._thread.port, self._thread.grpc_port or None, settings.workers, auth=token is not None
         )
         url = f"http://{HOST}:{self._thread.port}"
         grpc_address = _grpc_address(self.listening.grpc_port)
@@ -125,7 +128,7 @@ class IsolatedServer:
         self._folders: Mapping[str, Path] = {}
         self._child = ChildServer(wanted.port, wanted.grpc_port, token, self._resume, workers=workers)
         self._models = RemoteCore(self._child.url, token, unavailable_reason=self._child.problem)
-        self.listening = ListenOptions(self._child.port, True, self._child.grpc_port, workers)
+        self.listening = ListenOptions(self._child.port, self._child.grpc_port, workers, auth=True)
         grpc_address = _grpc_address(self._child.grpc_port)
         experiments = RemoteExperiments(self._models)
         self.handle = ServerHandle("in_child", self._models, experiments, self._child.url, token, grpc_address)
@@ -199,7 +202,7 @@ def ensure_kernel(wanted: ListenOptions = ANY) -> ServerHandle:
         if _process.kernel is not None:
             _check_fits(_process.kernel.listening, wanted)
             return _process.kernel.handle
-        token = None if wanted.with_token is False else _process.last_token or make_token()
+        token = None if wanted.auth is False else _process.last_token or make_token()
         try:
             server = KernelServer(_process.last_port if wanted.port is None else wanted.port, token, wanted)
         except PortInUse:
@@ -219,11 +222,11 @@ def ensure_child(wanted: ListenOptions = ANY, progress: Progress = no_progress) 
         InvalidOption: if it runs already with other settings, or shall have no token.
         ServerFailed: if the process does not start.
     """
-    if wanted.with_token is False:
+    if wanted.auth is False:
         raise InvalidOption("an isolated server always asks for a token", hint="leave --no-auth or --isolate out")
     with _process.lock:
         if _process.child is not None:
-            _check_fits(_process.child.listening, replace(wanted, with_token=None))
+            _check_fits(_process.child.listening, replace(wanted, auth=None))
             return _process.child.handle
         token = _process.last_token or make_token()
         _process.child, _process.last_token = IsolatedServer(token, wanted, progress), token
@@ -312,8 +315,8 @@ def _check_fits(running: ListenOptions, wanted: ListenOptions) -> None:
             f"grpc_port={wanted.grpc_port}: gRPC listens on port {running.grpc_port} already",
             hint="leave --grpc-port out, or call tfserve_nb.shutdown() first",
         )
-    if wanted.with_token is not None and wanted.with_token != running.with_token:
-        state = "asks for a token" if running.with_token else "runs without a token"
+    if wanted.auth is not None and wanted.auth != running.auth:
+        state = "asks for a token" if running.auth else "runs without a token"
         raise InvalidOption(
             f"the server of this kernel {state}, which holds for all its models",
             hint="call tfserve_nb.shutdown() first, then deploy again",

@@ -29,7 +29,7 @@ from ..server.telemetry.request_log import RequestLog
 from ..server.thread import Extras, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
-from ..serving.pairs import CopyCounts
+from ..serving.telemetry.records import CopyCounts
 from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
 from .flags import EXIT_FAILED, ignored_flags, parse_serve
@@ -107,9 +107,9 @@ class ModelServer:
         self._plan = plan
         has_metrics = plan.settings.metrics_path is not None
         monitor = Monitor(self._states, self._copies) if has_metrics else None
-        self._core = ServingCore(
-            saved_model_loader(plan.session), num_run_threads=plan.num_run_threads, observer=monitor
-        )
+        self._core = ServingCore(saved_model_loader(plan.session), num_run_threads=plan.num_run_threads)
+        if monitor is not None:
+            self._core.observers.add(monitor)
         self._experiments = Experiments(self._core)
         self._models = ConfiguredModels(self._core, plan.follow)
         on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
@@ -170,7 +170,7 @@ class ModelServer:
         return {name: self._core.model_status(name).versions for name in self._core.names}
 
     def _copies(self) -> Mapping[tuple[str, int], CopyCounts]:
-        return self._core.pairs.counts()
+        return self._core.copies.counts()
 
     def _reload(self) -> None:
         configs = self._plan.read_configs()

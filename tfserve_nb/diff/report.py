@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from ..export.provenance.provenance import Provenance
 from ..reports.report import CodeDiff, Table, names, numbers, prose
+from ..reports.sizes import size_text
 from .changes import ADDED, CHANGED, REMOVED, SAME, LatencyChange, LayerChange, SignatureChange
 
 MAX_LAYERS = 60
@@ -24,7 +25,7 @@ def origin_table(a: Provenance | None, b: Provenance | None, bytes_a: int, bytes
     rows = [
         ("exported", *map(_when, pair)),
         ("model", *("" if each is None else each.model for each in pair)),
-        ("size on disk", _size(bytes_a), _size(bytes_b)),
+        ("size on disk", size_text(bytes_a), size_text(bytes_b)),
         ("git commit", *("" if each is None or each.git is None else str(each.git) for each in pair)),
         ("training data", *("" if each is None or each.data is None else str(each.data) for each in pair)),
         ("seed", *("" if each is None or each.seed is None else str(each.seed) for each in pair)),
@@ -122,7 +123,3 @@ def _moved(value: float | None, change: str) -> str:
 
 def _when(provenance: Provenance | None) -> str:
     return "" if provenance is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(provenance.at))
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"

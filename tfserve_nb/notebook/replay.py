@@ -12,16 +12,11 @@ from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic_arguments import argument
 
 from ..api.deployment import Deployment
-from ..replay.result import MAX_DISAGREEMENT, MAX_SLOWDOWN, PROTOCOLS, ReplayLimits, ReplayResult
+from ..options import given, read
+from ..replay.result import PROTOCOLS, ReplayLimits, ReplayResult
 from ..serving.telemetry.captured import CapturedRequests, load_captured
 from .benchmark import BenchmarkView
-
-CAPTURE_OPTIONS = (
-    argument(
-        "--capture", choices=("on", "off", "clear", "?"), help="keep requests for %%replay; stop; drop them; how it is"
-    ),
-    argument("--redact", metavar="INPUT,...", help="with --capture on: inputs that are kept as zeros"),
-)
+from .commands import ServingOptions
 
 REPLAY_OPTIONS = (
     argument("name", nargs="?", metavar="NAME", help="the model; may be left out when only one is served"),
@@ -46,24 +41,15 @@ def limits_asked_for(options: argparse.Namespace) -> ReplayLimits | None:
         UsageError: for limits without the gate.
         InvalidOption: naming the value that is not allowed.
     """
-    if not options.check_replay:
-        if options.max_disagreement is not None or options.max_slowdown is not None:
-            raise UsageError("--max-disagreement and --max-slowdown are limits of --check-replay")
-        return None
-    disagreement, slowdown = options.max_disagreement, options.max_slowdown
-    return ReplayLimits(
-        MAX_DISAGREEMENT if disagreement is None else disagreement, MAX_SLOWDOWN if slowdown is None else slowdown
-    )
+    if "check_replay" in options:
+        return read(ReplayLimits, options)
+    if given(options, ReplayLimits):
+        raise UsageError("--max-disagreement and --max-slowdown are limits of --check-replay")
+    return None
 
 
-def capture(handle: Deployment, options: argparse.Namespace) -> None:
-    """Carry `%serving --capture` out, and tell how it is.
-
-    Raises:
-        UsageError: for options that do not go together.
-    """
-    if options.redact is not None and options.capture != "on":
-        raise UsageError("--redact goes with --capture on")
+def capture(handle: Deployment, options: ServingOptions) -> None:
+    """Carry `%serving --capture` out, and tell how it is."""
     if options.capture == "clear":
         handle.clear_captured()
     elif options.capture != "?":

@@ -20,6 +20,7 @@ from ..bench.result import without_nan
 from ..bench.statistics import Percentile, Summary
 from ..errors import InvalidOption
 from ..experiment.reading import Verdict
+from ..options import option
 
 PROTOCOLS = ("json", "binary", "grpc")
 MAX_DISAGREEMENT = 0.01
@@ -78,8 +79,6 @@ class ReplayLimits:
     """What a new version must keep in a replay before a deploy switches to it.
 
     Attributes:
-        max_disagreement: share of the rows that it may answer differently.
-        max_slowdown: how much longer p50 and p95 may take than with the version that answers now; 0.25 is 25 %.
         max_errors: share of the requests that may fail, beyond those that fail with the version that answers now.
         requests: the newest requests that are replayed.
         seconds: how long their replay may take; fewer requests otherwise.
@@ -92,8 +91,15 @@ class ReplayLimits:
         InvalidOption: naming the value that is not allowed.
     """
 
-    max_disagreement: float = MAX_DISAGREEMENT
-    max_slowdown: float = MAX_SLOWDOWN
+    max_disagreement: float = option(
+        MAX_DISAGREEMENT, "with `--check-replay`: share of the rows that it may answer differently", metavar="SHARE"
+    )
+    max_slowdown: float = option(
+        MAX_SLOWDOWN,
+        "with `--check-replay`: how much longer p50 and p95 may take than with the version that answers now; 0.25 is "
+        "25 %",
+        metavar="SHARE",
+    )
     max_errors: float = MAX_ERRORS
     requests: int = 1000
     seconds: float = 20.0

@@ -14,8 +14,7 @@ from typing import TypeAlias
 
 from ..errors import DeadlineExceeded
 from ..serving.backend import Answer, Assignment, Handle, InferenceBackend, ModelSpec, Outcome, Ticket
-from ..serving.telemetry.metrics import RequestRecord
-from ..serving.telemetry.taps import Seen
+from ..serving.telemetry.records import RequestRecord, RequestTensors
 from ..types import Tensors
 from .runtime.completions import Completions
 from .telemetry.request_log import RequestLog
@@ -31,7 +30,9 @@ class RequestContext:
         api: the call, such as `Predict` (gRPC) or `predict` (REST).
         entrypoint: `GRPC` or `REST`.
         assignment: how it came to its version, while there is something to tell.
-        request_id: what client and server call it, when somebody wants to know; or "".
+        request_id: what client and server call it, while traffic is compared or observed; or "".
+        wants_tensors: whether observers want to see what it carries.
+        tensors: what it carries, while they do.
     """
 
     # Defaults of the class: setting them for each request would cost more than what most requests change.
@@ -45,7 +46,8 @@ class RequestContext:
     version: int | None = None
     started_s: float | None = None
     done_s: float | None = None
-    seen: Seen | None = None
+    wants_tensors = False
+    tensors: RequestTensors | None = None
     assignment: Assignment | None = None
     request_id = ""
 
@@ -181,19 +183,12 @@ class Calls:
         """
         handle = self.backend.acquire(spec, key=find)
         exchange.version = handle.version
-        if handle.assignment is not None or self.backend.taps.is_on:
+        wants_tensors = self.backend.wants_tensors(spec.name)
+        if wants_tensors or handle.assignment is not None:
+            exchange.wants_tensors = wants_tensors
             exchange.assignment = handle.assignment
-            exchange.request_id = self._request_id(spec.name, handle.assignment, find)
+            exchange.request_id = _request_id(find) or (secrets.token_hex(8) if wants_tensors else "")
         return handle
-
-    def _request_id(self, model: str, assignment: Assignment | None, find: Find) -> str:
-        is_tapped = self.backend.taps.wants(model)
-        if assignment is None and not is_tapped:
-            return ""
-        given = find(REQUEST_ID) or ""
-        if given.isascii() and given.isprintable() and 0 < len(given) <= MAX_ID_CHARS:
-            return given
-        return secrets.token_hex(8) if is_tapped else ""
 
     def start(
         self,
@@ -219,8 +214,8 @@ class Calls:
         """
         exchange.num_rows = _num_rows(inputs)
         exchange.decoded_s = time.perf_counter()
-        if self.backend.taps.is_on and self.backend.taps.wants(exchange.model):
-            exchange.seen = Seen(inputs)
+        if exchange.wants_tensors:
+            exchange.tensors = RequestTensors(inputs)
 
         def resolve(outcome: Outcome) -> None:
             self._running.discard(running)
@@ -230,8 +225,8 @@ class Calls:
                 if self._request_log is not None:
                     api = exchange.api.lower()
                     self._request_log.offer(api, exchange.model, handle.version, signature, inputs, outcome.outputs)
-            if exchange.seen is not None:
-                exchange.seen = _seen(inputs, outcome)
+            if exchange.wants_tensors:
+                exchange.tensors = _tensors(inputs, outcome)
             on_outcome(outcome)
 
         running = PendingRequest(self._completions, resolve, deadline_s)
@@ -272,10 +267,7 @@ class Calls:
 
     def record(self, exchange: RequestContext) -> None:
         """Count a request whose answer was written."""
-        record = exchange.record()
-        self.backend.record(record)
-        if exchange.seen is not None:
-            self.backend.taps.add(record, exchange.seen)
+        self.backend.record(exchange.record(), exchange.tensors)
 
     def _wake(self) -> None:
         """Wake the runner once nothing more comes in: requests that arrive together shall run together."""
@@ -305,8 +297,16 @@ class Calls:
             self._set_timer(min(running.deadline_s for running in self._running))
 
 
-def _seen(inputs: Tensors, outcome: Outcome) -> Seen:
-    return Seen(inputs, outcome.outputs) if isinstance(outcome, Answer) else Seen(inputs, None, outcome.message)
+def _request_id(find: Find) -> str:
+    """The client's name for its request, or "" when it gave none that may be repeated."""
+    given = find(REQUEST_ID) or ""
+    return given if given.isascii() and given.isprintable() and len(given) <= MAX_ID_CHARS else ""
+
+
+def _tensors(inputs: Tensors, outcome: Outcome) -> RequestTensors:
+    if isinstance(outcome, Answer):
+        return RequestTensors(inputs, outcome.outputs)
+    return RequestTensors(inputs, None, outcome.message)
 
 
 def _nobody(_: Outcome) -> None:

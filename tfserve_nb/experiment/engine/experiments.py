@@ -18,6 +18,7 @@ from typing import Any  # labels, JSON
 from ...errors import InvalidOption, ModelNotFound, ServingError
 from ...serving.core import ServingCore
 from ...serving.models.state_store import StateStore, new_event
+from ...serving.telemetry.observer import Observer
 from ...threads import start_thread
 from ...types import HistoryEvent
 from ..json_state import state_from_json, state_to_json
@@ -33,7 +34,7 @@ SAVE_S = 5.0
 JOIN_S = 1.5
 
 
-class Experiments:
+class Experiments(Observer):
     """An `ExperimentAdmin` beside a core.
 
     Args:
@@ -56,8 +57,7 @@ class Experiments:
         self._answers = Answers()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        core.on_resumed = self.resume
-        core.taps.attach(self._answers)
+        core.observers.add(self)
 
     # --- ExperimentAdmin ----------------------------------------------------------------------------------------
 
@@ -172,6 +172,10 @@ class Experiments:
                 return True
             return False
 
+    def on_resumed(self, model: str) -> None:
+        """A model is served again: its split may be that of an experiment."""
+        self.resume(model)
+
     def stop(self) -> None:
         """End the thread and keep what goes on for the next process. Idempotent, bounded."""
         self._stop.set()
@@ -219,7 +223,7 @@ class Experiments:
                 running.look()
                 self._over(running, "stopped", "somebody changed the traffic, or a version is no longer served")
                 return
-            running.note_dropped(self._core.pairs.num_dropped(running.plan.name))
+            running.note_dropped(self._core.copies.num_dropped(running.plan.name))
             change = running.look()
             if change is not None:
                 self._carry_out(running, change)
@@ -277,16 +281,15 @@ class Experiments:
         self._save(running)
 
     def _listen(self, running: Running) -> None:
+        self._answers.begin(running.plan.name, running.inbox.versions)
         self._core.observers.add(running.inbox)
-        self._core.pairs.add(running.inbox.on_pair)
-        self._answers.begin(running.plan.name, running.inbox)
-        self._core.taps.refresh()
+        self._core.observers.add(self._answers)
 
     def _unlisten(self, running: Running) -> None:
-        self._core.observers.remove(running.inbox)
-        self._core.pairs.remove(running.inbox.on_pair)
         self._answers.end(running.plan.name)
-        self._core.taps.refresh()
+        self._core.observers.remove(running.inbox)
+        if not self._answers.is_on:
+            self._core.observers.remove(self._answers)
 
     def _check_free(self, name: str) -> None:
         with self._lock:

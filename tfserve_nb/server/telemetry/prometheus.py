@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...serving.pairs import CopyCounts
-from ...serving.telemetry.metrics import RequestRecord
-from ...serving.telemetry.observer import BatchRecord, WarmupRecord
+from ...serving.telemetry.observer import Observer
+from ...serving.telemetry.records import BatchRecord, CopyCounts, RequestRecord, RequestTensors, WarmupRecord
 from ...types import VersionState, VersionStatus
 from .tf_metrics import TfMetrics
 
@@ -29,8 +28,8 @@ Copies = Callable[[], Mapping[tuple[str, int], CopyCounts]]
 """(model, version) -> what became of the shadow copies for it."""
 
 
-class Monitor:
-    """All metrics of one server. An `Observer`.
+class Monitor(Observer):
+    """All metrics of one server.
 
     Args:
         states: asked whenever metrics are read.
@@ -61,8 +60,9 @@ class Monitor:
         self._registry.register(_Collector(lambda: _states_of(states())))
         self._registry.register(_Collector(lambda: _copies_of(copies())))
 
-    def on_request(self, record: RequestRecord) -> None:
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Count a request."""
+        del tensors
         self.tf.on_request(record)
         if record.version is None:
             # Names that clients make up must not become series.

@@ -20,8 +20,7 @@ import re
 import threading
 from collections.abc import Iterator
 
-from ...serving.telemetry.metrics import RequestRecord
-from ...serving.telemetry.observer import BatchRecord, WarmupRecord
+from ...serving.telemetry.records import BatchRecord, RequestRecord, WarmupRecord
 
 MAX_SERIES = 5000
 """Series of one metric; clients can make up model names, and must not fill the memory with them."""
@@ -90,7 +89,7 @@ class _Gauge(_Counter):
 
 
 class TfMetrics:
-    """The metrics of one server. An `Observer`."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

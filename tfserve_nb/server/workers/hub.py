@@ -32,10 +32,10 @@ from .messages import (
     Hello,
     LogLine,
     Message,
+    ObservedRequest,
     Piece,
     Ready,
     Records,
-    Tapped,
 )
 
 _SPLITS = (QueueFull, RunFailed, RunRejected)
@@ -155,7 +155,7 @@ class Worker:
             LogLine: self._log,
             Ready: self._is_ready,
             Records: self._record,
-            Tapped: self._tapped,
+            ObservedRequest: self._observed,
         }
 
     @property
@@ -212,8 +212,8 @@ class Worker:
         for record in message.records:
             self._hub.backend.record(record)
 
-    def _tapped(self, message: Tapped) -> None:
-        self._hub.backend.taps.add(message.record, message.seen)
+    def _observed(self, message: ObservedRequest) -> None:
+        self._hub.backend.record(message.record, message.tensors)
 
     def _give_up(self, message: GiveUp) -> None:
         connection = self._forwarded.pop(message.number, None)

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 from ...errors import ServingError
 from ...serving.backend import ModelSpec, ModelView
-from ...serving.telemetry.metrics import RequestRecord
-from ...serving.telemetry.taps import Seen
+from ...serving.telemetry.records import RequestRecord, RequestTensors
 from ...types import Tensors
 from ..http.head import RequestHead
 from ..settings import ServerSettings
@@ -108,16 +107,16 @@ class GiveUpBundle(NamedTuple):
 
 
 class Records(NamedTuple):
-    """Worker to core: finished requests, for the metrics."""
+    """Worker to core: finished requests, without their tensors."""
 
     records: tuple[RequestRecord, ...]
 
 
-class Tapped(NamedTuple):
-    """Worker to core: a finished request with its tensors, while somebody wants them."""
+class ObservedRequest(NamedTuple):
+    """Worker to core: a finished request with its tensors, while an observer wants them."""
 
     record: RequestRecord
-    seen: Seen
+    tensors: RequestTensors
 
 
 class LogLine(NamedTuple):
@@ -145,7 +144,7 @@ Message = (
     | GiveUp
     | GiveUpBundle
     | Records
-    | Tapped
+    | ObservedRequest
     | LogLine
     | Ready
     | Drain
