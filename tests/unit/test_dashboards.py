@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import html.parser
 import os
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import ipywidgets as widgets
 import numpy as np
 import pytest
+from helpers.dashboard_widgets import NASTY, Tags, all_widgets, button, open_tab, press, shown
+from helpers.eventually import eventually
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,9 +38,6 @@ from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.serving.telemetry.request_samples import Parts, RequestSample
 from tfserve_nb.serving.telemetry.resources import ResourceReader, Resources
 from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
-
-NASTY = '<img src=x onerror="alert(1)">'
-
 
 SAMPLE = RequestSample(
     7, 1.7e9, 2, "serving_default", "REST", "OK", "", 1,
@@ -157,52 +155,6 @@ def controls() -> Iterator[Recorded]:
     dashboards.close_all()
 
 
-class Tags(html.parser.HTMLParser):
-    """Which elements a text has."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names.append(tag)
-        assert not any(name.startswith("on") for name, _ in attrs)
-
-
-def all_widgets(root: widgets.Widget) -> list[widgets.Widget]:
-    return [root, *(deeper for child in getattr(root, "children", ()) for deeper in all_widgets(child))]
-
-
-def button(dashboard: Dashboard, description: str) -> widgets.Button:
-    return next(
-        one for one in all_widgets(dashboard.widget)
-        if isinstance(one, widgets.Button) and one.description == description
-    )  # fmt: skip
-
-
-def press(dashboard: Dashboard, description: str) -> None:
-    """Click a button once it is there and can be clicked."""
-
-    def is_ready() -> bool:
-        named = [one for one in all_widgets(dashboard.widget) if getattr(one, "description", "") == description]
-        return bool(named) and not named[0].disabled
-
-    assert eventually(is_ready)
-    button(dashboard, description).click()
-
-
-def shown(dashboard: Dashboard) -> str:
-    return "".join(one.value for one in all_widgets(dashboard.widget) if isinstance(one, widgets.HTML))
-
-
-def eventually(is_true: Callable[[], bool], limit_s: float = 10.0) -> bool:
-    until_s = time.perf_counter() + limit_s
-    while not is_true() and time.perf_counter() < until_s:
-        time.sleep(0.01)
-    return is_true()
-
-
 def test_the_table_names_the_current_version_states_labels_and_traffic(controls: Recorded) -> None:
     text = versions_table(controls.status(), controls.metrics())
 
@@ -270,8 +222,8 @@ def test_a_click_switches_on_the_dashboard_thread_and_says_how_long_it_took(cont
 
     button(dashboard, "Roll back").click()
 
-    assert eventually(lambda: "version 1 answers now, switched in" in shown(dashboard))
-    assert eventually(lambda: "1 <b>current</b>" in shown(dashboard))
+    eventually(lambda: "version 1 answers now, switched in" in shown(dashboard))
+    eventually(lambda: "1 <b>current</b>" in shown(dashboard))
     assert controls.calls == ["rollback"]
     assert controls.threads == {"tfserve-dashboard", "tfserve-dashboard-action"}
 
@@ -285,7 +237,7 @@ def test_promote_takes_the_chosen_version(controls: Recorded) -> None:
     choice.value = 1
     button(dashboard, "Promote").click()
 
-    assert eventually(lambda: controls.calls == ["promote 1"])
+    eventually(lambda: controls.calls == ["promote 1"])
 
 
 def test_a_refused_click_shows_what_to_do_and_the_buttons_come_back(controls: Recorded) -> None:
@@ -294,8 +246,8 @@ def test_a_refused_click_shows_what_to_do_and_the_buttons_come_back(controls: Re
 
     button(dashboard, "Roll back").click()
 
-    assert eventually(lambda: "net has no version before 1 (try: deploy another one)" in shown(dashboard))
-    assert eventually(lambda: not button(dashboard, "Roll back").disabled)
+    eventually(lambda: "net has no version before 1 (try: deploy another one)" in shown(dashboard))
+    eventually(lambda: not button(dashboard, "Roll back").disabled)
 
 
 def test_a_model_that_is_gone_is_a_state_not_a_traceback(controls: Recorded) -> None:
@@ -322,7 +274,7 @@ def test_a_defect_while_drawing_does_not_end_the_thread(controls: Recorded) -> N
 
     controls.failure = None
     button(dashboard, "Roll back").click()
-    assert eventually(lambda: controls.calls == ["rollback"])
+    eventually(lambda: controls.calls == ["rollback"])
 
 
 def test_nothing_is_written_while_nothing_changes(controls: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +298,7 @@ def test_new_numbers_appear_by_themselves(controls: Recorded) -> None:
 
     controls.record(15)
 
-    assert eventually(lambda: "text-align:right;padding:3px 8px" in shown(dashboard) and ">15<" in shown(dashboard))
+    eventually(lambda: "text-align:right;padding:3px 8px" in shown(dashboard) and ">15<" in shown(dashboard))
 
 
 def test_closing_leaves_a_picture_and_no_thread(controls: Recorded) -> None:
@@ -405,20 +357,14 @@ def choice(dashboard: Dashboard, description: str) -> widgets.Dropdown:
     )  # fmt: skip
 
 
-def open_tab(dashboard: Dashboard, title: str) -> None:
-    tab = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.Tab))
-    tab.selected_index = tab.titles.index(title)
-    dashboard.refresh()
-
-
 def test_moving_one_slider_moves_the_others_and_applies_at_once(controls: Recorded) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     slider(dashboard, 1).value = 30
 
-    assert eventually(lambda: controls.calls == ["traffic {1: 30.0, 2: 70.0}"])
-    assert eventually(lambda: slider(dashboard, 2).value == 70)
-    assert eventually(lambda: "traffic version 1: 30 %, version 2: 70 %" in shown(dashboard))
+    eventually(lambda: controls.calls == ["traffic {1: 30.0, 2: 70.0}"])
+    eventually(lambda: slider(dashboard, 2).value == 70)
+    eventually(lambda: "traffic version 1: 30 %, version 2: 70 %" in shown(dashboard))
 
 
 def test_undo_takes_the_last_change_back_once(controls: Recorded) -> None:
@@ -427,8 +373,8 @@ def test_undo_takes_the_last_change_back_once(controls: Recorded) -> None:
     slider(dashboard, 1).value = 30
     press(dashboard, "Undo: traffic split")
 
-    assert eventually(lambda: controls.calls[-1:] == ["promote 2"])
-    assert eventually(lambda: button(dashboard, "Undo").disabled)
+    eventually(lambda: controls.calls[-1:] == ["promote 2"])
+    eventually(lambda: button(dashboard, "Undo").disabled)
 
 
 def test_deleting_asks_first(controls: Recorded) -> None:
@@ -436,13 +382,13 @@ def test_deleting_asks_first(controls: Recorded) -> None:
     choice(dashboard, "Version").value = 1
 
     button(dashboard, "Delete…").click()
-    assert eventually(lambda: "Delete version 1 of net from disk?" in shown(dashboard))
+    eventually(lambda: "Delete version 1 of net from disk?" in shown(dashboard))
     button(dashboard, "Keep it").click()
     button(dashboard, "Delete…").click()
     assert controls.calls == []
     press(dashboard, "Delete version 1")
 
-    assert eventually(lambda: controls.calls == ["delete 1"])
+    eventually(lambda: controls.calls == ["delete 1"])
 
 
 def test_labels_are_set_moved_back_and_wanted(controls: Recorded) -> None:
@@ -450,12 +396,12 @@ def test_labels_are_set_moved_back_and_wanted(controls: Recorded) -> None:
     label = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.Text))
 
     button(dashboard, "Set label").click()
-    assert eventually(lambda: "write the label first" in shown(dashboard))
+    eventually(lambda: "write the label first" in shown(dashboard))
     label.value = "stable"
     button(dashboard, "Set label").click()
     press(dashboard, "Undo: label stable → version 2")
 
-    assert eventually(lambda: controls.calls == ["label stable 2", "label stable 1"])
+    eventually(lambda: controls.calls == ["label stable 2", "label stable 1"])
 
 
 def test_a_loading_version_is_seen_while_an_action_takes_its_time(controls: Recorded) -> None:
@@ -464,15 +410,15 @@ def test_a_loading_version_is_seen_while_an_action_takes_its_time(controls: Reco
     controls.stage = lambda _: go_on.wait(10)
 
     button(dashboard, "Stage").click()
-    assert eventually(lambda: "stage version 2…" in shown(dashboard))
+    eventually(lambda: "stage version 2…" in shown(dashboard))
     controls.labels = {"meanwhile": 1}
-    assert eventually(lambda: "meanwhile" in shown(dashboard))
+    eventually(lambda: "meanwhile" in shown(dashboard))
     button(dashboard, "Roll back").click()
-    assert eventually(lambda: "one thing at a time" in shown(dashboard))
+    eventually(lambda: "one thing at a time" in shown(dashboard))
     assert controls.calls == []
     go_on.set()
 
-    assert eventually(lambda: "version 2 is loaded" in shown(dashboard))
+    eventually(lambda: "version 2 is loaded" in shown(dashboard))
 
 
 def test_pause_lets_charts_stand_still_and_go_on(controls: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -481,15 +427,15 @@ def test_pause_lets_charts_stand_still_and_go_on(controls: Recorded, monkeypatch
     open_tab(dashboard, "Latency")
     pause = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.ToggleButton))
     pause.value = True
-    assert eventually(lambda: "paused at" in shown(dashboard))
+    eventually(lambda: "paused at" in shown(dashboard))
 
     controls.record(700)
     dashboard.refresh()
     assert "p99 2" not in shown(dashboard)
     pause.value = False
 
-    assert eventually(lambda: "paused at" not in shown(dashboard))
-    assert eventually(lambda: "v1 p50" in shown(dashboard))
+    eventually(lambda: "paused at" not in shown(dashboard))
+    eventually(lambda: "v1 p50" in shown(dashboard))
 
 
 def test_span_and_signature_decide_what_is_counted(controls: Recorded) -> None:
@@ -499,7 +445,7 @@ def test_span_and_signature_decide_what_is_counted(controls: Recorded) -> None:
 
     choice(dashboard, "Last").value = "15 minutes"
 
-    assert eventually(lambda: "Latencies of the last 15 min" in shown(dashboard))
+    eventually(lambda: "Latencies of the last 15 min" in shown(dashboard))
     assert choice(dashboard, "Signature").options == ("all", "serving_default")
 
 
@@ -514,7 +460,7 @@ def test_what_stands_for_everything_can_be_chosen_again(controls: Recorded) -> N
     assert (of_versions.index, of_versions.label) == (0, "all")
 
     of_versions.index = 1
-    assert eventually(lambda: not dashboard._updater._commands.qsize())  # noqa: SLF001 - what was chosen is drawn
+    eventually(lambda: not dashboard._updater._commands.qsize())  # noqa: SLF001 - what was chosen is drawn
     of_versions.index = 0  # as front ends choose
 
     assert (of_versions.index, of_versions.label) == (0, "all")
@@ -549,11 +495,11 @@ def test_sampled_requests_are_shown_as_what_they_are_and_sent_again(controls: Re
     assert "Nothing is kept of requests until you ask for it" in shown(dashboard)
 
     button(dashboard, "Sample requests").click()
-    assert eventually(lambda: "image of 8 × 8" in shown(dashboard))
+    eventually(lambda: "image of 8 × 8" in shown(dashboard))
     assert "hello" in shown(dashboard)
     button(dashboard, "Send again").click()
 
-    assert eventually(lambda: "largest difference from before: 0.25" in shown(dashboard))
+    eventually(lambda: "largest difference from before: 0.25" in shown(dashboard))
     assert controls.calls == ["sample True", "send 7 to None"]
 
 
@@ -569,7 +515,7 @@ def test_nobody_looking_costs_nothing(controls: Recorded) -> None:
     assert controls.threads == set()
 
     root._view_count = 1  # noqa: SLF001
-    assert eventually(lambda: bool(controls.threads))
+    eventually(lambda: bool(controls.threads))
 
 
 def test_the_still_page_follows_and_is_the_last_state_when_it_closes(controls: Recorded) -> None:
