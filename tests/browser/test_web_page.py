@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from black_box import Served, command, environment, free_port
-from lab import chromium_page, missing_tool
-from saved_models import write_half_plus_two
+from helpers.black_box import Served, command, environment, free_port
+from helpers.lab import chromium_page, missing_tool
+from helpers.saved_models import write_half_plus_two
 
 from tfserve_nb.server.admin.remote_core import RemoteCore
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -68,11 +68,11 @@ def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: 
     assert "token" not in page.url
     page.get_by_label("Version", exact=True).select_option("1")
     page.get_by_role("button", name="Promote").click()
-    says(page, "promote version 1: done")
+    says(page, "version 1 answers now, switched in")
     assert served.rest("POST", "/v1/models/two:predict", {"instances": [1.0]})[1] == {"predictions": [2.5]}
 
-    page.get_by_role("button", name="Undo: promote").click()
-    says(page, "taken back: promote")
+    page.get_by_role("button", name="Undo: promote version 1").click()
+    says(page, "taken back: promote version 1")
     assert served.rest("POST", "/v1/models/two:predict", {"instances": [1.0]})[1] == {"predictions": [3.5]}
 
     page.get_by_label("v1 traffic").focus()
@@ -101,12 +101,12 @@ def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: 
     page.get_by_text("late: versions").wait_for(timeout=10_000)
     page.get_by_label("Version", exact=True).select_option("1")
     page.get_by_role("button", name="Unload").click()
-    says(page, "unload version 1: done")
+    says(page, "version 1 is unloaded; its files stay")
     page.get_by_role("button", name="Undo: unload version 1").click()
     says(page, "taken back: unload version 1")
     assert core.available("late") == (1, 2)
     page.get_by_role("button", name="Stage").click()
-    says(page, "stage version 1: done")
+    says(page, "version 1 is loaded")
     assert page.get_by_role("button", name="Undo").is_disabled()  # it was loaded before
     core.undeploy("late")
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from black_box import Served
+from helpers.black_box import Served
 
 import tfserve_nb
 
@@ -68,9 +68,28 @@ def test_every_view_is_drawn(shown: Served) -> None:
     assert "Requests per second" in view(shown, "latency", span="1%20minute")[1]["html"]
     assert "Versions 1 and 2 over" in view(shown, "compare", a="1", b="2")[1]["html"]
     assert "tfserve-server" in view(shown, "resources")[1]["html"]
-    assert view(shown, "split", version="1", percent="30")[1] == {"weights": {"1": 30, "2": 70}}
+    assert view(shown, "actions")[1]["actions"]["promote"]["text"] == "Promote"
     assert view(shown, "nothing")[0] == 400
-    assert view(shown, "split", version="x", percent="30")[0] == 400
+
+
+def test_actions_are_carried_out_and_say_how_they_are_taken_back(shown: Served) -> None:
+    def act(name: str, given: dict[str, Any]) -> Any:
+        headers = {"Authorization": f"Bearer {token_of(shown)}"}
+        return shown.rest("POST", f"/tfserve/v1/models/two/actions/{name}", given, headers=headers)[:2]
+
+    status, done = act("share", {"version": 1, "percent": 30})
+
+    assert (status, done["said"]) == (200, "traffic version 1: 30 %, version 2: 70 %")
+    assert (done["undo"]["what"], done["undo"]["action"]) == ("traffic split", "promote")
+    assert act(done["undo"]["action"], done["undo"]["choice"])[0] == 200
+    assert shown.rest("POST", "/v1/models/two:predict", {"instances": [1.0]})[1] == {"predictions": [3.5]}
+    assert act("set_label", {"version": 1}) == (
+        400, {"error": "write the label first, such as stable or canary", "hint": "", "code": "INVALID_ARGUMENT",
+              "kind": "InvalidRequest"},
+    )  # fmt: skip
+    assert act("promote", {"version": "x"})[0] == 400
+    assert act("explode", {})[0] == 400
+    assert shown.rest("POST", "/tfserve/v1/models/two/actions/promote", {"version": 1})[0] == 401
 
 
 def test_an_experiment_is_shown_with_its_verdict(shown: Served) -> None:
@@ -82,7 +101,7 @@ def test_an_experiment_is_shown_with_its_verdict(shown: Served) -> None:
     page = view(shown, "compare", a="1", b="2")[1]["html"]
     test.stop()
 
-    assert "version 1 (B) against version 2 (A)" in page
+    assert "version 1 (B) compared with version 2 (A)" in page
     assert "Not yet: about" in page
     assert "Guardrails" in page
     assert "stopped at" in view(shown, "compare", a="1", b="2")[1]["html"]

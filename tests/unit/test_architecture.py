@@ -74,9 +74,6 @@ ONLY_INSIDE_FUNCTIONS = {
 }  # fmt: skip
 """Packages too slow to import for modules that `%load_ext` needs."""
 
-ASKED_FOR = ("training/callback",)
-"""Modules that are imported inside functions only, when somebody asks for what they define: a class of Keras' kind."""
-
 NARROW = {
     "dashboards": {
         "serving.telemetry.model_metrics",
@@ -214,19 +211,8 @@ def test_third_party_packages_stay_where_they_belong(path: Path) -> None:
         allowed = THIRD_PARTY.get(top, ())
         if not any(place == part or not part or place.startswith(f"{part}/") for part in allowed):
             wrong.append(f"line {found.line}: {place} imports {top}, allowed in {allowed}")
-        if top in ONLY_INSIDE_FUNCTIONS and not found.is_lazy and place not in ASKED_FOR:
+        if top in ONLY_INSIDE_FUNCTIONS and not found.is_lazy:
             wrong.append(f"line {found.line}: {top} must be imported inside a function")
-
-    assert wrong == []
-
-
-@each_module
-def test_modules_that_import_heavy_packages_are_imported_when_asked_for(path: Path) -> None:
-    wrong = [
-        f"line {found.line}: {found.target} must be imported inside a function"
-        for found in imports_of(path)
-        if found.is_own and found.target.replace(".", "/") in ASKED_FOR and not found.is_lazy
-    ]
 
     assert wrong == []
 

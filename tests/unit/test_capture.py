@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_servable import FakeLoader, rows
+from helpers.fake_servable import FakeLoader, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -46,24 +46,28 @@ def seen(x: np.ndarray = X, y: np.ndarray | None = None) -> RequestTensors:
 
 def captures(**limits: Any) -> Captures:
     found = Captures()
-    found.turn("net", CaptureSettings(**limits))
+    found.configure("net", CaptureSettings(**limits))
     return found
 
 
 def test_nothing_is_kept_until_somebody_asks_and_what_is_kept_stays_when_it_ends() -> None:
     ring = Captures()
     ring.on_request(record(), seen())
-    assert (ring.wants_tensors("net"), len(ring.found("net")), ring.found("net").is_on) == (False, 0, False)
+    assert (ring.wants_tensors("net"), len(ring.requests_of("net")), ring.requests_of("net").is_on) == (False, 0, False)
 
-    ring.turn("net", CaptureSettings())
+    ring.configure("net", CaptureSettings())
     ring.on_request(record(), seen())
     ring.on_request(record(model="other"), seen())
-    ring.turn("net", None)
+    ring.configure("net", None)
     ring.on_request(record(), seen())
 
-    assert (len(ring.found("net")), ring.found("net").is_on, len(ring.found("other"))) == (1, False, 0)
-    ring.turn("net", None, clear=True)
-    assert len(ring.found("net")) == 0
+    assert (len(ring.requests_of("net")), ring.requests_of("net").is_on, len(ring.requests_of("other"))) == (
+        1,
+        False,
+        0,
+    )
+    ring.configure("net", None, clear=True)
+    assert len(ring.requests_of("net")) == 0
 
 
 def test_a_request_is_kept_with_its_tensors_and_arrival_and_without_its_key_and_id() -> None:
@@ -74,7 +78,7 @@ def test_a_request_is_kept_with_its_tensors_and_arrival_and_without_its_key_and_
     ring.on_request(one, seen(x))
     x[:] = -1  # the caller's arrays are the caller's
 
-    (kept,) = ring.found("net")
+    (kept,) = ring.requests_of("net")
     np.testing.assert_array_equal(kept.inputs["x"], X)
     np.testing.assert_array_equal(kept.outputs["y"], 2 * X)
     assert (kept.version, kept.api, kept.entrypoint, kept.num_rows) == (1, "predict", "GRPC", 3)
@@ -91,13 +95,13 @@ def test_a_request_is_kept_with_its_tensors_and_arrival_and_without_its_key_and_
 def test_failed_requests_and_those_from_before_are_not_kept() -> None:
     ring = Captures()
     before = record()
-    ring.turn("net", CaptureSettings())
+    ring.configure("net", CaptureSettings())
 
     ring.on_request(before, seen())
     ring.on_request(record(code="INTERNAL"), RequestTensors({"x": X}, None, "broken"))
     ring.on_request(record(version=None), seen())
 
-    assert len(ring.found("net")) == 0
+    assert len(ring.requests_of("net")) == 0
 
 
 def test_requests_come_back_in_the_order_of_their_arrival() -> None:
@@ -106,9 +110,9 @@ def test_requests_come_back_in_the_order_of_their_arrival() -> None:
     for one in (late, early):
         ring.on_request(one, seen())
 
-    assert [one.arrived_s for one in ring.found("net")] == [early.received_s, late.received_s]
-    assert [one.arrived_s for one in ring.found("net", 1)] == [late.received_s]
-    assert (len(ring.found("net", 0)), ring.found("net", 0).num_kept) == (0, 2)
+    assert [one.arrived_s for one in ring.requests_of("net")] == [early.received_s, late.received_s]
+    assert [one.arrived_s for one in ring.requests_of("net", 1)] == [late.received_s]
+    assert (len(ring.requests_of("net", 0)), ring.requests_of("net", 0).num_kept) == (0, 2)
 
 
 @given(
@@ -128,7 +132,7 @@ def test_all_limits_hold_whatever_comes_and_the_newest_stay(
         if size <= max_rows and 2 * x.nbytes <= max_kib * 1024:
             fits.append(number)
 
-    found = ring.found("net")
+    found = ring.requests_of("net")
     kept = [int(one.inputs["x"][0, 0]) for one in found]
     assert len(found) <= max_requests
     assert sum(one.num_rows for one in found) <= max_rows
@@ -142,9 +146,9 @@ def test_smaller_limits_drop_the_oldest_at_once() -> None:
     ring = captures()
     for _ in range(5):
         ring.on_request(record(), seen())
-    ring.turn("net", CaptureSettings(max_requests=2))
+    ring.configure("net", CaptureSettings(max_requests=2))
 
-    assert [one.number for one in ring.found("net")] == [4, 5]
+    assert [one.number for one in ring.requests_of("net")] == [4, 5]
 
 
 def test_named_inputs_are_zeros_of_the_same_shape() -> None:
@@ -153,7 +157,7 @@ def test_named_inputs_are_zeros_of_the_same_shape() -> None:
     ring.on_request(record(2), RequestTensors({"x": X[:2], "name": texts, "age": X[:2, 0]}, {"y": X[:2]}))
     ring.on_request(record(2), RequestTensors({"age": X[:2, 0]}, {"y": X[:2]}))
 
-    first, second = ring.found("net")
+    first, second = ring.requests_of("net")
     assert (first.inputs["x"] == 0).all()
     assert first.inputs["x"].shape == (2, 2)
     assert first.inputs["name"].tolist() == [[b""], [b""]]
@@ -181,13 +185,13 @@ def test_a_function_redacts_or_leaves_out() -> None:
     for value in (0.0, -1.0, 100.0, 200.0, 300.0):
         x[0, 0] = value
         ring.on_request(record(), seen(x))
-        problems.append(ring.found("net").problem)
+        problems.append(ring.requests_of("net").problem)
 
-    (kept,) = ring.found("net")
+    (kept,) = ring.requests_of("net")
     assert kept.inputs["x"][:, 1].tolist() == [7, 7, 7]
     assert x[0, 1] == 1  # the request itself is not touched
     assert kept.is_redacted
-    assert ring.found("net").num_left_out == 4
+    assert ring.requests_of("net").num_left_out == 4
     assert problems == [
         "",
         "redact left it out",
@@ -290,7 +294,7 @@ def test_rows_become_rows_of_a_data_frame() -> None:
     ring.on_request(record(), seen())
     ring.on_request(record(1), RequestTensors({"x": X[:1], "k": np.array(4)}, {"y": X[0, :1]}))
 
-    table = ring.found("net").to_dataframe()
+    table = ring.requests_of("net").to_dataframe()
     assert table["request"].tolist() == [1, 1, 1, 2]
     assert table["row"].tolist() == [0, 1, 2, 0]
     np.testing.assert_array_equal(np.stack(table["inputs.x"]), np.concatenate([X, X[:1]]))

@@ -31,7 +31,7 @@ def clock() -> Clock:
 @pytest.fixture
 def samples(clock: Clock) -> RequestSamples:
     found = RequestSamples(clock)
-    found.turn("net", is_on=True)
+    found.switch("net", is_on=True)
     return found
 
 
@@ -48,9 +48,9 @@ def test_nothing_is_kept_until_somebody_asks_and_after_it_was_turned_off(clock: 
     samples.on_request(record(), SEEN)
     assert samples.recent("net") == []
 
-    samples.turn("net", is_on=True)
+    samples.switch("net", is_on=True)
     samples.on_request(record(), SEEN)
-    samples.turn("net", is_on=False)
+    samples.switch("net", is_on=False)
     clock.now_s += 1
     samples.on_request(record(), SEEN)
 
@@ -110,7 +110,7 @@ def test_any_tensor_survives_the_admin_api(dtype: str, shape: list[int]) -> None
     else:
         array = np.arange(size).astype(dtype).reshape(shape)
     samples = RequestSamples()
-    samples.turn("net", is_on=True)
+    samples.switch("net", is_on=True)
     samples.on_request(record(), RequestTensors({"x": array}, {"y": array}))
     (sample,) = samples.recent("net")
 

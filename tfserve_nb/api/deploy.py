@@ -18,6 +18,7 @@ from ..export.check import verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.layout import check_name, delete_version
 from ..export.provenance.provenance import Code, ProvenanceInput, provenance_input, store
+from ..export.provenance.running_cell import running_cell
 from ..export.saved_model import ExportedVersion, export_version
 from ..export.signatures import read_signatures
 from ..export.source import prepare_source
@@ -88,7 +89,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         data: the training data, of which a fingerprint is stored: an array, a DataFrame, or a dict of arrays.
         seed: the seed of the training; by default what `keras.utils.set_random_seed` was given.
         metrics: name -> number; by default those of the last epoch of `fit`.
-        code: the cell that deploys; `tfserve_nb.deploy` and the magics find it themselves.
+        code: the code that deploys; by default the cell that runs, or the script.
         progress: told about each step, on the calling thread.
 
     Raises:
@@ -111,7 +112,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         ListenOptions(port=port, grpc_port=grpc_port, workers=_num_workers(workers, frontends), auth=auth),
         limits_of(serve.check_replay),
         guard_of(serve.slo_p99_ms, placement),
-        provenance_input(code, data, seed, metrics) if provenance else None,
+        provenance_input(code or running_cell(), data, seed, metrics) if provenance else None,
     )
     if request.limits is not None:
         check_captured(name)

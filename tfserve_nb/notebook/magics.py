@@ -32,6 +32,7 @@ from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
 from ..export.provenance.provenance import Code
+from ..export.provenance.running_cell import running_cell
 from ..options import given, read
 from ..replay.result import ReplayLimits, ReplayResult
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
@@ -60,7 +61,6 @@ from .commands import (
 from .overview import Overview
 from .progress import ProgressView
 from .replay import REPLAY_OPTIONS, capture, limits_asked_for, replay
-from .running_cell import running_cell
 
 
 @contextlib.contextmanager

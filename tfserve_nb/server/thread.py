@@ -17,7 +17,7 @@ from ..serving.admin import ModelAdmin
 from ..serving.backend import InferenceBackend
 from .admin.experiment_handlers import experiment_routes
 from .admin.handlers import admin_routes, admin_values
-from .admin.web_dashboard import DashboardPort, dashboard_routes
+from .admin.web_dashboard import DashboardPages, dashboard_routes
 from .calls import Calls
 from .grpc.listener import GrpcListener, import_stubs
 from .grpc.model_service import Reload
@@ -58,7 +58,7 @@ class Extras:
     monitor: Monitor | None = None
     request_log: RequestLog | None = None
     admin: ModelAdmin | None = None
-    dashboard: DashboardPort | None = None
+    dashboard: DashboardPages | None = None
     experiments: ExperimentAdmin | None = None
 
 

@@ -1,8 +1,8 @@
-"""The one narrow port through which everything above the core sends requests.
+"""`InferenceBackend`: all that servers and `Deployment.predict` know of the core.
 
-`server/` and `Deployment.predict` know only what stands here, so that the core may live in the same process or in
-another one. A request asks for a `Handle` (which pins one version: it is not unloaded while the handle is held), makes
-its tensors fit the handle's signature, submits them, and releases the handle.
+The core may live in the same process (`core.ServingCore`) or in another one (an HTTP worker's `LinkBackend`). A request
+acquires a `Handle`, which pins one version (it is not unloaded while the handle is held), makes its tensors fit the
+handle's signature, submits them, and releases the handle.
 
 Thread: any thread may call; `on_done` is called once, on the model runner's thread or on the submitting one, and must
 neither block nor raise.
@@ -45,7 +45,7 @@ whose traffic is split, or that is compared or shadowed."""
 
 
 class Assignment(NamedTuple):
-    """How a request came to its version, while there is something to tell.
+    """How a request came to its version, while traffic is split or compared.
 
     Attributes:
         key: its client's key, or "".
@@ -127,7 +127,7 @@ class Handle(Protocol):
         """
 
     def release(self) -> None:
-        """Let the version be unloaded when nobody else holds it; further calls do nothing."""
+        """Let the version be unloaded once no other request holds it; further calls do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +157,7 @@ class ModelView:
         traffic: version -> percent of the requests that name no version.
         labels: label -> version.
         versions: those that can answer now.
-        salt: decides together with a key who gets which version.
+        salt: decides together with a key which client gets which version.
         key_header: the header whose value is the key.
         arms: version -> its name in the running comparison.
         wants_tensors: whether finished requests are wanted with their tensors.
@@ -219,11 +219,11 @@ def as_header(key: str) -> str:
 def assignment_of(
     spec: ModelSpec, version: int, key: str, traffic: Mapping[int, float], arms: Mapping[int, str]
 ) -> Assignment | None:
-    """How a request came to its version; None when there is nothing to tell.
+    """How a request came to its version; None while traffic is neither split nor compared.
 
     Args:
         spec: what it named.
-        version: who answers.
+        version: the version that answers.
         key: its client's key, or "".
         traffic: version -> percent.
         arms: version -> its name in the running comparison.
@@ -235,7 +235,7 @@ def assignment_of(
 
 
 class InferenceBackend(Protocol):
-    """What the core offers to servers."""
+    """Where servers send requests: the core, in this process or in another one."""
 
     def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> Handle:
         """Choose and pin the version that answers a request.

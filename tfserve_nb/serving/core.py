@@ -103,18 +103,18 @@ class ServingCore:
         if model is None:
             raise not_found(spec)
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
-        # second look finds a version that can answer.
+        # second try finds a version that can answer.
         for _ in range(3):
             routing = model.routing
-            version, who = routing.sole, ""
+            version, key_text = routing.sole, ""
             if not routing.is_plain:
-                who = found_key(key, routing.key_header)
+                key_text = found_key(key, routing.key_header)
             if version is None or spec.version is not None or spec.label is not None:
-                version = model.version_for(spec, self._draw, preferred, who)
+                version = model.version_for(spec, self._draw, preferred, key_text)
             handle = self._manager.acquire(spec.name, version)
             if handle is not None:
                 if not routing.is_plain:
-                    handle.assignment = assignment_of(spec, version, who, routing.traffic, routing.arms)
+                    handle.assignment = assignment_of(spec, version, key_text, routing.traffic, routing.arms)
                     handle.copier = self.copies.copier(spec, version, routing.shadow)
                 return handle
         raise not_found(ModelSpec(spec.name, version))
@@ -140,7 +140,7 @@ class ServingCore:
         return self.observers.wants_tensors(model)
 
     def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
-        """Count a finished request and tell the observers; unknown models are counted together."""
+        """Count a finished request and pass it to the observers; unknown models are counted together."""
         if self.observers.hears_requests:
             self.observers.on_request(record, tensors)
         if record.version is None and record.model not in self._models:
@@ -202,7 +202,7 @@ class ServingCore:
         """The highest version that was ever served here; 0 when there is none. A number is not used twice."""
         if name not in self._models:
             return 0
-        return max((one.version for one in self._manager.status(name) if one.error_code == "OK"), default=0)
+        return max((known.version for known in self._manager.status(name) if known.error_code == "OK"), default=0)
 
     def max_batch_size(self, name: str) -> int:
         """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
@@ -226,7 +226,7 @@ class ServingCore:
             version: the version's number.
             source: where it comes from.
             base_path: the folder that holds `NAME/VERSION`, where the state is stored too.
-            placement: who gets to it.
+            placement: which requests it gets.
             progress: told about each step, on the calling thread.
 
         Raises:
@@ -284,8 +284,8 @@ class ServingCore:
             model.change(lambda routing: routing.without(version), new_event(action, version))
             self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
             versions = [version] if delete else ()
-        for one in versions:
-            delete_version(model.base_path, name, one)
+        for number in versions:
+            delete_version(model.base_path, name, number)
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
@@ -302,14 +302,14 @@ class ServingCore:
         return model
 
     def unfollow(self, model: FollowedModel) -> None:
-        """Unload a followed model; what became of its versions stays to be seen in `status`."""
+        """Unload a followed model; `status` still says what became of its versions."""
         model.set_versions({})
         self._remove(model)
 
     def wait_until_settled(self, name: str, versions: frozenset[int]) -> dict[int, VersionStatus]:
         """Block until versions have been loaded or have failed, as `ServableManager.wait_until_settled`."""
         self._manager.wait_until_settled(name, versions)
-        return {one.version: one for one in self._manager.status(name) if one.version in versions}
+        return {status.version: status for status in self._manager.status(name) if status.version in versions}
 
     def resume(
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
@@ -435,7 +435,7 @@ class ServingCore:
 
         Args:
             name: the model.
-            version: who gets the copies.
+            version: the version that gets the copies.
             percent: share of the requests that are copied.
             progress: told about each step, on the calling thread.
 
@@ -476,7 +476,7 @@ class ServingCore:
         """Begin or end sampling a model's requests."""
         self._model(name)
         with self._lock:
-            self.samples.turn(name, is_on=is_on)
+            self.samples.switch(name, is_on=is_on)
             self._observe(self.samples)
 
     def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
@@ -494,13 +494,13 @@ class ServingCore:
                 hint=f"redact=[{min(known)!r}]",
             )
         with self._lock:
-            self.captures.turn(name, settings, clear=clear)
+            self.captures.configure(name, settings, clear=clear)
             self._observe(self.captures)
 
     def captured(self, name: str, limit: int | None = None) -> CapturedRequests:
         """What was captured of a model's requests; see `ModelAdmin.captured`."""
         self._model(name)
-        return self.captures.found(name, limit)
+        return self.captures.requests_of(name, limit)
 
     def resources(self) -> Resources:
         """What this process takes."""
@@ -524,14 +524,14 @@ class ServingCore:
         return model
 
     def _shadow_of(self, name: str) -> Shadow | None:
-        """Who gets copies of a model's requests now."""
+        """The version that gets copies of a model's requests now, and their share."""
         model = self._models.get(name)
         return None if model is None else model.routing.shadow
 
-    def _input_names(self, name: str) -> frozenset[str]:
+    def _input_names(self, model: str) -> frozenset[str]:
         """Names of the inputs of all signatures of a model's loaded versions."""
-        views = self._manager.views(name).values()
-        return frozenset(one for view in views for signature in view.signatures.values() for one in signature.inputs)
+        views = self._manager.views(model).values()
+        return frozenset(name for view in views for signature in view.signatures.values() for name in signature.inputs)
 
     def _add(self, model: ServedModel) -> None:
         """Serve a model; the caller holds the lock."""

@@ -1,4 +1,4 @@
-"""Shadow copies: a version gets copies of requests that others answer, and no client ever notices.
+"""Shadow copies: a version gets copies of requests that other versions answer; clients never see its answers.
 
 A sampled request is copied when it is submitted; once it was answered, its copy waits here with the answer. One thread
 submits the copies to lanes of their own, which run only while no live request wants the device. Copies are the first
@@ -6,8 +6,8 @@ to go: when too many or too large ones wait, when one has waited too long, when 
 left out is counted. Each request is sampled by itself, with a random number: a counter would fall into step with
 clients that take turns.
 
-Thread: `tfserve-shadow`, a daemon, submits copies and tells about pairs; `Copier.watch` runs on the submitting thread,
-what it returns on the runner's.
+Thread: `tfserve-shadow`, a daemon, submits copies and tells the observers what came of them. `Copier.copying` runs on
+the submitting thread, what it returns on the runner's.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MAX_RUNNING = 4
 LIMIT_S = 5.0
 """A copy that has not run by then is dropped."""
 LOOK_S = 0.05
-"""How often copies in lanes are looked at, in seconds: their version may be on its way out."""
+"""How often copies in lanes are checked, in seconds: their version may be on its way out."""
 JOIN_S = 1.5
 
 _DROPS = (Cancelled, DeadlineExceeded, NotAvailable, QueueFull)
@@ -53,12 +53,11 @@ class Copy:
 
     Attributes:
         model: its model.
-        version: who answered it.
-        shadow: who gets the copy.
+        version: the version that answered it.
+        shadow: the version that gets the copy.
         signature: the signature's name.
         inputs: name -> array, our own.
         outputs: what was answered, our own.
-        run_s: how long that ran.
         deadline_s: when it is dropped.
         handle: pins the version that gets it, from its submission on.
         ticket: the submitted copy; None when it was not even taken.
@@ -70,7 +69,6 @@ class Copy:
     signature: str
     inputs: Tensors
     outputs: Tensors
-    run_s: float
     deadline_s: float
     handle: VersionHandle | None = field(default=None)
     ticket: Task | None = field(default=None)
@@ -86,7 +84,7 @@ class ShadowCopies:
 
     Args:
         acquire: pins a version, or None when it cannot answer.
-        current: a model's name -> who gets copies of its requests now.
+        current: a model's name -> the version that gets copies of its requests now.
         observers: told of copies that were run.
         draw: uniform numbers on [0, 1), for the sample.
         now: the clock in seconds.
@@ -136,9 +134,9 @@ class ShadowCopies:
         """What copies a request that comes to `version`; None when it is not to be copied.
 
         Args:
-            spec: what it named: who asks for a version or a label is left alone.
-            version: who answers it.
-            shadow: who gets copies.
+            spec: what it named: requests for a version or a label are not copied.
+            version: the version that answers it.
+            shadow: the version that gets copies.
         """
         if shadow is None or version == shadow.version or spec.version is not None or spec.label is not None:
             return None
@@ -252,14 +250,12 @@ class ShadowCopies:
                 outputs_a=copy.outputs,
                 outputs_b=None if answer is None else answer.outputs,
                 error="" if isinstance(outcome, Answer) else outcome.message,
-                run_a_s=copy.run_s,
-                run_b_s=0.0 if answer is None else answer.done_s - answer.started_s,
                 at_s=self._now() if answer is None else answer.done_s,
             )
         )
 
     def _give_up(self) -> None:
-        """Take back what nobody wants any more; what runs already is waited for, because it needs its version."""
+        """Cancel copies that are late or no longer wanted; what runs already keeps its version until it is done."""
         for copy in self._running:
             if not self._is_wanted(copy) and copy.ticket is not None and copy.ticket.started_s is None:
                 copy.ticket.cancel()
@@ -292,8 +288,8 @@ class Copier:
     Args:
         copies: takes them.
         model: its name.
-        version: who answers.
-        shadow: who gets copies.
+        version: the version that answers.
+        shadow: the version that gets copies.
     """
 
     __slots__ = ("_copies", "_model", "_shadow", "_version")
@@ -304,14 +300,14 @@ class Copier:
         self._version = version
         self._shadow = shadow
 
-    def watch(self, signature: str, inputs: Tensors, on_done: OnDone) -> OnDone:
+    def copying(self, signature: str, inputs: Tensors, on_done: OnDone) -> OnDone:
         """What to call with the outcome of a request instead of `on_done`, which comes before any copy."""
         own = self._copies.sampled(self._model, self._shadow, inputs)
         if own is None:
             return on_done
 
         def answered(outcome: Outcome) -> None:
-            # Whoever gets the answer may write to its arrays: they are copied first, and handed on afterwards.
+            # The client may write to the answer's arrays: they are copied before it gets them.
             copy = self._copy(signature, own, outcome) if isinstance(outcome, Answer) else None
             on_done(outcome)
             if copy is not None:
@@ -323,9 +319,8 @@ class Copier:
         outputs = _owned(answer.outputs)
         if outputs is None:
             return None
-        run_s = answer.done_s - answer.started_s
         deadline_s = self._copies.deadline_s()
-        return Copy(self._model, self._version, self._shadow.version, signature, inputs, outputs, run_s, deadline_s)
+        return Copy(self._model, self._version, self._shadow.version, signature, inputs, outputs, deadline_s)
 
 
 def _owned(tensors: Tensors) -> Tensors | None:

@@ -25,14 +25,14 @@ from .pace import CERTAINTY, Pace
 
 
 class Owner(Protocol):
-    """Who runs a task: its `Runner`."""
+    """What runs a task: its `Runner`."""
 
     def cancel(self, task: Task) -> None:
         """Finish a task with `Cancelled`, unless it was finished already."""
 
 
 class Task:
-    """One request in a queue, and the `Ticket` of whoever submitted it; it is finished exactly once.
+    """One request in a queue, and the `Ticket` of its caller; it is finished exactly once.
 
     Args:
         inputs: name -> array `(num_rows, ...)`, checked against the signature, read-only.
@@ -124,8 +124,8 @@ class Batch:
     Attributes:
         parts: at least one.
         num_rows: the sum of their rows, at most `max_batch_size`.
-        reason: why it left: `full`, `timeout` (somebody had waited `batch_timeout_micros`), `deadline` (somebody could
-            wait no longer) or `free` (the runner was, and nobody else was expected in time).
+        reason: why it left: `full`, `timeout` (its first request had waited `batch_timeout_micros`), `deadline` (a
+            request could wait no longer) or `free` (the runner was, and no other request was expected in time).
     """
 
     parts: tuple[Part, ...]
@@ -134,7 +134,7 @@ class Batch:
 
 
 Finished = list[tuple[Task, Outcome]]
-"""Tasks with their outcomes, to be told after the lock is released."""
+"""Tasks with their outcomes, to be delivered after the lock is released."""
 
 
 class BatchQueue:

@@ -150,7 +150,7 @@ class ServedModel:
 
     @contextlib.contextmanager
     def noting_problem(self) -> Iterator[None]:
-        """Keep what goes wrong with the state file for the person who looks, and go on."""
+        """Go on when the state file cannot be used; `problem` says why until it can be."""
         try:
             yield
             self.problem = ""

@@ -1,4 +1,4 @@
-"""Who gets to a new version: everybody, a part of the traffic, a label, or nobody yet.
+"""Which requests a new version gets: all, a part of the traffic, those for a label, copies, or none yet.
 
 Thread: any; immutable.
 """

@@ -1,4 +1,4 @@
-"""A ring of real requests with their arrival times, to be sent to another version later; off until somebody asks.
+"""A ring of real requests with their arrival times, to be sent to another version later; off until it is asked for.
 
 Bounded in requests, rows and bytes, see `CaptureSettings`; the oldest make room for the newest. Only answered requests
 are kept. It lies in this process's memory, and is gone with it. Headers and tokens never get here; the client's key and
@@ -34,7 +34,7 @@ class Captures(Observer):
         self._settings: Mapping[str, CaptureSettings] = {}
         self._since_s: dict[str, float] = {}
 
-    def turn(self, model: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
+    def configure(self, model: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
         """Begin or end capturing a model.
 
         Args:
@@ -43,7 +43,7 @@ class Captures(Observer):
             clear: whether what was kept is dropped.
         """
         with self._lock:
-            others = {name: one for name, one in self._settings.items() if name != model}
+            others = {name: kept for name, kept in self._settings.items() if name != model}
             self._settings = others if settings is None else {**others, model: settings}
             ring = _Ring() if clear or model not in self._rings else self._rings[model]
             self._rings[model] = ring
@@ -53,7 +53,7 @@ class Captures(Observer):
 
     def forget(self, model: str) -> None:
         """Drop a model's requests and stop."""
-        self.turn(model, None, clear=True)
+        self.configure(model, None, clear=True)
         with self._lock:
             self._rings.pop(model, None)
             self._since_s.pop(model, None)
@@ -67,11 +67,11 @@ class Captures(Observer):
         """Whether requests of a model are captured."""
         return model in self._settings
 
-    def found(self, model: str, limit: int | None = None) -> CapturedRequests:
+    def requests_of(self, model: str, limit: int | None = None) -> CapturedRequests:
         """What is held of a model: the newest `limit` requests, or all, in the order of arrival."""
         with self._lock:
             ring = self._rings.get(model, _Ring())
-            kept = sorted(ring.requests, key=lambda one: one.arrived_s)
+            kept = sorted(ring.requests, key=lambda request: request.arrived_s)
             newest = kept if limit is None else kept[len(kept) - min(limit, len(kept)) :]
             return CapturedRequests(
                 model, tuple(newest), self._settings.get(model), len(kept), ring.num_bytes, ring.num_left_out,
@@ -94,7 +94,7 @@ class Captures(Observer):
         with self._lock:
             ring = self._rings.get(record.model)
             if ring is None or record.received_s < self._since_s[record.model]:
-                return  # dropped meanwhile, or from a time when nobody was to be captured
+                return  # dropped meanwhile, or from before capturing began
             if inputs is None:
                 ring.num_left_out += 1
                 ring.problem = problem

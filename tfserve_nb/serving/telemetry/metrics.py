@@ -4,7 +4,7 @@ Every number that the product shows comes from the five timestamps of a `Request
 started, batch done, written, all on one clock (`time.perf_counter`, seconds). A request is recorded once, after its
 answer was written.
 
-Thread: any; one lock guards the counters, it is held for about a millisecond by whoever looks.
+Thread: any; one lock guards the counters, a snapshot holds it for about a millisecond.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ MAX_PENDING = 1000
 """Records that wait to be counted."""
 
 HISTORY_S = 930
-"""How many seconds of history are kept: a quarter of an hour, and what its first percentiles look back."""
+"""How many seconds of history are kept: a quarter of an hour, and what the first percentiles in it need."""
 
 TAIL_S = 30
-"""How many seconds p95 and p99 of the series look back."""
+"""The seconds before each point of the series that its p95 and p99 cover."""
 
 
 class _Second:
@@ -133,9 +133,9 @@ class _ModelCounters:
         return Window(
             counts,
             sums,
-            sum([one.num_requests for one in some]),
-            sum([one.num_errors for one in some]),
-            sum([n for (at, _, who), n in self.errors.items() if who == version and at >= first + TAIL_S]),
+            sum([counters.num_requests for counters in some]),
+            sum([counters.num_errors for counters in some]),
+            sum([n for (at, _, by), n in self.errors.items() if by == version and at >= first + TAIL_S]),
         )
 
     def errors_ps(self, first: int, ends: np.ndarray, step_s: int) -> dict[str, np.ndarray]:
@@ -162,7 +162,7 @@ class Metrics:
         self._pending: deque[RequestRecord] = deque()
 
     def record(self, record: RequestRecord) -> None:
-        """Count one finished request; the arithmetic is left to whoever looks, or to every 1000th request."""
+        """Count one finished request; the arithmetic is left to the next snapshot, or to every 1000th request."""
         self._pending.append(record)
         if len(self._pending) >= MAX_PENDING:
             with self._lock:

@@ -86,30 +86,30 @@ class Observers(Observer):
 
     def on_request(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
         """Tell of a request."""
-        _tell(self._of_requests, lambda one: one.on_request(record, tensors))
+        _tell(self._of_requests, lambda observer: observer.on_request(record, tensors))
 
     def on_batch(self, record: BatchRecord) -> None:
         """Tell of a batch."""
-        _tell(self._of_batches, lambda one: one.on_batch(record))
+        _tell(self._of_batches, lambda observer: observer.on_batch(record))
 
     def on_warmup(self, record: WarmupRecord) -> None:
         """Tell of a warm-up file."""
-        _tell(self._all, lambda one: one.on_warmup(record))
+        _tell(self._all, lambda observer: observer.on_warmup(record))
 
     def on_pair(self, pair: Pair) -> None:
         """Tell of a shadow copy."""
-        _tell(self._all, lambda one: one.on_pair(pair))
+        _tell(self._all, lambda observer: observer.on_pair(pair))
 
     def on_resumed(self, model: str) -> None:
         """Tell of a model that is served again."""
-        _tell(self._all, lambda one: one.on_resumed(model))
+        _tell(self._all, lambda observer: observer.on_resumed(model))
 
     def _set(self, observers: tuple[Observer, ...]) -> None:
         """Replace all observers; the caller holds the lock."""
         self._all = observers
-        self._of_tensors = tuple(one for one in observers if _overrides(one.wants_tensors, Observer.wants_tensors))
-        self._of_requests = tuple(one for one in observers if _overrides(one.on_request, Observer.on_request))
-        self._of_batches = tuple(one for one in observers if _overrides(one.on_batch, Observer.on_batch))
+        self._of_tensors = tuple(each for each in observers if _overrides(each.wants_tensors, Observer.wants_tensors))
+        self._of_requests = tuple(each for each in observers if _overrides(each.on_request, Observer.on_request))
+        self._of_batches = tuple(each for each in observers if _overrides(each.on_batch, Observer.on_batch))
         self.hears_requests, self.hears_batches = bool(self._of_requests), bool(self._of_batches)
 
 

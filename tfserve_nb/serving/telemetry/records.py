@@ -126,15 +126,13 @@ class Pair:
 
     Attributes:
         model: the model's name.
-        version_a: who answered the client.
-        version_b: who got the copy.
+        version_a: the version that answered the client.
+        version_b: the version that got the copy.
         signature: the signature's name.
         inputs: name -> array `(rows, ...)`; a worker's requests come several at once.
         outputs_a: name -> array, row i for input row i.
         outputs_b: the same of `version_b`; None when it failed.
         error: why it failed, public text; or "".
-        run_a_s: from the first start to the last end of the request's runs, in seconds.
-        run_b_s: the same of the copy; 0 when it failed.
         at_s: when the copy was done, on the clock of `RequestRecord`.
     """
 
@@ -146,8 +144,6 @@ class Pair:
     outputs_a: Tensors
     outputs_b: Tensors | None
     error: str
-    run_a_s: float
-    run_b_s: float
     at_s: float
 
 

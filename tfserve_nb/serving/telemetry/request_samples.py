@@ -1,4 +1,4 @@
-"""A sample of recent requests with their inputs and outputs, for people who want to look; off until somebody asks.
+"""A sample of recent requests with their inputs and outputs, for people to look at; off until it is asked for.
 
 Bounded in number, in rows and in bytes: a model holds at most `KEPT` samples of `MAX_ROWS` rows whose arrays are at
 most `MAX_BYTES` each, larger ones are left out. Headers and tokens are never kept, and nothing leaves this process's
@@ -53,7 +53,7 @@ class RequestSample:
     Attributes:
         number: counts the samples of a model.
         at: when its answer was written, seconds since the epoch.
-        version: who answered, or None.
+        version: the version that answered, or None.
         signature: the signature's name.
         entrypoint: `REST`, `GRPC` or `KERNEL`.
         code: gRPC code name, `OK` for an answered request.
@@ -108,7 +108,7 @@ class RequestSamples(Observer):
         self._numbers = itertools.count(1)
         self._models: frozenset[str] = frozenset()
 
-    def turn(self, model: str, *, is_on: bool) -> None:
+    def switch(self, model: str, *, is_on: bool) -> None:
         """Begin or end sampling a model; what was kept stays until `forget`."""
         with self._lock:
             self._models = self._models | {model} if is_on else self._models - {model}
@@ -125,7 +125,7 @@ class RequestSamples(Observer):
 
     def forget(self, model: str) -> None:
         """Drop a model's samples and stop."""
-        self.turn(model, is_on=False)
+        self.switch(model, is_on=False)
         with self._lock:
             self._kept.pop(model, None)
 

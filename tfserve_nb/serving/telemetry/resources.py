@@ -1,6 +1,6 @@
 """What the process of a server takes: processor, memory, threads, GPUs.
 
-Nothing runs by itself: whoever looks reads, and the last quarter of an hour is kept.
+Read when asked for, never by a thread of its own; the readings of the last quarter of an hour are kept.
 
 Thread: any; one lock, held while the system is asked.
 """
@@ -24,7 +24,7 @@ EVERY_S = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU, as NVIDIA's driver tells.
+    """One GPU, as NVIDIA's driver reports it.
 
     Attributes:
         index: its number.
@@ -32,7 +32,7 @@ class Gpu:
         utilisation: percent of the last period in which a kernel ran.
         used_bytes: memory in use, by all processes.
         total_bytes: memory that it has.
-        own_bytes: memory that this process has; 0 when the driver does not tell.
+        own_bytes: memory that this process has; 0 when the driver does not say.
         tensorflow_bytes: what TensorFlow's allocator has given out; None before TensorFlow runs there.
         tensorflow_peak_bytes: the most that it had given out.
     """
@@ -60,7 +60,7 @@ class Resources:
         available_bytes: memory that the machine could still give.
         total_bytes: memory that it has.
         threads: kind of thread, such as `tfserve-server` or `others` -> how many.
-        gpus: those that NVIDIA's driver tells of.
+        gpus: those that NVIDIA's driver reports.
         children: processes of the server, such as workers: how many, their processor time and memory.
         age_s: how long ago each earlier reading was, in seconds; shape `(n,)`, decreasing to 0.
         cpu_series: percent of one core at each; shape `(n,)`, float64.
@@ -171,7 +171,7 @@ class GpuReader:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         name = nvml.nvmlDeviceGetName(handle)
         processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        own = sum(one.usedGpuMemory or 0 for one in processes if one.pid == pid)
+        own = sum(process.usedGpuMemory or 0 for process in processes if process.pid == pid)
         used, peak = _allocator(index)
         return Gpu(
             index=index,
@@ -188,7 +188,7 @@ class GpuReader:
 def threads_by_kind() -> dict[str, int]:
     """Threads of this process that Python knows, by their names without numbers."""
     kinds = Counter(_kind(thread.name) for thread in threading.enumerate())
-    return dict(sorted(kinds.items(), key=lambda one: (one[0] == "others", one[0])))
+    return dict(sorted(kinds.items(), key=lambda item: (item[0] == "others", item[0])))
 
 
 def _kind(name: str) -> str:

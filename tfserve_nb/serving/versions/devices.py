@@ -27,7 +27,7 @@ def grow_on_demand() -> bool:
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
         except (RuntimeError, ValueError):  # it runs already, or another GPU was set differently
-            return all(_grows(tf, one) for one in gpus)
+            return all(_grows(tf, gpu) for gpu in gpus)
     return True
 
 

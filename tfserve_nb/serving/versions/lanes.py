@@ -27,7 +27,7 @@ class Lanes:
         servable: runs.
         source: with its limits.
         batchable: signature -> whether rows of several requests may share a run.
-        observers: told about each batch.
+        observers: told of each batch.
         model: the model's name.
         version: the version's number.
 
@@ -67,7 +67,7 @@ class Lanes:
         return lane
 
     def detach(self) -> None:
-        """Close all of them; whoever waits gets `NotAvailable`."""
+        """Close all of them; waiting requests get `NotAvailable`."""
         with self._lock:
             lanes = [*self.live.values(), *self._background.values()]
         for lane in lanes:
@@ -117,7 +117,7 @@ def batch_observer(
     *,
     is_background: bool = False,
 ) -> Observe:
-    """What a runner tells about each batch of one signature, and when it started and was done."""
+    """What a runner calls after each batch of one signature, with when it started and was done."""
     num_inputs = len(signature.inputs)
 
     def observe(batch: Batch, started_s: float, done_s: float) -> None:
