@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import KW_ONLY, MISSING, dataclass
 from typing import Any, Literal, TypeVar  # values of options, of any type
 
-Names = Literal["", "array", "dict", "model", "version", "version or label", "label"]
+Names = Literal["", "array", "dict", "keras model", "model", "version", "version or label", "label"]
 """What the word behind an option names; tab completion offers such words."""
 
 T = TypeVar("T")

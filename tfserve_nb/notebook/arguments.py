@@ -21,24 +21,15 @@ _NUMBERS = re.compile(r"-[\d.][\d.eE+-]*(,[\d.eE+-]+)+")
 _BARE_OPTION = re.compile(r"--[a-z0-9-]+")
 
 
-def variable(word: str) -> str:
-    """The name after `--out`."""
-    if not word.isidentifier():
-        raise UsageError(f"--out {word!r} is no variable name")
-    return word
-
-
-def with_options(*kinds: Any) -> Callable[[Any], Any]:
+def with_options(*kinds: type[Any]) -> Callable[[Any], Any]:
     """Give a magic the options that dataclasses declare, its help included; `parse` reads them."""
 
     def decorate(function: Any) -> Any:
-        for kind in reversed(kinds):
-            if not isinstance(kind, type):
-                function = kind(function)
-                continue
-            for one in reversed(tuple(options_of(kind))):
-                names, settings = one.for_argparse()
-                function = argument(*names, **settings)(function)
+        declared = tuple(one for kind in kinds for one in options_of(kind))
+        for one in reversed(declared):
+            names, settings = one.for_argparse()
+            function = argument(*names, **settings)(function)
+        function.options = declared
         return magic_arguments()(function)
 
     return decorate
