@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from black_box import Served, command, environment, free_port
-from lab import chromium_page, missing_tool
-from saved_models import write_half_plus_two
+from helpers.black_box import Served, command, environment, free_port
+from helpers.lab import chromium_page, missing_tool
+from helpers.saved_models import write_half_plus_two
 
 from tfserve_nb.server.admin.remote_core import RemoteCore
 from tfserve_nb.serving.batching.options import BatchingOptions

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from black_box import Served, command, environment, free_port
-from saved_models import write_half_plus_two, write_many_types
+from helpers.black_box import Served, command, environment, free_port
+from helpers.saved_models import write_half_plus_two, write_many_types
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from black_box import Served
+from helpers.black_box import Served
 
 import tfserve_nb
 from tfserve_nb.errors import InvalidOption, NotAvailable, VersionNotFound

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from black_box import Served
+from helpers.black_box import Served
 
 import tfserve_nb
 
@@ -101,7 +101,7 @@ def test_an_experiment_is_shown_with_its_verdict(shown: Served) -> None:
     page = view(shown, "compare", a="1", b="2")[1]["html"]
     test.stop()
 
-    assert "version 1 (B) against version 2 (A)" in page
+    assert "version 1 (B) compared with version 2 (A)" in page
     assert "Not yet: about" in page
     assert "Guardrails" in page
     assert "stopped at" in view(shown, "compare", a="1", b="2")[1]["html"]

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from black_box import Served
-from client_requests import predict_request
+from helpers.black_box import Served
+from helpers.client_requests import predict_request
 
 
 def states(served: Served, model: str) -> dict[int, str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from black_box import Served
-from client_requests import example_request, multi_request, predict_request
+from helpers.black_box import Served
+from helpers.client_requests import example_request, multi_request, predict_request
 
 PATH = "/monitoring/prometheus/metrics"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from black_box import Served
+from helpers.black_box import Served
 
 import tfserve_nb
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from black_box import Served
-from client_requests import example_request, predict_request
+from helpers.black_box import Served
+from helpers.client_requests import example_request, predict_request
 
 from tfserve_nb.errors import ConfigRejected
 from tfserve_nb.export.prediction_log import LoggedCall, RotatingWriter, to_message

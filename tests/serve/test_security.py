@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from black_box import Served
-from client_requests import predict_request
+from helpers.black_box import Served
+from helpers.client_requests import predict_request
 
 
 class Authority:

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from black_box import START_S, command, environment, free_port
-from client_requests import predict_request
-from saved_models import write_half_plus_two
+from helpers.black_box import START_S, command, environment, free_port
+from helpers.client_requests import predict_request
+from helpers.saved_models import write_half_plus_two
 
 
 def run(*flags: str) -> tuple[int, str]:

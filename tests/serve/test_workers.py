@@ -10,8 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from black_box import Served, command, environment
-from client_requests import predict_request
+from helpers.black_box import Served, command, environment
+from helpers.client_requests import predict_request
 
 
 @pytest.fixture

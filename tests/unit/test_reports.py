@@ -102,13 +102,13 @@ def test_what_users_gave_is_text_in_both_forms() -> None:
     text, page = to_text(report, 500), to_html(report)
 
     assert "<img" not in page
-    assert page.count("&lt;img") == 13
+    assert page.count("&lt;img") == 14
     assert text.count("<img src=x onerror=alert(1)> [bold]x[/bold] :smile: \\x1b[31m") == 12
     assert "\x1b" not in text
 
 
 def test_symbols_have_words_for_screen_readers() -> None:
-    assert '<span role="img" aria-label="fine, bad">✓ ✗</span>' in table_html(LIMITS)
+    assert '<span role="img" aria-label="fine, bad" title="fine, bad">✓ ✗</span>' in table_html(LIMITS)
     assert "fine, bad" not in to_text(REPORT)
 
 

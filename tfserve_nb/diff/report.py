@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 
 from ..export.provenance.provenance import Provenance
 from ..reports.report import CodeDiff, Table, names, numbers, prose
-from .changes import ADDED, CHANGED, REMOVED, SAME, AnswerChange, LatencyChange, LayerChange, SignatureChange
+from ..reports.sizes import size_text
+from .changes import ADDED, CHANGED, REMOVED, SAME, LatencyChange, LayerChange, SignatureChange
 
 MAX_LAYERS = 60
 SYMBOLS = {SAME: "=", CHANGED: "~", ADDED: "+", REMOVED: "-"}
@@ -24,7 +25,7 @@ def origin_table(a: Provenance | None, b: Provenance | None, bytes_a: int, bytes
     rows = [
         ("exported", *map(_when, pair)),
         ("model", *("" if each is None else each.model for each in pair)),
-        ("size on disk", _size(bytes_a), _size(bytes_b)),
+        ("size on disk", size_text(bytes_a), size_text(bytes_b)),
         ("git commit", *("" if each is None or each.git is None else str(each.git) for each in pair)),
         ("training data", *("" if each is None or each.data is None else str(each.data) for each in pair)),
         ("seed", *("" if each is None or each.seed is None else str(each.seed) for each in pair)),
@@ -83,16 +84,6 @@ def latency_table(changes: Sequence[LatencyChange]) -> Table:
     return _numbers("Latency of live traffic, ms", [(each.what, each.a_ms, each.b_ms) for each in changes])
 
 
-def answer_table(found: AnswerChange | None) -> Table:
-    """How they answered the same rows."""
-    columns = (*names("of the same rows"), *numbers("result"))
-    if found is None:
-        return Table("Outputs", columns, ())
-    share = f"{found.num_agreeing} of {found.num_rows} ({100 * found.num_agreeing / max(1, found.num_rows):.1f} %)"
-    differences = [(f"largest difference of {name}", f"{value:.3g}") for name, value in found.max_difference.items()]
-    return Table("Outputs", columns, ((f"same decision, {found.rows_from}", share), *differences))
-
-
 def package_table(packages: Mapping[str, tuple[str, str]]) -> Table:
     """Packages whose versions differ."""
     rows = [(name, a or "–", b or "–") for name, (a, b) in packages.items()]
@@ -132,7 +123,3 @@ def _moved(value: float | None, change: str) -> str:
 
 def _when(provenance: Provenance | None) -> str:
     return "" if provenance is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(provenance.at))
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"

@@ -20,6 +20,7 @@ from typing import Any  # IPython's MIME bundles, results of any type
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from ..api.ab_test import ABTest
 from ..api.deployment import Deployment
 from ..bench import figure as bench_figure
 from ..bench import report as bench_report
@@ -28,6 +29,8 @@ from ..bench.result import BenchmarkResult
 from ..bench.sweep import SweepResult
 from ..diff.result import VersionDiff
 from ..errors import ServingError
+from ..experiment.views import figure as experiment_figure
+from ..experiment.views import report as experiment_report
 from ..replay import figure as replay_figure
 from ..replay import report as replay_report
 from ..replay.result import ReplayResult
@@ -35,9 +38,9 @@ from ..reports.html import to_html
 from ..reports.report import Report
 from ..reports.text import to_text
 from . import cell_times
+from .overview import Overview
 
 _DASHBOARD = ("tfserve_nb.dashboards.view", "Dashboard")
-_TEST = ("tfserve_nb.api.ab_test", "ABTest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +56,20 @@ class View:
     png_of: Callable[[Any], bytes | None] | None = None
 
 
+def _experiment_png(test: ABTest) -> bytes | None:
+    state = test.state
+    return experiment_figure.png_of(state) if state.moments else None
+
+
 _BENCHMARK = View(bench_report.report_of, bench_figure.png_of)
 VIEWS: dict[type, View] = {
     BenchmarkResult: _BENCHMARK,
     SweepResult: _BENCHMARK,
     ComparisonResult: _BENCHMARK,
+    ABTest: View(lambda test: experiment_report.report_of(test.state), _experiment_png),
     ReplayResult: View(replay_report.report_of, replay_figure.png_of),
     VersionDiff: View(operator.attrgetter("report")),
+    Overview: View(operator.attrgetter("report")),
 }
 
 
@@ -71,25 +81,24 @@ def register(shell: InteractiveShell) -> None:
     for kind, view in VIEWS.items():
         formatters["text/plain"].for_type(kind, functools.partial(_print_result, view))
         formatters["text/html"].for_type(kind, functools.partial(_page_of, view))
-    shell.display_formatter.formatters["text/plain"].for_type_by_name(*_TEST, _print_test)
     if hasattr(shell, "kernel"):
         formatter = shell.display_formatter.ipython_display_formatter
-        formatter.for_type_by_name(*_TEST, lambda test: _show_test(shell, test))
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Deployment, lambda handle: _show_deployment(shell, handle))
         formatter.for_type_by_name(*_DASHBOARD, lambda dashboard: show(shell, dashboard))
         for kind, view in VIEWS.items():
             if view.png_of is not None:
                 formatter.for_type(kind, functools.partial(_show_result, shell, view))
+        formatter.for_type(ABTest, functools.partial(_show_test, shell))
 
 
 def unregister(shell: InteractiveShell) -> None:
     """The inverse of `register`; open dashboards become static."""
     if shell.display_formatter is not None:
         formatter = shell.display_formatter.ipython_display_formatter
-        for kind in (Deployment, ".".join(_DASHBOARD), ".".join(_TEST), *VIEWS):
+        for kind in (Deployment, ".".join(_DASHBOARD), *VIEWS):
             formatter.pop(kind, None)
-        for kind in (".".join(_TEST), *VIEWS):
+        for kind in VIEWS:
             for mime_type in ("text/plain", "text/html"):
                 shell.display_formatter.formatters[mime_type].pop(kind, None)
     cell_times.unwatch(shell)
@@ -145,28 +154,15 @@ def _page_of(view: View, result: Any) -> str:
     return to_html(view.report_of(result))
 
 
-def _show_test(shell: InteractiveShell, test: Any) -> None:
+def _show_test(shell: InteractiveShell, test: ABTest) -> None:
     """The report of an experiment, which stays; while it goes on, its live view too."""
-    from ..experiment.views import report
-    from ..experiment.views.figure import png_of
-
-    state = test.state
-    publish = shell.display_pub.publish
-    publish(data={"text/plain": report.to_text(state), "text/html": report.to_html(state)}, metadata={})
-    if state.moments:
-        publish(data={"text/plain": "(figure of the experiment)", "image/png": png_of(state)}, metadata={})
-    if not state.is_over:
+    _show_result(shell, VIEWS[ABTest], test)
+    if not test.state.is_over:
         from ..dashboards import dashboard_for
 
         dashboard = dashboard_for(test.deployment)
         dashboard.open("A/B")
         show(shell, dashboard)
-
-
-def _print_test(test: Any, printer: Any, _: bool) -> None:
-    from ..experiment.views import report
-
-    printer.text(report.to_text(test.state))
 
 
 def _page(still: str) -> dict[str, str]:

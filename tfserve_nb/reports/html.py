@@ -40,7 +40,8 @@ def table_html(shown: Table) -> str:
 
 def _cell(column: Column, cell: str | Cell) -> str:
     if isinstance(cell, Cell):
-        return f'<span role="img" aria-label="{text(cell.spoken)}">{text(cell)}</span>'
+        spoken = text(cell.spoken)
+        return f'<span role="img" aria-label="{spoken}" title="{spoken}">{text(cell)}</span>'
     return f'<span style="{_PROSE}">{text(cell)}</span>' if column.is_prose and cell else text(cell)
 
 

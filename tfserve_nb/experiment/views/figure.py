@@ -21,7 +21,7 @@ from .report import (
     METRIC_NAMES,
     counts_of_arm,
     effect_text,
-    guardrail_rows,
+    guardrail_table,
     nothing_yet,
     plan_lines,
     srm_line,
@@ -174,7 +174,7 @@ def _write(axes: Any, state: ExperimentState) -> None:
     effect = "not known yet" if reading.effect is None else effect_text(reading.effect, plan.metric)
     samples = f"{reading.samples.get(plan.a, 0)} requests to A, {reading.samples.get(plan.b, 0)} to B"
     lines = [*where_it_stands(state), f"effect {effect}; {samples}", srm_line(reading.srm)]
-    lines += [f"{row['now']}: {row['guardrail']}, {row['in words']}" for row in guardrail_rows(reading.guardrails)]
+    lines += [f"{now}: {name}, {words}" for name, now, _, words in guardrail_table(state).rows]
     lines += plan_lines(plan)
     wrapped = [piece for line in lines for piece in textwrap.wrap(line, TEXT_CHARS, subsequent_indent="   ")]
     axes.set_axis_off()
