@@ -91,7 +91,8 @@ def describe(process: psutil.Process) -> str:
 def started_by(process: psutil.Process) -> str:
     """The id of the test during which a process was started, "" if that is not known: pytest tells its children."""
     with suppress(psutil.Error, OSError):
-        return process.environ().get("PYTEST_CURRENT_TEST", "").rpartition(" (")[0]
+        told: str = process.environ().get("PYTEST_CURRENT_TEST", "")
+        return told.rpartition(" (")[0]
     return ""
 
 

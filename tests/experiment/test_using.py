@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faulty_servable import FaultyLoader, signature
+from helpers.faulty_servable import FaultyLoader, signature
 
 from tfserve_nb.api.ab_test import plan_of
 from tfserve_nb.api.deploy import place

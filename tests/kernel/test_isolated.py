@@ -6,7 +6,7 @@ import time
 
 import psutil
 import requests
-from real_kernel import Kernel
+from helpers.real_kernel import Kernel
 
 ROW = [[1.0, 2.0]]
 

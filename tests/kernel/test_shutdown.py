@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
-from real_kernel import Kernel
+from helpers.real_kernel import Kernel
 
 ROW = [[1.0, 2.0]]
 

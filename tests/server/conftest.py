@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from fake_serving import FakeServing
+from helpers.fake_serving import FakeServing
 
 from tfserve_nb.server.settings import ServerSettings
 from tfserve_nb.server.thread import ServerThread

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.eventually import eventually
 
 from tfserve_nb.serving.telemetry.observer import Observer
 from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
@@ -39,13 +39,6 @@ def split(serving: Any, make_server: Callable[..., Any]) -> Any:
     serving.traffic = dict(SPLIT)
     serving.arms = {1: "a", 2: "b"}
     return make_server()
-
-
-def eventually(is_true: Callable[[], bool]) -> None:
-    until_s = time.perf_counter() + 10
-    while not is_true():
-        assert time.perf_counter() < until_s
-        time.sleep(0.01)
 
 
 def test_a_client_with_a_key_stays_with_its_version_over_both_protocols(split) -> None:

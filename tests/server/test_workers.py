@@ -10,12 +10,12 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_serving import BAD
+from helpers.eventually import eventually
+from helpers.fake_serving import BAD
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,13 +37,6 @@ def workers() -> int:
 
 def pids_of(server) -> tuple[int, ...]:
     return server.thread.worker_pids
-
-
-def eventually(is_true: Callable[[], bool]) -> None:
-    until_s = time.perf_counter() + 20
-    while not is_true():
-        assert time.perf_counter() < until_s
-        time.sleep(0.01)
 
 
 def test_a_worker_holds_no_tensorflow(server) -> None:
@@ -110,7 +103,7 @@ def test_workers_end_with_their_server(tmp_path: Path) -> None:
         textwrap.dedent("""
         import sys, time
         sys.path.insert(0, sys.argv[1])
-        from fake_serving import FakeServing
+        from helpers.fake_serving import FakeServing
         from tfserve_nb.server.settings import ServerSettings
         from tfserve_nb.server.thread import ServerThread
 
@@ -122,7 +115,7 @@ def test_workers_end_with_their_server(tmp_path: Path) -> None:
         encoding="utf-8",
     )
     with subprocess.Popen(
-        [sys.executable, program, Path(__file__).parent], stdout=subprocess.PIPE, text=True
+        [sys.executable, program, Path(__file__).parents[1]], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         pids = [int(text) for text in process.stdout.readline().split()]

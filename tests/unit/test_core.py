@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_servable import BAD, FakeLoader, rows
+from helpers.fake_servable import BAD, FakeLoader, rows
 
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, RunRejected, VersionNotFound
 from tfserve_nb.serving.backend import Answer, ModelSpec, Outcome

@@ -11,11 +11,12 @@ from dataclasses import replace
 import ipywidgets as widgets
 import numpy as np
 import pytest
+from helpers.dashboard_widgets import NASTY, Tags, all_widgets, button, open_tab, press, shown
+from helpers.eventually import eventually
+from helpers.recorded import Recorded
+from helpers.recorded_experiment import KINDS, STARTED_AT, disagreements, moments, state_of
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded import Recorded
-from recorded_experiment import KINDS, STARTED_AT, disagreements, moments, state_of
-from test_dashboards import NASTY, Tags, all_widgets, button, eventually, open_tab, press, shown
 
 from tfserve_nb import dashboards
 from tfserve_nb.dashboards.charts.band import band_chart
@@ -364,11 +365,11 @@ def test_without_an_experiment_the_tab_offers_one(dashboard: Dashboard, controls
     split.value = 30
     press(dashboard, "Start A/B test")
 
-    assert eventually(lambda: controls.calls == ["test 3 against 2, 30 %"])
-    assert eventually(lambda: is_shown(dashboard, "Promote B") and not is_shown(dashboard, "Start A/B test"))
-    assert eventually(lambda: "Not yet: about 300 more" in shown(dashboard))
+    eventually(lambda: controls.calls == ["test 3 against 2, 30 %"])
+    eventually(lambda: is_shown(dashboard, "Promote B") and not is_shown(dashboard, "Start A/B test"))
+    eventually(lambda: "Not yet: about 300 more" in shown(dashboard))
     press(dashboard, "Undo: A/B test of version 3 against version 2")
-    assert eventually(lambda: controls.calls[-1] == "end stop")
+    eventually(lambda: controls.calls[-1] == "end stop")
 
 
 def test_promoting_against_the_verdict_asks_first(dashboard: Dashboard, controls: Recorded) -> None:
@@ -376,25 +377,25 @@ def test_promoting_against_the_verdict_asks_first(dashboard: Dashboard, controls
     dashboard.refresh()
 
     button(dashboard, "Promote B").click()
-    assert eventually(lambda: "The experiment does not say so: not yet" in shown(dashboard))
+    eventually(lambda: "The experiment does not say so: not yet" in shown(dashboard))
     assert controls.calls == []
     press(dashboard, "Promote B anyway")
 
-    assert eventually(lambda: controls.calls == ["end promote"])
-    assert eventually(lambda: "version 2 answers now" in shown(dashboard))
-    assert eventually(lambda: is_shown(dashboard, "Start A/B test"))
+    eventually(lambda: controls.calls == ["end promote"])
+    eventually(lambda: "version 2 answers now" in shown(dashboard))
+    eventually(lambda: is_shown(dashboard, "Start A/B test"))
 
 
 def test_promoting_with_the_verdict_and_rolling_back_need_no_question(dashboard: Dashboard, controls: Recorded) -> None:
     controls.running = state_of("quality")
     dashboard.refresh()
     press(dashboard, "Promote B")
-    assert eventually(lambda: controls.calls == ["end promote"])
+    eventually(lambda: controls.calls == ["end promote"])
 
     controls.running = state_of("equal")
     dashboard.refresh()
     press(dashboard, "Roll back to A")
-    assert eventually(lambda: controls.calls == ["end promote", "end rollback"])
+    eventually(lambda: controls.calls == ["end promote", "end rollback"])
 
 
 def test_what_ends_by_itself_is_said_once_in_the_line_for_screen_readers(
@@ -451,11 +452,11 @@ def test_disagreements_go_into_the_namespace_under_a_name(dashboard: Dashboard, 
     name = next(one for one in all_widgets(dashboard.widget) if getattr(one, "description", "") == "Variable")
 
     press(dashboard, "To a DataFrame")
-    assert eventually(lambda: "disagreements is a DataFrame with 3 rows" in shown(dashboard))
+    eventually(lambda: "disagreements is a DataFrame with 3 rows" in shown(dashboard))
     name.value = "not a name"
     press(dashboard, "To a DataFrame")
 
-    assert eventually(lambda: "cannot be the name of a variable" in shown(dashboard))
+    eventually(lambda: "cannot be the name of a variable" in shown(dashboard))
     assert list(namespace) == ["disagreements"]
 
 

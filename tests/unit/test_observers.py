@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fake_servable import BAD, FakeLoader, rows
+from helpers.fake_servable import BAD, FakeLoader, rows
 
 from tfserve_nb.errors import InvalidRequest, RunRejected
 from tfserve_nb.serving.backend import ModelSpec

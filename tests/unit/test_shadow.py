@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_servable import BAD, SIGNATURE, FakeLoader, FakeServable, rows
+from helpers.eventually import eventually
+from helpers.fake_servable import BAD, SIGNATURE, FakeLoader, FakeServable, rows
 
 from tfserve_nb.errors import InvalidOption, NotAvailable, VersionNotFound
 from tfserve_nb.serving import shadow as shadow_module
@@ -57,13 +58,6 @@ class Pairs(Observer):
 
     def on_pair(self, pair: Pair) -> None:
         self.found.append(pair)
-
-
-def eventually(is_true: Callable[[], bool]) -> None:
-    until_s = time.perf_counter() + 10
-    while not is_true():
-        assert time.perf_counter() < until_s
-        time.sleep(0.005)
 
 
 @pytest.fixture

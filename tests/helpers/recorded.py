@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import recorded_experiment
 
 from tfserve_nb.errors import InvalidOption
 from tfserve_nb.experiment.state import Disagreement, ExperimentState
@@ -22,6 +21,8 @@ from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.serving.telemetry.request_samples import Parts, RequestSample
 from tfserve_nb.serving.telemetry.resources import ResourceReader, Resources
 from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
+
+from . import recorded_experiment
 
 SAMPLE = RequestSample(
     7, 1.7e9, 2, "serving_default", "REST", "OK", "", 1,

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -27,6 +29,15 @@ CHROMIUM_FLAGS = [
 ]
 START_LIMIT_S = 120.0
 
+RECORDED = """
+from helpers.recorded import Recorded
+from tfserve_nb.dashboards import dashboard_for
+%load_ext tfserve_nb
+fake = Recorded()
+dashboard_for(fake)
+"""
+"""A dashboard on recorded data; `copy_helpers` puts its modules beside the notebook."""
+
 
 def missing_tool() -> str:
     """What this ring needs and does not find, or ""."""
@@ -35,6 +46,13 @@ def missing_tool() -> str:
     if shutil.which("jupyter-lab", path=str(Path(sys.executable).parent)) is None:
         return "jupyter-lab is not installed beside Python"
     return ""
+
+
+def copy_helpers(root: Path, *names: str) -> None:
+    """Put some of this package's modules into a folder of notebooks, which import them as the tests do."""
+    (root / "helpers").mkdir()
+    for name in names:
+        shutil.copy(Path(__file__).with_name(f"{name}.py"), root / "helpers")
 
 
 @contextmanager
@@ -148,6 +166,18 @@ class Lab:
         """Tracebacks in the notebook."""
         return [one.inner_text() for one in self.page.locator("[data-mime-type='application/vnd.jupyter.stderr']").all()
                 if "Traceback" in one.inner_text()]  # fmt: skip
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """A notebook of code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+
+
+def output(lab: Lab, text: str) -> Any:
+    """The printed output that holds a text (not the source of the cell)."""
+    return lab.page.locator(".jp-OutputArea-output pre", has_text=text)
 
 
 @contextmanager
