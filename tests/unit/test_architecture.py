@@ -56,7 +56,7 @@ THIRD_PARTY = {
     "ipywidgets": ("dashboards", "notebook/display"),
     "IPython": ("notebook", "__init__"),  # the package itself names its types only, see the last test
     "traitlets": ("notebook",),
-    "matplotlib": ("bench/figure", "replay/figure", "experiment/views/figure"),
+    "matplotlib": ("reports/figure",),
     "PIL": ("dashboards/pages/values",),
     "psutil": ("serving/telemetry/resources",),
     "pynvml": ("serving/telemetry/resources",),
