@@ -91,12 +91,14 @@ class Option:
         """What holds when it is not given, in words; empty when there is nothing to say."""
         if self.shown or self.default in (MISSING, None, ()):
             return self.shown
-        return "off" if self.is_switch else str(self.default)
+        if self.is_switch:
+            return "off"
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def for_argparse(self) -> tuple[tuple[str, ...], dict[str, Any]]:
         """What `ArgumentParser.add_argument` takes. An option that is not given sets nothing."""
-        default = "" if self.is_switch else self.default_text
-        text = f"{self.meaning}; default: {default}" if default else self.meaning
+        is_said = self.default_text not in ("", "off", "none")
+        text = f"{self.meaning}; default: {self.default_text}" if is_said else self.meaning
         settings: dict[str, Any] = {"help": text.replace("`", "").replace("%", "%%"), "default": argparse.SUPPRESS}
         if not self.is_positional:
             settings["dest"] = self.field
@@ -135,6 +137,14 @@ def options_of(kind: type[Any]) -> Iterator[Option]:
     for field in dataclasses.fields(kind):
         if _KEY in field.metadata:
             yield dataclasses.replace(field.metadata[_KEY], field=field.name, type=hints[field.name])
+
+
+def add_options(parser: argparse.ArgumentParser, *kinds: type[Any]) -> None:
+    """Let a command line take the options that dataclasses declare; `read` reads them."""
+    for kind in kinds:
+        for one in options_of(kind):
+            names, settings = one.for_argparse()
+            parser.add_argument(*names, **settings)
 
 
 def given(parsed: argparse.Namespace, *kinds: type[Any]) -> dict[str, Any]:

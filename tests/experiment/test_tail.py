@@ -26,6 +26,15 @@ def fill(
     return blocks
 
 
+def bootstrap(counts: np.ndarray, rng: np.random.Generator, level: float = 0.95) -> tuple[float, float]:
+    """The usual interval for one look: blocks, of shape `(k, 2, WIDTH)`, are drawn with replacement."""
+    blocks = len(counts)
+    drawn = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=1000)
+    found = [tail.Tails(np.tensordot(weights, counts, axes=1)[None], 0.95).ratio() for weights in drawn]
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return float(2 ** (low / STEPS)) - 1, float(2 ** (high / STEPS)) - 1
+
+
 def test_the_ratio_of_the_percentiles_is_found_within_its_interval(rng: np.random.Generator) -> None:
     found = tail.effect(fill(rng, 200, factor=1.3).counts(), 0.05)
 
@@ -101,22 +110,12 @@ def test_blocks_survive_as_json(rng: np.random.Generator) -> None:
     assert again.counts().sum() == blocks.counts().sum() + 1
 
 
-def bootstrap(counts: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The usual interval of the relative difference for one look: blocks are drawn with replacement."""
-    num = len(counts)
-    drawn = np.random.default_rng(0).multinomial(num, np.full(num, 1 / num), size=1000)
-    totals = [np.tensordot(weights, counts, axes=1) for weights in drawn]
-    ratios = [tail.Tails(total[None], tail.QUANTILE).ratio() for total in totals if total.sum(axis=1).all()]
-    low, high = np.quantile(ratios, [(1 - level) / 2, (1 + level) / 2])
-    return float(2 ** (low / STEPS)) - 1, float(2 ** (high / STEPS)) - 1
-
-
 def test_the_bootstrap_of_blocks_covers_the_ratio_and_is_narrower_than_the_always_valid_band(
     rng: np.random.Generator,
 ) -> None:
     counts = fill(rng, 120, factor=1.2).counts()
 
-    low, high = bootstrap(counts)
+    low, high = bootstrap(counts, rng)
 
     found = tail.effect(counts, 0.05)
     assert found is not None

@@ -67,8 +67,8 @@ def test_the_same_model_deployed_twice_does_not_differ() -> None:
 
     assert {one.change for one in diff.layers} == {one.change for one in diff.signatures} == {"same"}
     assert (diff.code, diff.packages, diff.notes) == (None, {}, ())
-    assert diff.answers is not None
-    assert (diff.answers.num_rows, diff.answers.num_agreeing, diff.answers.max_difference) == (5, 5, {"output_0": 0.0})
+    found = diff.agreement["output_0"]
+    assert (found.num_rows, found.num_same, found.largest_difference) == (5, 5, 0.0)
 
 
 def test_layers_are_matched_although_keras_names_them_anew_in_each_run() -> None:
@@ -126,7 +126,8 @@ def test_signatures_tell_what_their_tensors_were_and_are() -> None:
         "output label: none → float32[?, 2]",
         "output risk: none → float32[?, 1]",
     )
-    assert diff.answers is None
+    assert not diff.agreement
+    assert diff.rows_from == ""
     assert "do not fit version 2" in diff.notes[-1]
 
 
@@ -173,9 +174,8 @@ def test_packages_that_differ_are_listed(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_rows_that_are_stored_for_warming_up_are_compared_by_themselves() -> None:
     diff = diff_of(make(), make(scale=2.0), warmup=np.ones((3, 4), np.float32))
 
-    assert diff.answers is not None
-    assert (diff.answers.rows_from, diff.answers.num_rows) == ("stored warm-up rows", 3)
-    assert diff.answers.max_difference == {"output_0": pytest.approx(12.0)}
+    assert (diff.rows_from, diff.agreement.num_rows) == ("stored warm-up rows", 3)
+    assert diff.agreement["output_0"].largest_difference == pytest.approx(12.0)
 
 
 def test_flipped_classes_are_counted(rng: np.random.Generator) -> None:
@@ -186,10 +186,9 @@ def test_flipped_classes_are_counted(rng: np.random.Generator) -> None:
     model.layers[-1].set_weights([np.array([[-1, 1]] * 3, np.float32), np.zeros(2, np.float32)])
     tfserve_nb.deploy(model, "net")
 
-    found = handle.diff(1, 2, rows).answers
+    found = handle.diff(1, 2, rows, kind="classification").agreement["output_0"]
 
-    assert found is not None
-    assert (found.num_rows, found.num_agreeing) == (200, 0)
+    assert (found.kind, found.num_rows, found.num_same) == ("scores", 200, 0)
 
 
 def test_rows_that_fit_no_version_are_refused() -> None:
@@ -223,8 +222,7 @@ def test_plain_saved_models_are_compared_by_their_variables() -> None:
         "version 1 tells nothing about where it comes from: its code,",
         "version 2 tells nothing about where it comes from: its code,",
     ]
-    assert diff.answers is not None
-    assert diff.answers.max_difference == {"y": 1.0}
+    assert diff.agreement["y"].largest_difference == 1.0
 
 
 def test_one_version_without_provenance_is_compared_by_variables_too() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 
-from tfserve_nb.diff.changes import AnswerChange, LatencyChange, LayerChange, SignatureChange
+from tfserve_nb.agreement.result import Agreement, OutputAgreement
+from tfserve_nb.diff.changes import LatencyChange, LayerChange, SignatureChange
 from tfserve_nb.diff.report import MAX_LAYERS
 from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.export.provenance.environment import GitState
@@ -54,7 +55,9 @@ def test_everything_that_is_known_is_shown_in_both_forms() -> None:
                                 data=DataFingerprint("ndarray", "float32", (3, 2), "b" * 64)),
         bytes_a=2048, bytes_b=3 * 2**20,
         latency=(LatencyChange("p95 of requests", None, 2.0), LatencyChange("a run of 8 rows", 1.0, 1.5)),
-        answers=AnswerChange("given rows", 200, 190, {"y": 0.25}),
+        rows_from="given rows",
+        agreement=Agreement(200, 190, {"y": OutputAgreement("regression", "because", 200, 190, largest_difference=0.25,
+                                                            bias=-0.125, error=0.5)}),
     )  # fmt: skip
 
     text = str(diff)
@@ -63,8 +66,8 @@ def test_everything_that_is_known_is_shown_in_both_forms() -> None:
     for words in (
         "2 KiB", "3.0 MiB", "aaaaaaaaaa main (dirty)", "ndarray 3 × 2, float32, sha256 bbbbbbbbbbbb", "~ changed",
         "input x: none → float32[?]", "from zero", "+50.0 %", "Latency of live traffic, ms", "p95 of requests",
-        "190 of 200 (95.0 %)",
-        "largest difference of y", "2.1.0", "3.13.0", "scipy",
+        "190 of 200 (95 %)",
+        "Outputs, given rows", "0.25", "-0.125", "because", "2.1.0", "3.13.0", "scipy",
     ):  # fmt: skip
         assert words in text
         assert words in html

@@ -91,14 +91,14 @@ def test_help_and_documents_say_the_same() -> None:
     text = " ".join(parser_of(Oven).format_help().split())
     about = {one.field: one for one in options_of(Oven)}
 
-    assert "--degrees X how hot, to 1 %; default: 180.0" in text
+    assert "--degrees X how hot, to 1 %; default: 180" in text
     assert "--fan with the fan --no-light" in text
     assert [about[field].usage for field in ("dish", "minutes", "trays", "heat", "steam", "span", "light")] == [
         "DISH", "--minutes N", "--trays N,N,...", "--heat top|both", "--steam [PERCENT]", "--span FROM TO",
         "--no-light",
     ]  # fmt: skip
     assert [about[field].default_text for field in ("degrees", "minutes", "fan", "steam")] == [
-        "180.0", "until it is brown", "off", "",
+        "180", "until it is brown", "off", "",
     ]  # fmt: skip
 
 

@@ -34,6 +34,11 @@ Evidences = Mapping[str, tuple[Evidence | None, Evidence | None]]
 """Output name -> what the provenance of A and of B says about it."""
 
 
+def both(a: Mapping[str, Evidence], b: Mapping[str, Evidence]) -> Evidences:
+    """What two versions' provenance says about their outputs, side by side."""
+    return {name: (a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b])}
+
+
 class _Piece(NamedTuple):
     inputs: Tensors
     a: Tensors

@@ -14,6 +14,7 @@ from typing import Any  # arrays and DataFrames of the user
 
 import numpy as np
 
+from ..agreement.kinds import AgreementOptions
 from ..bench.options import Options
 from ..bench.report import AnyResult
 from ..bench.run import Watcher
@@ -200,8 +201,8 @@ class Deployment:
     def shadow(self, version: int | None, percent: float = 100.0) -> Deployment:
         """Give `version` copies of `percent` % of the requests that others answer; None ends it.
 
-        Clients never see its answers. Copies run only while nobody else wants the device, and are left out when there
-        are too many. Requests that name a version or a label are not copied.
+        Clients never see its answers. Copies run only while no live request waits for the device, and are left out when
+        there are too many. Requests that name a version or a label are not copied.
         """
         self._server.models.set_shadow(self.name, version, percent)
         return self
@@ -225,7 +226,7 @@ class Deployment:
         return self._server.models.recent_samples(self.name, 1).is_on
 
     def send_again(self, sample: RequestSample, version: int | None = None) -> np.ndarray | dict[str, np.ndarray]:
-        """Send the rows of a sampled request once more, to a version or to whoever answers by default.
+        """Send the rows of a sampled request once more, to a version or as the traffic decides.
 
         Raises:
             InvalidRequest: if the sample holds none of its inputs any more.
@@ -353,15 +354,26 @@ class Deployment:
         """
         return provenance_of(self._server, self.name, self._version_of(version))
 
-    def diff(self, a: int | str, b: int | str, rows: Any = None) -> VersionDiff:
-        """What two versions differ in: signatures, layers, weights, code, metrics, packages, latency, answers.
+    def diff(
+        self, a: int | str, b: int | str, rows: Any = None, *, kind: str | None = None, tolerance: float | None = None
+    ) -> VersionDiff:
+        """What two versions differ in: signatures, layers, weights, code, metrics, packages, latency, outputs.
 
         Args:
             a: the older or current version, a number or a label.
             b: the other.
             rows: rows to ask both with; by default those that `warmup=` stored.
+            kind: what the outputs are: `classification`, `regression` or `exact`; by default found out, see
+                docs/agreement.md.
+            tolerance: by how much numbers of a regression may differ, relative; by default 0.001.
+
+        Raises:
+            InvalidOption: if kind or tolerance is not allowed.
+            InvalidRequest: if the rows do not fit.
+            VersionNotFound: if a version is not on disk.
         """
-        return diff_versions(self._server, self.name, self._version_of(a), self._version_of(b), rows)
+        options = AgreementOptions(kind, tolerance)
+        return diff_versions(self._server, self.name, self._version_of(a), self._version_of(b), rows, options)
 
     def capture(
         self,
@@ -425,7 +437,7 @@ class Deployment:
             raise InvalidOption(f"the folder of {self.name} is not known", hint="d.save_warmup(folder)")
         return self.captured().save_warmup(version_dir(base_path, self.name, wanted))
 
-    def replay(
+    def replay(  # noqa: PLR0913 - the options of %replay
         self,
         onto: int,
         *,
@@ -435,6 +447,7 @@ class Deployment:
         seconds: float | None = None,
         tolerance: float | None = None,
         protocol: str = "json",
+        kind: str | None = None,
         watcher: Watcher | None = None,
     ) -> ReplayResult:
         """Send captured requests to a version at the times at which they came, and compare; `%replay` for scripts.
@@ -448,16 +461,17 @@ class Deployment:
             speed: how much faster than they came; 2 halves all gaps.
             requests: how many, the newest; or what `captured` or `load_captured` gave. All by default.
             seconds: the newest that take at most that long.
-            tolerance: difference of two numbers that counts as none, relative and absolute; by default 0.001, and
-                shares of classes agree when the largest stands at the same place.
+            tolerance: by how much numbers of a regression may differ, relative; by default 0.001.
             protocol: `json`, `binary` or `grpc`.
+            kind: what the outputs are: `classification`, `regression` or `exact`; by default found out, see
+                docs/agreement.md.
             watcher: follows the run, on the calling thread.
 
         Raises:
             InvalidOption: if nothing was captured, it does not fit the version, or a value is not allowed.
             VersionNotFound: if the version is not loaded.
         """
-        options = ReplayOptions(onto, against, speed, seconds, tolerance, protocol)
+        options = ReplayOptions(onto, against, speed, seconds, tolerance, protocol, kind=kind)
         if not isinstance(requests, CapturedRequests):
             check_number("requests", requests, 1)
             requests = self.captured(requests)

@@ -5,7 +5,6 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 SAME, CHANGED, ADDED, REMOVED = "same", "changed", "added", "removed"
@@ -63,20 +62,3 @@ class LatencyChange:
     what: str
     a_ms: float | None
     b_ms: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerChange:
-    """How the versions answered the same rows.
-
-    Attributes:
-        rows_from: whose rows: `given rows` or `stored warm-up rows`.
-        num_rows: how many.
-        num_agreeing: rows with the same decision: the same class, or the same value.
-        max_difference: output name -> largest absolute difference; only outputs of numbers that both versions have.
-    """
-
-    rows_from: str
-    num_rows: int
-    num_agreeing: int
-    max_difference: Mapping[str, float]

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from ..export.provenance.provenance import Provenance
 from ..reports.report import CodeDiff, Table, names, numbers, prose
 from ..reports.sizes import size_text
-from .changes import ADDED, CHANGED, REMOVED, SAME, AnswerChange, LatencyChange, LayerChange, SignatureChange
+from .changes import ADDED, CHANGED, REMOVED, SAME, LatencyChange, LayerChange, SignatureChange
 
 MAX_LAYERS = 60
 SYMBOLS = {SAME: "=", CHANGED: "~", ADDED: "+", REMOVED: "-"}
@@ -82,16 +82,6 @@ def metric_table(metrics: Mapping[str, tuple[float | None, float | None]]) -> Ta
 def latency_table(changes: Sequence[LatencyChange]) -> Table:
     """Latencies of live traffic in milliseconds."""
     return _numbers("Latency of live traffic, ms", [(each.what, each.a_ms, each.b_ms) for each in changes])
-
-
-def answer_table(found: AnswerChange | None) -> Table:
-    """How they answered the same rows."""
-    columns = (*names("of the same rows"), *numbers("result"))
-    if found is None:
-        return Table("Outputs", columns, ())
-    share = f"{found.num_agreeing} of {found.num_rows} ({100 * found.num_agreeing / max(1, found.num_rows):.1f} %)"
-    differences = [(f"largest difference of {name}", f"{value:.3g}") for name, value in found.max_difference.items()]
-    return Table("Outputs", columns, ((f"same decision, {found.rows_from}", share), *differences))
 
 
 def package_table(packages: Mapping[str, tuple[str, str]]) -> Table:

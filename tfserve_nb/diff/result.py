@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..agreement.result import Agreement, Disagreement
 from ..export.provenance.provenance import Provenance
+from ..reports.agreement import agreement_table, flips_in_words
 from ..reports.report import Report
 from ..reports.text import to_text
 from . import report
-from .changes import AnswerChange, LatencyChange, LayerChange, SignatureChange
+from .changes import LatencyChange, LayerChange, SignatureChange
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,9 @@ class VersionDiff:
         bytes_a: size of A's files.
         bytes_b: the same of B.
         latency: measured on the versions' live traffic; empty while there is none.
-        answers: how they answered the same rows; None when they were not compared.
+        rows_from: whose rows both were asked with: `given rows` or `stored warm-up rows`; "" when none were.
+        agreement: output name -> how it compares on those rows; empty when nothing was compared.
+        disagreements: the rows that differ most, the worst first.
         notes: in words, what is not known, and why.
     """
 
@@ -46,7 +50,9 @@ class VersionDiff:
     bytes_a: int = 0
     bytes_b: int = 0
     latency: tuple[LatencyChange, ...] = ()
-    answers: AnswerChange | None = None
+    rows_from: str = ""
+    agreement: Agreement = field(default_factory=Agreement)
+    disagreements: tuple[Disagreement, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
@@ -88,11 +94,11 @@ class VersionDiff:
                 report.layer_table(f"Layers: {self.params_a:,} → {self.params_b:,} parameters", self.layers),
                 report.metric_table(self.metrics),
                 report.latency_table(self.latency),
-                report.answer_table(self.answers),
+                agreement_table(f"Outputs, {self.rows_from}", self.agreement),
                 report.package_table(self.packages),
                 report.code_section(self.code),
             ),
-            notes=self.notes,
+            notes=(*flips_in_words(self.agreement), *self.notes),
         )
 
     def __repr__(self) -> str:

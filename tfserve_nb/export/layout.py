@@ -97,6 +97,12 @@ def version_dir(base: Path | str, name: str, version: int) -> Path:
     return next((entry for number, entry in _numbered(model_dir) if number == version), plain)
 
 
+def find_version(base: Path, name: str, version: int) -> Path | None:
+    """The folder of a version that is there: `BASE/NAME/VERSION`, or `BASE/VERSION` as configurations name it."""
+    model_dir = base / name if (base / name).is_dir() else base
+    return next((folder for number, folder in _numbered(model_dir) if number == version), None)
+
+
 def delete_version(base: Path | str, name: str, version: int) -> None:
     """Remove a version from disk; it disappears at once and as a whole.
 

@@ -21,11 +21,6 @@ _NUMBERS = re.compile(r"-[\d.][\d.eE+-]*(,[\d.eE+-]+)+")
 _BARE_OPTION = re.compile(r"--[a-z0-9-]+")
 
 
-def sizes(text: str) -> tuple[int, ...]:
-    """`1,8,64` as a tuple of integers."""
-    return tuple(int(part) for part in text.split(",") if part.strip())
-
-
 def variable(word: str) -> str:
     """The name after `--out`."""
     if not word.isidentifier():

@@ -27,6 +27,7 @@ from ..api.connect import deployment, deployments, resume
 from ..api.deploy import deploy
 from ..api.deploy_options import GROUPS, check_options
 from ..api.deployment import DEFAULT_BASE_PATH, Deployment
+from ..bench.options import Options, RunOptions
 from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
@@ -46,7 +47,7 @@ from .arguments import (
     variable,
     with_options,
 )
-from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, save, stored_in
+from .benchmark import BenchmarkView, LoadedUrl, check_together, load_url, save, stored_in
 from .cell import run_body
 from .commands import (
     DeployedModel,
@@ -183,7 +184,7 @@ class DeployMagics(Magics):
         return dashboard_for(self._served(parsed))
 
     @line_cell_magic
-    @with_options(*BENCHMARK_OPTIONS)
+    @with_options(ServedModel, Options, LoadedUrl, RunOptions, Output)
     def benchmark(self, line: str, cell: str | None = None) -> AnyResult | None:
         """Load a model from another process and show what its clients see: latency, throughput, failures.
 
@@ -192,31 +193,34 @@ class DeployMagics(Magics):
         whatever became of earlier ones; latency counts from the moment at which each was due. Interrupting the cell
         keeps what was found until then.
         """
-        given = parse(self.benchmark, line)
-        if given is None:
+        parsed = parse(self.benchmark, line)
+        if parsed is None:
             return None
+        name, url = read(ServedModel, parsed).name, read(LoadedUrl, parsed).url
+        run, output = read(RunOptions, parsed), read(Output, parsed)
+        check_together(name, url, run)
         folder = Path(self.base_path).absolute()
         with wrong_options_as_usage_error():
-            options = options_of(given, None)
-            if given.compare is not None:
-                handle = self._handle(given.name) if given.name or deployments() else None
-                return self._keep(compare_runs(stored_in(handle, folder), *given.compare), given)
+            options = read(Options, parsed)
+            if run.compare is not None:
+                handle = self._handle(name) if name or deployments() else None
+                return self._keep(compare_runs(stored_in(handle, folder), *run.compare), run, output)
         if cell is not None:
             options = dataclasses.replace(options, values=run_body(self.shell, cell).value)
             if options.values is None:
                 raise UsageError("the cell's last expression must give the rows to send")
-        view = None if given.quiet else BenchmarkView(self.shell)
+        view = None if output.quiet else BenchmarkView(self.shell)
         result: AnyResult | None = None
         try:
             with wrong_options_as_usage_error():
-                if given.url is not None:
-                    result = load_url(given, options, folder, view)
+                if url is not None:
+                    result = load_url(url, run, options, folder, view)
                 else:
-                    result = self._handle(given.name).run_benchmark(options, view)
+                    result = self._handle(name).run_benchmark(options, view)
         finally:
             if view is not None:
                 view.finish(result)
-        return self._keep(result, given)
+        return self._keep(result, run, output)
 
     @line_cell_magic
     @with_options(*ABTEST_OPTIONS)
@@ -262,13 +266,13 @@ class DeployMagics(Magics):
             self.shell.user_ns[variable(options.out)] = result
         return None if options.quiet else result
 
-    def _keep(self, result: AnyResult, given: argparse.Namespace) -> AnyResult | None:
-        if given.save is not None:
+    def _keep(self, result: AnyResult, run: RunOptions, output: Output) -> AnyResult | None:
+        if run.save is not None:
             with wrong_options_as_usage_error():
-                save(result, given.save)
-        if given.out is not None:
-            self.shell.user_ns[given.out] = result
-        return None if given.quiet else result
+                save(result, run.save)
+        if output.out is not None:
+            self.shell.user_ns[output.out] = result
+        return None if output.quiet else result
 
     def _model(self, options: DeployedModel, cell: str | None) -> tuple[Any, str | None]:
         """The model and its default name; runs the cell's body."""

@@ -13,6 +13,7 @@ import numpy as np
 from ..bench.comparison import COMPARED, Effect
 from ..bench.report import needs, origin_of, percentile_text
 from ..bench.statistics import Percentile, Summary
+from ..reports.agreement import agreement_table, flips_in_words
 from ..reports.report import Report, Table, names, numbers
 from ..types import Tensors
 from .result import ReplayResult
@@ -27,8 +28,8 @@ def report_of(result: ReplayResult) -> Report:
         result.title,
         lead=(result.verdict,),
         warnings=tuple(_warnings(result)),
-        sections=(_latency_table(result), _row_table(result)),
-        notes=(*_output_notes(result), *_schedule_notes(result)),
+        sections=(_latency_table(result), agreement_table("Outputs", result.agreement), _row_table(result)),
+        notes=(*flips_in_words(result.agreement), *_schedule_notes(result)),
     )
 
 
@@ -71,22 +72,6 @@ def _warnings(result: ReplayResult) -> list[str]:
             f"the load generator itself was more than 1 ms late with {100 * share:.1f} % of the requests: the machine "
             "is too busy for this pace, and the latencies are partly the generator's"
         )
-    return found
-
-
-def _output_notes(result: ReplayResult) -> list[str]:
-    """How the outputs compare."""
-    found = []
-    agreement = result.agreement
-    if agreement is not None:
-        found.append(
-            f"outputs: {agreement.num_same:,} of {agreement.num_rows:,} rows agree, {100 * agreement.share:.4g} % "
-            f"[{100 * agreement.low:.4g}, {100 * agreement.high:.4g}]; largest difference {agreement.largest:.3g}, "
-            f"mean shift {agreement.shift:+.3g}"
-        )
-        if agreement.flips:
-            flips = [f"{one} → {two}: {count}" for (one, two), count in list(agreement.flips.items())[:SHOWN_ROWS]]
-            found.append(f"classes that changed: {', '.join(flips)}")
     return found
 
 

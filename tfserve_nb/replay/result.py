@@ -13,12 +13,13 @@ from typing import Any  # JSON, DataFrames
 
 import numpy as np
 
+from ..agreement.kinds import AgreementOptions
+from ..agreement.result import Agreement, Disagreement
 from ..bench.comparison import Effect
 from ..bench.result import without_nan
 from ..bench.statistics import Percentile, Summary
 from ..errors import InvalidOption
-from ..experiment.reading import Agreement, Verdict
-from ..experiment.state import Disagreement
+from ..experiment.reading import Verdict
 from ..options import option
 
 PROTOCOLS = ("json", "binary", "grpc")
@@ -39,10 +40,10 @@ class ReplayOptions:
             the one that answers now.
         speed: how much faster than they came; 2 halves all gaps.
         seconds: the newest requests that take at most that long, at `speed`; None for all.
-        tolerance: difference of two numbers that counts as none, relative and absolute; None is 0.001, and lets the
-            largest share decide for outputs that are shares of classes.
+        tolerance: as `AgreementOptions`.
         protocol: one of `PROTOCOLS`.
         timeout_s: how long a request may take.
+        kind: as `AgreementOptions`.
 
     Raises:
         InvalidOption: naming the value that is not allowed.
@@ -55,6 +56,7 @@ class ReplayOptions:
     tolerance: float | None = None
     protocol: str = "json"
     timeout_s: float = 10.0
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         for what, version in (("onto", self.onto), ("against", self.against)):
@@ -62,9 +64,14 @@ class ReplayOptions:
                 raise InvalidOption(f"{what}={version!r} must be a version number", hint="--onto 4")
         for what in ("speed", "seconds", "timeout_s"):
             check_number(what, getattr(self, what), 0.001)
-        check_number("tolerance", self.tolerance, 0.0)
+        self.agreement  # noqa: B018 - checks kind and tolerance
         if self.protocol not in PROTOCOLS:
             raise InvalidOption(f"protocol={self.protocol!r} must be one of {', '.join(PROTOCOLS)}")
+
+    @property
+    def agreement(self) -> AgreementOptions:
+        """How outputs are compared."""
+        return AgreementOptions(self.kind, self.tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +83,9 @@ class ReplayLimits:
         requests: the newest requests that are replayed.
         seconds: how long their replay may take; fewer requests otherwise.
         speed: as `ReplayOptions`.
-        tolerance: as `ReplayOptions`.
+        tolerance: as `AgreementOptions`.
         protocol: as `ReplayOptions`.
+        kind: as `AgreementOptions`.
 
     Raises:
         InvalidOption: naming the value that is not allowed.
@@ -98,6 +106,7 @@ class ReplayLimits:
     speed: float = 1.0
     tolerance: float | None = None
     protocol: str = "json"
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         for what in ("max_disagreement", "max_slowdown", "max_errors"):
@@ -108,7 +117,7 @@ class ReplayLimits:
 
     def options(self, onto: int, against: int | None = None) -> ReplayOptions:
         """The replay that these limits are about."""
-        return ReplayOptions(onto, against, self.speed, self.seconds, self.tolerance, self.protocol)
+        return ReplayOptions(onto, against, self.speed, self.seconds, self.tolerance, self.protocol, kind=self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +135,7 @@ class ReplayResult:
         num_rows: rows of them.
         seconds: the length of the schedule.
         num_shortened: gaps that were shortened, since nothing came for longer than a second.
-        agreement: how the answers compare with those that were given; None when none could be compared.
+        agreement: output name -> how it compares with what was recorded; empty when nothing could be compared.
         failures: what the version said instead of answers when it was asked for them -> requests.
         disagreements: the rows that differ most, the worst first.
         num_reasked: requests whose inputs were redacted, so that `against` was asked for an answer too.
@@ -150,7 +159,7 @@ class ReplayResult:
     num_rows: int
     seconds: float
     num_shortened: int
-    agreement: Agreement | None
+    agreement: Agreement
     failures: Mapping[str, int]
     disagreements: tuple[Disagreement, ...]
     num_reasked: int
@@ -175,7 +184,7 @@ class ReplayResult:
     @property
     def disagreement(self) -> float:
         """The share of the rows that were answered differently; NaN when none could be compared."""
-        return math.nan if self.agreement is None else 1 - self.agreement.share
+        return 1 - self.agreement.share
 
     @property
     def slowdown(self) -> float:
@@ -199,9 +208,9 @@ class ReplayResult:
         if self.error_share > allowed_errors:
             why = next(iter([*self.failures, *self.b.reasons.values(), *self.b.errors]), "no reason was given")
             found.append(f"it failed {_percent(self.error_share)} of the requests ({why[:200]})")
-        if self.agreement is None and not self.failures:
+        if not self.agreement and not self.failures:
             found.append("its outputs could not be compared: the inputs are redacted, and no other version runs")
-        elif self.agreement is not None and self.disagreement > max_disagreement:
+        elif self.agreement and self.disagreement > max_disagreement:
             share = _percent(self.disagreement)
             found.append(
                 f"it answers {share} of {self.agreement.num_rows:,} rows differently, allowed are "
@@ -240,7 +249,7 @@ class ReplayResult:
             return Verdict(f"{who} should not take over: {'; '.join(problems)}", "rollback")
         if self.interrupted:
             return Verdict("not yet: the replay was interrupted", "wait")
-        rows = 0 if self.agreement is None else self.agreement.num_rows
+        rows = self.agreement.num_rows
         share = "all" if self.disagreement == 0 else _percent(1 - self.disagreement)
         return Verdict(f"{who} agrees on {share} of {rows:,} rows{self._speed_in_words()}: it can take over", "promote")
 
@@ -279,15 +288,11 @@ class ReplayResult:
         """What the history keeps: no inputs, no outputs, no single requests."""
         plain = ("name", "onto", "against", "protocol", "speed", "num_requests", "num_rows", "seconds", "num_shortened",
                  "num_reasked", "interrupted", "at")  # fmt: skip
-        agreement = None
-        if self.agreement is not None:
-            flips = [[one, two, count] for (one, two), count in self.agreement.flips.items()]
-            agreement = {**asdict(self.agreement), "flips": flips}
         value = {
             **{name: getattr(self, name) for name in plain},
             "verdict": str(self.verdict),
             "decision": self.verdict.decision,
-            "agreement": agreement,
+            "agreement": self.agreement.to_json(),
             "failures": dict(self.failures),
             "recorded": [asdict(one) for one in self.recorded],
             "a": None if self.a is None else asdict(self.a),
