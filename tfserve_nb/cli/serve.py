@@ -110,6 +110,7 @@ class ModelServer:
         self._core = ServingCore(saved_model_loader(plan.session), num_run_threads=plan.num_run_threads)
         if monitor is not None:
             self._core.observers.add(monitor)
+            self._core.observers.add(monitor.tf)
         self._experiments = Experiments(self._core)
         self._models = ConfiguredModels(self._core, plan.follow)
         on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
