@@ -18,6 +18,7 @@ import hypothesis
 import numpy as np
 import psutil
 import pytest
+from helpers import server_logs
 
 # No test judges by time: examples take as long as a busy machine makes them.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -77,9 +78,11 @@ def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Judge the skip of a test."""
+    """Judge the skip of a test, and show what the servers of a test that failed wrote."""
     report = yield
     _fail_if_skipped_in_ci(report)
+    if report.failed:
+        report.sections += server_logs.sections()
     return report
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.black_box import Served
+from helpers.black_box import Served, Start
 from helpers.client_requests import example_request, predict_request
 from helpers.eventually import eventually
 
@@ -25,7 +25,7 @@ X = np.float32([1.0, 2.0, 5.0])
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "worker"])
-def server(request: pytest.FixtureRequest, start: Callable[..., Served], store: Path, tmp_path_factory: Any) -> Served:
+def server(request: pytest.FixtureRequest, start_for_module: Start, store: Path, tmp_path_factory: Any) -> Served:
     folder = tmp_path_factory.mktemp("split")
     (folder / "token").write_text(TOKEN)
     (folder / "monitoring").write_text("prometheus_config { enable: true }")
@@ -35,7 +35,7 @@ def server(request: pytest.FixtureRequest, start: Callable[..., Served], store: 
                     model_version_policy {{ all {{}} }} }}
         }}"""
     )
-    return start(
+    return start_for_module(
         f"--model_config_file={folder}/models",
         f"--auth_token_file={folder}/token",
         f"--monitoring_config_file={folder}/monitoring",

@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from helpers.black_box import Served, command, environment
+from helpers.black_box import Served, Start, command, environment
 from helpers.client_requests import predict_request
 
 
 @pytest.fixture
-def served(start: Callable[..., Served], store: Path) -> Served:
+def served(start: Start, store: Path) -> Served:
     return start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--workers=1")
 
 
