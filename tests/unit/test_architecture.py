@@ -106,6 +106,18 @@ NARROW = {
 }
 """Units that see of the core only these modules: views run on recorded data, servers through one port."""
 
+SERVING_LAYERS = (
+    ("configured",),
+    ("core",),
+    ("admin", "direct", "shadow"),
+    ("models",),
+    ("versions",),
+    ("batching",),
+    ("backend",),
+    ("telemetry", "traffic"),
+)
+"""The same inside `serving/`, whose docstring explains them."""
+
 MAX_MODULE_LINES = 400
 """Of code: without docstrings, comments and blank lines."""
 MAX_FUNCTION_LINES = 60
@@ -190,6 +202,20 @@ def test_imports_point_down_only(path: Path) -> None:
         if found.is_own
         and found.target.split(".")[0] != unit
         and RANK[found.target.split(".")[0] or "__init__"] <= RANK[unit]
+    ]
+
+    assert wrong == []
+
+
+@pytest.mark.parametrize("path", [path for path in MODULES if unit_of(path) == "serving"], ids=str)
+def test_imports_inside_serving_point_down_only(path: Path) -> None:
+    rank = {unit: rank for rank, layer in enumerate(SERVING_LAYERS) for unit in layer} | {"__init__": -1}
+    unit = path.relative_to(PACKAGE / "serving").with_suffix("").parts[0]
+    below = [found for found in imports_of(path) if found.is_own and found.target.startswith("serving.")]
+    wrong = [
+        f"line {found.line}: {unit} imports {found.target}"
+        for found in below
+        if found.target.split(".")[1] != unit and rank[found.target.split(".")[1]] <= rank[unit]
     ]
 
     assert wrong == []

@@ -68,14 +68,16 @@ class KernelServer:
     def __init__(self, port: int, token: str | None, wanted: ListenOptions) -> None:
         from ..experiment.engine.experiments import Experiments
         from ..server.settings import GrpcSettings, ServerSettings
-        from ..server.thread import Extras, ServerThread
+        from ..server.thread import ServerFeatures, ServerThread
         from ..serving.core import ServingCore
 
         grpc = None if wanted.grpc_port is None else GrpcSettings(host=HOST, port=wanted.grpc_port)
         settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, workers=wanted.workers or 0)
         self._core = ServingCore()
         self._experiments = Experiments(self._core)
-        self._thread = ServerThread(self._core, settings, Extras(admin=self._core, experiments=self._experiments))
+        self._thread = ServerThread(
+            self._core, settings, ServerFeatures(admin=self._core, experiments=self._experiments)
+        )
         self._core.start()
         try:
             self._thread.start()

@@ -14,7 +14,7 @@ import numpy as np
 
 from ...errors import InvalidOption
 from ...serving.telemetry.captured import CapturedRequest, CapturedRequests, CaptureSettings
-from ...serving.telemetry.request_samples import Parts, RequestSample
+from ...serving.telemetry.request_samples import PhaseTimes, RequestSample
 from ...serving.telemetry.resources import Gpu, Resources
 from ...types import Tensors
 
@@ -44,7 +44,7 @@ def sample_from_json(value: Mapping[str, Any]) -> RequestSample:
         **plain,
         inputs=tensors_from_json(value["inputs"]),
         outputs=tensors_from_json(value["outputs"]),
-        parts=Parts(*value["parts"]),
+        parts=PhaseTimes(*value["parts"]),
     )
 
 

@@ -27,7 +27,7 @@ LOAD_LIMIT_S = 600.0
 
 
 class ServedModel:
-    """A model of the core.
+    """A model that is deployed: its versions, its routing, and the state that is stored of both.
 
     Args:
         name: its name.

@@ -1,4 +1,4 @@
-"""What the process of a server takes: processor, memory, threads, GPUs.
+"""Resource usage of a server's process: processor, memory, threads, GPUs.
 
 Read when asked for, never by a thread of its own; the readings of the last quarter of an hour are kept.
 
@@ -49,7 +49,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a process takes: a snapshot, and how it came there.
+    """Resource usage of a process: now, and at each earlier reading.
 
     Attributes:
         pid: the process.
@@ -83,7 +83,7 @@ class Resources:
 
 
 class ResourceReader:
-    """Reads what this process takes."""
+    """Reads the resource usage of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -144,7 +144,7 @@ class ResourceReader:
 
 
 class GpuReader:
-    """Asks NVIDIA's driver through `nvidia-ml-py`; where that or a driver is missing, there are no GPUs."""
+    """Asks NVIDIA's driver through `nvidia-ml-py`; without it or a driver there are no GPUs."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
