@@ -1,7 +1,7 @@
 """Write the tables of options in the README and in docs/ from where the options are declared.
 
-Such a table stands below a line `<!-- options: NAME -->`; its two head lines stay as they are. Run this after a change to
-an option; a test says when a table is out of date.
+Such a table stands below a line `<!-- options: NAME -->`; its two head lines stay as they are. Run this after a change
+to an option; a test says when a table is out of date.
 """
 
 from __future__ import annotations
