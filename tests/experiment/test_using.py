@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from helpers.faulty_servable import FaultyLoader, signature
 
+from tfserve_nb.agreement.result import Disagreement
 from tfserve_nb.api.ab_test import plan_of
 from tfserve_nb.api.deploy import place
 from tfserve_nb.api.deployment import Deployment
@@ -22,7 +23,7 @@ from tfserve_nb.experiment.engine.experiments import Experiments
 from tfserve_nb.experiment.json_state import state_from_json, state_to_json
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.reading import Estimate
-from tfserve_nb.experiment.state import Disagreement, Moment
+from tfserve_nb.experiment.state import Moment
 from tfserve_nb.export.saved_model import ExportedVersion
 from tfserve_nb.server.admin.experiment_handlers import MAX_DISAGREEMENT_BYTES, fitting
 from tfserve_nb.server.handle import ServerHandle

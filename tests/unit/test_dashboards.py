@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb import dashboards
+from tfserve_nb.agreement.result import Disagreement
 from tfserve_nb.api.connect import remote_server
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.dashboards import view
@@ -31,7 +32,7 @@ from tfserve_nb.dashboards.snapshot import Snapshot
 from tfserve_nb.dashboards.traffic_split import rebalanced
 from tfserve_nb.dashboards.view import Dashboard
 from tfserve_nb.errors import ModelNotFound, VersionNotFound
-from tfserve_nb.experiment.state import Disagreement, ExperimentState
+from tfserve_nb.experiment.state import ExperimentState
 from tfserve_nb.serving.telemetry.metrics import Metrics
 from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
 from tfserve_nb.serving.telemetry.records import RequestRecord

@@ -10,8 +10,9 @@ import math
 from collections.abc import Mapping
 from typing import Any  # JSON
 
+from ..agreement.result import Agreement
 from .plan import Plan
-from .reading import Agreement, Calibration, Estimate, Guardrail, Reading, SampleRatio, Verdict
+from .reading import Calibration, Estimate, Guardrail, Reading, SampleRatio, Verdict
 from .state import ExperimentState, Moment
 
 _ESTIMATES = ("effect", "latency", "tail", "errors", "quality")
@@ -44,7 +45,6 @@ def state_from_json(value: Mapping[str, Any]) -> ExperimentState:
 
 def reading_to_json(reading: Reading) -> dict[str, Any]:
     """A JSON object that `reading_from_json` reads."""
-    agreement = reading.agreement
     return {
         "verdict": [str(reading.verdict), reading.verdict.decision],
         **{name: _finite(getattr(reading, name)) for name in _ESTIMATES},
@@ -55,12 +55,8 @@ def reading_to_json(reading: Reading) -> dict[str, Any]:
             "counts": _keyed(reading.srm.counts),
             "expected": _keyed(reading.srm.expected),
         },
-        "agreement": None
-        if agreement is None
-        else {
-            **dataclasses.asdict(agreement),
-            "flips": [[a, b, count] for (a, b), count in agreement.flips.items()],
-        },
+        "agreement": reading.agreement.to_json(),
+        "bias": {name: _finite(one) for name, one in reading.bias.items()},
         "calibration": {str(who): dataclasses.asdict(one) for who, one in reading.calibration.items()},
         "guardrails": [dataclasses.asdict(one) for one in reading.guardrails],
     }
@@ -77,9 +73,8 @@ def reading_from_json(value: Mapping[str, Any]) -> Reading:
         srm=SampleRatio(
             **{**srm, "counts": _by_version(srm["counts"]), "expected": _by_version(srm["expected"])},
         ),
-        agreement=None
-        if agreement is None
-        else Agreement(**{**agreement, "flips": {(a, b): count for a, b, count in agreement["flips"]}}),
+        agreement=Agreement() if agreement is None else Agreement.from_json(agreement),
+        bias={name: known for name, one in value.get("bias", {}).items() if (known := _estimate(one)) is not None},
         calibration={int(who): Calibration(**one) for who, one in value["calibration"].items()},
         guardrails=tuple(Guardrail(**{**one, "windows": tuple(one["windows"])}) for one in value["guardrails"]),
     )

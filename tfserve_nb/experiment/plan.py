@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any  # JSON
 
+from ..agreement.kinds import AgreementOptions
 from ..errors import InvalidOption
 
 METRICS = ("latency", "p95", "quality")
@@ -29,7 +30,7 @@ class Limits:
         max_error_rate: share of its requests that may fail, 0 to 1.
         allow_nan: whether its outputs may hold NaN or infinity.
         output_range: lowest and highest number that its outputs may hold.
-        max_disagreement: share of the copied rows on which it may decide differently from the current version, 0 to 1.
+        max_disagreement: share of the copied rows on which its outputs may disagree with the current version's, 0 to 1.
         window_s: seconds of a window.
         windows: how many windows are looked back at.
         breaches: how many of them must be bad.
@@ -89,6 +90,8 @@ class Plan:
         limits: hard limits.
         auto_promote: whether B gets everything by itself once it passed.
         auto_rollback: whether A gets everything by itself when B is harmful.
+        kind: what the outputs are, to compare them on copied rows: see `AgreementOptions`.
+        tolerance: by how much numbers of a regression may differ: see `AgreementOptions`.
         salt: decides together with a key who gets which version; new for every experiment.
 
     Raises:
@@ -110,6 +113,8 @@ class Plan:
     limits: Limits = field(default_factory=Limits)
     auto_promote: bool = False
     auto_rollback: bool = True
+    kind: str | None = None
+    tolerance: float | None = None
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
@@ -136,6 +141,7 @@ class Plan:
             raise InvalidOption(f"metric={self.metric!r} must be one of {', '.join(METRICS)}", hint="--metric latency")
         if not self.key or any(char.isspace() or char == ":" for char in self.key):
             raise InvalidOption(f"key={self.key!r} must be the name of a header", hint="--key X-User-Id")
+        self.agreement  # noqa: B018 - checks kind and tolerance
         if not self.first_percent and not self.shadow:
             raise InvalidOption("split=0 and shadow=0: B would get nothing", hint="--split 50, or --shadow 20")
 
@@ -150,6 +156,11 @@ class Plan:
     def first_percent(self) -> float:
         """What B gets at first."""
         return self.steps[0] if self.steps else self.split
+
+    @property
+    def agreement(self) -> AgreementOptions:
+        """How outputs are compared."""
+        return AgreementOptions(self.kind, self.tolerance)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads; an infinite end of a range has no place there and becomes a null."""

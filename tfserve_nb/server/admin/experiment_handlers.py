@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any  # Tornado's handler arguments, JSON
 
+from ...agreement.result import Disagreement
 from ...experiment.admin import ExperimentAdmin
 from ...experiment.json_state import state_to_json
 from ...experiment.plan import Plan
-from ...experiment.state import Disagreement, ExperimentState
+from ...experiment.state import ExperimentState
 from .handlers import PREFIX, ActionHandler
 from .wire_samples import tensors_from_json, tensors_to_json
 

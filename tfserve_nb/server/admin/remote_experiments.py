@@ -10,11 +10,12 @@ from urllib.parse import quote
 
 import numpy as np
 
+from ...agreement.result import Disagreement
 from ...errors import InvalidOption
 from ...experiment.admin import ExperimentAdmin
 from ...experiment.json_state import state_from_json
 from ...experiment.plan import Plan
-from ...experiment.state import Disagreement, ExperimentState
+from ...experiment.state import ExperimentState
 from .experiment_handlers import disagreement_from_json
 from .remote_core import RemoteCore
 
