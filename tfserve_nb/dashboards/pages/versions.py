@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from ...markup import COLOUR, alert, progress_bar, table, text
+from ...reports.sizes import size_text
 from ...serving.telemetry.histogram import FEWEST_SAMPLES
 from ...serving.telemetry.model_metrics import ModelMetrics, VersionMetrics
 from ...types import HistoryEvent, ModelStatus, VersionState, VersionStatus
@@ -50,20 +51,6 @@ def percentile(value_ms: float | None, quantile: float) -> str:
     return f"{format_number(value_ms)} ms"
 
 
-def size(num_bytes: float) -> str:
-    """Bytes for people.
-
-    Example:
-        >>> size(0), size(812), size(2_500_000)
-        ('', '812 B', '2.5 MB')
-    """
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{format_number(num_bytes)} {unit}" if num_bytes else ""
-        num_bytes /= 1000
-    return f"{format_number(num_bytes)} GB"
-
-
 def _row(status: ModelStatus, one: VersionStatus, numbers: VersionMetrics | None) -> dict[str, str]:
     percent = status.traffic.get(one.version)
     labels = sorted(label for label, to in status.labels.items() if to == one.version)
@@ -73,7 +60,7 @@ def _row(status: ModelStatus, one: VersionStatus, numbers: VersionMetrics | None
         "labels": text(", ".join(labels)),
         "traffic": "0 %" if percent is None else f"{percent:g} %",
         "deployed": clock(one.deployed_at) if one.deployed_at is not None else "",
-        "size": size(one.weights_bytes),
+        "size": size_text(one.weights_bytes),
         "requests": str(numbers.num_requests) if numbers else "0",
         "errors": str(numbers.num_errors) if numbers else "0",
         "p50": percentile(numbers.p50_ms if numbers else None, 0.5),
