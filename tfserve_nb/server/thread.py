@@ -161,7 +161,7 @@ class ServerThread:
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._serve(http, ready))
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
+        except BaseException as error:  # noqa: BLE001 - raised again by start()
             self._error = error
         finally:
             ready.set()

@@ -72,12 +72,14 @@ def band_chart(
         words: an effect as plain text, such as `+3 %`.
         empty: what to say while there is nothing to draw, plain text.
     """
-    known = [one for one in moments if math.isfinite(one.value)]
+    known = [moment for moment in moments if math.isfinite(moment.value)]
     if not known:
         return element(f"{title}: {empty}", [heading(title), nothing(empty)])
     scale = _scale(known, margin)
     x = _positions(known)
-    value, low, high = (scale.y(np.array([getattr(one, name) for one in known])) for name in ("value", "low", "high"))
+    value, low, high = (
+        scale.y(np.array([getattr(moment, name) for moment in known])) for name in ("value", "low", "high")
+    )
     upper = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, high, strict=True))
     lower = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[::-1], low[::-1], strict=True))
     middle = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, value, strict=True))
@@ -97,8 +99,8 @@ def band_chart(
 def _scale(known: Sequence[Moment], margin: float | None) -> Scale:
     """Fits what was known in the later half; the wide bands of the first moments are cut off."""
     late = known[len(known) // 2 :]
-    needed = [0.0, *(one.value for one in late), *([] if margin is None else [margin])]
-    ends = [end for one in late for end in (one.low, one.high) if math.isfinite(end)]
+    needed = [0.0, *(moment.value for moment in late), *([] if margin is None else [margin])]
+    ends = [end for moment in late for end in (moment.low, moment.high) if math.isfinite(end)]
     widest = max((abs(value) for value in needed), default=0.0)
     # A band that is far wider than everything else would flatten the rest.
     ends = [min(max(end, -10 * widest - 0.1), 10 * widest + 0.1) for end in ends]
@@ -110,7 +112,7 @@ def _scale(known: Sequence[Moment], margin: float | None) -> Scale:
 def _positions(known: Sequence[Moment]) -> np.ndarray:
     """By requests; by time where copies alone are compared and no request is counted."""
     by_requests = known[-1].num_requests > known[0].num_requests
-    places = np.array([one.num_requests if by_requests else one.at_s for one in known], dtype=np.float64)
+    places = np.array([moment.num_requests if by_requests else moment.at_s for moment in known], dtype=np.float64)
     found: np.ndarray = LEFT + PLOT_WIDTH * places / max(1e-9, float(places[-1]))
     return found
 
@@ -162,8 +164,8 @@ def _notes(known: Sequence[Moment], x: np.ndarray, words: Callable[[float], str]
     parts: list[str] = []
     left = float(LEFT)
     for place in places:
-        right, one = float(x[place]), known[place]
-        said = f"{one.num_requests} requests: {words(one.value)} {interval_text(one.low, one.high, words)}"
+        right, moment = float(x[place]), known[place]
+        said = f"{moment.num_requests} requests: {words(moment.value)} {interval_text(moment.low, moment.high, words)}"
         parts.append(hover_note(left, max(1.0, right - left), said))
         left = right
     return parts

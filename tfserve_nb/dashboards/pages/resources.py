@@ -50,9 +50,11 @@ def _process(resources: Resources) -> str:
 
 
 def _versions(status: ModelStatus) -> str:
-    loaded = [one for one in status.versions if one.weights_bytes]
-    rows = [{"version": str(one.version), "about, by its files": size(one.weights_bytes)} for one in loaded]
-    rows.append({"version": "together", "about, by its files": size(sum(one.weights_bytes for one in loaded)) or "0 B"})
+    loaded = [entry for entry in status.versions if entry.weights_bytes]
+    rows = [{"version": str(entry.version), "about, by its files": size(entry.weights_bytes)} for entry in loaded]
+    rows.append(
+        {"version": "together", "about, by its files": size(sum(entry.weights_bytes for entry in loaded)) or "0 B"}
+    )
     caption = f"{text(status.name)}: memory of loaded versions"
     return table(caption, ("version", "about, by its files"), rows, numbers=("about, by its files",))
 
