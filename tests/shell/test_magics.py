@@ -355,6 +355,11 @@ def test_completion_of_options_models_names_and_versions(modeller) -> None:
     assert "1" in complete("%serving net --diff ")
     assert "1" in complete("%serving net --diff 1 ")
     assert "numbers" in complete("%deploy model --metrics num")
+    assert "net" in complete("%undeploy --version 1 ne")
+    assert {"latency", "p95", "quality"} <= complete("%abtest net --metric ")
+    assert {"1", "stable"} <= complete("%abtest net --a ")
+    assert "1" in complete("%replay net --onto ")
+    assert {"regression", "exact"} <= complete("%serving net --kind ")
 
 
 def test_extension_can_be_unloaded_and_reloaded(modeller) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
 from typing import Any  # JSON, DataFrames
 
 import numpy as np
@@ -49,12 +49,25 @@ class ReplayOptions:
         InvalidOption: naming the value that is not allowed.
     """
 
-    onto: int
-    against: int | None = None
-    speed: float = 1.0
-    seconds: float | None = None
+    onto: int = option(
+        MISSING,
+        "the version that gets the captured requests; must be loaded (`--stage`)",
+        metavar="VERSION",
+        names="version",
+    )
+    against: int | None = option(
+        None,
+        "the version that gets them too, to compare with",
+        metavar="VERSION",
+        shown="who answered most of them",
+        names="version",
+    )
+    speed: float = option(1.0, "how much faster than they came; 2 halves all gaps")
+    seconds: float | None = option(
+        None, "only the newest that take at most that long, at `--speed`", metavar="S", shown="all"
+    )
     tolerance: float | None = None
-    protocol: str = "json"
+    protocol: str = option("json", "how they are sent, whatever they came by", choices=PROTOCOLS)
     timeout_s: float = 10.0
     kind: str | None = None
 
