@@ -25,11 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tornado import web
 
 from tfserve_nb.server.calls import Calls
 from tfserve_nb.server.http.connection import Connection
 from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.server import HttpServer
+from tfserve_nb.server.http.tornado_sink import sinks_of
 from tfserve_nb.server.rest.fast_path import fast_path
 from tfserve_nb.server.rest.handler import RestHandler
 from tfserve_nb.server.rest.inference_v2 import InferenceV2
@@ -159,7 +161,9 @@ async def requests_through_server(core: ServingCore, request: bytes, num_open: i
     log = logging.getLogger("bench")
     settings = ServerSettings(token="secret")  # noqa: S106
     flow = RestHandler(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
-    server = HttpServer(None, Limits(), log, fast_path(flow, InferenceV2(flow, core), settings))
+    server = HttpServer(
+        sinks_of(web.Application(), log, fast_path(flow, InferenceV2(flow, core), settings)), Limits(), log
+    )
     server.date_line = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
     until_s = time.perf_counter() + seconds
     num_done, num_clients = 0, num_open

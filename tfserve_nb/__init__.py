@@ -69,7 +69,7 @@ def resume(base_path: str | None = None, name: str | None = None) -> list[Deploy
 
 def load_captured(path: str) -> CapturedRequests:
     """The captured requests of a file of `d.captured().save(path)`, as `d.replay(onto=V, requests=...)` takes them."""
-    from .serving.telemetry import captured_file as implementation
+    from .serving.telemetry import captured as implementation
 
     return implementation.load_captured(path)
 

@@ -68,6 +68,13 @@ def write_many_types(path: Path) -> Path:
             return {"y": tf.while_loop(lambda i, _: i < x[0], lambda i, s: (i + 1, s + i), (0, 0))[1][None]}
 
         @tf.function(autograph=False)
+        def until_file(self, x: Any) -> Any:
+            """Runs until there is a file with the path `x[0]`; a warm-up, whose path is no path, ends at once."""
+            is_path = tf.strings.regex_full_match(x[0], "/.*")
+            is_awaited = lambda _: tf.logical_and(is_path, tf.size(tf.io.matching_files(x[0])) < 1)  # noqa: E731
+            return {"y": tf.while_loop(is_awaited, lambda y: (y,), (x,))[0]}
+
+        @tf.function(autograph=False)
         def text(self, s: Any) -> Any:
             """Text out, twice."""
             return {"t": s, "t_bytes": s}
@@ -78,6 +85,7 @@ def write_many_types(path: Path) -> Path:
         "half": model.half.get_concrete_function(x=spec([None], tf.float32)),
         "pair": model.pair.get_concrete_function(a=spec([None], tf.float32), b=spec([None], tf.float32)),
         "slow": model.slow.get_concrete_function(x=spec([1], tf.int32)),
+        "until_file": model.until_file.get_concrete_function(x=spec([1], tf.string)),
         "text": model.text.get_concrete_function(s=spec([None], tf.string)),
     }
     for dtype in (tf.int32, tf.int64, tf.uint8, tf.bool, tf.float64, tf.float16):

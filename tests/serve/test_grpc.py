@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -228,16 +229,26 @@ def test_health_and_reflection(served) -> None:
     assert described.file_descriptor_response.file_descriptor_proto
 
 
-def test_a_deadline_that_passes_and_a_long_error(served, refused) -> None:
+def test_a_deadline_that_passes_while_the_model_runs(served, tmp_path: Path) -> None:
     import grpc
     import tensorflow as tf
 
-    stub = served.stub()
-    request = predict_request("many", None, signature="slow")
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto([30_000_000]))
-    with pytest.raises(grpc.RpcError) as caught:
-        stub.Predict(request, timeout=0.2)
+    stub, end = served.stub(), tmp_path / "end"
+    request = predict_request("many", None, signature="until_file")
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([str(end)]))
+    try:
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(request, timeout=0.2)
+    finally:
+        end.touch()
+
     assert caught.value.code().name == "DEADLINE_EXCEEDED"
+    # The run itself cannot be stopped: it ends with the file, and the next request waits for it.
+    assert stub.Predict(request, timeout=30).outputs["y"].string_val[0].decode() == str(end)
+
+
+def test_a_long_error_is_cut(served, refused) -> None:
+    stub = served.stub()
 
     code, text = refused(stub.Predict, predict_request("x" * 3000))
     assert code == "NOT_FOUND"

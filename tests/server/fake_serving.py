@@ -137,7 +137,7 @@ class FakeHandle:
 
 
 class FakeServing:
-    """The port; close it after use."""
+    """An `InferenceBackend`; close it after use."""
 
     def __init__(self) -> None:
         self.work: queue.SimpleQueue[tuple[FakeTicket, int, str, Tensors] | None] = queue.SimpleQueue()

@@ -19,7 +19,7 @@ from tfserve_nb.server.http.connection import Connection, status_line
 from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.message import Message
 from tfserve_nb.server.http.server import HttpServer
-from tfserve_nb.server.http.tornado_sink import CONTINUE
+from tfserve_nb.server.http.tornado_sink import CONTINUE, sinks_of
 
 LIMIT_S = 10.0
 END = b"\r\n\r\n"
@@ -294,7 +294,8 @@ class RunningServer:
             default_handler_class=Echo,
             log_function=lambda _: None,
         )
-        server = HttpServer(application, self._limits, logging.getLogger("raw_http"), short_echo)
+        log = logging.getLogger("raw_http")
+        server = HttpServer(sinks_of(application, log, short_echo), self._limits, log)
         await server.listen(self.socket, self._context)
         return server
 

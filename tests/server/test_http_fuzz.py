@@ -31,6 +31,7 @@ from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.message import Message
 from tfserve_nb.server.http.reader import RequestReader
 from tfserve_nb.server.http.server import HttpServer
+from tfserve_nb.server.http.tornado_sink import sinks_of
 
 LIMITS = Limits(max_header_bytes=4000, max_body_bytes=4000)
 LOG = logging.getLogger("http_fuzz")
@@ -167,10 +168,10 @@ async def settle(transport: MemoryTransport) -> None:
 
 
 async def feed_ours(
-    application: HTTPServerConnectionDelegate, pieces: list[bytes], *, has_short_way: bool = True
+    application: HTTPServerConnectionDelegate, pieces: list[bytes], *, has_fast_path: bool = True
 ) -> MemoryTransport:
     """What our connection answers."""
-    server = HttpServer(application, LIMITS, LOG, short_echo if has_short_way else None)
+    server = HttpServer(sinks_of(application, LOG, short_echo if has_fast_path else None), LIMITS, LOG)
     transport = MemoryTransport(Connection(server))
     for piece in pieces:
         while transport.is_paused and not transport.is_ended:
@@ -372,7 +373,7 @@ BLANKS = re.compile(rb"(^|\n)(\r*\n){2}")
 @example(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
 def test_what_tornado_refuses_is_refused(run: Runner, data: bytes) -> None:
     ours, theirs = Recorder(), Recorder()
-    run(feed_ours(ours, [data], has_short_way=False))
+    run(feed_ours(ours, [data], has_fast_path=False))
     logging.disable(logging.CRITICAL)
     try:
         run(feed_tornado(theirs, data))

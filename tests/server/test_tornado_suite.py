@@ -20,6 +20,7 @@ from tornado.log import access_log, app_log
 
 from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.server import HttpServer
+from tfserve_nb.server.http.tornado_sink import sinks_of
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Tornado's test modules are not ours to judge
@@ -96,7 +97,8 @@ class TornadoServer:
 
     async def _start(self, listener: socket.socket) -> None:
         if self._server is None:
-            self._server = HttpServer(self._application, self._limits, OnlyErrors(app_log, {}))
+            log = OnlyErrors(app_log, {})
+            self._server = HttpServer(sinks_of(self._application, log), self._limits, log)
         await self._server.listen(listener, self._context)
 
     def stop(self) -> None:

@@ -60,7 +60,7 @@ THIRD_PARTY = {
     "scipy": ("bench/statistics", "bench/comparison", "experiment"),
     "rich": ("cli",),
     "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/captured"),
-    "pyarrow": ("serving/telemetry/captured_file",),
+    "pyarrow": ("serving/telemetry/captured",),
 }
 """Package -> the parts of tfserve_nb that may import it, as prefixes of a module's path."""
 
@@ -109,6 +109,7 @@ NARROW = {
 """Units that see of the core only these modules: views run on recorded data, servers through one port."""
 
 MAX_MODULE_LINES = 400
+"""Of code: without docstrings, comments and blank lines."""
 MAX_FUNCTION_LINES = 60
 
 
@@ -244,16 +245,33 @@ def test_dashboards_and_servers_see_the_core_through_narrow_doors(path: Path) ->
     assert wrong == []
 
 
-def docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """A function's length is its code: explaining it is free."""
-    first = node.body[0]
-    return (first.end_lineno or first.lineno) - first.lineno + 1 if ast.get_docstring(node) is not None else 0
+def docstring_lines(node: ast.AST) -> int:
+    """Lines of its docstring; explaining is free."""
+    body = getattr(node, "body", None)
+    if not isinstance(body, list) or not body or not isinstance(body[0], ast.Expr):
+        return 0
+    first = body[0]
+    is_text = isinstance(first.value, ast.Constant) and isinstance(first.value.value, str)
+    return (first.end_lineno or first.lineno) - first.lineno + 1 if is_text else 0
+
+
+def code_lines(text: str) -> int:
+    """Lines of a module that are neither docstring nor comment nor blank."""
+    lines = [line.strip() for line in text.splitlines()]
+    num_written = sum(bool(line) and not line.startswith("#") for line in lines)
+    blank = {number for number, line in enumerate(lines, 1) if not line or line.startswith("#")}
+    documented = 0
+    for node in ast.walk(ast.parse(text)):
+        if num := docstring_lines(node):
+            first = node.body[0].lineno  # type: ignore[attr-defined]  # it has a body
+            documented += len(set(range(first, first + num)) - blank)
+    return num_written - documented
 
 
 @each_module
 def test_modules_and_functions_stay_short(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
-    long = [f"the module has {count} lines"] if (count := len(text.splitlines())) > MAX_MODULE_LINES else []
+    long = [f"the module has {count} lines of code"] if (count := code_lines(text)) > MAX_MODULE_LINES else []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             num_lines = (node.end_lineno or node.lineno) - node.lineno + 1 - docstring_lines(node)

@@ -26,8 +26,7 @@ from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.telemetry.capture import Captures
-from tfserve_nb.serving.telemetry.captured import MIB, CapturedRequest, CapturedRequests, CaptureSettings
-from tfserve_nb.serving.telemetry.captured_file import load_captured
+from tfserve_nb.serving.telemetry.captured import MIB, CapturedRequest, CapturedRequests, CaptureSettings, load_captured
 from tfserve_nb.serving.telemetry.metrics import RequestRecord
 from tfserve_nb.serving.telemetry.taps import Seen
 from tfserve_nb.serving.versions.source import VersionSource

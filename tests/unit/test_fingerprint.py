@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from tfserve_nb.errors import InvalidOption
-from tfserve_nb.export.provenance.fingerprint import fingerprint
 from tfserve_nb.export.provenance import fingerprint as module
+from tfserve_nb.export.provenance.fingerprint import fingerprint
 
 
 @given(arrays.arrays(arrays.scalar_dtypes(), arrays.array_shapes(max_dims=3, max_side=5)))

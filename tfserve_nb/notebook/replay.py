@@ -13,8 +13,7 @@ from IPython.core.magic_arguments import argument
 
 from ..api.deployment import Deployment
 from ..replay.result import MAX_DISAGREEMENT, MAX_SLOWDOWN, PROTOCOLS, ReplayLimits, ReplayResult
-from ..serving.telemetry.captured import CapturedRequests
-from ..serving.telemetry.captured_file import load_captured
+from ..serving.telemetry.captured import CapturedRequests, load_captured
 from .benchmark import BenchmarkView
 
 CAPTURE_OPTIONS = (

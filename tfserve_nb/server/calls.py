@@ -145,15 +145,15 @@ class Calls:
     """Runs requests on the core without blocking the loop.
 
     Args:
-        port: the core.
+        backend: the core.
         loop: the server's.
         request_log: gets answered requests, or None.
     """
 
     def __init__(
-        self, port: InferenceBackend, loop: asyncio.AbstractEventLoop, request_log: RequestLog | None = None
+        self, backend: InferenceBackend, loop: asyncio.AbstractEventLoop, request_log: RequestLog | None = None
     ) -> None:
-        self.port = port
+        self.backend = backend
         self._request_log = request_log
         self._loop = loop
         self._completions = Completions(loop)
@@ -179,15 +179,15 @@ class Calls:
         Raises:
             ServingError: if there is no such version.
         """
-        handle = self.port.acquire(spec, key=find)
+        handle = self.backend.acquire(spec, key=find)
         exchange.version = handle.version
-        if handle.assignment is not None or self.port.taps.is_on:
+        if handle.assignment is not None or self.backend.taps.is_on:
             exchange.assignment = handle.assignment
             exchange.request_id = self._request_id(spec.name, handle.assignment, find)
         return handle
 
     def _request_id(self, model: str, assignment: Assignment | None, find: Find) -> str:
-        is_tapped = self.port.taps.wants(model)
+        is_tapped = self.backend.taps.wants(model)
         if assignment is None and not is_tapped:
             return ""
         given = find(REQUEST_ID) or ""
@@ -219,7 +219,7 @@ class Calls:
         """
         exchange.num_rows = _num_rows(inputs)
         exchange.decoded_s = time.perf_counter()
-        if self.port.taps.is_on and self.port.taps.wants(exchange.model):
+        if self.backend.taps.is_on and self.backend.taps.wants(exchange.model):
             exchange.seen = Seen(inputs)
 
         def resolve(outcome: Outcome) -> None:
@@ -273,9 +273,9 @@ class Calls:
     def record(self, exchange: RequestContext) -> None:
         """Count a request whose answer was written."""
         record = exchange.record()
-        self.port.record(record)
+        self.backend.record(record)
         if exchange.seen is not None:
-            self.port.taps.add(record, exchange.seen)
+            self.backend.taps.add(record, exchange.seen)
 
     def _wake(self) -> None:
         """Wake the runner once nothing more comes in: requests that arrive together shall run together."""
@@ -286,7 +286,7 @@ class Calls:
             return
         self._num_deferred = 0
         self._is_waking = False
-        self.port.wake()
+        self.backend.wake()
 
     def _set_timer(self, at_s: float) -> None:
         """One timer for the earliest deadline: a timer for each request would cost more than most requests' share."""

@@ -66,17 +66,17 @@ class ServerThread:
     """One server in a thread.
 
     Args:
-        port: the core that answers.
+        backend: the core that answers.
         settings: addresses and limits.
         extras: what it offers beside the core.
     """
 
-    def __init__(self, port: InferenceBackend, settings: ServerSettings, extras: Extras | None = None) -> None:
+    def __init__(self, backend: InferenceBackend, settings: ServerSettings, extras: Extras | None = None) -> None:
         self.settings = settings
         self.log, self.log_ring = open_log("rest")
         self.grpc_port = 0
         self._extras = extras or Extras()
-        self._serving_port = port
+        self._backend = backend
         self._bound_port = 0
         self._drain_s = DRAIN_S
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -163,7 +163,7 @@ class ServerThread:
         if self.settings.port is None:
             return None
         if self.settings.frontends:
-            return FrontListener(self.settings, self._serving_port, self._extras.request_log)
+            return FrontListener(self.settings, self._backend, self._extras.request_log)
         return HttpListener(self.settings)
 
     def _run(self, http: HttpListener | FrontListener | None, ready: threading.Event) -> None:
@@ -179,7 +179,7 @@ class ServerThread:
         settings = self.settings
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
-        calls = Calls(self._serving_port, self._loop, self._extras.request_log)
+        calls = Calls(self._backend, self._loop, self._extras.request_log)
         flow = RestHandler(
             calls,
             request_timeout_s=settings.request_timeout_s,
@@ -189,7 +189,7 @@ class ServerThread:
         grpc = await self._start_grpc(calls, http)
         if http is not None:
             application = make_application(settings, self._extras.monitor, self._admin_routes())
-            await http.start(application, self.log, fast_path(flow, InferenceV2(flow, self._serving_port), settings))
+            await http.start(application, self.log, fast_path(flow, InferenceV2(flow, self._backend), settings))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():

@@ -1,4 +1,4 @@
-"""The core of a server: models, their versions and routing, behind the narrow port.
+"""The core of a server: models, their versions and routing, behind an `InferenceBackend`.
 
 Requests read one pointer (a model's `Routing`) and pin a version; they take no lock that an administrator holds for
 longer than a pointer move. Administration (deploy, promote, roll back, label, traffic) loads what is needed first,
@@ -9,10 +9,12 @@ Thread: any.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any  # what users predict on
 
@@ -21,23 +23,22 @@ from ..export.layout import delete_version, list_versions
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
-from .looking import Looking
 from .models.followed import FollowedModel
 from .models.model import ServedModel
 from .models.placement import Placement
 from .models.resuming import resumed
-from .models.routing import not_found
+from .models.routing import Routing, not_found
 from .models.state_store import StateStore, new_event
 from .models.stored_model import from_json
 from .pairs import Pairs
 from .shadow import ShadowCopies
-from .switching import Switching
-from .telemetry.batch_summary import BatchSummary
 from .telemetry.capture import Captures
+from .telemetry.captured import CapturedRequests, CaptureSettings
 from .telemetry.metrics import Metrics, RequestRecord
+from .telemetry.model_metrics import ModelMetrics
 from .telemetry.observer import Observer, Observers
-from .telemetry.request_samples import RequestSamples
-from .telemetry.resources import ResourceReader
+from .telemetry.request_samples import KEPT, RequestSamples, Samples
+from .telemetry.resources import ResourceReader, Resources
 from .telemetry.taps import Taps
 from .traffic import Shadow
 from .versions.lifecycle import ServableManager
@@ -48,7 +49,7 @@ from .versions.source import VersionSource
 UNLOAD_WAIT_S = 40.0
 
 
-class ServingCore(Switching, Looking):
+class ServingCore:
     """Models, versions, routing and metrics of one process. Implements `InferenceBackend` and `ModelAdmin`.
 
     Args:
@@ -101,7 +102,7 @@ class ServingCore(Switching, Looking):
         self._copies.stop()
         self._manager.stop()
 
-    # --- the port -----------------------------------------------------------------------------------------------
+    # --- InferenceBackend ----------------------------------------------------------------------------------------
 
     def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> VersionHandle:
         """Choose and pin a version; see `InferenceBackend.acquire`."""
@@ -337,10 +338,183 @@ class ServingCore(Switching, Looking):
                     self.on_resumed(name)
         return problems
 
+    # --- which version answers -----------------------------------------------------------------------------------
+
+    def promote(self, name: str, version: int, progress: Progress = no_progress) -> None:
+        """Give all traffic to a version; it is loaded first if need be.
+
+        Raises:
+            VersionNotFound: if the model has no such version, naming those it has.
+        """
+        model = self._model(name)
+        with model.loaded([version], progress):
+            model.change(lambda routing: routing.promote(version), new_event("promote", version))
+
+    def roll_back(
+        self,
+        name: str,
+        to: int | None = None,
+        progress: Progress = no_progress,
+        *,
+        event: HistoryEvent | None = None,
+    ) -> int:
+        """Go back to an earlier version; milliseconds while it is still loaded.
+
+        The history gets `event`, or which version answered before.
+
+        Returns:
+            The version that answers now.
+
+        Raises:
+            VersionNotFound: if there is none.
+        """
+        model = self._model(name)
+        before = model.routing
+        target = before.roll_back(to).promoted[-1]
+        with model.loaded([target], progress):
+            # To the version by number: two clicks at the same time go back one step, not two.
+            event = event or new_event("rollback", target, f"from version {before.default_version}")
+            model.change(lambda routing: routing.roll_back(target), event)
+        return target
+
+    def stage(self, name: str, version: int, progress: Progress = no_progress) -> None:
+        """Load a version and keep it loaded, without traffic."""
+        model = self._model(name)
+        with model.loaded([version], progress):
+            model.change(lambda routing: routing.stage(version), new_event("stage", version))
+
+    def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
+        """Point a label to a version (None removes it); the version is loaded first if need be."""
+        model = self._model(name)
+        with model.loaded([] if version is None else [version], progress):
+            event = new_event("label", version, label if version is not None else f"{label} removed")
+            model.change(lambda routing: routing.with_label(label, version), event)
+
+    def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = no_progress) -> None:
+        """Split the traffic between versions; they are loaded first if need be."""
+        model = self._model(name)
+        model.routing.with_traffic(weights)
+        wanted = [version for version, percent in weights.items() if percent > 0]
+        with model.loaded(wanted, progress):
+            detail = ", ".join(f"version {version}: {weights[version]:g} %" for version in sorted(wanted))
+            model.change(lambda routing: routing.with_traffic(weights), new_event("traffic", None, detail))
+
+    def set_split(
+        self,
+        name: str,
+        weights: Mapping[int, float],
+        *,
+        salt: str | None = None,
+        key_header: str | None = None,
+        arms: Mapping[int, str] | None = None,
+        shadow: tuple[int, float] | None = None,
+        event: HistoryEvent | None = None,
+        progress: Progress = no_progress,
+    ) -> None:
+        """Set all that a comparison needs at once; what it needs is loaded first. See `Routing.with_split`.
+
+        The history gets `event`, or the shares in words.
+        """
+        model = self._model(name)
+        copies = None if shadow is None else Shadow(*shadow)
+
+        def split(routing: Routing) -> Routing:
+            return routing.with_split(weights, salt=salt, key_header=key_header, arms=arms, shadow=copies)
+
+        split(model.routing)
+        shares = {version: percent for version, percent in sorted(weights.items()) if percent > 0}
+        needed = sorted({*shares, *(arms or {}), *(() if copies is None else (copies.version,))})
+        words = [f"version {version}: {percent:g} %" for version, percent in shares.items()]
+        words += [] if copies is None else [f"copies of {copies.percent:g} % to version {copies.version}"]
+        with model.loaded(needed, progress):
+            model.change(split, event or new_event("traffic", None, ", ".join(words)))
+
+    def set_shadow(
+        self, name: str, version: int | None, percent: float = 100.0, progress: Progress = no_progress
+    ) -> None:
+        """Give a version copies of requests that others answer (None ends it); it is loaded first if need be.
+
+        Clients never see its answers. Requests that name a version or a label are not copied.
+
+        Args:
+            name: the model.
+            version: who gets the copies.
+            percent: share of the requests that are copied.
+            progress: told about each step, on the calling thread.
+
+        Raises:
+            InvalidOption: if the version answers everything itself, or the share is none.
+            VersionNotFound: if there is no such version.
+        """
+        model = self._model(name)
+        shadow = None if version is None else Shadow(version, percent)
+        replace(model.routing, traffic=model.traffic).with_shadow(shadow)
+        with model.loaded([] if version is None else [version], progress):
+            detail = "ended" if version is None else f"copies of {percent:g} % of the requests"
+            model.change(lambda routing: routing.with_shadow(shadow), new_event("shadow", version, detail))
+
+    @contextlib.contextmanager
+    def holding(self, name: str, versions: Iterable[int]) -> Iterator[None]:
+        """Keep versions loaded while the body runs, loading them first; the routing decides afterwards."""
+        with self._model(name).loaded(list(versions), no_progress):
+            yield
+
+    def arms(self, name: str) -> Mapping[int, str]:
+        """Version -> `a` or `b` while an experiment splits the traffic of a model."""
+        return self._model(name).routing.arms
+
+    # --- metrics, samples, captures, resource usage --------------------------------------------------------------
+
+    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
+        """The numbers of a model; see `Metrics.snapshot`."""
+        metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
+        return metrics.with_batches(self._manager.batches(name))
+
+    def recent_samples(self, name: str, limit: int = KEPT) -> Samples:
+        """What was sampled of a model's requests; see `ModelAdmin.recent_samples`."""
+        self._model(name)
+        return Samples(self.samples.wants(name), tuple(self.samples.recent(name, limit)))
+
+    def sample_requests(self, name: str, *, is_on: bool) -> None:
+        """Begin or end sampling a model's requests."""
+        self._model(name)
+        self.samples.turn(name, is_on=is_on)
+        self.taps.refresh()
+
+    def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
+        """Begin or end capturing a model's requests; see `ModelAdmin.capture`.
+
+        Raises:
+            InvalidOption: if `redact` names an input that no loaded version has: a slip there would keep everything.
+        """
+        self._model(name)
+        known = self._input_names(name)
+        unknown = sorted(set(() if settings is None else settings.names) - known)
+        if known and unknown:
+            raise InvalidOption(
+                f"redact={unknown[0]!r} is no input of {name}; it has {', '.join(sorted(known))}",
+                hint=f"redact=[{min(known)!r}]",
+            )
+        self.captures.turn(name, settings, clear=clear)
+        self.taps.refresh()
+
+    def captured(self, name: str, limit: int | None = None) -> CapturedRequests:
+        """What was captured of a model's requests; see `ModelAdmin.captured`."""
+        self._model(name)
+        return self.captures.found(name, limit)
+
+    def resources(self) -> Resources:
+        """What this process takes."""
+        return self._resources.read()
+
     # --- inner workings -----------------------------------------------------------------------------------------
 
     def _model(self, name: str) -> ServedModel:
-        """See `Switching`."""
+        """A served model.
+
+        Raises:
+            ModelNotFound: naming those that are served.
+        """
         model = self._models.get(name)
         if model is None:
             known = ", ".join(self.names) or "none"
@@ -355,16 +529,8 @@ class ServingCore(Switching, Looking):
         model = self._models.get(name)
         return None if model is None else model.routing.shadow
 
-    def _check_served(self, name: str) -> object:
-        """See `Looking`."""
-        return self._model(name)
-
-    def _batches(self, name: str) -> Mapping[int, BatchSummary]:
-        """See `Looking`."""
-        return self._manager.batches(name)
-
-    def _inputs(self, name: str) -> frozenset[str]:
-        """See `Looking`."""
+    def _input_names(self, name: str) -> frozenset[str]:
+        """Names of the inputs of all signatures of a model's loaded versions."""
         views = self._manager.views(name).values()
         return frozenset(one for view in views for signature in view.signatures.values() for one in signature.inputs)
 

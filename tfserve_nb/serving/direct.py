@@ -51,13 +51,13 @@ class _Waiter:
 
 
 def predict(
-    port: InferenceBackend, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float,
+    backend: InferenceBackend, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float,
     key: str = "", request_id: str = "",
 ) -> Tensors:  # fmt: skip
     """Answer one request of this process.
 
     Args:
-        port: the core.
+        backend: the core.
         spec: which model and version.
         signature_name: such as `serving_default`.
         value: array-like for one input, or a dict of name -> array-like; dimension 0 counts rows.
@@ -74,7 +74,7 @@ def predict(
     """
     notes = _Notes(time.perf_counter(), key, request_id)
     try:
-        outputs = _joined(_answers(port, spec, signature_name, value, rows, limit_s, notes))
+        outputs = _joined(_answers(backend, spec, signature_name, value, rows, limit_s, notes))
         notes.outputs = outputs
         return outputs  # noqa: TRY300 - `finally` follows
     except ServingError as error:
@@ -85,9 +85,9 @@ def predict(
         raise
     finally:
         record = notes.record(spec.name, signature_name)
-        port.record(record)
-        if port.taps.is_on and notes.inputs is not None and port.taps.wants(spec.name):
-            port.taps.add(record, Seen(notes.inputs, notes.outputs, notes.message))
+        backend.record(record)
+        if backend.taps.is_on and notes.inputs is not None and backend.taps.wants(spec.name):
+            backend.taps.add(record, Seen(notes.inputs, notes.outputs, notes.message))
 
 
 @dataclass(slots=True)
@@ -127,10 +127,16 @@ class _Notes:
 
 
 def _answers(
-    port: InferenceBackend, spec: ModelSpec, signature_name: str, value: Any, rows: int, limit_s: float, notes: _Notes
+    backend: InferenceBackend,
+    spec: ModelSpec,
+    signature_name: str,
+    value: Any,
+    rows: int,
+    limit_s: float,
+    notes: _Notes,
 ) -> list[Answer]:
     """Pin a version, make the value fit it, and run."""
-    handle = port.acquire(spec, key=notes.key)
+    handle = backend.acquire(spec, key=notes.key)
     try:
         notes.version, notes.assignment = handle.version, handle.assignment
         signature = handle.signatures.get(signature_name)

@@ -16,66 +16,15 @@ import json
 import selectors
 import sys
 import time
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from .arrivals import due_times
-from .samples import Samples
+from .client_log import Client, Log, write_line
 from .schedule import Load
 
 REPORT_EVERY_S = 0.25
 START_S = 0.1
 AFTER_PAUSE_S = 0.005
-
-
-class Client(Protocol):
-    """Sends requests over one protocol."""
-
-    async def open(self, num: int) -> None:
-        """Connect."""
-
-    def send(self, due_s: float, taken_s: float) -> None:
-        """Send a request now, or as soon as a connection is free."""
-
-    @property
-    def num_open(self) -> int:
-        """Requests without an answer."""
-
-    def expire(self, before_s: float) -> None:
-        """Give up what was due before a moment."""
-
-    def close(self) -> None:
-        """Drop all connections."""
-
-
-class Log:
-    """Collects what became of requests and writes it.
-
-    Attributes:
-        on_done: called after each request, in a closed loop.
-    """
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[float, float, float, float, int]] = []
-        self.reasons: dict[int, str] = {}
-        self.start_s = 0.0
-        self.on_done: Callable[[], None] = lambda: None
-
-    def done(self, due_s: float, taken_s: float, sent_s: float, status: int) -> None:
-        """A request is over."""
-        self.rows.append((due_s, taken_s, sent_s, time.perf_counter(), status))
-        self.on_done()
-
-    def explain(self, status: int, text: str) -> None:
-        """Why requests end with a status."""
-        self.reasons.setdefault(status, text[:300])
-
-    def write(self) -> None:
-        """One line with what is new."""
-        rows, self.rows = self.rows, []
-        start_s = self.start_s
-        moved = [(a - start_s, b - start_s, c - start_s, d - start_s, status) for a, b, c, d, status in rows]
-        _write(Samples.of(moved, self.reasons).to_json())
 
 
 async def run(load: Load, client: Client, log: Log) -> None:
@@ -175,13 +124,8 @@ def main() -> int:
     gc.disable()  # one run, and then the process ends
     with asyncio.Runner(loop_factory=lambda: new_loop(load)) as runner:
         runner.run(_main(job, load, log))
-    _write({"end": True})
+    write_line({"end": True})
     return 0
-
-
-def _write(value: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(value) + "\n")
-    sys.stdout.flush()
 
 
 async def _main(job: dict[str, Any], load: Load, log: Log) -> None:

@@ -8,13 +8,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .client_log import Log
 from .samples import GRPC, OK, TIMED_OUT
 from .schedule import Load
-
-if TYPE_CHECKING:
-    from .generator import Log
 
 METHOD = "/tensorflow.serving.PredictionService/Predict"
 

@@ -12,16 +12,14 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import httptools
 
+from .client_log import Log
 from .samples import OK, TIMED_OUT, UNREACHABLE
 from .schedule import Load
-
-if TYPE_CHECKING:
-    from .generator import Log
 
 CONNECT_S = 5.0
 

@@ -60,7 +60,7 @@ class Experiments:
         core.on_resumed = self.resume
         core.taps.attach(self._answers)
 
-    # --- the port -----------------------------------------------------------------------------------------------
+    # --- ExperimentAdmin ----------------------------------------------------------------------------------------
 
     def start(self, plan: Plan) -> None:
         """Begin; see `ExperimentAdmin.start`."""

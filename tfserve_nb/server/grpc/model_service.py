@@ -58,7 +58,7 @@ class ModelService:
         spec = spec_of(request)
         exchange.model = spec.name
         response = GetModelStatusResponse()
-        for one in self._calls.port.status(spec):
+        for one in self._calls.backend.status(spec):
             status = response.model_version_status.add(version=one.version, state=one.state.value)
             # Numbers of gRPC's codes and of TensorFlow's are the same.
             status.status.error_code = grpc.StatusCode[one.error_code].value[0]

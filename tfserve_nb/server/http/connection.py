@@ -11,17 +11,16 @@ Reference: RFC 9112, section 9.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from http import HTTPStatus
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from .head import Refused
-from .message import Message
+from .limits import Limits
+from .message import Message, Sink
 from .reader import RequestReader
-
-if TYPE_CHECKING:
-    from .server import HttpServer
 
 LINGER_S = 2.0
 """How long a refused client may go on sending before it is cut off; closing at once could destroy the answer."""
@@ -37,11 +36,42 @@ def status_line(status: int, phrase: str | None = None) -> bytes:
     return f"HTTP/1.1 {status} {phrase}\r\n".encode()
 
 
+class Owner(Protocol):
+    """What a connection belongs to: an `HttpServer`.
+
+    Attributes:
+        limits: what clients may take.
+        loop: the server's.
+        log: for refused requests and defects.
+        date_line: the `Date` header of this second.
+        is_draining: no request is taken after those that run.
+    """
+
+    limits: Limits
+    loop: asyncio.AbstractEventLoop
+    log: logging.Logger
+    date_line: bytes
+    is_draining: bool
+
+    def opened(self, connection: Connection) -> bool:
+        """Remember a connection; False when there are too many."""
+
+    def closed(self, connection: Connection) -> None:
+        """Forget a connection."""
+
+    def sink_for(self, connection: Connection, message: Message) -> Sink:
+        """Choose what takes the body of a request and answers it.
+
+        Raises:
+            Refused: if the request gets an error instead.
+        """
+
+
 class Connection(asyncio.Protocol):
     """One client.
 
     Args:
-        server: its limits, and who answers.
+        server: the server that accepted it.
 
     Attributes:
         deadline_s: `perf_counter` when the server cuts the connection off.
@@ -62,7 +92,7 @@ class Connection(asyncio.Protocol):
         "deadline_s",
     )
 
-    def __init__(self, server: HttpServer) -> None:
+    def __init__(self, server: Owner) -> None:
         self._server = server
         self._limits = server.limits
         self._transport: asyncio.Transport | None = None
@@ -169,11 +199,6 @@ class Connection(asyncio.Protocol):
     def is_closing(self) -> bool:
         """Whether nothing can be written any more."""
         return self._is_closing or self._transport is None or self._transport.is_closing()
-
-    @property
-    def is_write_paused(self) -> bool:
-        """Whether the client reads more slowly than we write."""
-        return self._is_write_paused
 
     def write(self, data: bytes) -> None:
         """Send bytes."""

@@ -17,7 +17,8 @@ from ...errors import PortInUse, ServerFailed
 from .. import tls
 from ..settings import ServerSettings
 from .limits import Limits
-from .server import BACKLOG, HttpServer, ShortWay
+from .server import BACKLOG, HttpServer
+from .tornado_sink import FastPath, sinks_of
 
 CLOSE_S = 0.3
 
@@ -50,10 +51,10 @@ class HttpListener:
         return 0
 
     async def start(
-        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: ShortWay | None = None
+        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
     ) -> None:
         """Answer requests from now on."""
-        self._server = HttpServer(application, limits_of(self._settings), log, fast_path)
+        self._server = HttpServer(sinks_of(application, log, fast_path), limits_of(self._settings), log)
         await self._server.listen(self._socket, self._context)
 
     def stop(self) -> None:

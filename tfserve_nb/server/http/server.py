@@ -13,31 +13,26 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 
-from tornado.httputil import HTTPServerConnectionDelegate
-
 from .connection import Connection
-from .head import Refused
 from .limits import Limits
 from .message import Message, Sink
-from .tornado_sink import DelegateSink
 
 BACKLOG = 1024
 TICK_S = 1.0
 HANDSHAKE_S = 10.0
 LOOK_S = 0.01
 
-ShortWay = Callable[[Connection, Message], Sink | None]
-"""Takes a request that needs no Tornado handler, or returns None for one that does."""
+SinkFor = Callable[[Connection, Message], Sink]
+"""Chooses what takes the body of a request and answers it; raises `Refused` for a request that gets an error."""
 
 
 class HttpServer:
-    """Serves an application.
+    """Accepts clients and hands each request to a sink.
 
     Args:
-        application: makes delegates, such as a Tornado `Application`; None when the short way takes everything.
+        sink_for: chooses the sink of each request, see `tornado_sink.sinks_of`.
         limits: what clients may take.
-        log: for refused requests and broken handlers.
-        fast_path: asked first for each request.
+        log: for refused requests and defects.
 
     Attributes:
         limits: what clients may take.
@@ -45,20 +40,13 @@ class HttpServer:
         is_draining: no request is taken after those that run.
     """
 
-    def __init__(
-        self,
-        application: HTTPServerConnectionDelegate | None,
-        limits: Limits,
-        log: logging.Logger,
-        fast_path: ShortWay | None = None,
-    ) -> None:
+    def __init__(self, sink_for: SinkFor, limits: Limits, log: logging.Logger) -> None:
         self.limits = limits
         self.log = log
         self.loop = asyncio.get_running_loop()
         self.date_line = b""
         self.is_draining = False
-        self._application = application
-        self._short_way = fast_path
+        self._sink_for = sink_for
         self._connections: set[Connection] = set()
         self._listeners: list[asyncio.Server] = []
         shortest_s = min(limits.idle_timeout_s, limits.body_timeout_s, limits.write_timeout_s)
@@ -119,15 +107,10 @@ class HttpServer:
         self._connections.discard(connection)
 
     def sink_for(self, connection: Connection, message: Message) -> Sink:
-        """Who answers a request."""
+        """Choose what takes the body of a request and answers it."""
         if not self.limits.keeps_alive:
             message.keeps_alive = False
-        sink = None if self._short_way is None else self._short_way(connection, message)
-        if sink is not None:
-            return sink
-        if self._application is None:
-            raise Refused(404, "nobody answers this")
-        return DelegateSink(connection, message, self._application, self.log)
+        return self._sink_for(connection, message)
 
     def _tick(self) -> None:
         """Cut off who is too slow. One timer for all: a timer for each request would cost more than the request."""

@@ -1,4 +1,4 @@
-"""The short way of REST requests: from a connection to the `RestHandler` and back, without a Tornado handler.
+"""Inference requests bypass Tornado: from a connection to the `RestHandler` and back, without one of its handlers.
 
 Thread: the server's loop.
 """
@@ -12,8 +12,7 @@ from ..calls import RequestContext
 from ..http.connection import Connection, status_line
 from ..http.head import Fields
 from ..http.message import Message
-from ..http.server import ShortWay
-from ..http.tornado_sink import CONTINUE
+from ..http.tornado_sink import CONTINUE, FastPath
 from ..security import Gate
 from ..settings import ServerSettings
 from .handler import GiveUp, OnReply, Reply, RestHandler
@@ -27,7 +26,7 @@ _PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 _OK_LINE = status_line(200)
 
 
-def fast_path(flow: RestHandler, v2: InferenceV2, settings: ServerSettings) -> ShortWay:
+def fast_path(flow: RestHandler, v2: InferenceV2, settings: ServerSettings) -> FastPath:
     """Takes everything below `/v1/` and `/v2`."""
     gate = Gate(settings)
 

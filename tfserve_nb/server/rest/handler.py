@@ -71,7 +71,7 @@ class RestHandler:
         log: logging.Logger,
     ) -> None:
         self._calls = calls
-        self._port = calls.port
+        self._backend = calls.backend
         self._request_timeout_s = request_timeout_s
         self._max_inflated_bytes = max_inflated_bytes
         self._log = log
@@ -131,8 +131,8 @@ class RestHandler:
     def _about(self, route: Route, fields: Fields) -> Reply:
         """Status or metadata of a model."""
         if route.call == "status":
-            return Reply(200, status_body(self._port.status(route.spec)))
-        handle = self._port.acquire(route.spec, key=fields.get)
+            return Reply(200, status_body(self._backend.status(route.spec)))
+        handle = self._backend.acquire(route.spec, key=fields.get)
         try:
             return Reply(200, metadata_body(route.spec.name, handle.version, handle.signature_defs))
         finally:

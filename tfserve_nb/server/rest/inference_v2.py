@@ -75,12 +75,12 @@ class InferenceV2:
 
     Args:
         flow: takes requests from tensors on.
-        port: the core.
+        backend: the core.
     """
 
-    def __init__(self, flow: RestHandler, port: InferenceBackend) -> None:
+    def __init__(self, flow: RestHandler, backend: InferenceBackend) -> None:
         self._flow = flow
-        self._port = port
+        self._backend = backend
 
     def start(
         self, method: str, uri: str, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
@@ -110,14 +110,14 @@ class InferenceV2:
         return Reply(200, dump({"name": "tfserve_nb", "version": __version__, "extensions": ["binary_tensor_data"]}))
 
     def _about_model(self, route: V2Route) -> Reply:
-        handle = self._port.acquire(route.spec)
+        handle = self._backend.acquire(route.spec)
         try:
             if route.call == "ready":
                 return Reply(200, b"")
             signature = handle.signatures.get(DEFAULT_SIGNATURE) or next(iter(handle.signatures.values()), None)
             if signature is None:
                 raise ModelNotFound(f"model {route.spec.name} has no signatures")
-            versions = self._port.status(ModelSpec(route.spec.name))
+            versions = self._backend.status(ModelSpec(route.spec.name))
             described = {
                 "name": route.spec.name,
                 "versions": sorted([str(one.version) for one in versions if one.state.name == "AVAILABLE"]),

@@ -32,7 +32,7 @@ class GrpcFront:
     """A front end's gRPC server.
 
     Args:
-        port: the core, for calls that are decoded here.
+        backend: the core, for calls that are decoded here.
         calls: the way there.
         settings: the port, which others share, and the core's socket.
         token: what calls must carry, or None.
@@ -40,9 +40,9 @@ class GrpcFront:
     """
 
     def __init__(
-        self, port: LinkBackend, calls: Calls, settings: GrpcSettings, token: str | None, log: logging.Logger
+        self, backend: LinkBackend, calls: Calls, settings: GrpcSettings, token: str | None, log: logging.Logger
     ) -> None:
-        self._port = port
+        self._backend = backend
         self._settings = settings
         self._token = token
         options = PredictionOptions(settings.as_content, settings.checks_method_names)
@@ -96,7 +96,7 @@ class GrpcFront:
             """The request, unless the core has to say what is wrong with it."""
             try:
                 request = PredictRequest.FromString(body)
-                return request if self._port.knows(spec_of(request)) else None
+                return request if self._backend.knows(spec_of(request)) else None
             except (DecodeError, ServingError):
                 return None
 

@@ -186,7 +186,7 @@ class FrontEnd:
 
     def wake(self) -> None:
         """Start what was submitted."""
-        self._hub.port.wake()
+        self._hub.backend.wake()
 
     def finished(self, bundle: Bundle, answer: BundleAnswer) -> None:
         """A bundle has its answer."""
@@ -210,10 +210,10 @@ class FrontEnd:
 
     def _record(self, message: Records) -> None:
         for record in message.records:
-            self._hub.port.record(record)
+            self._hub.backend.record(record)
 
     def _tapped(self, message: Tapped) -> None:
-        self._hub.port.taps.add(message.record, message.seen)
+        self._hub.backend.taps.add(message.record, message.seen)
 
     def _give_up(self, message: GiveUp) -> None:
         connection = self._forwarded.pop(message.number, None)
@@ -234,7 +234,7 @@ class FrontEnd:
 
     def _run(self, bundle: Bundle) -> None:
         try:
-            handle = self._hub.port.acquire(bundle.spec, bundle.version)
+            handle = self._hub.backend.acquire(bundle.spec, bundle.version)
         except Exception as error:  # noqa: BLE001 - see `as_public`
             public = as_public(error, self._hub.log, f"predict of {bundle.spec.name}")
             piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, public)
@@ -268,7 +268,7 @@ class Hub:
     """What all front ends share.
 
     Args:
-        port: the core.
+        backend: the core.
         settings: what they serve with.
         http: answers forwarded requests.
         log: the server's.
@@ -277,19 +277,19 @@ class Hub:
 
     def __init__(
         self,
-        port: InferenceBackend,
+        backend: InferenceBackend,
         settings: ServerSettings,
         http: HttpServer,
         log: logging.Logger,
         request_log: RequestLog | None,
     ) -> None:
-        self.port = port
+        self.backend = backend
         self.settings = settings
         self.http = http
         self.log = log
         self.request_log = request_log
         self.completions = Completions(asyncio.get_running_loop())
-        self.models: Mapping[str, ModelView] = port.catalog()
+        self.models: Mapping[str, ModelView] = backend.catalog()
         self.ends: list[FrontEnd] = []
 
     @property
@@ -299,7 +299,7 @@ class Hub:
 
     def look(self) -> None:
         """Tell all front ends when something else is served; called now and then."""
-        models = self.port.catalog()
+        models = self.backend.catalog()
         if models != self.models:
             self.models = models
             for end in self.ends:

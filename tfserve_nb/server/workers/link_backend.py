@@ -1,4 +1,4 @@
-"""The core as a front end sees it: the narrow port over a link.
+"""The core as a front end sees it: an `InferenceBackend` over a link.
 
 Requests for the same signature wait here until the core has finished enough of what it was given, and leave in bundles.
 So batches form on this side, and the core's process does something once for a bundle and not for each request.
@@ -62,26 +62,26 @@ class LinkTask:
         if not self.is_over:
             self.finish(Cancelled("the caller went away"))
             if self.bundle:
-                self.lane.port.gave_up(self.bundle)
+                self.lane.backend.gave_up(self.bundle)
 
 
 class Lane:
     """The requests for one signature of one version, asked for in one way.
 
     Args:
-        port: whose lane it is.
+        backend: whose lane it is.
         spec: what these requests name.
         version: the version they are decoded by.
         view: what is known of it.
         signature: the signature.
 
     Attributes:
-        port: whose lane it is.
+        backend: whose lane it is.
         view: what is known of the version.
     """
 
-    def __init__(self, port: LinkBackend, spec: ModelSpec, version: int, view: VersionView, signature: str) -> None:
-        self.port = port
+    def __init__(self, backend: LinkBackend, spec: ModelSpec, version: int, view: VersionView, signature: str) -> None:
+        self.backend = backend
         self._spec = spec
         self._version = version
         self.view = view
@@ -111,11 +111,11 @@ class Lane:
 
     def flush(self) -> None:
         """Send bundles as long as the core has room for them."""
-        while self._waiting and self._ahead < self._most_ahead and not self.port.is_congested:
+        while self._waiting and self._ahead < self._most_ahead and not self.backend.is_congested:
             tasks = self._next_tasks()
             if tasks:
                 self._ahead += sum([task.num_rows for task in tasks]) if self._shares_runs else len(tasks)
-                self.port.send_bundle(self, tasks, self._bundle(tasks))
+                self.backend.send_bundle(self, tasks, self._bundle(tasks))
 
     def done(self, tasks: list[LinkTask]) -> None:
         """The core has answered a bundle: there is room for more."""
@@ -160,7 +160,7 @@ class Lane:
             inputs = {name: np.concatenate([task.inputs[name] for task in tasks]) for name in first}
         counts = tuple([task.num_rows for task in tasks])
         deadline_s = max([task.deadline_s for task in tasks])
-        number = self.port.next_number()
+        number = self.backend.next_number()
         return Bundle(number, self._spec, self._version, self._signature, counts, deadline_s, inputs)
 
 
@@ -172,10 +172,10 @@ class LinkHandle:
         assignment: how the request came to it, while there is something to tell.
     """
 
-    __slots__ = ("_port", "_spec", "_view", "assignment", "signature_defs", "signatures", "version")
+    __slots__ = ("_backend", "_spec", "_view", "assignment", "signature_defs", "signatures", "version")
 
-    def __init__(self, port: LinkBackend, spec: ModelSpec, version: int, view: VersionView) -> None:
-        self._port = port
+    def __init__(self, backend: LinkBackend, spec: ModelSpec, version: int, view: VersionView) -> None:
+        self._backend = backend
         self._spec = spec
         self._view = view
         self.version = version
@@ -192,8 +192,8 @@ class LinkHandle:
         on_done: Callable[[Outcome], None],
         wakes: bool = True,
     ) -> LinkTask:
-        """Check the inputs and let them wait for a bundle; see `port.Handle.submit`."""
-        lane = self._port.lane(self._spec, self.version, self._view, signature)
+        """Check the inputs and let them wait for a bundle; see `Handle.submit`."""
+        lane = self._backend.lane(self._spec, self.version, self._view, signature)
         num_rows = lane.check(inputs)
         task = LinkTask(lane, self, inputs, 1 if num_rows is None else num_rows, deadline_s, on_done)
         lane.add(task)
@@ -204,7 +204,7 @@ class LinkHandle:
     def answered_by(self, version: int) -> None:
         """The core has the last word on who answers."""
         if version != self.version and self.assignment is not None:
-            model = self._port.catalog().get(self._spec.name)  # it may be gone by now
+            model = self._backend.catalog().get(self._spec.name)  # it may be gone by now
             arm = "" if model is None else model.arms.get(version, "")
             self.assignment = self.assignment._replace(arm=arm)
         self.version = version
@@ -230,7 +230,7 @@ class LinkBackend:
         """Use a link from now on."""
         self._link = link
 
-    # --- the port -----------------------------------------------------------------------------------------------
+    # --- InferenceBackend ----------------------------------------------------------------------------------------
 
     def knows(self, spec: ModelSpec) -> bool:
         """Whether requests of this kind can be decoded here; the core answers all others itself."""

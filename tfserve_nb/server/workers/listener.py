@@ -19,7 +19,8 @@ from ...errors import InvalidOption
 from ...serving.backend import InferenceBackend
 from .. import tls
 from ..http.listener import bind, hold, limits_of
-from ..http.server import HttpServer, ShortWay
+from ..http.server import HttpServer
+from ..http.tornado_sink import FastPath, sinks_of
 from ..settings import GrpcSettings, ServerSettings
 from ..telemetry.request_log import RequestLog
 from .hub import Hub
@@ -31,7 +32,7 @@ class FrontListener:
 
     Args:
         settings: address, limits, and how many.
-        port: the core.
+        backend: the core.
         request_log: gets answered requests, or None.
 
     Raises:
@@ -40,12 +41,12 @@ class FrontListener:
         ServerFailed: if the address or the certificate does not do.
     """
 
-    def __init__(self, settings: ServerSettings, port: InferenceBackend, request_log: RequestLog | None) -> None:
+    def __init__(self, settings: ServerSettings, backend: InferenceBackend, request_log: RequestLog | None) -> None:
         if sys.platform == "win32":
             raise InvalidOption(f"frontends={settings.frontends}: not on Windows", hint="frontends=0")
         if settings.tls is not None:
             tls.check(settings.tls)
-        self._serving_port = port
+        self._backend = backend
         self._request_log = request_log
         if settings.port:
             # Shared among our processes, not with another server that shares its port as well.
@@ -87,16 +88,16 @@ class FrontListener:
         return replace(grpc, port=place.getsockname()[1], core_path=str(Path(self._folder) / "core"))
 
     async def start(
-        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: ShortWay | None = None
+        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
     ) -> None:
         """Answer requests from now on.
 
         Raises:
             ServerFailed: if a front end does not start.
         """
-        http = self._http = HttpServer(application, limits_of(self.settings), log, fast_path)
+        http = self._http = HttpServer(sinks_of(application, log, fast_path), limits_of(self.settings), log)
         http.start_clock()
-        self._hub = Hub(self._serving_port, self.settings, http, log, self._request_log)
+        self._hub = Hub(self._backend, self.settings, http, log, self._request_log)
         self._pool = Pool(self._hub, self._sockets, log)
         await self._pool.start()
 

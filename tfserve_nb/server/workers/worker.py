@@ -62,7 +62,7 @@ class FrontEndProcess:
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
-        self._port = LinkBackend()
+        self._backend = LinkBackend()
         self._forwarder = Forwarder()
         self._link: Link | None = None
         self._server: HttpServer | None = None
@@ -76,10 +76,10 @@ class FrontEndProcess:
         link = self._link = await Link.over(one_end, self._take, self._over.set)
         self._log.setLevel(logging.INFO)
         self._log.addHandler(LinkHandler(link))
-        self._port.connect(link)
+        self._backend.connect(link)
         self._forwarder.connect(link)
         while not self._over.is_set():
-            self._port.send_records()
+            self._backend.send_records()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), RECORDS_EACH_S)
         if self._server is not None:
@@ -90,17 +90,17 @@ class FrontEndProcess:
         """What the core said; nothing at all when it has caught up with us."""
         for message in messages:
             if isinstance(message, BundleAnswer):
-                self._port.answered(message)
+                self._backend.answered(message)
             elif isinstance(message, Forwarded):
                 self._forwarder.answered(message)
             elif isinstance(message, Catalog):
-                self._port.learn(message.models)
+                self._backend.learn(message.models)
             elif isinstance(message, Hello):
                 self._spawn(self._serve(message.settings))
             elif isinstance(message, Drain):
                 self._spawn(self._drain())
         if not messages:
-            self._port.wake()
+            self._backend.wake()
 
     def _spawn(self, work: object) -> None:
         task = asyncio.ensure_future(work)  # type: ignore[call-overload]
@@ -109,22 +109,24 @@ class FrontEndProcess:
 
     async def _serve(self, settings: ServerSettings) -> None:
         loop = asyncio.get_running_loop()
-        calls = Calls(self._port, loop)
+        calls = Calls(self._backend, loop)
         flow = RestHandler(
             calls,
             request_timeout_s=settings.request_timeout_s,
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
             log=self._log,
         )
-        rest = fast_path(flow, InferenceV2(flow, self._port), settings)
+        rest = fast_path(flow, InferenceV2(flow, self._backend), settings)
 
-        def way(connection: Connection, message: HttpMessage) -> Sink | None:
+        def sink_for(connection: Connection, message: HttpMessage) -> Sink:
             """Decode what can be decoded here; the core answers all else."""
             if message.head.method == "POST" and self._is_known(message.head.target):
-                return rest(connection, message)
+                sink = rest(connection, message)
+                if sink is not None:
+                    return sink
             return self._forwarder.sink(connection, message)
 
-        server = self._server = HttpServer(None, limits_of(settings), self._log, way)
+        server = self._server = HttpServer(sink_for, limits_of(settings), self._log)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
         if settings.grpc is not None and settings.grpc.core_path:
             await self._serve_grpc(calls, settings.grpc, settings.token)
@@ -134,7 +136,7 @@ class FrontEndProcess:
     async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None) -> None:
         from .grpc_proxy import GrpcFront  # gRPC takes a tenth of a second to import
 
-        grpc = GrpcFront(self._port, calls, settings, token, self._log)
+        grpc = GrpcFront(self._backend, calls, settings, token, self._log)
         await grpc.start()
         self._grpc = grpc
 
@@ -143,7 +145,7 @@ class FrontEndProcess:
             route = find_v2_route("POST", target) if target.startswith(PREFIX) else find_route("POST", target)
         except Exception:  # noqa: BLE001 - whatever is wrong with it, the core says so
             return False
-        return route is not None and route.call in ("predict", "infer") and self._port.knows(route.spec)
+        return route is not None and route.call in ("predict", "infer") and self._backend.knows(route.spec)
 
     async def _drain(self) -> None:
         server = self._server
@@ -153,7 +155,7 @@ class FrontEndProcess:
             ends.append(asyncio.ensure_future(server.drained()))
         if ends:
             await asyncio.wait(ends, timeout=DRAIN_S)
-        self._port.send_records()
+        self._backend.send_records()
         self._over.set()
 
 

@@ -12,9 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from ...types import SignatureSpec
-from ..batching.queue import Batch
-from ..versions.source import VersionSource
 from .metrics import RequestRecord
 
 _log = logging.getLogger(__name__)
@@ -130,38 +127,3 @@ class Observers:
                 tell(one)
             except Exception:  # noqa: BLE001 - see the class
                 _log.exception("an observer failed")
-
-
-def batch_observer(
-    observers: Observers,
-    name: str,
-    version: int,
-    signature: SignatureSpec,
-    source: VersionSource,
-    *,
-    is_background: bool = False,
-) -> Callable[[Batch, float, float], None]:
-    """What a runner tells about each batch of one signature, and when it started and was done."""
-    num_inputs = len(signature.inputs)
-
-    def observe(batch: Batch, started_s: float, done_s: float) -> None:
-        if not observers.is_on:
-            return
-        observers.on_batch(
-            BatchRecord(
-                model=name,
-                version=version,
-                signature=signature.name,
-                task_rows=tuple([part.stop - part.start for part in batch.parts]),
-                num_inputs=num_inputs,
-                execution_rows=source.options.padded_size(batch.num_rows) if batch.num_rows else 0,
-                waited_s=tuple([started_s - part.task.enqueued_s for part in batch.parts]),
-                run_s=done_s - started_s,
-                reason=batch.reason,
-                is_batched=source.options.is_enabled,
-                done_s=done_s,
-                is_background=is_background,
-            )
-        )
-
-    return observe

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ...types import SignatureSpec, Tensors
-from ..batching.queue import BatchQueue, Task
-from ..batching.runner import Lane, RunFunction, Runner
-from ..telemetry.observer import Observers, batch_observer
+from ..batching.queue import Batch, BatchQueue, Task
+from ..batching.runner import Lane, Observe, RunFunction, Runner
+from ..telemetry.observer import BatchRecord, Observers
 from .inputs import has_one_shape
 from .servable import Servable
 from .source import VersionSource
@@ -105,3 +105,38 @@ def _bind(servable: Servable, signature: str) -> RunFunction:
         return servable.run(signature, inputs)
 
     return run
+
+
+def batch_observer(
+    observers: Observers,
+    name: str,
+    version: int,
+    signature: SignatureSpec,
+    source: VersionSource,
+    *,
+    is_background: bool = False,
+) -> Observe:
+    """What a runner tells about each batch of one signature, and when it started and was done."""
+    num_inputs = len(signature.inputs)
+
+    def observe(batch: Batch, started_s: float, done_s: float) -> None:
+        if not observers.is_on:
+            return
+        observers.on_batch(
+            BatchRecord(
+                model=name,
+                version=version,
+                signature=signature.name,
+                task_rows=tuple([part.stop - part.start for part in batch.parts]),
+                num_inputs=num_inputs,
+                execution_rows=source.options.padded_size(batch.num_rows) if batch.num_rows else 0,
+                waited_s=tuple([started_s - part.task.enqueued_s for part in batch.parts]),
+                run_s=done_s - started_s,
+                reason=batch.reason,
+                is_batched=source.options.is_enabled,
+                done_s=done_s,
+                is_background=is_background,
+            )
+        )
+
+    return observe

@@ -129,7 +129,7 @@ class VersionHandle:
         on_done: Callable[[Outcome], None],
         wakes: bool = True,
     ) -> Ticket:
-        """Check the inputs and queue them; see `port.Handle.submit`."""
+        """Check the inputs and queue them; see `Handle.submit`."""
         record = self._record
         if record.runner is None:
             raise NotAvailable(f"version {self.version} was unloaded")
