@@ -19,10 +19,10 @@ import enum
 import math
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin  # JSON values
+from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get_type_hints  # JSON values
 
 import numpy as np
 
@@ -123,8 +123,16 @@ def _converter(is_strict: bool) -> Any:
     converter = Converter(
         detailed_validation=False, forbid_extra_keys=is_strict, unstruct_collection_overrides={AbstractSet: sorted}
     )
+    converter.register_unstructure_hook_factory(
+        is_dataclass, lambda kind: converter.gen_unstructure_attrs_fromdict(_resolved(kind))
+    )
+    converter.register_structure_hook_factory(
+        is_dataclass, lambda kind: converter.gen_structure_attrs_fromdict(_resolved(kind))
+    )
     converter.register_unstructure_hook(float, _float_to_json)
-    converter.register_structure_hook(float, lambda value, _: math.nan if value is None else float(value))
+    converter.register_structure_hook(float, lambda value, _: _float_from_json(value))
+    converter.register_structure_hook(int, lambda value, _: _int_from_json(value))
+    converter.register_structure_hook(bool, lambda value, _: _bool_from_json(value))
     converter.register_unstructure_hook(bytes, _coded)
     converter.register_structure_hook(bytes, lambda value, _: base64.b64decode(value))
     converter.register_unstructure_hook(np.ndarray, _tensor_to_json)
@@ -140,10 +148,20 @@ def _converter(is_strict: bool) -> Any:
     converter.register_structure_hook_func(_has_tuples_as_keys, _pairs_from_json)
     converter.register_unstructure_hook_func(_is_typed_array, _array_to_json)
     converter.register_structure_hook_func(_is_typed_array, _array_from_json)
+    converter.register_unstructure_hook_factory(_is_named_tuple, lambda kind: _named_tuple_writer(kind, converter))
+    converter.register_structure_hook_factory(_is_named_tuple, lambda kind: _named_tuple_reader(kind, converter))
     for mark, write, read in _MARKED:
         converter.register_unstructure_hook_func(_is_marked(mark), write)
         converter.register_structure_hook_func(_is_marked(mark), read)
     return converter
+
+
+def _resolved(kind: Any) -> Any:
+    """A dataclass whose annotations are no longer text: cattrs would leave out the marks when it resolves them."""
+    hints = get_type_hints(kind, include_extras=True)
+    for one in fields(kind):
+        one.type = hints[one.name]
+    return kind
 
 
 def _is(parent: type) -> Callable[[Any], bool]:
@@ -159,6 +177,10 @@ def _has_tuples_as_keys(kind: Any) -> bool:
     return isinstance(origin, type) and issubclass(origin, Mapping) and get_origin(names[0]) is tuple
 
 
+def _is_named_tuple(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, tuple) and hasattr(kind, "_fields")
+
+
 def _is_typed_array(kind: Any) -> bool:
     return get_origin(kind) is np.ndarray
 
@@ -171,6 +193,25 @@ def _float_to_json(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
+def _float_from_json(value: Any) -> float:
+    if isinstance(value, bool):
+        raise TypeError(f"{value!r} is no number")
+    return math.nan if value is None else float(value)
+
+
+def _int_from_json(value: Any) -> int:
+    """From a number, or from text, as in the query of a URL."""
+    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
+        raise ValueError(f"{value!r} is no integer")
+    return int(value)
+
+
+def _bool_from_json(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{value!r} is neither true nor false")
+    return value
+
+
 def _pairs_to_json(value: Mapping[tuple[Any, ...], Any]) -> list[list[Any]]:
     """Each entry as a list: the parts of its key, then its value."""
     return [[*key, item] for key, item in value.items()]
@@ -178,6 +219,18 @@ def _pairs_to_json(value: Mapping[tuple[Any, ...], Any]) -> list[list[Any]]:
 
 def _pairs_from_json(value: Any, _: Any) -> dict[tuple[Any, ...], Any]:
     return {tuple(key): item for *key, item in value}
+
+
+def _named_tuple_writer(kind: Any, converter: Any) -> Callable[[Any], list[Any]]:
+    """Not cattrs' own way, which does not resolve annotations that are text."""
+    types = list(get_type_hints(kind, include_extras=True).values())
+    return lambda value: [converter.unstructure(item, unstructure_as=of) for item, of in zip(value, types, strict=True)]
+
+
+def _named_tuple_reader(kind: Any, converter: Any) -> Callable[[Any, Any], Any]:
+    """Values at the end may be missing, if there are defaults for them."""
+    types = list(get_type_hints(kind, include_extras=True).values())
+    return lambda value, _: kind(*(converter.structure(item, of) for item, of in zip(value, types, strict=False)))
 
 
 def _array_to_json(array: np.ndarray) -> Any:

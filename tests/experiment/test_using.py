@@ -19,12 +19,12 @@ from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.api.placing import place
 from tfserve_nb.errors import InvalidOption, ServingError
 from tfserve_nb.experiment.engine.experiments import Experiments
-from tfserve_nb.experiment.json_state import state_from_json, state_to_json
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.reading import Estimate
-from tfserve_nb.experiment.state import Disagreement, Moment
+from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
 from tfserve_nb.export.saved_model import ExportedVersion
-from tfserve_nb.server.admin.experiment_handlers import MAX_DISAGREEMENT_BYTES, fitting
+from tfserve_nb.serialization import from_json, to_json
+from tfserve_nb.server.admin.operations import MAX_DISAGREEMENT_BYTES, fitting
 from tfserve_nb.server.handle import ProcessHome
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
@@ -160,7 +160,7 @@ def test_a_state_is_json_whatever_its_numbers(home: ProcessHome) -> None:
         moments=(Moment(time.time(), 3, math.nan, -math.inf, math.inf),),
     )
 
-    again = state_from_json(json.loads(json.dumps(state_to_json(state), allow_nan=False)))
+    again = from_json(json.loads(json.dumps(to_json(state), allow_nan=False)), ExperimentState)
 
     assert again.plan == state.plan
     assert again.reading.effect is not None

@@ -26,7 +26,7 @@ LAYERS = (
     ("experiment",),
     ("serving",),
     ("export",),
-    ("markup", "threads"),
+    ("markup", "threads", "serialization"),
     ("errors", "types", "_version"),
 )
 """Top to bottom; a unit may import units of lower layers only."""
@@ -44,6 +44,8 @@ THIRD_PARTY = {
     "grpc_reflection": ("server",),
     "prometheus_client": ("server",),
     "cryptography": ("server",),
+    "cattrs": ("serialization",),
+    "httpx": ("server/admin/connection",),
     "ai_edge_litert": ("serving",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),
@@ -67,7 +69,7 @@ THIRD_PARTY = {
 ONLY_INSIDE_FUNCTIONS = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas",
-    "psutil", "pynvml", "PIL", "pyarrow",
+    "psutil", "pynvml", "PIL", "pyarrow", "cattrs", "httpx",
 }  # fmt: skip
 """Packages too slow to import for modules that `%load_ext` needs."""
 

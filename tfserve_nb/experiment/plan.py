@@ -5,14 +5,13 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import secrets
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any  # JSON
+from typing import Any  # what a user gave
 
 from ..errors import InvalidOption
+from ..serialization import HighEnd, LowEnd
 
 METRICS = ("latency", "p95", "quality")
 """What the verdict can be about: the time of a run at equal batch sizes, its tail, or what labels say."""
@@ -38,7 +37,7 @@ class Limits:
     slo_p99_ms: float | None = None
     max_error_rate: float | None = 0.05
     allow_nan: bool = False
-    output_range: tuple[float, float] | None = None
+    output_range: tuple[LowEnd, HighEnd] | None = None
     max_disagreement: float | None = None
     window_s: float = 5.0
     windows: int = 3
@@ -150,23 +149,6 @@ class Plan:
     def first_percent(self) -> float:
         """What B gets at first."""
         return self.steps[0] if self.steps else self.split
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads; an infinite end of a range has no place there and becomes a null."""
-        value = dataclasses.asdict(self)
-        if self.limits.output_range is not None:
-            value["limits"]["output_range"] = [end if math.isfinite(end) else None for end in self.limits.output_range]
-        return value
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_json`."""
-        given = dict(value)
-        limits = dict(given.pop("limits"))
-        if limits.get("output_range") is not None:
-            low, high = limits["output_range"]
-            limits["output_range"] = (-math.inf if low is None else low, math.inf if high is None else high)
-        return cls(**{**given, "steps": tuple(given["steps"])}, limits=Limits(**limits))
 
 
 def _check(what: str, value: float | None, low: float, high: float, hint: str) -> None:

@@ -45,7 +45,13 @@ def to_html(result: ReplayResult) -> str:
     if result.disagreements:
         columns = ["difference", "inputs", "was answered", f"version {result.onto}"]
         found = [
-            dict(zip(columns, map(text, (f"{one.score:.3g}", *map(_cells, one[1:4]))), strict=True))
+            dict(
+                zip(
+                    columns,
+                    map(text, (f"{one.score:.3g}", *map(_cells, (one.inputs, one.outputs_a, one.outputs_b)))),
+                    strict=True,
+                )
+            )
             for one in result.disagreements[:SHOWN_ROWS]
         ]
         parts.append(table("The rows that differ most", columns, found))

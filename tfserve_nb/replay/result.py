@@ -8,17 +8,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any  # JSON, DataFrames
 
 import numpy as np
 
 from ..bench.comparison import Effect
-from ..bench.result import without_nan
 from ..bench.statistics import Percentile, Summary
 from ..errors import InvalidOption
 from ..experiment.reading import Agreement, Verdict
 from ..experiment.state import Disagreement
+from ..serialization import to_json
 
 PROTOCOLS = ("json", "binary", "grpc")
 MAX_DISAGREEMENT = 0.01
@@ -269,28 +269,10 @@ class ReplayResult:
             raise InvalidOption("to_dataframe() needs pandas", hint="pip install pandas, or use r.requests") from error
         return pd.DataFrame(dict(self.requests))
 
-    def to_json(self) -> dict[str, Any]:
-        """What the history keeps: no inputs, no outputs, no single requests."""
-        plain = ("name", "onto", "against", "protocol", "speed", "num_requests", "num_rows", "seconds", "num_shortened",
-                 "num_reasked", "interrupted", "at")  # fmt: skip
-        agreement = None
-        if self.agreement is not None:
-            flips = [[one, two, count] for (one, two), count in self.agreement.flips.items()]
-            agreement = {**asdict(self.agreement), "flips": flips}
-        value = {
-            **{name: getattr(self, name) for name in plain},
-            "verdict": str(self.verdict),
-            "decision": self.verdict.decision,
-            "agreement": agreement,
-            "failures": dict(self.failures),
-            "recorded": [asdict(one) for one in self.recorded],
-            "a": None if self.a is None else asdict(self.a),
-            "b": asdict(self.b),
-            "effects": [asdict(one) for one in self.effects],
-            "environment": dict(self.environment),
-        }
-        kept: dict[str, Any] = without_nan(value)
-        return kept
+    def stored(self) -> dict[str, Any]:
+        """What the history keeps, as JSON: no inputs, no outputs, no single requests."""
+        kept = to_json(replace(self, disagreements=(), requests={}, run=None))
+        return {**kept, "verdict": str(self.verdict), "decision": self.verdict.decision}
 
 
 def check_number(what: str, value: float | None, lowest: float) -> None:

@@ -18,8 +18,7 @@ from ..experiment.engine.experiments import Experiments
 from ..serving.admin import ModelAdmin
 from ..serving.core import ServingCore
 from ..types import Progress, no_progress
-from .admin.remote_core import RemoteCore
-from .admin.remote_experiments import RemoteExperiments
+from .admin.client import RemoteExperiments, RemoteModels
 from .child import ChildServer
 from .settings import GrpcSettings, ServerSettings
 from .thread import Extras, ServerThread
@@ -167,7 +166,7 @@ class ChildHome:
         self.token: str | None = token
         self.frontends = doors.frontends or 0
         self.child = ChildServer(doors.port, doors.grpc_port, token, self._resume, frontends=self.frontends)
-        self.core = RemoteCore(self.child.url, token, unavailable_reason=self.child.problem)
+        self.core = RemoteModels(self.child.url, token, unavailable_reason=self.child.problem)
         self.experiments = RemoteExperiments(self.core)
         self._folders: dict[str, Path] = {}
 
@@ -266,7 +265,7 @@ class RemoteHome:
     def __init__(self, url: str, token: str | None) -> None:
         self.url = url
         self.token = token
-        self.core = RemoteCore(url, token)
+        self.core = RemoteModels(url, token)
         self.experiments = RemoteExperiments(self.core)
 
     def __eq__(self, other: object) -> bool:
