@@ -25,7 +25,8 @@ from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.models.placement import Placement
-from tfserve_nb.serving.telemetry.observer import BatchRecord
+from tfserve_nb.serving.telemetry.observer import Observer
+from tfserve_nb.serving.telemetry.records import BatchRecord
 from tfserve_nb.serving.versions.source import VersionSource
 
 mpl.use("svg")
@@ -35,7 +36,7 @@ PHASES = (("a request each 4 ms", 4e-3, 6), ("each 0.4 ms", 0.4e-3, 60), ("as fa
 DARK, LIGHT, ACCENT = "#263238", "#90a4ae", "#00796b"
 
 
-class Notes:
+class Notes(Observer):
     """An observer that keeps the batches."""
 
     def __init__(self) -> None:
@@ -46,12 +47,6 @@ class Notes:
         done_s = time.perf_counter()
         self.runs.append((done_s - record.run_s, record.run_s, sum(record.task_rows), record.reason))
 
-    def on_request(self, record: Any) -> None:
-        """Not needed here."""
-
-    def on_warmup(self, record: Any) -> None:
-        """Not needed here."""
-
 
 def make_core(folder: Path, notes: Notes) -> ServingCore:
     """A core that serves an MLP of 784 inputs."""
@@ -60,7 +55,8 @@ def make_core(folder: Path, notes: Notes) -> ServingCore:
     layers = [keras.Input((784,)), keras.layers.Dense(1024, activation="relu"), keras.layers.Dense(10)]
     path = folder / "mlp" / "1"
     keras.Sequential(layers).export(str(path), verbose=False)
-    core = ServingCore(observer=notes)
+    core = ServingCore()
+    core.observers.add(notes)
     core.start()
     core.deploy("mlp", 1, VersionSource(path, BatchingOptions(64)), folder, Placement())
     return core

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import subprocess
 import sys
@@ -50,7 +49,7 @@ OUR_PATHS = {V1.name: V1_PATH, V2.name: V2_PATH, BINARY.name: V2_PATH}
 
 
 def ours() -> list[Contender]:
-    """Our server: in a kernel, isolated, and as a command with one and two front ends."""
+    """Our server: in a kernel, isolated, and as a command with one and two workers."""
     return [in_kernel(), in_kernel(is_isolated=True), serve(1), serve(2)]
 
 
@@ -65,26 +64,16 @@ def in_kernel(*, is_isolated: bool = False, max_batch_size: int = 64) -> Contend
     return Contender(name, tuple(command), V1, OUR_PATHS, is_ours=True, tells=True)
 
 
-def serve(num_frontends: int) -> Contender:
+def serve(num_workers: int) -> Contender:
     """`tfserve-nb serve` with so many processes in front."""
     command = [
         sys.executable, "-m", "tfserve_nb", "serve", "--port={grpc_port}", "--rest_api_port={port}",
         "--model_name=bench",
         "--model_base_path={base}", "--enable_batching", "--host=127.0.0.1",
+        f"--workers={num_workers}",
     ]  # fmt: skip
-    name = f"ours, serve, {num_frontends} front end{'s' if num_frontends > 1 else ''}"
-    problem = ""
-    if _knows_frontends():
-        command.append(f"--frontends={num_frontends}")
-    elif num_frontends > 1:
-        problem = "not available: `tfserve-nb serve` has no --frontends"
-    return Contender(name, tuple(command), V1, OUR_PATHS, is_ours=True, problem=problem)
-
-
-@functools.cache
-def _knows_frontends() -> bool:
-    command = [sys.executable, "-m", "tfserve_nb", "serve", "--help"]
-    return "--frontends" in subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    name = f"ours, serve, {num_workers} worker{'s' if num_workers > 1 else ''}"
+    return Contender(name, tuple(command), V1, OUR_PATHS, is_ours=True)
 
 
 def peers(*, makes_venvs: bool = True) -> list[Contender]:

@@ -20,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "experiment"))
+sys.path.insert(0, str(ROOT / "tests"))
 
 import matplotlib as mpl
 import numpy as np
+from helpers.traffic_world import Traffic, World, plan_for
 from scipy.stats import mannwhitneyu
-from traffic_world import Traffic, World, plan_for
 
 from tfserve_nb.experiment.engine.evaluate import evaluate
 

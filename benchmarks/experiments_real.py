@@ -28,7 +28,8 @@ from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.models.placement import Placement
-from tfserve_nb.serving.telemetry.observer import BatchRecord
+from tfserve_nb.serving.telemetry.observer import Observer
+from tfserve_nb.serving.telemetry.records import BatchRecord
 from tfserve_nb.serving.versions.source import VersionSource
 
 SPLITS = (50, 40, 33, 10)
@@ -36,7 +37,7 @@ LOOK_S = 0.25
 ARMS = {1: "a", 2: "b"}
 
 
-class Batches:
+class Batches(Observer):
     """An observer that keeps what was run."""
 
     def __init__(self) -> None:
@@ -46,12 +47,6 @@ class Batches:
         """A batch was run, just now."""
         self.runs.append((time.perf_counter(), ARMS[record.version], record.execution_rows, record.run_s))
 
-    def on_request(self, record: Any) -> None:
-        """Not needed here."""
-
-    def on_warmup(self, record: Any) -> None:
-        """Not needed here."""
-
 
 def make_core(folder: Path, batches: Batches) -> ServingCore:
     """A core that serves the same network twice."""
@@ -60,7 +55,8 @@ def make_core(folder: Path, batches: Batches) -> ServingCore:
     dense = keras.layers.Dense
     layers = [keras.Input((784,), name="x"), dense(1024, activation="relu"), dense(1024, activation="relu"), dense(10)]
     network = keras.Sequential(layers)
-    core = ServingCore(observer=batches)
+    core = ServingCore()
+    core.observers.add(batches)
     core.start()
     for version in ARMS:
         path = folder / "mlp" / str(version)

@@ -15,8 +15,8 @@ from goals import KERNEL, MLP
 from part_servers import CONNECTIONS, IN_PROCESS
 from results import Results, median, short
 
-OURS = {"ours, in kernel": "#0b5fa5", "ours, isolated": "#2a91d8", "ours, serve, 1 front end": "#12807a",
-        "ours, serve, 2 front ends": "#35b59c", IN_PROCESS: "#6c5fc7"}  # fmt: skip
+OURS = {"ours, in kernel": "#0b5fa5", "ours, isolated": "#2a91d8", "ours, serve, 1 worker": "#12807a",
+        "ours, serve, 2 workers": "#35b59c", IN_PROCESS: "#6c5fc7"}  # fmt: skip
 PEERS = {"PyTriton": "#b8480c", "MLServer": "#c98a00", "LitServe": "#a3365f", "BentoML": "#6d6d6d",
          "Ray Serve": "#8c5a3c"}  # fmt: skip
 COLORS = {**OURS, **PEERS}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from results import Results, Series, median, ratios, spread
 
 KERNEL, ISOLATED = "ours, in kernel", "ours, isolated"
-ONE, TWO = "ours, serve, 1 front end", "ours, serve, 2 front ends"
+ONE, TWO = "ours, serve, 1 worker", "ours, serve, 2 workers"
 MLP = "servers mlp"
 
 
@@ -91,8 +91,8 @@ GOALS = (
     Goal("servers", "MLP, JSON, 64 connections: requests/s over PyTriton's", 7, of(MLP, KERNEL, "rate@64", "PyTriton")),
     Goal("servers", "the same over MLServer's", 13, of(MLP, KERNEL, "rate@64", "MLServer")),
     Goal("servers", "the same over LitServe's", 20, of(MLP, KERNEL, "rate@64", "LitServe")),
-    Goal("servers", "256 connections, 2 front ends over one process", 1.5, of(MLP, TWO, "rate@256", ONE)),
-    Goal("servers", "256 connections, 2 front ends over PyTriton", 11, of(MLP, TWO, "rate@256", "PyTriton")),
+    Goal("servers", "256 connections, 2 workers over one process", 1.5, of(MLP, TWO, "rate@256", ONE)),
+    Goal("servers", "256 connections, 2 workers over PyTriton", 11, of(MLP, TWO, "rate@256", "PyTriton")),
     Goal("servers", "p99 at 64 connections over PyTriton's", 0.25, of(MLP, KERNEL, "p99@64", "PyTriton"),
          is_ceiling=True),
     Goal("call", "one connection: p50 minus the bare call of the model", 0.25, value("call", KERNEL, "over_ms"),

@@ -1,4 +1,4 @@
-"""Processor time of a request by process, with 0, 1 and 2 front ends: what tells how far more cores would carry.
+"""Processor time of a request by process, with 0, 1 and 2 workers: what tells how far more cores would carry.
 
 Usage: python benchmarks/process_cost.py [--rounds N] [--seconds S] [--connections C]
 """
@@ -18,16 +18,16 @@ from server_process import started
 
 
 def spent_s(pid: int) -> dict[str, float]:
-    """Processor seconds so far of the serving process and of its front ends together."""
+    """Processor seconds so far of the serving process and of its workers together."""
     core = psutil.Process(pid)
     front = [child.cpu_times() for child in core.children(recursive=True)]
     times = core.cpu_times()
-    return {"core": times.user + times.system, "front ends": sum(one.user + one.system for one in front)}
+    return {"core": times.user + times.system, "workers": sum(one.user + one.system for one in front)}
 
 
-def measure(num_frontends: int, model: BenchModel, connections: int, seconds: float) -> tuple[float, dict[str, float]]:
+def measure(num_workers: int, model: BenchModel, connections: int, seconds: float) -> tuple[float, dict[str, float]]:
     """Requests per second, and microseconds of a request by process."""
-    with started(contenders.serve(num_frontends), model) as server:
+    with started(contenders.serve(num_workers), model) as server:
         target = server.target()
         wrk.run(target, connections, 1)
         before = spent_s(server.process.pid)
@@ -47,10 +47,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="tfserve-nb-bench-") as folder:
         model = make_all(Path(folder))["mlp"]
         for number in range(options.rounds):
-            for num_frontends in (0, 1, 2):
-                rate, cost_us = measure(num_frontends, model, options.connections, options.seconds)
+            for num_workers in (0, 1, 2):
+                rate, cost_us = measure(num_workers, model, options.connections, options.seconds)
                 costs = ", ".join(f"{name} {value:.1f} µs" for name, value in cost_us.items())
-                print(f"round {number + 1}, {num_frontends} front ends: {rate:,.0f} requests/s, {costs}", flush=True)
+                print(f"round {number + 1}, {num_workers} workers: {rate:,.0f} requests/s, {costs}", flush=True)
     return 0
 
 

@@ -18,6 +18,7 @@ import hypothesis
 import numpy as np
 import psutil
 import pytest
+from helpers import server_logs
 
 # No test judges by time: examples take as long as a busy machine makes them.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -29,6 +30,24 @@ os.environ.setdefault("JUPYTER_PLATFORM_DIRS", "1")
 
 TESTS = Path(__file__).parent
 SCRUBBED_PREFIXES = ("JPY_", "JUPYTERHUB_", "TFSERVE_NB_")
+LIMITS_S = {
+    "unit": 120,
+    "experiment": 180,
+    "server": 120,
+    "bench": 240,
+    "tf": 300,
+    "serve": 300,
+    "shell": 300,
+    "kernel": 300,
+    "notebooks": 900,
+    "browser": 600,
+    "tools": 120,
+}
+"""How long a test may take, by ring.
+
+It ends tests that hang; none is slow enough to come near. Alone on two cores no test of a ring takes a fifth of its
+limit, so that four processes that share the cores with it, or a slow disk under TensorFlow's import, still fit in.
+"""
 GRACE_S = 2.0
 """How long threads and sockets may take to go away after a test: the promise for a kernel's shutdown."""
 
@@ -40,10 +59,12 @@ Socket = tuple[str, int, str]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark each test with the name of its folder under tests/."""
+    """Mark each test with the name of its folder under tests/, and give it that ring's limit."""
     for item in items:
         if TESTS in item.path.parents:
-            item.add_marker(item.path.relative_to(TESTS).parts[0])
+            ring = item.path.relative_to(TESTS).parts[0]
+            item.add_marker(ring)
+            item.add_marker(pytest.mark.timeout(LIMITS_S[ring]))
 
 
 def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> None:
@@ -57,9 +78,11 @@ def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Judge the skip of a test."""
+    """Judge the skip of a test, and show what the servers of a test that failed wrote."""
     report = yield
     _fail_if_skipped_in_ci(report)
+    if report.failed:
+        report.sections += server_logs.sections()
     return report
 
 

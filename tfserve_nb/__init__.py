@@ -1,84 +1,134 @@
 """Serve the Keras model that is in this notebook: `%load_ext tfserve_nb`, then `%%deploy`.
 
-This module stays thin: it holds no state (`%reload_ext` reloads it, and it alone) and imports nothing heavy.
+This module holds no state, because `%reload_ext` reloads it, and it alone. It imports nothing heavy: what `_MODULES`
+names is imported when it is asked for, and the imports under `TYPE_CHECKING` tell editors the same.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any  # what a name stands for
 
 from ._version import __version__
+from .errors import (
+    Cancelled,
+    ConfigRejected,
+    DeadlineExceeded,
+    ExportFailed,
+    FailedPrecondition,
+    InvalidOption,
+    InvalidRequest,
+    LabelNotFound,
+    ModelNotFound,
+    ModelNotServable,
+    NotAvailable,
+    PortInUse,
+    QueueFull,
+    ReplayFailed,
+    RunFailed,
+    RunRejected,
+    ServerFailed,
+    ServingError,
+    Unimplemented,
+    VersionExists,
+    VersionNotFound,
+)
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from .api.ab_test import ABTest
+    from .api.connect import connect, deployment, resume
+    from .api.deploy import deploy
     from .api.deployment import Deployment
-    from .serving.telemetry.captured import CapturedRequests
+    from .api.servers import shutdown
+    from .bench.comparison import ComparisonResult
+    from .bench.result import BenchmarkResult, load_result
+    from .bench.sweep import SweepResult
+    from .diff.result import VersionDiff
+    from .experiment.views.frames import frame_of
+    from .replay.result import ReplayLimits, ReplayResult
+    from .serving.telemetry.captured import CapturedRequests, load_captured
     from .training.callback import DeployCallback
 
 __all__ = [
+    "ABTest",
+    "BenchmarkResult",
+    "Cancelled",
+    "CapturedRequests",
+    "ComparisonResult",
+    "ConfigRejected",
+    "DeadlineExceeded",
     "DeployCallback",
+    "Deployment",
+    "ExportFailed",
+    "FailedPrecondition",
+    "InvalidOption",
+    "InvalidRequest",
+    "LabelNotFound",
+    "ModelNotFound",
+    "ModelNotServable",
+    "NotAvailable",
+    "PortInUse",
+    "QueueFull",
+    "ReplayFailed",
+    "ReplayLimits",
+    "ReplayResult",
+    "RunFailed",
+    "RunRejected",
+    "ServerFailed",
+    "ServingError",
+    "SweepResult",
+    "Unimplemented",
+    "VersionDiff",
+    "VersionExists",
+    "VersionNotFound",
     "__version__",
     "connect",
     "deploy",
+    "deployment",
+    "frame_of",
     "load_captured",
     "load_ipython_extension",
+    "load_result",
     "resume",
     "shutdown",
     "unload_ipython_extension",
 ]
 
+_MODULES = {
+    "ABTest": "api.ab_test",
+    "BenchmarkResult": "bench.result",
+    "CapturedRequests": "serving.telemetry.captured",
+    "ComparisonResult": "bench.comparison",
+    "DeployCallback": "training.callback",
+    "Deployment": "api.deployment",
+    "ReplayLimits": "replay.result",
+    "ReplayResult": "replay.result",
+    "SweepResult": "bench.sweep",
+    "VersionDiff": "diff.result",
+    "connect": "api.connect",
+    "deploy": "api.deploy",
+    "deployment": "api.connect",
+    "frame_of": "experiment.views.frames",
+    "load_captured": "serving.telemetry.captured",
+    "load_result": "bench.result",
+    "resume": "api.connect",
+    "shutdown": "api.servers",
+}
+"""Name -> the module that defines it."""
+
 
 def __getattr__(name: str) -> Any:
-    """`DeployCallback` is a Keras class: Keras is imported when it is asked for."""
-    if name == "DeployCallback":
-        from .training.callback import DeployCallback
-
-        return DeployCallback
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import what a name stands for."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
-def deploy(model: Any, name: str | None = None, **options: Any) -> Deployment:
-    """Export a model as the next version, load it, and switch to it.
-
-    The same as `%deploy`, for scripts and callbacks; see `tfserve_nb.api.deploy.deploy` for the options.
-    """
-    from .api import deploy as implementation
-    from .notebook.running_cell import running_cell
-
-    return implementation.deploy(model, name, **{"code": running_cell(), **options})
-
-
-def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:
-    """The handle of a model on a server elsewhere; see `tfserve_nb.api.connect.connect`."""
-    from .api import connect as implementation
-
-    return implementation.connect(url, token, name)
-
-
-def resume(base_path: str | None = None, name: str | None = None) -> list[Deployment]:
-    """Serve again what an earlier kernel served; the same as `%serving --resume`."""
-    from .api import connect as implementation
-
-    return implementation.resume(base_path, name)
-
-
-def load_captured(path: str) -> CapturedRequests:
-    """The captured requests of a file of `d.captured().save(path)`, as `d.replay(onto=V, requests=...)` takes them."""
-    from .serving.telemetry import captured as implementation
-
-    return implementation.load_captured(path)
-
-
-def shutdown() -> None:
-    """Stop the server of this process and free all models; files and stored state stay."""
-    from .api import connect as implementation
-
-    implementation.shutdown()
+    """What users type; the folders of the package are not for them."""
+    return sorted({*__all__, *(name for name in globals() if name.startswith("__"))})
 
 
 def load_ipython_extension(shell: InteractiveShell) -> None:

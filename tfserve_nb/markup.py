@@ -65,7 +65,7 @@ def note(plain: str) -> str:
 
 def alert(plain: str) -> str:
     """A line that asks for attention."""
-    return f'<div role="alert" style="{COLOUR}">⚠ {text(plain)}</div>' if plain else ""
+    return f'<div role="alert" style="line-height:1.5;{COLOUR}">⚠ {text(plain)}</div>' if plain else ""
 
 
 def status_line(plain: str) -> str:

@@ -90,7 +90,7 @@ def run(path: Path, folder: Path) -> nbformat.NotebookNode:
         CellTimeoutError: if a cell takes longer than `CELL_TIMEOUT_S`.
         DeadKernelError: if the kernel dies.
     """
-    notebook = nbformat.read(path, as_version=4)
+    notebook: nbformat.NotebookNode = nbformat.read(path, as_version=4)
     terminal = Terminal(sum(cell.cell_type == "code" for cell in notebook.cells))
     client = NotebookClient(
         notebook,

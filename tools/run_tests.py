@@ -1,24 +1,32 @@
-"""Run every ring of the tests, two pytest processes at a time, and say at the end what was skipped and why.
+"""Run every ring of the tests, two pytest processes at a time; at the end, say what failed and what was skipped.
 
 Usage: python tools/run_tests.py [pytest arguments]
 
 The rings run in stages. Within a stage the groups run side by side, one process each: the rings without TensorFlow
 beside those with it, which mostly wait for kernels. The browser ring runs alone, because it watches how fast a click
-takes effect. The output of each process is shown line by line with its name in front; the closing summaries come
-again at the end, plain. The exit code is 0 only if every process ended with 0.
+takes effect. Each group is watched by guarded_pytest.py: a test that hangs fails alone, and no process outlives the
+group. The exit code is 0 only if every group ended with 0.
 """
 
 from __future__ import annotations
 
-import re
+import signal
 import subprocess
 import sys
-import threading
+import tempfile
 import time
-from dataclasses import dataclass, field
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+import process_tree
+from journal import Journal
+
+FOLDER = Path(__file__).parents[1]
+GUARD = Path(__file__).with_name("guarded_pytest.py")
+LOOK_S = 0.2
+STOPPING_S = 60.0
 
 STAGES = (
     {
@@ -29,7 +37,7 @@ STAGES = (
             "tests/server",
             "tests/serve",
         ),
-        "model": ("tests/tf", "tests/shell"),
+        "model": ("tests/tf", "tests/shell", "tests/tools"),
     },
     {
         "kernel": ("tests/kernel", "tests/bench", "tests/experiment"),
@@ -41,88 +49,93 @@ STAGES = (
 )
 """Stages one after the other; in each, groups side by side: name -> pytest arguments."""
 
-CLOSING_LINE = re.compile(r"^=+ (?P<counts>.*\b(passed|failed|error|errors|skipped|no tests ran)\b.*) in [\d.]+s.*=+$")
-COUNT = re.compile(r"(\d+) (passed|failed|errors?|skipped|xfailed)")
-
 
 @dataclass(slots=True)
 class Group:
-    """One pytest process and what it said."""
+    """A group that runs or ran."""
 
     name: str
-    arguments: tuple[str, ...]
-    lines: list[str] = field(default_factory=list)
-    exit_code: int | None = None
+    journal: Journal
+    process: subprocess.Popen[bytes]
+    started_s: float
     took_s: float = 0.0
 
-    def run(self, extra: list[str]) -> None:
-        """Run to the end, showing each line with the group's name in front."""
-        started_s = time.perf_counter()
-        command = [sys.executable, "-m", "pytest", "--color=no", *self.arguments, *extra]
-        with subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            text=True, errors="replace",
-        ) as process:  # fmt: skip
-            for line in process.stdout or ():
-                self.lines.append(line.rstrip("\n"))
-                print(f"{self.name:8} | {self.lines[-1]}", flush=True)
-        self.exit_code = process.returncode
-        self.took_s = time.perf_counter() - started_s
+    def has_ended(self) -> bool:
+        """Whether it ended; then its journal is read."""
+        if self.process.poll() is None:
+            return False
+        self.took_s = time.monotonic() - self.started_s
+        self.journal.read()
+        return True
 
     @property
-    def closing_line(self) -> str:
-        """Pytest's last line, or what happened instead of it."""
-        found = [line for line in self.lines if CLOSING_LINE.match(line)]
-        return found[-1] if found else f"(no closing line: the process ended with exit code {self.exit_code})"
-
-    def count(self, word: str) -> int:
-        """How many tests the closing line gives for `passed`, `failed`, `error` or `skipped`."""
-        return sum(int(number) for number, what in COUNT.findall(self.closing_line) if what.startswith(word))
-
-    def summary(self, word: str) -> list[str]:
-        """The lines of pytest's short summary that begin with `word`."""
-        return [line for line in self.lines if line.startswith(f"{word} ")]
+    def summary(self) -> str:
+        """How many tests passed, failed and were skipped."""
+        journal = self.journal
+        counts = f"{journal.count('passed', 'xfailed')} passed, {journal.count('failed', 'error')} failed"
+        return f"{counts}, {journal.count('skipped')} skipped"
 
 
-def run_stages(extra: list[str]) -> list[Group]:
-    """Run all stages, the groups of each at the same time."""
-    groups = []
-    for stage in STAGES:
-        running = [Group(name, arguments) for name, arguments in stage.items()]
-        threads = [threading.Thread(target=group.run, args=(extra,)) for group in running]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        groups += running
+def start(name: str, arguments: tuple[str, ...], folder: Path) -> Group:
+    """Start a group."""
+    path = folder / f"{name}.jsonl"
+    command = [sys.executable, str(GUARD), name, str(path), *arguments]
+    return Group(name, Journal(path), subprocess.Popen(command, cwd=FOLDER, stdin=subprocess.DEVNULL), time.monotonic())
+
+
+def run_stages(extra: list[str], folder: Path) -> list[Group]:
+    """Run all stages, the groups of each at the same time; an exception ends what runs."""
+    groups: list[Group] = []
+    try:
+        for stage in STAGES:
+            running = [start(name, (*arguments, *extra), folder) for name, arguments in stage.items()]
+            groups += running
+            while running := [group for group in running if not group.has_ended()]:
+                time.sleep(LOOK_S)
+    except KeyboardInterrupt:
+        _wait(groups)  # the terminal interrupts them too, and they tell what they have
+        raise
+    finally:
+        for group in groups:
+            group.process.terminate()
+        _wait(groups)
+        process_tree.kill_all()
     return groups
 
 
+def _wait(groups: list[Group]) -> None:
+    with suppress(subprocess.TimeoutExpired):
+        for group in groups:
+            group.process.wait(STOPPING_S)
+
+
 def report(groups: list[Group], took_s: float) -> None:
-    """Print what failed, what was skipped and why, and the closing lines."""
+    """Print what failed, what was skipped and why, and the counts."""
     print("\n" + "=" * 30 + " all rings " + "=" * 30)
     for group in groups:
-        for line in (*group.summary("FAILED"), *group.summary("ERROR")):
-            print(f"{group.name:8} {line}")
-    skipped = [(group.name, line) for group in groups for line in group.summary("SKIPPED")]
+        for outcome in group.journal.outcomes:
+            if outcome.result in {"failed", "error"}:
+                print(f"{group.name:8} {outcome.result.upper()} {outcome.test} - {outcome.reason}")
+    skipped = Counter((g.name, o.reason) for g in groups for o in g.journal.outcomes if o.result == "skipped")
     print("Skipped, and why:" if skipped else "Nothing was skipped.")
-    for name, line in skipped:
-        print(f"  {name:8} {line.removeprefix('SKIPPED ')}")
+    for (name, reason), number in skipped.items():
+        print(f"  {name:8} [{number}] {reason}")
     for group in groups:
-        print(f"{group.name} (exit code {group.exit_code}, {group.took_s:.0f} s):")
-        print(group.closing_line)
-    print(f"In all {took_s:.0f} s:")
-    failed = sum(group.count("failed") + group.count("error") for group in groups)
-    counts = f"{sum(group.count('passed') for group in groups)} passed, {failed} failed"
-    print(f"{counts}, {sum(group.count('skipped') for group in groups)} skipped")
+        print(f"{group.name:8} {group.summary} (exit code {group.process.returncode}, {group.took_s:.0f} s)")
+    total = Counter(outcome.result for group in groups for outcome in group.journal.outcomes)
+    failed, passed = total["failed"] + total["error"], total["passed"] + total["xfailed"]
+    print(f"In all {took_s:.0f} s: {passed} passed, {failed} failed, {total['skipped']} skipped")
 
 
 def main(extra: list[str]) -> int:
     """Run everything; 0 if all groups ended well."""
-    started_s = time.perf_counter()
-    groups = run_stages(extra)
-    report(groups, time.perf_counter() - started_s)
-    return 0 if all(group.exit_code == 0 for group in groups) else 1
+    process_tree.adopt_orphans()
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    started_s = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="tfserve-tests-run-") as folder:
+        groups = run_stages(extra, Path(folder))
+    report(groups, time.monotonic() - started_s)
+    return 0 if all(group.process.returncode == 0 for group in groups) else 1
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "browser"))
+sys.path.insert(0, str(ROOT / "tests"))
 
-from lab import Lab, chromium_page, jupyter_lab  # noqa: E402 - from the tests' folder
+from helpers.lab import Lab, chromium_page, jupyter_lab  # noqa: E402 - from the tests' folder
 
 SETUP = """
 import threading, time

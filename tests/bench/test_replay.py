@@ -12,19 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfserve_nb.agreement.result import Agreement, Disagreement, OutputAgreement
 from tfserve_nb.bench.load.process import generate
 from tfserve_nb.bench.load.samples import OK, TIMED_OUT, Samples
 from tfserve_nb.bench.load.schedule import Load, Target, replay_load
-from tfserve_nb.bench.outputs import KEPT_ROWS, Comparison, compare_rows
 from tfserve_nb.bench.run import Nobody
 from tfserve_nb.bench.statistics import Summary, summarise
 from tfserve_nb.errors import InvalidOption
-from tfserve_nb.experiment.reading import Agreement
-from tfserve_nb.experiment.state import Disagreement
-from tfserve_nb.experiment.statistics.rates import wilson
 from tfserve_nb.replay.figure import png_of
 from tfserve_nb.replay.paired import paired_effects
-from tfserve_nb.replay.report import to_html, to_text
+from tfserve_nb.replay.report import report_of
 from tfserve_nb.replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from tfserve_nb.replay.run import (
     FEWEST_ROUNDS,
@@ -34,88 +31,8 @@ from tfserve_nb.replay.run import (
     schedule_of,
     turns_of,
 )
-
-# ---------------------------------------------------------------- outputs
-
-
-def test_shares_of_classes_agree_when_the_largest_is_the_same() -> None:
-    a = {"y": np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])}
-    b = {"y": np.array([[0.6, 0.4], [0.4, 0.6], [0.2, 0.8]])}
-
-    rows = compare_rows(a, b, 3)
-    assert rows.is_same.tolist() == [True, False, True]
-    assert rows.difference.tolist() == pytest.approx([0.3, 0.2, 0.0])
-    assert rows.classes is not None
-    assert rows.classes.tolist() == [[0, 0], [0, 1], [1, 1]]
-    assert compare_rows(a, b, 3, tolerance=0.1).is_same.tolist() == [False, False, True]
-
-
-def test_numbers_agree_within_a_tolerance_and_nan_agrees_with_nan_only() -> None:
-    a = np.array([[1.0, 100.0], [math.nan, 0.0], [math.inf, 0.0], [1.0, 0.0], [math.nan, 0.0]])
-    b = np.array([[1.0005, 100.05], [math.nan, 0.0], [math.inf, 0.0], [1.01, 0.0], [1.0, 0.0]])
-
-    rows = compare_rows({"y": a}, {"y": b}, 5)
-    assert rows.is_same.tolist() == [True, True, True, False, False]
-    assert rows.difference.tolist() == pytest.approx([0.05, 0.0, 0.0, 0.01, math.inf])
-    assert compare_rows({"y": a}, {"y": b}, 5, tolerance=0.0).is_same.tolist() == [False, True, True, False, False]
-
-
-def test_texts_integers_and_outputs_that_cannot_be_compared() -> None:
-    texts = compare_rows({"y": np.array([b"a", b"b"], object)}, {"y": np.array([b"a", b"c"], object)}, 2)
-    assert (texts.is_same.tolist(), texts.difference.tolist()) == ([True, False], [0.0, 1.0])
-    whole = compare_rows({"y": np.array([1, 2])}, {"y": np.array([1, 3])}, 2)
-    assert whole.classes is not None
-    assert (whole.is_same.tolist(), whole.classes.tolist()) == ([True, False], [[1, 1], [2, 3]])
-    for other in ({"y": np.zeros((2, 3))}, {"z": np.zeros((2, 2))}, {"y": np.array([[b"a"] * 2] * 2, object)}):
-        rows = compare_rows({"y": np.zeros((2, 2))}, other, 2)
-        assert (rows.is_same.tolist(), rows.difference.tolist()) == ([False, False], [math.inf, math.inf])
-    for_all = compare_rows({"k": np.array(1.0)}, {"k": np.array(2.0)}, 2)
-    assert for_all.is_same.tolist() == [False, False]
-    complex_ = compare_rows({"y": np.array([1 + 1j, 2])}, {"y": np.array([1 + 1j, 3])}, 2)
-    assert complex_.is_same.tolist() == [True, False]
-
-
-@given(
-    st.lists(st.lists(st.sampled_from([0.0, 0.25, 3.0, math.nan]), min_size=1, max_size=9), max_size=6),
-    st.sampled_from([0.0, 0.5, -2.0]),
-)
-def test_many_requests_add_up_and_the_rows_that_differ_most_are_kept(requests: list[list[float]], shift: float) -> None:
-    comparison = Comparison()
-    for values in requests:
-        a = np.array(values)
-        comparison.add({"x": a}, {"y": a}, {"y": a + shift}, len(a), at=5.0)
-
-    num_rows = sum(map(len, requests))
-    num_nan = sum(value != value for values in requests for value in values)  # noqa: PLR0124 - NaN
-    agreement = comparison.agreement
-    if not num_rows:
-        assert agreement is None
-        return
-    assert agreement is not None
-    assert (agreement.num_rows, agreement.num_same) == (num_rows, num_rows if shift == 0 else num_nan)
-    assert agreement.low <= agreement.share <= agreement.high
-    assert agreement.largest == (abs(shift) if num_nan < num_rows else 0.0)
-    assert agreement.shift == pytest.approx(shift if num_nan < num_rows else 0.0) or num_nan
-    assert len(comparison.worst) == min(KEPT_ROWS, 0 if shift == 0 else num_rows - num_nan)
-    assert all(one.score == abs(shift) and one.inputs["x"].shape == (1,) for one in comparison.worst)
-
-
-def test_rows_that_disagree_come_before_those_that_are_only_less_sure() -> None:
-    comparison = Comparison()
-    a = np.array([[0.99, 0.01], [0.51, 0.49]])
-    b = np.array([[0.60, 0.40], [0.49, 0.51]])
-    comparison.add({"x": np.array([7.0, 8.0])}, {"y": a}, {"y": b}, 2, at=0.0)
-
-    assert [one.inputs["x"][0] for one in comparison.worst] == [8.0, 7.0]
-    assert comparison.agreement is not None
-    assert comparison.agreement.flips == {(0, 1): 1}
-
-
-def test_the_interval_of_a_share_is_wilsons() -> None:
-    assert wilson(9, 10) == pytest.approx((0.5958, 0.9821), abs=1e-4)  # Newcombe 1998, the same formula
-    assert wilson(0, 4)[0] == 0.0
-    assert wilson(4, 4)[1] == 1.0
-
+from tfserve_nb.reports.html import to_html
+from tfserve_nb.reports.text import to_text
 
 # ---------------------------------------------------------------- turns
 
@@ -256,8 +173,15 @@ def summary_of(num: int, num_failed: int = 0, took_s: float = 0.01) -> Summary:
     return summarise(Samples.of(rows, {503: "too <much>"} if num_failed else {}), replay_load([0.01 * num]))
 
 
+def agreement_of(num_same: int, flips: dict[tuple[int, int], int] | None = None) -> Agreement:
+    found = OutputAgreement(
+        "class shares", "rows are nonnegative", 100, num_same, largest_difference=0.5, bias=0.1, flips=flips or {}
+    )
+    return Agreement(100, num_same, {"y": found})
+
+
 def result_of(**other: Any) -> ReplayResult:
-    agreement = Agreement(100, 100, 1.0, *wilson(100, 100), {}, 0.0, 0.0)
+    agreement = agreement_of(100)
     same = rounds_of(np.linspace(0.01, 0.02, 200))
     plain = ReplayResult(
         name="net", onto=4, against=3, protocol="json", speed=1.0, num_requests=200, num_rows=100, seconds=2.0,
@@ -281,7 +205,7 @@ def test_a_version_that_agrees_and_is_as_fast_passes() -> None:
 
 
 def test_each_reason_against_a_version_names_its_number() -> None:
-    differs = result_of(agreement=Agreement(100, 97, 0.97, 0.9, 0.99, {(1, 2): 3}, 0.1, 0.5))
+    differs = result_of(agreement=agreement_of(97, {(1, 2): 3}))
     assert differs.problems() == ("it answers 3 % of 100 rows differently, allowed are 1 %",)
     assert differs.passed(max_disagreement=0.03 + 1e-9)
 
@@ -299,7 +223,7 @@ def test_each_reason_against_a_version_names_its_number() -> None:
 
     assert not result_of(interrupted=True).passed()
     assert result_of(interrupted=True).verdict.decision == "wait"
-    assert "redacted" in result_of(agreement=None).problems()[0]
+    assert "redacted" in result_of(agreement=Agreement()).problems()[0]
     assert "its latency was not compared with another version's" in result_of(a=None, effects=()).verdict
     assert "too few requests to compare its latency" in result_of(effects=()).verdict
 
@@ -323,11 +247,13 @@ def test_text_html_and_figure_show_it_and_escape_what_users_gave() -> None:
     )
     result = result_of(
         name="<net>", disagreements=(row,), failures={"<script>": 3}, num_reasked=2, num_shortened=1, run=7,
-        agreement=Agreement(100, 97, 0.97, 0.9, 0.99, {(1, 2): 3}, 0.1, 0.5), b=summary_of(200, 3), interrupted=True,
+        agreement=agreement_of(97, {(1, 2): 3}), b=summary_of(200, 3), interrupted=True,
     )  # fmt: skip
-    text, html = to_text(result), to_html(result)
+    report = report_of(result)
+    text, html = to_text(report), to_html(report)
     wanted = [
-        "as recorded", "version 3", "B over A", "replay 7: 200 captured requests", "97 of 100 rows agree", "1 → 2: 3",
+        "as recorded", "version 3", "B / A", "replay 7: 200 captured requests", "97 of 100 (97 %)",
+        "class shares", "1 → 2: 3",
         "3 of 200 (3 × 503)", "2 requests are redacted", "1 gaps of more than a second", "INTERRUPTED",
     ]  # fmt: skip
     for words in wanted:
@@ -336,9 +262,9 @@ def test_text_html_and_figure_show_it_and_escape_what_users_gave() -> None:
     assert "&lt;script&gt;" in html
     assert "<i>" not in html
     assert "<b>" not in html
-    for one in (result, result_of(a=None, agreement=None, requests={})):
+    for one in (result, result_of(a=None, agreement=Agreement(), requests={})):
         assert png_of(one).startswith(b"\x89PNG")
-        assert to_html(one)
+        assert to_html(report_of(one))
 
 
 @pytest.mark.parametrize(

@@ -20,14 +20,15 @@ from tfserve_nb.bench.load.samples import Samples
 from tfserve_nb.bench.load.schedule import Load
 from tfserve_nb.bench.load.targets import Wish, target_of
 from tfserve_nb.bench.options import Options, carry_out
-from tfserve_nb.bench.report import to_html, to_text
+from tfserve_nb.bench.report import report_of
 from tfserve_nb.bench.result import BenchmarkResult, load_result
 from tfserve_nb.bench.run import Subject, run_load
 from tfserve_nb.bench.sweep import SweepResult, sweep
 from tfserve_nb.cli import main
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, QueueFull
+from tfserve_nb.reports.html import to_html
+from tfserve_nb.reports.text import to_text
 
-pytestmark = pytest.mark.timeout(120)
 SHORT = {"seconds": 1.0, "warmup_s": 0.2}
 
 
@@ -77,7 +78,7 @@ def test_refusals_and_timeouts_are_results(server) -> None:
     assert result.summary.errors["503"] == pytest.approx(20, abs=3)
     assert result.summary.errors["timed out"] >= 1
     assert result.summary.reasons["503"].find("too much") > 0
-    assert "failed" in to_text(result)
+    assert "failed" in to_text(report_of(result))
 
 
 def test_a_server_that_refuses_most_requests_ends_the_run_early(server) -> None:
@@ -138,7 +139,10 @@ def test_the_token_is_in_nobodys_sight(server, tmp_path: Path) -> None:
 
     assert any("generator" in text for text in seen)
     assert result.summary.num_errors == 0
-    assert not any("very-secret-token" in text for text in (*seen, repr(result), to_text(result), to_html(result)))
+    assert not any(
+        "very-secret-token" in text
+        for text in (*seen, repr(result), to_text(report_of(result)), to_html(report_of(result)))
+    )
     files = [path.read_bytes() for path in (result.save(tmp_path / "r"), tmp_path / "tfserve_nb.sqlite3")]
     assert not any(b"very-secret-token" in data for data in files)
 
@@ -193,7 +197,7 @@ def test_a_generator_that_stood_still_makes_its_run_invalid(server) -> None:
     result = run_load(subject(server), Load(rate=200, seconds=2, warmup_s=0.2))
 
     assert not result.summary.is_valid
-    assert "INVALID" in to_text(result)
+    assert "INVALID" in to_text(report_of(result))
 
 
 def test_a_sweep_finds_the_rate_that_the_server_bears(server, tmp_path: Path) -> None:
@@ -203,11 +207,11 @@ def test_a_sweep_finds_the_rate_that_the_server_bears(server, tmp_path: Path) ->
     result = benchmark_url(server.url, None, Options(sweep=True, slo_ms=60, seconds=1.0, warmup_s=0.2), tmp_path)
 
     assert isinstance(result, SweepResult)
-    assert "knee" in to_text(result)
+    assert "knee" in to_text(report_of(result))
     assert png_of(result)[:4] == b"\x89PNG"
     if result.knee is None:  # this machine was too busy to tell, and the result says that, not that the server is slow
-        assert "itself was late; the machine is too busy" in to_text(result)
-        assert "no rate kept the SLO" not in to_text(result)
+        assert "itself was late; the machine is too busy" in to_text(report_of(result))
+        assert "no rate kept the SLO" not in to_text(report_of(result))
     else:
         assert 0 < result.knee <= 260  # a busy machine keeps the SLO at lower rates only
         assert any(one.load.rate > result.knee for one in result.results)
@@ -251,7 +255,7 @@ def test_runs_are_numbered_kept_compared_saved_and_read(server, tmp_path: Path) 
     assert sorted(stored_runs(tmp_path)) == [1, 2]
     compared = compare_runs(tmp_path, 1, 2)
     assert "run 1" in compared.title
-    assert "one pair says nothing about chance" in to_text(compared)
+    assert "one pair says nothing about chance" in to_text(report_of(compared))
     with pytest.raises(InvalidOption, match="there is no run 9 in .*; there are 1, 2"):
         compare_runs(tmp_path, 1, 9)
     back = load_result(first.save(tmp_path / "folder" / "first"))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import Lab, chromium_page, jupyter_lab, missing_tool
-from test_lab import RECORDED, output, write_notebook
+from helpers.lab import RECORDED, Lab, chromium_page, copy_helpers, jupyter_lab, missing_tool, output, write_notebook
 
 pytestmark = [
-    pytest.mark.timeout(300),
     pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
 ]
 
@@ -33,8 +30,7 @@ def lab(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
     root = tmp_path / "root"
     root.mkdir()
     write_notebook(root / "recorded.ipynb", RECORDED)
-    for name in ("recorded.py", "recorded_experiment.py"):
-        shutil.copy(Path(__file__).with_name(name), root)
+    copy_helpers(root, "recorded", "recorded_experiment")
     with jupyter_lab(root) as url, chromium_page() as page:
         one = Lab(page, url, "recorded.ipynb", view=request.param)
         one.run_all()

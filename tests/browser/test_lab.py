@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
-import nbformat
 import pytest
-from lab import Lab, chromium_page, jupyter_lab, missing_tool
+from helpers.lab import RECORDED, Lab, chromium_page, copy_helpers, jupyter_lab, missing_tool, output, write_notebook
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
-    pytest.mark.timeout(300),
     pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
 ]
 
@@ -24,27 +21,6 @@ while {version} == before and time.perf_counter() < until_s:
     pass
 print("saw version", {version}, "while busy for", round(time.perf_counter() - started_s, 2), "s")
 """
-
-RECORDED = """
-from recorded import Recorded
-from tfserve_nb.dashboards import dashboard_for
-%load_ext tfserve_nb
-fake = Recorded()
-dashboard_for(fake)
-"""
-"""A dashboard on recorded data; recorded.py and recorded_experiment.py lie beside the notebook."""
-
-
-def write_notebook(path: Path, *cells: str) -> None:
-    """A notebook of code cells."""
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
-    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    nbformat.write(notebook, path)
-
-
-def output(lab: Lab, text: str) -> Any:
-    """The printed output that holds a text (not the source of the cell)."""
-    return lab.page.locator(".jp-OutputArea-output pre", has_text=text)
 
 
 def click_while_busy(lab: Lab, version: str, button: str) -> float:
@@ -61,8 +37,7 @@ def test_click_is_handled_while_a_cell_runs(tmp_path: Path) -> None:
     root = tmp_path / "root"
     root.mkdir()
     write_notebook(root / "fake.ipynb", RECORDED)
-    for name in ("recorded.py", "recorded_experiment.py"):
-        shutil.copy(Path(__file__).with_name(name), root)
+    copy_helpers(root, "recorded", "recorded_experiment")
     with jupyter_lab(root) as url, chromium_page() as page:
         lab = Lab(page, url, "fake.ipynb")
         lab.run_all()

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from black_box import Served, command, environment, free_port
-from lab import chromium_page, missing_tool
-from saved_models import write_half_plus_two
+from helpers.black_box import Served, servers
+from helpers.lab import chromium_page, missing_tool
+from helpers.saved_models import write_half_plus_two
 
 from tfserve_nb.server.admin.client import RemoteModels
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -19,7 +18,6 @@ from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.versions.source import VersionSource
 
 pytestmark = [
-    pytest.mark.timeout(240),
     pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
 ]
 
@@ -35,14 +33,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         f"""model_config_list {{ config {{ name: "two" base_path: "{folder}/two" model_platform: "tensorflow"
             model_version_policy {{ all {{}} }} }} }}"""
     )
-    rest_port, grpc_port, log = free_port(), free_port(), folder / "log"
-    flags = [f"--port={grpc_port}", f"--rest_api_port={rest_port}", f"--model_config_file={config}", "--dashboard"]
-    with log.open("w") as out:
-        process = subprocess.Popen(command(*flags), stdout=out, stderr=subprocess.STDOUT, text=True, env=environment())
-    one = Served(process, log, grpc_port, rest_port)
-    one.wait_for("Entering the event loop")
-    yield one
-    one.stop()
+    with servers(lambda: tmp_path_factory.mktemp("log")) as start:
+        yield start(f"--model_config_file={config}", "--dashboard")
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -69,11 +61,11 @@ def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: 
     assert "token" not in page.url
     page.get_by_label("Version", exact=True).select_option("1")
     page.get_by_role("button", name="Promote").click()
-    says(page, "promote version 1: done")
+    says(page, "version 1 answers now, switched in")
     assert served.rest("POST", "/v1/models/two:predict", {"instances": [1.0]})[1] == {"predictions": [2.5]}
 
-    page.get_by_role("button", name="Undo: promote").click()
-    says(page, "taken back: promote")
+    page.get_by_role("button", name="Undo: promote version 1").click()
+    says(page, "taken back: promote version 1")
     assert served.rest("POST", "/v1/models/two:predict", {"instances": [1.0]})[1] == {"predictions": [3.5]}
 
     page.get_by_label("v1 traffic").focus()
@@ -102,12 +94,12 @@ def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: 
     page.get_by_text("late: versions").wait_for(timeout=10_000)
     page.get_by_label("Version", exact=True).select_option("1")
     page.get_by_role("button", name="Unload").click()
-    says(page, "unload version 1: done")
+    says(page, "version 1 is unloaded; its files stay")
     page.get_by_role("button", name="Undo: unload version 1").click()
     says(page, "taken back: unload version 1")
     assert core.available("late") == (1, 2)
     page.get_by_role("button", name="Stage").click()
-    says(page, "stage version 1: done")
+    says(page, "version 1 is loaded")
     assert page.get_by_role("button", name="Undo").is_disabled()  # it was loaded before
     core.undeploy("late")
 

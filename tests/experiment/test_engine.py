@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faulty_servable import Fault, FaultyLoader, drifting, far, fine, nan, raising, signature, slow
+from helpers.faulty_servable import Fault, FaultyLoader, drifting, far, fine, nan, raising, signature, slow
 
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError, VersionNotFound
 from tfserve_nb.experiment.engine.experiments import Experiments

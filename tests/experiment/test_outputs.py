@@ -15,8 +15,7 @@ from tfserve_nb.experiment.engine.inbox import MAX_WAITING_BYTES, Inbox
 from tfserve_nb.experiment.engine.observations import Observations
 from tfserve_nb.experiment.pairs import FAR, compare
 from tfserve_nb.experiment.plan import Limits, Plan
-from tfserve_nb.serving.telemetry.metrics import RequestRecord
-from tfserve_nb.serving.telemetry.taps import Seen
+from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
 
 
 def scores(*rows: list[float]) -> dict[str, np.ndarray]:
@@ -140,9 +139,9 @@ def test_what_was_decided_for_large_outputs_takes_little_memory() -> None:
 def test_text_is_judged_by_text_whether_bytes_or_not(label: object) -> None:
     plan = Plan("net", 1, 2)
     answers = Answers()
-    answers.begin("net", Inbox(plan))
+    answers.begin("net", frozenset({plan.a, plan.b}))
     record = RequestRecord("net", 1, "serving_default", "OK", 1, 0.0, 0.0, None, None, 0.1, request_id="r")
-    answers.add(record, Seen({}, {"word": np.array([b"cat"], object)}))
+    answers.on_request(record, RequestTensors({}, {"word": np.array([b"cat"], object)}))
 
     judged = answers.judge("net", "r", label)
 
@@ -160,7 +159,7 @@ def test_what_callers_do_with_their_arrays_afterwards_is_no_answer_of_the_model(
     inbox, observations = Inbox(plan), Observations(plan)
     outputs = {"y": np.ones((1, 3), np.float32)}
 
-    inbox.on_outputs(answered(), outputs)
+    inbox.on_request(answered(), RequestTensors({}, outputs))
     outputs["y"][:] = np.nan
     inbox.empty_into(observations, 0.0)
 
@@ -173,7 +172,7 @@ def test_large_outputs_that_wait_are_bounded_in_memory() -> None:
     large = {"y": np.zeros((1, MAX_WAITING_BYTES // 16), np.float32)}  # a quarter of what may wait
 
     for number in range(12):
-        inbox.on_outputs(answered(number), large)
+        inbox.on_request(answered(number)._replace(is_assigned=False), RequestTensors({}, large))
 
     assert 1 <= inbox.empty_into(Observations(Plan("net", 1, 2)), 0.0) <= 4
 
@@ -182,7 +181,7 @@ def test_one_thing_that_cannot_be_taken_in_leaves_the_rest(caplog: pytest.LogCap
     plan = Plan("net", 1, 2)
     inbox, observations = Inbox(plan), Observations(plan)
     for record in (answered()._replace(key=3), answered()._replace(key="ann")):  # type: ignore[arg-type]
-        inbox.on_request(record)
+        inbox.on_request(record, None)
 
     inbox.empty_into(observations, 0.0)
 
@@ -192,12 +191,12 @@ def test_one_thing_that_cannot_be_taken_in_leaves_the_rest(caplog: pytest.LogCap
 
 def test_remembered_answers_are_bounded_in_rows_and_hold_nothing_else_alive() -> None:
     answers = Answers()
-    answers.begin("net", Inbox(Plan("net", 1, 2)))
+    answers.begin("net", frozenset({1, 2}))
     rows = MAX_ROWS // 4
     batch = np.zeros((rows, 1), np.int64)
 
     for number in range(6):
-        answers.add(answered(number), Seen({}, {"y": batch}))
+        answers.on_request(answered(number), RequestTensors({}, {"y": batch}))
 
     known = [answers.judge("net", f"r{number}", batch) is not None for number in range(6)]
     assert known == [False, False, True, True, True, True]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from tfserve_nb.experiment.statistics import rates
-from tfserve_nb.experiment.statistics.rates import binomial_tail, difference, newcombe, wilson
+from tfserve_nb.experiment.statistics.rates import binomial_tail, difference, wilson
 
 ALPHA = 0.05
 
@@ -75,13 +75,6 @@ def test_a_candidate_that_fails_once_in_ten_requests_is_found_out() -> None:
 
 def test_nothing_is_said_without_requests() -> None:
     assert difference(0, 0, 0, 10, ALPHA) is None
-
-
-def test_newcombes_interval_is_that_of_his_paper() -> None:
-    # R. G. Newcombe (1998), table II, (a): 56/70 against 48/80, method 10: 0.0524 to 0.3339.
-    low, high = newcombe(48, 80, 56, 70)
-
-    assert (low, high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
 
 
 def test_wilsons_interval_of_known_shares() -> None:

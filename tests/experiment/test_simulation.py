@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers.traffic_world import Traffic, World, plan_for
 from scipy.stats import binom, mannwhitneyu
-from traffic_world import Traffic, World, plan_for
 
 from tfserve_nb.experiment.engine.evaluate import evaluate
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from faulty_servable import FaultyLoader, signature
+from helpers.faulty_servable import FaultyLoader, signature
 
 from tfserve_nb.api.ab_test import plan_of
+from tfserve_nb.api.deploy import place
 from tfserve_nb.api.deployment import Deployment
-from tfserve_nb.api.placing import place
 from tfserve_nb.errors import InvalidOption, ServingError
 from tfserve_nb.experiment.engine.experiments import Experiments
 from tfserve_nb.experiment.plan import Limits, Plan
@@ -25,7 +25,7 @@ from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
 from tfserve_nb.export.saved_model import ExportedVersion
 from tfserve_nb.serialization import from_json, to_json
 from tfserve_nb.server.admin.operations import MAX_DISAGREEMENT_BYTES, fitting
-from tfserve_nb.server.handle import ProcessHome
+from tfserve_nb.server.handle import ServerHandle
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.models.placement import Placement
@@ -42,30 +42,30 @@ def source_of(base: Path, version: int) -> VersionSource:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[ProcessHome]:
+def server(tmp_path: Path) -> Iterator[ServerHandle]:
     core = ServingCore(FaultyLoader(signatures={3: signature(name="z")}))
     core.start()
     for version in (1, 2):
         core.deploy("net", version, source_of(tmp_path, version), tmp_path, Placement(stage=version == 2))
     experiments = Experiments(core, look_s=0.05)
-    yield ProcessHome(core, experiments)
+    yield ServerHandle("standalone", core, experiments)
     experiments.stop()
     core.stop()
 
 
 @pytest.mark.parametrize("given", [{"rate": -5}, {"seconds": -1}, {}], ids=["rate", "seconds", "no server answers"])
-def test_an_experiment_that_cannot_be_driven_does_not_begin(home: ProcessHome, given: dict[str, Any]) -> None:
-    home.url = "http://127.0.0.1:9"
+def test_an_experiment_that_cannot_be_driven_does_not_begin(server: ServerHandle, given: dict[str, Any]) -> None:
+    unreachable = replace(server, url="http://127.0.0.1:9")
 
     with pytest.raises(ServingError):
-        Deployment("net", home).ab_test(1, 2, values=ROW, **given)
+        Deployment("net", unreachable).ab_test(1, 2, values=ROW, **given)
 
-    assert home.experiments.state("net") is None
-    assert home.core.model_status("net").traffic == {1: 100.0}
+    assert server.experiments.state("net") is None
+    assert server.models.model_status("net").traffic == {1: 100.0}
 
 
-def test_a_handle_of_an_experiment_that_another_one_followed_is_over(home: ProcessHome) -> None:
-    deployment = Deployment("net", home)
+def test_a_handle_of_an_experiment_that_another_one_followed_is_over(server: ServerHandle) -> None:
+    deployment = Deployment("net", server)
     first = deployment.ab_test(1, 2)
     assert not first.is_over
 
@@ -78,54 +78,54 @@ def test_a_handle_of_an_experiment_that_another_one_followed_is_over(home: Proce
     assert not second.is_over
 
 
-def test_a_handle_outlives_its_model(home: ProcessHome) -> None:
-    test = Deployment("net", home).ab_test(1, 2)
+def test_a_handle_outlives_its_model(server: ServerHandle) -> None:
+    test = Deployment("net", server).ab_test(1, 2)
     assert not test.is_over
 
-    home.core.undeploy("net")
+    server.models.undeploy("net")
 
     assert test.is_over
     assert "no longer served" in test.state.reason
 
 
-def placed(home: ProcessHome, base: Path, version: int, limits: Limits) -> None:
+def placed(server: ServerHandle, base: Path, version: int, limits: Limits) -> None:
     exported = ExportedVersion("net", version, base / "net" / str(version), {}, 0, 0.0)
     source = source_of(base, version)
-    place(home, exported, source, base, Placement("stable"), limits, no_progress)  # type: ignore[arg-type]  # a home
+    place(server, exported, source, base, Placement("stable"), limits, no_progress)
 
 
-def test_a_watched_deploy_that_cannot_begin_leaves_label_and_traffic(home: ProcessHome, tmp_path: Path) -> None:
-    home.core.set_label("net", "stable", 1)
+def test_a_watched_deploy_that_cannot_begin_leaves_label_and_traffic(server: ServerHandle, tmp_path: Path) -> None:
+    server.models.set_label("net", "stable", 1)
 
     with pytest.raises(InvalidOption, match="version 3 gives z float32"):
-        placed(home, tmp_path, 3, Limits(slo_p99_ms=50))
+        placed(server, tmp_path, 3, Limits(slo_p99_ms=50))
 
-    assert home.core.model_status("net").labels == {"stable": 1}
-    assert home.core.model_status("net").traffic == {1: 100.0}
-    assert not home.core.uses("net", 3)
-
-
-def test_a_watched_deploy_moves_its_label(home: ProcessHome, tmp_path: Path) -> None:
-    placed(home, tmp_path, 4, Limits(slo_p99_ms=50))
-
-    assert home.core.model_status("net").labels == {"stable": 4}
-    assert home.core.model_status("net").traffic == {4: 100.0}
+    assert server.models.model_status("net").labels == {"stable": 1}
+    assert server.models.model_status("net").traffic == {1: 100.0}
+    assert not server.models.uses("net", 3)
 
 
-def test_watched_deploys_follow_each_other_but_end_no_comparison(home: ProcessHome, tmp_path: Path) -> None:
-    placed(home, tmp_path, 4, Limits(slo_p99_ms=50))
-    placed(home, tmp_path, 5, Limits(slo_p99_ms=50))
+def test_a_watched_deploy_moves_its_label(server: ServerHandle, tmp_path: Path) -> None:
+    placed(server, tmp_path, 4, Limits(slo_p99_ms=50))
 
-    assert home.core.model_status("net").traffic == {5: 100.0}
-    state = home.experiments.state("net")
+    assert server.models.model_status("net").labels == {"stable": 4}
+    assert server.models.model_status("net").traffic == {4: 100.0}
+
+
+def test_watched_deploys_follow_each_other_but_end_no_comparison(server: ServerHandle, tmp_path: Path) -> None:
+    placed(server, tmp_path, 4, Limits(slo_p99_ms=50))
+    placed(server, tmp_path, 5, Limits(slo_p99_ms=50))
+
+    assert server.models.model_status("net").traffic == {5: 100.0}
+    state = server.experiments.state("net")
     assert state is not None
     assert (state.plan.a, state.plan.b, state.phase) == (4, 5, "running")
 
-    home.experiments.end("net", "promote")
-    home.experiments.start(Plan("net", 5, 4))
+    server.experiments.end("net", "promote")
+    server.experiments.start(Plan("net", 5, 4))
     with pytest.raises(InvalidOption, match="has an experiment that goes on"):
-        placed(home, tmp_path, 6, Limits(slo_p99_ms=50))
-    assert home.core.model_status("net").traffic == {4: 50.0, 5: 50.0}
+        placed(server, tmp_path, 6, Limits(slo_p99_ms=50))
+    assert server.models.model_status("net").traffic == {4: 50.0, 5: 50.0}
 
 
 @pytest.mark.parametrize(
@@ -149,9 +149,9 @@ def test_what_is_no_value_of_an_option_is_named(options: dict[str, Any]) -> None
         plan_of("net", 1, 2, options)
 
 
-def test_a_state_is_json_whatever_its_numbers(home: ProcessHome) -> None:
-    home.experiments.start(Plan("net", 1, 2, limits=Limits(output_range=(0, math.inf))))
-    state = home.experiments.state("net")
+def test_a_state_is_json_whatever_its_numbers(server: ServerHandle) -> None:
+    server.experiments.start(Plan("net", 1, 2, limits=Limits(output_range=(0, math.inf))))
+    state = server.experiments.state("net")
     assert state is not None
     odd = Estimate(math.nan, -math.inf, math.inf, math.nan, 3)
     state = replace(
@@ -178,8 +178,8 @@ def test_an_answer_of_the_admin_api_holds_as_many_disagreements_as_it_has_room_f
     assert fitting([]) == []
 
 
-def test_a_key_is_never_read_from_where_tokens_stand(home: ProcessHome) -> None:
+def test_a_key_is_never_read_from_where_tokens_stand(server: ServerHandle) -> None:
     with pytest.raises(InvalidOption, match="carries secrets"):
-        home.experiments.start(Plan("net", 1, 2, key="Authorization"))
+        server.experiments.start(Plan("net", 1, 2, key="Authorization"))
 
-    assert home.experiments.state("net") is None
+    assert server.experiments.state("net") is None

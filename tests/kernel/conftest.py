@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from real_kernel import Kernel
+from helpers.real_kernel import Kernel
 
 PRELUDE = """
 import atexit, os, pathlib

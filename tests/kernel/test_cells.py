@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from real_kernel import Kernel
-
-pytestmark = pytest.mark.timeout(180)
+from helpers.real_kernel import Kernel
 
 ROW = [[1.0, 2.0]]
 

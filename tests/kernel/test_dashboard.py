@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import time
 
-import pytest
-from real_kernel import Kernel
-
-pytestmark = pytest.mark.timeout(180)
+from helpers.real_kernel import Kernel
 
 NUM_WIDGETS = "len(__import__('ipywidgets').Widget.widgets)"
 THREADS = "[t.name for t in __import__('threading').enumerate() if t.name.startswith('tfserve-dashboard')]"

@@ -5,11 +5,8 @@ from __future__ import annotations
 import time
 
 import psutil
-import pytest
 import requests
-from real_kernel import Kernel
-
-pytestmark = pytest.mark.timeout(240)
+from helpers.real_kernel import Kernel
 
 ROW = [[1.0, 2.0]]
 
@@ -31,7 +28,8 @@ def test_an_isolated_server_answers_while_the_kernel_spins_and_ends_with_it(serv
     assert "alone is served by a process of its own" in overview
     assert "double is served by a process" not in overview
     kernel.check("display(get_ipython().run_line_magic('dashboard', 'alone'))")
-    pid = kernel.value("__import__('tfserve_nb.api.servers').api.servers.ensure_child().child.pid")
+    children = psutil.Process(kernel.value("__import__('os').getpid()")).children()
+    (pid,) = [child.pid for child in children if "--managed" in child.cmdline()]
 
     message = kernel.client.execute("while True: pass")
     time.sleep(0.5)

@@ -10,9 +10,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
-from real_kernel import Kernel
-
-pytestmark = pytest.mark.timeout(180)
+from helpers.real_kernel import Kernel
 
 ROW = [[1.0, 2.0]]
 

@@ -47,7 +47,6 @@ def test_there_are_notebooks() -> None:
     assert names[:3] == ["01_quickstart.ipynb", "02_versions_and_rollback.ipynb", "03_benchmark.ipynb"]
 
 
-@pytest.mark.timeout(300)
 @each_notebook
 def test_the_notebook_runs_without_error(path: Path, folder: Path) -> None:
     notebook = run(path, folder)
@@ -91,7 +90,6 @@ def test_the_figure_of_who_answered_can_be_drawn_while_clients_go_on(monkeypatch
     plt.close("all")
 
 
-@pytest.mark.timeout(300)
 @each_notebook
 def test_papermill_runs_the_notebook(path: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import papermill
@@ -106,7 +104,6 @@ def test_papermill_runs_the_notebook(path: Path, tmp_path: Path, folder: Path, m
     assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
 
 
-@pytest.mark.timeout(300)
 @each_notebook
 def test_nbconvert_runs_the_notebook_and_its_html_can_be_read(path: Path, folder: Path) -> None:
     shutil.copy(path, folder)

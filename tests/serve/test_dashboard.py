@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from black_box import Served
+from helpers.black_box import Served, Start
 
 import tfserve_nb
 
@@ -19,8 +18,8 @@ PAGE = "/tfserve/dashboard"
 VIEWS = "/tfserve/v1/models/two/pages"
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "front-end"])
-def shown(start: Callable[..., Served], store: Path, tmp_path_factory: Any, request: pytest.FixtureRequest) -> Served:
+@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "worker"])
+def shown(start_for_module: Start, store: Path, tmp_path_factory: Any, request: pytest.FixtureRequest) -> Served:
     folder = tmp_path_factory.mktemp("dashboard")  # an experiment is kept beside the models
     shutil.copytree(store / "two_versions", folder / "two")
     config = folder / "models"
@@ -28,7 +27,7 @@ def shown(start: Callable[..., Served], store: Path, tmp_path_factory: Any, requ
         f"""model_config_list {{ config {{ name: "two" base_path: "{folder}/two" model_platform: "tensorflow"
             model_version_policy {{ all {{}} }} }} }}"""
     )
-    return start(f"--model_config_file={config}", "--dashboard", f"--frontends={request.param}")
+    return start_for_module(f"--model_config_file={config}", "--dashboard", f"--workers={request.param}")
 
 
 def token_of(served: Served) -> str:
@@ -68,9 +67,28 @@ def test_every_view_is_drawn(shown: Served) -> None:
     assert "Requests per second" in view(shown, "latency", span="1%20minute")[1]["html"]
     assert "Versions 1 and 2 over" in view(shown, "compare", a="1", b="2")[1]["html"]
     assert "tfserve-server" in view(shown, "resources")[1]["html"]
-    assert view(shown, "split", version="1", percent="30")[1] == {"weights": {"1": 30, "2": 70}}
+    assert view(shown, "actions")[1]["actions"]["promote"]["text"] == "Promote"
     assert view(shown, "nothing")[0] == 400
-    assert view(shown, "split", version="x", percent="30")[0] == 400
+
+
+def test_actions_are_carried_out_and_say_how_they_are_taken_back(shown: Served) -> None:
+    def act(name: str, given: dict[str, Any]) -> Any:
+        headers = {"Authorization": f"Bearer {token_of(shown)}"}
+        return shown.rest("POST", f"/tfserve/v1/models/two/actions/{name}", given, headers=headers)[:2]
+
+    status, done = act("share", {"version": 1, "percent": 30})
+
+    assert (status, done["said"]) == (200, "traffic version 1: 30 %, version 2: 70 %")
+    assert (done["undo"]["what"], done["undo"]["action"]) == ("traffic split", "promote")
+    assert act(done["undo"]["action"], done["undo"]["choice"])[0] == 200
+    assert shown.rest("POST", "/v1/models/two:predict", {"instances": [1.0]})[1] == {"predictions": [3.5]}
+    assert act("set_label", {"version": 1}) == (
+        400, {"error": "write the label first, such as stable or canary", "hint": "", "code": "INVALID_ARGUMENT",
+              "kind": "InvalidRequest"},
+    )  # fmt: skip
+    assert act("promote", {"version": "x"})[0] == 400
+    assert act("explode", {})[0] == 400
+    assert shown.rest("POST", "/tfserve/v1/models/two/actions/promote", {"version": 1})[0] == 401
 
 
 def test_an_experiment_is_shown_with_its_verdict(shown: Served) -> None:
@@ -82,7 +100,7 @@ def test_an_experiment_is_shown_with_its_verdict(shown: Served) -> None:
     page = view(shown, "compare", a="1", b="2")[1]["html"]
     test.stop()
 
-    assert "version 1 (B) against version 2 (A)" in page
+    assert "version 1 (B) compared with version 2 (A)" in page
     assert "Not yet: about" in page
     assert "Guardrails" in page
     assert "stopped at" in view(shown, "compare", a="1", b="2")[1]["html"]
@@ -123,7 +141,7 @@ def test_resources_come_over_the_admin_api(shown: Served) -> None:
     assert len(handle.resources().age_s) > len(resources.age_s) - 1
 
 
-def test_the_dashboard_needs_the_rest_port(start: Callable[..., Served], store: Path) -> None:
+def test_the_dashboard_needs_the_rest_port(start: Start, store: Path) -> None:
     served = start(f"--model_base_path={store}/half_plus_two", "--port=8599", "--dashboard", wait=False, rest=False)
 
     served.wait_for("--dashboard needs --rest_api_port")

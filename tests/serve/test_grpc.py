@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from client_requests import example_request, multi_request, predict_request
+from helpers.client_requests import example_request, multi_request, predict_request
 
 
 def test_predict_answers_in_typed_fields(served) -> None:

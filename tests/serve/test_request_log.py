@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from black_box import Served
-from client_requests import example_request, predict_request
+from helpers.black_box import Start
+from helpers.client_requests import example_request, predict_request
 
 from tfserve_nb.errors import ConfigRejected
 from tfserve_nb.export.prediction_log import LoggedCall, RotatingWriter, to_message
@@ -26,7 +25,7 @@ def records(path: Path) -> list[Any]:
     return [PredictionLog.FromString(one) for one in tf.data.TFRecordDataset(str(path)).as_numpy_iterator()]
 
 
-def test_logged_requests_warm_up_another_server(start: Callable[..., Served], own_store: Path, tmp_path: Path) -> None:
+def test_logged_requests_warm_up_another_server(start: Start, own_store: Path, tmp_path: Path) -> None:
     base = own_store / "half_plus_two"
     config = tmp_path / "models.config"
     config.write_text(
@@ -70,7 +69,7 @@ def test_logged_requests_warm_up_another_server(start: Callable[..., Served], ow
     assert again.stop() == 0
 
 
-def test_a_warmup_file_that_fails_fails_the_load(start: Callable[..., Served], own_store: Path) -> None:
+def test_a_warmup_file_that_fails_fails_the_load(start: Start, own_store: Path) -> None:
     version = own_store / "half_plus_two" / "00000123"
     (version / "assets.extra").mkdir()
     (version / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"no records at all")

@@ -6,13 +6,12 @@ import datetime as dt
 import json
 import ssl
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from black_box import Served
-from client_requests import predict_request
+from helpers.black_box import Start
+from helpers.client_requests import predict_request
 
 
 class Authority:
@@ -74,9 +73,9 @@ def ssl_config(path: Path, key: str, certificate: str, ca: str = "", *, verify: 
     return path
 
 
-@pytest.mark.parametrize("frontends", [0, 1])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
-    start: Callable[..., Served], store: Path, tmp_path: Path, authority: Authority, refused: Any, frontends: int
+    start: Start, store: Path, tmp_path: Path, authority: Authority, refused: Any, workers: int
 ) -> None:
     import grpc
     from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
@@ -87,7 +86,7 @@ def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
         "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}",
         f"--rest_api_ssl_config_file={config}", f"--auth_token_file={tmp_path}/token",
         f"--grpc_socket_path={tmp_path}/s", "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.x=y",
-        "--enable_grpc_healthcheck_service", f"--frontends={frontends}",
+        "--enable_grpc_healthcheck_service", f"--workers={workers}",
     )  # fmt: skip
     trusted = grpc.ssl_channel_credentials(authority.pem.encode())
     stub = served.stub(address=f"localhost:{served.grpc_port}", credentials=trusted)
@@ -121,7 +120,7 @@ def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
 
 
 def test_a_plain_unix_socket_without_a_port_and_verified_clients(
-    start: Callable[..., Served], store: Path, tmp_path: Path, authority: Authority
+    start: Start, store: Path, tmp_path: Path, authority: Authority
 ) -> None:
     import grpc
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from black_box import Served
-from client_requests import example_request, predict_request
+from helpers.black_box import Served, Start
+from helpers.client_requests import example_request, predict_request
+from helpers.eventually import eventually
 
 import tfserve_nb
 from tfserve_nb.server.admin.client import RemoteModels
@@ -24,8 +24,8 @@ METRICS = "/monitoring/prometheus/metrics"
 X = np.float32([1.0, 2.0, 5.0])
 
 
-@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "front-end"])
-def server(request: pytest.FixtureRequest, start: Callable[..., Served], store: Path, tmp_path_factory: Any) -> Served:
+@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "worker"])
+def server(request: pytest.FixtureRequest, start_for_module: Start, store: Path, tmp_path_factory: Any) -> Served:
     folder = tmp_path_factory.mktemp("split")
     (folder / "token").write_text(TOKEN)
     (folder / "monitoring").write_text("prometheus_config { enable: true }")
@@ -35,11 +35,11 @@ def server(request: pytest.FixtureRequest, start: Callable[..., Served], store: 
                     model_version_policy {{ all {{}} }} }}
         }}"""
     )
-    return start(
+    return start_for_module(
         f"--model_config_file={folder}/models",
         f"--auth_token_file={folder}/token",
         f"--monitoring_config_file={folder}/monitoring",
-        f"--frontends={request.param}",
+        f"--workers={request.param}",
     )
 
 
@@ -54,13 +54,6 @@ def core(server: Served) -> Iterator[RemoteModels]:
 
 def rest(server: Served, body: object, headers: dict[str, str], path: str = "/v1/models/two:predict") -> Any:
     return server.rest("POST", path, body, {"Authorization": f"Bearer {TOKEN}", **headers})
-
-
-def eventually(is_true: Callable[[], bool]) -> None:
-    until_s = time.perf_counter() + 20
-    while not is_true():
-        assert time.perf_counter() < until_s
-        time.sleep(0.02)
 
 
 def test_rest_v2_grpc_and_the_handle_agree_on_each_clients_version(server: Served, core: RemoteModels) -> None:
@@ -135,7 +128,7 @@ def test_shadow_copies_are_counted_apart_from_live_requests(server: Served, core
     eventually(lambda: counted().get(run, 0) == 10)
     eventually(lambda: core.model_metrics("two", 120, 2).versions[2].num_requests >= num_of(before, 2) + 10)
     after = core.model_metrics("two", 120, 2)
-    assert num_of(after, 1) < num_of(before, 1) + 10, "a front end may still have told of earlier requests, not of ten"
+    assert num_of(after, 1) < num_of(before, 1) + 10, "a worker may still have told of earlier requests, not of ten"
     if 1 in before.versions:
         assert after.versions[1].batches.num_batches == before.versions[1].batches.num_batches
     core.set_shadow("two", None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from fake_serving import FakeServing
+from helpers.fake_serving import FakeServing
 
 from tfserve_nb.server.settings import ServerSettings
 from tfserve_nb.server.thread import ServerThread
@@ -74,19 +74,19 @@ def serving() -> Iterator[FakeServing]:
     fake.close()
 
 
-@pytest.fixture(params=[0, 1], ids=["one-process", "front-end"])
-def frontends(request: pytest.FixtureRequest) -> int:
-    """How many front ends the servers of a test have: whoever asks shall see no difference."""
+@pytest.fixture(params=[0, 1], ids=["one-process", "worker"])
+def workers(request: pytest.FixtureRequest) -> int:
+    """How many workers the servers of a test have: whoever asks shall see no difference."""
     return int(request.param)
 
 
 @pytest.fixture
-def make_server(serving: FakeServing, frontends: int) -> Iterator[Callable[..., Server]]:
+def make_server(serving: FakeServing, workers: int) -> Iterator[Callable[..., Server]]:
     """Start servers with settings of their own; they are stopped after the test."""
     started: list[ServerThread] = []
 
     def make(**settings: Any) -> Server:
-        thread = ServerThread(serving, replace(ServerSettings(token=TOKEN, frontends=frontends), **settings))
+        thread = ServerThread(serving, replace(ServerSettings(token=TOKEN, workers=workers), **settings))
         thread.start()
         started.append(thread)
         return Server(serving, thread)

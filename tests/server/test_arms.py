@@ -1,16 +1,16 @@
-"""Split traffic over HTTP: clients with a key stay with their version, answers tell the arm; front ends do the same."""
+"""Split traffic over HTTP: clients with a key stay with their version, answers tell the arm; workers do the same."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.eventually import eventually
 
-from tfserve_nb.serving.telemetry.metrics import RequestRecord
-from tfserve_nb.serving.telemetry.taps import Seen
+from tfserve_nb.serving.telemetry.observer import Observer
+from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
 from tfserve_nb.serving.traffic import choose_by_key
 
 ROWS = {"instances": [[1.0, 2.0]]}
@@ -19,17 +19,18 @@ SPLIT = {1: 50.0, 2: 50.0}
 KEYS = [f"user-{number}" for number in range(12)]
 
 
-class Kept:
-    """A tap that keeps everything."""
+class Kept(Observer):
+    """Keeps everything."""
 
     def __init__(self) -> None:
-        self.requests: list[tuple[RequestRecord, Seen]] = []
+        self.requests: list[tuple[RequestRecord, RequestTensors]] = []
 
-    def wants(self, model: str) -> bool:
+    def wants_tensors(self, model: str) -> bool:
         return model == "double"
 
-    def add(self, record: RequestRecord, seen: Seen) -> None:
-        self.requests.append((record, seen))
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
+        if tensors is not None:
+            self.requests.append((record, tensors))
 
 
 @pytest.fixture
@@ -38,13 +39,6 @@ def split(serving: Any, make_server: Callable[..., Any]) -> Any:
     serving.traffic = dict(SPLIT)
     serving.arms = {1: "a", 2: "b"}
     return make_server()
-
-
-def eventually(is_true: Callable[[], bool]) -> None:
-    until_s = time.perf_counter() + 10
-    while not is_true():
-        assert time.perf_counter() < until_s
-        time.sleep(0.01)
 
 
 def test_a_client_with_a_key_stays_with_its_version_over_both_protocols(split) -> None:
@@ -96,7 +90,7 @@ def test_names_that_could_do_harm_are_ignored(split, name: str) -> None:
     assert "X-Request-Id" not in answer.headers
 
 
-def test_answers_carry_nothing_more_while_nothing_is_split_or_tapped(server) -> None:
+def test_answers_carry_nothing_more_while_nothing_is_split_or_observed(server) -> None:
     answer = server.predict(ROWS, headers={"X-Request-Id": "mine", "x-tfserve-key": "ann"})
 
     assert answer.headers["X-TFServe-Version"] == "2"
@@ -105,11 +99,11 @@ def test_answers_carry_nothing_more_while_nothing_is_split_or_tapped(server) -> 
     assert (record.key, record.request_id, record.is_assigned) == ("", "", False)
 
 
-def test_requests_get_a_name_and_taps_their_tensors_while_a_tap_wants_them(
+def test_requests_get_a_name_and_observers_their_tensors_while_one_wants_them(
     serving: Any, make_server: Callable[..., Any]
 ) -> None:
-    tap = Kept()
-    serving.taps.attach(tap)
+    kept = Kept()
+    serving.observers.add(kept)
     server = make_server()
     made = server.predict(ROWS).headers["X-Request-Id"]
     given = server.predict(V2_ROWS, "/v2/models/double/infer", headers={"X-Request-Id": "mine"})
@@ -118,8 +112,8 @@ def test_requests_get_a_name_and_taps_their_tensors_while_a_tap_wants_them(
     assert len(made) == 16
     assert given.headers["X-Request-Id"] == "mine"
     assert bad.status == 400
-    eventually(lambda: len(tap.requests) == 3)
-    (record, seen), (other, _), (failed, seen_bad) = tap.requests
+    eventually(lambda: len(kept.requests) == 3)
+    (record, seen), (other, _), (failed, seen_bad) = kept.requests
     assert (record.request_id, record.entrypoint, record.version, record.code) == (made, "REST", 2, "OK")
     assert record.latency_s > 0
     np.testing.assert_array_equal(seen.inputs["x"], [[1.0, 2.0]])
@@ -127,7 +121,7 @@ def test_requests_get_a_name_and_taps_their_tensors_while_a_tap_wants_them(
     assert other.request_id == "mine"
     assert (failed.code, seen_bad.outputs, seen_bad.message) == ("INVALID_ARGUMENT", None, "bad value")
 
-    serving.taps.detach(tap)
+    serving.observers.remove(kept)
     eventually(lambda: "X-Request-Id" not in server.predict(ROWS).headers)
 
 
@@ -159,7 +153,7 @@ def test_asking_what_a_model_takes_goes_to_the_clients_version_too(split) -> Non
 
 def test_the_arm_is_that_of_the_version_that_answered_in_the_end(split) -> None:
     split.predict(ROWS)
-    split.serving.insists_on = 1  # as a core that was switched before its front ends know
+    split.serving.insists_on = 1  # as a core that was switched before its workers know
     for key in KEYS:
         answer = split.predict(ROWS, headers={"x-tfserve-key": key})
         assert (answer.headers["X-TFServe-Version"], answer.headers["X-TFServe-Arm"]) == ("1", "a")

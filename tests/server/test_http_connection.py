@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import tornado.test
 import uvloop
-from raw_http import Client, RunningServer, chunked, request, running
+from helpers.eventually import eventually
+from helpers.raw_http import Client, RunningServer, chunked, request, running
 
 from tfserve_nb.server.http.limits import Limits
 
@@ -115,7 +116,7 @@ def test_pipelined_answers_keep_their_order(server) -> None:
     before = server.num_waiting
     with server.connect() as client:
         client.send(request("/gate", b"1") + get("/short/2") + get("/3") + chunked(b"4") + request("/gate", b"5"))
-        server.wait_for(lambda: server.num_waiting > before)
+        eventually(lambda: server.num_waiting > before)
         server.gate.set()
         bodies = [client.answer().body for _ in range(5)]
     assert bodies == [b"gate 1", b"GET /short/2 ", b"GET /3 ", b"POST /echo 4", b"gate 5"]
@@ -146,7 +147,7 @@ def test_good_requests_before_a_broken_one_are_answered(server, broken: bytes) -
     before = server.num_waiting
     with server.connect() as client:
         client.send(request("/gate", b"1") + get("/short") + get("/echo") + broken)
-        server.wait_for(lambda: server.num_waiting > before)
+        eventually(lambda: server.num_waiting > before)
         client.send(b"more")
         server.gate.set()
         assert [client.answer().status for _ in range(4)] == [200, 200, 200, 400]
@@ -158,7 +159,7 @@ def test_body_that_breaks_behind_a_slow_request_is_refused_in_its_turn(server) -
     before = server.num_waiting
     with server.connect() as client:
         client.send(request("/gate", b"1") + chunked(b"abc", tail=b"garbage"))
-        server.wait_for(lambda: server.num_waiting > before)
+        eventually(lambda: server.num_waiting > before)
         server.gate.set()
         assert [client.answer().status for _ in range(2)] == [200, 400]
         assert client.is_closed()
@@ -186,7 +187,7 @@ def test_slow_reader_of_a_body_slows_its_client_down(server) -> None:
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         data = memoryview(request("/slow", body))
         num_sent = client.socket.send(data)
-        server.wait_for(lambda: server.num_waiting == 1)
+        eventually(lambda: server.num_waiting == 1)
         num_sent += send_what_fits(client, data[num_sent:])
         assert num_sent < len(body) // 2
         assert server.num_taken == 0
@@ -239,7 +240,7 @@ def test_refusal_reaches_a_client_that_goes_on_sending(loop: str, is_tls) -> Non
                     if not is_tls:
                         client.socket.shutdown(socket.SHUT_WR)
                         assert client.is_closed()
-        server.wait_for(lambda: not server.num_connections)
+        eventually(lambda: not server.num_connections)
 
 
 def test_handler_can_allow_a_larger_body() -> None:
@@ -319,7 +320,7 @@ def test_slow_heads_bodies_and_idle_clients_are_cut_off(slow_server) -> None:
         with client:
             rest = client.rest()
             assert (b"304" in rest) if name == "idle" else rest == b"", name
-    slow_server.wait_for(lambda: not slow_server.num_connections)
+    eventually(lambda: not slow_server.num_connections)
 
 
 def test_head_that_comes_byte_by_byte_is_cut_off(slow_server) -> None:
@@ -339,8 +340,8 @@ def test_client_that_does_not_read_is_cut_off_and_costs_little(is_tls) -> None:
     context = server_context() if is_tls else None
     with running(Limits(write_timeout_s=0.3), context=context) as server, connect(server, is_tls) as client:
         client.send(get(f"/large/{64 * MEGABYTE}"))
-        server.wait_for(lambda: server.num_written > 0)
-        server.wait_for(lambda: not server.num_connections)
+        eventually(lambda: server.num_written > 0)
+        eventually(lambda: not server.num_connections)
         assert server.num_written < 32 * MEGABYTE
 
 
@@ -364,7 +365,7 @@ def test_client_that_leaves_is_noticed(server) -> None:
         before = server.num_waiting
         with server.connect() as client:
             client.send(request(path, b"", "Content-Length: 3") + (b"abc" if path == "/gate" else b"a"))
-            server.wait_for(lambda: server.num_waiting > before)  # noqa: B023 - called at once
+            eventually(lambda: server.num_waiting > before)  # noqa: B023 - called at once
         assert server.has_left.wait(5)
         server.gate.set()
 
@@ -374,7 +375,7 @@ def test_client_that_leaves_in_the_middle_of_everything(server) -> None:
     for data in starts:
         with server.connect() as client:
             client.send(data)
-    server.wait_for(lambda: not server.num_connections)
+    eventually(lambda: not server.num_connections)
     with server.connect() as client:
         assert client.ask(get()).status == 200
 
@@ -397,8 +398,8 @@ def test_stop_closes_the_idle_and_answers_the_busy() -> None:
             assert idle.ask(get()).status == 200
             busy.send(request("/gate", b"1") + get("/never"))
             sending.send(request("/echo", b"abc")[:-1])
-            server.wait_for(lambda: server.num_waiting == 1 and server.num_connections == 3)
-            server.wait_for(lambda: server.run(num_busy(server)) == 2)
+            eventually(lambda: server.num_waiting == 1 and server.num_connections == 3)
+            eventually(lambda: server.run(num_busy(server)) == 2)
             server.loop.call_soon_threadsafe(server.server.stop)
             assert idle.is_closed()
             drained = asyncio.run_coroutine_threadsafe(server.server.drained(), server.loop)
@@ -421,7 +422,7 @@ def test_stop_waits_until_large_answers_are_read(path: str) -> None:
     body = b"x" * (8 * MEGABYTE)
     with running() as server, server.connect() as client:
         client.send(request(path, body))
-        server.wait_for(lambda: server.run(num_unsent(server)) == 1)
+        eventually(lambda: server.run(num_unsent(server)) == 1)
         server.loop.call_soon_threadsafe(server.server.stop)
         drained = asyncio.run_coroutine_threadsafe(server.server.drained(), server.loop)
         assert len(client.answer().body) == len(body) + len(f"POST {path} ")

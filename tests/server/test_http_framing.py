@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from raw_http import RunningServer, chunked, request, running
+from helpers.raw_http import RunningServer, chunked, request, running
 
 from tfserve_nb.server.http.limits import Limits
 

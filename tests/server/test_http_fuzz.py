@@ -11,9 +11,9 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from helpers.raw_http import Echo, short_echo
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from raw_http import Echo, short_echo
 from tornado import web
 from tornado.http1connection import HTTP1ConnectionParameters, HTTP1ServerConnection
 from tornado.httputil import (

@@ -14,7 +14,6 @@ from tfserve_nb.bench.result import BenchmarkResult
 from tfserve_nb.errors import ModelNotFound
 from tfserve_nb.notebook.benchmark import ending_of
 
-pytestmark = pytest.mark.timeout(180)
 SHORT = "--seconds 1 --warmup-seconds 0.2"
 
 

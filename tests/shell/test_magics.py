@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 
 import pytest
@@ -11,8 +10,8 @@ import requests
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 
-from tfserve_nb.api import servers as runtime
 from tfserve_nb.api.deployment import Deployment
+from tfserve_nb.api.servers import server_of
 from tfserve_nb.errors import (
     ExportFailed,
     InvalidOption,
@@ -21,6 +20,18 @@ from tfserve_nb.errors import (
     VersionExists,
     VersionNotFound,
 )
+from tfserve_nb.serving.telemetry.observer import Observer
+from tfserve_nb.serving.telemetry.records import Pair
+
+
+class Pairs(Observer):
+    """Keeps what two versions answered to the same request."""
+
+    def __init__(self) -> None:
+        self.found: list[Pair] = []
+
+    def on_pair(self, pair: Pair) -> None:
+        self.found.append(pair)
 
 
 def post(handle: Deployment, rows: list[list[float]], path: str = "") -> requests.Response:
@@ -131,6 +142,14 @@ def test_wrong_options_are_usage_errors(modeller, line: str, complaint: str) -> 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("options", ["--optimize all", "--max-batch-size 0", "--stage --slo-p99-ms 5", "--out 1x"])
+def test_wrong_options_are_found_before_the_cell_runs(modeller, options: str) -> None:
+    with pytest.raises(UsageError):
+        modeller.run(f"%%deploy model --name net {options}\nhas_run = True")
+
+    assert "has_run" not in modeller.user_ns
+
+
 @pytest.mark.parametrize(
     ("cell", "error", "text"),
     [
@@ -184,8 +203,9 @@ def test_shadow_gets_copies_and_no_traffic(modeller) -> None:
     modeller.run("%deploy better --name net --shadow -q")
     assert handle.status().shadow == (3, 100.0)
 
-    found = []
-    runtime.home_of("net").core.pairs.add(found.append)
+    kept = Pairs()
+    found = kept.found
+    server_of("net").models.observers.add(kept)
     assert handle.predict([[1, 1]], key="ann").tolist() == [[2.0, 2.0]]
     until_s = time.perf_counter() + 10
     while not found and time.perf_counter() < until_s:
@@ -208,7 +228,7 @@ def test_serving_shows_models_and_undeploy_stops_the_server(modeller, capsys) ->
     url, headers = handle.rest_url, {"Authorization": f"Bearer {handle.token}"}
 
     text = repr(modeller.run("%serving"))
-    assert re.search(r"net    1        AVAILABLE  100 %    stable  [\d.]+ KiB +promoted", text)
+    assert re.search(r"net +1 +AVAILABLE +100 % +stable +[\d.]+ KiB +promoted", text)
     assert url in text
     assert handle.token not in text + repr(handle) + handle._repr_html_()
     assert modeller.run("%serving net") == handle
@@ -335,6 +355,11 @@ def test_completion_of_options_models_names_and_versions(modeller) -> None:
     assert "1" in complete("%serving net --diff ")
     assert "1" in complete("%serving net --diff 1 ")
     assert "numbers" in complete("%deploy model --metrics num")
+    assert "net" in complete("%undeploy --version 1 ne")
+    assert {"latency", "p95", "quality"} <= complete("%abtest net --metric ")
+    assert {"1", "stable"} <= complete("%abtest net --a ")
+    assert "1" in complete("%replay net --onto ")
+    assert {"regression", "exact"} <= complete("%serving net --kind ")
 
 
 def test_extension_can_be_unloaded_and_reloaded(modeller) -> None:
@@ -350,20 +375,6 @@ def test_extension_can_be_unloaded_and_reloaded(modeller) -> None:
     assert modeller.find_cell_magic("deploy") is None
     assert not any(type(one).__name__ == "DeployMagics" for one in modeller.configurables)
     modeller.run("%load_ext tfserve_nb")
-
-
-def test_loading_the_extension_imports_nothing_heavy() -> None:
-    import subprocess
-
-    script = (
-        "from IPython.core.interactiveshell import InteractiveShell as S\n"
-        "s = S(); import sys; before = set(sys.modules)\n"
-        "s.run_line_magic('load_ext', 'tfserve_nb')\n"
-        "print(sorted({'tensorflow', 'keras', 'matplotlib', 'ipywidgets'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=50)
-
-    assert done.stdout.strip().splitlines()[-1] == "[]"
 
 
 @pytest.mark.parametrize("given", ["--output-range -1,1", "--output-range=-1,1", "--output-range -1.5e0,+1"])

@@ -81,7 +81,7 @@ def test_diff_shows_what_two_versions_differ_in(modeller, capsys) -> None:
     diff = modeller.run("%serving net --diff stable 2 --values rows")
 
     assert isinstance(diff, VersionDiff)
-    assert (diff.a, diff.b, diff.answers.max_difference) == (1, 2, {"output_0": 3.0})
+    assert (diff.a, diff.b, diff.agreement["output_0"].largest_difference) == (1, 2, 3.0)
     shown, _ = modeller.display_formatter.format(diff)
     assert "-make(2.0)\n" in shown["text/plain"]
     assert shown["text/plain"].endswith("+make(5.0)")

@@ -10,8 +10,6 @@ from IPython.core.error import UsageError
 from tfserve_nb.errors import ReplayFailed, VersionNotFound
 from tfserve_nb.replay.result import ReplayResult
 
-pytestmark = pytest.mark.timeout(240)
-
 
 @pytest.fixture
 def served(modeller: Any) -> Any:

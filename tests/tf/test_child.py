@@ -4,25 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 
 import psutil
-import pytest
+from helpers.eventually import eventually
 
 from tfserve_nb.server.child import MAX_RESTARTS, ChildServer
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def wait_until(is_so, limit_s: float = 60.0) -> None:
-    until_s = time.perf_counter() + limit_s
-    while not is_so():
-        assert time.perf_counter() < until_s
-        time.sleep(0.01)
 
 
 def test_stopping_while_a_new_process_starts_leaves_none_behind() -> None:
@@ -32,7 +22,7 @@ def test_stopping_while_a_new_process_starts_leaves_none_behind() -> None:
     first = child.pid
 
     os.kill(first, signal.SIGKILL)
-    wait_until(lambda: child.pid != first)
+    eventually(lambda: child.pid != first)
     second = child.pid
     child.stop()
 
@@ -49,6 +39,6 @@ def test_a_process_that_dies_again_and_again_is_given_up() -> None:
 
     os.kill(child.pid, signal.SIGKILL)
 
-    wait_until(lambda: f"died {MAX_RESTARTS} times" in child.problem())
+    eventually(lambda: f"died {MAX_RESTARTS} times" in child.problem())
     assert "auth_token_file" in child.problem()
     child.stop()

@@ -16,11 +16,12 @@ import pytest
 
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
-from tfserve_nb.diff.report import to_html, to_text
 from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.errors import InvalidRequest, LabelNotFound, VersionNotFound
 from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, Code
 from tfserve_nb.export.weights import Weights
+from tfserve_nb.reports.html import to_html
+from tfserve_nb.reports.text import to_text
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -66,8 +67,8 @@ def test_the_same_model_deployed_twice_does_not_differ() -> None:
 
     assert {one.change for one in diff.layers} == {one.change for one in diff.signatures} == {"same"}
     assert (diff.code, diff.packages, diff.notes) == (None, {}, ())
-    assert diff.answers is not None
-    assert (diff.answers.num_rows, diff.answers.num_agreeing, diff.answers.max_difference) == (5, 5, {"output_0": 0.0})
+    found = diff.agreement["output_0"]
+    assert (found.num_rows, found.num_same, found.largest_difference) == (5, 5, 0.0)
 
 
 def test_layers_are_matched_although_keras_names_them_anew_in_each_run() -> None:
@@ -95,7 +96,7 @@ def test_weights_that_were_zero_moved_from_zero() -> None:
     diff = diff_of(make(scale=0.0), make())
 
     assert diff.layers[-1].weight_change == math.inf
-    assert "from zero" in to_text(diff)
+    assert "from zero" in str(diff)
 
 
 def test_added_removed_and_wider_layers_are_told() -> None:
@@ -125,7 +126,8 @@ def test_signatures_tell_what_their_tensors_were_and_are() -> None:
         "output label: none → float32[?, 2]",
         "output risk: none → float32[?, 1]",
     )
-    assert diff.answers is None
+    assert not diff.agreement
+    assert diff.rows_from == ""
     assert "do not fit version 2" in diff.notes[-1]
 
 
@@ -141,7 +143,7 @@ def test_code_metrics_seed_and_data_are_compared(rng: np.random.Generator) -> No
     )  # fmt: skip
 
     diff = handle.diff(1, 2)
-    shown = to_text(diff)
+    shown = str(diff)
 
     assert diff.code is not None
     assert diff.code.splitlines() == [
@@ -172,9 +174,8 @@ def test_packages_that_differ_are_listed(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_rows_that_are_stored_for_warming_up_are_compared_by_themselves() -> None:
     diff = diff_of(make(), make(scale=2.0), warmup=np.ones((3, 4), np.float32))
 
-    assert diff.answers is not None
-    assert (diff.answers.rows_from, diff.answers.num_rows) == ("stored warm-up rows", 3)
-    assert diff.answers.max_difference == {"output_0": pytest.approx(12.0)}
+    assert (diff.rows_from, diff.agreement.num_rows) == ("stored warm-up rows", 3)
+    assert diff.agreement["output_0"].largest_difference == pytest.approx(12.0)
 
 
 def test_flipped_classes_are_counted(rng: np.random.Generator) -> None:
@@ -185,10 +186,9 @@ def test_flipped_classes_are_counted(rng: np.random.Generator) -> None:
     model.layers[-1].set_weights([np.array([[-1, 1]] * 3, np.float32), np.zeros(2, np.float32)])
     tfserve_nb.deploy(model, "net")
 
-    found = handle.diff(1, 2, rows).answers
+    found = handle.diff(1, 2, rows, kind="classification").agreement["output_0"]
 
-    assert found is not None
-    assert (found.num_rows, found.num_agreeing) == (200, 0)
+    assert (found.kind, found.num_rows, found.num_same) == ("scores", 200, 0)
 
 
 def test_rows_that_fit_no_version_are_refused() -> None:
@@ -222,8 +222,7 @@ def test_plain_saved_models_are_compared_by_their_variables() -> None:
         "version 1 tells nothing about where it comes from: its code,",
         "version 2 tells nothing about where it comes from: its code,",
     ]
-    assert diff.answers is not None
-    assert diff.answers.max_difference == {"y": 1.0}
+    assert diff.agreement["y"].largest_difference == 1.0
 
 
 def test_one_version_without_provenance_is_compared_by_variables_too() -> None:
@@ -319,13 +318,12 @@ def test_html_escapes_what_users_wrote_and_says_the_same_as_the_text() -> None:
     diff = handle.diff(1, 2)
 
     parser = _Text()
-    parser.feed(to_html(diff))
+    parser.feed(to_html(diff.report))
 
     assert not parser.tags & {"script", "img"}
     assert "+x = '<img src=a>'" in parser.text
     assert "<b>" in parser.text
-    assert diff._repr_html_() == to_html(diff)
-    assert repr(diff) == to_text(diff)
+    assert str(diff) == repr(diff) == to_text(diff.report)
 
 
 def test_subclassed_models_are_matched_by_their_layers() -> None:

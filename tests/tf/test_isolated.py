@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 import tfserve_nb
-from tfserve_nb.api import servers as runtime
+from tfserve_nb.api.servers import ListenOptions, ensure_child, served, server_of
 from tfserve_nb.errors import (
     InvalidOption,
     InvalidRequest,
@@ -27,10 +27,7 @@ from tfserve_nb.errors import (
     ServingError,
     VersionNotFound,
 )
-from tfserve_nb.server.handle import ListenOptions
 from tfserve_nb.serving.backend import ModelSpec
-
-pytestmark = pytest.mark.timeout(180)
 
 
 def scaler(factor: float) -> Any:
@@ -48,6 +45,12 @@ def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 X = np.float32([[1, 2]])
+
+
+def children() -> list[psutil.Process]:
+    """The server processes of this one, but for those that ended."""
+    found = [child for child in psutil.Process().children() if child.status() != psutil.STATUS_ZOMBIE]
+    return [child for child in found if "--managed" in child.cmdline()]
 
 
 def until_answered(ask: Callable[[], Any], limit_s: float = 60.0) -> Any:
@@ -77,15 +80,16 @@ def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Pa
     assert handle.metrics().versions[1].num_requests == 1
     url = handle.rest_url
 
-    child = runtime.ensure_child().child
-    os.kill(child.pid, signal.SIGKILL)
+    (first,) = children()
+    os.kill(first.pid, signal.SIGKILL)
 
     np.testing.assert_array_equal(until_answered(lambda: handle.predict(X, version=1)), 2 * X)
     assert handle.rest_url == url
     assert handle.traffic == {1: 75.0, 2: 25.0}
     assert handle.labels == {"canary": 2}
     assert handle.versions == (1, 2)
-    assert child.num_restarts == 1
+    (second,) = children()
+    assert second.pid != first.pid
     assert [event.action for event in handle.history()][:4] == ["resume", "traffic", "deploy", "deploy"]
 
     handle.promote(2)
@@ -103,10 +107,9 @@ def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Pa
         handle.promote(7)
     with pytest.raises(InvalidRequest, match="shape"):
         handle.predict(np.zeros((1, 3), np.float32))
-    pid = child.pid
     handle.undeploy()
-    assert runtime.homes() == ()
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert served() == {}
+    assert children() == []
     with pytest.raises(ModelNotFound):
         handle.status()
 
@@ -155,7 +158,7 @@ def test_grpc_beside_rest_in_the_kernel() -> None:
     handle = tfserve_nb.deploy(scaler(2.0), "net", grpc_port=0)
     request = PredictRequest()
     request.model_spec.name = "net"
-    pinned = runtime.ensure().core.acquire(ModelSpec("net"))
+    pinned = server_of("net").models.acquire(ModelSpec("net"))
     (name,) = pinned.signatures["serving_default"].inputs
     pinned.release()
     request.inputs[name].CopyFrom(tf.make_tensor_proto(X))
@@ -172,11 +175,11 @@ def test_grpc_beside_rest_in_the_kernel() -> None:
 def test_the_child_goes_with_its_kernel(tmp_path: Path) -> None:
     script = textwrap.dedent(
         """
-        import keras, os, signal, tfserve_nb
-        from tfserve_nb.api import servers as runtime
+        import keras, os, psutil, signal, tfserve_nb
         model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Rescaling(2.0)])
         tfserve_nb.deploy(model, "net", isolate=True)
-        print(runtime.ensure_child().child.pid, flush=True)
+        (pid,) = [child.pid for child in psutil.Process().children() if "--managed" in child.cmdline()]
+        print(pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)
         """
     )
@@ -194,11 +197,34 @@ def test_the_child_goes_with_its_kernel(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_in_own_folder")
+def test_a_child_ends_when_it_serves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match="warmup has no rows"):
+        tfserve_nb.deploy(scaler(2.0), "net", isolate=True, warmup=X[:0])
+    assert served() == {}
+    assert children() == []
+
+    for name in ("net", "other"):
+        tfserve_nb.deploy(scaler(2.0), name, isolate=True)
+    handle = tfserve_nb.deployment("net")
+    assert handle.base_path == tmp_path / "tfserve_models"
+    with pytest.raises(tfserve_nb.InvalidOption, match="warmup has no rows"):
+        tfserve_nb.deploy(scaler(2.0), "third", warmup=X[:0], isolate=True)
+    assert list(served()) == ["net", "other"]
+
+    tfserve_nb.connect(handle.rest_url, handle.token).undeploy()  # over its admin API, as from another process
+    with pytest.raises(ModelNotFound, match="net is not served here; served: other"):
+        tfserve_nb.deployment("net")
+    tfserve_nb.deployment("other").undeploy()
+    assert children() == []
+
+
+@pytest.mark.usefixtures("_in_own_folder")
 def test_a_child_that_cannot_start_says_why() -> None:
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ServerFailed, match=rf"port {port} on 127.0.0.1 is taken"):
-            runtime.ensure_child(ListenOptions(port))
-    assert runtime.homes() == ()
+            ensure_child(ListenOptions(port))
+    assert served() == {}
+    assert children() == []

@@ -168,7 +168,6 @@ def test_tensorflow_reads_the_folder_as_before_and_the_warm_up_file_stays() -> N
     )
 
 
-@pytest.mark.timeout(180)
 def test_an_isolated_model_has_the_same_provenance() -> None:
     handle = tfserve_nb.deploy(make(), isolate=True, code=Code("train()"), seed=1)
 
@@ -272,7 +271,6 @@ def test_the_commit_of_the_users_folder_is_noted(tmp_path: Path) -> None:
     assert (dirty.commit, dirty.is_dirty) == (clean.commit, True)
 
 
-@pytest.mark.timeout(180)
 def test_a_script_is_noted_with_its_text(tmp_path: Path) -> None:
     script = tmp_path / "train.py"
     script.write_text(

@@ -22,7 +22,6 @@ from tfserve_nb.errors import InvalidOption, ReplayFailed, ServingError, Version
 from tfserve_nb.export.warmup_requests import MAX_WARMUP_RECORDS, WARMUP_FILE, read_warmup_requests
 from tfserve_nb.replay.result import ReplayLimits, ReplayResult
 
-pytestmark = pytest.mark.timeout(240)
 LENIENT = {"max_slowdown": 1e6}
 """For machines that are shared: what is judged is not how fast they are."""
 
@@ -109,16 +108,16 @@ def test_requests_are_captured_over_rest_grpc_and_predict_and_never_with_tokens(
     assert "3 requests kept" in repr(found)
 
 
-def test_a_front_end_hands_its_requests_to_the_ring() -> None:
-    handle = tfserve_nb.deploy(Scaler(2.0), "net", frontends=1)
+def test_a_worker_hands_its_requests_to_the_ring() -> None:
+    handle = tfserve_nb.deploy(Scaler(2.0), "net", workers=1)
     handle.capture()
     until_s = time.perf_counter() + 20
-    while not len(handle.captured()):  # the front end learns of it a moment later
+    while not len(handle.captured()):  # the worker learns of it a moment later
         post(handle, rows_of(1))
         assert time.perf_counter() < until_s
     one = handle.captured()[0]
     np.testing.assert_array_equal(one.outputs["y"], 2 * rows_of(1))
-    assert handle.replay(onto=1, seconds=0.5).agreement is not None
+    assert handle.replay(onto=1, seconds=0.5).agreement
 
 
 def test_an_equal_a_different_and_a_raising_version() -> None:
@@ -139,15 +138,13 @@ def test_an_equal_a_different_and_a_raising_version() -> None:
     assert equal.run == 1
 
     different = handle.replay(onto=3)
-    assert different.agreement is not None
-    assert different.agreement.num_same == 1  # 0 times anything
+    assert different.agreement.num_same == 2  # 0, and what is off by a thousandth of the outputs' spread
     assert different.disagreements[0].inputs["x"].tolist() == [[19.0, 190.0]]
-    assert different.agreement.largest == pytest.approx(1.9, rel=1e-3)
+    assert different.agreement["y"].largest_difference == pytest.approx(1.9, rel=1e-3)
     assert not different.passed(**LENIENT)
     assert handle.replay(onto=3, tolerance=0.02).passed(**LENIENT)
 
     raising = handle.replay(onto=4)
-    assert raising.agreement is not None
     assert (raising.agreement.num_rows, sum(raising.failures.values())) == (2, 18)
     assert "too large for version 2" in next(iter(raising.failures))
     assert raising.b.num_errors == 18 * raising.b.num_due // 20
@@ -178,8 +175,7 @@ def test_every_protocol_reaches_both_versions(protocol: str) -> None:
     versions = handle.metrics().versions
     assert versions[2].num_requests == result.b.num_due + 10
     assert versions[1].num_requests == result.a.num_due + 12
-    assert result.agreement is not None
-    assert sum(result.agreement.flips.values()) == 10 - result.agreement.num_same
+    assert sum(result.agreement["output_0"].flips.values()) == 10 - result.agreement.num_same
 
 
 def test_redacted_requests_are_answered_anew_by_the_version_that_answered() -> None:
@@ -218,7 +214,7 @@ def test_what_cannot_be_replayed_is_named_before_anything_is_sent(tmp_path: Path
     named = keras.Sequential([keras.Input((2,), name="z"), keras.layers.Rescaling(2.0)])
     tfserve_nb.deploy(named, "other").capture()
     with pytest.raises(InvalidOption, match="Missing but required: {z}"):
-        tfserve_nb.api.connect.deployment("other").replay(onto=1, requests=handle.captured())
+        tfserve_nb.deployment("other").replay(onto=1, requests=handle.captured())
     assert handle.captured().is_on
     assert handle.metrics().versions[1].num_requests == 1
 

@@ -19,8 +19,8 @@ import requests
 import tensorflow as tf
 
 import tfserve_nb
-from tfserve_nb.api import servers as runtime
 from tfserve_nb.api.deployment import Deployment
+from tfserve_nb.api.servers import served
 from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, RunRejected, ServingError
 
 
@@ -71,7 +71,7 @@ def test_what_xla_cannot_compile_is_not_served() -> None:
     with pytest.raises(ServingError, match="(?i)xla|compil"):
         tfserve_nb.deploy(model, "words", optimize="xla")
 
-    assert not runtime.served()
+    assert not served()
     assert not list(Path("tfserve_models").glob("words/*"))
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
-from fake_servable import BAD, FakeServable, rows
+from helpers.eventually import eventually
+from helpers.fake_servable import BAD, FakeServable, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -231,7 +232,7 @@ def test_request_without_rows_is_answered_without_rows() -> None:
     runner.start()
     try:
         runner.submit(lane, {"x": rows()}, 0, deadline_s=1e12, on_done=outcomes.append)
-        answered = wait_for(lambda: outcomes)
+        answered = eventually(lambda: outcomes)
     finally:
         runner.stop()
 
@@ -295,7 +296,7 @@ def test_threads_that_submit_at_the_same_time_each_get_their_own_rows(sizes: lis
                 deadline_s=1e12,
                 on_done=lambda outcome, number=number: outcomes.__setitem__(number, outcome),
             )
-        wait_for(lambda: len(outcomes) == len(sizes))
+        eventually(lambda: len(outcomes) == len(sizes))
     finally:
         runner.stop()
 
@@ -321,7 +322,7 @@ def test_runner_survives_any_exception_of_a_model() -> None:
     try:
         for value in (1.0, 2.0):
             runner.submit(lane, {"x": rows(value)}, 1, deadline_s=1e12, on_done=outcomes.append)
-        wait_for(lambda: len(outcomes) == 2)
+        eventually(lambda: len(outcomes) == 2)
     finally:
         runner.stop()
 
@@ -341,7 +342,7 @@ def test_runner_survives_a_caller_that_cannot_take_its_answer(caplog: pytest.Log
     runner.submit(lane, {"x": rows(2)}, 1, deadline_s=1e12, on_done=outcomes.append)
     runner.start()
     try:
-        wait_for(lambda: outcomes)
+        eventually(lambda: outcomes)
     finally:
         runner.stop()
 
@@ -356,22 +357,9 @@ def test_wrong_number_of_output_rows_is_an_error_and_no_wrong_answer() -> None:
     runner.start()
     try:
         runner.submit(lane, {"x": rows(1, 2)}, 2, deadline_s=1e12, on_done=outcomes.append)
-        wait_for(lambda: outcomes)
+        eventually(lambda: outcomes)
     finally:
         runner.stop()
 
     assert isinstance(outcomes[0], ServingError)
     assert "0th dimension does not equal" in outcomes[0].message
-
-
-def wait_for(condition):  # noqa: ANN201 - any condition
-    """Wait until a condition holds, at most 10 s."""
-    import threading
-    import time
-
-    until_s = time.perf_counter() + 10
-    pause = threading.Event()
-    while not (value := condition()):
-        assert time.perf_counter() < until_s, "waited 10 s in vain"
-        pause.wait(0.002)
-    return value

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fake_servable import FakeLoader, rows
+from helpers.fake_servable import FakeLoader, rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -23,8 +23,7 @@ from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.telemetry.capture import Captures
 from tfserve_nb.serving.telemetry.captured import MIB, CapturedRequest, CapturedRequests, CaptureSettings, load_captured
-from tfserve_nb.serving.telemetry.metrics import RequestRecord
-from tfserve_nb.serving.telemetry.taps import Seen
+from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
 from tfserve_nb.serving.versions.source import VersionSource
 
 X = np.arange(6.0).reshape(3, 2)
@@ -37,30 +36,34 @@ def record(num_rows: int = 3, **other: Any) -> RequestRecord:
     return plain._replace(**other)
 
 
-def seen(x: np.ndarray = X, y: np.ndarray | None = None) -> Seen:
-    return Seen({"x": x}, {"y": 2 * x if y is None else y})
+def seen(x: np.ndarray = X, y: np.ndarray | None = None) -> RequestTensors:
+    return RequestTensors({"x": x}, {"y": 2 * x if y is None else y})
 
 
 def captures(**limits: Any) -> Captures:
     found = Captures()
-    found.turn("net", CaptureSettings(**limits))
+    found.configure("net", CaptureSettings(**limits))
     return found
 
 
 def test_nothing_is_kept_until_somebody_asks_and_what_is_kept_stays_when_it_ends() -> None:
     ring = Captures()
-    ring.add(record(), seen())
-    assert (ring.wants("net"), len(ring.found("net")), ring.found("net").is_on) == (False, 0, False)
+    ring.on_request(record(), seen())
+    assert (ring.wants_tensors("net"), len(ring.requests_of("net")), ring.requests_of("net").is_on) == (False, 0, False)
 
-    ring.turn("net", CaptureSettings())
-    ring.add(record(), seen())
-    ring.add(record(model="other"), seen())
-    ring.turn("net", None)
-    ring.add(record(), seen())
+    ring.configure("net", CaptureSettings())
+    ring.on_request(record(), seen())
+    ring.on_request(record(model="other"), seen())
+    ring.configure("net", None)
+    ring.on_request(record(), seen())
 
-    assert (len(ring.found("net")), ring.found("net").is_on, len(ring.found("other"))) == (1, False, 0)
-    ring.turn("net", None, clear=True)
-    assert len(ring.found("net")) == 0
+    assert (len(ring.requests_of("net")), ring.requests_of("net").is_on, len(ring.requests_of("other"))) == (
+        1,
+        False,
+        0,
+    )
+    ring.configure("net", None, clear=True)
+    assert len(ring.requests_of("net")) == 0
 
 
 def test_a_request_is_kept_with_its_tensors_and_arrival_and_without_its_key_and_id() -> None:
@@ -68,10 +71,10 @@ def test_a_request_is_kept_with_its_tensors_and_arrival_and_without_its_key_and_
     x = X.copy()
     given_at = time.time()
     one = record(api="Predict", entrypoint="GRPC", key="user-7", request_id="id-7")
-    ring.add(one, seen(x))
+    ring.on_request(one, seen(x))
     x[:] = -1  # the caller's arrays are the caller's
 
-    (kept,) = ring.found("net")
+    (kept,) = ring.requests_of("net")
     np.testing.assert_array_equal(kept.inputs["x"], X)
     np.testing.assert_array_equal(kept.outputs["y"], 2 * X)
     assert (kept.version, kept.api, kept.entrypoint, kept.num_rows) == (1, "predict", "GRPC", 3)
@@ -88,24 +91,24 @@ def test_a_request_is_kept_with_its_tensors_and_arrival_and_without_its_key_and_
 def test_failed_requests_and_those_from_before_are_not_kept() -> None:
     ring = Captures()
     before = record()
-    ring.turn("net", CaptureSettings())
+    ring.configure("net", CaptureSettings())
 
-    ring.add(before, seen())
-    ring.add(record(code="INTERNAL"), Seen({"x": X}, None, "broken"))
-    ring.add(record(version=None), seen())
+    ring.on_request(before, seen())
+    ring.on_request(record(code="INTERNAL"), RequestTensors({"x": X}, None, "broken"))
+    ring.on_request(record(version=None), seen())
 
-    assert len(ring.found("net")) == 0
+    assert len(ring.requests_of("net")) == 0
 
 
 def test_requests_come_back_in_the_order_of_their_arrival() -> None:
     ring = captures()
     late, early = record(received_s=time.perf_counter() + 2), record(received_s=time.perf_counter() + 1)
     for one in (late, early):
-        ring.add(one, seen())
+        ring.on_request(one, seen())
 
-    assert [one.arrived_s for one in ring.found("net")] == [early.received_s, late.received_s]
-    assert [one.arrived_s for one in ring.found("net", 1)] == [late.received_s]
-    assert (len(ring.found("net", 0)), ring.found("net", 0).num_kept) == (0, 2)
+    assert [one.arrived_s for one in ring.requests_of("net")] == [early.received_s, late.received_s]
+    assert [one.arrived_s for one in ring.requests_of("net", 1)] == [late.received_s]
+    assert (len(ring.requests_of("net", 0)), ring.requests_of("net", 0).num_kept) == (0, 2)
 
 
 @given(
@@ -121,11 +124,11 @@ def test_all_limits_hold_whatever_comes_and_the_newest_stay(
     fits = []
     for number, size in enumerate(sizes):
         x = np.full((size, 16), float(number))
-        ring.add(record(size), seen(x))
+        ring.on_request(record(size), seen(x))
         if size <= max_rows and 2 * x.nbytes <= max_kib * 1024:
             fits.append(number)
 
-    found = ring.found("net")
+    found = ring.requests_of("net")
     kept = [int(one.inputs["x"][0, 0]) for one in found]
     assert len(found) <= max_requests
     assert sum(one.num_rows for one in found) <= max_rows
@@ -138,19 +141,19 @@ def test_all_limits_hold_whatever_comes_and_the_newest_stay(
 def test_smaller_limits_drop_the_oldest_at_once() -> None:
     ring = captures()
     for _ in range(5):
-        ring.add(record(), seen())
-    ring.turn("net", CaptureSettings(max_requests=2))
+        ring.on_request(record(), seen())
+    ring.configure("net", CaptureSettings(max_requests=2))
 
-    assert [one.number for one in ring.found("net")] == [4, 5]
+    assert [one.number for one in ring.requests_of("net")] == [4, 5]
 
 
 def test_named_inputs_are_zeros_of_the_same_shape() -> None:
     ring = captures(redact=["x", "name"])
     texts = np.array([[b"Ann"], [b"Bob"]], dtype=object)
-    ring.add(record(2), Seen({"x": X[:2], "name": texts, "age": X[:2, 0]}, {"y": X[:2]}))
-    ring.add(record(2), Seen({"age": X[:2, 0]}, {"y": X[:2]}))
+    ring.on_request(record(2), RequestTensors({"x": X[:2], "name": texts, "age": X[:2, 0]}, {"y": X[:2]}))
+    ring.on_request(record(2), RequestTensors({"age": X[:2, 0]}, {"y": X[:2]}))
 
-    first, second = ring.found("net")
+    first, second = ring.requests_of("net")
     assert (first.inputs["x"] == 0).all()
     assert first.inputs["x"].shape == (2, 2)
     assert first.inputs["name"].tolist() == [[b""], [b""]]
@@ -177,14 +180,14 @@ def test_a_function_redacts_or_leaves_out() -> None:
     problems = []
     for value in (0.0, -1.0, 100.0, 200.0, 300.0):
         x[0, 0] = value
-        ring.add(record(), seen(x))
-        problems.append(ring.found("net").problem)
+        ring.on_request(record(), seen(x))
+        problems.append(ring.requests_of("net").problem)
 
-    (kept,) = ring.found("net")
+    (kept,) = ring.requests_of("net")
     assert kept.inputs["x"][:, 1].tolist() == [7, 7, 7]
     assert x[0, 1] == 1  # the request itself is not touched
     assert kept.is_redacted
-    assert ring.found("net").num_left_out == 4
+    assert ring.requests_of("net").num_left_out == 4
     assert problems == [
         "",
         "redact left it out",
@@ -226,7 +229,7 @@ def test_a_core_captures_requests_of_its_models_and_forgets_with_them(tmp_path: 
         assert (kept.num_rows, kept.entrypoint, core.captured("net").is_on) == (2, "KERNEL", True)
         core.undeploy("net")
         core.deploy("net", 1, source, tmp_path, Placement())
-        assert (len(core.captured("net")), core.taps.is_on) == (0, False)
+        assert (len(core.captured("net")), core.wants_tensors("net")) == (0, False)
     finally:
         core.stop()
 
@@ -283,10 +286,10 @@ def test_a_function_that_redacts_cannot_leave_its_process() -> None:
 
 def test_rows_become_rows_of_a_data_frame() -> None:
     ring = captures()
-    ring.add(record(), seen())
-    ring.add(record(1), Seen({"x": X[:1], "k": np.array(4)}, {"y": X[0, :1]}))
+    ring.on_request(record(), seen())
+    ring.on_request(record(1), RequestTensors({"x": X[:1], "k": np.array(4)}, {"y": X[0, :1]}))
 
-    table = ring.found("net").to_dataframe()
+    table = ring.requests_of("net").to_dataframe()
     assert table["request"].tolist() == [1, 1, 1, 2]
     assert table["row"].tolist() == [0, 1, 2, 0]
     np.testing.assert_array_equal(np.stack(table["inputs.x"]), np.concatenate([X, X[:1]]))

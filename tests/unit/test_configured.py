@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from fake_servable import FakeLoader
+from helpers.eventually import eventually
+from helpers.fake_servable import FakeLoader
 
 from tfserve_nb.errors import ConfigRejected, LabelNotFound
 from tfserve_nb.serving.backend import ModelSpec
@@ -45,13 +46,6 @@ def base(tmp_path: Path) -> Path:
     for version in ("1", "2"):
         (tmp_path / version).mkdir()
     return tmp_path
-
-
-def eventually(is_so: Callable[[], bool]) -> None:
-    until_s = time.perf_counter() + 5
-    while not is_so():
-        assert time.perf_counter() < until_s
-        time.sleep(0.005)
 
 
 def states(core: ServingCore) -> dict[int, str]:

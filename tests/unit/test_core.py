@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_servable import BAD, FakeLoader, rows
+from helpers.fake_servable import BAD, FakeLoader, rows
 
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, RunRejected, VersionNotFound
 from tfserve_nb.serving.backend import Answer, ModelSpec, Outcome
@@ -18,7 +18,8 @@ from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.direct import predict
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.models.state_store import FILE_NAME
-from tfserve_nb.serving.telemetry.metrics import RequestRecord
+from tfserve_nb.serving.telemetry.observer import Observer
+from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.serving.versions.source import VersionSource
 from tfserve_nb.types import ProgressEvent, VersionState
 
@@ -415,12 +416,11 @@ def test_a_key_keeps_its_version_in_the_kernel_and_is_recorded(core: ServingCore
     assert {(one.is_assigned, one.key.startswith("user-")) for one in records} == {(True, True)}
 
 
-class Recorder:
+class Recorder(Observer):
     """An observer that keeps the requests."""
 
     def __init__(self, records: list[RequestRecord]) -> None:
-        self.on_request = records.append
+        self._records = records
 
-    def on_batch(self, record: object) -> None: ...
-
-    def on_warmup(self, record: object) -> None: ...
+    def on_request(self, record: RequestRecord, tensors: object) -> None:
+        self._records.append(record)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import html.parser
 import os
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import ipywidgets as widgets
 import numpy as np
 import pytest
+from helpers.dashboard_widgets import NASTY, Tags, all_widgets, button, open_tab, press, shown
+from helpers.eventually import eventually
+from helpers.fake_controls import FakeControls
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb import dashboards
+from tfserve_nb.api.connect import remote_server
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.dashboards import view
 from tfserve_nb.dashboards.cells import CellRuns
@@ -28,181 +31,18 @@ from tfserve_nb.dashboards.pages.versions import versions_table
 from tfserve_nb.dashboards.snapshot import Snapshot
 from tfserve_nb.dashboards.traffic_split import rebalanced
 from tfserve_nb.dashboards.view import Dashboard
-from tfserve_nb.errors import ModelNotFound, VersionNotFound
-from tfserve_nb.experiment.state import Disagreement, ExperimentState
-from tfserve_nb.server.handle import RemoteHome
-from tfserve_nb.serving.telemetry.metrics import Metrics, RequestRecord
-from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
-from tfserve_nb.serving.telemetry.request_samples import Parts, RequestSample
-from tfserve_nb.serving.telemetry.resources import ResourceReader, Resources
-from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
-
-NASTY = '<img src=x onerror="alert(1)">'
-
-
-SAMPLE = RequestSample(
-    7, 1.7e9, 2, "serving_default", "REST", "OK", "", 1,
-    {"image": np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8), "text": np.array([b"hello"], dtype=object)},
-    {"digit": np.array([[0.5, 0.5]], dtype=np.float32)}, False, 1.5, Parts(0.1, 0.2, 1.0, 0.2),
-)  # fmt: skip
-
-
-class Recorded:
-    """Controls of a model with versions 1 and 2, as `DeploymentControls`."""
-
-    def __init__(self, name: str = "net") -> None:
-        self.name = name
-        self.default_version = 2
-        self.deployed_at = time.time()
-        self.recorder = Metrics()
-        self.calls: list[str] = []
-        self.is_sampling = False
-        self.reader = ResourceReader()
-        self.threads: set[str] = set()
-        self.failure: Exception | None = None
-        self.running: ExperimentState | None = None
-        self.traffic: dict[int, float] = {}
-        self.labels: dict[str, int] = {"stable": 1}
-
-    def status(self) -> ModelStatus:
-        self.threads.add(threading.current_thread().name)
-        if self.failure is not None:
-            raise self.failure
-        return ModelStatus(
-            self.name,
-            versions=(
-                VersionStatus(3, VersionState.LOADING, detail=f"warming up {NASTY}"),
-                VersionStatus(2, VersionState.AVAILABLE, deployed_at=self.deployed_at),
-                VersionStatus(1, VersionState.AVAILABLE),
-            ),
-            default_version=self.default_version,
-            traffic=self.traffic or {self.default_version: 100.0},
-            labels=self.labels,
-        )
-
-    def metrics(self, span_s: int = 120, step_s: int = 2, signature: str | None = None) -> ModelMetrics:
-        return self.recorder.snapshot(self.name, span_s=span_s, step_s=step_s)
-
-    def promote(self, version: int) -> None:
-        self.calls.append(f"promote {version}")
-        self.default_version = version
-
-    def stage(self, version: int) -> None:
-        self.calls.append(f"stage {version}")
-
-    def set_label(self, label: str, version: int | None) -> None:
-        self.calls.append(f"label {label} {version}")
-        self.labels = {**self.labels, label: version} if version is not None else {}
-
-    def set_traffic(self, weights: Mapping[int, float]) -> None:
-        self.calls.append(f"traffic {dict(weights)}")
-        self.traffic = dict(weights)
-
-    def resources(self) -> Resources:
-        """What this process takes."""
-        return self.reader.read()
-
-    def sample_requests(self, is_on: bool = True) -> None:
-        """Begin or end sampling."""
-        self.calls.append(f"sample {is_on}")
-        self.is_sampling = is_on
-
-    def samples(self, limit: int = 50) -> list[RequestSample]:
-        """One request with an image, while sampling is on."""
-        return [SAMPLE][:limit] if self.is_sampling else []
-
-    def send_again(self, sample: RequestSample, version: int | None = None) -> np.ndarray:
-        """The same answer, a little different."""
-        self.calls.append(f"send {sample.number} to {version}")
-        return np.array([[0.25, 0.75]], dtype=np.float32)
-
-    def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
-        self.calls.append(f"{'delete' if delete else 'unload'} {version}")
-
-    def experiment(self) -> ExperimentState | None:
-        return self.running
-
-    def ab_test(self, a: int, b: int, *, split: float = 50.0, **options: object) -> None:
-        self.calls.append(f"test {b} against {a}, {split:g} %")
-
-    def end_experiment(self, how: str) -> None:
-        self.calls.append(f"end {how}")
-
-    def disagreements(self, limit: int = 100) -> list[Disagreement]:
-        self.calls.append(f"disagreements {limit}")
-        return []
-
-    def rollback(self, to: int | None = None) -> None:
-        self.calls.append("rollback")
-        if self.default_version == 1:
-            raise VersionNotFound("net has no version before 1", hint="deploy another one")
-        self.default_version = 1
-
-    def history(self, limit: int = 100) -> list[HistoryEvent]:
-        return [HistoryEvent(time.time(), "deploy", 2, NASTY, NASTY)][:limit]
-
-    def record(self, num: int, *, version: int = 1, latency_s: float = 0.002) -> None:
-        for _ in range(num):
-            now_s = time.perf_counter()
-            start_s = now_s - latency_s
-            self.recorder.record(
-                RequestRecord(self.name, version, "serving_default", "OK", 1, start_s, start_s, now_s, now_s, now_s)
-            )
+from tfserve_nb.errors import ModelNotFound
+from tfserve_nb.serving.telemetry.metrics import Metrics
+from tfserve_nb.types import ModelStatus, VersionState, VersionStatus
 
 
 @pytest.fixture
-def controls() -> Iterator[Recorded]:
-    yield Recorded()
+def controls() -> Iterator[FakeControls]:
+    yield FakeControls()
     dashboards.close_all()
 
 
-class Tags(html.parser.HTMLParser):
-    """Which elements a text has."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.names: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.names.append(tag)
-        assert not any(name.startswith("on") for name, _ in attrs)
-
-
-def all_widgets(root: widgets.Widget) -> list[widgets.Widget]:
-    return [root, *(deeper for child in getattr(root, "children", ()) for deeper in all_widgets(child))]
-
-
-def button(dashboard: Dashboard, description: str) -> widgets.Button:
-    return next(
-        one for one in all_widgets(dashboard.widget)
-        if isinstance(one, widgets.Button) and one.description == description
-    )  # fmt: skip
-
-
-def press(dashboard: Dashboard, description: str) -> None:
-    """Click a button once it is there and can be clicked."""
-
-    def is_ready() -> bool:
-        named = [one for one in all_widgets(dashboard.widget) if getattr(one, "description", "") == description]
-        return bool(named) and not named[0].disabled
-
-    assert eventually(is_ready)
-    button(dashboard, description).click()
-
-
-def shown(dashboard: Dashboard) -> str:
-    return "".join(one.value for one in all_widgets(dashboard.widget) if isinstance(one, widgets.HTML))
-
-
-def eventually(is_true: Callable[[], bool], limit_s: float = 10.0) -> bool:
-    until_s = time.perf_counter() + limit_s
-    while not is_true() and time.perf_counter() < until_s:
-        time.sleep(0.01)
-    return is_true()
-
-
-def test_the_table_names_the_current_version_states_labels_and_traffic(controls: Recorded) -> None:
+def test_the_table_names_the_current_version_states_labels_and_traffic(controls: FakeControls) -> None:
     text = versions_table(controls.status(), controls.metrics())
 
     assert "2 <b>current</b>" in text
@@ -211,7 +51,7 @@ def test_the_table_names_the_current_version_states_labels_and_traffic(controls:
     assert "stable" in text
 
 
-def test_percentiles_show_only_with_enough_samples(controls: Recorded) -> None:
+def test_percentiles_show_only_with_enough_samples(controls: FakeControls) -> None:
     controls.record(10)
     assert "2.0" not in versions_table(controls.status(), controls.metrics())
     assert "shown from 11 requests on" in versions_table(controls.status(), controls.metrics())
@@ -222,7 +62,7 @@ def test_percentiles_show_only_with_enough_samples(controls: Recorded) -> None:
     assert f"{found.p50_ms:.2f} ms" in versions_table(controls.status(), controls.metrics())
 
 
-def test_nothing_of_users_becomes_markup(controls: Recorded) -> None:
+def test_nothing_of_users_becomes_markup(controls: FakeControls) -> None:
     controls.name = NASTY
 
     names = Tags(still_page(Snapshot(controls.status(), controls.metrics(), tuple(controls.history())))).names
@@ -252,7 +92,7 @@ def test_a_failed_version_stays_visible_with_its_reason_and_ended_ones_do_not() 
     assert "the disk is full" in text
 
 
-def test_showing_it_twenty_times_is_one_tree_of_widgets(controls: Recorded) -> None:
+def test_showing_it_twenty_times_is_one_tree_of_widgets(controls: FakeControls) -> None:
     first = dashboards.dashboard_for(controls)
     num_models = len(all_widgets(first.widget))
 
@@ -263,19 +103,19 @@ def test_showing_it_twenty_times_is_one_tree_of_widgets(controls: Recorded) -> N
     assert len(all_widgets(first.widget)) == num_models
 
 
-def test_a_click_switches_on_the_dashboard_thread_and_says_how_long_it_took(controls: Recorded) -> None:
+def test_a_click_switches_on_the_dashboard_thread_and_says_how_long_it_took(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     controls.threads.clear()
 
     button(dashboard, "Roll back").click()
 
-    assert eventually(lambda: "version 1 answers now, switched in" in shown(dashboard))
-    assert eventually(lambda: "1 <b>current</b>" in shown(dashboard))
+    eventually(lambda: "version 1 answers now, switched in" in shown(dashboard))
+    eventually(lambda: "1 <b>current</b>" in shown(dashboard))
     assert controls.calls == ["rollback"]
     assert controls.threads == {"tfserve-dashboard", "tfserve-dashboard-action"}
 
 
-def test_promote_takes_the_chosen_version(controls: Recorded) -> None:
+def test_promote_takes_the_chosen_version(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     choice = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.Dropdown))
     assert choice.options == (3, 2, 1)
@@ -284,20 +124,20 @@ def test_promote_takes_the_chosen_version(controls: Recorded) -> None:
     choice.value = 1
     button(dashboard, "Promote").click()
 
-    assert eventually(lambda: controls.calls == ["promote 1"])
+    eventually(lambda: controls.calls == ["promote 1"])
 
 
-def test_a_refused_click_shows_what_to_do_and_the_buttons_come_back(controls: Recorded) -> None:
+def test_a_refused_click_shows_what_to_do_and_the_buttons_come_back(controls: FakeControls) -> None:
     controls.default_version = 1
     dashboard = dashboards.dashboard_for(controls)
 
     button(dashboard, "Roll back").click()
 
-    assert eventually(lambda: "net has no version before 1 (try: deploy another one)" in shown(dashboard))
-    assert eventually(lambda: not button(dashboard, "Roll back").disabled)
+    eventually(lambda: "net has no version before 1 (try: deploy another one)" in shown(dashboard))
+    eventually(lambda: not button(dashboard, "Roll back").disabled)
 
 
-def test_a_model_that_is_gone_is_a_state_not_a_traceback(controls: Recorded) -> None:
+def test_a_model_that_is_gone_is_a_state_not_a_traceback(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     controls.failure = ModelNotFound("net is not served", hint="%deploy it")
@@ -312,7 +152,7 @@ def test_a_model_that_is_gone_is_a_state_not_a_traceback(controls: Recorded) -> 
     assert not button(dashboard, "Roll back").disabled
 
 
-def test_a_defect_while_drawing_does_not_end_the_thread(controls: Recorded) -> None:
+def test_a_defect_while_drawing_does_not_end_the_thread(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     controls.failure = RuntimeError("broken pipe")
@@ -321,10 +161,10 @@ def test_a_defect_while_drawing_does_not_end_the_thread(controls: Recorded) -> N
 
     controls.failure = None
     button(dashboard, "Roll back").click()
-    assert eventually(lambda: controls.calls == ["rollback"])
+    eventually(lambda: controls.calls == ["rollback"])
 
 
-def test_nothing_is_written_while_nothing_changes(controls: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_while_nothing_changes(controls: FakeControls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "METRICS_EVERY_S", 0.0)
     dashboard = dashboards.dashboard_for(controls)
     dashboard.refresh()
@@ -340,15 +180,15 @@ def test_nothing_is_written_while_nothing_changes(controls: Recorded, monkeypatc
     assert written != []
 
 
-def test_new_numbers_appear_by_themselves(controls: Recorded) -> None:
+def test_new_numbers_appear_by_themselves(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     controls.record(15)
 
-    assert eventually(lambda: "text-align:right;padding:3px 8px" in shown(dashboard) and ">15<" in shown(dashboard))
+    eventually(lambda: "text-align:right;padding:3px 8px" in shown(dashboard) and ">15<" in shown(dashboard))
 
 
-def test_closing_leaves_a_picture_and_no_thread(controls: Recorded) -> None:
+def test_closing_leaves_a_picture_and_no_thread(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     dashboards.close_all()
@@ -359,18 +199,18 @@ def test_closing_leaves_a_picture_and_no_thread(controls: Recorded) -> None:
     assert dashboards.dashboard_for(controls) is not dashboard
 
 
-def test_another_deployment_of_the_same_name_has_its_own_dashboard_beside_it(controls: Recorded) -> None:
+def test_another_deployment_of_the_same_name_has_its_own_dashboard_beside_it(controls: FakeControls) -> None:
     first = dashboards.dashboard_for(controls)
 
-    second = dashboards.dashboard_for(Recorded())
+    second = dashboards.dashboard_for(FakeControls())
 
     assert second is not first
     assert "this is what was shown last" not in shown(first)
 
 
-def test_handles_of_the_same_server_share_a_dashboard(controls: Recorded) -> None:
+def test_handles_of_the_same_server_share_a_dashboard(controls: FakeControls) -> None:
     def handle(token: str) -> Deployment:
-        return Deployment("net", RemoteHome("http://127.0.0.1:9", token))
+        return Deployment("net", remote_server("http://127.0.0.1:9", token))
 
     boards = [dashboards.dashboard_for(handle("right")) for _ in range(3)]
 
@@ -380,7 +220,7 @@ def test_handles_of_the_same_server_share_a_dashboard(controls: Recorded) -> Non
     assert "is the server running?" in shown(boards[0])
 
 
-def test_watch_keeps_redrawing_in_the_cell(controls: Recorded) -> None:
+def test_watch_keeps_redrawing_in_the_cell(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     dashboards._open.updater.stop()  # noqa: SLF001 - as in a front end where no thread may write
     controls.record(12)
@@ -404,105 +244,99 @@ def choice(dashboard: Dashboard, description: str) -> widgets.Dropdown:
     )  # fmt: skip
 
 
-def open_tab(dashboard: Dashboard, title: str) -> None:
-    tab = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.Tab))
-    tab.selected_index = tab.titles.index(title)
-    dashboard.refresh()
-
-
-def test_moving_one_slider_moves_the_others_and_applies_at_once(controls: Recorded) -> None:
+def test_moving_one_slider_moves_the_others_and_applies_at_once(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     slider(dashboard, 1).value = 30
 
-    assert eventually(lambda: controls.calls == ["traffic {1: 30.0, 2: 70.0}"])
-    assert eventually(lambda: slider(dashboard, 2).value == 70)
-    assert eventually(lambda: "traffic version 1: 30 %, version 2: 70 %" in shown(dashboard))
+    eventually(lambda: controls.calls == ["traffic {1: 30.0, 2: 70.0}"])
+    eventually(lambda: slider(dashboard, 2).value == 70)
+    eventually(lambda: "traffic version 1: 30 %, version 2: 70 %" in shown(dashboard))
 
 
-def test_undo_takes_the_last_change_back_once(controls: Recorded) -> None:
+def test_undo_takes_the_last_change_back_once(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     assert button(dashboard, "Undo").disabled
     slider(dashboard, 1).value = 30
     press(dashboard, "Undo: traffic split")
 
-    assert eventually(lambda: controls.calls[-1:] == ["promote 2"])
-    assert eventually(lambda: button(dashboard, "Undo").disabled)
+    eventually(lambda: controls.calls[-1:] == ["promote 2"])
+    eventually(lambda: button(dashboard, "Undo").disabled)
 
 
-def test_deleting_asks_first(controls: Recorded) -> None:
+def test_deleting_asks_first(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     choice(dashboard, "Version").value = 1
 
     button(dashboard, "Delete…").click()
-    assert eventually(lambda: "Delete version 1 of net from disk?" in shown(dashboard))
+    eventually(lambda: "Delete version 1 of net from disk?" in shown(dashboard))
     button(dashboard, "Keep it").click()
     button(dashboard, "Delete…").click()
     assert controls.calls == []
     press(dashboard, "Delete version 1")
 
-    assert eventually(lambda: controls.calls == ["delete 1"])
+    eventually(lambda: controls.calls == ["delete 1"])
 
 
-def test_labels_are_set_moved_back_and_wanted(controls: Recorded) -> None:
+def test_labels_are_set_moved_back_and_wanted(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     label = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.Text))
 
     button(dashboard, "Set label").click()
-    assert eventually(lambda: "write the label first" in shown(dashboard))
+    eventually(lambda: "write the label first" in shown(dashboard))
     label.value = "stable"
     button(dashboard, "Set label").click()
     press(dashboard, "Undo: label stable → version 2")
 
-    assert eventually(lambda: controls.calls == ["label stable 2", "label stable 1"])
+    eventually(lambda: controls.calls == ["label stable 2", "label stable 1"])
 
 
-def test_a_loading_version_is_seen_while_an_action_takes_its_time(controls: Recorded) -> None:
+def test_a_loading_version_is_seen_while_an_action_takes_its_time(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     go_on = threading.Event()
     controls.stage = lambda _: go_on.wait(10)
 
     button(dashboard, "Stage").click()
-    assert eventually(lambda: "stage version 2…" in shown(dashboard))
+    eventually(lambda: "stage version 2…" in shown(dashboard))
     controls.labels = {"meanwhile": 1}
-    assert eventually(lambda: "meanwhile" in shown(dashboard))
+    eventually(lambda: "meanwhile" in shown(dashboard))
     button(dashboard, "Roll back").click()
-    assert eventually(lambda: "one thing at a time" in shown(dashboard))
+    eventually(lambda: "one thing at a time" in shown(dashboard))
     assert controls.calls == []
     go_on.set()
 
-    assert eventually(lambda: "version 2 is loaded" in shown(dashboard))
+    eventually(lambda: "version 2 is loaded" in shown(dashboard))
 
 
-def test_pause_lets_charts_stand_still_and_go_on(controls: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_lets_charts_stand_still_and_go_on(controls: FakeControls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "METRICS_EVERY_S", 0.0)
     dashboard = dashboards.dashboard_for(controls)
     open_tab(dashboard, "Latency")
     pause = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.ToggleButton))
     pause.value = True
-    assert eventually(lambda: "paused at" in shown(dashboard))
+    eventually(lambda: "paused at" in shown(dashboard))
 
     controls.record(700)
     dashboard.refresh()
     assert "p99 2" not in shown(dashboard)
     pause.value = False
 
-    assert eventually(lambda: "paused at" not in shown(dashboard))
-    assert eventually(lambda: "v1 p50" in shown(dashboard))
+    eventually(lambda: "paused at" not in shown(dashboard))
+    eventually(lambda: "v1 p50" in shown(dashboard))
 
 
-def test_span_and_signature_decide_what_is_counted(controls: Recorded) -> None:
+def test_span_and_signature_decide_what_is_counted(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     controls.record(20)
     open_tab(dashboard, "Latency")
 
     choice(dashboard, "Last").value = "15 minutes"
 
-    assert eventually(lambda: "Latencies of the last 15 min" in shown(dashboard))
+    eventually(lambda: "Latencies of the last 15 min" in shown(dashboard))
     assert choice(dashboard, "Signature").options == ("all", "serving_default")
 
 
-def test_what_stands_for_everything_can_be_chosen_again(controls: Recorded) -> None:
+def test_what_stands_for_everything_can_be_chosen_again(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     controls.record(20)
     open_tab(dashboard, "Latency")
@@ -513,14 +347,14 @@ def test_what_stands_for_everything_can_be_chosen_again(controls: Recorded) -> N
     assert (of_versions.index, of_versions.label) == (0, "all")
 
     of_versions.index = 1
-    assert eventually(lambda: not dashboard._updater._commands.qsize())  # noqa: SLF001 - what was chosen is drawn
+    eventually(lambda: not dashboard._updater._commands.qsize())  # noqa: SLF001 - what was chosen is drawn
     of_versions.index = 0  # as front ends choose
 
     assert (of_versions.index, of_versions.label) == (0, "all")
     assert choice(dashboard, "Send to").index == 0
 
 
-def test_two_versions_stand_side_by_side_with_a_word_of_caution(controls: Recorded) -> None:
+def test_two_versions_stand_side_by_side_with_a_word_of_caution(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     controls.record(20, version=1, latency_s=0.002)
     controls.record(20, version=2, latency_s=0.004)
@@ -533,7 +367,7 @@ def test_two_versions_stand_side_by_side_with_a_word_of_caution(controls: Record
     assert "× 0.5" in text
 
 
-def test_resources_tell_of_this_process(controls: Recorded) -> None:
+def test_resources_tell_of_this_process(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     open_tab(dashboard, "Resources")
@@ -542,21 +376,21 @@ def test_resources_tell_of_this_process(controls: Recorded) -> None:
     assert "tfserve-dashboard" in shown(dashboard)
 
 
-def test_sampled_requests_are_shown_as_what_they_are_and_sent_again(controls: Recorded) -> None:
+def test_sampled_requests_are_shown_as_what_they_are_and_sent_again(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     open_tab(dashboard, "Requests")
     assert "Nothing is kept of requests until you ask for it" in shown(dashboard)
 
     button(dashboard, "Sample requests").click()
-    assert eventually(lambda: "image of 8 × 8" in shown(dashboard))
+    eventually(lambda: "image of 8 × 8" in shown(dashboard))
     assert "hello" in shown(dashboard)
     button(dashboard, "Send again").click()
 
-    assert eventually(lambda: "largest difference from before: 0.25" in shown(dashboard))
+    eventually(lambda: "largest difference from before: 0.25" in shown(dashboard))
     assert controls.calls == ["sample True", "send 7 to None"]
 
 
-def test_nobody_looking_costs_nothing(controls: Recorded) -> None:
+def test_nobody_looking_costs_nothing(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     root = dashboard.widget
     root._view_count = 1  # noqa: SLF001 - what a front end does
@@ -568,10 +402,10 @@ def test_nobody_looking_costs_nothing(controls: Recorded) -> None:
     assert controls.threads == set()
 
     root._view_count = 1  # noqa: SLF001
-    assert eventually(lambda: bool(controls.threads))
+    eventually(lambda: bool(controls.threads))
 
 
-def test_the_still_page_follows_and_is_the_last_state_when_it_closes(controls: Recorded) -> None:
+def test_the_still_page_follows_and_is_the_last_state_when_it_closes(controls: FakeControls) -> None:
     pages: list[str] = []
     dashboard = dashboards.dashboard_for(controls)
     dashboard.keep_still(pages.append)
@@ -589,7 +423,7 @@ def test_the_still_page_follows_and_is_the_last_state_when_it_closes(controls: R
     ("name", "text"), [("COLAB_RELEASE_TAG", "Colab"), ("VSCODE_PID", "VS Code"), ("VOILA_BASE_URL", "Voilà")]
 )
 def test_front_ends_that_are_not_live_are_told(
-    controls: Recorded, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+    controls: FakeControls, monkeypatch: pytest.MonkeyPatch, name: str, text: str
 ) -> None:
     monkeypatch.setenv(name, "1")
 

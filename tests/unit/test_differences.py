@@ -7,17 +7,14 @@ import math
 import re
 from pathlib import Path
 
-from tfserve_nb.diff.report import MAX_LAYERS, to_html, to_text
-from tfserve_nb.diff.result import (
-    AnswerChange,
-    LatencyChange,
-    LayerChange,
-    SignatureChange,
-    VersionDiff,
-)
+from tfserve_nb.agreement.result import Agreement, OutputAgreement
+from tfserve_nb.diff.changes import LatencyChange, LayerChange, SignatureChange
+from tfserve_nb.diff.report import MAX_LAYERS
+from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.export.provenance.environment import GitState
 from tfserve_nb.export.provenance.fingerprint import DataFingerprint
 from tfserve_nb.export.provenance.provenance import Code, Provenance, read_provenance, write_provenance
+from tfserve_nb.reports.html import to_html
 
 
 def provenance(**options: object) -> Provenance:
@@ -28,7 +25,7 @@ def test_many_layers_show_those_that_changed_most_in_their_order() -> None:
     layers = [LayerChange(f"layer_{place}", "Dense", "changed", 2, 2, place / 1000) for place in range(MAX_LAYERS + 20)]
     layers.insert(3, LayerChange("new", "Dense", "added", None, 5))
 
-    shown = to_text(VersionDiff("net", 1, 2, layers=tuple(layers)))
+    shown = repr(VersionDiff("net", 1, 2, layers=tuple(layers)))
     names = re.findall(r"^ +(layer_\d+|new) ", shown, re.MULTILINE)
 
     assert names == ["new", *(f"layer_{place}" for place in range(21, MAX_LAYERS + 20))]
@@ -39,11 +36,11 @@ def test_many_layers_show_those_that_changed_most_in_their_order() -> None:
 def test_what_is_not_known_is_left_out_or_said() -> None:
     diff = VersionDiff("net", 1, 2, notes=("version 1 tells nothing",))
 
-    shown = to_text(diff)
+    shown = str(diff)
 
-    assert "net: version 2 (B) against version 1 (A)" in shown
+    assert "net: version 2 (B) compared with version 1 (A)" in shown
     assert "Code: not known of both versions" in shown
-    assert "(version 1 tells nothing)" in shown
+    assert "version 1 tells nothing" in shown
     assert "Metrics" not in shown
     assert diff.packages == diff.metrics == {}
 
@@ -60,16 +57,19 @@ def test_everything_that_is_known_is_shown_in_both_forms() -> None:
                                 data=DataFingerprint("ndarray", "float32", (3, 2), "b" * 64)),
         bytes_a=2048, bytes_b=3 * 2**20,
         latency=(LatencyChange("p95 of requests", None, 2.0), LatencyChange("a run of 8 rows", 1.0, 1.5)),
-        answers=AnswerChange("given rows", 200, 190, {"y": 0.25}),
+        rows_from="given rows",
+        agreement=Agreement(200, 190, {"y": OutputAgreement("regression", "because", 200, 190, largest_difference=0.25,
+                                                            bias=-0.125, error=0.5)}),
     )  # fmt: skip
 
-    text = to_text(diff)
-    html = to_html(diff)
+    text = str(diff)
+    html = to_html(diff.report)
 
     for words in (
         "2 KiB", "3.0 MiB", "aaaaaaaaaa main (dirty)", "ndarray 3 × 2, float32, sha256 bbbbbbbbbbbb", "~ changed",
-        "input x: none → float32[?]", "from zero", "+50.0 %", "p95 of requests, ms", "190 of 200 (95.0 %)",
-        "largest difference of y", "2.1.0", "3.13.0", "scipy",
+        "input x: none → float32[?]", "from zero", "+50.0 %", "Latency of live traffic, ms", "p95 of requests",
+        "190 of 200 (95 %)",
+        "Outputs, given rows", "0.25", "-0.125", "because", "2.1.0", "3.13.0", "scipy",
     ):  # fmt: skip
         assert words in text
         assert words in html

@@ -11,11 +11,12 @@ from dataclasses import replace
 import ipywidgets as widgets
 import numpy as np
 import pytest
+from helpers.dashboard_widgets import NASTY, Tags, all_widgets, button, open_tab, press, shown
+from helpers.eventually import eventually
+from helpers.recorded import Recorded
+from helpers.recorded_experiment import KINDS, STARTED_AT, disagreements, moments, state_of
 from hypothesis import given
 from hypothesis import strategies as st
-from recorded import Recorded
-from recorded_experiment import KINDS, STARTED_AT, disagreements, moments, state_of
-from test_dashboards import NASTY, Tags, all_widgets, button, eventually, open_tab, press, shown
 
 from tfserve_nb import dashboards
 from tfserve_nb.dashboards.charts.band import band_chart
@@ -35,10 +36,11 @@ from tfserve_nb.experiment.views.report import (
     effect_words,
     estimate_says,
     phase_line,
+    report_of,
     step_line,
-    to_html,
-    to_text,
 )
+from tfserve_nb.reports.html import to_html
+from tfserve_nb.reports.text import to_text
 from tfserve_nb.types import HistoryEvent
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -69,6 +71,11 @@ def is_shown(dashboard: Dashboard, description: str) -> bool:
         return any(seen(child) for child in getattr(one, "children", ()))
 
     return seen(dashboard.widget)
+
+
+def text_of(state: ExperimentState) -> str:
+    """The report in lines that are not wrapped."""
+    return to_text(report_of(state), 400)
 
 
 def nasty() -> ExperimentState:
@@ -104,7 +111,7 @@ def test_markup_of_users_stays_text() -> None:
     rows = [Disagreement(1.0, {NASTY: words}, {NASTY: scores}, {NASTY: -scores}, 0.0)]
     event = HistoryEvent(STARTED_AT, "rollback", 1, NASTY, NASTY)
 
-    for page in (experiment_page(nasty(), [event]), disagreements_page(nasty(), rows), to_html(nasty())):
+    for page in (experiment_page(nasty(), [event]), disagreements_page(nasty(), rows), to_html(report_of(nasty()))):
         assert "<img" not in page
         assert "onerror" in page
 
@@ -149,14 +156,14 @@ def test_an_experiment_that_was_stopped_says_so_beside_what_it_knew() -> None:
 
     state = replace(state, reason="somebody changed the traffic")
     assert str(state.verdict) == f"{state.reading.verdict}; stopped: somebody changed the traffic"
-    assert to_text(state).count("somebody changed the traffic") == 1
-    assert "50 %     " not in to_text(state).split("Sample ratio")[0]
+    assert text_of(state).count("somebody changed the traffic") == 1
+    assert "50 %     " not in text_of(state).split("Sample ratio")[0]
 
 
 def test_the_reason_of_a_roll_back_is_read_once_in_a_report() -> None:
     state = state_of("nan")
-    assert to_text(state).splitlines()[0].endswith(f"{state.reason}: rolled back")
-    assert state.reason not in to_text(state).splitlines()[1]
+    assert text_of(state).splitlines()[0].endswith(f"{state.reason}: rolled back")
+    assert state.reason not in text_of(state).splitlines()[1]
 
 
 def test_a_figure_shows_itself_in_a_notebook_that_never_used_pyplot() -> None:
@@ -252,7 +259,7 @@ def test_effects_carry_their_unit(estimate: tuple[float, float, float], metric: 
 def test_tables_hold_the_verdict_and_both_arms(kind: str) -> None:
     state = state_of(kind)
 
-    text, page = to_text(state), to_html(state)
+    text, page = text_of(state), to_html(report_of(state))
 
     assert str(state.verdict) in text.splitlines()[0]
     assert f"{state.reading.samples[1]}" in text
@@ -358,11 +365,11 @@ def test_without_an_experiment_the_tab_offers_one(dashboard: Dashboard, controls
     split.value = 30
     press(dashboard, "Start A/B test")
 
-    assert eventually(lambda: controls.calls == ["test 3 against 2, 30 %"])
-    assert eventually(lambda: is_shown(dashboard, "Promote B") and not is_shown(dashboard, "Start A/B test"))
-    assert eventually(lambda: "Not yet: about 300 more" in shown(dashboard))
+    eventually(lambda: controls.calls == ["test 3 against 2, 30 %"])
+    eventually(lambda: is_shown(dashboard, "Promote B") and not is_shown(dashboard, "Start A/B test"))
+    eventually(lambda: "Not yet: about 300 more" in shown(dashboard))
     press(dashboard, "Undo: A/B test of version 3 against version 2")
-    assert eventually(lambda: controls.calls[-1] == "end stop")
+    eventually(lambda: controls.calls[-1] == "end stop")
 
 
 def test_promoting_against_the_verdict_asks_first(dashboard: Dashboard, controls: Recorded) -> None:
@@ -370,25 +377,25 @@ def test_promoting_against_the_verdict_asks_first(dashboard: Dashboard, controls
     dashboard.refresh()
 
     button(dashboard, "Promote B").click()
-    assert eventually(lambda: "The experiment does not say so: not yet" in shown(dashboard))
+    eventually(lambda: "The experiment does not say so: not yet" in shown(dashboard))
     assert controls.calls == []
     press(dashboard, "Promote B anyway")
 
-    assert eventually(lambda: controls.calls == ["end promote"])
-    assert eventually(lambda: "version 2 answers now" in shown(dashboard))
-    assert eventually(lambda: is_shown(dashboard, "Start A/B test"))
+    eventually(lambda: controls.calls == ["end promote"])
+    eventually(lambda: "version 2 answers now" in shown(dashboard))
+    eventually(lambda: is_shown(dashboard, "Start A/B test"))
 
 
 def test_promoting_with_the_verdict_and_rolling_back_need_no_question(dashboard: Dashboard, controls: Recorded) -> None:
     controls.running = state_of("quality")
     dashboard.refresh()
     press(dashboard, "Promote B")
-    assert eventually(lambda: controls.calls == ["end promote"])
+    eventually(lambda: controls.calls == ["end promote"])
 
     controls.running = state_of("equal")
     dashboard.refresh()
     press(dashboard, "Roll back to A")
-    assert eventually(lambda: controls.calls == ["end promote", "end rollback"])
+    eventually(lambda: controls.calls == ["end promote", "end rollback"])
 
 
 def test_what_ends_by_itself_is_said_once_in_the_line_for_screen_readers(
@@ -445,11 +452,11 @@ def test_disagreements_go_into_the_namespace_under_a_name(dashboard: Dashboard, 
     name = next(one for one in all_widgets(dashboard.widget) if getattr(one, "description", "") == "Variable")
 
     press(dashboard, "To a DataFrame")
-    assert eventually(lambda: "disagreements is a DataFrame with 3 rows" in shown(dashboard))
+    eventually(lambda: "disagreements is a DataFrame with 3 rows" in shown(dashboard))
     name.value = "not a name"
     press(dashboard, "To a DataFrame")
 
-    assert eventually(lambda: "cannot be the name of a variable" in shown(dashboard))
+    eventually(lambda: "cannot be the name of a variable" in shown(dashboard))
     assert list(namespace) == ["disagreements"]
 
 

@@ -18,7 +18,8 @@ from tfserve_nb.serving.telemetry.histogram import (
     counts_of,
     percentile_s,
 )
-from tfserve_nb.serving.telemetry.metrics import HISTORY_S, Metrics, RequestRecord
+from tfserve_nb.serving.telemetry.metrics import HISTORY_S, Metrics
+from tfserve_nb.serving.telemetry.records import RequestRecord
 
 
 class Clock:

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb.serialization import from_json, to_json
-from tfserve_nb.serving.telemetry.metrics import RequestRecord
+from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
 from tfserve_nb.serving.telemetry.request_samples import KEPT, MAX_ROWS, RequestSample, RequestSamples
-from tfserve_nb.serving.telemetry.taps import Seen
 
 
 class Clock:
@@ -32,7 +31,7 @@ def clock() -> Clock:
 @pytest.fixture
 def samples(clock: Clock) -> RequestSamples:
     found = RequestSamples(clock)
-    found.turn("net", is_on=True)
+    found.switch("net", is_on=True)
     return found
 
 
@@ -40,20 +39,20 @@ def record(code: str = "OK", num_rows: int = 1) -> RequestRecord:
     return RequestRecord("net", 1, "serving_default", code, num_rows, 1.0, 1.001, 1.003, 1.006, 1.010)
 
 
-SEEN = Seen({"x": np.array([[1.0, 2.0]])}, {"y": np.array([3.0])})
+SEEN = RequestTensors({"x": np.array([[1.0, 2.0]])}, {"y": np.array([3.0])})
 
 
 def test_nothing_is_kept_until_somebody_asks_and_after_it_was_turned_off(clock: Clock) -> None:
     samples = RequestSamples(clock)
-    assert not samples.wants("net")
-    samples.add(record(), SEEN)
+    assert not samples.wants_tensors("net")
+    samples.on_request(record(), SEEN)
     assert samples.recent("net") == []
 
-    samples.turn("net", is_on=True)
-    samples.add(record(), SEEN)
-    samples.turn("net", is_on=False)
+    samples.switch("net", is_on=True)
+    samples.on_request(record(), SEEN)
+    samples.switch("net", is_on=False)
     clock.now_s += 1
-    samples.add(record(), SEEN)
+    samples.on_request(record(), SEEN)
 
     assert len(samples.recent("net")) == 1
     samples.forget("net")
@@ -61,7 +60,7 @@ def test_nothing_is_kept_until_somebody_asks_and_after_it_was_turned_off(clock: 
 
 
 def test_a_sample_has_the_parts_of_its_latency(samples: RequestSamples) -> None:
-    samples.add(record(), SEEN)
+    samples.on_request(record(), SEEN)
 
     (one,) = samples.recent("net")
     assert [round(part, 6) for part in one.parts] == [1.0, 2.0, 3.0, 4.0]
@@ -74,8 +73,8 @@ def test_a_load_is_not_copied_request_by_request_but_failures_come_through(
 ) -> None:
     for _ in range(100):
         clock.now_s += 0.001
-        samples.add(record(), SEEN)
-    samples.add(record("UNAVAILABLE"), Seen(SEEN.inputs, None, "the queue is full"))
+        samples.on_request(record(), SEEN)
+    samples.on_request(record("UNAVAILABLE"), RequestTensors(SEEN.inputs, None, "the queue is full"))
 
     found = samples.recent("net")
     assert len(found) == 2
@@ -86,7 +85,9 @@ def test_what_is_kept_is_bounded_and_the_callers_arrays_are_not_held(samples: Re
     rows = np.arange(200.0).reshape(100, 2)
     for _ in range(KEPT + 10):
         clock.now_s += 1
-        samples.add(record(num_rows=100), Seen({"x": rows, "big": np.zeros((1, 1 << 20))}, {"y": rows}))
+        samples.on_request(
+            record(num_rows=100), RequestTensors({"x": rows, "big": np.zeros((1, 1 << 20))}, {"y": rows})
+        )
     rows[:] = -1
 
     found = samples.recent("net", 1000)
@@ -109,8 +110,8 @@ def test_any_tensor_survives_the_admin_api(dtype: str, shape: list[int]) -> None
     else:
         array = np.arange(size).astype(dtype).reshape(shape)
     samples = RequestSamples()
-    samples.turn("net", is_on=True)
-    samples.add(record(), Seen({"x": array}, {"y": array}))
+    samples.switch("net", is_on=True)
+    samples.on_request(record(), RequestTensors({"x": array}, {"y": array}))
     (sample,) = samples.recent("net")
 
     back = from_json(json.loads(json.dumps(to_json(sample))), RequestSample)

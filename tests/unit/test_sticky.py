@@ -71,7 +71,7 @@ def test_canary_steps_only_move_clients_to_the_candidate() -> None:
         before = with_b
 
 
-def test_what_the_request_names_and_what_a_front_end_prefers_comes_before_the_key() -> None:
+def test_what_the_request_names_and_what_a_worker_prefers_comes_before_the_key() -> None:
     routing = Routing("net").promote(1).with_traffic({1: 50, 2: 50}).with_label("old", 1)
 
     assert {routing.version_for(ModelSpec("net", 1), never, None, key) for key in KEYS[:50]} == {1}

@@ -20,8 +20,8 @@ from ..errors import InvalidOption, ModelNotFound, NotAvailable
 from ..experiment.admin import ExperimentAdmin
 from ..experiment.plan import Limits, Plan
 from ..experiment.reading import Reading, SampleRatio, Verdict
-from ..experiment.state import Disagreement, ExperimentState
-from ..server.handle import Home, rest_url
+from ..experiment.state import NUM_DISAGREEMENTS, Disagreement, ExperimentState
+from ..server.handle import ServerHandle
 
 CLIENTS = 8
 """Clients of the closed loop that asks when no rate was named."""
@@ -147,7 +147,7 @@ class ABTest:
         """End it; A gets all traffic."""
         return self._end("rollback")
 
-    def disagreements(self, limit: int = 24) -> list[Disagreement]:
+    def disagreements(self, limit: int = NUM_DISAGREEMENTS) -> list[Disagreement]:
         """The copied rows on which both versions differed most, the worst first."""
         return self._experiments.disagreements(self.name, limit)
 
@@ -201,40 +201,40 @@ def _numbers(option: str, given: Any) -> tuple[float, ...]:
         raise InvalidOption(f"{option}={given!r} must be several numbers", hint=f"{option}=(1, 5)") from error
 
 
-def begin(home: Home, plan: Plan, deployment: Any) -> ABTest:
+def begin_test(server: ServerHandle, plan: Plan, deployment: Any) -> ABTest:
     """Begin an experiment.
 
     Args:
-        home: serves the model.
+        server: serves the model.
         plan: what is asked for.
         deployment: the handle of the model.
 
     Raises:
         ServingError: see `ExperimentAdmin.start`.
     """
-    home.experiments.start(plan)
-    state = home.experiments.state(plan.name)
+    server.experiments.start(plan)
+    state = server.experiments.state(plan.name)
     assert state is not None  # noqa: S101 - it was just started
-    return ABTest(home.experiments, plan.name, state.started_at, deployment)
+    return ABTest(server.experiments, plan.name, state.started_at, deployment)
 
 
-def latest(home: Home, name: str, deployment: Any) -> ABTest | None:
-    """The latest experiment of a model, whoever began it; None when there was none."""
-    state = home.experiments.state(name)
-    return None if state is None else ABTest(home.experiments, name, state.started_at, deployment)
+def latest_test(server: ServerHandle, name: str, deployment: Any) -> ABTest | None:
+    """The latest experiment of a model, also of another client; None when there was none."""
+    state = server.experiments.state(name)
+    return None if state is None else ABTest(server.experiments, name, state.started_at, deployment)
 
 
-def ended(home: Home, name: str, how: str, deployment: Any) -> ABTest:
+def end_test(server: ServerHandle, name: str, how: str, deployment: Any) -> ABTest:
     """The running experiment of a model, ended; see `ExperimentAdmin.end`."""
-    state = home.experiments.end(name, how)
-    return ABTest(home.experiments, name, state.started_at, deployment)
+    state = server.experiments.end(name, how)
+    return ABTest(server.experiments, name, state.started_at, deployment)
 
 
-def asker(home: Home, name: str, values: Any, *, rate: float | None, seconds: float) -> Asker:
+def asker_of(server: ServerHandle, name: str, values: Any, *, rate: float | None, seconds: float) -> Asker:
     """Who asks the model with the user's rows: tried with one request, before an experiment begins.
 
     Args:
-        home: serves the model.
+        server: serves the model.
         name: the model.
         values: rows, as `Deployment.predict` takes them.
         rate: requests per second of an open loop with Poisson arrivals; None for `CLIENTS` clients that ask one
@@ -246,12 +246,12 @@ def asker(home: Home, name: str, values: Any, *, rate: float | None, seconds: fl
         ServingError: if the request fails, such as for rows that do not fit.
     """
     load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
-    target = target_of(rest_url(home, name), home.token, Wish(values=values))
+    target = target_of(server.rest_url(name), server.token, Wish(values=values))
     probe(target)
     return Asker(target, load)
 
 
-def drive(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | None = None) -> None:
+def ask_until_decided(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | None = None) -> None:
     """Ask the model until there is a verdict.
 
     The requests come from another process over HTTP and name no version, as real clients' would.
@@ -259,7 +259,7 @@ def drive(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | No
     Args:
         test: the experiment.
         by: who asks.
-        watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
+        watch: told where the experiment stands, a few times a second, on the calling thread; None for no calls.
     """
 
     def on_samples(_: Samples) -> bool:

@@ -19,7 +19,7 @@ from ..bench.run import Subject, Watcher
 from ..bench.sweep import SweepResult
 from ..errors import InvalidOption, ServingError
 from ..serialization import from_json
-from ..server.handle import Home, KernelHome, rest_url
+from ..server.handle import ServerHandle
 from ..serving.backend import ModelSpec
 from ..serving.models.state_store import StateStore, new_event
 from ..serving.telemetry.batch_summary import combined
@@ -28,11 +28,13 @@ from ..types import ModelStatus
 MAX_EVENT_CHARS = 120
 
 
-def benchmark(home: Home, name: str, options: Options, folder: Path, watcher: Watcher | None = None) -> AnyResult:
+def benchmark_model(
+    server: ServerHandle, name: str, options: Options, folder: Path, watcher: Watcher | None = None
+) -> AnyResult:
     """Load a model and keep what was found.
 
     Args:
-        home: the server.
+        server: the server.
         name: the model.
         options: what to do.
         folder: where results are kept when the model's own folder is not on this machine.
@@ -42,9 +44,9 @@ def benchmark(home: Home, name: str, options: Options, folder: Path, watcher: Wa
         ServingError: if the server cannot be reached, refuses, or the options do not fit it.
     """
     versions = options.versions or (options.version,)
-    subjects = tuple(_subject(home, name, options, version) for version in versions)
+    subjects = tuple(_subject(server, name, options, version) for version in versions)
     result = carry_out(options, subjects, watcher)
-    own = home.core.base_path(name)
+    own = server.models.base_path(name)
     return keep(result, StateStore(own if own is not None and own.is_dir() else folder))
 
 
@@ -134,22 +136,22 @@ def _kept(result: BenchmarkResult, store: StateStore) -> BenchmarkResult:
         return result
 
 
-def _subject(home: Home, name: str, options: Options, version: int | None) -> Subject:
-    url = rest_url(home, name)
+def _subject(server: ServerHandle, name: str, options: Options, version: int | None) -> Subject:
+    url = server.rest_url(name)
     target: Target | None = None
-    seen, split = _who_answers(home.core.model_status(name), version, options.label)
-    batches = _Batches(home, name)
+    seen, split = _who_answers(server.models.model_status(name), version, options.label)
+    batches = _Batches(server, name)
     if options.protocol != "kernel":
-        target = target_of(url, home.token, options.wish(version), home.grpc_address)
+        target = target_of(url, server.token, options.wish(version), server.grpc_address)
         return Subject(name, seen, target, rows=options.rows, payload=target.what + split, batches=batches)
-    if not isinstance(home, KernelHome):
+    if server.kind != "in_kernel":
         raise InvalidOption(f"{name} is not served by this kernel", hint="--protocol json")
     spec = ModelSpec(name, version, options.label)
-    signature = signatures_of(url, home.token, options.signature)
+    signature = signatures_of(url, server.token, options.signature)
     return Subject(
         name,
         seen,
-        predict=lambda inputs: home.core.predict(spec, options.signature, inputs, options.timeout_s),
+        predict=lambda inputs: server.models.predict(spec, options.signature, inputs, options.timeout_s),
         inputs=pieces_of(signature, options.wish(version)),
         rows=options.rows,
         payload=f"{options.rows} rows, d.predict in this kernel, whose threads the callers share{split}",
@@ -172,14 +174,14 @@ def _who_answers(status: ModelStatus, version: int | None, label: str | None) ->
 class _Batches:
     """Tells the batches that a model ran since the last call, in words."""
 
-    def __init__(self, home: Home, name: str) -> None:
-        self._home = home
+    def __init__(self, server: ServerHandle, name: str) -> None:
+        self._server = server
         self._name = name
         self._before = (0, 0, dict.fromkeys(("full", "free", "timeout", "deadline"), 0))
 
     def __call__(self) -> str:
         try:
-            metrics = self._home.core.model_metrics(self._name, 2, 1)
+            metrics = self._server.models.model_metrics(self._name, 2, 1)
         except ServingError:
             return ""
         all_of_them = combined(one.batches for one in metrics.versions.values())

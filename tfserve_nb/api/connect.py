@@ -10,10 +10,10 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..errors import InvalidOption, ModelNotFound
-from ..server.handle import ChildHome, KernelHome, RemoteHome
+from ..server.handle import ServerHandle
 from ..types import Progress, no_progress
-from . import servers as runtime
 from .deployment import DEFAULT_BASE_PATH, Deployment
+from .servers import ensure_child, ensure_kernel, served, settle
 
 
 def deployment(name: str) -> Deployment:
@@ -29,7 +29,7 @@ def deployment(name: str) -> Deployment:
 
 def deployments() -> list[Deployment]:
     """The handles of all served models, by name."""
-    return [Deployment(name) for name in runtime.served()]
+    return [Deployment(name) for name in served()]
 
 
 def connect(url: str, token: str | None = None, name: str | None = None) -> Deployment:
@@ -50,14 +50,22 @@ def connect(url: str, token: str | None = None, name: str | None = None) -> Depl
         raise InvalidOption(f"url={url!r} must begin with http:// or https://", hint="http://127.0.0.1:8501")
     prefix, _, rest = parts.path.partition("/v1/models/")
     in_url = unquote(rest.split("/")[0].split(":")[0])
-    home = RemoteHome(f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}", token)
-    names = home.core.names
+    server = remote_server(f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}", token)
+    names = server.models.names
     wanted = name or in_url or (names[0] if len(names) == 1 else "")
     if not wanted:
         raise InvalidOption(f"{url} serves {', '.join(names) or 'no model'}", hint="connect(url, token, name=...)")
-    handle = Deployment(wanted, home)
+    handle = Deployment(wanted, server)
     handle.status()
     return handle
+
+
+def remote_server(url: str, token: str | None) -> ServerHandle:
+    """A server that is reached by its URL only, such as `https://host:8501`; nothing is asked yet."""
+    from ..server.admin.client import RemoteExperiments, RemoteModels  # brings Tornado, see `servers`
+
+    models = RemoteModels(url, token)
+    return ServerHandle("remote", models, RemoteExperiments(models), url, token)
 
 
 def resume(
@@ -85,13 +93,11 @@ def resume(
     """
     folder = Path(base_path or DEFAULT_BASE_PATH).absolute()
     served_before = {handle.name for handle in deployments()}
-    home: KernelHome | ChildHome = runtime.ensure_child(progress=progress) if isolate else runtime.ensure()
+    server = ensure_child(progress=progress) if isolate else ensure_kernel()
     try:
-        problems = home.core.resume(folder, name, progress)
-        for model in problems:
-            home.remember(model, folder)
+        problems = server.models.resume(folder, name, progress)
     finally:
-        runtime.stop_if_idle()
+        settle()
     for model, texts in problems.items():
         for text in texts:
             report(f"{model}: {text}")
@@ -99,8 +105,3 @@ def resume(
         what = "any model" if name is None else f"model {name!r}"
         raise ModelNotFound(f"nothing is stored about {what} in {folder}", hint="--base-path FOLDER, or deploy it anew")
     return [Deployment(model) for model in problems]
-
-
-def shutdown() -> None:
-    """Stop the server of this process and free all models; files and stored state stay."""
-    runtime.shutdown()

@@ -8,23 +8,24 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
 from ..errors import InvalidOption, ModelNotFound, ServingError
-from ..experiment.plan import Limits
+from ..experiment.plan import Limits, Plan
 from ..export.check import verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.layout import check_name, delete_version
 from ..export.provenance.provenance import Code, ProvenanceInput, provenance_input, store
+from ..export.provenance.running_cell import running_cell
 from ..export.saved_model import ExportedVersion, export_version
 from ..export.signatures import read_signatures
 from ..export.source import prepare_source
 from ..export.tracing import with_xla
 from ..export.warmup_requests import write_warmup_requests
 from ..replay.result import ReplayLimits
-from ..server.handle import ChildHome, Home, KernelHome, ListenOptions
+from ..server.handle import ServerHandle
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.versions.devices import isolation_problem
@@ -32,22 +33,22 @@ from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.source import VersionSource
 from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
-from . import servers as runtime
+from .deploy_options import ExportOptions, ServeOptions, guard_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
-from .placing import guard_of, place
 from .replay_gate import check_captured, limits_of, only_if_replayed
+from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, settle
 
 
 def deploy(  # noqa: PLR0913 - the options of %deploy
     model: Any, name: str | None = None, *, version: int | None = None, label: str | None = None, stage: bool = False,
     canary: float | None = None, shadow: float | None = None, base_path: str | Path | None = None,
-    port: int | None = None, grpc_port: int | None = None, frontends: int | None = None, isolate: bool = False,
-    auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE, batch_timeout_micros: int = 0,
-    max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES, allowed_batch_sizes: Sequence[int] = (),
-    device: str | None = None, optimize: str | None = None, warmup: Any = None, check: Any = None,
-    keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False, slo_p99_ms: float | None = None,
-    provenance: bool = True, data: Any = None, seed: int | None = None, metrics: Any = None, code: Code | None = None,
-    progress: Progress = no_progress,
+    port: int | None = None, grpc_port: int | None = None, workers: int | None = None, frontends: int | None = None,
+    isolate: bool = False, auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
+    batch_timeout_micros: int = 0, max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
+    allowed_batch_sizes: Sequence[int] = (), device: str | None = None, optimize: str | None = None,
+    warmup: Any = None, check: Any = None, keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False,
+    slo_p99_ms: float | None = None, provenance: bool = True, data: Any = None, seed: int | None = None,
+    metrics: Any = None, code: Code | None = None, progress: Progress = no_progress,
 ) -> Deployment:  # fmt: skip
     """Export a model as the next version, check it, load it, warm it up, and switch to it.
 
@@ -65,8 +66,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
-        frontends: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
+        workers: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
             request; none by default.
+        frontends: another name for `workers`.
         isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
         auth: False starts the server without a token; None keeps what is.
         max_batch_size: most rows that one run of the model gets; larger requests are split.
@@ -87,7 +89,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         data: the training data, of which a fingerprint is stored: an array, a DataFrame, or a dict of arrays.
         seed: the seed of the training; by default what `keras.utils.set_random_seed` was given.
         metrics: name -> number; by default those of the last epoch of `fit`.
-        code: the cell that deploys; `tfserve_nb.deploy` and the magics find it themselves.
+        code: the code that deploys; by default the cell that runs, or the script.
         progress: told about each step, on the calling thread.
 
     Raises:
@@ -97,108 +99,161 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         ReplayFailed: if the new version did not keep the limits of `check_replay`.
         ServingError: if the version cannot be loaded.
     """
-    limits = limits_of(check_replay)
-    if limits is not None:
-        check_captured(name if name is not None else _name_of(model))
-    if optimize not in (None, "xla"):
-        raise InvalidOption(f"optimize={optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out")
-    placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
     name = check_name(name if name is not None else _name_of(model))
-    wish = DeployRequest(
-        name=name,
-        version=version,
-        folder=_folder(name, base_path),
-        options=BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
-        placement=placement,
-        limits=limits,
-        guard=guard_of(slo_p99_ms, placement),
-        device=device,
-        optimize=optimize,
-        check=check,
-        warmup=warmup,
-        given=provenance_input(code, data, seed, metrics) if provenance else None,
+    placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
+    serve = ServeOptions(device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay)
+    request = DeployRequest(
+        name,
+        _folder(name, base_path),
+        ExportOptions(version=version, base_path=base_path, optimize=optimize, check=check, warmup=warmup),
+        placement,
+        BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
+        serve,
+        ListenOptions(port=port, grpc_port=grpc_port, workers=_num_workers(workers, frontends), auth=auth),
+        limits_of(serve.check_replay),
+        guard_of(serve.slo_p99_ms, placement),
+        provenance_input(code or running_cell(), data, seed, metrics) if provenance else None,
     )
-    home = _home(name, ListenOptions(port, auth, grpc_port, frontends), device, progress, isolate=isolate)
-    is_new = runtime.home_of(name) is None
+    if request.limits is not None:
+        check_captured(name)
+    server = _server(request, progress)
     try:
-        exported = _export_and_place(home, model, wish, progress)
-    except BaseException:
-        with contextlib.suppress(ServingError):
-            if is_new and name not in home.core.names:
-                home.forget(name)
-        raise
+        exported = _export_and_place(server, model, request, progress)
     finally:
-        runtime.stop_if_idle()
+        settle()
     progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}", exported.version))
     return Deployment(name)
 
 
 @dataclass(frozen=True, slots=True)
 class DeployRequest:
-    """What `deploy` was asked for, checked; its attributes are explained there."""
+    """What `deploy` was asked for, checked.
+
+    Attributes:
+        name: the model's name.
+        folder: what holds `NAME/VERSION`.
+        export: what is written.
+        placement: which requests the version gets.
+        batching: how it batches.
+        serve: what runs it.
+        listen: how the server is reached.
+        limits: what it must keep in a replay before it gets traffic; None for no replay.
+        guard: what an experiment watches once it has traffic; None for no watch.
+        provenance: what is stored about where it comes from; None for nothing.
+    """
 
     name: str
-    version: int | None
     folder: Path
-    options: BatchingOptions
+    export: ExportOptions
     placement: Placement
+    batching: BatchingOptions
+    serve: ServeOptions
+    listen: ListenOptions
     limits: ReplayLimits | None
     guard: Limits | None
-    device: str | None
-    optimize: str | None
-    check: Any
-    warmup: Any
-    given: ProvenanceInput | None
+    provenance: ProvenanceInput | None
 
 
-def _export_and_place(home: Home, model: Any, wish: DeployRequest, progress: Progress) -> ExportedVersion:
+def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, progress: Progress) -> ExportedVersion:
     """Write the next version, and let it be served."""
-    name, folder, placement = wish.name, wish.folder, wish.placement
+    name, folder, placement, export = request.name, request.folder, request.placement, request.export
     progress(ProgressEvent("exporting", 0, 1))
-    source = prepare_source(model, example=wish.check)
-    verify = _checks(source, name, wish.check, wish.warmup, wish.given, progress)
-    above = home.core.highest_version(name)
-    written = source if wish.optimize is None else with_xla(source)
-    exported = export_version(written, folder, name, version=wish.version, above=above, verify=verify)
-    with _removed_unless_used(home, exported, folder):
-        loaded = VersionSource(exported.path, wish.options, wish.device, deployed_at=time.time())
-        home.remember(name, folder)
-        if wish.limits is None:
-            place(home, exported, loaded, folder, placement, wish.guard, progress)
+    source = prepare_source(model, example=export.check)
+    verify = _checks(source, request, progress)
+    above = server.models.highest_version(name)
+    written = source if export.optimize is None else with_xla(source)
+    exported = export_version(written, folder, name, version=export.version, above=above, verify=verify)
+    with _removed_unless_used(server, exported, folder):
+        loaded = VersionSource(exported.path, request.batching, request.serve.device, deployed_at=time.time())
+        if request.limits is None:
+            place(server, exported, loaded, folder, placement, request.guard, progress)
             return exported
         staged = Placement(stage=True, keep=placement.keep)
-        home.core.deploy(name, exported.version, loaded, folder, staged, progress)
-        with only_if_replayed(home, name, exported.version, wish.limits, folder, progress):
-            place(home, exported, loaded, folder, placement, wish.guard, progress)
+        server.models.deploy(name, exported.version, loaded, folder, staged, progress)
+        with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
+            place(server, exported, loaded, folder, placement, request.guard, progress)
     return exported
 
 
-def _home(
-    name: str,
-    doors: ListenOptions,
-    device: str | None,
+def _num_workers(workers: int | None, frontends: int | None) -> int | None:
+    """One number from an option with two names."""
+    if frontends is None or workers == frontends:
+        return workers
+    if workers is not None:
+        raise InvalidOption(f"workers={workers} and frontends={frontends} are the same option", hint="workers=N alone")
+    return frontends
+
+
+def place(
+    server: ServerHandle,
+    exported: ExportedVersion,
+    source: VersionSource,
+    folder: Path,
+    placement: Placement,
+    guard: Limits | None,
     progress: Progress,
-    *,
-    isolate: bool,
-) -> KernelHome | ChildHome:
-    """Where the model is served, or shall be."""
-    served = runtime.served().get(name)
-    if isolate and isinstance(served, KernelHome):
+) -> None:
+    """Load a version and give it its requests.
+
+    Args:
+        server: the server.
+        exported: the version.
+        source: where it comes from.
+        folder: the base folder.
+        placement: who gets to it.
+        guard: limits that it must keep once it has requests; None for no watch.
+        progress: told about each step.
+
+    Raises:
+        ServingError: if it cannot be loaded, or the experiment that watches it cannot begin.
+    """
+    name, version = exported.name, exported.version
+    before = server.models.model_status(name).default_version if name in server.models.names else None
+    if guard is None or before is None:
+        server.models.deploy(name, version, source, folder, placement, progress)
+        if guard is not None:
+            progress(ProgressEvent("switching", 1, 1, "not watched: there is no earlier version to go back to"))
+        return
+    # The label follows when all else is well: one that had moved would keep the version from being unloaded.
+    staged = replace(placement, stage=True, canary=None, label=None)
+    server.models.deploy(name, version, source, folder, staged, progress)
+    split = 100.0 if placement.canary is None else placement.canary
+    try:
+        _end_watch(server, name, before)
+        server.experiments.start(Plan(name, before, version, split=split, shadow=0.0, limits=guard))
+    except BaseException:
+        with contextlib.suppress(ServingError):  # the error that led here is what counts
+            server.models.undeploy(name, version)
+        raise
+    if placement.label is not None:
+        server.models.set_label(name, placement.label, version)
+
+
+def _end_watch(server: ServerHandle, name: str, version: int) -> None:
+    """A version that has all requests and is watched since its deploy has stood its test when the next one comes."""
+    state = server.experiments.state(name)
+    if state is not None and not state.is_over and (state.plan.b, state.percent) == (version, 100.0):
+        server.experiments.end(name, "promote")
+
+
+def _server(request: DeployRequest, progress: Progress) -> ServerHandle:
+    """The server that the model is on, or shall be on."""
+    name, isolate, wanted = request.name, request.serve.isolate, request.listen
+    now = server_of(name)
+    if isolate and now is not None and now.kind == "in_kernel":
         raise InvalidOption(
             f"model {name} is served in the kernel, and would lose requests on its way out",
             hint=f"another --name, or %undeploy {name} first",
         )
-    if isolate or isinstance(served, ChildHome):
-        problem = isolation_problem(device)
-        if problem:
-            progress(ProgressEvent("starting the server process", 0, 1, problem))
-        return runtime.ensure_child(doors, progress)
-    return runtime.ensure(doors)
+    if not isolate and (now is None or now.kind == "in_kernel"):
+        return ensure_kernel(wanted)
+    problem = isolation_problem(request.serve.device)
+    if problem:
+        progress(ProgressEvent("starting the server process", 0, 1, problem))
+    return ensure_child(wanted, progress)
 
 
-def _checks(
-    source: ExportSource, name: str, check: Any, warmup: Any, given: ProvenanceInput | None, progress: Progress
-) -> Callable[[Path], None]:
+def _checks(source: ExportSource, request: DeployRequest, progress: Progress) -> Callable[[Path], None]:
     """What is done with a version's folder before it counts: compare it, and put our own files into it."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
@@ -210,13 +265,13 @@ def _checks(
 
     def verify(path: Path) -> None:
         progress(ProgressEvent("checking", 0, 1))
-        report = verify_against_live(source, path, load_and_run, example=check)
+        report = verify_against_live(source, path, load_and_run, example=request.export.check)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
         progress(ProgressEvent("checking", 1, 1, found))
-        rows = _sample(read_signatures(path), warmup)
+        rows = _sample(read_signatures(path), request.export.warmup)
         if rows is not None:
-            write_warmup_requests(path, name, rows)
-        problem = store(source, path, given)
+            write_warmup_requests(path, request.name, rows)
+        problem = store(source, path, request.provenance)
         if problem:
             progress(ProgressEvent("checking", 1, 1, f"{found}; {problem}"))
 
@@ -224,20 +279,20 @@ def _checks(
 
 
 @contextlib.contextmanager
-def _removed_unless_used(home: Home, exported: ExportedVersion, folder: Path) -> Iterator[None]:
+def _removed_unless_used(server: ServerHandle, exported: ExportedVersion, folder: Path) -> Iterator[None]:
     """A version that could not be loaded leaves nothing behind; one that was switched to stays, come what may."""
     try:
         yield
     except BaseException:
-        if not _is_used(home, exported):
+        if not _is_used(server, exported):
             delete_version(folder, exported.name, exported.version)
         raise
 
 
-def _is_used(home: Home, exported: ExportedVersion) -> bool:
+def _is_used(server: ServerHandle, exported: ExportedVersion) -> bool:
     """Whether a version is served, or may be: a server that cannot be asked keeps its files."""
     try:
-        return home.core.uses(exported.name, exported.version)
+        return server.models.uses(exported.name, exported.version)
     except ModelNotFound:
         return False
     except ServingError:
@@ -253,8 +308,8 @@ def _name_of(model: Any) -> str:
 
 def _folder(name: str, base_path: str | Path | None) -> Path:
     """Where the versions of a model lie: a model that is served stays where it is."""
-    home = runtime.home_of(name)
-    served_from = home.core.base_path(name) if home is not None else None
+    server = server_of(name)
+    served_from = None if server is None else server.models.base_path(name)
     wanted = Path(base_path).absolute() if base_path is not None else None
     if served_from is not None and wanted not in (None, served_from):
         raise InvalidOption(

@@ -1,4 +1,4 @@
-"""The handle to what is deployed: versions, labels, traffic, and predictions without a socket.
+"""The handle to what is deployed: predictions, versions and traffic, experiments, captured requests.
 
 Thread: any.
 """
@@ -7,70 +7,82 @@ from __future__ import annotations
 
 import dataclasses
 import html
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any  # arrays and DataFrames of the user
 
 import numpy as np
 
+from ..agreement.kinds import AgreementOptions
 from ..bench.options import Options
 from ..bench.report import AnyResult
 from ..bench.run import Watcher
-from ..errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError
-from ..server.handle import ChildHome, Home, rest_url
+from ..diff.diff import diff_versions, provenance_of
+from ..diff.result import VersionDiff
+from ..errors import InvalidOption, InvalidRequest, LabelNotFound, ModelNotFound, ServingError
+from ..experiment.state import NUM_DISAGREEMENTS, Disagreement, ExperimentState
+from ..export.layout import version_dir
+from ..export.provenance.provenance import Provenance
+from ..replay.replay import replay_captured
+from ..replay.result import ReplayOptions, ReplayResult, check_number
+from ..server.handle import ServerHandle
 from ..serving.backend import ModelSpec
+from ..serving.telemetry.captured import MAX_MIB, MAX_REQUESTS, MAX_ROWS, CapturedRequests, CaptureSettings, Redact
 from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import KEPT, RequestSample
 from ..serving.telemetry.resources import Resources
 from ..types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus
-from . import benchmark as benchmarking
-from . import servers as runtime
-from .comparing import Comparing
-from .recording import DEFAULT_FOLDER, Recording
+from .ab_test import ABTest, ask_until_decided, asker_of, begin_test, end_test, latest_test, plan_of
+from .benchmark import benchmark_model
+from .servers import proxied_url, served, server_of, settle
 
-DEFAULT_BASE_PATH = DEFAULT_FOLDER
+DEFAULT_BASE_PATH = "tfserve_models"
+
+RECORDED_S = (0.002, 0.02)
+"""A request is counted just after its answer was written; a client may be back with the label before that."""
 
 
-class Deployment(Comparing, Recording):
+class Deployment:
     """A served model: its versions, who gets the traffic, and predictions without a socket.
 
-    Handles are made by `deploy`, `resume` and `deployment`; there is one for each name in a process, and it stays valid
-    over later deploys of the same name.
+    Handles are given by `deploy`, `deployment`, `resume` and `connect`. Those of one name are equal, and
+    stay valid over later deploys of it.
 
     Args:
         name: the model's name.
-        home: the server elsewhere that serves it; None for one of this process.
+        server: the server elsewhere that serves it; None for a server of this process.
     """
 
-    def __init__(self, name: str, home: Home | None = None) -> None:
+    def __init__(self, name: str, server: ServerHandle | None = None) -> None:
         self.name = name
-        self._elsewhere = home
+        self._elsewhere = server
 
     @property
     def rest_url(self) -> str:
         """`http://HOST:PORT/v1/models/NAME`; add `:predict`, `/metadata`, `/versions/V` or `/labels/L`."""
-        return rest_url(self._home, self.name)
+        return self._server.rest_url(self.name)
 
     @property
     def proxied_url(self) -> str | None:
         """The same for a browser elsewhere, through jupyter-server-proxy; None when that is not known."""
-        port = self._home.port
-        return None if port is None else runtime.proxied_url(port, f"/v1/models/{self.name}")
+        port = self._server.port
+        return None if port is None else proxied_url(port, f"/v1/models/{self.name}")
 
     @property
     def grpc_address(self) -> str | None:
         """Where gRPC answers, such as `127.0.0.1:8500`; None for a server without gRPC (`--grpc-port` opens it)."""
-        return self._home.grpc_address
+        return self._server.grpc_address
 
     @property
     def is_isolated(self) -> bool:
         """Whether a child process serves it."""
-        return isinstance(self._home, ChildHome)
+        return self._server.kind == "in_child"
 
     @property
     def token(self) -> str | None:
         """What requests carry as `Authorization: Bearer TOKEN`, or None for a server without authentication."""
-        return self._home.token
+        return self._server.token
 
     @property
     def version(self) -> int | None:
@@ -80,7 +92,7 @@ class Deployment(Comparing, Recording):
     @property
     def versions(self) -> tuple[int, ...]:
         """The loaded versions, in increasing order."""
-        return self._home.core.available(self.name)
+        return self._server.models.available(self.name)
 
     @property
     def labels(self) -> dict[str, int]:
@@ -95,7 +107,7 @@ class Deployment(Comparing, Recording):
     @property
     def base_path(self) -> Path | None:
         """The folder that holds `NAME/VERSION` and the history, on the server's machine; None when it is not known."""
-        return self._home.core.base_path(self.name)
+        return self._server.models.base_path(self.name)
 
     def status(self) -> ModelStatus:
         """States, labels and traffic now.
@@ -103,7 +115,7 @@ class Deployment(Comparing, Recording):
         Raises:
             ModelNotFound: if the model is not served any more.
         """
-        return self._home.core.model_status(self.name)
+        return self._server.models.model_status(self.name)
 
     def metrics(self, span_s: int = 120, step_s: int = 2, signature: str | None = None) -> ModelMetrics:
         """Requests and latencies of the last `span_s` seconds (900 at most), in steps of `step_s` seconds.
@@ -113,7 +125,7 @@ class Deployment(Comparing, Recording):
             step_s: seconds between two values of the series.
             signature: count only the requests of this signature; None for all.
         """
-        return self._home.core.model_metrics(self.name, span_s, step_s, signature)
+        return self._server.models.model_metrics(self.name, span_s, step_s, signature)
 
     def predict(
         self,
@@ -158,63 +170,63 @@ class Deployment(Comparing, Recording):
                     f"{what}={text!r} must be text for one line of a header", hint=f"d.predict(x, {what}='user-17')"
                 )
         spec = ModelSpec(self.name, version, label)
-        outputs = self._home.core.predict(spec, signature, inputs, timeout_s, key or "", request_id or "")
+        outputs = self._server.models.predict(spec, signature, inputs, timeout_s, key or "", request_id or "")
         return next(iter(outputs.values())) if len(outputs) == 1 else dict(outputs)
 
     def promote(self, version: int) -> Deployment:
         """Give all traffic to `version`; milliseconds when it is loaded, otherwise it is loaded first."""
-        self._home.core.promote(self.name, version)
+        self._server.models.promote(self.name, version)
         return self
 
     def rollback(self, to: int | None = None) -> Deployment:
         """Go back: to `to`, or to the version that answered before, or out of a running traffic split."""
-        self._home.core.roll_back(self.name, to)
+        self._server.models.roll_back(self.name, to)
         return self
 
     def stage(self, version: int) -> Deployment:
         """Load a version from disk and keep it loaded, without traffic."""
-        self._home.core.stage(self.name, version)
+        self._server.models.stage(self.name, version)
         return self
 
     def set_label(self, label: str, version: int | None) -> Deployment:
         """Point `label` to `version`; None removes the label."""
-        self._home.core.set_label(self.name, label, version)
+        self._server.models.set_label(self.name, label, version)
         return self
 
     def set_traffic(self, weights: Mapping[int, float]) -> Deployment:
         """Split the requests that name no version, such as `{3: 90, 4: 10}` (percent, sum 100)."""
-        self._home.core.set_traffic(self.name, weights)
+        self._server.models.set_traffic(self.name, weights)
         return self
 
     def shadow(self, version: int | None, percent: float = 100.0) -> Deployment:
         """Give `version` copies of `percent` % of the requests that others answer; None ends it.
 
-        Clients never see its answers. Copies run only while nobody else wants the device, and are left out when there
-        are too many. Requests that name a version or a label are not copied.
+        Clients never see its answers. Copies run only while no live request waits for the device, and are left out when
+        there are too many. Requests that name a version or a label are not copied.
         """
-        self._home.core.set_shadow(self.name, version, percent)
+        self._server.models.set_shadow(self.name, version, percent)
         return self
 
     def history(self, limit: int = 100) -> list[HistoryEvent]:
         """Who did what, newest first; it outlives the kernel."""
-        return self._home.core.history(self.name, limit)
+        return self._server.models.history(self.name, limit)
 
     def sample_requests(self, is_on: bool = True) -> Deployment:
         """Keep a sample of the requests from now on, with inputs and outputs, in the memory of the server; or stop."""
-        self._home.core.sample_requests(self.name, is_on=is_on)
+        self._server.models.sample_requests(self.name, is_on=is_on)
         return self
 
     def samples(self, limit: int = KEPT) -> list[RequestSample]:
         """The newest sampled requests, newest first; empty until `sample_requests`."""
-        return list(self._home.core.recent_samples(self.name, limit).samples)
+        return list(self._server.models.recent_samples(self.name, limit).samples)
 
     @property
     def is_sampling(self) -> bool:
         """Whether requests are sampled."""
-        return self._home.core.recent_samples(self.name, 1).is_on
+        return self._server.models.recent_samples(self.name, 1).is_on
 
     def send_again(self, sample: RequestSample, version: int | None = None) -> np.ndarray | dict[str, np.ndarray]:
-        """Send the rows of a sampled request once more, to a version or to whoever answers by default.
+        """Send the rows of a sampled request once more, to a version or as the traffic decides.
 
         Raises:
             InvalidRequest: if the sample holds none of its inputs any more.
@@ -226,7 +238,7 @@ class Deployment(Comparing, Recording):
 
     def resources(self) -> Resources:
         """What the server's process takes of its machine: processor, memory, threads, GPUs."""
-        return self._home.core.resources()
+        return self._server.models.resources()
 
     def benchmark(self, *, watcher: Watcher | None = None, **options: Any) -> AnyResult:
         """Load the model from another process and measure what clients would see; `%benchmark` for scripts.
@@ -253,29 +265,247 @@ class Deployment(Comparing, Recording):
     def run_benchmark(self, options: Options, watcher: Watcher | None = None) -> AnyResult:
         """The same with options that were checked before."""
         folder = Path(DEFAULT_BASE_PATH).absolute()
-        return benchmarking.benchmark(self._home, self.name, options, folder, watcher)
+        return benchmark_model(self._server, self.name, options, folder, watcher)
+
+    def ab_test(
+        self,
+        a: int | str,
+        b: int | str,
+        *,
+        values: Any = None,
+        rate: float | None = None,
+        seconds: float = 60.0,
+        watch: Callable[[ExperimentState], None] | None = None,
+        **options: Any,
+    ) -> ABTest:
+        """Compare two versions under real traffic: split it, watch, and say what follows.
+
+        Args:
+            a: the current version, a number or a label; clients get it when B is taken back.
+            b: the candidate.
+            values: rows to ask the model with until there is a verdict, as `predict` takes them. Then the call returns
+                with the verdict; without, it returns at once, and the traffic has to come from elsewhere.
+            rate: with `values`: requests per second; by default 8 clients ask one request after the other.
+            seconds: with `values`: the longest time.
+            watch: with `values`: told where the experiment stands, a few times a second, on the calling thread.
+            **options: the attributes of `experiment.plan.Plan` and `experiment.plan.Limits`, such as `split=50`,
+                `margin=0.05`, `metric="latency"`, `steps=(1, 5, 25, 50)`, `shadow=20`, `slo_p99_ms=50`,
+                `auto_promote=True`.
+
+        Returns:
+            An `ABTest` with `verdict`, `effect`, `interval`, `samples` and `srm`, which follow the experiment.
+
+        Raises:
+            InvalidOption: if an option is not allowed, an experiment goes on, or the versions take different inputs.
+            ServingError: if the model cannot be asked with `values`; the experiment does not begin then.
+            VersionNotFound: if there is no such version.
+        """
+        plan = plan_of(self.name, self._version_of(a), self._version_of(b), options)
+        if values is None:
+            return begin_test(self._server, plan, self)
+        by = asker_of(self._server, self.name, values, rate=rate, seconds=seconds)
+        test = begin_test(self._server, plan, self)
+        ask_until_decided(test, by, watch)
+        return test
+
+    def ended_test(self, how: str) -> ABTest:
+        """End the running experiment and keep its object: `promote`, `rollback` or `stop`."""
+        return end_test(self._server, self.name, how, self)
+
+    def latest_test(self) -> ABTest | None:
+        """The object of the latest experiment, also of one that began before a restart; None when there was none."""
+        return latest_test(self._server, self.name, self)
+
+    def experiment(self) -> ExperimentState | None:
+        """Where the latest experiment stands; None when there was none."""
+        return self._server.experiments.state(self.name)
+
+    def end_experiment(self, how: str) -> ExperimentState:
+        """End the running experiment: `promote` gives B all traffic, `rollback` and `stop` give it to A."""
+        return self._server.experiments.end(self.name, how)
+
+    def disagreements(self, limit: int = NUM_DISAGREEMENTS) -> list[Disagreement]:
+        """The copied rows on which the versions of the experiment differed most, the worst first."""
+        return self._server.experiments.disagreements(self.name, limit)
+
+    def feedback(self, request_id: str, label: Any) -> bool:
+        """Say what the right answer to an earlier request was, for the experiment's quality.
+
+        Args:
+            request_id: the request's `X-Request-Id`: sent by the client, or made by the server and told in the answer.
+            label: the right class, number or text; one for each row of the request.
+
+        Returns:
+            Whether the request was known; it can be judged once.
+        """
+        known = self._server.experiments.feedback(self.name, request_id, label)
+        for wait_s in RECORDED_S:
+            if known:
+                break
+            time.sleep(wait_s)
+            known = self._server.experiments.feedback(self.name, request_id, label)
+        return known
+
+    def provenance(self, version: int | str) -> Provenance:
+        """Where a version (number or label) comes from: code, commit, packages, data, seed, metrics, layers.
+
+        Raises:
+            FailedPrecondition: if the version tells nothing, or its file is damaged.
+        """
+        return provenance_of(self._server, self.name, self._version_of(version))
+
+    def diff(
+        self, a: int | str, b: int | str, rows: Any = None, *, kind: str | None = None, tolerance: float | None = None
+    ) -> VersionDiff:
+        """What two versions differ in: signatures, layers, weights, code, metrics, packages, latency, outputs.
+
+        Args:
+            a: the older or current version, a number or a label.
+            b: the other.
+            rows: rows to ask both with; by default those that `warmup=` stored.
+            kind: what the outputs are: `classification`, `regression` or `exact`; by default found out, see
+                docs/agreement.md.
+            tolerance: by how much numbers of a regression may differ, relative; by default 0.001.
+
+        Raises:
+            InvalidOption: if kind or tolerance is not allowed.
+            InvalidRequest: if the rows do not fit.
+            VersionNotFound: if a version is not on disk.
+        """
+        options = AgreementOptions(kind, tolerance)
+        return diff_versions(self._server, self.name, self._version_of(a), self._version_of(b), rows, options)
+
+    def capture(
+        self,
+        is_on: bool = True,
+        *,
+        max_requests: int = MAX_REQUESTS,
+        max_rows: int = MAX_ROWS,
+        max_mib: float = MAX_MIB,
+        redact: Sequence[str] | Redact = (),
+    ) -> Deployment:
+        """Keep answered requests with their arrival times from now on, for `replay`; or stop, and keep what there is.
+
+        They lie in the memory of the server, the newest of them, within all three limits, and end with it. Headers,
+        tokens, keys and ids of requests are never among them.
+
+        Args:
+            is_on: False stops.
+            max_requests: requests that are kept.
+            max_rows: rows of them altogether.
+            max_mib: inputs and outputs of them altogether, in MiB.
+            redact: names of inputs that are kept as zeros of the same shape; or, for a model that is served in this
+                kernel, a function that gets name -> array and gives what may be kept, with the same names, dtypes and
+                shapes, or None to leave the request out. A request that it raises for is left out.
+
+        Raises:
+            InvalidOption: naming the value that is not allowed.
+        """
+        names = redact if callable(redact) else (redact,) if isinstance(redact, str) else tuple(redact)
+        settings = CaptureSettings(max_requests, max_rows, max_mib, names) if is_on else None
+        self._server.models.capture(self.name, settings)
+        return self
+
+    def clear_captured(self) -> Deployment:
+        """Drop what was captured; capturing goes on if it was on."""
+        core = self._server.models
+        core.capture(self.name, core.captured(self.name, 0).settings, clear=True)
+        return self
+
+    def captured(self, limit: int | None = None) -> CapturedRequests:
+        """The newest captured requests, or all, in the order in which they came; empty until `capture`."""
+        return self._server.models.captured(self.name, limit)
+
+    def save_warmup(self, version: int | str | Path | None = None) -> Path:
+        """Write the newest captured requests, at most 1000, as a version's warm-up file; TensorFlow Serving reads it.
+
+        Args:
+            version: a version's number, or its folder; the version that answers by default.
+
+        Returns:
+            `assets.extra/tf_serving_warmup_requests` in the version's folder; it counts when that is loaded next.
+
+        Raises:
+            InvalidOption: if nothing was captured, or the folder is not on this machine.
+        """
+        core = self._server.models
+        wanted = core.model_status(self.name).default_version if version is None else version
+        if isinstance(wanted, str | Path):
+            return self.captured().save_warmup(wanted)
+        base_path = core.base_path(self.name)
+        if base_path is None or wanted is None:
+            raise InvalidOption(f"the folder of {self.name} is not known", hint="d.save_warmup(folder)")
+        return self.captured().save_warmup(version_dir(base_path, self.name, wanted))
+
+    def replay(  # noqa: PLR0913 - the options of %replay
+        self,
+        onto: int,
+        *,
+        against: int | None = None,
+        speed: float = 1.0,
+        requests: int | CapturedRequests | None = None,
+        seconds: float | None = None,
+        tolerance: float | None = None,
+        protocol: str = "json",
+        kind: str | None = None,
+        watcher: Watcher | None = None,
+    ) -> ReplayResult:
+        """Send captured requests to a version at the times at which they came, and compare; `%replay` for scripts.
+
+        The requests go to `onto` and to `against` in turns, from another process in an open loop; clients see nothing
+        of it. docs/replay.md says what is compared with what.
+
+        Args:
+            onto: the version, which must be loaded.
+            against: the version to compare latencies with; by default the one that answered most of the requests.
+            speed: how much faster than they came; 2 halves all gaps.
+            requests: how many, the newest; or what `captured` or `load_captured` gave. All by default.
+            seconds: the newest that take at most that long.
+            tolerance: by how much numbers of a regression may differ, relative; by default 0.001.
+            protocol: `json`, `binary` or `grpc`.
+            kind: what the outputs are: `classification`, `regression` or `exact`; by default found out, see
+                docs/agreement.md.
+            watcher: follows the run, on the calling thread.
+
+        Raises:
+            InvalidOption: if nothing was captured, it does not fit the version, or a value is not allowed.
+            VersionNotFound: if the version is not loaded.
+        """
+        options = ReplayOptions(onto, against, speed, seconds, tolerance, protocol, kind=kind)
+        if not isinstance(requests, CapturedRequests):
+            check_number("requests", requests, 1)
+            requests = self.captured(requests)
+        folder = Path(DEFAULT_BASE_PATH).absolute()
+        return replay_captured(self._server, self.name, requests, options, folder, watcher)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.
 
         The files stay, unless `delete` is true. The server stops with its last model.
         """
-        home = self._home
-        home.core.undeploy(self.name, version, delete=delete)
-        if version is None:
-            home.forget(self.name)
-        runtime.stop_if_idle()
+        self._server.models.undeploy(self.name, version, delete=delete)
+        settle()
 
     @property
-    def _home(self) -> Home:
-        home = self._elsewhere or runtime.home_of(self.name)
-        if home is None:
-            known = ", ".join(runtime.served()) or "none"
+    def _server(self) -> ServerHandle:
+        server = self._elsewhere or server_of(self.name)
+        if server is None:
+            known = ", ".join(served()) or "none"
             raise ModelNotFound(
                 f"{self.name} is not served here; served: {known}",
                 hint=f"%deploy MODEL --name {self.name}, or %serving --resume",
             )
-        return home
+        return server
+
+    def _version_of(self, which: int | str) -> int:
+        """The number of a version or label."""
+        if not isinstance(which, str):
+            return which
+        labels = self.labels
+        if which not in labels:
+            known = ", ".join(sorted(labels)) or "no labels"
+            raise LabelNotFound(f"{self.name} has no label {which!r}; it has {known}", hint="a version's number")
+        return labels[which]
 
     def __repr__(self) -> str:
         try:

@@ -12,11 +12,11 @@ from pathlib import Path
 from ..bench.load.samples import Samples
 from ..bench.load.schedule import Load
 from ..errors import InvalidOption, ReplayFailed, ServingError
-from ..replay import replay as replaying
+from ..replay.replay import replay_captured
 from ..replay.result import ReplayLimits, ReplayResult
-from ..server.handle import Home
+from ..server.handle import ServerHandle
 from ..types import Progress, ProgressEvent
-from . import servers as runtime
+from .servers import server_of
 
 
 def limits_of(check_replay: bool | ReplayLimits) -> ReplayLimits | None:
@@ -40,12 +40,12 @@ def check_captured(name: str) -> None:
     Raises:
         InvalidOption: naming what is missing.
     """
-    home = runtime.home_of(name)
-    if home is None:
+    server = server_of(name)
+    if server is None:
         raise InvalidOption(
             f"there is nothing to replay onto the first version of {name}", hint="deploy it without --check-replay"
         )
-    found = home.core.captured(name, 0)
+    found = server.models.captured(name, 0)
     if not found.num_kept:
         state = "capture is on, but no request was answered since" if found.is_on else "capture is off"
         raise InvalidOption(
@@ -56,12 +56,12 @@ def check_captured(name: str) -> None:
 
 @contextlib.contextmanager
 def only_if_replayed(
-    home: Home, name: str, version: int, limits: ReplayLimits, folder: Path, progress: Progress
+    server: ServerHandle, name: str, version: int, limits: ReplayLimits, folder: Path, progress: Progress
 ) -> Iterator[None]:
     """Run the body if a staged version keeps the limits; unload the version if it does not, or the body fails.
 
     Args:
-        home: the server.
+        server: the server.
         name: the model.
         version: loaded, without traffic.
         limits: what it must keep.
@@ -72,16 +72,16 @@ def only_if_replayed(
         ReplayFailed: naming the numbers.
     """
     try:
-        options = limits.options(version, home.core.model_status(name).default_version)
-        captured = home.core.captured(name, limits.requests)
-        result = replaying.replay(home, name, captured, options, folder, _Told(progress))
+        options = limits.options(version, server.models.model_status(name).default_version)
+        captured = server.models.captured(name, limits.requests)
+        result = replay_captured(server, name, captured, options, folder, _Told(progress))
         if not result.passed(limits.max_disagreement, limits.max_slowdown, limits.max_errors):
             raise _failed(result, limits)
         progress(ProgressEvent("replaying", 1, 1, str(result.verdict)))
         yield
     except BaseException:
         with contextlib.suppress(ServingError):  # the error that led here is what counts
-            home.core.undeploy(name, version)
+            server.models.undeploy(name, version)
         raise
 
 

@@ -1,140 +1,262 @@
-"""What one process serves: at most one server in the kernel, and at most one in a child process.
+"""The servers of one process: at most one in a thread of the kernel, and at most one in a child process.
 
-Thread: any; a lock guards starting and stopping. A server starts with the first deploy and stops when it serves
-nothing any more, at `shutdown()` and at the end of the process.
+A server starts with the first deploy and stops when it serves nothing any more, at `shutdown()` and at the end of the
+process. Its modules import Tornado and the codecs; they are imported when a server starts, so that `%load_ext` and
+reading a signature stay fast.
+
+Thread: any; a lock guards starting and stopping.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from ..errors import InvalidOption, PortInUse
-from ..server.child import make_token
-from ..server.handle import ChildHome, Home, KernelHome, ListenOptions
+from ..errors import InvalidOption, PortInUse, ServingError
+from ..options import option
+from ..server.child import ChildServer, make_token
+from ..server.handle import ServerHandle
 from ..types import Progress, no_progress
 
-H = TypeVar("H", KernelHome, ChildHome)
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenOptions:
+    """How a server of this process is reached; None stands for "as it is, or the default"."""
+
+    port: int | None = option(
+        None, "TCP port when the server starts; an error if it is taken", metavar="PORT", shown="a free one"
+    )
+    grpc_port: int | None = option(
+        None, "gRPC too; 0 for a free port, see `d.grpc_address`", metavar="PORT", shown="no gRPC"
+    )
+    workers: int | None = option(
+        None,
+        "processes that take HTTP, gRPC and decoding off the server's hands, for many clients",
+        flags=("--workers", "--frontends"),
+        shown="0",
+    )
+    auth: bool | None = option(None, "start the server without a token, for benchmarks", flags=("--no-auth",))
+
 
 ANY = ListenOptions()
 
 
+class KernelServer:
+    """The core and its server in threads of this process; it answers once the object is made.
+
+    Args:
+        port: TCP port of HTTP, 0 for a free one.
+        token: what requests must carry, or None for no authentication.
+        wanted: gRPC and worker processes.
+
+    Attributes:
+        handle: how it is reached.
+        listening: what it was started with, all values known.
+
+    Raises:
+        PortInUse: if the port is taken.
+        ServerFailed: if a thread does not start.
+    """
+
+    def __init__(self, port: int, token: str | None, wanted: ListenOptions) -> None:
+        from ..experiment.engine.experiments import Experiments
+        from ..server.settings import GrpcSettings, ServerSettings
+        from ..server.thread import ServerFeatures, ServerThread
+        from ..serving.core import ServingCore
+
+        grpc = None if wanted.grpc_port is None else GrpcSettings(host=HOST, port=wanted.grpc_port)
+        settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, workers=wanted.workers or 0)
+        self._core = ServingCore()
+        self._experiments = Experiments(self._core)
+        self._thread = ServerThread(
+            self._core, settings, ServerFeatures(admin=self._core, experiments=self._experiments)
+        )
+        self._core.start()
+        try:
+            self._thread.start()
+        except BaseException:
+            self._core.stop()
+            raise
+        self.listening = ListenOptions(
+            self._thread.port, self._thread.grpc_port or None, settings.workers, auth=token is not None
+        )
+        url = f"http://{HOST}:{self._thread.port}"
+        grpc_address = _grpc_address(self.listening.grpc_port)
+        self.handle = ServerHandle("in_kernel", self._core, self._experiments, url, token, grpc_address)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that it serves."""
+        return self._core.names
+
+    def stop(self) -> None:
+        """Stop; requests that run get a moment to finish. Idempotent, below 2 s."""
+        self._thread.stop()
+        self._experiments.stop()
+        self._core.stop()
+
+
+class IsolatedServer:
+    """A server in a child process, which a busy kernel cannot slow down; it answers once the object is made.
+
+    When the process dies, a new one takes its port and serves the same models again, from the state that is stored
+    beside them.
+
+    Args:
+        token: what requests must carry.
+        wanted: ports and worker processes.
+        progress: told about the start.
+
+    Attributes:
+        handle: how it is reached.
+        listening: what it was started with, all values known.
+
+    Raises:
+        ServerFailed: if the process does not start.
+    """
+
+    def __init__(self, token: str, wanted: ListenOptions, progress: Progress = no_progress) -> None:
+        from ..server.admin.client import RemoteExperiments, RemoteModels
+
+        workers = wanted.workers or 0
+        self._folders: Mapping[str, Path] = {}
+        self._child = ChildServer(wanted.port, wanted.grpc_port, token, self._resume, workers=workers)
+        self._models = RemoteModels(self._child.url, token, unavailable_reason=self._child.problem)
+        self.listening = ListenOptions(self._child.port, self._child.grpc_port, workers, auth=True)
+        grpc_address = _grpc_address(self._child.grpc_port)
+        experiments = RemoteExperiments(self._models)
+        self.handle = ServerHandle("in_child", self._models, experiments, self._child.url, token, grpc_address)
+        self._child.start(progress)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that it serves, or that a new process is about to serve again."""
+        return tuple(self._folders)
+
+    def note_folders(self) -> None:
+        """Note which models it serves and where they lie, for the process that may have to take its place."""
+        if self._child.problem():
+            return  # a new process is loading what was noted before
+        with contextlib.suppress(ServingError):  # it died just now: what was noted before counts
+            found = {name: self._models.base_path(name) for name in self._models.names}
+            self._folders = {name: folder for name, folder in found.items() if folder is not None}
+
+    def stop(self) -> None:
+        """End the process. Idempotent, bounded."""
+        self._child.stop()
+        self._models.connection.close()
+
+    def _resume(self) -> None:
+        """Serve everything again; on the thread that watches the process."""
+        for name, folder in self._folders.items():
+            with contextlib.suppress(ServingError):  # its status says what is wrong
+                self._models.resume(folder, name)
+
+
+@dataclass(slots=True)
 class _Process:
     """The servers of this process, and what the next one takes over from the last."""
 
-    def __init__(self) -> None:
-        self.lock = threading.RLock()
-        self.kernel: KernelHome | None = None
-        self.child: ChildHome | None = None
-        self.last_port = 0
-        self.last_token: str | None = None
-        self.is_registered = False
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    kernel: KernelServer | None = None
+    child: IsolatedServer | None = None
+    last_port: int = 0
+    last_token: str | None = None
+    is_registered: bool = False
+
+    def servers(self) -> tuple[KernelServer | IsolatedServer, ...]:
+        """Those that run."""
+        return tuple(server for server in (self.kernel, self.child) if server is not None)
 
 
 _process = _Process()
 
 
-def current() -> KernelHome | None:
-    """The server in the kernel, if it serves something."""
-    return _process.kernel
-
-
-def homes() -> tuple[KernelHome | ChildHome, ...]:
-    """The servers of this process."""
-    return tuple(home for home in (_process.kernel, _process.child) if home is not None)
-
-
-def served() -> dict[str, KernelHome | ChildHome]:
-    """Model -> where it is served, by name."""
-    found: dict[str, KernelHome | ChildHome] = {}
-    kernel, child = _process.kernel, _process.child
-    if kernel is not None:
-        found.update(dict.fromkeys(kernel.core.names, kernel))
-    if child is not None:
-        found.update(dict.fromkeys(child.folders, child))
+def served() -> dict[str, ServerHandle]:
+    """Model -> the server of this process that serves it, by name."""
+    found = {name: server.handle for server in _process.servers() for name in server.names}
     return dict(sorted(found.items()))
 
 
-def home_of(name: str) -> Home | None:
-    """Where a model is served, or None."""
+def server_of(name: str) -> ServerHandle | None:
+    """The server of this process that serves a model, or None."""
     return served().get(name)
 
 
-def ensure(doors: ListenOptions = ANY) -> KernelHome:
+def ensure_kernel(wanted: ListenOptions = ANY) -> ServerHandle:
     """The server in the kernel, started if need be.
 
     Args:
-        doors: what is wanted; a process that served before gets its old port when it is free.
+        wanted: how it shall be reached; a process that served before gets its old port when it is free.
 
     Raises:
         InvalidOption: if a server runs already with other settings.
         PortInUse: if the port is taken.
     """
     with _process.lock:
-        running = _process.kernel
-        if running is not None:
-            _check_fits(running, doors)
-            return running
-        token = None if doors.with_token is False else _process.last_token or make_token()
+        if _process.kernel is not None:
+            _check_fits(_process.kernel.listening, wanted)
+            return _process.kernel.handle
+        token = None if wanted.auth is False else _process.last_token or make_token()
         try:
-            home = KernelHome(_process.last_port if doors.port is None else doors.port, token, doors)
-            home.start()
+            server = KernelServer(_process.last_port if wanted.port is None else wanted.port, token, wanted)
         except PortInUse:
-            if doors.port is not None or not _process.last_port:
+            if wanted.port is not None or not _process.last_port:
                 raise
-            home = KernelHome(0, token, doors)
-            home.start()
-        _process.kernel = home
-        _process.last_port, _process.last_token = home.port, token or _process.last_token
-        _register()
-        return home
+            server = KernelServer(0, token, wanted)
+        _process.kernel = server
+        _process.last_port, _process.last_token = server.listening.port or 0, token or _process.last_token
+        _stop_at_exit()
+        return server.handle
 
 
-def ensure_child(doors: ListenOptions = ANY, progress: Progress = no_progress) -> ChildHome:
-    """The server in a child process, started if need be; as `ensure`. It always asks for a token.
+def ensure_child(wanted: ListenOptions = ANY, progress: Progress = no_progress) -> ServerHandle:
+    """The server in a child process, started if need be; as `ensure_kernel`. It always asks for a token.
 
     Raises:
         InvalidOption: if it runs already with other settings, or shall have no token.
         ServerFailed: if the process does not start.
     """
-    if doors.with_token is False:
+    if wanted.auth is False:
         raise InvalidOption("an isolated server always asks for a token", hint="leave --no-auth or --isolate out")
     with _process.lock:
-        running = _process.child
-        if running is not None:
-            _check_fits(running, replace(doors, with_token=None))
-            return running
+        if _process.child is not None:
+            _check_fits(_process.child.listening, replace(wanted, auth=None))
+            return _process.child.handle
         token = _process.last_token or make_token()
-        home = ChildHome(token, doors)
-        home.start(progress)
-        _process.child, _process.last_token = home, token
-        _register()
-        return home
+        _process.child, _process.last_token = IsolatedServer(token, wanted, progress), token
+        _stop_at_exit()
+        return _process.child.handle
 
 
-def stop_if_idle() -> None:
-    """Stop the servers that serve no model."""
+def settle() -> None:
+    """After a change: note what the child serves, and stop the servers that serve no model."""
     with _process.lock:
-        if _process.kernel is not None and _process.kernel.is_idle:
-            kernel, _process.kernel = _process.kernel, None
+        kernel, child = _process.kernel, _process.child
+        if kernel is not None and not kernel.names:
+            _process.kernel = None
             kernel.stop()
-        if _process.child is not None and _process.child.is_idle:
-            child, _process.child = _process.child, None
-            child.stop()
+        if child is not None:
+            child.note_folders()
+            if not child.names:
+                _process.child = None
+                child.stop()
 
 
 def shutdown() -> None:
-    """Stop serving. Idempotent, bounded, also at the end of the process."""
+    """Stop the servers of this process and free all models; files and stored state stay. Idempotent, bounded."""
     with _process.lock:
-        stopping = homes()
+        stopping = _process.servers()
         _process.kernel = _process.child = None
-    stops: list[Callable[[], None]] = [home.stop for home in stopping]
-    for stop in stops:
-        stop()
+    for server in stopping:
+        server.stop()
 
 
 def proxied_url(port: int, path: str, environ: Mapping[str, str] | None = None) -> str | None:
@@ -163,36 +285,40 @@ def proxied_url(port: int, path: str, environ: Mapping[str, str] | None = None) 
         ) from error
 
 
-def _register() -> None:
+def _grpc_address(port: int | None) -> str | None:
+    return f"{HOST}:{port}" if port else None
+
+
+def _stop_at_exit() -> None:
     if not _process.is_registered:
         _process.is_registered = True
         atexit.register(shutdown)
 
 
-def _check_fits(running: H, doors: ListenOptions) -> None:
-    port, with_token, grpc_port, frontends = doors.port, doors.with_token, doors.grpc_port, doors.frontends
-    if frontends not in (None, running.frontends):
+def _check_fits(running: ListenOptions, wanted: ListenOptions) -> None:
+    """Refuse what a server that runs already cannot become."""
+    if wanted.workers not in (None, running.workers):
         raise InvalidOption(
-            f"frontends={frontends}: the server of this kernel runs with {running.frontends} already",
-            hint="leave --frontends out, or call tfserve_nb.shutdown() first",
+            f"workers={wanted.workers}: the server of this kernel runs with {running.workers} already",
+            hint="leave --workers out, or call tfserve_nb.shutdown() first",
         )
-    if port not in (None, 0, running.port):
+    if wanted.port not in (None, 0, running.port):
         raise InvalidOption(
-            f"port={port}: the server of this kernel listens on port {running.port} already",
+            f"port={wanted.port}: the server of this kernel listens on port {running.port} already",
             hint="leave --port out, or call tfserve_nb.shutdown() first",
         )
-    if grpc_port is not None and running.grpc_port is None:
+    if wanted.grpc_port is not None and running.grpc_port is None:
         raise InvalidOption(
-            f"grpc_port={grpc_port}: the server of this kernel runs without gRPC already",
+            f"grpc_port={wanted.grpc_port}: the server of this kernel runs without gRPC already",
             hint="call tfserve_nb.shutdown() first, then deploy again",
         )
-    if grpc_port not in (None, 0, running.grpc_port):
+    if wanted.grpc_port not in (None, 0, running.grpc_port):
         raise InvalidOption(
-            f"grpc_port={grpc_port}: gRPC listens on port {running.grpc_port} already",
+            f"grpc_port={wanted.grpc_port}: gRPC listens on port {running.grpc_port} already",
             hint="leave --grpc-port out, or call tfserve_nb.shutdown() first",
         )
-    if with_token is not None and with_token != (running.token is not None):
-        state = "asks for a token" if running.token is not None else "runs without a token"
+    if wanted.auth is not None and wanted.auth != running.auth:
+        state = "asks for a token" if running.auth else "runs without a token"
         raise InvalidOption(
             f"the server of this kernel {state}, which holds for all its models",
             hint="call tfserve_nb.shutdown() first, then deploy again",

@@ -9,7 +9,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-import sys
 from pathlib import Path
 
 from .._version import __version__
@@ -54,7 +53,6 @@ def _commit() -> str:
         done = subprocess.run(
             ["git", "describe", "--always", "--dirty"],  # noqa: S607 - whatever git the user has
             capture_output=True, text=True, timeout=_GIT_S, check=False,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -29,12 +29,14 @@ class Flag:
         default: its value when it is not given; its type is the flag's.
         help: one line.
         ignored_because: why it changes nothing here, or "".
+        alias: another name for it, or "".
     """
 
     name: str
     default: str | int | float | bool
     help: str
     ignored_because: str = ""
+    alias: str = ""
 
 
 GROUPS: dict[str, tuple[Flag, ...]] = {
@@ -103,7 +105,12 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),
         Flag("parent_pid", 0, "end when this process is no longer our parent"),
         Flag("device", "", "TensorFlow device to load the models on, such as /GPU:0"),
-        Flag("frontends", 0, "processes for HTTP, gRPC and codecs in front of the one with TensorFlow; 0 for none"),
+        Flag(
+            "workers",
+            0,
+            "processes for HTTP, gRPC and codecs in front of the one with TensorFlow; 0 for none",
+            alias="frontends",
+        ),
         Flag("drain_seconds", 30.0, "how long running requests may take after SIGTERM"),
     ),
 }
@@ -162,15 +169,17 @@ def ignored_flags(arguments: list[str]) -> list[str]:
 def _add(group: argparse._ArgumentGroup, flag: Flag, *, shown: bool = False) -> None:
     if bool(flag.ignored_because) != shown:
         return
-    name = f"--{flag.name}"
+    names = [f"--{name}" for name in (flag.name, flag.alias) if name]
     about = flag.ignored_because or flag.help
     if isinstance(flag.default, bool):
-        group.add_argument(name, nargs="?", const=True, default=flag.default, type=_boolean, metavar="BOOL", help=about)
+        group.add_argument(
+            *names, nargs="?", const=True, default=flag.default, type=_boolean, metavar="BOOL", help=about
+        )
         return
     kind = type(flag.default)
     metavar = {int: "N", float: "X", str: "TEXT"}[kind]
     # Numbers of 64 bits and no text beside them, as there; argparse names flag and value when they do not fit.
-    group.add_argument(name, default=flag.default, type=kind, metavar=metavar, help=about.replace("%", "%%"))
+    group.add_argument(*names, default=flag.default, type=kind, metavar=metavar, help=about.replace("%", "%%"))
 
 
 def _boolean(text: str) -> bool:

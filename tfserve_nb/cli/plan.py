@@ -188,7 +188,7 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         has_cors=flags.rest_api_enable_cors_support,
         tls=read_tls(rest_tls) if rest_tls else None,
         metrics_path=metrics_path,
-        frontends=flags.frontends,
+        workers=flags.workers,
         grpc=None
         if not flags.port and not flags.grpc_socket_path
         else GrpcSettings(

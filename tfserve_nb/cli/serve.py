@@ -23,13 +23,13 @@ from ..dashboards.web import WebPages
 from ..errors import ServingError
 from ..experiment.engine.experiments import Experiments
 from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
-from ..server.handle import ProcessHome
+from ..server.handle import ServerHandle
 from ..server.telemetry.prometheus import Monitor
 from ..server.telemetry.request_log import RequestLog
-from ..server.thread import Extras, ServerThread
+from ..server.thread import ServerFeatures, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
-from ..serving.pairs import CopyCounts
+from ..serving.telemetry.records import CopyCounts
 from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
 from .flags import EXIT_FAILED, ignored_flags, parse_serve
@@ -107,14 +107,15 @@ class ModelServer:
         self._plan = plan
         has_metrics = plan.settings.metrics_path is not None
         monitor = Monitor(self._states, self._copies) if has_metrics else None
-        self._core = ServingCore(
-            saved_model_loader(plan.session), num_run_threads=plan.num_run_threads, observer=monitor
-        )
+        self._core = ServingCore(saved_model_loader(plan.session), num_run_threads=plan.num_run_threads)
+        if monitor is not None:
+            self._core.observers.add(monitor)
+            self._core.observers.add(monitor.tf)
         self._experiments = Experiments(self._core)
         self._models = ConfiguredModels(self._core, plan.follow)
         on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
         self._request_log = RequestLog(self._models.logging_of, on_logged)
-        extras = Extras(
+        features = ServerFeatures(
             reload=self._models.apply,
             monitor=monitor,
             request_log=self._request_log,
@@ -122,7 +123,7 @@ class ModelServer:
             dashboard=_web_pages(self._core, self._experiments) if plan.dashboard else None,
             experiments=self._experiments,
         )
-        self._server = ServerThread(self._core, plan.settings, extras)
+        self._server = ServerThread(self._core, plan.settings, features)
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
 
     def start(self) -> None:
@@ -170,7 +171,7 @@ class ModelServer:
         return {name: self._core.model_status(name).versions for name in self._core.names}
 
     def _copies(self) -> Mapping[tuple[str, int], CopyCounts]:
-        return self._core.pairs.counts()
+        return self._core.copies.counts()
 
     def _reload(self) -> None:
         configs = self._plan.read_configs()
@@ -181,8 +182,8 @@ class ModelServer:
 
 
 def _web_pages(core: ServingCore, experiments: Experiments) -> WebPages:
-    home = ProcessHome(core, experiments)
-    return WebPages(lambda name: Deployment(name, home))
+    server = ServerHandle("standalone", core, experiments)
+    return WebPages(lambda name: Deployment(name, server))
 
 
 class ConfigPoller:

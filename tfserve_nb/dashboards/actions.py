@@ -1,100 +1,322 @@
-"""Carries out what people click, one thing at a time.
+"""Everything that can be done from a dashboard, in one table that the widgets and the web page follow.
 
-That is done off the thread that draws: loading a version takes seconds, and its progress is to be seen meanwhile.
+An action says what it is called, what has to be chosen for it, what it does, what is said meanwhile and afterwards, and
+which other action takes it back.
 
-Thread: `tfserve-dashboard-action`, a daemon for each action; everything else runs on the updater's thread.
+Thread: any.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any  # JSON values
 
-from .updater import Updater
+from ..errors import InvalidRequest
+from ..types import ModelStatus, VersionState
+from .controls import DeploymentControls
+from .traffic_split import rebalanced, whole_shares
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a person chose for an action.
+
+    Attributes:
+        version: a version's number.
+        label: a label's name.
+        percent: the share of the traffic that `version` gets.
+        weights: version -> percent of the traffic.
+        a: the current version of an experiment.
+        b: its candidate.
+    """
+
+    version: int | None = None
+    label: str = ""
+    percent: float | None = None
+    weights: Mapping[int, float] = field(default_factory=dict)
+    a: int | None = None
+    b: int | None = None
+
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Choice:
+        """The inverse of `to_json`; what is missing was not chosen.
+
+        Raises:
+            ValueError: for a number that is none.
+        """
+        numbers = {name: int(given[name]) for name in ("version", "a", "b") if given.get(name) not in (None, "")}
+        return cls(
+            **numbers,
+            label=str(given.get("label") or "").strip(),
+            percent=None if given.get("percent") is None else float(given["percent"]),
+            weights={int(version): float(share) for version, share in (given.get("weights") or {}).items()},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object."""
+        return asdict(self)
+
+
+_MISSING = {
+    "version": "choose a version first",
+    "label": "write the label first, such as stable or canary",
+    "percent": "choose a share of the traffic first",
+    "weights": "choose the shares of the traffic first",
+    "a": "choose version A first",
+    "b": "choose version B first",
+}
+"""What an action needs -> what is said while it is not chosen."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """How to take an action back.
+    """How an action is taken back.
 
     Attributes:
-        text: what is taken back, such as `promote version 3`.
-        work: does it.
+        what: the action that is taken back, such as `promote version 3`.
+        action: the name of the action that does it.
+        choice: what is chosen for that one.
     """
 
-    text: str
-    work: Callable[[], object]
+    what: str
+    action: str
+    choice: Choice
 
 
 @dataclass(frozen=True, slots=True)
-class Action:
-    """Something to do.
+class Job:
+    """Something to do, with everything chosen.
 
     Attributes:
-        doing: what is said meanwhile, plain text.
-        work: does it, off the updater's thread.
+        what: a few words, plain text.
+        work: does it; may take seconds.
         done: makes of what `work` returned and the milliseconds that it took what is said then, plain text.
         undo: how to take it back, or None.
     """
 
-    doing: str
+    what: str
     work: Callable[[], object]
     done: Callable[[object, float], str]
     undo: Undo | None = None
 
 
-class Actions:
-    """Carries out one action at a time.
+Work = Callable[[DeploymentControls, Choice], object]
+Done = Callable[[DeploymentControls, Choice, float], str]
+Reverse = Callable[[ModelStatus, Choice], tuple[str, Choice] | None]
+"""From the model before an action: the action that restores it, and what is chosen for that one; None for none."""
 
-    Args:
-        updater: the thread that writes widgets.
-        say: shows a line of plain text.
-        on_change: told when an action starts or has ended.
+
+def says(text: str) -> Done:
+    """A sentence about what was chosen."""
+    return lambda _, choice, __: text.format_map(choice.to_json())
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One line of the table. Texts may contain the fields of `Choice` in braces, and the model's `{name}`.
+
+    Attributes:
+        name: what others call it.
+        text: on its button; "" for one without a button.
+        title: what the button does, in a sentence.
+        what: a few words about what is done, for the line that says so and for Undo.
+        needs: fields of `Choice` that have to be chosen.
+        work: does it.
+        done: what is said afterwards; gets the milliseconds that it took.
+        reverse: finds the action that takes it back.
+        question: asked before it is done; "" for no question.
+        is_main: whether it is the button that stands out.
     """
 
-    def __init__(self, updater: Updater, say: Callable[[str], None], on_change: Callable[[], None]) -> None:
-        self._updater = updater
-        self._say = say
-        self._on_change = on_change
-        self.running: Action | None = None
-        self.undo: Undo | None = None
+    name: str
+    text: str
+    title: str
+    what: str
+    needs: tuple[str, ...]
+    work: Work
+    done: Done
+    reverse: Reverse = lambda *_: None
+    question: str = ""
+    is_main: bool = False
 
-    def start(self, action: Action) -> None:
-        """Carry it out, unless another one runs."""
-        if self.running is not None:
-            self._say(f"{self.running.doing} (one thing at a time)")
-            return
-        self.running = action
-        self._say(action.doing)
-        self._on_change()
-        threading.Thread(target=self._work, args=(action,), name="tfserve-dashboard-action", daemon=True).start()
+    def job(self, controls: DeploymentControls, choice: Choice, status: ModelStatus | None) -> Job:
+        """The action for what was chosen.
 
-    def take_back(self) -> None:
-        """Undo the last action that can be undone."""
-        undo, self.undo = self.undo, None
-        if undo is not None:
-            self.start(Action(f"taking back: {undo.text}…", undo.work, lambda *_: f"taken back: {undo.text}"))
+        Args:
+            controls: the deployment.
+            choice: what was chosen.
+            status: the model now, to find the way back; None for an action that cannot be taken back.
 
-    def _work(self, action: Action) -> None:
-        started_s = time.perf_counter()
-        undo = action.undo
-        try:
-            result = action.work()
-            said = action.done(result, (time.perf_counter() - started_s) * 1e3)
-        except Exception as error:  # noqa: BLE001 - shown to the person who clicked, whatever it is
-            said, undo = in_words(error), self.undo
-        self._updater.post_if_running(lambda: self._finish(said, undo))
+        Raises:
+            InvalidRequest: if something that it needs was not chosen.
+        """
+        for need in self.needs:
+            if getattr(choice, need) in (None, "", {}):
+                raise InvalidRequest(_MISSING[need])
+        what = self.what.format_map(choice.to_json())
+        back = None if status is None else self.reverse(status, choice)
+        return Job(
+            what,
+            lambda: self.work(controls, choice),
+            lambda _, took_ms: self.done(controls, choice, took_ms),
+            None if back is None else Undo(what, *back),
+        )
 
-    def _finish(self, said: str, undo: Undo | None) -> None:
-        self.running = None
-        self.undo = undo
-        self._on_change()  # first: who reads what is said can go on at once
-        self._say(said)
+    def to_json(self) -> dict[str, object]:
+        """What the web page has to know of it."""
+        return {name: getattr(self, name) for name in ("name", "text", "title", "what", "needs", "question", "is_main")}
 
 
-def in_words(error: Exception) -> str:
-    """An error as a line for people: what is wrong, and what to try."""
-    hint = getattr(error, "hint", "")
-    return f"⚠ {error}{f' (try: {hint})' if hint else ''}"
+# --- the ways back ----------------------------------------------------------------------------------------------------
+
+
+def _same_traffic(status: ModelStatus, _: Choice) -> tuple[str, Choice] | None:
+    default, traffic = status.default_version, dict(status.traffic)
+    if default is None:
+        return None
+    if set(traffic) == {default}:
+        return "promote", Choice(version=default)
+    return "traffic", Choice(weights=traffic)
+
+
+def _is_loaded(status: ModelStatus, choice: Choice) -> bool:
+    return choice.version in loaded_versions(status)
+
+
+def _unload_again(status: ModelStatus, choice: Choice) -> tuple[str, Choice] | None:
+    return None if _is_loaded(status, choice) else ("unload", choice)
+
+
+def _load_again(status: ModelStatus, choice: Choice) -> tuple[str, Choice] | None:
+    return ("stage", choice) if _is_loaded(status, choice) else None
+
+
+def _same_label(status: ModelStatus, choice: Choice) -> tuple[str, Choice]:
+    before = status.labels.get(choice.label)
+    return ("remove_label" if before is None else "set_label"), Choice(version=before, label=choice.label)
+
+
+# --- what is said and done --------------------------------------------------------------------------------------------
+
+
+def loaded_versions(status: ModelStatus) -> tuple[int, ...]:
+    """The versions that can answer, in order."""
+    return tuple(sorted(found.version for found in status.versions if found.state is VersionState.AVAILABLE))
+
+
+def known_versions(status: ModelStatus) -> list[int]:
+    """The versions that are loaded, may be loaded or were not, newest first."""
+    known = {found.version for found in status.versions if found.state is not VersionState.END}
+    return sorted(known | set(status.on_disk), reverse=True)
+
+
+def shares_of(status: ModelStatus) -> dict[int, int]:
+    """Whole percents of the traffic of all loaded versions."""
+    return whole_shares(status.traffic, loaded_versions(status))
+
+
+def _answers_now(controls: DeploymentControls, _: Choice, took_ms: float) -> str:
+    return f"version {controls.status().default_version} answers now, switched in {took_ms:.1f} ms"
+
+
+def _traffic_now(controls: DeploymentControls, *_: object) -> str:
+    shares = shares_of(controls.status())
+    return "traffic " + ", ".join(f"version {version}: {share} %" for version, share in shares.items())
+
+
+def _share(controls: DeploymentControls, choice: Choice) -> None:
+    """Give one version a share; the others keep their proportions."""
+    shares = shares_of(controls.status())
+    if choice.version not in shares:
+        raise InvalidRequest(f"version {choice.version} is not loaded", hint="stage it first")
+    moved = rebalanced(shares, choice.version, round(choice.percent or 0.0))
+    controls.set_traffic({version: float(share) for version, share in moved.items() if share})
+
+
+def _version(choice: Choice) -> int:
+    """The version, which `needs` has made sure of."""
+    return int(choice.version or 0)
+
+
+def _begin_experiment(controls: DeploymentControls, choice: Choice) -> object:
+    return controls.ab_test(int(choice.a or 0), int(choice.b or 0), split=choice.percent or 0.0)
+
+
+_TABLE = (
+    Action(
+        "promote", "Promote", "Give all traffic to the chosen version", "promote version {version}", ("version",),
+        lambda controls, choice: controls.promote(_version(choice)), _answers_now, _same_traffic, is_main=True,
+    ),
+    Action(
+        "rollback", "Roll back", "Go back to the version that answered before", "roll back", (),
+        lambda controls, _: controls.rollback(), _answers_now, _same_traffic,
+    ),
+    Action(
+        "stage", "Stage", "Load the chosen version, and keep it loaded without traffic", "stage version {version}",
+        ("version",), lambda controls, choice: controls.stage(_version(choice)),
+        says("version {version} is loaded"), _unload_again,
+    ),
+    Action(
+        "unload", "Unload", "Free the chosen version's memory; its files stay", "unload version {version}",
+        ("version",), lambda controls, choice: controls.undeploy(_version(choice)),
+        says("version {version} is unloaded; its files stay"), _load_again,
+    ),
+    Action(
+        "delete", "Delete…", "Remove the chosen version's files", "delete version {version}",
+        ("version",), lambda controls, choice: controls.undeploy(_version(choice), delete=True),
+        says("version {version} is deleted"),
+        question="Delete version {version} of {name} from disk? This cannot be undone.",
+    ),
+    Action(
+        "set_label", "Set label", "Point the label to the chosen version", "label {label} → version {version}",
+        ("version", "label"), lambda controls, choice: controls.set_label(choice.label, _version(choice)),
+        says("{label} points to version {version}"), _same_label,
+    ),
+    Action(
+        "remove_label", "Remove label", "Remove the label, whatever version it points to", "remove label {label}",
+        ("label",), lambda controls, choice: controls.set_label(choice.label, None),
+        says("label {label} is removed"), _same_label,
+    ),
+    Action("share", "", "", "traffic split", ("version", "percent"), _share, _traffic_now, _same_traffic),
+    Action(
+        "traffic", "", "", "traffic split", ("weights",),
+        lambda controls, choice: controls.set_traffic(choice.weights), _traffic_now, _same_traffic,
+    ),
+    Action(
+        "sample", "Sample requests", "Keep some requests from now on, in the server's memory", "sample requests", (),
+        lambda controls, _: controls.sample_requests(True), says("requests are sampled from now on"),
+    ),
+    Action(
+        "stop_sampling", "Stop sampling", "Keep no more requests", "stop sampling", (),
+        lambda controls, _: controls.sample_requests(False),
+        says("sampling is off; what was kept stays until undeploy"),
+    ),
+    Action(
+        "ab_test", "Start A/B test", "Split the requests and watch", "A/B test of version {b} against version {a}",
+        ("a", "b", "percent"), _begin_experiment,
+        says("A/B test of version {b} against version {a} runs"), lambda _, choice: ("stop_test", choice),
+        is_main=True,
+    ),
+    Action(
+        "promote_b", "Promote B", "Give B all requests", "promote B", ("b",),
+        lambda controls, _: controls.end_experiment("promote"), says("version {b} answers now"), is_main=True,
+    ),
+    Action(
+        "back_to_a", "Roll back to A", "Take B back: A gets all requests", "roll back to A", ("a",),
+        lambda controls, _: controls.end_experiment("rollback"), says("version {a} answers now"),
+    ),
+    Action(
+        "stop_test", "Stop", "End without a verdict; A gets all requests", "stop the experiment", ("a",),
+        lambda controls, _: controls.end_experiment("stop"),
+        says("the experiment is stopped; version {a} answers"),
+    ),
+)  # fmt: skip
+
+
+ACTIONS: Mapping[str, Action] = {action.name: action for action in _TABLE}
+"""Name -> action."""
+
+VERSION_ACTIONS = ("promote", "rollback", "stage", "unload", "delete")
+LABEL_ACTIONS = ("set_label", "remove_label")
+"""The actions whose buttons stand beside the choice of a version, and beside the field with a label."""

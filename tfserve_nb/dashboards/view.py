@@ -14,11 +14,11 @@ from ..errors import ServingError
 from ..experiment.state import ExperimentState
 from ..markup import note, status_line
 from ..types import HistoryEvent
-from .actions import Actions, in_words
+from .action_runner import ActionRunner, in_words
 from .cells import CELL_RUNS
 from .charts.svg import STYLE
 from .controls import DeploymentControls
-from .front_ends import advice
+from .jupyter_front_end import advice
 from .pages.still import still_page
 from .sections.context import SPANS, Bind, Section, TabContext, ViewOptions
 from .sections.experiment import ExperimentSection
@@ -171,7 +171,7 @@ class Dashboard:
         import ipywidgets as widgets
 
         self._status = widgets.HTML()
-        self._actions = Actions(self._updater, self._say, self._redraw)
+        self._actions = ActionRunner(self._controls, self._updater, self._say, self._redraw)
         bind = lambda: self._bind  # noqa: E731 - it comes later, with the first notebook that shows this
         room = TabContext(self._controls, self._updater, self._actions, self._look, self._redraw, self._say, bind)
         self._sections: list[Section] = [one(room) for one in SECTIONS]

@@ -8,60 +8,65 @@ from __future__ import annotations
 import contextlib
 import difflib
 import itertools
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any  # the user's rows
+from typing import Any, NamedTuple  # the user's rows
 
-import numpy as np
-
+from ..agreement.kinds import AgreementOptions
+from ..agreement.summary import Agreeing, both
 from ..errors import FailedPrecondition, InvalidRequest, NotAvailable, ServingError, VersionNotFound
-from ..experiment.decisions import decisions_of
-from ..export.layout import folder_bytes, list_versions
+from ..export.layout import find_version, folder_bytes, list_versions
 from ..export.provenance.provenance import Code, Provenance, read_provenance
 from ..export.signatures import read_signatures
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
-from ..server.handle import Home, RemoteHome
+from ..server.handle import ServerHandle
 from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from .changes import ADDED, CHANGED, REMOVED, SAME, LatencyChange, SignatureChange
 from .layers import layer_changes
-from .result import ADDED, CHANGED, REMOVED, SAME, AnswerChange, LatencyChange, SignatureChange, VersionDiff
+from .result import VersionDiff
 
-MAX_ROWS = 1000
 ROWS_OF_A_RUN = 64
 SPAN_S = 900
-_LOCAL = frozenset({"127.0.0.1", "localhost", "::1"})
 
 
-def version_folder(home: Home, name: str, version: int) -> Path:
+class Asked(NamedTuple):
+    """One run: its inputs and outputs by name, and how many rows they have."""
+
+    inputs: Tensors
+    outputs: Tensors
+    num_rows: int
+
+
+def version_folder(server: ServerHandle, name: str, version: int) -> Path:
     """The folder of a version, which must lie on this machine.
 
     Raises:
         VersionNotFound: naming the versions that are there.
         NotAvailable: if the server runs on another machine.
     """
-    base = home.core.base_path(name)
-    if base is None or (isinstance(home, RemoteHome) and home.host not in _LOCAL):
+    base = server.models.base_path(name)
+    if base is None or not server.is_on_this_machine:
         raise NotAvailable(
             f"the files of {name} are not on this machine", hint="ask on the server's machine, or copy the folders"
         )
-    # Models that follow a configuration have their versions directly in the folder that it names.
-    model_dir = base / name if (base / name).is_dir() else base
-    folder = model_dir / str(version)
-    if not folder.is_dir():
-        on_disk = ", ".join(map(str, list_versions(model_dir))) or "none"
+    folder = find_version(base, name, version)
+    if folder is None:
+        on_disk = ", ".join(map(str, list_versions(base / name) or list_versions(base))) or "none"
         raise VersionNotFound(f"Could not find version {version} of model {name}", hint=f"on disk: {on_disk}")
     return folder
 
 
-def provenance_of(home: Home, name: str, version: int) -> Provenance:
+def provenance_of(server: ServerHandle, name: str, version: int) -> Provenance:
     """Where a version comes from.
 
     Raises:
         FailedPrecondition: if it tells nothing, or its file cannot be read.
     """
-    found = read_provenance(version_folder(home, name, version))
+    found = read_provenance(version_folder(server, name, version))
     if found is None:
         raise FailedPrecondition(
             f"version {version} of {name} tells nothing about where it comes from",
@@ -70,24 +75,29 @@ def provenance_of(home: Home, name: str, version: int) -> Provenance:
     return found
 
 
-def diff_versions(home: Home, name: str, a: int, b: int, rows: Any = None) -> VersionDiff:
+def diff_versions(
+    server: ServerHandle, name: str, a: int, b: int, rows: Any = None, options: AgreementOptions | None = None
+) -> VersionDiff:
     """Everything that two versions differ in.
 
     Args:
-        home: where the model is served.
+        server: where the model is served.
         name: the model.
         a: the older or current version.
         b: the other.
         rows: what to ask both with, as `predict` takes it; by default the rows that were stored to warm them up.
+        options: how outputs are compared.
 
     Raises:
         VersionNotFound: if one is not on disk.
         InvalidRequest: if the given rows fit neither.
     """
-    folders = version_folder(home, name, a), version_folder(home, name, b)
+    folders = version_folder(server, name, a), version_folder(server, name, b)
     notes: list[str] = []
     told = [_provenance(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
     signatures = [_signatures(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
+    agreeing = Agreeing(options, both(*({} if one is None else one.outputs for one in told)))
+    rows_from = _compare_outputs(folders, signatures, rows, agreeing, notes)
     return VersionDiff(
         name=name,
         a=a,
@@ -99,8 +109,10 @@ def diff_versions(home: Home, name: str, a: int, b: int, rows: Any = None) -> Ve
         provenance_b=told[1],
         bytes_a=folder_bytes(folders[0]),
         bytes_b=folder_bytes(folders[1]),
-        latency=tuple(_latency(home, name, a, b)),
-        answers=_answers(folders, signatures, rows, notes),
+        latency=tuple(_latency(server, name, a, b)),
+        rows_from=rows_from,
+        agreement=agreeing.agreement,
+        disagreements=agreeing.worst(),
         notes=tuple(notes),
     )
 
@@ -169,9 +181,9 @@ def _called(code: Code, version: int) -> str:
     return f"version {version}, {code.path or f'cell{count}'}"
 
 
-def _latency(home: Home, name: str, a: int, b: int) -> list[LatencyChange]:
+def _latency(server: ServerHandle, name: str, a: int, b: int) -> list[LatencyChange]:
     """Run times at equal batch sizes, and percentiles of requests, of the last 15 minutes."""
-    versions = home.core.model_metrics(name, SPAN_S, SPAN_S // 15).versions
+    versions = server.models.model_metrics(name, SPAN_S, SPAN_S // 15).versions
     one, other = versions.get(a), versions.get(b)
     if one is None or other is None:
         return []
@@ -186,32 +198,38 @@ def _latency(home: Home, name: str, a: int, b: int) -> list[LatencyChange]:
     return found
 
 
-def _answers(
-    folders: tuple[Path, Path], signatures: list[dict[str, SignatureSpec]], rows: Any, notes: list[str]
-) -> AnswerChange | None:
+def _compare_outputs(
+    folders: tuple[Path, Path],
+    signatures: list[dict[str, SignatureSpec]],
+    rows: Any,
+    agreeing: Agreeing,
+    notes: list[str],
+) -> str:
+    """Ask both versions with the same rows; says whose rows they were, "" when nothing could be compared."""
     where, values = ("given rows", rows) if rows is not None else ("stored warm-up rows", _stored_rows(folders, notes))
     if values is None:
-        notes.append("answers were not compared, for want of rows: d.diff(A, B, rows=x_test), or --values VAR")
-        return None
+        notes.append("outputs were not compared, for want of rows: d.diff(A, B, rows=x_test), or --values VAR")
+        return ""
     specs = [one.get(DEFAULT_SIGNATURE) for one in signatures]
     if specs[0] is None or specs[1] is None:
-        notes.append(f"answers were not compared: not both versions have the signature {DEFAULT_SIGNATURE}")
-        return None
-    outputs: list[Tensors] = []
+        notes.append(f"outputs were not compared: not both versions have the signature {DEFAULT_SIGNATURE}")
+        return ""
+    answered: list[list[Asked]] = []
     for folder, spec in zip(folders, specs, strict=True):
         assert spec is not None  # noqa: S101 - both were looked at above
         try:
-            inputs = _first_rows(spec, values)
-            outputs.append(_run(folder, spec, inputs))
+            answered.append(_run(folder, spec, _tensors(spec, values)))
         except InvalidRequest as error:
-            if rows is not None and not outputs:
+            if rows is not None and not answered:
                 raise
-            notes.append(f"answers were not compared: {where} do not fit version {folder.name}: {error.message}")
-            return None
+            notes.append(f"outputs were not compared: {where} do not fit version {folder.name}: {error.message}")
+            return ""
         except ServingError as error:
-            notes.append(f"answers were not compared: version {folder.name}: {error.message}")
-            return None
-    return _agreement(where, outputs[0], outputs[1], notes)
+            notes.append(f"outputs were not compared: version {folder.name}: {error.message}")
+            return ""
+    for a, b in zip(*answered, strict=True):
+        agreeing.add(a.inputs, a.outputs, b.outputs, a.num_rows, time.time())
+    return where
 
 
 def _stored_rows(folders: tuple[Path, Path], notes: list[str]) -> Tensors | None:
@@ -226,45 +244,24 @@ def _stored_rows(folders: tuple[Path, Path], notes: list[str]) -> Tensors | None
     return None
 
 
-def _first_rows(spec: SignatureSpec, values: Any) -> Tensors:
-    """At most `MAX_ROWS` rows as tensors of a signature."""
+def _tensors(spec: SignatureSpec, values: Any) -> Tensors:
+    """Rows as tensors of a signature."""
     tensors = as_tensors(spec, values)
     if not all(one.is_batched for one in spec.inputs.values()):
         return tensors
-    tensors = {name: array[:MAX_ROWS] for name, array in tensors.items()}
     if check_inputs(spec, tensors) < 1:
         raise InvalidRequest("there are no rows to compare the versions on", hint="rows=x_test[:100]")
     return tensors
 
 
-def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> Tensors:
+def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> list[Asked]:
     """Load a version, ask it, and free it again: requests that are served meanwhile keep their numbers clean."""
-    servable = load_saved_model(folder)
-    with contextlib.closing(servable):
-        run: Callable[[Tensors], Tensors] = lambda part: servable.run(spec.name, part)  # noqa: E731
+    with contextlib.closing(load_saved_model(folder)) as servable:
         if not all(one.is_batched for one in spec.inputs.values()):
-            return run(inputs)
+            return [Asked(inputs, servable.run(spec.name, inputs), 1)]
         num_rows = len(next(iter(inputs.values())))
-        parts = [
-            run({name: array[first : first + ROWS_OF_A_RUN] for name, array in inputs.items()})
-            for first in range(0, num_rows, ROWS_OF_A_RUN)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in spec.outputs}
-
-
-def _agreement(where: str, a: Tensors, b: Tensors, notes: list[str]) -> AnswerChange | None:
-    shared = [name for name in a if name in b and a[name].shape == b[name].shape]
-    if not shared:
-        notes.append("answers were not compared: the versions have no output of the same name and shape")
-        return None
-    first = shared[0]
-    decided = decisions_of({first: a[first]}).values, decisions_of({first: b[first]}).values
-    numbers = [name for name in shared if a[name].dtype.kind in "iuf" and b[name].dtype.kind in "iuf" and a[name].size]
-    return AnswerChange(
-        rows_from=where,
-        num_rows=len(decided[0]),
-        num_agreeing=int((decided[0] == decided[1]).sum()),
-        max_difference={
-            name: float(np.abs(b[name].astype(np.float64) - a[name].astype(np.float64)).max()) for name in numbers
-        },
-    )
+        found = []
+        for first in range(0, num_rows, ROWS_OF_A_RUN):
+            part = {name: array[first : first + ROWS_OF_A_RUN] for name, array in inputs.items()}
+            found.append(Asked(part, servable.run(spec.name, part), min(ROWS_OF_A_RUN, num_rows - first)))
+        return found

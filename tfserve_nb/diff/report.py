@@ -1,4 +1,4 @@
-"""A version diff as text and as HTML.
+"""What a version diff has to say, table by table.
 
 Thread: any; pure functions.
 """
@@ -7,187 +7,119 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ..export.provenance.provenance import Provenance
-from ..markup import COLOUR, note, table, text
-from .result import ADDED, CHANGED, REMOVED, SAME, VersionDiff
+from ..reports.report import CodeDiff, Table, names, numbers, prose
+from ..reports.sizes import size_text
+from .changes import ADDED, CHANGED, REMOVED, SAME, LatencyChange, LayerChange, SignatureChange
 
 MAX_LAYERS = 60
 SYMBOLS = {SAME: "=", CHANGED: "~", ADDED: "+", REMOVED: "-"}
 """Change -> what stands before it, so that colour never says it alone."""
-_TINTS = {"+": "rgba(46,160,67,.18)", "-": "rgba(248,81,73,.18)", "@": "rgba(127,127,127,.15)"}
-"""First character of a line of a diff -> its background; see-through, for light and dark themes."""
-
-Rows = list[dict[str, str]]
 
 
-def to_text(diff: VersionDiff) -> str:
-    """For terminals."""
-    lines = [title_of(diff)]
-    for heading, rows in sections_of(diff):
-        lines += ["", f"  {heading}", *_aligned(rows)]
-    lines += ["", f"  {code_line(diff)}"]
-    lines += [f"    {line}" for line in (diff.code or "").splitlines()]
-    return "\n".join([*lines, *(f"  ({remark})" for remark in diff.notes)])
-
-
-def to_html(diff: VersionDiff) -> str:
-    """For notebooks; everything that comes from users is escaped."""
-    parts = [f"<div><b>{text(title_of(diff))}</b></div>"]
-    for heading, rows in sections_of(diff):
-        columns = list(rows[0])
-        escaped = [{column: text(cell) for column, cell in row.items()} for row in rows]
-        numbers = [name for name in columns if name in ("A", "B")] if "change" in columns else []
-        parts.append(table(text(heading), columns, escaped, numbers=numbers))
-    parts += [f'<div style="font-weight:600;{COLOUR}">{text(code_line(diff))}</div>', _code_html(diff.code)]
-    return f"<div>{''.join(parts)}{''.join(note(remark) for remark in diff.notes)}</div>"
-
-
-def title_of(diff: VersionDiff) -> str:
-    """The model and its versions."""
-    return f"{diff.name}: version {diff.b} (B) against version {diff.a} (A)"
-
-
-def sections_of(diff: VersionDiff) -> list[tuple[str, Rows]]:
-    """Headings and rows of everything that is known; empty tables are left out."""
-    found = [
-        ("Origin", origin_rows(diff)),
-        ("Signatures", signature_rows(diff)),
-        (f"Layers: {diff.params_a:,} → {diff.params_b:,} parameters", layer_rows(diff)),
-        ("Metrics", metric_rows(diff)),
-        ("Live latency", latency_rows(diff)),
-        ("Answers", answer_rows(diff)),
-        ("Packages that differ", package_rows(diff)),
-    ]
-    return [(heading, rows) for heading, rows in found if rows]
-
-
-def origin_rows(diff: VersionDiff) -> Rows:
+def origin_table(a: Provenance | None, b: Provenance | None, bytes_a: int, bytes_b: int) -> Table:
     """When, from what and how large."""
-    pair = diff.provenance_a, diff.provenance_b
+    pair = a, b
     rows = [
-        _row("exported", *(_when(one) for one in pair)),
-        _row("model", *("" if one is None else one.model for one in pair)),
-        _row("size on disk", _size(diff.bytes_a), _size(diff.bytes_b)),
-        _row("git", *("" if one is None or one.git is None else str(one.git) for one in pair)),
-        _row("data", *("" if one is None or one.data is None else str(one.data) for one in pair)),
-        _row("seed", *("" if one is None or one.seed is None else str(one.seed) for one in pair)),
+        ("exported", *map(_when, pair)),
+        ("model", *("" if each is None else each.model for each in pair)),
+        ("size on disk", size_text(bytes_a), size_text(bytes_b)),
+        ("git commit", *("" if each is None or each.git is None else str(each.git) for each in pair)),
+        ("training data", *("" if each is None or each.data is None else str(each.data) for each in pair)),
+        ("seed", *("" if each is None or each.seed is None else str(each.seed) for each in pair)),
     ]
-    same = {"model", "git", "data", "seed"}
-    return [
-        {**row, "B": "the same"} if row["A"] == row["B"] and row[" "] in same else row
-        for row in rows
-        if row["A"] or row["B"]
+    repeated = {"model", "git commit", "training data", "seed"}
+    shown = [
+        (name, in_a, "the same" if in_a == in_b and name in repeated else in_b)
+        for name, in_a, in_b in rows
+        if in_a or in_b
     ]
+    return Table("Origin", names("", "A", "B"), tuple(shown))
 
 
-def signature_rows(diff: VersionDiff) -> Rows:
+def signature_table(changes: Sequence[SignatureChange]) -> Table:
     """One row for each signature, and one for each tensor that changed."""
     rows = []
-    for one in diff.signatures:
-        rows.append({"signature": one.name, "change": f"{SYMBOLS[one.change]} {one.change}"})
-        rows += [{"signature": "", "change": detail} for detail in one.details]
-    return rows
+    for signature in changes:
+        rows.append((signature.name, _change(signature.change)))
+        rows += [("", detail) for detail in signature.details]
+    return Table("Signatures", names("signature", "change"), tuple(rows))
 
 
-def layer_rows(diff: VersionDiff) -> Rows:
+def layer_table(heading: str, layers: Sequence[LayerChange]) -> Table:
     """One row for each layer; of very many, those that changed most."""
-    shown = diff.layers
+    shown = layers
     if len(shown) > MAX_LAYERS:
         order = {ADDED: math.inf, REMOVED: math.inf, SAME: -1.0}
-        weight = [order.get(one.change, one.weight_change or 0.0) for one in shown]
+        weight = [order.get(layer.change, layer.weight_change or 0.0) for layer in shown]
         chosen = sorted(sorted(range(len(shown)), key=lambda place: -weight[place])[:MAX_LAYERS])
-        shown = tuple(shown[place] for place in chosen)
+        shown = [shown[place] for place in chosen]
     rows = [
-        {
-            "layer": one.name,
-            "class": one.class_name,
-            "A": "–" if one.params_a is None else f"{one.params_a:,}",
-            "B": "–" if one.params_b is None else f"{one.params_b:,}",
-            "weights": _moved(one.weight_change, one.change),
-            "change": f"{SYMBOLS[one.change]} {one.change}{': ' + one.note if one.note else ''}",
-        }
-        for one in shown
+        (
+            layer.name,
+            layer.class_name,
+            "–" if layer.params_a is None else f"{layer.params_a:,}",
+            "–" if layer.params_b is None else f"{layer.params_b:,}",
+            _moved(layer.weight_change, layer.change),
+            f"{_change(layer.change)}{': ' + layer.note if layer.note else ''}",
+        )
+        for layer in shown
     ]
-    left = len(diff.layers) - len(shown)
-    return [*rows, *([{**dict.fromkeys(rows[0], ""), "layer": f"… {left} more that changed less"}] if left else [])]
+    left = len(layers) - len(shown)
+    if left:
+        rows.append((f"… {left} more that changed less", "", "", "", "", ""))
+    columns = (*names("layer", "class"), *numbers("params A", "params B", "weights, |B - A| / |A|"), *prose("change"))
+    return Table(heading, columns, tuple(rows))
 
 
-def metric_rows(diff: VersionDiff) -> Rows:
+def metric_table(metrics: Mapping[str, tuple[float | None, float | None]]) -> Table:
     """The metrics that were stored with the versions."""
-    return [_numbers(name, a, b) for name, (a, b) in diff.metrics.items()]
+    return _numbers("Metrics", [(name, a, b) for name, (a, b) in metrics.items()])
 
 
-def latency_rows(diff: VersionDiff) -> Rows:
+def latency_table(changes: Sequence[LatencyChange]) -> Table:
     """Latencies of live traffic in milliseconds."""
-    return [_numbers(f"{one.what}, ms", one.a_ms, one.b_ms) for one in diff.latency]
+    return _numbers("Latency of live traffic, ms", [(each.what, each.a_ms, each.b_ms) for each in changes])
 
 
-def answer_rows(diff: VersionDiff) -> Rows:
-    """How they answered the same rows."""
-    found = diff.answers
-    if found is None:
-        return []
-    share = f"{found.num_agreeing} of {found.num_rows} ({100 * found.num_agreeing / max(1, found.num_rows):.1f} %)"
-    rows = [{" ": f"same decision, {found.rows_from}", "result": share}]
-    return [
-        *rows,
-        *({" ": f"largest difference of {name}", "result": f"{value:.3g}"}
-          for name, value in found.max_difference.items()),
-    ]  # fmt: skip
-
-
-def package_rows(diff: VersionDiff) -> Rows:
+def package_table(packages: Mapping[str, tuple[str, str]]) -> Table:
     """Packages whose versions differ."""
-    return [_row(name, a or "–", b or "–") for name, (a, b) in diff.packages.items()]
+    rows = [(name, a or "–", b or "–") for name, (a, b) in packages.items()]
+    return Table("Packages that differ", names("package", "A", "B"), tuple(rows))
 
 
-def code_line(diff: VersionDiff) -> str:
-    """Whether the code differs, in words."""
-    if diff.code is None:
-        return "Code: not known of both versions"
-    return "Code" if diff.code else "Code: the same"
+def code_section(code: str | None) -> CodeDiff:
+    """What differs in the code of the cells, or that nothing does."""
+    if code is None:
+        return CodeDiff("Code: not known of both versions")
+    return CodeDiff("Code" if code else "Code: the same", tuple(code.splitlines()))
 
 
-def _code_html(code: str | None) -> str:
-    if not code:
-        return ""
-    lines = [
-        f'<span style="display:block;background:{_TINTS.get(line[:1], "none")}">{text(line) or " "}</span>'
-        for line in code.splitlines()
+def _change(change: str) -> str:
+    return f"{SYMBOLS[change]} {change}"
+
+
+def _numbers(heading: str, rows: Sequence[tuple[str, float | None, float | None]]) -> Table:
+    """Two numbers and how much B's is more, in percent of A's."""
+    shown = [
+        (name, *("–" if value is None else f"{value:.4g}" for value in (a, b)), _relative(a, b)) for name, a, b in rows
     ]
-    style = f"overflow-x:auto;max-height:30em;margin:4px 0;line-height:1.35;{COLOUR}"
-    return f'<pre style="{style}">{"".join(lines)}</pre>'
+    return Table(heading, (*names(""), *numbers("A", "B", "change")), tuple(shown))
 
 
-def _row(name: str, a: str, b: str) -> dict[str, str]:
-    return {" ": name, "A": a, "B": b}
-
-
-def _numbers(name: str, a: float | None, b: float | None) -> dict[str, str]:
-    change = f"{100 * (b - a) / abs(a):+.1f} %" if a and b is not None and math.isfinite(a) and math.isfinite(b) else ""
-    return {**_row(name, *("–" if one is None else f"{one:.4g}" for one in (a, b))), "change": change}
+def _relative(a: float | None, b: float | None) -> str:
+    if not a or b is None or not math.isfinite(a) or not math.isfinite(b):
+        return ""
+    return f"{100 * (b - a) / abs(a):+.1f} %"
 
 
 def _moved(value: float | None, change: str) -> str:
     if value is None:
-        return "equal" if change == SAME else ""
-    return "from zero" if math.isinf(value) else f"moved {100 * value:.3g} %"
+        return "0 %" if change == SAME else ""
+    return "from zero" if math.isinf(value) else f"{100 * value:.3g} %"
 
 
 def _when(provenance: Provenance | None) -> str:
     return "" if provenance is None else time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(provenance.at))
-
-
-def _size(num_bytes: int) -> str:
-    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"
-
-
-def _aligned(rows: Sequence[dict[str, str]]) -> list[str]:
-    columns = list(rows[0])
-    lines = [dict(zip(columns, columns, strict=True)), *rows]
-    widths = {column: max(len(row.get(column, "")) for row in lines) for column in columns}
-    return [
-        "    " + "  ".join(row.get(column, "").ljust(widths[column]) for column in columns).rstrip() for row in lines
-    ]

@@ -1,92 +1,24 @@
-"""The result of a version diff: a value, for tables and scripts.
+"""The result of a version diff: a value, for reports and scripts.
 
 Thread: any; immutable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from ..agreement.result import Agreement, Disagreement
 from ..export.provenance.provenance import Provenance
-
-SAME, CHANGED, ADDED, REMOVED = "same", "changed", "added", "removed"
-
-
-@dataclass(frozen=True, slots=True)
-class SignatureChange:
-    """One signature.
-
-    Attributes:
-        name: such as `serving_default`.
-        change: `same`, `changed`, `added` or `removed`.
-        details: what differs, such as `input x: float32[?, 4] → float32[?, 5]`.
-    """
-
-    name: str
-    change: str
-    details: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class LayerChange:
-    """One layer.
-
-    Attributes:
-        name: its name in B, or in A when B has none.
-        class_name: such as `Dense`; "" when it is not known.
-        change: `same` (to the bit), `changed`, `added` or `removed`.
-        params_a: numbers in its weights in A; None when A has no such layer.
-        params_b: the same in B.
-        weight_change: relative L2 norm of the difference, `‖B - A‖ / ‖A‖` over all weights of the layer; infinite when
-            A is all zeros and B is not; None when they are equal, when the shapes differ, or for what are no numbers.
-        note: what there is to say beside the numbers.
-    """
-
-    name: str
-    class_name: str
-    change: str
-    params_a: int | None
-    params_b: int | None
-    weight_change: float | None = None
-    note: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class LatencyChange:
-    """One latency that was measured on live traffic.
-
-    Attributes:
-        what: such as `a run of 8 rows` or `p95 of requests`.
-        a_ms: milliseconds of A; None when there were too few.
-        b_ms: the same of B.
-    """
-
-    what: str
-    a_ms: float | None
-    b_ms: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerChange:
-    """How the versions answered the same rows.
-
-    Attributes:
-        rows_from: whose rows: `given rows` or `stored warm-up rows`.
-        num_rows: how many.
-        num_agreeing: rows with the same decision: the same class, or the same value.
-        max_difference: output name -> largest absolute difference; only outputs of numbers that both versions have.
-    """
-
-    rows_from: str
-    num_rows: int
-    num_agreeing: int
-    max_difference: Mapping[str, float]
+from ..reports.agreement import agreement_table, flips_in_words
+from ..reports.report import Report
+from ..reports.text import to_text
+from . import report
+from .changes import LatencyChange, LayerChange, SignatureChange
 
 
 @dataclass(frozen=True, slots=True)
 class VersionDiff:
-    """What version `b` of a model has that version `a` has not, and the other way round.
+    """How version `b` of a model differs from version `a`; prints as its report.
 
     Attributes:
         name: the model.
@@ -101,7 +33,9 @@ class VersionDiff:
         bytes_a: size of A's files.
         bytes_b: the same of B.
         latency: measured on the versions' live traffic; empty while there is none.
-        answers: how they answered the same rows; None when they were not compared.
+        rows_from: whose rows both were asked with: `given rows` or `stored warm-up rows`; "" when none were.
+        agreement: output name -> how it compares on those rows; empty when nothing was compared.
+        disagreements: the rows that differ most, the worst first.
         notes: in words, what is not known, and why.
     """
 
@@ -116,7 +50,9 @@ class VersionDiff:
     bytes_a: int = 0
     bytes_b: int = 0
     latency: tuple[LatencyChange, ...] = ()
-    answers: AnswerChange | None = None
+    rows_from: str = ""
+    agreement: Agreement = field(default_factory=Agreement)
+    disagreements: tuple[Disagreement, ...] = ()
     notes: tuple[str, ...] = field(default_factory=tuple)
 
     @property
@@ -147,12 +83,23 @@ class VersionDiff:
         """Numbers in the weights of B."""
         return sum(one.params_b or 0 for one in self.layers)
 
+    @property
+    def report(self) -> Report:
+        """Everything that is known, for people."""
+        return Report(
+            title=f"{self.name}: version {self.b} (B) compared with version {self.a} (A)",
+            sections=(
+                report.origin_table(self.provenance_a, self.provenance_b, self.bytes_a, self.bytes_b),
+                report.signature_table(self.signatures),
+                report.layer_table(f"Layers: {self.params_a:,} → {self.params_b:,} parameters", self.layers),
+                report.metric_table(self.metrics),
+                report.latency_table(self.latency),
+                agreement_table(f"Outputs, {self.rows_from}", self.agreement),
+                report.package_table(self.packages),
+                report.code_section(self.code),
+            ),
+            notes=(*flips_in_words(self.agreement), *self.notes),
+        )
+
     def __repr__(self) -> str:
-        from .report import to_text
-
-        return to_text(self)
-
-    def _repr_html_(self) -> str:
-        from .report import to_html
-
-        return to_html(self)
+        return to_text(self.report)

@@ -11,6 +11,7 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any  # what a user gave
 
 from ..errors import InvalidOption
+from ..options import option
 from ..serialization import HighEnd, LowEnd
 
 METRICS = ("latency", "p95", "quality")
@@ -34,11 +35,22 @@ class Limits:
         breaches: how many of them must be bad.
     """
 
-    slo_p99_ms: float | None = None
-    max_error_rate: float | None = 0.05
+    slo_p99_ms: float | None = option(
+        None, "take B back when more than 1 % of its answers are slower", metavar="MS", shown="no limit"
+    )
+    max_error_rate: float | None = option(
+        0.05, "take B back when a larger share of its requests fails", metavar="SHARE"
+    )
     allow_nan: bool = False
-    output_range: tuple[LowEnd, HighEnd] | None = None
-    max_disagreement: float | None = None
+    output_range: tuple[LowEnd, HighEnd] | None = option(
+        None, "take B back when its numbers leave this range", metavar="LOW,HIGH", shown="no limit"
+    )
+    max_disagreement: float | None = option(
+        None,
+        "take B back when it disagrees with A on a larger share of the copied rows",
+        metavar="SHARE",
+        shown="no limit",
+    )
     window_s: float = 5.0
     windows: int = 3
     breaches: int = 2
@@ -98,17 +110,25 @@ class Plan:
     a: int
     b: int
     _: KW_ONLY
-    split: float = 50.0
-    steps: tuple[float, ...] = ()
-    hold_s: float = 30.0
-    shadow: float = 20.0
-    key: str = "x-tfserve-key"
-    metric: str = "latency"
-    margin: float = 0.05
-    alpha: float = 0.05
+    split: float = option(50.0, "percent of the requests that B gets; 0 compares by copies alone", metavar="PERCENT")
+    steps: tuple[float, ...] = option(
+        (), "percents that B gets one after the other; a last 100 promotes", metavar="P,P,...", shown="none"
+    )
+    hold_s: float = option(
+        30.0, "with `--steps`: the least time of each", flags=("--hold",), metavar="SECONDS", shown="30 s"
+    )
+    shadow: float = option(20.0, "percent of A's requests that are copied to B, to compare outputs", metavar="PERCENT")
+    key: str = option(
+        "x-tfserve-key", "the header (gRPC: metadata) whose value keeps a client with its version", metavar="HEADER"
+    )
+    metric: str = option("latency", "what the verdict is about", choices=METRICS)
+    margin: float = option(0.05, 'how much worse B may be and still be "not worse", relative')
+    alpha: float = option(0.05, "accepted probability of a wrong verdict, over the whole experiment")
     limits: Limits = field(default_factory=Limits)
-    auto_promote: bool = False
-    auto_rollback: bool = True
+    auto_promote: bool = option(False, "give B everything once it passed")
+    auto_rollback: bool = option(
+        True, "watch, but leave it to a person to give A everything when B is harmful", flags=("--no-rollback",)
+    )
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:

@@ -19,6 +19,9 @@ BY_HAND = "by hand"
 WAITS = "waits for a person"
 """How the reason of an experiment that passed ends."""
 
+NUM_DISAGREEMENTS = 24
+"""Rows that are shown and kept of those on which the versions differ most."""
+
 PHASES = ("running", "held", "promoted", "rolled back", "stopped")
 """`held`: it passed its last step, or could not go on, and waits for a person."""
 

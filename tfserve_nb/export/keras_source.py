@@ -142,7 +142,7 @@ def _source(
     run: Callable[[Sequence[Any]], Structure],
     description: str,
 ) -> ExportSource:
-    layer_names = _output_layer_names(model)
+    layer_names = output_layer_names(model)
 
     def call(*tensors: Any) -> dict[str, Any]:
         return name_outputs(run(tensors), layer_names)
@@ -156,7 +156,7 @@ def _source(
     )
 
 
-def _output_layer_names(model: Any) -> tuple[str, ...]:
+def output_layer_names(model: Any) -> tuple[str, ...]:
     """The names of a functional model's output layers, "" for those that Keras made up."""
     names = getattr(model, "output_names", None)
     if not isinstance(names, list | tuple):

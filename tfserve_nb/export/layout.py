@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import re
 import shutil
@@ -94,6 +95,12 @@ def version_dir(base: Path | str, name: str, version: int) -> Path:
     if plain.exists():
         return plain
     return next((entry for number, entry in _numbered(model_dir) if number == version), plain)
+
+
+def find_version(base: Path, name: str, version: int) -> Path | None:
+    """The folder of a version that is there: `BASE/NAME/VERSION`, or `BASE/VERSION` as configurations name it."""
+    model_dir = base / name if (base / name).is_dir() else base
+    return next((folder for number, folder in _numbered(model_dir) if number == version), None)
 
 
 def delete_version(base: Path | str, name: str, version: int) -> None:
@@ -245,10 +252,6 @@ def _lock(folder: Path) -> int | None:
         BlockingIOError: if somebody else holds the lock.
         OSError: if the folder cannot be opened.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ def load(shell: InteractiveShell) -> None:
 
 def unload(shell: InteractiveShell) -> None:
     """Stop serving and take everything away that `load` registered; files and stored state stay."""
-    from ..api import connect as handles
+    from ..api.servers import shutdown
     from . import completion, display
     from .magics import DeployMagics
 
@@ -34,4 +34,4 @@ def unload(shell: InteractiveShell) -> None:
             shell.magics_manager.magics[kind].pop(name, None)
     shell.magics_manager.registry.pop(DeployMagics.__name__, None)
     shell.configurables[:] = [one for one in shell.configurables if not isinstance(one, DeployMagics)]
-    handles.shutdown()
+    shutdown()

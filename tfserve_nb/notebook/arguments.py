@@ -10,90 +10,27 @@ import re
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar  # IPython's decorators and the user's namespace are untyped
+from typing import Any  # IPython's decorators and the user's namespace are untyped
 
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments
 
-F = TypeVar("F", bound=Callable[..., Any])
+from ..options import options_of
 
 _NUMBERS = re.compile(r"-[\d.][\d.eE+-]*(,[\d.eE+-]+)+")
 _BARE_OPTION = re.compile(r"--[a-z0-9-]+")
 
 
-def sizes(text: str) -> tuple[int, ...]:
-    """`1,8,64` as a tuple of integers."""
-    return tuple(int(part) for part in text.split(",") if part.strip())
+def with_options(*kinds: type[Any]) -> Callable[[Any], Any]:
+    """Give a magic the options that dataclasses declare, its help included; `parse` reads them."""
 
-
-GATE_OPTIONS = (
-    argument("--check-replay", action="store_true", help="replay captured requests first; deploy only if it keeps up"),
-    argument(
-        "--max-disagreement", type=float, metavar="SHARE", help="rows that it may answer differently; default: 0.01"
-    ),
-    argument("--max-slowdown", type=float, metavar="SHARE", help="how much slower it may be; default: 0.25 (25 %%)"),
-)
-
-DEPLOY_OPTIONS = (
-    argument(
-        "model",
-        nargs="?",
-        metavar="MODEL",
-        help="variable with the model, or path of a SavedModel; default: the last expression of the cell",
-    ),
-    argument("--name", "-n", help="name to serve it under; default: the variable's"),
-    argument("--version", type=int, help="version number; default: the next free one"),
-    argument("--label", help="point this label, such as stable, to the new version"),
-    argument("--stage", action="store_true", help="load it, but give it no traffic"),
-    argument("--canary", type=float, metavar="PERCENT", help="give it this share of the traffic; the rest stays"),
-    argument(
-        "--shadow",
-        type=float,
-        nargs="?",
-        const=100.0,
-        metavar="PERCENT",
-        help="give it no traffic, but copies of this share of the requests; default: of all",
-    ),
-    argument("--base-path", metavar="FOLDER", help="where NAME/VERSION is written; default: tfserve_models"),
-    argument("--port", type=int, help="TCP port when the server starts; default: a free one"),
-    argument("--grpc-port", type=int, help="TCP port for gRPC, 0 for a free one; default: no gRPC"),
-    argument("--frontends", type=int, metavar="N", help="processes that hold HTTP in front of the server; default: 0"),
-    argument("--isolate", action="store_true", help="serve it in a process of its own, for kernels that are busy"),
-    argument("--max-batch-size", type=int, metavar="ROWS", help="most rows of one run; default: 64"),
-    argument("--batch-timeout-micros", type=int, metavar="MICROS", help="let a request wait for company; default: 0"),
-    argument(
-        "--max-enqueued-batches", type=int, metavar="N", help="batches that may wait; more is rejected; default: 100"
-    ),
-    argument(
-        "--allowed-batch-sizes", type=sizes, metavar="N,N,...", help="sizes to pad batches to; default: powers of two"
-    ),
-    argument("--device", help="TensorFlow device, such as /CPU:0"),
-    argument("--optimize", metavar="HOW", help="xla: compile the graph, for each size of a batch"),
-    argument("--warmup", metavar="VAR", help="variable with rows to warm up with"),
-    argument("--check", metavar="VAR", help="variable with rows to compare the exported with the live model on"),
-    argument("--keep", type=int, metavar="N", help="versions that stay loaded for rollback; default: 2"),
-    *GATE_OPTIONS,
-    argument("--data", metavar="VAR", help="variable with the training data; a fingerprint of it is stored"),
-    argument("--metrics", metavar="VAR", help="variable with a dict of numbers; default: the last epoch's of fit"),
-    argument("--seed", type=int, help="seed of the training; default: that of keras.utils.set_random_seed"),
-    argument("--no-provenance", action="store_true", help="store no cell text, commit and versions with the model"),
-    argument(
-        "--slo-p99-ms", type=float, metavar="MS", help="go back by itself when more than 1 %% of the answers are slower"
-    ),
-    argument("--out", "-o", metavar="NAME", help="variable to bind the handle to"),
-    argument("--no-auth", action="store_true", help="start the server without a token"),
-    argument("--quiet", "-q", action="store_true", help="show no progress"),
-)
-
-
-def with_options(*options: Callable[[F], F]) -> Callable[[F], F]:
-    """IPython's `@magic_arguments()` and a list of `@argument`s in one decorator, typed."""
-
-    def decorate(function: F) -> F:
-        for option in reversed(options):
-            function = option(function)
-        decorated: F = magic_arguments()(function)
-        return decorated
+    def decorate(function: Any) -> Any:
+        declared = tuple(one for kind in kinds for one in options_of(kind))
+        for one in reversed(declared):
+            names, settings = one.for_argparse()
+            function = argument(*names, **settings)(function)
+        function.options = declared
+        return magic_arguments()(function)
 
     return decorate
 
@@ -133,15 +70,22 @@ def _with_negative_numbers(words: list[str]) -> list[str]:
     return joined
 
 
-def variable(word: str) -> str:
-    """The name after `--out`.
+def look_up_variables(namespace: Mapping[str, Any], kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The objects that the words of a dataclass's options name, by field.
+
+    Args:
+        namespace: the user's.
+        kind: the dataclass.
+        values: words, by field.
 
     Raises:
-        UsageError: if no variable can be called so.
+        UsageError: naming the option, the word and close matches.
     """
-    if not word.isidentifier():
-        raise UsageError(f"--out {word!r} is no variable name")
-    return word
+    return {
+        one.field: look_up(namespace, values[one.field], one.written[0])
+        for one in options_of(kind)
+        if one.is_variable and values.get(one.field) is not None
+    }
 
 
 def look_up(namespace: Mapping[str, Any], word: str, what: str) -> Any:

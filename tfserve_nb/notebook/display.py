@@ -1,6 +1,6 @@
-"""How deployments and dashboards show themselves: text, the live widgets, and still HTML that a saved notebook keeps.
+"""How deployments, dashboards and results show themselves: text, live widgets, and HTML that a saved notebook keeps.
 
-IPython asks its own table of printers before the object, so the rich view is registered from here and `deployment.py`
+IPython asks its own table of printers before the object, so the rich views are registered from here and `deployment.py`
 needs to know nothing of widgets.
 
 A dashboard is shown as two outputs: its widgets, and a still page. While the widgets live they hide the still page,
@@ -11,51 +11,96 @@ Thread: the kernel's main thread; the still page is updated on the dashboards' t
 
 from __future__ import annotations
 
+import functools
+import operator
 import sys
 from collections.abc import Callable
-from typing import Any  # IPython's MIME bundles
+from dataclasses import dataclass
+from typing import Any  # IPython's MIME bundles, results of any type
 
 from IPython.core.interactiveshell import InteractiveShell
 
+from ..api.ab_test import ABTest
 from ..api.deployment import Deployment
+from ..bench import figure as bench_figure
+from ..bench import report as bench_report
+from ..bench.comparison import ComparisonResult
+from ..bench.result import BenchmarkResult
+from ..bench.sweep import SweepResult
+from ..diff.result import VersionDiff
 from ..errors import ServingError
+from ..experiment.views import figure as experiment_figure
+from ..experiment.views import report as experiment_report
+from ..replay import figure as replay_figure
+from ..replay import report as replay_report
+from ..replay.result import ReplayResult
+from ..reports.html import to_html
+from ..reports.report import Report
+from ..reports.text import to_text
 from . import cell_times
+from .overview import Overview
 
 _DASHBOARD = ("tfserve_nb.dashboards.view", "Dashboard")
-_RESULTS = (
-    ("tfserve_nb.bench.result", "BenchmarkResult"),
-    ("tfserve_nb.bench.sweep", "SweepResult"),
-    ("tfserve_nb.bench.comparison", "ComparisonResult"),
-)
-_TEST = ("tfserve_nb.api.ab_test", "ABTest")
-_REPLAY = ("tfserve_nb.replay.result", "ReplayResult")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How results of one type are shown.
+
+    Attributes:
+        report_of: makes the report of a result.
+        png_of: makes its figure as PNG, or gives None while there is nothing to draw; None for results without figures.
+    """
+
+    report_of: Callable[[Any], Report]
+    png_of: Callable[[Any], bytes | None] | None = None
+
+
+def _experiment_png(test: ABTest) -> bytes | None:
+    state = test.state
+    return experiment_figure.png_of(state) if state.moments else None
+
+
+_BENCHMARK = View(bench_report.report_of, bench_figure.png_of)
+VIEWS: dict[type, View] = {
+    BenchmarkResult: _BENCHMARK,
+    SweepResult: _BENCHMARK,
+    ComparisonResult: _BENCHMARK,
+    ABTest: View(lambda test: experiment_report.report_of(test.state), _experiment_png),
+    ReplayResult: View(replay_report.report_of, replay_figure.png_of),
+    VersionDiff: View(operator.attrgetter("report")),
+    Overview: View(operator.attrgetter("report")),
+}
 
 
 def register(shell: InteractiveShell) -> None:
-    """Show deployments as dashboards; in a terminal they stay text."""
+    """Show deployments as dashboards and results as tables and figures; in a terminal all stay text."""
     if shell.display_formatter is None:
         return
-    for kind in (*_RESULTS, _REPLAY):
-        shell.display_formatter.formatters["text/plain"].for_type_by_name(*kind, _print_result)
-    shell.display_formatter.formatters["text/plain"].for_type_by_name(*_TEST, _print_test)
+    formatters = shell.display_formatter.formatters
+    for kind, view in VIEWS.items():
+        formatters["text/plain"].for_type(kind, functools.partial(_print_result, view))
+        formatters["text/html"].for_type(kind, functools.partial(_page_of, view))
     if hasattr(shell, "kernel"):
+        formatter = shell.display_formatter.ipython_display_formatter
         formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Deployment, lambda handle: _show_deployment(shell, handle))
         formatter.for_type_by_name(*_DASHBOARD, lambda dashboard: show(shell, dashboard))
-        for kind in (*_RESULTS, _REPLAY):
-            formatter.for_type_by_name(*kind, lambda result: _show_result(shell, result))
-        formatter.for_type_by_name(*_TEST, lambda test: _show_test(shell, test))
+        for kind, view in VIEWS.items():
+            if view.png_of is not None:
+                formatter.for_type(kind, functools.partial(_show_result, shell, view))
+        formatter.for_type(ABTest, functools.partial(_show_test, shell))
 
 
 def unregister(shell: InteractiveShell) -> None:
     """The inverse of `register`; open dashboards become static."""
     if shell.display_formatter is not None:
         formatter = shell.display_formatter.ipython_display_formatter
-        formatter.pop(Deployment, None)
-        for kind in (_DASHBOARD, *_RESULTS, _REPLAY, _TEST):
-            formatter.pop(".".join(kind), None)
-        for kind in (*_RESULTS, _REPLAY, _TEST):
-            shell.display_formatter.formatters["text/plain"].pop(".".join(kind), None)
+        for kind in (Deployment, ".".join(_DASHBOARD), *VIEWS):
+            formatter.pop(kind, None)
+        for kind in VIEWS:
+            for mime_type in ("text/plain", "text/html"):
+                shell.display_formatter.formatters[mime_type].pop(kind, None)
     cell_times.unwatch(shell)
     # Only if a dashboard was ever shown: unloading must not import ipywidgets.
     dashboards = sys.modules.get("tfserve_nb.dashboards")
@@ -91,53 +136,33 @@ def _show_deployment(shell: InteractiveShell, handle: Deployment) -> None:
     show(shell, dashboard_for(handle))
 
 
-def _show_result(shell: InteractiveShell, result: Any) -> None:
-    """A table and a figure, which stay in the notebook."""
-    to_text, to_html, png_of = _views_of(result)
+def _show_result(shell: InteractiveShell, view: View, result: Any) -> None:
+    """Tables and a figure, as two outputs, which stay in the notebook."""
+    report = view.report_of(result)
     publish = shell.display_pub.publish
-    publish(data={"text/plain": to_text(result), "text/html": to_html(result)}, metadata={})
-    publish(data={"text/plain": f"(figure: {result.title})", "image/png": png_of(result)}, metadata={})
+    publish(data={"text/plain": to_text(report), "text/html": to_html(report)}, metadata={})
+    figure = None if view.png_of is None else view.png_of(result)
+    if figure is not None:
+        publish(data={"text/plain": f"(figure: {report.title})", "image/png": figure}, metadata={})
 
 
-def _print_result(result: Any, printer: Any, _: bool) -> None:
-    printer.text(_views_of(result)[0](result))
+def _print_result(view: View, result: Any, printer: Any, _: bool) -> None:
+    printer.text(to_text(view.report_of(result)))
 
 
-def _views_of(result: Any) -> tuple[Callable[[Any], str], Callable[[Any], str], Callable[[Any], bytes]]:
-    """What makes text, HTML and PNG of a result."""
-    if type(result).__name__ == _REPLAY[1]:
-        from ..replay import figure as replay_report
-        from ..replay import report as replay_tables
-
-        return replay_tables.to_text, replay_tables.to_html, replay_report.png_of
-    from ..bench import figure as report
-    from ..bench import report as tables
-
-    return tables.to_text, tables.to_html, report.png_of
+def _page_of(view: View, result: Any) -> str:
+    return to_html(view.report_of(result))
 
 
-def _show_test(shell: InteractiveShell, test: Any) -> None:
+def _show_test(shell: InteractiveShell, test: ABTest) -> None:
     """The report of an experiment, which stays; while it goes on, its live view too."""
-    from ..experiment.views.figure import png_of
-    from ..experiment.views.report import to_html, to_text
-
-    state = test.state
-    publish = shell.display_pub.publish
-    publish(data={"text/plain": to_text(state), "text/html": to_html(state)}, metadata={})
-    if state.moments:
-        publish(data={"text/plain": "(figure of the experiment)", "image/png": png_of(state)}, metadata={})
-    if not state.is_over:
+    _show_result(shell, VIEWS[ABTest], test)
+    if not test.state.is_over:
         from ..dashboards import dashboard_for
 
         dashboard = dashboard_for(test.deployment)
         dashboard.open("A/B")
         show(shell, dashboard)
-
-
-def _print_test(test: Any, printer: Any, _: bool) -> None:
-    from ..experiment.views.report import to_text
-
-    printer.text(to_text(test.state))
 
 
 def _page(still: str) -> dict[str, str]:

@@ -14,57 +14,59 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any  # the user's objects
+from typing import Any, TypeVar  # the user's objects
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
-from IPython.core.magic_arguments import argument
 from traitlets import Int, Unicode
 
-from ..api import benchmark as benchmarking
-from ..api import connect as serving
-from ..api import deploy as deploying
+from ..agreement.kinds import AgreementOptions
 from ..api.ab_test import ABTest
+from ..api.benchmark import compare_runs
+from ..api.connect import deployment, deployments, resume
+from ..api.deploy import deploy
+from ..api.deploy_options import GROUPS, check_options
 from ..api.deployment import DEFAULT_BASE_PATH, Deployment
+from ..bench.options import Options, RunOptions
 from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
 from ..export.provenance.provenance import Code
-from ..replay.result import ReplayResult
+from ..export.provenance.running_cell import running_cell
+from ..options import given, read
+from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
-from ..serving.models.placement import DEFAULT_KEEP, Placement
-from .abtest import ABTEST_OPTIONS, how_to_end, version_or_label
+from ..serving.models.placement import DEFAULT_KEEP
+from .abtest import OPTIONS as AB_OPTIONS
+from .abtest import ExperimentView
 from .abtest import run as run_abtest
-from .arguments import DEPLOY_OPTIONS, look_up, look_up_model, parse, variable, with_options
-from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, save, stored_in
+from .arguments import (
+    look_up_model,
+    look_up_variables,
+    parse,
+    with_options,
+)
+from .benchmark import BenchmarkView, LoadedUrl, check_together, load_url, save, stored_in
 from .cell import run_body
+from .commands import (
+    AskOptions,
+    DeployedModel,
+    EndOptions,
+    Output,
+    PromotedVersion,
+    ReplayedRequests,
+    RollbackOptions,
+    ServedModel,
+    ServingOptions,
+    TestedVersions,
+    UndeployOptions,
+)
 from .overview import Overview
 from .progress import ProgressView
-from .replay import CAPTURE_OPTIONS, REPLAY_OPTIONS, capture, limits_asked_for, replay
-from .running_cell import running_cell
+from .replay import capture, limits_asked_for, replay
 
-_PASSED_ON = (
-    "version",
-    "label",
-    "stage",
-    "canary",
-    "shadow",
-    "port",
-    "grpc_port",
-    "frontends",
-    "isolate",
-    "device",
-    "optimize",
-    "batch_timeout_micros",
-    "max_enqueued_batches",
-    "allowed_batch_sizes",
-    "slo_p99_ms",
-    "seed",
-)
-"""Options of `%deploy` that `tfserve_nb.deploy` takes as they are, when they are given."""
-
-NAME = argument("name", nargs="?", metavar="NAME", help="the model; may be left out when only one is served")
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -86,7 +88,7 @@ class DeployMagics(Magics):
     keep = Int(DEFAULT_KEEP, help="Versions of a model that stay loaded for instant rollback.").tag(config=True)
 
     @line_cell_magic
-    @with_options(*DEPLOY_OPTIONS)
+    @with_options(DeployedModel, *GROUPS, ReplayLimits, Output)
     def deploy(self, line: str, cell: str | None = None) -> Deployment | None:
         """Export a model as the next version, check it, load it, and switch to it without losing a request.
 
@@ -94,116 +96,101 @@ class DeployMagics(Magics):
         without MODEL, the value of its last expression is deployed. If the cell fails, what was served before
         still is.
         """
-        options = parse(self.deploy, line)
-        if options is None:
+        parsed = parse(self.deploy, line)
+        if parsed is None:
             return None
-        if cell is None and options.model is None:
+        asked, output = read(DeployedModel, parsed), read(Output, parsed)
+        if cell is None and asked.model is None:
             raise UsageError("%deploy needs a model: %deploy MODEL (or %%deploy above the cell that makes it)")
-        if options.out is not None and not options.out.isidentifier():
-            raise UsageError(f"--out {options.out!r} is no variable name")
         with wrong_options_as_usage_error():
-            keep = self._or(options.keep, self.keep)
-            Placement(options.label, stage=options.stage, canary=options.canary, shadow=options.shadow, keep=keep)
-            limits_asked_for(options)
+            options = {"max_batch_size": self.max_batch_size, "keep": self.keep, **given(parsed, *GROUPS)}
+            options["check_replay"] = limits_asked_for(parsed) or False
+            check_options(options)
         typed = f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}"
         code = running_cell(self.shell) or Code(typed.rstrip("\n"))
-        model, name = self._model(options, cell)
-        handle = self._deploy(model, name, options, code)
-        if options.out is not None:
-            self.shell.user_ns[options.out] = handle
-        return None if options.quiet and (cell is not None or options.out is not None) else handle
+        model, name = self._model(asked, cell)
+        for group in GROUPS:
+            options |= look_up_variables(self.shell.user_ns, group, options)
+        options.setdefault("base_path", self._base_path(name))
+        handle = self._deploy(model, name, {**options, "code": code}, is_quiet=output.quiet)
+        if output.out is not None:
+            self.shell.user_ns[output.out] = handle
+        return None if output.quiet and (cell is not None or output.out is not None) else handle
 
     @line_magic
-    @with_options(
-        NAME,
-        argument("--resume", action="store_true", help="serve again what an earlier kernel served"),
-        argument("--isolate", action="store_true", help="with --resume: serve it in a process of its own"),
-        argument("--base-path", metavar="FOLDER", help="where the models lie; default: tfserve_models"),
-        argument("--diff", nargs=2, type=version_or_label, metavar=("A", "B"), help="what two versions differ in"),
-        argument("--values", metavar="VAR", help="with --diff: variable with rows to ask both versions with"),
-        *CAPTURE_OPTIONS,
-    )
+    @with_options(ServedModel, ServingOptions, AgreementOptions)
     def serving(self, line: str) -> Overview | Deployment | VersionDiff | None:
         """Show what this kernel serves, what two versions differ in, or bring back what an earlier kernel served.
 
         `%serving NAME --capture on` keeps its answered requests with their arrival times, in the memory of its server,
         for `%replay` and `%deploy --check-replay`. Headers and tokens are never among them.
         """
-        options = parse(self.serving, line)
-        if options is None:
+        parsed = parse(self.serving, line)
+        if parsed is None:
             return None
+        name, options = read(ServedModel, parsed).name, read(ServingOptions, parsed)
         if options.capture is not None:
             with wrong_options_as_usage_error():
-                capture(self._handle(options.name), options)
+                capture(self._handle(name), options)
             return None
         if options.diff is not None:
-            rows = None if options.values is None else look_up(self.shell.user_ns, options.values, "--values")
-            a, b = options.diff
-            return self._handle(options.name).diff(a, b, rows)
+            rows = look_up_variables(self.shell.user_ns, ServingOptions, given(parsed, ServingOptions)).get("values")
+            return self._handle(name).diff(*options.diff, rows, **given(parsed, AgreementOptions))
         if options.resume:
-            view = ProgressView(self.shell, f"resuming {options.name or 'all models'}")
-            serving.resume(
+            resume(
                 options.base_path or self.base_path,
-                options.name,
+                name,
                 isolate=options.isolate,
-                progress=view,
+                progress=ProgressView(self.shell, f"resuming {name or 'all models'}"),
                 report=lambda text: print("not resumed:", text),
             )
-        if options.name is not None:
-            return self._handle(options.name)
-        return Overview(tuple(serving.deployments()))
+        return Overview(tuple(deployments())) if name is None else self._handle(name)
 
     @line_magic
-    @with_options(NAME, argument("--to", type=int, metavar="VERSION", help="the version to go back to"))
+    @with_options(ServedModel, RollbackOptions)
     def rollback(self, line: str) -> None:
         """Go back to the version that answered before, or end a running traffic split."""
-        options = parse(self.rollback, line)
-        if options is not None:
-            handle = self._handle(options.name)
+        parsed = parse(self.rollback, line)
+        if parsed is not None:
+            handle, options = self._served(parsed), read(RollbackOptions, parsed)
             self._switch(handle, lambda: handle.rollback(options.to))
 
     @line_magic
-    @with_options(
-        argument("name", metavar="NAME", help="the model"),
-        argument("version", type=int, metavar="VERSION", help="the version that gets all traffic"),
-    )
+    @with_options(PromotedVersion)
     def promote(self, line: str) -> None:
         """Give all traffic to a version."""
-        options = parse(self.promote, line)
-        if options is not None:
+        parsed = parse(self.promote, line)
+        if parsed is not None:
+            options = read(PromotedVersion, parsed)
             handle = self._handle(options.name)
             self._switch(handle, lambda: handle.promote(options.version))
 
     @line_magic
-    @with_options(
-        NAME,
-        argument("--version", type=int, metavar="N", help="unload only this version"),
-        argument("--delete", action="store_true", help="remove the files too"),
-    )
+    @with_options(ServedModel, UndeployOptions)
     def undeploy(self, line: str) -> None:
         """Stop serving a model, or unload one version of it. The server stops with its last model."""
-        options = parse(self.undeploy, line)
-        if options is None:
+        parsed = parse(self.undeploy, line)
+        if parsed is None:
             return
-        handle = self._handle(options.name)
+        handle, options = self._served(parsed), read(UndeployOptions, parsed)
         with wrong_options_as_usage_error():
             handle.undeploy(options.version, delete=options.delete)
         what = handle.name if options.version is None else f"version {options.version} of {handle.name}"
         print(f"{what} is {'deleted' if options.delete else 'no longer served; its files stay'}")
 
     @line_magic
-    @with_options(NAME)
+    @with_options(ServedModel)
     def dashboard(self, line: str) -> Any:
         """Show the versions and live latency of a model, with buttons to promote and roll back."""
-        options = parse(self.dashboard, line)
-        if options is None:
+        parsed = parse(self.dashboard, line)
+        if parsed is None:
             return None
         from ..dashboards import dashboard_for
 
-        return dashboard_for(self._handle(options.name))
+        return dashboard_for(self._served(parsed))
 
     @line_cell_magic
-    @with_options(*BENCHMARK_OPTIONS)
+    @with_options(ServedModel, Options, LoadedUrl, RunOptions, Output)
     def benchmark(self, line: str, cell: str | None = None) -> AnyResult | None:
         """Load a model from another process and show what its clients see: latency, throughput, failures.
 
@@ -212,34 +199,37 @@ class DeployMagics(Magics):
         whatever became of earlier ones; latency counts from the moment at which each was due. Interrupting the cell
         keeps what was found until then.
         """
-        given = parse(self.benchmark, line)
-        if given is None:
+        parsed = parse(self.benchmark, line)
+        if parsed is None:
             return None
+        name, url = read(ServedModel, parsed).name, read(LoadedUrl, parsed).url
+        run, output = read(RunOptions, parsed), read(Output, parsed)
+        check_together(name, url, run)
         folder = Path(self.base_path).absolute()
         with wrong_options_as_usage_error():
-            options = options_of(given, None)
-            if given.compare is not None:
-                handle = self._handle(given.name) if given.name or serving.deployments() else None
-                return self._keep(benchmarking.compare_runs(stored_in(handle, folder), *given.compare), given)
+            options = read(Options, parsed)
+            if run.compare is not None:
+                handle = self._handle(name) if name or deployments() else None
+                return self._keep(compare_runs(stored_in(handle, folder), *run.compare), run, output)
         if cell is not None:
             options = dataclasses.replace(options, values=run_body(self.shell, cell).value)
             if options.values is None:
                 raise UsageError("the cell's last expression must give the rows to send")
-        view = None if given.quiet else BenchmarkView(self.shell)
+        view = None if output.quiet else BenchmarkView(self.shell)
         result: AnyResult | None = None
         try:
             with wrong_options_as_usage_error():
-                if given.url is not None:
-                    result = load_url(given, options, folder, view)
+                if url is not None:
+                    result = load_url(url, run, options, folder, view)
                 else:
-                    result = self._handle(given.name).run_benchmark(options, view)
+                    result = self._handle(name).run_benchmark(options, view)
         finally:
             if view is not None:
                 view.finish(result)
-        return self._keep(result, given)
+        return self._keep(result, run, output)
 
     @line_cell_magic
-    @with_options(*ABTEST_OPTIONS)
+    @with_options(ServedModel, *AB_OPTIONS, AskOptions, EndOptions, Output)
     def abtest(self, line: str, cell: str | None = None) -> ABTest | None:
         """Compare two versions under real traffic: split it, watch, and say what follows.
 
@@ -248,49 +238,53 @@ class DeployMagics(Magics):
         asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it. `%abtest NAME`
         alone shows the latest one.
         """
-        given = parse(self.abtest, line)
-        if given is None:
+        parsed = parse(self.abtest, line)
+        if parsed is None:
             return None
-        if given.out is not None and not given.out.isidentifier():
-            raise UsageError(f"--out {given.out!r} is no variable name")
-        how = how_to_end(given)
-        values = None if given.values is None else look_up(self.shell.user_ns, given.values, "--values")
+        how, output = read(EndOptions, parsed).how, read(Output, parsed)
+        if how is not None and given(parsed, TestedVersions):
+            raise UsageError(f"--{how} ends the experiment that runs; leave --a and --b out")
+        namespace = self.shell.user_ns
+        values = look_up_variables(namespace, AskOptions, given(parsed, AskOptions)).get("values")
         if cell is not None:
             values = run_body(self.shell, cell).value
             if values is None:
                 raise UsageError("the cell's last expression must give the rows to ask with")
+        view = None if output.quiet else ExperimentView(self.shell)
         with wrong_options_as_usage_error():
-            handle = self._handle(given.name)
-            test = handle.ended_test(how) if how is not None else run_abtest(handle, given, values, self.shell)
-        if given.out is not None:
-            self.shell.user_ns[given.out] = test
-        return None if given.quiet else test
+            handle = self._served(parsed)
+            test = handle.ended_test(how) if how is not None else run_abtest(handle, parsed, values, view)
+        return self._output(test, output)
 
     @line_magic
-    @with_options(*REPLAY_OPTIONS)
+    @with_options(ServedModel, ReplayOptions, ReplayedRequests, AgreementOptions, Output)
     def replay(self, line: str) -> ReplayResult | None:
         """Send captured requests to a version at the times at which they came; compare answers and latencies.
 
         Clients see nothing of it. The same requests go to the version that answered them, in turns.
         """
-        options = parse(self.replay, line)
-        if options is None:
+        parsed = parse(self.replay, line)
+        if parsed is None:
             return None
+        output = read(Output, parsed)
+        view = None if output.quiet else BenchmarkView(self.shell)
         with wrong_options_as_usage_error():
-            result = replay(self._handle(options.name), options, self.shell)
-        if options.out is not None:
-            self.shell.user_ns[variable(options.out)] = result
-        return None if options.quiet else result
+            result = replay(self._served(parsed), parsed, view)
+        return self._output(result, output)
 
-    def _keep(self, result: AnyResult, given: argparse.Namespace) -> AnyResult | None:
-        if given.save is not None:
+    def _keep(self, result: AnyResult, run: RunOptions, output: Output) -> AnyResult | None:
+        if run.save is not None:
             with wrong_options_as_usage_error():
-                save(result, given.save)
-        if given.out is not None:
-            self.shell.user_ns[given.out] = result
-        return None if given.quiet else result
+                save(result, run.save)
+        return self._output(result, output)
 
-    def _model(self, options: argparse.Namespace, cell: str | None) -> tuple[Any, str | None]:
+    def _output(self, result: T, output: Output) -> T | None:
+        """What a magic gives back, once it is bound to the variable that was asked for."""
+        if output.out is not None:
+            self.shell.user_ns[output.out] = result
+        return None if output.quiet else result
+
+    def _model(self, options: DeployedModel, cell: str | None) -> tuple[Any, str | None]:
         """The model and its default name; runs the cell's body."""
         namespace = self.shell.user_ns
         name = options.name
@@ -306,48 +300,30 @@ class DeployMagics(Magics):
             raise UsageError("the model of the cell's last expression needs a name: %%deploy --name NAME")
         return result.value, name or result.name
 
-    def _deploy(self, model: Any, name: str | None, options: argparse.Namespace, code: Code) -> Deployment:
-        namespace = self.shell.user_ns
-        values: dict[str, Any] = {
-            option: getattr(options, option) for option in _PASSED_ON if getattr(options, option) is not None
-        }
-        for option in ("warmup", "check", "data", "metrics"):
-            word = getattr(options, option)
-            if word is not None:
-                values[option] = look_up(namespace, word, f"--{option}")
-        values["check_replay"] = limits_asked_for(options) or False
-        view = None if options.quiet else ProgressView(self.shell, f"deploying {name}")
+    def _deploy(self, model: Any, name: str | None, options: dict[str, Any], *, is_quiet: bool) -> Deployment:
+        view = None if is_quiet else ProgressView(self.shell, f"deploying {name}")
         if view is not None:
-            values["progress"] = view
+            options["progress"] = view
         try:
             with wrong_options_as_usage_error():
-                return deploying.deploy(
-                    model,
-                    name,
-                    base_path=self._base_path(name, options),
-                    auth=False if options.no_auth else None,
-                    max_batch_size=self._or(options.max_batch_size, self.max_batch_size),
-                    keep=self._or(options.keep, self.keep),
-                    provenance=not options.no_provenance,
-                    code=code,
-                    **values,
-                )
+                return deploy(model, name, **options)
         except BaseException:
             if view is not None:
                 view.fail()
             raise
 
-    def _base_path(self, name: str | None, options: argparse.Namespace) -> str | None:
-        """The folder asked for; a model that is served stays where it is, whatever the default is now."""
-        is_served = any(handle.name == name for handle in serving.deployments())
-        default = None if is_served else self.base_path
-        folder: str | None = options.base_path or default
-        return folder
+    def _base_path(self, name: str | None) -> str | None:
+        """The folder of a model; one that is served stays where it is, whatever the default is now."""
+        is_served = any(handle.name == name for handle in deployments())
+        return None if is_served else self.base_path
+
+    def _served(self, parsed: argparse.Namespace) -> Deployment:
+        return self._handle(read(ServedModel, parsed).name)
 
     def _handle(self, name: str | None) -> Deployment:
         if name is not None:
-            return serving.deployment(name)
-        handles = serving.deployments()
+            return deployment(name)
+        handles = deployments()
         if len(handles) == 1:
             return handles[0]
         if not handles:
@@ -361,10 +337,6 @@ class DeployMagics(Magics):
             switch()
         took_ms = (time.perf_counter() - started_s) * 1e3
         print(f"{handle.name}: version {handle.version} answers now (before: {before}), switched in {took_ms:.1f} ms")
-
-    @staticmethod
-    def _or(value: Any, default: Any) -> Any:
-        return default if value is None else value
 
 
 def _last_word(word: str) -> str:

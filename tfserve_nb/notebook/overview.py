@@ -6,19 +6,22 @@ Thread: the kernel's main thread.
 from __future__ import annotations
 
 import contextlib
-import html
 from dataclasses import dataclass
 
 from ..api.deployment import Deployment
 from ..errors import ServingError
+from ..reports.report import Report, Table, names, numbers, prose
+from ..reports.sizes import size_text
+from ..reports.text import to_text
 from ..types import ModelStatus, VersionStatus
 
-COLUMNS = ("model", "version", "state", "traffic", "labels", "weights", "remarks")
+COLUMNS = (*names("model", "version", "state"), *numbers("traffic"), *names("labels"), *numbers("weights"),
+           *prose("remarks"))  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Overview:
-    """The served models; shows itself as text and as HTML.
+    """The served models; prints as a report.
 
     Attributes:
         deployments: the handles, by name.
@@ -26,7 +29,21 @@ class Overview:
 
     deployments: tuple[Deployment, ...]
 
-    def rows(self) -> list[tuple[str, ...]]:
+    @property
+    def report(self) -> Report:
+        """A table of the versions, then the addresses and what needs attention."""
+        if not self.deployments:
+            return Report("nothing is served in this kernel (try: %deploy MODEL, or %serving --resume)")
+        return Report(
+            "Served in this kernel",
+            sections=(Table("", COLUMNS, tuple(self._rows())),),
+            notes=tuple(note for handle in self.deployments for note in _notes(handle)),
+        )
+
+    def __repr__(self) -> str:
+        return to_text(self.report)
+
+    def _rows(self) -> list[tuple[str, ...]]:
         """The cells of the table, as plain text."""
         rows: list[tuple[str, ...]] = []
         for handle in self.deployments:
@@ -38,51 +55,33 @@ class Overview:
             rows += [(status.name, *_cells(status, version)) for version in status.versions]
         return rows
 
-    def notes(self) -> list[str]:
-        """Where each model answers, and what needs a person."""
-        notes = []
-        for handle in self.deployments:
-            notes.append(f"{handle.name}: {handle.rest_url}  (token: {'none' if handle.token is None else 'd.token'})")
-            if handle.proxied_url is not None:
-                notes.append(f"{handle.name}, from your browser, with jupyter-server-proxy: {handle.proxied_url}")
-            if handle.grpc_address is not None:
-                notes.append(f"{handle.name}, gRPC: {handle.grpc_address}")
-            if handle.is_isolated:
-                notes.append(f"{handle.name} is served by a process of its own")
-            with contextlib.suppress(ServingError):
-                notes += _batch_notes(handle)
-                experiment = handle.experiment()
-                if experiment is not None and not experiment.is_over:
-                    plan = experiment.plan
-                    notes.append(
-                        f"{handle.name}: experiment, version {plan.b} (B) against {plan.a} (A), {experiment.phase}; "
-                        f"{experiment.verdict}"
-                    )
-                notes += _capture_notes(handle)
-                problem = handle.status().problem
-                if problem:
-                    notes.append(f"{handle.name}: {problem}")
-        return notes
 
-    def __repr__(self) -> str:
-        if not self.deployments:
-            return "nothing is served in this kernel (try: %deploy MODEL, or %serving --resume)"
-        rows = [COLUMNS, *self.rows()]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(COLUMNS))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *self.notes()])
-
-    def _repr_html_(self) -> str:
-        if not self.deployments:
-            return f"<p>{html.escape(repr(self))}</p>"
-        head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
-        body = "".join(f"<tr>{''.join(f'<td>{html.escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows())
-        notes = "".join(f"<div>{html.escape(note)}</div>" for note in self.notes())
-        return f"<table><caption>Served in this kernel</caption><tr>{head}</tr>{body}</table>{notes}"
+def _notes(handle: Deployment) -> list[str]:
+    """Where a model answers, and what needs attention."""
+    name = handle.name
+    notes = [f"{name}: {handle.rest_url}  (token: {'none' if handle.token is None else 'd.token'})"]
+    if handle.proxied_url is not None:
+        notes.append(f"{name}, from your browser, with jupyter-server-proxy: {handle.proxied_url}")
+    if handle.grpc_address is not None:
+        notes.append(f"{name}, gRPC: {handle.grpc_address}")
+    if handle.is_isolated:
+        notes.append(f"{name} is served by a process of its own")
+    with contextlib.suppress(ServingError):
+        notes += _batch_notes(handle)
+        experiment = handle.experiment()
+        if experiment is not None and not experiment.is_over:
+            plan = experiment.plan
+            versions = f"version {plan.b} (B) compared with version {plan.a} (A)"
+            notes.append(f"{name}: experiment, {versions}, {experiment.phase}; {experiment.verdict}")
+        notes += _capture_notes(handle)
+        problem = handle.status().problem
+        if problem:
+            notes.append(f"{name}: {problem}")
+    return notes
 
 
 def _capture_notes(handle: Deployment) -> list[str]:
-    """That requests are kept is not to be forgotten."""
+    """A reminder while requests are captured, since they stay in memory."""
     found = handle.captured(0)
     if not found.is_on:
         return []
@@ -92,8 +91,8 @@ def _capture_notes(handle: Deployment) -> list[str]:
 def _batch_notes(handle: Deployment) -> list[str]:
     """How each version batched."""
     notes = []
-    for version, one in handle.metrics().versions.items():
-        batches = one.batches
+    for version, metrics in handle.metrics().versions.items():
+        batches = metrics.batches
         if not batches.num_batches:
             continue
         shares = [
@@ -103,7 +102,7 @@ def _batch_notes(handle: Deployment) -> list[str]:
         run = "" if largest is None else f"; a run of {largest} takes {batches.run_ms[largest]:.2g} ms"
         notes.append(
             f"{handle.name}, version {version}: {batches.num_batches:,} batches of {batches.mean_rows:.1f} rows, "
-            f"{batches.queue_ms:.2g} ms in the queue; left because: {', '.join(shares)}{run}"
+            f"{batches.queue_ms:.2g} ms in the queue; sent because: {', '.join(shares)}{run}"
         )
     return notes
 
@@ -114,13 +113,8 @@ def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
     remark = (
         version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
     )
-    weights = _size(version.weights_bytes) if version.weights_bytes else ""
+    weights = size_text(version.weights_bytes) if version.weights_bytes else ""
     traffic = "" if percent is None else f"{percent:g} %"
     if status.shadow is not None and status.shadow[0] == version.version:
         traffic = f"{traffic}, shadow {status.shadow[1]:g} %".removeprefix(", ")
     return str(version.version), version.state.name, traffic, labels, weights, remark
-
-
-def _size(num_bytes: int) -> str:
-    """A size for people, such as `4.2 MiB`."""
-    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"

@@ -8,35 +8,14 @@ from __future__ import annotations
 import argparse
 
 from IPython.core.error import UsageError
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic_arguments import argument
 
+from ..agreement.kinds import AgreementOptions
 from ..api.deployment import Deployment
-from ..replay.result import MAX_DISAGREEMENT, MAX_SLOWDOWN, PROTOCOLS, ReplayLimits, ReplayResult
+from ..options import given, read
+from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from ..serving.telemetry.captured import CapturedRequests, load_captured
 from .benchmark import BenchmarkView
-
-CAPTURE_OPTIONS = (
-    argument(
-        "--capture", choices=("on", "off", "clear", "?"), help="keep requests for %%replay; stop; drop them; how it is"
-    ),
-    argument("--redact", metavar="INPUT,...", help="with --capture on: inputs that are kept as zeros"),
-)
-
-REPLAY_OPTIONS = (
-    argument("name", nargs="?", metavar="NAME", help="the model; may be left out when only one is served"),
-    argument("--onto", type=int, metavar="VERSION", help="the version that gets the captured requests"),
-    argument("--against", type=int, metavar="VERSION", help="the version to compare with; default: who answered them"),
-    argument("--speed", type=float, default=1.0, help="how much faster than they came; default: 1"),
-    argument("--requests", type=int, metavar="N", help="only the newest N"),
-    argument("--seconds", type=float, metavar="S", help="only the newest that take at most S seconds"),
-    argument("--tolerance", type=float, metavar="X", help="difference of two numbers that counts as none"),
-    argument("--protocol", choices=PROTOCOLS, default="json", help="default: json"),
-    argument("--from", dest="source", metavar="FILE", help="replay the requests of this file"),
-    argument("--save", metavar="FILE", help="write the replayed requests as Parquet"),
-    argument("--out", "-o", metavar="VAR", help="variable for the result"),
-    argument("--quiet", "-q", action="store_true", help="show neither progress nor result"),
-)
+from .commands import ReplayedRequests, ServingOptions
 
 
 def limits_asked_for(options: argparse.Namespace) -> ReplayLimits | None:
@@ -46,24 +25,15 @@ def limits_asked_for(options: argparse.Namespace) -> ReplayLimits | None:
         UsageError: for limits without the gate.
         InvalidOption: naming the value that is not allowed.
     """
-    if not options.check_replay:
-        if options.max_disagreement is not None or options.max_slowdown is not None:
-            raise UsageError("--max-disagreement and --max-slowdown are limits of --check-replay")
-        return None
-    disagreement, slowdown = options.max_disagreement, options.max_slowdown
-    return ReplayLimits(
-        MAX_DISAGREEMENT if disagreement is None else disagreement, MAX_SLOWDOWN if slowdown is None else slowdown
-    )
+    if "check_replay" in options:
+        return read(ReplayLimits, options)
+    if given(options, ReplayLimits):
+        raise UsageError("--max-disagreement and --max-slowdown are limits of --check-replay")
+    return None
 
 
-def capture(handle: Deployment, options: argparse.Namespace) -> None:
-    """Carry `%serving --capture` out, and tell how it is.
-
-    Raises:
-        UsageError: for options that do not go together.
-    """
-    if options.redact is not None and options.capture != "on":
-        raise UsageError("--redact goes with --capture on")
+def capture(handle: Deployment, options: ServingOptions) -> None:
+    """Carry `%serving --capture` out, and tell how it is."""
     if options.capture == "clear":
         handle.clear_captured()
     elif options.capture != "?":
@@ -72,28 +42,31 @@ def capture(handle: Deployment, options: argparse.Namespace) -> None:
     print(repr(handle.captured(0))[1:-1])
 
 
-def replay(handle: Deployment, options: argparse.Namespace, shell: InteractiveShell) -> ReplayResult:
-    """Carry `%replay` out, with progress unless it is to be quiet.
+def replay(handle: Deployment, parsed: argparse.Namespace, view: BenchmarkView | None) -> ReplayResult:
+    """Carry `%replay` out.
+
+    Args:
+        handle: the model.
+        parsed: the line.
+        view: follows it.
 
     Raises:
         UsageError: without `--onto`.
         InvalidOption: naming the value that is not allowed, or what is missing.
     """
-    if options.onto is None:
+    if "onto" not in parsed:
         raise UsageError(f"%replay {handle.name} --onto VERSION, one of {', '.join(map(str, handle.versions))}")
-    requests: CapturedRequests | int | None = options.requests
-    if options.source is not None:
-        requests = load_captured(options.source).newest(options.requests)
-    if options.save is not None:
+    wanted = read(ReplayedRequests, parsed)
+    requests: CapturedRequests | int | None = wanted.requests
+    if wanted.source is not None:
+        requests = load_captured(wanted.source).newest(wanted.requests)
+    if wanted.save is not None:
         requests = requests if isinstance(requests, CapturedRequests) else handle.captured(requests)
-        print(f"saved: {requests.save(options.save)}")
-    view = None if options.quiet else BenchmarkView(shell)
+        print(f"saved: {requests.save(wanted.save)}")
     result: ReplayResult | None = None
     try:
-        result = handle.replay(
-            options.onto, against=options.against, speed=options.speed, requests=requests, seconds=options.seconds,
-            tolerance=options.tolerance, protocol=options.protocol, watcher=view,
-        )  # fmt: skip
+        options = given(parsed, ReplayOptions, AgreementOptions)
+        result = handle.replay(**options, requests=requests, watcher=view)
     finally:
         if view is not None:
             view.finish(result)

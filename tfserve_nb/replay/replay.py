@@ -11,20 +11,22 @@ import contextlib
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from ..agreement.rows import Judged
+from ..agreement.summary import Agreeing, both, whole_rows
 from ..bench.environment import environment
 from ..bench.load.samples import OK, status_text
 from ..bench.load.schedule import Target
 from ..bench.load.targets import Wish, signatures_at, target_with
-from ..bench.outputs import Comparison, Rows
 from ..bench.run import Nobody, Watcher
 from ..bench.statistics import percentiles
 from ..errors import InvalidOption, InvalidRequest, ServingError, VersionNotFound
-from ..server.handle import Home, rest_url
+from ..export.provenance.provenance import evidence_of
+from ..server.handle import ServerHandle
 from ..serving.admin import ModelAdmin
 from ..serving.backend import ModelSpec
 from ..serving.models.state_store import StateStore, new_event
@@ -36,11 +38,13 @@ from .result import ReplayOptions, ReplayResult
 from .run import Replayed, Schedule, replay_in_turns, schedule_of
 
 MAX_EVENT_CHARS = 200
+KEPT_ROWS = 20
+"""Of those that differ most."""
 PREDICT_S = 30.0
 
 
-def replay(
-    home: Home,
+def replay_captured(
+    server: ServerHandle,
     name: str,
     captured: CapturedRequests,
     options: ReplayOptions,
@@ -53,7 +57,7 @@ def replay(
     latencies are measured, and no rounding by JSON; the latencies and failures under load from a second one.
 
     Args:
-        home: the server.
+        server: the server.
         name: the model.
         captured: the requests.
         options: how.
@@ -65,14 +69,14 @@ def replay(
         VersionNotFound: if the version is not loaded.
         ServingError: if the server cannot be reached.
     """
-    core, watching, at = home.core, watcher or Nobody(), time.time()
-    against = check(home, name, captured, options)
+    core, watching, at = server.models, watcher or Nobody(), time.time()
+    against = check(server, name, captured, options)
     requests, schedule = chosen(captured, options)
     runs = (options.onto,) if against in (None, options.onto) else (against, options.onto)
-    targets = {version: _target(home, name, requests, options, version) for version in runs if version is not None}
+    targets = {version: _target(server, name, requests, options, version) for version in runs if version is not None}
     with _capture_off(core, name):
         watching.say(f"asking version {options.onto} for {len(requests)} answers")
-        comparison, rows, num_reasked = _compare(core, name, requests, options, against)
+        compared = _compare(server, name, requests, options, against)
         replayed, interrupted = replay_in_turns(targets, schedule.times_s, options.timeout_s, watching)
     a = replayed[against] if against is not None and against != options.onto else None
     b = replayed[options.onto]
@@ -86,10 +90,10 @@ def replay(
         num_rows=sum(one.num_rows for one in requests),
         seconds=float(schedule.times_s[-1]),
         num_shortened=schedule.num_shortened,
-        agreement=comparison.agreement,
-        failures=dict(comparison.failures),
-        disagreements=comparison.worst,
-        num_reasked=num_reasked,
+        agreement=compared.agreeing.agreement,
+        failures=dict(compared.failures),
+        disagreements=compared.agreeing.worst(KEPT_ROWS),
+        num_reasked=compared.num_reasked,
         recorded=percentiles(1e-3 * np.array([one.latency_ms for one in requests])),
         a=None if a is None else a.summary,
         b=b.summary,
@@ -97,19 +101,19 @@ def replay(
         environment=environment(),
         interrupted=interrupted,
         at=at,
-        requests=_table(requests, rows, schedule, a, b),
+        requests=_table(requests, compared.judged(), schedule, a, b),
     )
     own = core.base_path(name)
     return _kept(result, StateStore(own if own is not None and own.is_dir() else folder))
 
 
-def check(home: Home, name: str, captured: CapturedRequests, options: ReplayOptions) -> int | None:
+def check(server: ServerHandle, name: str, captured: CapturedRequests, options: ReplayOptions) -> int | None:
     """Refuse what cannot be replayed, before anything is sent.
 
     Returns:
         The version to compare with, or None when there is none.
     """
-    loaded = home.core.available(name)
+    loaded = server.models.available(name)
     for version in (options.onto, options.against):
         if version is not None and version not in loaded:
             known = ", ".join(str(one) for one in loaded) or "none"
@@ -122,11 +126,11 @@ def check(home: Home, name: str, captured: CapturedRequests, options: ReplayOpti
             f"there are no captured requests of {captured.model}: {state}",
             hint=f"%serving {name} --capture on, then send requests",
         )
-    _check_fits(home, name, captured, options.onto)
-    against = options.against if options.against is not None else _usual(home.core, name, captured, loaded)
+    _check_fits(server, name, captured, options.onto)
+    against = options.against if options.against is not None else _usual(server.models, name, captured, loaded)
     if options.against is None and against is not None:
         try:
-            _check_fits(home, name, captured, against)
+            _check_fits(server, name, captured, against)
         except InvalidOption:
             return None
     return against
@@ -149,9 +153,9 @@ def _usual(core: ModelAdmin, name: str, captured: CapturedRequests, loaded: Sequ
     return next((version for version, _ in [*most, (default, 0)] if version in loaded), None)
 
 
-def _check_fits(home: Home, name: str, captured: CapturedRequests, version: int) -> None:
+def _check_fits(server: ServerHandle, name: str, captured: CapturedRequests, version: int) -> None:
     """Names, dtypes and shapes of what was captured must be what the version takes."""
-    signatures = signatures_at(rest_url(home, name), home.token, version)
+    signatures = signatures_at(server.rest_url(name), server.token, version)
     problems: list[str] = []
     for one in captured:
         signature = signatures.get(one.signature)
@@ -185,16 +189,38 @@ def _capture_off(core: ModelAdmin, name: str) -> Iterator[None]:
             core.capture(name, settings)
 
 
+@dataclasses.dataclass(slots=True)
+class _Compared:
+    """How the version's outputs compare with those that were recorded.
+
+    Attributes:
+        agreeing: sums of all requests.
+        pairs: for each request both outputs and their rows; None when they could not be compared.
+        failures: what the version said instead of answers -> requests.
+        num_reasked: requests whose inputs were redacted.
+    """
+
+    agreeing: Agreeing
+    pairs: list[tuple[Tensors, Tensors, int] | None] = dataclasses.field(default_factory=list)
+    failures: Counter[str] = dataclasses.field(default_factory=Counter)
+    num_reasked: int = 0
+
+    def judged(self) -> list[Mapping[str, Judged] | None]:
+        """Each request once more, by what is known of the outputs after all of them."""
+        return [None if pair is None else self.agreeing.judge(*pair) for pair in self.pairs]
+
+
 def _compare(
-    core: ModelAdmin, name: str, requests: Sequence[CapturedRequest], options: ReplayOptions, against: int | None
-) -> tuple[Comparison, list[Rows | None], int]:
+    server: ServerHandle, name: str, requests: Sequence[CapturedRequest], options: ReplayOptions, against: int | None
+) -> _Compared:
     """Ask the version for every answer; and the other one where the recorded answer belongs to inputs that are gone."""
-    comparison = Comparison(options.tolerance)
-    rows: list[Rows | None] = []
-    num_reasked = 0
+    core = server.models
+    folder = core.base_path(name) if server.is_on_this_machine else None
+    evidence = [{} if version is None else evidence_of(folder, name, version) for version in (against, options.onto)]
+    found = _Compared(Agreeing(options.agreement, both(*evidence), KEPT_ROWS))
     for one in requests:
-        rows.append(None)
-        num_reasked += one.is_redacted
+        found.pairs.append(None)
+        found.num_reasked += one.is_redacted
         try:
             before = _before(core, name, one, against)
         except ServingError:  # the other version has no answer to compare with
@@ -202,11 +228,12 @@ def _compare(
         try:
             after = core.predict(ModelSpec(name, options.onto), one.signature, dict(one.inputs), PREDICT_S)
         except ServingError as error:
-            comparison.failures[error.message[:200]] += 1
+            found.failures[error.message[:200]] += 1
             continue
         if before is not None:
-            rows[-1] = comparison.add(one.inputs, before, after, one.num_rows, one.at)
-    return comparison, rows, num_reasked
+            found.pairs[-1] = (before, after, one.num_rows)
+            found.agreeing.add(one.inputs, before, after, one.num_rows, one.at)
+    return found
 
 
 def _before(core: ModelAdmin, name: str, one: CapturedRequest, against: int | None) -> Tensors | None:
@@ -217,14 +244,18 @@ def _before(core: ModelAdmin, name: str, one: CapturedRequest, against: int | No
     return core.predict(ModelSpec(name, against), one.signature, dict(one.inputs), PREDICT_S)
 
 
-def _target(home: Home, name: str, requests: Sequence[CapturedRequest], options: ReplayOptions, version: int) -> Target:
+def _target(
+    server: ServerHandle, name: str, requests: Sequence[CapturedRequest], options: ReplayOptions, version: int
+) -> Target:
     pieces = [(one.signature, one.inputs) for one in requests]
-    return target_with(rest_url(home, name), home.token, Wish(options.protocol, version), pieces, home.grpc_address)
+    return target_with(
+        server.rest_url(name), server.token, Wish(options.protocol, version), pieces, server.grpc_address
+    )
 
 
 def _table(
     requests: Sequence[CapturedRequest],
-    rows: Sequence[Rows | None],
+    rows: Sequence[Mapping[str, Judged] | None],
     schedule: Schedule,
     a: Replayed | None,
     b: Replayed,
@@ -239,8 +270,20 @@ def _table(
         "a_ms": unknown if a is None else 1e3 * a.latency_s,
         "b_ms": 1e3 * b.latency_s,
         "b_status": np.array(["ok" if one == OK else status_text(int(one)) for one in b.status], dtype=object),
-        "num_different": np.array([-1 if one is None else int((~one.is_same).sum()) for one in rows]),
-        "difference": np.array([np.nan if one is None else float(one.difference.max(initial=0.0)) for one in rows]),
+        "num_different": np.array(
+            [
+                -1 if one is None else int((~whole_rows(one, request.num_rows)).sum())
+                for one, request in zip(rows, requests, strict=True)
+            ]
+        ),
+        "difference": np.array(
+            [
+                np.nan
+                if one is None
+                else max((float(part.difference.max(initial=0.0)) for part in one.values()), default=np.nan)
+                for one in rows
+            ]
+        ),
     }
 
 

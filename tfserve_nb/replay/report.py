@@ -1,4 +1,4 @@
-"""Replays as text and as HTML tables.
+"""What a replay has to say.
 
 Thread: any; pure functions.
 """
@@ -6,14 +6,15 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 import math
-import time
+from collections.abc import Sequence
 
 import numpy as np
 
-from ..bench.comparison import COMPARED
-from ..bench.report import environment_text, percentile_text
-from ..bench.statistics import FEWEST, Percentile, Summary
-from ..markup import alert, note, table, text
+from ..bench.comparison import COMPARED, Effect
+from ..bench.report import needs, origin_of, percentile_text
+from ..bench.statistics import Percentile, Summary
+from ..reports.agreement import agreement_table, flips_in_words
+from ..reports.report import Report, Table, names, numbers
 from ..types import Tensors
 from .result import ReplayResult
 
@@ -21,111 +22,92 @@ SHOWN_ROWS = 5
 MAX_CELL_CHARS = 60
 
 
-def to_text(result: ReplayResult) -> str:
-    """For terminals."""
-    lines = [result.title, f"  {result.verdict}"]
-    rows = rows_of(result)
-    table_rows = [list(rows[0]), *(list(row.values()) for row in rows)]
-    lines += [
-        "  " + (cells[0].ljust(8) + "  ".join(cell.rjust(22) for cell in cells[1:])).rstrip() for cells in table_rows
-    ]
-    lines += [f"  ⚠ {warning}" for warning in warnings_of(result)]
-    lines += [f"  {remark}" for remark in remarks_of(result)]
-    return "\n".join(lines)
+def report_of(result: ReplayResult) -> Report:
+    """The verdict, then what it rests on."""
+    return Report(
+        result.title,
+        lead=(result.verdict,),
+        warnings=tuple(_warnings(result)),
+        sections=(_latency_table(result), agreement_table("Outputs", result.agreement), _row_table(result)),
+        notes=(*flips_in_words(result.agreement), *_schedule_notes(result)),
+    )
 
 
-def to_html(result: ReplayResult) -> str:
-    """For notebooks; the figure is beside it."""
-    parts = [alert(warning) for warning in warnings_of(result)]
-    parts.append(f'<div style="font-weight:600;line-height:1.5">{text(result.verdict)}</div>')
-    rows = rows_of(result)
-    columns = list(rows[0])
-    escaped = [{column: text(cell) for column, cell in row.items()} for row in rows]
-    parts.append(table(text(result.title), columns, escaped, numbers=columns[1:]))
-    if result.disagreements:
-        columns = ["difference", "inputs", "was answered", f"version {result.onto}"]
-        found = [
-            dict(
-                zip(
-                    columns,
-                    map(text, (f"{one.score:.3g}", *map(_cells, (one.inputs, one.outputs_a, one.outputs_b)))),
-                    strict=True,
-                )
-            )
-            for one in result.disagreements[:SHOWN_ROWS]
-        ]
-        parts.append(table("The rows that differ most", columns, found))
-    return f"<div>{''.join(parts)}{''.join(note(remark) for remark in remarks_of(result))}</div>"
-
-
-def rows_of(result: ReplayResult) -> list[dict[str, str]]:
-    """The table of latencies and failures: column -> text, in order."""
-    a = "–" if result.a is None else f"version {result.against}"
-    b = f"version {result.onto}"
-    rows = []
-    for quantile in COMPARED:
-        effect = next((one for one in result.effects if one.quantile == quantile), None)
-        rows.append(
-            {
-                " ": f"p{100 * quantile:g}",
-                "as recorded": _recorded(result.recorded, quantile),
-                a: "" if result.a is None else percentile_text(result.a, quantile),
-                b: percentile_text(result.b, quantile),
-                "B over A": "" if effect is None else f"× {effect.ratio:.3f} [{effect.low:.3f}, {effect.high:.3f}]",
-            }
+def _latency_table(result: ReplayResult) -> Table:
+    """Latencies and failures, of one version or of two beside each other."""
+    arms = [(f"B: version {result.onto}", result.b)]
+    if result.a is not None:
+        arms.insert(0, (f"A: version {result.against}", result.a))
+    rows = [
+        (
+            f"p{100 * quantile:g}",
+            _recorded(result.recorded, quantile),
+            *(percentile_text(load, quantile) for _, load in arms),
+            _ratio(result.effects, quantile),
         )
-    failed = {" ": "failed", "as recorded": "", a: _failed(result.a), b: _failed(result.b), "B over A": ""}
-    return [*rows, failed]
+        for quantile in COMPARED
+    ]
+    rows.append(("failed requests", "", *(_failed(load) for _, load in arms), ""))
+    columns = (*names(""), *numbers("as recorded", *(name for name, _ in arms), "B / A"))
+    shown = len(columns) if result.a is not None else len(columns) - 1
+    return Table("Latency", columns[:shown], tuple(row[:shown] for row in rows))
 
 
-def warnings_of(result: ReplayResult) -> list[str]:
+def _row_table(result: ReplayResult) -> Table:
+    """The rows whose outputs differ most."""
+    columns = (*names("inputs", "recorded output", f"version {result.onto}'s output"), *numbers("difference"))
+    rows = [
+        (*(_cells(tensors) for tensors in row[1:4]), f"{row.score:.3g}") for row in result.disagreements[:SHOWN_ROWS]
+    ]
+    return Table("The rows that differ most", columns, tuple(rows))
+
+
+def _warnings(result: ReplayResult) -> list[str]:
     """What a reader must know first."""
     found = ["INTERRUPTED: only complete rounds count"] if result.interrupted else []
-    late = [one for one in (result.a, result.b) if one is not None and not one.is_valid]
+    late = [load for load in (result.a, result.b) if load is not None and not load.is_valid]
     if late:
-        share = max(one.late_share for one in late)
+        share = max(load.late_share for load in late)
         found.append(
             f"the load generator itself was more than 1 ms late with {100 * share:.1f} % of the requests: the machine "
-            "is too busy for this pace, and the latencies are partly its own"
+            "is too busy for this pace, and the latencies are partly the generator's"
         )
     return found
 
 
-def remarks_of(result: ReplayResult) -> list[str]:
-    """How answers compare, and how it was measured."""
-    found = []
-    agreement = result.agreement
-    if agreement is not None:
-        found.append(
-            f"answers: {agreement.num_same:,} of {agreement.num_rows:,} rows agree, {100 * agreement.share:.4g} % "
-            f"[{100 * agreement.low:.4g}, {100 * agreement.high:.4g}]; largest difference {agreement.largest:.3g}, "
-            f"mean shift {agreement.shift:+.3g}"
-        )
-        if agreement.flips:
-            flips = [f"{one} → {two}: {count}" for (one, two), count in list(agreement.flips.items())[:SHOWN_ROWS]]
-            found.append(f"classes that changed: {', '.join(flips)}")
-    found += [f"{count} × no answer to compare: {why}" for why, count in list(result.failures.items())[:SHOWN_ROWS]]
+def _schedule_notes(result: ReplayResult) -> list[str]:
+    """What was sent, and how it was measured."""
+    found = [
+        f"{count} requests failed, so that their outputs could not be compared: {why}"
+        for why, count in list(result.failures.items())[:SHOWN_ROWS]
+    ]
     if result.num_reasked:
-        who = "nobody could answer them anew" if result.against is None else f"version {result.against} answered anew"
-        found.append(f"{result.num_reasked} requests are redacted: {who}")
+        reference = (
+            "were not compared, since no other version is loaded"
+            if result.against is None
+            else f"are compared with what version {result.against} predicts for them now"
+        )
+        found.append(f"{result.num_reasked} requests are redacted and {reference}")
     if result.num_shortened:
-        found.append(f"{result.num_shortened} gaps of more than a second were shortened to one")
+        found.append(f"{result.num_shortened} gaps of more than a second were shortened to one second")
     if result.a is not None:
-        found.append("both got the same requests at the same times, in turns; latencies count from those times")
-    found.append("as recorded: what the server itself noted then, without its clients' part")
-    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(result.at))
+        found.append("both versions got the same requests on the same schedule, in turns; latencies count from it")
+    found.append('"as recorded": what the server noted then, without the time on the network')
     found.append(f"{result.num_rows:,} rows in {result.seconds:.3g} s, {result.protocol}")
-    return [*found, f"{when}, {environment_text(result.environment)}"]
+    return [*found, origin_of(result.at, result.environment)]
 
 
 def _recorded(recorded: tuple[Percentile, ...], quantile: float) -> str:
-    found = next((one for one in recorded if one.quantile == quantile), None)
-    return f"(from {FEWEST[quantile]} answers)" if found is None else f"{found.ms:.3g} ms"
+    found = next((known for known in recorded if known.quantile == quantile), None)
+    return needs(quantile) if found is None else f"{found.ms:.3g} ms"
 
 
-def _failed(summary: Summary | None) -> str:
-    if summary is None:
-        return ""
+def _ratio(effects: Sequence[Effect], quantile: float) -> str:
+    found = next((effect for effect in effects if effect.quantile == quantile), None)
+    return "" if found is None else f"× {found.ratio:.3f} [{found.low:.3f}, {found.high:.3f}]"
+
+
+def _failed(summary: Summary) -> str:
     words = ", ".join(f"{count} × {what}" for what, count in summary.errors.items())
     return f"{summary.num_errors} of {summary.num_due}{f' ({words})' if words else ''}"
 

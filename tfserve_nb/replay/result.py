@@ -8,16 +8,18 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, replace
 from typing import Any  # JSON, DataFrames
 
 import numpy as np
 
+from ..agreement.kinds import AgreementOptions
+from ..agreement.result import Agreement, Disagreement
 from ..bench.comparison import Effect
 from ..bench.statistics import Percentile, Summary
 from ..errors import InvalidOption
-from ..experiment.reading import Agreement, Verdict
-from ..experiment.state import Disagreement
+from ..experiment.reading import Verdict
+from ..options import option
 from ..serialization import to_json
 
 PROTOCOLS = ("json", "binary", "grpc")
@@ -38,22 +40,36 @@ class ReplayOptions:
             the one that answers now.
         speed: how much faster than they came; 2 halves all gaps.
         seconds: the newest requests that take at most that long, at `speed`; None for all.
-        tolerance: difference of two numbers that counts as none, relative and absolute; None is 0.001, and lets the
-            largest share decide for outputs that are shares of classes.
+        tolerance: as `AgreementOptions`.
         protocol: one of `PROTOCOLS`.
         timeout_s: how long a request may take.
+        kind: as `AgreementOptions`.
 
     Raises:
         InvalidOption: naming the value that is not allowed.
     """
 
-    onto: int
-    against: int | None = None
-    speed: float = 1.0
-    seconds: float | None = None
+    onto: int = option(
+        MISSING,
+        "the version that gets the captured requests; must be loaded (`--stage`)",
+        metavar="VERSION",
+        names="version",
+    )
+    against: int | None = option(
+        None,
+        "the version that gets them too, to compare with",
+        metavar="VERSION",
+        shown="who answered most of them",
+        names="version",
+    )
+    speed: float = option(1.0, "how much faster than they came; 2 halves all gaps")
+    seconds: float | None = option(
+        None, "only the newest that take at most that long, at `--speed`", metavar="S", shown="all"
+    )
     tolerance: float | None = None
-    protocol: str = "json"
+    protocol: str = option("json", "how they are sent, whatever they came by", choices=PROTOCOLS)
     timeout_s: float = 10.0
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         for what, version in (("onto", self.onto), ("against", self.against)):
@@ -61,9 +77,14 @@ class ReplayOptions:
                 raise InvalidOption(f"{what}={version!r} must be a version number", hint="--onto 4")
         for what in ("speed", "seconds", "timeout_s"):
             check_number(what, getattr(self, what), 0.001)
-        check_number("tolerance", self.tolerance, 0.0)
+        self.agreement  # noqa: B018 - checks kind and tolerance
         if self.protocol not in PROTOCOLS:
             raise InvalidOption(f"protocol={self.protocol!r} must be one of {', '.join(PROTOCOLS)}")
+
+    @property
+    def agreement(self) -> AgreementOptions:
+        """How outputs are compared."""
+        return AgreementOptions(self.kind, self.tolerance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,27 +92,34 @@ class ReplayLimits:
     """What a new version must keep in a replay before a deploy switches to it.
 
     Attributes:
-        max_disagreement: share of the rows that it may answer differently.
-        max_slowdown: how much longer p50 and p95 may take than with the version that answers now; 0.25 is 25 %.
         max_errors: share of the requests that may fail, beyond those that fail with the version that answers now.
         requests: the newest requests that are replayed.
         seconds: how long their replay may take; fewer requests otherwise.
         speed: as `ReplayOptions`.
-        tolerance: as `ReplayOptions`.
+        tolerance: as `AgreementOptions`.
         protocol: as `ReplayOptions`.
+        kind: as `AgreementOptions`.
 
     Raises:
         InvalidOption: naming the value that is not allowed.
     """
 
-    max_disagreement: float = MAX_DISAGREEMENT
-    max_slowdown: float = MAX_SLOWDOWN
+    max_disagreement: float = option(
+        MAX_DISAGREEMENT, "with `--check-replay`: share of the rows that it may answer differently", metavar="SHARE"
+    )
+    max_slowdown: float = option(
+        MAX_SLOWDOWN,
+        "with `--check-replay`: how much longer p50 and p95 may take than with the version that answers now; 0.25 is "
+        "25 %",
+        metavar="SHARE",
+    )
     max_errors: float = MAX_ERRORS
     requests: int = 1000
     seconds: float = 20.0
     speed: float = 1.0
     tolerance: float | None = None
     protocol: str = "json"
+    kind: str | None = None
 
     def __post_init__(self) -> None:
         for what in ("max_disagreement", "max_slowdown", "max_errors"):
@@ -102,7 +130,7 @@ class ReplayLimits:
 
     def options(self, onto: int, against: int | None = None) -> ReplayOptions:
         """The replay that these limits are about."""
-        return ReplayOptions(onto, against, self.speed, self.seconds, self.tolerance, self.protocol)
+        return ReplayOptions(onto, against, self.speed, self.seconds, self.tolerance, self.protocol, kind=self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +148,7 @@ class ReplayResult:
         num_rows: rows of them.
         seconds: the length of the schedule.
         num_shortened: gaps that were shortened, since nothing came for longer than a second.
-        agreement: how the answers compare with those that were given; None when none could be compared.
+        agreement: output name -> how it compares with what was recorded; empty when nothing could be compared.
         failures: what the version said instead of answers when it was asked for them -> requests.
         disagreements: the rows that differ most, the worst first.
         num_reasked: requests whose inputs were redacted, so that `against` was asked for an answer too.
@@ -144,7 +172,7 @@ class ReplayResult:
     num_rows: int
     seconds: float
     num_shortened: int
-    agreement: Agreement | None
+    agreement: Agreement
     failures: Mapping[str, int]
     disagreements: tuple[Disagreement, ...]
     num_reasked: int
@@ -169,7 +197,7 @@ class ReplayResult:
     @property
     def disagreement(self) -> float:
         """The share of the rows that were answered differently; NaN when none could be compared."""
-        return math.nan if self.agreement is None else 1 - self.agreement.share
+        return 1 - self.agreement.share
 
     @property
     def slowdown(self) -> float:
@@ -193,9 +221,9 @@ class ReplayResult:
         if self.error_share > allowed_errors:
             why = next(iter([*self.failures, *self.b.reasons.values(), *self.b.errors]), "no reason was given")
             found.append(f"it failed {_percent(self.error_share)} of the requests ({why[:200]})")
-        if self.agreement is None and not self.failures:
+        if not self.agreement and not self.failures:
             found.append("its outputs could not be compared: the inputs are redacted, and no other version runs")
-        elif self.agreement is not None and self.disagreement > max_disagreement:
+        elif self.agreement and self.disagreement > max_disagreement:
             share = _percent(self.disagreement)
             found.append(
                 f"it answers {share} of {self.agreement.num_rows:,} rows differently, allowed are "
@@ -234,7 +262,7 @@ class ReplayResult:
             return Verdict(f"{who} should not take over: {'; '.join(problems)}", "rollback")
         if self.interrupted:
             return Verdict("not yet: the replay was interrupted", "wait")
-        rows = 0 if self.agreement is None else self.agreement.num_rows
+        rows = self.agreement.num_rows
         share = "all" if self.disagreement == 0 else _percent(1 - self.disagreement)
         return Verdict(f"{who} agrees on {share} of {rows:,} rows{self._speed_in_words()}: it can take over", "promote")
 

@@ -1,4 +1,4 @@
-"""From tensors on: the part of a request's life that REST and gRPC share.
+"""Submits decoded requests to the backend without blocking the event loop; REST and gRPC share it.
 
 Thread: the server's loop.
 """
@@ -14,8 +14,7 @@ from typing import TypeAlias
 
 from ..errors import DeadlineExceeded
 from ..serving.backend import Answer, Assignment, Handle, InferenceBackend, ModelSpec, Outcome, Ticket
-from ..serving.telemetry.metrics import RequestRecord
-from ..serving.telemetry.taps import Seen
+from ..serving.telemetry.records import RequestRecord, RequestTensors
 from ..types import Tensors
 from .runtime.completions import Completions
 from .telemetry.request_log import RequestLog
@@ -31,7 +30,9 @@ class RequestContext:
         api: the call, such as `Predict` (gRPC) or `predict` (REST).
         entrypoint: `GRPC` or `REST`.
         assignment: how it came to its version, while there is something to tell.
-        request_id: what client and server call it, when somebody wants to know; or "".
+        request_id: what client and server call it, while traffic is compared or observed; or "".
+        wants_tensors: whether observers want to see what it carries.
+        tensors: what it carries, while they do.
     """
 
     # Defaults of the class: setting them for each request would cost more than what most requests change.
@@ -45,7 +46,8 @@ class RequestContext:
     version: int | None = None
     started_s: float | None = None
     done_s: float | None = None
-    seen: Seen | None = None
+    wants_tensors = False
+    tensors: RequestTensors | None = None
     assignment: Assignment | None = None
     request_id = ""
 
@@ -122,14 +124,14 @@ class PendingRequest:
         """Pass the outcome on; does nothing once it is over."""
         if not self.is_over:
             self.is_over = True
-            resolve, self._resolve, self.ticket = self._resolve, _nobody, None  # no cycle is left for the collector
+            resolve, self._resolve, self.ticket = self._resolve, _ignore, None  # no cycle is left for the collector
             resolve(outcome)
 
     def cancel(self) -> None:
         """Nobody waits any more: take the request out of the queue. Does nothing once it is over."""
         if not self.is_over:
             self.is_over = True
-            ticket, self.ticket, self._resolve = self.ticket, None, _nobody
+            ticket, self.ticket, self._resolve = self.ticket, None, _ignore
             if ticket is not None:
                 ticket.cancel()
 
@@ -168,32 +170,25 @@ class Calls:
         """Requests on their way."""
         return len(self._running)
 
-    def acquire(self, spec: ModelSpec, exchange: RequestContext, find: Find) -> Handle:
+    def acquire(self, spec: ModelSpec, notes: RequestContext, find: Find) -> Handle:
         """Choose and pin the version that answers a request.
 
         Args:
             spec: what it names.
-            exchange: gets the version, and how it was chosen.
+            notes: gets the version, and how it was chosen.
             find: the value of a header (gRPC: metadata) by its name; only called while somebody wants to know.
 
         Raises:
             ServingError: if there is no such version.
         """
         handle = self.backend.acquire(spec, key=find)
-        exchange.version = handle.version
-        if handle.assignment is not None or self.backend.taps.is_on:
-            exchange.assignment = handle.assignment
-            exchange.request_id = self._request_id(spec.name, handle.assignment, find)
+        notes.version = handle.version
+        wants_tensors = self.backend.wants_tensors(spec.name)
+        if wants_tensors or handle.assignment is not None:
+            notes.wants_tensors = wants_tensors
+            notes.assignment = handle.assignment
+            notes.request_id = _request_id(find) or (secrets.token_hex(8) if wants_tensors else "")
         return handle
-
-    def _request_id(self, model: str, assignment: Assignment | None, find: Find) -> str:
-        is_tapped = self.backend.taps.wants(model)
-        if assignment is None and not is_tapped:
-            return ""
-        given = find(REQUEST_ID) or ""
-        if given.isascii() and given.isprintable() and 0 < len(given) <= MAX_ID_CHARS:
-            return given
-        return secrets.token_hex(8) if is_tapped else ""
 
     def start(
         self,
@@ -201,7 +196,7 @@ class Calls:
         signature: str,
         inputs: Tensors,
         deadline_s: float,
-        exchange: RequestContext,
+        notes: RequestContext,
         on_outcome: Callable[[Outcome], None],
     ) -> PendingRequest:
         """Submit a request.
@@ -211,27 +206,28 @@ class Calls:
             signature: a key of the handle's signatures.
             inputs: name -> array.
             deadline_s: `perf_counter` time after which nobody waits any more.
-            exchange: gets the number of rows and the timestamps.
+            notes: gets the number of rows and the timestamps.
             on_outcome: gets the answer, or why there is none, on the loop; not called after `cancel`.
 
         Raises:
             ServingError: if the request is refused at once.
         """
-        exchange.num_rows = _num_rows(inputs)
-        exchange.decoded_s = time.perf_counter()
-        if self.backend.taps.is_on and self.backend.taps.wants(exchange.model):
-            exchange.seen = Seen(inputs)
+        notes.num_rows = _num_rows(inputs)
+        notes.decoded_s = time.perf_counter()
+        if notes.wants_tensors:
+            notes.tensors = RequestTensors(inputs)
 
         def resolve(outcome: Outcome) -> None:
             self._running.discard(running)
-            exchange.version, exchange.assignment = handle.version, handle.assignment  # a front end learns it only now
+            # Only now: a worker learns from the core's answer which version it was.
+            notes.version, notes.assignment = handle.version, handle.assignment
             if isinstance(outcome, Answer):
-                exchange.started_s, exchange.done_s = outcome.started_s, outcome.done_s
+                notes.started_s, notes.done_s = outcome.started_s, outcome.done_s
                 if self._request_log is not None:
-                    api = exchange.api.lower()
-                    self._request_log.offer(api, exchange.model, handle.version, signature, inputs, outcome.outputs)
-            if exchange.seen is not None:
-                exchange.seen = _seen(inputs, outcome)
+                    api = notes.api.lower()
+                    self._request_log.offer(api, notes.model, handle.version, signature, inputs, outcome.outputs)
+            if notes.wants_tensors:
+                notes.tensors = _tensors(inputs, outcome)
             on_outcome(outcome)
 
         running = PendingRequest(self._completions, resolve, deadline_s)
@@ -247,7 +243,7 @@ class Calls:
         return running
 
     async def run(
-        self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float, exchange: RequestContext
+        self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float, notes: RequestContext
     ) -> Answer:
         """The same as a coroutine; whoever is cancelled while waiting takes the request out of the queue.
 
@@ -255,7 +251,7 @@ class Calls:
             ServingError: why there is no answer.
         """
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        running = self.start(handle, signature, inputs, deadline_s, exchange, future.set_result)
+        running = self.start(handle, signature, inputs, deadline_s, notes, future.set_result)
         try:
             outcome = await future
         finally:
@@ -270,12 +266,9 @@ class Calls:
         self._running.discard(running)
         running.cancel()
 
-    def record(self, exchange: RequestContext) -> None:
+    def record(self, notes: RequestContext) -> None:
         """Count a request whose answer was written."""
-        record = exchange.record()
-        self.backend.record(record)
-        if exchange.seen is not None:
-            self.backend.taps.add(record, exchange.seen)
+        self.backend.record(notes.record(), notes.tensors)
 
     def _wake(self) -> None:
         """Wake the runner once nothing more comes in: requests that arrive together shall run together."""
@@ -305,12 +298,20 @@ class Calls:
             self._set_timer(min(running.deadline_s for running in self._running))
 
 
-def _seen(inputs: Tensors, outcome: Outcome) -> Seen:
-    return Seen(inputs, outcome.outputs) if isinstance(outcome, Answer) else Seen(inputs, None, outcome.message)
+def _request_id(find: Find) -> str:
+    """The client's name for its request, or "" when it gave none that may be repeated."""
+    given = find(REQUEST_ID) or ""
+    return given if given.isascii() and given.isprintable() and len(given) <= MAX_ID_CHARS else ""
 
 
-def _nobody(_: Outcome) -> None:
-    """Who a finished request tells."""
+def _tensors(inputs: Tensors, outcome: Outcome) -> RequestTensors:
+    if isinstance(outcome, Answer):
+        return RequestTensors(inputs, outcome.outputs)
+    return RequestTensors(inputs, None, outcome.message)
+
+
+def _ignore(_: Outcome) -> None:
+    """In place of the callback of a request that is over."""
 
 
 def _num_rows(inputs: Tensors) -> int:

@@ -40,7 +40,7 @@ class ChildServer:
         grpc_port: of gRPC; 0 for a free one, None for no gRPC.
         token: what requests must carry, or None for a server that asks none; the admin API always has one.
         on_restart: called on the watching thread when a new process answers in place of one that died.
-        frontends: processes that hold HTTP in front of it.
+        workers: processes that hold HTTP in front of it.
     """
 
     def __init__(
@@ -50,13 +50,12 @@ class ChildServer:
         token: str,
         on_restart: Callable[[], None],
         *,
-        frontends: int = 0,
+        workers: int = 0,
     ) -> None:
-        self._frontends = frontends
+        self._workers = workers
         self.port = port or _free_port()
         self.grpc_port = _free_port() if grpc_port == 0 else grpc_port
         self.token = token
-        self.num_restarts = 0
         self._on_restart = on_restart
         self._folder = tempfile.TemporaryDirectory(prefix="tfserve-child-")
         self._token_file = Path(self._folder.name, "token")
@@ -132,7 +131,7 @@ class ChildServer:
         command = [
             sys.executable, "-m", "tfserve_nb", "serve", "--managed", f"--host={HOST}",
             f"--rest_api_port={self.port}", f"--port={self.grpc_port or 0}",
-            f"--frontends={self._frontends}", f"--auth_token_file={self._token_file}",
+            f"--workers={self._workers}", f"--auth_token_file={self._token_file}",
             f"--parent_pid={os.getpid()}", f"--drain_seconds={STOP_S / 2}",
         ]  # fmt: skip
         # A GPU is shared with this process: take what is needed as it is needed.
@@ -187,9 +186,8 @@ class ChildServer:
         try:
             self._launch()
             self._wait_until_ready(no_progress)
-            self.num_restarts += 1
             self._on_restart()
-        except Exception as error:  # noqa: BLE001 - told to whoever asks the server next; the thread goes on
+        except Exception as error:  # noqa: BLE001 - the next call of the server raises it; the thread goes on
             if not self._stopping.is_set():
                 self._problem = f"the server process could not be started again: {error}"
             return not self._stopping.is_set() and self._process is not None and self._process.poll() is not None

@@ -1,17 +1,14 @@
 """TensorFlow Serving's configuration files: protobufs in text form.
 
-`tensorflow-serving-api` brings the messages for models; those for batching, TLS and monitoring are described here, with
-the names and numbers of TensorFlow Serving's files.
+`tensorflow-serving-api` brings the messages for models, `config_messages` those for batching, TLS and monitoring.
 
 Thread: any.
 
-Reference: tensorflow_serving/config/{model_server_config,ssl_config,monitoring_config}.proto,
-servables/tensorflow/session_bundle_config.proto and batching_util.cc.
+Reference: tensorflow_serving/config/model_server_config.proto and servables/tensorflow/batching_util.cc.
 """
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # protobuf messages
@@ -19,6 +16,7 @@ from typing import Any  # protobuf messages
 from ..errors import ConfigRejected, InvalidOption
 from ..serving.batching.options import BatchingOptions
 from ..serving.models.model_config import LoggingOptions, ModelConfig, VersionPolicy
+from .config_messages import new_message
 
 DEFAULT_MAX_BATCH_SIZE = 1000
 DEFAULT_MAX_ENQUEUED_BATCHES = 10
@@ -49,9 +47,9 @@ class TlsFiles:
 
 
 def read_model_configs(path: str) -> tuple[ModelConfig, ...] | None:
-    """The models of a `--model_config_file`; None for one that says nothing, which changes nothing.
+    """The models of a `--model_config_file`; None for an empty file, which changes nothing.
 
-    A file that is being written is empty for a moment. `model_config_list {}` says something: no models.
+    A file that is being written is empty for a moment. To serve no models, write `model_config_list {}`.
 
     Raises:
         ConfigRejected: naming the file, if it cannot be read or is no `ModelServerConfig`.
@@ -70,24 +68,24 @@ def to_model_configs(message: Any) -> tuple[ModelConfig, ...]:
     """The models of a `ModelConfigList`.
 
     Raises:
-        ConfigRejected: for a model whose kind is told twice.
+        ConfigRejected: for a model that names both its type and its platform.
     """
-    for one in message.config:
-        if one.model_type and one.model_platform:
-            raise ConfigRejected(
-                "Illegal setting both ModelServerConfig::model_type (deprecated) and "
-                f"ModelServerConfig::model_platform, model name is {one.name}"
-            )
-    return tuple(
-        ModelConfig(
-            name=one.name,
-            base_path=one.base_path.removeprefix("file://"),
-            policy=_policy(one.model_version_policy),
-            labels=dict(one.version_labels),
-            platform=one.model_platform or ("tensorflow" if one.model_type == _TENSORFLOW else ""),
-            logging=_logging(one),
+    return tuple([_model_config(model) for model in message.config])
+
+
+def _model_config(message: Any) -> ModelConfig:
+    if message.model_type and message.model_platform:
+        raise ConfigRejected(
+            "Illegal setting both ModelServerConfig::model_type (deprecated) and "
+            f"ModelServerConfig::model_platform, model name is {message.name}"
         )
-        for one in message.config
+    return ModelConfig(
+        name=message.name,
+        base_path=message.base_path.removeprefix("file://"),
+        policy=_policy(message.model_version_policy),
+        labels=dict(message.version_labels),
+        platform=message.model_platform or ("tensorflow" if message.model_type == _TENSORFLOW else ""),
+        logging=_logging(message),
     )
 
 
@@ -97,7 +95,7 @@ def read_batching(path: str | Path) -> BatchingOptions:
     Raises:
         ConfigRejected: naming the file, if it cannot be read or holds a value that is not allowed.
     """
-    message = _parse(str(path), _message("BatchingParameters"))
+    message = _parse(str(path), new_message("BatchingParameters"))
     try:
         return to_batching(message)
     except InvalidOption as error:
@@ -110,7 +108,7 @@ def to_batching(message: Any | None = None) -> BatchingOptions:
     Raises:
         InvalidOption: if a value is not allowed.
     """
-    message = _message("BatchingParameters") if message is None else message
+    message = new_message("BatchingParameters") if message is None else message
     limit = _value(message, "max_batch_size", DEFAULT_MAX_BATCH_SIZE)
     splits = bool(_value(message, "enable_large_batch_splitting", 0))
     size = _value(message, "max_execution_batch_size", limit) if splits else limit
@@ -126,7 +124,7 @@ def to_batching(message: Any | None = None) -> BatchingOptions:
         max_batch_size=size,
         batch_timeout_micros=_value(message, "batch_timeout_micros", 0),
         max_enqueued_batches=enqueued if splits else max(1, enqueued),
-        allowed_batch_sizes=tuple(sorted({one for one in sizes if one <= limit})),
+        allowed_batch_sizes=tuple(sorted({size for size in sizes if size <= limit})),
         pads=bool(sizes),
         input_batch_size_limit=limit,
         enable_large_batch_splitting=splits,
@@ -137,7 +135,7 @@ def to_batching(message: Any | None = None) -> BatchingOptions:
 
 def num_batch_threads(path: str | Path) -> int | None:
     """`num_batch_threads` of a `BatchingParameters` file, or None when it says nothing."""
-    message = _parse(str(path), _message("BatchingParameters"))
+    message = _parse(str(path), new_message("BatchingParameters"))
     return message.num_batch_threads.value if message.HasField("num_batch_threads") else None
 
 
@@ -147,7 +145,7 @@ def read_tls(path: str) -> TlsFiles:
     Raises:
         ConfigRejected: naming the file, if it cannot be read or lacks key or certificate.
     """
-    message = _parse(path, _message("SSLConfig"))
+    message = _parse(path, new_message("SSLConfig"))
     for field in ("server_key", "server_cert"):
         if "-----BEGIN " not in getattr(message, field):
             raise ConfigRejected(
@@ -181,7 +179,7 @@ def read_metrics_path(path: str) -> str | None:
     Raises:
         ConfigRejected: naming the file, if it cannot be read.
     """
-    config = _parse(path, _message("MonitoringConfig")).prometheus_config
+    config = _parse(path, new_message("MonitoringConfig")).prometheus_config
     return (config.path or DEFAULT_METRICS_PATH) if config.enable else None
 
 
@@ -230,73 +228,3 @@ def _parse(path: str, message: Any) -> Any:
         raise ConfigRejected(
             f"Invalid protobuf file: '{path}': Error parsing text-format {message.DESCRIPTOR.full_name}: {error}"
         ) from error
-
-
-_INT, _BOOL, _STRING, _INT64_VALUE, _BOOL_VALUE, _STRING_VALUE = range(6)
-_FIELDS = {
-    "BatchingParameters": {
-        "max_batch_size": (1, _INT64_VALUE),
-        "batch_timeout_micros": (2, _INT64_VALUE),
-        "max_enqueued_batches": (3, _INT64_VALUE),
-        "num_batch_threads": (4, _INT64_VALUE),
-        "thread_pool_name": (5, _STRING_VALUE),
-        "allowed_batch_sizes": (6, _INT),
-        "pad_variable_length_inputs": (7, _BOOL),
-        "enable_large_batch_splitting": (8, _BOOL_VALUE),
-        "max_execution_batch_size": (9, _INT64_VALUE),
-    },
-    "SSLConfig": {
-        "server_key": (1, _STRING),
-        "server_cert": (2, _STRING),
-        "custom_ca": (3, _STRING),
-        "client_verify": (4, _BOOL),
-    },
-    "PrometheusConfig": {"enable": (1, _BOOL), "path": (2, _STRING)},
-}
-"""Message -> field -> (number, type). `allowed_batch_sizes` is the one repeated field."""
-
-
-def _message(name: str) -> Any:
-    """An empty message of one of the types above."""
-    return _classes()[name]()
-
-
-@functools.cache
-def _classes() -> dict[str, Any]:
-    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
-
-    kinds = descriptor_pb2.FieldDescriptorProto
-    types = {
-        _INT: (kinds.TYPE_INT64, ""),
-        _BOOL: (kinds.TYPE_BOOL, ""),
-        _STRING: (kinds.TYPE_STRING, ""),
-        _INT64_VALUE: (kinds.TYPE_MESSAGE, ".google.protobuf.Int64Value"),
-        _BOOL_VALUE: (kinds.TYPE_MESSAGE, ".google.protobuf.BoolValue"),
-        _STRING_VALUE: (kinds.TYPE_MESSAGE, ".google.protobuf.StringValue"),
-    }
-    file = descriptor_pb2.FileDescriptorProto(
-        name="tfserve_nb/server_config.proto", package="tensorflow.serving", syntax="proto3"
-    )
-    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
-    for name, fields in _FIELDS.items():
-        described = file.message_type.add(name=name)
-        for field, (number, kind) in fields.items():
-            label = kinds.LABEL_REPEATED if field == "allowed_batch_sizes" else kinds.LABEL_OPTIONAL
-            field_type, type_name = types[kind]
-            described.field.add(name=field, number=number, label=label, type=field_type, type_name=type_name or None)
-    monitoring = file.message_type.add(name="MonitoringConfig")
-    monitoring.field.add(
-        name="prometheus_config",
-        number=1,
-        label=kinds.LABEL_OPTIONAL,
-        type=kinds.TYPE_MESSAGE,
-        type_name=".tensorflow.serving.PrometheusConfig",
-    )
-    # A pool of our own: the process may hold TensorFlow Serving's own descriptions of these messages too.
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
-    pool.Add(file)
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"tensorflow.serving.{name}"))
-        for name in (*_FIELDS, "MonitoringConfig")
-    }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ..errors import InvalidOption
 from .config_files import TlsFiles
 
-MAX_FRONTENDS = 64
+MAX_WORKERS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class GrpcSettings:
         as_content: answer numbers as `tensor_content` instead of typed fields.
         checks_method_names: refuse signatures whose `method_name` does not fit the call.
         has_health: answer `grpc.health.v1`.
-        core_path: a Unix socket on which the core answers what front ends leave to it, or "" without them; when there
+        core_path: a Unix socket on which the core answers what workers leave to it, or "" without them; when there
             is one, the TCP port is theirs.
     """
 
@@ -66,7 +66,7 @@ class ServerSettings:
         tls: key and certificate for HTTPS, or None for plain HTTP.
         metrics_path: where HTTP answers with Prometheus metrics, or None.
         grpc: how gRPC listens, or None for no gRPC.
-        frontends: processes that hold HTTP, gRPC and codecs in front of the core; 0 does it in the core's process.
+        workers: processes that hold HTTP, gRPC and codecs in front of the core; 0 does it in the core's process.
 
     Raises:
         InvalidOption: if a value is not allowed.
@@ -89,14 +89,14 @@ class ServerSettings:
     tls: TlsFiles | None = None
     metrics_path: str | None = None
     grpc: GrpcSettings | None = None
-    frontends: int = 0
+    workers: int = 0
 
     def __post_init__(self) -> None:
         _check_port(self.port, "--port 8501")
-        is_number = isinstance(self.frontends, int) and not isinstance(self.frontends, bool)
-        if not is_number or not 0 <= self.frontends <= MAX_FRONTENDS:
+        is_number = isinstance(self.workers, int) and not isinstance(self.workers, bool)
+        if not is_number or not 0 <= self.workers <= MAX_WORKERS:
             raise InvalidOption(
-                f"frontends={self.frontends!r} must be a number from 0 to {MAX_FRONTENDS}",
+                f"workers={self.workers!r} must be a number from 0 to {MAX_WORKERS}",
                 hint="0, or about the number of cores less one",
             )
         if self.grpc is not None:

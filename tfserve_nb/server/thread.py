@@ -1,4 +1,4 @@
-"""The server's thread: HTTP and gRPC on an event loop of its own, beside whatever the kernel does.
+"""Starts and stops the server: HTTP and gRPC on an event loop in a thread of their own.
 
 Thread: `start` and `stop` may be called from any; all else in here runs on `tfserve-server`, a daemon.
 """
@@ -16,7 +16,7 @@ from ..experiment.admin import ExperimentAdmin
 from ..serving.admin import ModelAdmin
 from ..serving.backend import InferenceBackend
 from .admin.handlers import admin_routes, admin_values
-from .admin.web_dashboard import DashboardPort, dashboard_routes
+from .admin.web_dashboard import DashboardPages, dashboard_routes
 from .calls import Calls
 from .grpc.listener import GrpcListener, import_stubs
 from .grpc.model_service import Reload
@@ -29,10 +29,10 @@ from .runtime import garbage_collector as collector
 from .runtime.event_loop import new_loop
 from .runtime.switch_interval import shorten, unshorten
 from .settings import ServerSettings
-from .telemetry.log_ring import RingHandler, open_log
+from .telemetry.log_ring import open_log
 from .telemetry.prometheus import Monitor
 from .telemetry.request_log import RequestLog
-from .workers.listener import FrontListener
+from .workers.listener import WorkerListener
 
 START_LIMIT_S = 20.0
 IDLE_LOOK_S = 1.0
@@ -41,8 +41,8 @@ JOIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
-    """What a server offers beside the core.
+class ServerFeatures:
+    """What a server offers beside inference; None for what it does not.
 
     Attributes:
         reload: follows a new configuration, for gRPC's HandleReloadConfigRequest; None for a server that follows none.
@@ -57,7 +57,7 @@ class Extras:
     monitor: Monitor | None = None
     request_log: RequestLog | None = None
     admin: ModelAdmin | None = None
-    dashboard: DashboardPort | None = None
+    dashboard: DashboardPages | None = None
     experiments: ExperimentAdmin | None = None
 
 
@@ -67,21 +67,23 @@ class ServerThread:
     Args:
         backend: the core that answers.
         settings: addresses and limits.
-        extras: what it offers beside the core.
+        features: what it offers beside inference.
     """
 
-    def __init__(self, backend: InferenceBackend, settings: ServerSettings, extras: Extras | None = None) -> None:
+    def __init__(
+        self, backend: InferenceBackend, settings: ServerSettings, features: ServerFeatures | None = None
+    ) -> None:
         self.settings = settings
         self.log, self.log_ring = open_log("rest")
         self.grpc_port = 0
-        self._extras = extras or Extras()
+        self._features = features or ServerFeatures()
         self._backend = backend
         self._bound_port = 0
         self._drain_s = DRAIN_S
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
-        self._listener: HttpListener | FrontListener | None = None
+        self._listener: HttpListener | WorkerListener | None = None
         self._error: BaseException | None = None
 
     @property
@@ -93,17 +95,6 @@ class ServerThread:
     def port(self) -> int:
         """The TCP port of HTTP; 0 before `start` and without HTTP. gRPC's is `grpc_port`."""
         return self._bound_port
-
-    @property
-    def frontend_pids(self) -> tuple[int, ...]:
-        """The processes of the front ends that run now."""
-        return self._listener.pids if isinstance(self._listener, FrontListener) else ()
-
-    @property
-    def log_lines(self) -> tuple[str, ...]:
-        """The newest lines of the server's log, oldest first."""
-        ring: RingHandler = self.log_ring
-        return tuple(ring.lines)
 
     def start(self) -> None:
         """Bind the ports and start the thread; returns when requests are answered.
@@ -158,14 +149,14 @@ class ServerThread:
         unshorten()
         collector.resume()
 
-    def _make_listener(self) -> HttpListener | FrontListener | None:
+    def _make_listener(self) -> HttpListener | WorkerListener | None:
         if self.settings.port is None:
             return None
-        if self.settings.frontends:
-            return FrontListener(self.settings, self._backend, self._extras.request_log)
+        if self.settings.workers:
+            return WorkerListener(self.settings, self._backend, self._features.request_log)
         return HttpListener(self.settings)
 
-    def _run(self, http: HttpListener | FrontListener | None, ready: threading.Event) -> None:
+    def _run(self, http: HttpListener | WorkerListener | None, ready: threading.Event) -> None:
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._serve(http, ready))
@@ -174,12 +165,12 @@ class ServerThread:
         finally:
             ready.set()
 
-    async def _serve(self, http: HttpListener | FrontListener | None, ready: threading.Event) -> None:
+    async def _serve(self, http: HttpListener | WorkerListener | None, ready: threading.Event) -> None:
         settings = self.settings
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
-        calls = Calls(self._backend, self._loop, self._extras.request_log)
-        flow = RestHandler(
+        calls = Calls(self._backend, self._loop, self._features.request_log)
+        handler = RestHandler(
             calls,
             request_timeout_s=settings.request_timeout_s,
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
@@ -187,8 +178,8 @@ class ServerThread:
         )
         grpc = await self._start_grpc(calls, http)
         if http is not None:
-            application = make_application(settings, self._extras.monitor, self._admin_routes())
-            await http.start(application, self.log, fast_path(flow, InferenceV2(flow, self._backend), settings))
+            application = make_application(settings, self._features.monitor, self._admin_routes())
+            await http.start(application, self.log, fast_path(handler, InferenceV2(handler, self._backend), settings))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():
@@ -209,27 +200,27 @@ class ServerThread:
         self.log.info("stopped")
 
     def _admin_routes(self) -> list[tuple[Any, ...]]:
-        admin, dashboard = self._extras.admin, self._extras.dashboard
+        admin, dashboard = self._features.admin, self._features.dashboard
         values = None if admin is None else admin_values(admin, self.settings, self.log)
         if admin is None or values is None:
             return []
         return [
             *(dashboard_routes(dashboard, values) if dashboard is not None else ()),
-            *admin_routes(admin, self._extras.experiments, values),
+            *admin_routes(admin, self._features.experiments, values),
         ]
 
-    async def _start_grpc(self, calls: Calls, http: HttpListener | FrontListener | None) -> GrpcListener | None:
-        settings = http.settings if isinstance(http, FrontListener) else self.settings
+    async def _start_grpc(self, calls: Calls, http: HttpListener | WorkerListener | None) -> GrpcListener | None:
+        settings = http.settings if isinstance(http, WorkerListener) else self.settings
         if settings.grpc is None:
             return None
-        extras = self._extras
+        features = self._features
         listener = GrpcListener(
             calls,
             settings.grpc,
             token=settings.token,
             log=self.log,
-            reload=extras.reload,
-            counter_value=(lambda _: None) if extras.monitor is None else extras.monitor.tf.counter_value,
+            reload=features.reload,
+            counter_value=(lambda _: None) if features.monitor is None else features.monitor.tf.counter_value,
         )
         await listener.start()
         self.grpc_port = listener.port

@@ -1,8 +1,8 @@
-"""The one narrow port through which everything above the core sends requests.
+"""`InferenceBackend`: all that servers and `Deployment.predict` know of the core.
 
-`server/` and `Deployment.predict` know only what stands here, so that the core may live in the same process or in
-another one. A request asks for a `Handle` (which pins one version: it is not unloaded while the handle is held), makes
-its tensors fit the handle's signature, submits them, and releases the handle.
+The core may live in the same process (`core.ServingCore`) or in another one (an HTTP worker's `LinkBackend`). A request
+acquires a `Handle`, which pins one version (it is not unloaded while the handle is held), makes its tensors fit the
+handle's signature, submits them, and releases the handle.
 
 Thread: any thread may call; `on_done` is called once, on the model runner's thread or on the submitting one, and must
 neither block nor raise.
@@ -17,8 +17,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from ..errors import ServingError
 from ..types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
-from .telemetry.metrics import RequestRecord
-from .telemetry.taps import Taps
+from .telemetry.records import RequestRecord, RequestTensors
 from .traffic import DEFAULT_KEY_HEADER, choose, choose_by_key
 
 
@@ -46,7 +45,7 @@ whose traffic is split, or that is compared or shadowed."""
 
 
 class Assignment(NamedTuple):
-    """How a request came to its version, while there is something to tell.
+    """How a request came to its version, while traffic is split or compared.
 
     Attributes:
         key: its client's key, or "".
@@ -78,7 +77,7 @@ Outcome: TypeAlias = Answer | ServingError
 
 
 class Ticket(Protocol):
-    """A submitted request."""
+    """A submitted request, as its caller holds it."""
 
     def cancel(self) -> None:
         """Give up: if the request was not answered yet, `on_done` gets `Cancelled` and its rows are not run."""
@@ -128,7 +127,7 @@ class Handle(Protocol):
         """
 
     def release(self) -> None:
-        """Let the version be unloaded when nobody else holds it; further calls do nothing."""
+        """Let the version be unloaded once no other request holds it; further calls do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,10 +157,10 @@ class ModelView:
         traffic: version -> percent of the requests that name no version.
         labels: label -> version.
         versions: those that can answer now.
-        salt: decides together with a key who gets which version.
+        salt: decides together with a key which client gets which version.
         key_header: the header whose value is the key.
         arms: version -> its name in the running comparison.
-        is_tapped: whether finished requests are wanted with their tensors.
+        wants_tensors: whether finished requests are wanted with their tensors.
     """
 
     traffic: Mapping[int, float]
@@ -170,7 +169,7 @@ class ModelView:
     salt: str = ""
     key_header: str = DEFAULT_KEY_HEADER
     arms: Mapping[int, str] = field(default_factory=dict)
-    is_tapped: bool = False
+    wants_tensors: bool = False
 
     def version_for(self, spec: ModelSpec, draw: Callable[[], float], key: str = "") -> int | None:
         """The version that a request is for, if it can answer; `draw` gives uniform numbers on [0, 1)."""
@@ -220,11 +219,11 @@ def as_header(key: str) -> str:
 def assignment_of(
     spec: ModelSpec, version: int, key: str, traffic: Mapping[int, float], arms: Mapping[int, str]
 ) -> Assignment | None:
-    """How a request came to its version; None when there is nothing to tell.
+    """How a request came to its version; None while traffic is neither split nor compared.
 
     Args:
         spec: what it named.
-        version: who answers.
+        version: the version that answers.
         key: its client's key, or "".
         traffic: version -> percent.
         arms: version -> its name in the running comparison.
@@ -236,9 +235,11 @@ def assignment_of(
 
 
 class InferenceBackend(Protocol):
-    """What the core offers to servers."""
+    """Where servers send requests: the core, in this process or in another one.
 
-    taps: Taps
+    For each request: `acquire`, `Handle.submit`, `Handle.release` after the outcome, and `record` once the answer is
+    written.
+    """
 
     def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> Handle:
         """Choose and pin the version that answers a request.
@@ -264,8 +265,16 @@ class InferenceBackend(Protocol):
             VersionNotFound: `Could not find version V of model NAME`.
         """
 
-    def record(self, record: RequestRecord) -> None:
-        """Count a finished request."""
+    def wants_tensors(self, model: str) -> bool:
+        """Whether `record` is to get the tensors of a model's finished requests; asked once for each request."""
+
+    def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
+        """Count a finished request; never raises.
+
+        Args:
+            record: its numbers.
+            tensors: what it carried, if `wants_tensors` said so and it got as far as having any.
+        """
 
     def catalog(self) -> Mapping[str, ModelView]:
         """What is served now, by model."""

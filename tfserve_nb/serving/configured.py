@@ -1,6 +1,6 @@
 """Models as a configuration lists them: which there are, where they lie, and which of their versions are served.
 
-A thread looks at the folders again and again. A model whose folder is missing keeps what it serves, and never stops
+A thread reads the folders again and again. A model whose folder is missing keeps what it serves, and never stops
 the others from being updated.
 
 Thread: `tfserve-poller`, a daemon, polls; everything else from any thread.
@@ -37,7 +37,7 @@ class FollowOptions:
 
     Attributes:
         batching: version folder -> its limits; may raise `ServingError` for a file in the folder that is wrong.
-        poll_wait_s: seconds between two looks at the folders; 0 looks once, below 0 never.
+        poll_wait_s: seconds between two readings of the folders; 0 reads once, below 0 never.
         allow_labels_for_unavailable: a new label may name a version that is not AVAILABLE yet.
         max_num_load_retries: how often a failed load is tried again.
         load_retry_interval_s: seconds between two tries.
@@ -55,7 +55,7 @@ class FollowOptions:
 
 
 class ConfiguredModels:
-    """Keeps a core at what a configuration says.
+    """Makes a core serve what a configuration lists, as the model folders change.
 
     Args:
         core: where the models are served.
@@ -73,7 +73,7 @@ class ConfiguredModels:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Look at the folders from now on, if `poll_wait_s` says so."""
+        """Read the folders from now on, if `poll_wait_s` says so."""
         if self._options.poll_wait_s <= 0 or self._thread is not None:
             return
         self._thread = threading.Thread(target=self._work, name="tfserve-poller", daemon=True)
@@ -90,7 +90,7 @@ class ConfiguredModels:
 
         Args:
             configs: all models; those that were served and are not in it are unloaded.
-            at_start: whether nobody is served yet, which only changes the words of an error.
+            at_start: whether nothing is served yet, which only changes the words of an error.
 
         Raises:
             ConfigRejected: if the configuration cannot be followed (nothing is changed then), or a new model cannot be
@@ -120,7 +120,7 @@ class ConfiguredModels:
         return None if config is None else config.logging
 
     def poll(self) -> None:
-        """Look at all folders now."""
+        """Read all folders now."""
         with self._lock:
             for config in self._configs.values():
                 self._poll(config)
@@ -205,11 +205,11 @@ class ConfiguredModels:
                 failures.append(f"{{name: {config.name}}} due to error: NOT_FOUND: {problem}")
                 continue
             statuses = self._core.wait_until_settled(config.name, model.versions).values()
-            if not any(one.state is VersionState.AVAILABLE for one in statuses):
-                failures += [_failure(config.name, one) for one in statuses]
+            if not any(status.state is VersionState.AVAILABLE for status in statuses):
+                failures += [_failure(config.name, status) for status in statuses]
         if failures:
             raise ConfigRejected(
-                f"{len(failures)} {what}(s) did not become available: {{{''.join(f'{one}, ' for one in failures)}}}",
+                f"{len(failures)} {what}(s) did not become available: {{{''.join(f'{why}, ' for why in failures)}}}",
                 code="UNKNOWN",
             )
 
@@ -222,7 +222,7 @@ def find_versions(base_path: str | Path) -> dict[int, Path]:
     """
     found: dict[int, Path] = {}
     with os.scandir(base_path) as entries:
-        for entry in sorted(entries, key=lambda one: one.name):
+        for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.isascii() and entry.name.isdigit() and int(entry.name) <= MAX_INT64 and entry.is_dir():
                 if int(entry.name) in found:
                     _log.warning("Duplicate version directories: %s and %s", found[int(entry.name)], entry.path)

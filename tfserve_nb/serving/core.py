@@ -30,16 +30,15 @@ from .models.resuming import resumed
 from .models.routing import Routing, not_found
 from .models.state_store import StateStore, new_event
 from .models.stored_model import read_stored_model
-from .pairs import Pairs
 from .shadow import ShadowCopies
 from .telemetry.capture import Captures
 from .telemetry.captured import CapturedRequests, CaptureSettings
-from .telemetry.metrics import Metrics, RequestRecord
+from .telemetry.metrics import Metrics
 from .telemetry.model_metrics import ModelMetrics
-from .telemetry.observer import Observer, Observers
+from .telemetry.observer import Observers
+from .telemetry.records import RequestRecord, RequestTensors
 from .telemetry.request_samples import KEPT, RequestSamples, Samples
 from .telemetry.resources import ResourceReader, Resources
-from .telemetry.taps import Taps
 from .traffic import Shadow
 from .versions.lifecycle import ServableManager
 from .versions.record import VersionHandle
@@ -55,15 +54,15 @@ class ServingCore:
     Args:
         loader: turns a version folder into a servable.
         num_run_threads: batches that may run at the same time on one device.
-        observer: told about requests, batches and warm-ups, or None.
         now: the clock in seconds.
         draw: uniform numbers on [0, 1) for the traffic split.
 
     Attributes:
-        observers: who is told; they come and go at run time.
-        taps: who gets finished requests with their tensors; the samples and the captures are among them.
-        pairs: who is told what two versions answered to the same request.
-        on_resumed: told about each model that is served again after a restart.
+        metrics: counts requests.
+        samples: some requests of the models that are sampled, in full.
+        captures: the requests of the models that are captured, for a replay.
+        observers: told of requests, batches, warm-ups, shadow copies and resumed models.
+        copies: the shadow copies, and what became of them.
     """
 
     def __init__(
@@ -71,35 +70,29 @@ class ServingCore:
         loader: Loader = load_saved_model,
         *,
         num_run_threads: int = 1,
-        observer: Observer | None = None,
         now: Callable[[], float] = time.perf_counter,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.metrics = Metrics(now)
         self.samples = RequestSamples(now)
-        self.observers = Observers() if observer is None else Observers(observer)
-        self._models: dict[str, ServedModel] = {}
-        self.taps = Taps(lambda: self._models)
-        self.taps.attach(self.samples)
         self.captures = Captures()
-        self.taps.attach(self.captures)
+        self.observers = Observers()
+        self._models: dict[str, ServedModel] = {}
         self._resources = ResourceReader()
         self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
-        self.pairs = Pairs()
-        self._copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.pairs, draw=draw, now=now)
+        self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=draw, now=now)
         self._draw = draw
         self._lock = threading.Lock()
-        self.on_resumed: Callable[[str], object] = lambda _: None
 
     def start(self) -> None:
         """Start the threads of the manager and of shadow copies."""
         self._manager.start()
-        self._copies.start()
+        self.copies.start()
 
     def stop(self) -> None:
         """Stop all threads and free all versions. Idempotent, bounded."""
         self._models = {}
-        self._copies.stop()
+        self.copies.stop()
         self._manager.stop()
 
     # --- InferenceBackend ----------------------------------------------------------------------------------------
@@ -110,19 +103,19 @@ class ServingCore:
         if model is None:
             raise not_found(spec)
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
-        # second look finds a version that can answer.
+        # second try finds a version that can answer.
         for _ in range(3):
             routing = model.routing
-            version, who = routing.sole, ""
+            version, key_text = routing.sole, ""
             if not routing.is_plain:
-                who = found_key(key, routing.key_header)
+                key_text = found_key(key, routing.key_header)
             if version is None or spec.version is not None or spec.label is not None:
-                version = model.version_for(spec, self._draw, preferred, who)
+                version = model.version_for(spec, self._draw, preferred, key_text)
             handle = self._manager.acquire(spec.name, version)
             if handle is not None:
                 if not routing.is_plain:
-                    handle.assignment = assignment_of(spec, version, who, routing.traffic, routing.arms)
-                    handle.copier = self._copies.copier(spec, version, routing.shadow)
+                    handle.assignment = assignment_of(spec, version, key_text, routing.traffic, routing.arms)
+                    handle.copier = self.copies.copier(spec, version, routing.shadow)
                 return handle
         raise not_found(ModelSpec(spec.name, version))
 
@@ -142,17 +135,21 @@ class ServingCore:
             raise VersionNotFound(f"Could not find version {spec.version} of model {spec.name}")
         return found
 
-    def record(self, record: RequestRecord) -> None:
-        """Count a finished request; names that nobody serves are not counted one by one."""
-        if self.observers.is_on:
-            self.observers.on_request(record)
+    def wants_tensors(self, model: str) -> bool:
+        """Whether finished requests of a model are wanted with their tensors; see `InferenceBackend.wants_tensors`."""
+        return self.observers.wants_tensors(model)
+
+    def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
+        """Count a finished request and pass it to the observers; unknown models are counted together."""
+        if self.observers.hears_requests:
+            self.observers.on_request(record, tensors)
         if record.version is None and record.model not in self._models:
             record = record._replace(model="")
         self.metrics.record(record)
 
     def catalog(self) -> dict[str, ModelView]:
         """What is served now; see `InferenceBackend.catalog`."""
-        return {name: model.view(is_tapped=self.taps.wants(name)) for name, model in self._models.items()}
+        return {name: model.view(wants_tensors=self.wants_tensors(name)) for name, model in self._models.items()}
 
     # --- administration -----------------------------------------------------------------------------------------
 
@@ -208,7 +205,7 @@ class ServingCore:
         """The highest version that was ever served here; 0 when there is none. A number is not used twice."""
         if name not in self._models:
             return 0
-        return max((one.version for one in self._manager.status(name) if one.error_code == "OK"), default=0)
+        return max((known.version for known in self._manager.status(name) if known.error_code == "OK"), default=0)
 
     def max_batch_size(self, name: str) -> int:
         """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
@@ -232,7 +229,7 @@ class ServingCore:
             version: the version's number.
             source: where it comes from.
             base_path: the folder that holds `NAME/VERSION`, where the state is stored too.
-            placement: who gets to it.
+            placement: which requests it gets.
             progress: told about each step, on the calling thread.
 
         Raises:
@@ -260,7 +257,7 @@ class ServingCore:
             raise
         if is_new:
             self._manager.wait_until_settled(name, frozenset(model.traffic))  # inherited traffic needs its versions
-            self.on_resumed(name)  # what it inherited may be a split that an experiment made
+            self.observers.on_resumed(name)  # what it inherited may be a split that an experiment made
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
         """Stop serving a model, or unload one version of it.
@@ -290,8 +287,8 @@ class ServingCore:
             model.change(lambda routing: routing.without(version), new_event(action, version))
             self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
             versions = [version] if delete else ()
-        for one in versions:
-            delete_version(model.base_path, name, one)
+        for number in versions:
+            delete_version(model.base_path, name, number)
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
@@ -308,14 +305,14 @@ class ServingCore:
         return model
 
     def unfollow(self, model: FollowedModel) -> None:
-        """Unload a followed model; what became of its versions stays to be seen in `status`."""
+        """Unload a followed model; `status` still says what became of its versions."""
         model.set_versions({})
         self._remove(model)
 
     def wait_until_settled(self, name: str, versions: frozenset[int]) -> dict[int, VersionStatus]:
         """Block until versions have been loaded or have failed, as `ServableManager.wait_until_settled`."""
         self._manager.wait_until_settled(name, versions)
-        return {one.version: one for one in self._manager.status(name) if one.version in versions}
+        return {status.version: status for status in self._manager.status(name) if status.version in versions}
 
     def resume(
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
@@ -338,7 +335,7 @@ class ServingCore:
                     with self._lock:
                         self._add(model)
                     model.change(lambda same: same, new_event("resume", model.routing.default_version))
-                    self.on_resumed(name)
+                    self.observers.on_resumed(name)
         return problems
 
     # --- which version answers -----------------------------------------------------------------------------------
@@ -441,7 +438,7 @@ class ServingCore:
 
         Args:
             name: the model.
-            version: who gets the copies.
+            version: the version that gets the copies.
             percent: share of the requests that are copied.
             progress: told about each step, on the calling thread.
 
@@ -478,13 +475,14 @@ class ServingCore:
     def recent_samples(self, name: str, limit: int = KEPT) -> Samples:
         """What was sampled of a model's requests; see `ModelAdmin.recent_samples`."""
         self._model(name)
-        return Samples(self.samples.wants(name), tuple(self.samples.recent(name, limit)))
+        return Samples(self.samples.wants_tensors(name), tuple(self.samples.recent(name, limit)))
 
     def sample_requests(self, name: str, *, is_on: bool) -> None:
         """Begin or end sampling a model's requests."""
         self._model(name)
-        self.samples.turn(name, is_on=is_on)
-        self.taps.refresh()
+        with self._lock:
+            self.samples.switch(name, is_on=is_on)
+            self._observe(self.samples)
 
     def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
         """Begin or end capturing a model's requests; see `ModelAdmin.capture`.
@@ -500,13 +498,14 @@ class ServingCore:
                 f"redact={unknown[0]!r} is no input of {name}; it has {', '.join(sorted(known))}",
                 hint=f"redact=[{min(known)!r}]",
             )
-        self.captures.turn(name, settings, clear=clear)
-        self.taps.refresh()
+        with self._lock:
+            self.captures.configure(name, settings, clear=clear)
+            self._observe(self.captures)
 
     def captured(self, name: str, limit: int | None = None) -> CapturedRequests:
         """What was captured of a model's requests; see `ModelAdmin.captured`."""
         self._model(name)
-        return self.captures.found(name, limit)
+        return self.captures.requests_of(name, limit)
 
     def resources(self) -> Resources:
         """What this process takes."""
@@ -530,31 +529,42 @@ class ServingCore:
         return model
 
     def _shadow_of(self, name: str) -> Shadow | None:
-        """Who gets copies of a model's requests now."""
+        """The version that gets copies of a model's requests now, and their share."""
         model = self._models.get(name)
         return None if model is None else model.routing.shadow
 
-    def _input_names(self, name: str) -> frozenset[str]:
+    def _input_names(self, model: str) -> frozenset[str]:
         """Names of the inputs of all signatures of a model's loaded versions."""
-        views = self._manager.views(name).values()
-        return frozenset(one for view in views for signature in view.signatures.values() for one in signature.inputs)
+        views = self._manager.views(model).values()
+        return frozenset(name for view in views for signature in view.signatures.values() for name in signature.inputs)
 
     def _add(self, model: ServedModel) -> None:
         """Serve a model; the caller holds the lock."""
         self._models = {**self._models, model.name: model}
-        self.taps.refresh()
 
     def _remove(self, model: ServedModel) -> None:
         with self._lock:
             self._models = {name: other for name, other in self._models.items() if other is not model}
-            self.taps.refresh()
 
     def _drop(self, model: ServedModel) -> None:
         self._remove(model)
         self._manager.forget(model.name)
         self.metrics.forget(model.name)
-        self.samples.forget(model.name)
-        self.captures.forget(model.name)
+        with self._lock:
+            self.samples.forget(model.name)
+            self.captures.forget(model.name)
+            self._observe(self.samples)
+            self._observe(self.captures)
+
+    def _observe(self, observer: RequestSamples | Captures) -> None:
+        """Let it observe for as long as it wants any model: requests cost nothing more until then.
+
+        The caller holds the lock.
+        """
+        if observer.is_on:
+            self.observers.add(observer)
+        else:
+            self.observers.remove(observer)
 
 
 def _check_unconfigured(model: ServedModel | None) -> None:

@@ -16,8 +16,7 @@ import numpy as np
 from ..errors import DeadlineExceeded, InvalidRequest, QueueFull, ServingError
 from ..types import SignatureSpec, Tensors
 from .backend import Answer, Assignment, Handle, InferenceBackend, ModelSpec, Outcome, Ticket
-from .telemetry.metrics import RequestRecord
-from .telemetry.taps import Seen
+from .telemetry.records import RequestRecord, RequestTensors
 from .versions.inputs import as_tensors, check_inputs
 
 MAX_IN_FLIGHT = 4
@@ -84,10 +83,10 @@ def predict(
         notes.code = "CANCELLED"
         raise
     finally:
-        record = notes.record(spec.name, signature_name)
-        backend.record(record)
-        if backend.taps.is_on and notes.inputs is not None and backend.taps.wants(spec.name):
-            backend.taps.add(record, Seen(notes.inputs, notes.outputs, notes.message))
+        tensors = None
+        if notes.inputs is not None and backend.wants_tensors(spec.name):
+            tensors = RequestTensors(notes.inputs, notes.outputs, notes.message)
+        backend.record(notes.record(spec.name, signature_name), tensors)
 
 
 @dataclass(slots=True)

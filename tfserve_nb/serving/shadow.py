@@ -1,4 +1,4 @@
-"""Shadow copies: a version gets copies of requests that others answer, and no client ever notices.
+"""Shadow copies: a version gets copies of requests that other versions answer; clients never see its answers.
 
 A sampled request is copied when it is submitted; once it was answered, its copy waits here with the answer. One thread
 submits the copies to lanes of their own, which run only while no live request wants the device. Copies are the first
@@ -6,8 +6,8 @@ to go: when too many or too large ones wait, when one has waited too long, when 
 left out is counted. Each request is sampled by itself, with a random number: a counter would fall into step with
 clients that take turns.
 
-Thread: `tfserve-shadow`, a daemon, submits copies and tells about pairs; `Copier.watch` runs on the submitting thread,
-what it returns on the runner's.
+Thread: `tfserve-shadow`, a daemon, submits copies and tells the observers what came of them. `Copier.copying` runs on
+the submitting thread, what it returns on the runner's.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,7 +26,8 @@ from ..types import Tensors
 from .backend import Answer, ModelSpec, Outcome
 from .batching.queue import Task
 from .batching.runner import as_serving_error
-from .pairs import Pair, Pairs
+from .telemetry.observer import Observers
+from .telemetry.records import CopyCounts, Pair
 from .traffic import Shadow
 from .versions.record import VersionHandle
 
@@ -37,7 +38,7 @@ MAX_RUNNING = 4
 LIMIT_S = 5.0
 """A copy that has not run by then is dropped."""
 LOOK_S = 0.05
-"""How often copies in lanes are looked at, in seconds: their version may be on its way out."""
+"""How often copies in lanes are checked, in seconds: their version may be on its way out."""
 JOIN_S = 1.5
 
 _DROPS = (Cancelled, DeadlineExceeded, NotAvailable, QueueFull)
@@ -47,17 +48,16 @@ OnDone = Callable[[Outcome], None]
 
 
 @dataclass(eq=False, slots=True)
-class Copy:
+class ShadowCopy:
     """One copied request.
 
     Attributes:
         model: its model.
-        version: who answered it.
-        shadow: who gets the copy.
+        version: the version that answered it.
+        shadow: the version that gets the copy.
         signature: the signature's name.
         inputs: name -> array, our own.
         outputs: what was answered, our own.
-        run_s: how long that ran.
         deadline_s: when it is dropped.
         handle: pins the version that gets it, from its submission on.
         ticket: the submitted copy; None when it was not even taken.
@@ -69,7 +69,6 @@ class Copy:
     signature: str
     inputs: Tensors
     outputs: Tensors
-    run_s: float
     deadline_s: float
     handle: VersionHandle | None = field(default=None)
     ticket: Task | None = field(default=None)
@@ -85,8 +84,8 @@ class ShadowCopies:
 
     Args:
         acquire: pins a version, or None when it cannot answer.
-        current: a model's name -> who gets copies of its requests now.
-        pairs: told what became of them.
+        current: a model's name -> the version that gets copies of its requests now.
+        observers: told of copies that were run.
         draw: uniform numbers on [0, 1), for the sample.
         now: the clock in seconds.
     """
@@ -95,21 +94,23 @@ class ShadowCopies:
         self,
         acquire: Callable[[str, int], VersionHandle | None],
         current: Callable[[str], Shadow | None],
-        pairs: Pairs,
+        observers: Observers,
         *,
         draw: Callable[[], float],
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._acquire = acquire
         self._current = current
-        self._pairs = pairs
+        self._observers = observers
+        self._counts: dict[tuple[str, int], CopyCounts] = {}
+        self._counting = threading.Lock()
         self._draw = draw
         self._now = now
         self._changed = threading.Condition()
-        self._waiting: deque[Copy] = deque()
+        self._waiting: deque[ShadowCopy] = deque()
         self._num_bytes = 0
-        self._running: list[Copy] = []
-        self._finished: deque[tuple[Copy, Outcome]] = deque()
+        self._running: list[ShadowCopy] = []
+        self._finished: deque[tuple[ShadowCopy, Outcome]] = deque()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -133,9 +134,9 @@ class ShadowCopies:
         """What copies a request that comes to `version`; None when it is not to be copied.
 
         Args:
-            spec: what it named: who asks for a version or a label is left alone.
-            version: who answers it.
-            shadow: who gets copies.
+            spec: what it named: requests for a version or a label are not copied.
+            version: the version that answers it.
+            shadow: the version that gets copies.
         """
         if shadow is None or version == shadow.version or spec.version is not None or spec.label is not None:
             return None
@@ -148,10 +149,10 @@ class ShadowCopies:
         has_room = len(self._waiting) < MAX_WAITING and self._num_bytes + _num_bytes(inputs) <= MAX_WAITING_BYTES
         own = _owned(inputs) if has_room else None
         if own is None:
-            self._pairs.dropped(model, shadow.version)
+            self._dropped(model, shadow.version)
         return own
 
-    def offer(self, copy: Copy) -> None:
+    def offer(self, copy: ShadowCopy) -> None:
         """Let a copy of an answered request wait for its turn, if there is room."""
         num_bytes = copy.num_bytes
         with self._changed:
@@ -161,7 +162,16 @@ class ShadowCopies:
                 self._num_bytes += num_bytes
                 self._changed.notify()
                 return
-        self._pairs.dropped(copy.model, copy.shadow)
+        self._dropped(copy.model, copy.shadow)
+
+    def counts(self) -> Mapping[tuple[str, int], CopyCounts]:
+        """(model, version) -> what became of the copies for it since the server started."""
+        with self._counting:
+            return dict(self._counts)
+
+    def num_dropped(self, model: str) -> int:
+        """Copies of a model's requests that were left out since the server started."""
+        return sum(counts.num_dropped for (name, _), counts in self.counts().items() if name == model)
 
     def deadline_s(self) -> float:
         """When a copy of now is dropped."""
@@ -183,7 +193,7 @@ class ShadowCopies:
         for copy in self._running:
             self._let_go(copy)
 
-    def _next(self) -> tuple[list[tuple[Copy, Outcome]], list[Copy]]:
+    def _next(self) -> tuple[list[tuple[ShadowCopy, Outcome]], list[ShadowCopy]]:
         """Wait for something to do: copies that are done, and copies that may begin."""
         with self._changed:
             while not (self._stopping or self._finished or (self._waiting and len(self._running) < MAX_RUNNING)):
@@ -196,11 +206,11 @@ class ShadowCopies:
             self._num_bytes -= sum([copy.num_bytes for copy in taken])
         return finished, taken
 
-    def _begin(self, copy: Copy) -> None:
+    def _begin(self, copy: ShadowCopy) -> None:
         """Submit a copy, or drop it."""
         handle = self._acquire(copy.model, copy.shadow) if self._is_wanted(copy) else None
         if handle is None:
-            self._pairs.dropped(copy.model, copy.shadow)
+            self._dropped(copy.model, copy.shadow)
             return
         copy.handle = handle
         self._running.append(copy)
@@ -214,22 +224,23 @@ class ShadowCopies:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a copy, the thread goes on
             self._finish(copy, as_serving_error(error))
 
-    def _done(self, copy: Copy, outcome: Outcome) -> None:
+    def _done(self, copy: ShadowCopy, outcome: Outcome) -> None:
         """A copy has an outcome; on the runner's thread."""
         with self._changed:
             self._finished.append((copy, outcome))
             self._changed.notify()
 
-    def _finish(self, copy: Copy, outcome: Outcome) -> None:
+    def _finish(self, copy: ShadowCopy, outcome: Outcome) -> None:
         """Tell what became of a copy."""
         self._running.remove(copy)
         if copy.handle is not None:
             copy.handle.release()
         if isinstance(outcome, _DROPS):
-            self._pairs.dropped(copy.model, copy.shadow)
+            self._dropped(copy.model, copy.shadow)
             return
         answer = outcome if isinstance(outcome, Answer) else None
-        self._pairs.tell(
+        self._count(copy.model, copy.shadow, CopyCounts(num_failed=1) if answer is None else CopyCounts(num_run=1))
+        self._observers.on_pair(
             Pair(
                 model=copy.model,
                 version_a=copy.version,
@@ -239,24 +250,31 @@ class ShadowCopies:
                 outputs_a=copy.outputs,
                 outputs_b=None if answer is None else answer.outputs,
                 error="" if isinstance(outcome, Answer) else outcome.message,
-                run_a_s=copy.run_s,
-                run_b_s=0.0 if answer is None else answer.done_s - answer.started_s,
                 at_s=self._now() if answer is None else answer.done_s,
             )
         )
 
     def _give_up(self) -> None:
-        """Take back what nobody wants any more; what runs already is waited for, because it needs its version."""
+        """Cancel copies that are late or no longer wanted; what runs already keeps its version until it is done."""
         for copy in self._running:
             if not self._is_wanted(copy) and copy.ticket is not None and copy.ticket.started_s is None:
                 copy.ticket.cancel()
 
-    def _is_wanted(self, copy: Copy) -> bool:
+    def _is_wanted(self, copy: ShadowCopy) -> bool:
         """Whether a copy is in time, and its version still to get it."""
         shadow = self._current(copy.model)
         return shadow is not None and shadow.version == copy.shadow and copy.deadline_s > self._now()
 
-    def _let_go(self, copy: Copy) -> None:
+    def _dropped(self, model: str, version: int) -> None:
+        """A copy was left out."""
+        self._count(model, version, CopyCounts(num_dropped=1))
+
+    def _count(self, model: str, version: int, more: CopyCounts) -> None:
+        with self._counting:
+            before = self._counts.get((model, version), CopyCounts())
+            self._counts[model, version] = CopyCounts(*[a + b for a, b in zip(before, more, strict=True)])
+
+    def _let_go(self, copy: ShadowCopy) -> None:
         """The end: whatever becomes of it."""
         if copy.ticket is not None:
             copy.ticket.cancel()
@@ -270,8 +288,8 @@ class Copier:
     Args:
         copies: takes them.
         model: its name.
-        version: who answers.
-        shadow: who gets copies.
+        version: the version that answers.
+        shadow: the version that gets copies.
     """
 
     __slots__ = ("_copies", "_model", "_shadow", "_version")
@@ -282,14 +300,14 @@ class Copier:
         self._version = version
         self._shadow = shadow
 
-    def watch(self, signature: str, inputs: Tensors, on_done: OnDone) -> OnDone:
+    def copying(self, signature: str, inputs: Tensors, on_done: OnDone) -> OnDone:
         """What to call with the outcome of a request instead of `on_done`, which comes before any copy."""
         own = self._copies.sampled(self._model, self._shadow, inputs)
         if own is None:
             return on_done
 
         def answered(outcome: Outcome) -> None:
-            # Whoever gets the answer may write to its arrays: they are copied first, and handed on afterwards.
+            # The client may write to the answer's arrays: they are copied before it gets them.
             copy = self._copy(signature, own, outcome) if isinstance(outcome, Answer) else None
             on_done(outcome)
             if copy is not None:
@@ -297,13 +315,12 @@ class Copier:
 
         return answered
 
-    def _copy(self, signature: str, inputs: Tensors, answer: Answer) -> Copy | None:
+    def _copy(self, signature: str, inputs: Tensors, answer: Answer) -> ShadowCopy | None:
         outputs = _owned(answer.outputs)
         if outputs is None:
             return None
-        run_s = answer.done_s - answer.started_s
         deadline_s = self._copies.deadline_s()
-        return Copy(self._model, self._version, self._shadow.version, signature, inputs, outputs, run_s, deadline_s)
+        return ShadowCopy(self._model, self._version, self._shadow.version, signature, inputs, outputs, deadline_s)
 
 
 def _owned(tensors: Tensors) -> Tensors | None:

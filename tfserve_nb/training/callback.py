@@ -15,13 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any  # Keras' objects, options of `deploy`
 
-import keras
-
-from ..api import deploy as deploying
+from ..api.deploy import deploy
 from ..api.deployment import Deployment
 from ..errors import InvalidOption, ServingError, VersionNotFound
 from ..export.layout import check_name
-from ..notebook.running_cell import running_cell
 from ..serving.models.placement import Placement
 from ..types import ProgressEvent, no_progress
 from .promotion import Logs, Rule, rule_of
@@ -49,7 +46,7 @@ class EpochVersion:
     held_up_s: float
 
 
-class DeployCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras has no types
+class DeployCallback:
     """Deploys the model as it is at the end of an epoch, without stopping training.
 
     Each such version is loaded without traffic, or given copies of others' requests, or promoted when it is better. A
@@ -70,6 +67,7 @@ class DeployCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         **deploy_options: as for `tfserve_nb.deploy`, such as `base_path`, `max_batch_size`, `isolate`, `seed`.
 
     Attributes:
+        model: the model that trains; Keras sets it.
         versions: the versions that it deployed and did not remove, oldest first.
         epochs: what became of each epoch that was deployed.
 
@@ -81,10 +79,13 @@ class DeployCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                   callbacks=[tfserve_nb.DeployCallback("digits", promote_if="val_accuracy")])
     """
 
+    model: Any
+
     def __init__(
         self, name: str, every: int = 1, stage: bool = True, promote_if: str | Rule | None = None, keep: int = 3,
         label: str | None = None, shadow: float | None = None, *, strict: bool = False, **deploy_options: Any,
     ) -> None:  # fmt: skip
+        self._become_a_keras_callback()
         super().__init__()
         self.name = check_name(name)
         self.versions: list[int] = []
@@ -102,6 +103,14 @@ class DeployCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         self._best: Logs | None = None
         self._promoted: list[int] = []
         self._told: set[tuple[str, str]] = set()
+
+    def _become_a_keras_callback(self) -> None:
+        """Take Keras' class among the bases only now: Tab and Shift-Tab look at this class, and do without Keras."""
+        import keras
+
+        if not isinstance(self, keras.callbacks.Callback):
+            own = type(self)
+            self.__class__ = type(own.__name__, (own, keras.callbacks.Callback), {"__module__": own.__module__})
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
         """Called by Keras after each epoch."""
@@ -123,9 +132,7 @@ class DeployCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 found.append(event.version)
             self._progress(event)
 
-        handle = deploying.deploy(
-            self.model, self.name, metrics=logs, code=running_cell(), progress=progress, **self._options
-        )
+        handle = deploy(self.model, self.name, metrics=logs, progress=progress, **self._options)
         version = found[-1]
         self.versions.append(version)
         is_promoted = False
@@ -146,7 +153,7 @@ class DeployCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
         return True
 
     def _remove_old(self, handle: Deployment) -> None:
-        """Remove versions of ours beyond the newest `keep` that nobody needs."""
+        """Remove versions of ours beyond the newest `keep` that are not in use."""
         status = handle.status()
         copied_to = () if status.shadow is None else status.shadow[:1]
         needed = {*status.traffic, *status.labels.values(), *copied_to, *self._promoted[-2:]}
@@ -156,7 +163,7 @@ class DeployCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras h
                 handle.undeploy(version, delete=True)
             except InvalidOption:  # it came into use in this moment: stays
                 continue
-            except VersionNotFound:  # somebody else removed it
+            except VersionNotFound:  # it was removed by hand
                 pass
             self.versions.remove(version)
 
@@ -192,7 +199,7 @@ def _at_least_one(name: str, value: int) -> int:
 
 
 def _check_options(given: Mapping[str, Any]) -> None:
-    allowed = inspect.signature(deploying.deploy).parameters.keys() - OWN
+    allowed = inspect.signature(deploy).parameters.keys() - OWN
     unknown = sorted(given.keys() - allowed)
     if unknown:
         raise InvalidOption(

@@ -7,7 +7,6 @@ Thread: any; pure functions.
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -27,8 +26,12 @@ from .svg import (
     RIGHT,
     TOP,
     WIDTH,
+    dashed,
     element,
     end_labels,
+    grid_line,
+    heading,
+    hover_note,
     nice_ceiling,
     nothing,
 )
@@ -70,9 +73,8 @@ def band_chart(
         empty: what to say while there is nothing to draw, plain text.
     """
     known = [one for one in moments if math.isfinite(one.value)]
-    heading = f'<text x="{LEFT}" y="14" font-weight="600" font-size="12">{html.escape(title)}</text>'
     if not known:
-        return element(f"{title}: {empty}", [heading, nothing(empty)])
+        return element(f"{title}: {empty}", [heading(title), nothing(empty)])
     scale = _scale(known, margin)
     x = _positions(known)
     value, low, high = (scale.y(np.array([getattr(one, name) for one in known])) for name in ("value", "low", "high"))
@@ -80,7 +82,7 @@ def band_chart(
     lower = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[::-1], low[::-1], strict=True))
     middle = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, value, strict=True))
     parts = [
-        heading,
+        heading(title),
         *_ticks(scale, words),
         *_limits(scale, margin, words),
         f'<polygon points="{upper} {lower}" fill="{COLOURS[0]}" stroke="{COLOURS[0]}" {BAND}/>',
@@ -119,11 +121,7 @@ def _ticks(scale: Scale, words: Callable[[float], str]) -> list[str]:
     parts = []
     for number in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1):
         y = float(scale.y(np.array(number * step)))
-        parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
-            f'stroke-opacity="0.14"/><text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" opacity="0.75">'
-            f"{html.escape(_short(words(number * step)).removesuffix(' points'))}</text>"
-        )
+        parts.append(grid_line(y, _short(words(number * step)).removesuffix(" points")))
     return parts
 
 
@@ -140,10 +138,9 @@ def _limits(scale: Scale, margin: float | None, words: Callable[[float], str]) -
     parts, ends = [], []
     for value, dash, width, name in lines:
         y = float(scale.y(np.array(value)))
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
-            f'stroke-width="{width}" stroke-opacity="0.75"{dashes}/>'
+            f'stroke-width="{width}" stroke-opacity="0.75"{dashed(dash)}/>'
         )
         ends.append((y, "currentColor", name))
     return parts + end_labels(ends)
@@ -167,10 +164,7 @@ def _notes(known: Sequence[Moment], x: np.ndarray, words: Callable[[float], str]
     for place in places:
         right, one = float(x[place]), known[place]
         said = f"{one.num_requests} requests: {words(one.value)} {interval_text(one.low, one.high, words)}"
-        parts.append(
-            f'<g class="tfs-h" opacity="0"><rect x="{left:.1f}" y="{TOP}" width="{max(1.0, right - left):.1f}" '
-            f'height="{PLOT_HEIGHT}"/><text x="{LEFT + 24}" y="{HEIGHT - 6}">{html.escape(said)}</text></g>'
-        )
+        parts.append(hover_note(left, max(1.0, right - left), said))
         left = right
     return parts
 

@@ -24,6 +24,7 @@ from .svg import (
     RIGHT,
     TOP,
     WIDTH,
+    dashed,
     element,
     end_labels,
     format_number,
@@ -104,10 +105,10 @@ def latency_histogram(title: str, outlines: Sequence[Outline], *, empty: str) ->
     parts = [frame(title, "%", top), *_ticks(bounds, first, num_steps)]
     ends = []
     for one, shares in steps:
-        colour, dash = COLOURS[one.style % len(COLOURS)], DASHES[one.style % len(DASHES)]
+        colour, dashes = COLOURS[one.style % len(COLOURS)], dashed(DASHES[one.style % len(DASHES)])
         parts.append(
             f'<path d="{_outline(shares / top)}" fill="{colour}" fill-opacity="0.18" stroke="{colour}" '
-            f'stroke-width="1.6"{f" stroke-dasharray={chr(34)}{dash}{chr(34)}" if dash else ""}/>'
+            f'stroke-width="1.6"{dashes}/>'
         )
         peak = int(shares.argmax())
         low = float(bounds[min(first + peak * BUCKETS_OF_A_STEP, len(bounds) - 1)])

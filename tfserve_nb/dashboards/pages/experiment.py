@@ -5,27 +5,27 @@ Thread: any; pure functions.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 
-from ...experiment.reading import Guardrail
 from ...experiment.state import ExperimentState
 from ...experiment.views.report import (
     METRIC_NAMES,
     SYMBOLS,
-    arm_rows,
-    calibration_rows,
+    arm_table,
+    calibration_table,
     counts_of_arm,
     effect_words,
-    flip_rows,
-    guardrail_rows,
-    metric_rows,
+    flip_table,
+    guardrail_table,
+    metric_table,
     nothing_yet,
     phase_line,
     plan_lines,
     srm_line,
     step_line,
 )
-from ...markup import COLOUR, grid, note, table, text
+from ...markup import COLOUR, grid, note, text
+from ...reports.html import table_html
 from ...types import HistoryEvent
 from ..charts.band import band_chart
 from ..charts.bar import Outline, latency_histogram
@@ -37,8 +37,6 @@ EDGES = {"wait": COLOURS[5], "promote": COLOURS[2], "rollback": COLOURS[1], "blo
 NUM_EVENTS = 8
 AROUND_S = 2.0
 """Events that belong to an experiment may be written a moment before or after it."""
-_WRAPPED = {"metric": "9em;max-width:15em", "in words": "14em;max-width:34em", "which means": "10em;max-width:24em"}
-"""Columns with sentences: they take several lines in a narrow column."""
 EXPLANATION = (
     "An experiment splits the requests between two versions and watches run times, tails, errors, outputs and labels "
     "until it can say whether B is worse than A. Looking at it often does not make it wrong more often. A harmful B is "
@@ -59,9 +57,9 @@ def experiment_page(state: ExperimentState | None, events: Sequence[HistoryEvent
         [
             _headline(state),
             _light(state),
-            _table("Arms", arm_rows(state), numbers=("traffic now", "requests", "units", "p50", "p95", "p99")),
+            table_html(arm_table(state)),
             grid(_charts(state)),
-            _table("Metrics, B against A", metric_rows(state), numbers=("B against A", "interval", "units")),
+            table_html(metric_table(state)),
             _guardrails(state),
             grid(_small_tables(state)) if _small_tables(state) else "",
             _story(state, events),
@@ -75,7 +73,7 @@ def _headline(state: ExperimentState) -> str:
     step = step_line(state)
     return (
         f'<div style="border-left:5px solid {EDGES[verdict.decision]};padding:4px 12px;margin:6px 0;{COLOUR}">'
-        f'<div style="opacity:0.75">{text(plan.name)}: version {plan.b} (B) against version {plan.a} (A)</div>'
+        f'<div style="opacity:0.75">{text(plan.name)}: version {plan.b} (B) compared with version {plan.a} (A)</div>'
         f'<div style="font-size:1.35em;line-height:1.35;font-weight:600"><span aria-hidden="true">'
         f"{SYMBOLS[verdict.decision]} </span>{text(_capital(verdict))}</div>"
         f'<div style="line-height:1.5">{text(phase_line(state, is_below_verdict=True))}</div>'
@@ -109,29 +107,15 @@ def _charts(state: ExperimentState) -> list[str]:
 
 
 def _guardrails(state: ExperimentState) -> str:
-    guardrails = state.reading.guardrails
-    rows = guardrail_rows(guardrails)
-    for row, one in zip(rows, guardrails, strict=True):
-        row["last windows"] = _windows(one)
     limits = state.plan.limits
     windows = f"{limits.breaches} of the last {limits.windows} windows of {limits.window_s:g} s"
-    rule = f"A limit is broken when {windows} are bad."
-    broken = next((place for place, one in enumerate(guardrails) if one.is_breached), None)
-    return _table("Guardrails", rows, html=("last windows",), current=broken) + note(rule if rows else "")
-
-
-def _windows(one: Guardrail) -> str:
-    """Symbols for eyes, words for ears."""
-    words = {True: "bad", False: "fine", None: "too little traffic"}
-    label = f"oldest first: {', '.join(words[window] for window in one.windows)}" if one.windows else "none yet"
-    shown = " ".join({True: "✗", False: "✓", None: "·"}[window] for window in one.windows) or "–"
-    return f'<span role="img" aria-label="{text(label)}" title="{text(label)}">{shown}</span>'
+    rule = f"A limit is broken when {windows} are bad." if state.reading.guardrails else ""
+    return table_html(guardrail_table(state)) + note(rule)
 
 
 def _small_tables(state: ExperimentState) -> list[str]:
-    flips = _table("Decided differently, on the same rows", flip_rows(state.reading), numbers=("rows", "of all"))
-    sure = _table("How sure, and how often right", calibration_rows(state))
-    return [one for one in (flips, sure) if one]
+    shown = (table_html(flip_table(state.reading)), table_html(calibration_table(state)))
+    return [table for table in shown if table]
 
 
 def _story(state: ExperimentState, events: Sequence[HistoryEvent]) -> str:
@@ -147,29 +131,6 @@ def _story(state: ExperimentState, events: Sequence[HistoryEvent]) -> str:
         f'<details style="{COLOUR};line-height:1.5"><summary>Plan and history</summary>'
         f'<ul style="margin:2px 0">{asked}</ul><ul style="margin:2px 0">{lines}</ul></details>'
     )
-
-
-def _table(
-    caption: str,
-    rows: Sequence[Mapping[str, str]],
-    *,
-    numbers: Collection[str] = (),
-    html: Collection[str] = (),
-    current: int | None = None,
-) -> str:
-    """A table of plain text; nothing without rows. Sentences may have several lines."""
-    if not rows:
-        return ""
-    columns = list(rows[0])
-    shown = [{column: cell if column in html else _cell(column, cell) for column, cell in row.items()} for row in rows]
-    return table(text(caption), columns, shown, numbers=numbers, current=current)
-
-
-def _cell(column: str, cell: str) -> str:
-    width = _WRAPPED.get(column)
-    if width is None:
-        return text(cell)
-    return f'<span style="display:inline-block;white-space:normal;min-width:{width}">{text(cell)}</span>'
 
 
 def _capital(words: str) -> str:

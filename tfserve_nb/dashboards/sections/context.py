@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias  # ipywidgets is untyped
 
-from ..actions import Actions
+from ..action_runner import ActionRunner
+from ..actions import ACTIONS
 from ..controls import DeploymentControls
 from ..snapshot import Snapshot
 from ..updater import Updater
@@ -52,7 +53,7 @@ class TabContext:
 
     controls: DeploymentControls
     updater: Updater
-    actions: Actions
+    actions: ActionRunner
     look: ViewOptions
     redraw: Callable[[], None]
     say: Callable[[str], None]
@@ -95,6 +96,12 @@ def button(room: TabContext, description: str, tooltip: str, on_click: Callable[
     made = widgets.Button(description=description, tooltip=tooltip, layout=widgets.Layout(width="auto"), **options)
     made.on_click(lambda _: room.updater.post(on_click))
     return made
+
+
+def action_button(room: TabContext, name: str, on_click: Callable[[], None]) -> Any:
+    """The button of an action of the table."""
+    action = ACTIONS[name]
+    return button(room, action.text, action.title, on_click, button_style="primary" if action.is_main else "")
 
 
 def choose_from(choice: Any, options: list[Any], default: Any) -> None:

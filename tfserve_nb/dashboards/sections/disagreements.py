@@ -12,7 +12,7 @@ from typing import Any  # ipywidgets is untyped
 from ...experiment.state import ExperimentState
 from ...experiment.views.frames import frame_of
 from ...markup import note
-from ..actions import Action
+from ..actions import Job
 from ..pages.disagreements import NUM_SHOWN, disagreements_page
 from .context import TabContext, button, row
 
@@ -84,4 +84,4 @@ class Explorer:
                 bind(name, value)
                 return f"{name} is a {type(value).__name__} with {len(found)} rows"
 
-            self._room.actions.start(Action(f"{name} = …", work, lambda said, _: str(said)))
+            self._room.actions.run(Job(f"{name} =", work, lambda said, _: str(said)))

@@ -10,22 +10,16 @@ from typing import Any  # ipywidgets is untyped
 from ...experiment.state import ExperimentState
 from ...experiment.views.report import phase_line
 from ...markup import note
-from ...types import ModelStatus, VersionState
-from ..actions import Action, Undo
+from ...types import ModelStatus
+from ..actions import Choice, known_versions
 from ..pages.experiment import experiment_page
 from ..snapshot import Snapshot
 from .compare import CompareSection
 from .confirmation import Confirmation
-from .context import TabContext, button, choose_from, row
+from .context import TabContext, action_button, choose_from, row
 from .disagreements import Explorer
 
 HEADING = '<div style="font-weight:600;margin-top:12px">Any two versions side by side</div>'
-ENDS = {
-    "promote": ("promote B", "version {b} answers now", "Promote B anyway"),
-    "rollback": ("roll back to A", "version {a} answers now", ""),
-    "stop": ("stop the experiment", "the experiment is stopped; version {a} answers", ""),
-}
-"""How an experiment ends -> what is done, what is said then, and the answer to the question before it."""
 
 
 class ExperimentSection:
@@ -47,9 +41,9 @@ class ExperimentSection:
         self._phase: tuple[float, str] | None = None
         self._start = _Start(room)
         self._ends = [
-            button(room, "Promote B", "Give B all requests", self._promote, button_style="primary"),
-            button(room, "Roll back to A", "Take B back: A gets all requests", lambda: self._end("rollback")),
-            button(room, "Stop", "End without a verdict; A gets all requests", lambda: self._end("stop")),
+            action_button(room, "promote_b", self._promote),
+            action_button(room, "back_to_a", lambda: self._end("back_to_a")),
+            action_button(room, "stop_test", lambda: self._end("stop_test")),
         ]
         self._confirm = Confirmation(room, "Go on testing")
         self._buttons = row(*self._ends)
@@ -98,20 +92,17 @@ class ExperimentSection:
         if state is None:
             return
         if state.reading.verdict.decision == "promote":
-            self._end("promote")
+            self._end("promote_b")
         else:
             question = (
                 f"The experiment does not say so: {state.reading.verdict}. Give version {state.plan.b} all requests?"
             )
-            self._confirm.ask(question, ENDS["promote"][2], lambda: self._end("promote"))
+            self._confirm.ask(question, "Promote B anyway", lambda: self._end("promote_b"))
 
-    def _end(self, how: str) -> None:
-        if self._state is None:
-            return
-        what, done, _ = ENDS[how]
-        plan, end = self._state.plan, self._room.controls.end_experiment
-        said = done.format(a=plan.a, b=plan.b)
-        self._room.actions.start(Action(f"{what}…", lambda: end(how), lambda *_: said))
+    def _end(self, action: str) -> None:
+        if self._state is not None:
+            plan = self._state.plan
+            self._room.actions.start(action, Choice(a=plan.a, b=plan.b), None)
 
 
 class _Start:
@@ -122,6 +113,7 @@ class _Start:
 
         self._room = room
         self._is_enabled = True
+        self._status: ModelStatus | None = None
         style = {"description_width": "100px"}
         wide = widgets.Layout(width="210px")
         self._a = widgets.Dropdown(options=[], description="Current (A)", style=style, layout=wide)
@@ -130,16 +122,14 @@ class _Start:
             50, 0, 100, description="B gets, in %", continuous_update=False, style=style,
             layout=widgets.Layout(width="min(100%, 360px)"),
         )  # fmt: skip
-        self._button = button(
-            room, "Start A/B test", "Split the requests and watch", self._start, button_style="primary"
-        )
+        self._button = action_button(room, "ab_test", self._start)
         self._hint = widgets.HTML()
         self.widget: Any = widgets.VBox([row(self._a, self._b), row(self._split, self._button), self._hint])
 
     def show(self, status: ModelStatus) -> None:
         """Offer what is there; the current version and the newest other one come first."""
-        known = {one.version for one in status.versions if one.state is not VersionState.END} | set(status.on_disk)
-        versions = sorted(known)
+        self._status = status
+        versions = sorted(known_versions(status))
         others = [version for version in versions if version != status.default_version]
         choose_from(self._a, versions, status.default_version)
         choose_from(self._b, versions, others[-1] if others else None)
@@ -154,15 +144,8 @@ class _Start:
         self._button.disabled = not is_enabled or len(self._a.options) < 2
 
     def _start(self) -> None:
-        a, b, split = self._a.value, self._b.value, float(self._split.value)
-        if a is None or b is None:
-            return
-        controls = self._room.controls
-        what = f"A/B test of version {b} against version {a}"
-        undo = Undo(what, lambda: controls.end_experiment("stop"))
-        self._room.actions.start(
-            Action(f"{what}…", lambda: controls.ab_test(int(a), int(b), split=split), lambda *_: f"{what} runs", undo)
-        )
+        choice = Choice(a=self._a.value, b=self._b.value, percent=float(self._split.value))
+        self._room.actions.start("ab_test", choice, self._status)
 
 
 def _display(widget: Any, is_shown: bool) -> None:

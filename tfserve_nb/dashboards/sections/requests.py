@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any  # ipywidgets is untyped
 
 from ...serving.telemetry.request_samples import RequestSample
-from ..actions import Action
+from ..actions import ACTIONS, Choice, Job
 from ..pages.requests import again_page, label_of, named, request_page, requests_table
 from ..snapshot import Snapshot
-from .context import TabContext, button, choose_from, row
+from .context import TabContext, action_button, button, choose_from, row
 
 DEFAULT = "whoever answers"
 
@@ -34,7 +34,7 @@ class RequestsSection:
         self._samples: dict[int, RequestSample] = {}
         self._shown: object = None
         self._is_on = False
-        self._switch = button(room, "Sample requests", "Keep some requests from now on, in memory", self._turn)
+        self._switch = action_button(room, "sample", self._turn)
         self._choice = widgets.Dropdown(options=[], description="Request", layout=widgets.Layout(width="260px"))
         self._to = widgets.Dropdown(
             options=[(DEFAULT, DEFAULT)], description="Send to", layout=widgets.Layout(width="230px")
@@ -49,7 +49,8 @@ class RequestsSection:
     def show(self, snapshot: Snapshot) -> None:
         """Draw."""
         self._is_on = self._room.controls.is_sampling
-        self._switch.description = "Stop sampling" if self._is_on else "Sample requests"
+        self._switch.description = ACTIONS[self._turning].text
+        self._switch.tooltip = ACTIONS[self._turning].title
         found = self._room.controls.samples()
         self._samples = {sample.number: sample for sample in found}
         choose_from(self._choice, [(label_of(sample), sample.number) for sample in found], None)
@@ -74,10 +75,12 @@ class RequestsSection:
             self._request.value = "" if chosen is None else request_page(chosen)
 
     def _turn(self) -> None:
-        is_on = not self._is_on
-        said = "requests are sampled from now on" if is_on else "sampling is off; what was kept stays until undeploy"
-        work = self._room.controls.sample_requests
-        self._room.actions.start(Action("…", lambda: work(is_on), lambda *_: said))
+        self._room.actions.start(self._turning, Choice(), None)
+
+    @property
+    def _turning(self) -> str:
+        """The action that changes whether requests are sampled."""
+        return "stop_sampling" if self._is_on else "sample"
 
     def _send(self) -> None:
         sample = self._chosen()
@@ -91,9 +94,9 @@ class RequestsSection:
             self._room.updater.post_if_running(lambda: setattr(self._answer, "value", page))
             return f"request {sample.number} was answered by {where} in {took_ms:.1f} ms"
 
-        self._room.actions.start(
-            Action(
-                f"sending request {sample.number} to {where}…",
+        self._room.actions.run(
+            Job(
+                f"sending request {sample.number} to {where}",
                 lambda: self._room.controls.send_again(sample, version),
                 done,
             )

@@ -6,17 +6,16 @@ Thread: the updater's.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
 from ...markup import note
-from ...types import ModelStatus, VersionState
-from ..actions import Action, Undo
+from ...types import ModelStatus
+from ..actions import ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice, known_versions, shares_of
 from ..pages.versions import history_list, versions_table
 from ..snapshot import Snapshot
-from ..traffic_split import rebalanced, whole_shares
+from ..traffic_split import rebalanced
 from .confirmation import Confirmation
-from .context import TabContext, button, choose_from, row
+from .context import TabContext, action_button, button, choose_from, row
 
 
 class VersionsSection:
@@ -37,27 +36,20 @@ class VersionsSection:
         self._status: ModelStatus | None = None
         self._table, self._history = widgets.HTML(), widgets.HTML()
         self._choice = widgets.Dropdown(options=[], description="Version", layout=widgets.Layout(width="190px"))
-        self._buttons = [
-            button(room, "Promote", "Give all traffic to the chosen version", self._promote, button_style="primary"),
-            button(room, "Roll back", "Go back to the version that answered before", self._roll_back),
-            button(room, "Stage", "Load the chosen version, and keep it loaded without traffic", self._stage),
-            button(room, "Unload", "Free the chosen version's memory; its files stay", self._unload),
-            button(room, "Delete…", "Remove the chosen version's files", self._ask),
-        ]
         self._undo = button(room, "Undo", "Nothing to undo", room.actions.take_back)
         self._label = widgets.Text(placeholder="stable", description="Label", layout=widgets.Layout(width="190px"))
-        self._buttons += [
-            button(room, "Set label", "Point the label to the chosen version", self._set_label),
-            button(room, "Remove label", "Remove the label, whatever version it points to", self._remove_label),
-        ]
+        self._buttons = {
+            name: action_button(room, name, functools.partial(self._act, name))
+            for name in (*VERSION_ACTIONS, *LABEL_ACTIONS)
+        }
         self._confirm = Confirmation(room, "Keep it")
         self._traffic = _TrafficSliders(room)
         self.widget = widgets.VBox(
             [
                 self._table,
-                row(self._choice, *self._buttons[:5], self._undo),
+                row(self._choice, *[self._buttons[name] for name in VERSION_ACTIONS], self._undo),
                 self._confirm.widget,
-                row(self._label, *self._buttons[5:]),
+                row(self._label, *[self._buttons[name] for name in LABEL_ACTIONS]),
                 self._traffic.widget,
                 self._history,
             ]
@@ -67,127 +59,35 @@ class VersionsSection:
         """Draw."""
         status = snapshot.status
         self._status = status
-        known = {one.version for one in status.versions if one.state is not VersionState.END} | set(status.on_disk)
-        choose_from(self._choice, sorted(known, reverse=True), status.default_version)
+        choose_from(self._choice, known_versions(status), status.default_version)
         self._table.value = versions_table(status, snapshot.metrics)
         self._history.value = history_list(snapshot.events)
         self._traffic.show(status)
 
     def enable(self, is_enabled: bool) -> None:
         """Let people click, or not."""
-        for control in (self._choice, self._label, *self._buttons):
+        for control in (self._choice, self._label, *self._buttons.values()):
             control.disabled = not is_enabled
         self._traffic.enable(is_enabled)
         undo = self._room.actions.undo
         self._undo.disabled = undo is None or not is_enabled
-        self._undo.tooltip = "Nothing to undo" if undo is None else f"Take back: {undo.text}"
-        self._undo.description = "Undo" if undo is None else f"Undo: {undo.text}"
+        self._undo.tooltip = "Nothing to undo" if undo is None else f"Take back: {undo.what}"
+        self._undo.description = "Undo" if undo is None else f"Undo: {undo.what}"
 
-    # --- what the buttons do --------------------------------------------------------------------------------------
-
-    def _chosen(self) -> int | None:
+    def _act(self, name: str) -> None:
+        """Do what a button is for, after a question when the action has one."""
         version = self._choice.value
-        return None if version is None else int(version)
+        choice = Choice(version=None if version is None else int(version), label=self._label.value.strip())
+        action, status = ACTIONS[name], self._status
 
-    def _promote(self) -> None:
-        version = self._chosen()
-        if version is not None:
-            self._switch(f"promote version {version}", lambda: self._room.controls.promote(version))
+        def start() -> None:
+            self._room.actions.start(name, choice, status)
 
-    def _roll_back(self) -> None:
-        self._switch("roll back", self._room.controls.rollback)
-
-    def _switch(self, what: str, work: Callable[[], object]) -> None:
-        controls = self._room.controls
-
-        def done(_: object, took_ms: float) -> str:
-            return f"version {controls.status().default_version} answers now, switched in {took_ms:.1f} ms"
-
-        self._room.actions.start(Action(f"{what}…", work, done, self._way_back(what)))
-
-    def _stage(self) -> None:
-        version = self._chosen()
-        if version is not None:
-            controls = self._room.controls
-            undo = Undo(f"stage version {version}", lambda: controls.undeploy(version))
-            self._start(
-                f"stage version {version}",
-                lambda: controls.stage(version),
-                f"version {version} is loaded",
-                undo if not self._is_loaded(version) else None,
-            )
-
-    def _unload(self) -> None:
-        version = self._chosen()
-        if version is not None:
-            controls = self._room.controls
-            undo = Undo(f"unload version {version}", lambda: controls.stage(version))
-            self._start(
-                f"unload version {version}",
-                lambda: controls.undeploy(version),
-                f"version {version} is unloaded; its files stay",
-                undo if self._is_loaded(version) else None,
-            )
-
-    def _ask(self) -> None:
-        version = self._chosen()
-        if version is not None:
-            self._confirm.ask(
-                f"Delete version {version} of {self._room.controls.name} from disk? This cannot be undone.",
-                f"Delete version {version}",
-                lambda: self._start(
-                    f"delete version {version}",
-                    lambda: self._room.controls.undeploy(version, delete=True),
-                    f"version {version} is deleted",
-                ),
-            )
-
-    def _set_label(self) -> None:
-        version, label = self._chosen(), self._label.value.strip()
-        if version is not None and self._has(label):
-            what = f"label {label} → version {version}"
-            work = functools.partial(self._room.controls.set_label, label, version)
-            self._start(what, work, f"{label} points to version {version}", self._label_back(what, label))
-
-    def _remove_label(self) -> None:
-        label = self._label.value.strip()
-        if self._has(label):
-            what = f"remove label {label}"
-            work = functools.partial(self._room.controls.set_label, label, None)
-            self._start(what, work, f"label {label} is removed", self._label_back(what, label))
-
-    def _has(self, label: str) -> bool:
-        if not label:
-            self._room.say("write the label first, such as stable or canary")
-        return bool(label)
-
-    def _start(self, what: str, work: Callable[[], object], done: str, undo: Undo | None = None) -> None:
-        self._room.actions.start(Action(f"{what}…", work, lambda *_: done, undo))
-
-    # --- the way back ---------------------------------------------------------------------------------------------
-
-    def _is_loaded(self, version: int) -> bool:
-        versions = self._status.versions if self._status is not None else ()
-        return any(one.version == version and one.state is VersionState.AVAILABLE for one in versions)
-
-    def _way_back(self, what: str) -> Undo | None:
-        return way_back(self._room, self._status, what)
-
-    def _label_back(self, what: str, label: str) -> Undo | None:
-        if self._status is None:
-            return None
-        before = self._status.labels.get(label)
-        return Undo(what, lambda: self._room.controls.set_label(label, before))
-
-
-def way_back(room: TabContext, status: ModelStatus | None, what: str) -> Undo | None:
-    """How to restore the traffic as it is now."""
-    if status is None or status.default_version is None:
-        return None
-    default, traffic = status.default_version, dict(status.traffic)
-    if set(traffic) == {default}:
-        return Undo(what, lambda: room.controls.promote(default))
-    return Undo(what, lambda: room.controls.set_traffic(traffic))
+        if action.question and version is not None:
+            question = action.question.format(name=self._room.controls.name, version=version)
+            self._confirm.ask(question, action.what.format(version=version).capitalize(), start)
+        else:
+            start()
 
 
 class _TrafficSliders:
@@ -206,9 +106,8 @@ class _TrafficSliders:
     def show(self, status: ModelStatus) -> None:
         """Draw."""
         self._status = status
-        loaded = tuple(sorted(one.version for one in status.versions if one.state is VersionState.AVAILABLE))
-        shares = whole_shares(status.traffic, loaded)
-        if loaded != tuple(self._sliders):
+        shares = shares_of(status)
+        if tuple(shares) != tuple(self._sliders):
             self._rebuild(shares)
         self._write(shares)
 
@@ -238,7 +137,7 @@ class _TrafficSliders:
         self.enable(self._is_enabled)
 
     def _write(self, shares: dict[int, int]) -> None:
-        self._shares = shares  # first: what is written here is no wish of a person
+        self._shares = shares  # first: what is written here was not moved by a person
         for version, slider in self._sliders.items():
             if slider.value != shares[version]:
                 slider.value = shares[version]
@@ -252,14 +151,5 @@ class _TrafficSliders:
     def _apply(self, version: int, percent: int) -> None:
         if version not in self._shares:
             return
-        shares = rebalanced(self._shares, version, percent)
-        before = way_back(self._room, self._status, "traffic split")
-        self._write(shares)
-        weights = {one: float(share) for one, share in shares.items() if share}
-        words = ", ".join(f"version {one}: {share} %" for one, share in shares.items())
-        self._room.actions.start(
-            Action(
-                f"traffic {words}…", lambda: self._room.controls.set_traffic(weights), lambda *_: f"traffic {words}",
-                before,
-            )
-        )  # fmt: skip
+        self._write(rebalanced(self._shares, version, percent))
+        self._room.actions.start("share", Choice(version=version, percent=percent), self._status)

@@ -1,17 +1,21 @@
 """The dashboard as a web page, for models that are served without a notebook: the same views, drawn by the server.
 
-`page.html`, `app.js` and `app.css` are sent as they are; the views are fragments of HTML that the page asks for.
+`page.html`, `app.js` and `app.css` are sent as they are; the views are fragments of HTML that the page asks for, and
+its buttons are the actions of the widgets' table.
 
 Thread: any.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any  # JSON values
 
 from ...errors import InvalidRequest, ModelNotFound
-from ...types import VersionState
+from ..actions import ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice
 from ..charts.svg import STYLE
 from ..controls import DeploymentControls
 from ..pages.compare import compare_page
@@ -23,7 +27,6 @@ from ..pages.resources import resources_page
 from ..pages.versions import versions_page
 from ..sections.context import SPANS
 from ..snapshot import Snapshot
-from ..traffic_split import rebalanced, whole_shares
 
 _ASSETS = {"page.html": "text/html", "app.js": "text/javascript", "app.css": "text/css"}
 NUM_EVENTS = 50
@@ -52,7 +55,7 @@ class WebPages:
         return f"{kind}; charset=utf-8", Path(__file__).with_name(name).read_bytes()
 
     def page(self, model: str, page: str, query: Mapping[str, str]) -> dict[str, object]:
-        """A view as `{"html": ...}`, or, for `split`, the shares after one was moved as `{"weights": ...}`.
+        """A view as `{"html": ...}`, or the table of actions as `{"actions": ..., "rows": ...}`.
 
         Raises:
             ServingError: if the model is not served.
@@ -60,8 +63,9 @@ class WebPages:
         """
         controls = self._controls_of(model)
         try:
-            if page == "split":
-                return {"weights": _split(controls, int(query["version"]), int(query["percent"]))}
+            if page == "actions":
+                known = {name: action.to_json() for name, action in ACTIONS.items()}
+                return {"actions": known, "rows": [VERSION_ACTIONS, LABEL_ACTIONS]}
             if page == "requests":
                 return {"html": _requests(controls, query), "is_on": controls.is_sampling}
             snapshot = _look(controls, query)
@@ -69,6 +73,30 @@ class WebPages:
             return {"html": html, "signatures": list(snapshot.metrics.signatures)}
         except (KeyError, ValueError) as error:
             raise InvalidRequest(f"{page}: {error}") from error
+
+    def act(self, model: str, action: str, given: Mapping[str, Any]) -> dict[str, object]:
+        """Carry out an action.
+
+        Args:
+            model: its name.
+            action: a key of `ACTIONS`.
+            given: a `Choice` as JSON.
+
+        Returns:
+            What was done as `said`, and how to take it back as `undo`: an `Undo` as JSON, or None.
+
+        Raises:
+            ServingError: if it cannot be done.
+        """
+        found = ACTIONS.get(action)
+        if found is None:
+            raise InvalidRequest(f"there is no action {action!r}", hint=", ".join(ACTIONS))
+        controls = self._controls_of(model)
+        job = found.job(controls, Choice.from_json(given), controls.status())
+        started_s = time.perf_counter()
+        result = job.work()
+        said = job.done(result, (time.perf_counter() - started_s) * 1e3)
+        return {"said": said, "undo": None if job.undo is None else asdict(job.undo)}
 
 
 def _look(controls: DeploymentControls, query: Mapping[str, str]) -> Snapshot:
@@ -115,15 +143,6 @@ def _requests(controls: DeploymentControls, query: Mapping[str, str]) -> str:
         where = "whoever answers" if version is None else f"version {version}"
         again = again_page(chosen, named(controls.send_again(chosen, version), chosen), where)
     return page + request_page(chosen) + again
-
-
-def _split(controls: DeploymentControls, version: int, percent: int) -> dict[str, int]:
-    status = controls.status()
-    loaded = tuple(sorted(one.version for one in status.versions if one.state is VersionState.AVAILABLE))
-    if version not in loaded:
-        raise InvalidRequest(f"version {version} is not loaded")
-    shares = rebalanced(whole_shares(status.traffic, loaded), version, percent)
-    return {str(one): share for one, share in shares.items()}
 
 
 def _number(text: str) -> int | None:

@@ -11,6 +11,7 @@ const SPANS = ["1 minute", "2 minutes", "5 minutes", "15 minutes"];
 
 const find = (id) => document.getElementById(id);
 const state = { token: null, model: null, tab: "versions", busy: false, status: null, undo: null, paused: false,
+  actions: null, rows: [],
   span: SPANS[1], signature: "", version: "", a: "", b: "", request: "", target: "default",
   signatures: [], lookedMs: 0, sampling: false, again: false, resent: false, only: "", label: "" };
 
@@ -60,18 +61,20 @@ function choice(label, options, key, always = []) {
 
 const button = (text, title, onclick, kind = "") => make("button", { title, onclick, class: kind, type: "button" }, text);
 
+const actionButton = (name, chosen = () => ({})) => {
+  const { text, title, is_main: isMain } = state.actions[name];
+  return button(text, title, () => act(name, chosen()), isMain ? "main" : "");
+};
+
 // --- what is clicked ------------------------------------------------------------------------------------------------
 
-async function act(doing, done, path, body, undo = null) {
+async function carryOut(doing, path, body, done) {
   if (state.busy) return;
   state.busy = true;
   say(`${doing}…`);
   setEnabled(false);
-  const started = performance.now();
   try {
-    await ask(path, body);
-    say(`${done} (${(performance.now() - started).toFixed(0)} ms)`);
-    state.undo = undo;
+    say(done(await ask(path, body)));
   } catch (error) {
     say(`⚠ ${error.message}`);
   }
@@ -79,27 +82,21 @@ async function act(doing, done, path, body, undo = null) {
   await refresh(true);
 }
 
-const setEnabled = (isEnabled) =>
-  find("controls").querySelectorAll("button, input").forEach((one) => { one.disabled = !isEnabled; });
-
-function wayBack(what) {
-  const { default_version: version, traffic } = state.status;
-  const isSplit = Object.keys(traffic).length !== 1;
-  return version === null ? null : isSplit ? [what, "/traffic", { weights: traffic }] : [what, "/promote", { version }];
+// The server has the table of actions: what they are called, what they say, and which action takes them back.
+function act(name, chosen = {}) {
+  const action = state.actions[name];
+  const fill = (text) => text.replace(/\{(\w+)\}/g, (_, field) => ({ ...chosen, name: state.model })[field] ?? "");
+  if (action.question && !confirm(fill(action.question))) return;
+  carryOut(fill(action.what), ofModel(`/actions/${name}`), chosen, ({ said, undo }) => { state.undo = undo; return said; });
 }
 
 function takeBack() {
-  const [what, path, body] = state.undo;
-  act(`taking back: ${what}`, `taken back: ${what}`, ofModel(path), body);
+  const { what, action, choice: chosen } = state.undo;
+  carryOut(`taking back: ${what}`, ofModel(`/actions/${action}`), chosen, () => { state.undo = null; return `taken back: ${what}`; });
 }
 
-async function share(version, percent) {
-  const query = new URLSearchParams({ version, percent });
-  const { weights } = await ask(ofModel(`/pages/split?${query}`));
-  const words = Object.entries(weights).map(([one, share]) => `version ${one}: ${share} %`).join(", ");
-  const given = Object.fromEntries(Object.entries(weights).filter(([, share]) => share > 0));
-  act(`traffic ${words}`, `traffic ${words}`, ofModel("/traffic"), { weights: given }, wayBack("traffic split"));
-}
+const setEnabled = (isEnabled) =>
+  find("controls").querySelectorAll("button, input").forEach((one) => { one.disabled = !isEnabled; });
 
 // --- controls of each view ------------------------------------------------------------------------------------------
 
@@ -109,43 +106,20 @@ const CONTROLS = {
     const loaded = status.versions.filter((one) => one.state === "AVAILABLE").map((one) => one.version).sort((a, b) => a - b);
     const known = [...new Set([...loaded, ...status.on_disk])].sort((a, b) => b - a);
     if (state.version === "") state.version = String(status.default_version ?? known[0] ?? "");
-    const chosen = () => Number(state.version);
     const label = make("input", { type: "text", placeholder: "stable", value: state.label ?? "",
       oninput: () => { state.label = label.value; } });
-    const name = () => label.value.trim();
-    const change = (what, path, extra = {}, undo = null) => () =>
-      act(`${what} version ${chosen()}`, `${what} version ${chosen()}: done`, ofModel(path), { version: chosen(), ...extra }, undo);
-    // Only what changed something can be taken back: staging a loaded version does not.
-    const toggle = (what, path, back, isNews) => () => change(what, path, {},
-      isNews() ? [`${what} version ${chosen()}`, back, { version: chosen() }] : null)();
-    const isLoaded = () => loaded.includes(chosen());
-    const setLabel = (version) => () => name() === "" ? say("write the label first, such as stable or canary") :
-      act(`label ${name()}`, version === null ? `${name()} is removed` : `${name()} points to version ${chosen()}`,
-        ofModel("/label"), { label: name(), version: version === null ? null : chosen() },
-        [`label ${name()}`, "/label", { label: name(), version: status.labels[name()] ?? null }]);
-    const undo = button(state.undo ? `Undo: ${state.undo[0]}` : "Undo", "Take the last change back", takeBack);
+    const [forVersion, forLabel] = state.rows.map((names) => names.map((name) =>
+      actionButton(name, () => ({ version: state.version, label: label.value.trim() }))));
+    const undo = button(state.undo ? `Undo: ${state.undo.what}` : "Undo", "Take the last change back", takeBack);
     undo.disabled = state.undo === null;
     const rows = [
-      make("div", {}, choice("Version", known, "version"),
-        button("Promote", "Give all traffic to the chosen version", () => change("promote", "/promote", {}, wayBack("promote"))(), "main"),
-        button("Roll back", "Go back to the version that answered before",
-          () => act("roll back", "rolled back", ofModel("/rollback"), {}, wayBack("roll back"))),
-        button("Stage", "Load the chosen version, and keep it loaded without traffic",
-          toggle("stage", "/stage", "/undeploy", () => !isLoaded())),
-        button("Unload", "Free the chosen version's memory; its files stay",
-          toggle("unload", "/undeploy", "/stage", isLoaded)),
-        button("Delete…", "Remove the chosen version's files", () => {
-          if (confirm(`Delete version ${chosen()} of ${state.model} from disk? This cannot be undone.`))
-            change("delete", "/undeploy", { delete: true })();
-        }), undo),
-      make("div", {}, make("label", {}, "Label", label),
-        button("Set label", "Point the label to the chosen version", setLabel(0)),
-        button("Remove label", "Remove the label", setLabel(null))),
+      make("div", {}, choice("Version", known, "version"), ...forVersion, undo),
+      make("div", {}, make("label", {}, "Label", label), ...forLabel),
     ];
     for (const version of loaded) {
       const percent = Math.round(status.traffic[version] ?? 0);
       const slider = make("input", { type: "range", min: 0, max: 100, value: percent, "aria-label": `v${version} traffic`,
-        onchange: () => share(version, slider.value), disabled: loaded.length < 2 });
+        onchange: () => act("share", { version, percent: Number(slider.value) }), disabled: loaded.length < 2 });
       rows.push(make("div", {}, make("label", {}, `v${version} traffic`, slider, `${percent} %`)));
     }
     return rows;
@@ -169,9 +143,7 @@ const CONTROLS = {
       oninput: () => { state.request = number.value.trim(); } });
     const versions = state.status.versions.map((one) => one.version);
     return [make("div", {},
-      button(state.sampling ? "Stop sampling" : "Sample requests", "Keep some requests from now on, in the server's memory",
-        () => act("sampling", state.sampling ? "sampling is off" : "requests are sampled from now on",
-          ofModel("/samples"), { is_on: !state.sampling })),
+      actionButton(state.sampling ? "stop_sampling" : "sample"),
       make("label", {}, "Request", number), choice("Send to", versions, "target", [["default", "whoever answers"]]),
       button("Send again", "Send the request once more", () => { state.again = true; refresh(true); }))];
   },
@@ -187,6 +159,7 @@ async function refresh(isForced = false) {
   try {
     if (state.model === null || performance.now() - state.lookedMs > MODELS_EVERY_MS) await findModels();
     if (state.model === null) return;
+    if (state.actions === null) ({ actions: state.actions, rows: state.rows } = await ask(ofModel("/pages/actions")));
     state.status = await ask(ofModel(""));
     const query = new URLSearchParams(
       { span: state.span, signature: state.signature, only: state.only ?? "", a: state.a, b: state.b, request: state.request });
@@ -212,7 +185,7 @@ async function refresh(isForced = false) {
 function draw(html, isForced) {
   const isTyping = find("controls").contains(document.activeElement) && !isForced;
   const key = JSON.stringify([state.tab, state.status.versions.map((one) => [one.version, one.state]), state.status.traffic,
-    state.status.labels, state.status.on_disk, state.undo?.[0], state.paused, state.version, state.sampling, state.signatures]);
+    state.status.labels, state.status.on_disk, state.undo?.what, state.paused, state.version, state.sampling, state.signatures]);
   if (key !== drawnControls && !isTyping && !state.busy) {
     find("controls").replaceChildren(...CONTROLS[state.tab]());
     drawnControls = key;

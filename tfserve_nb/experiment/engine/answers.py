@@ -15,10 +15,9 @@ from typing import Any, NamedTuple  # labels
 import numpy as np
 
 from ...errors import InvalidRequest
-from ...serving.telemetry.metrics import RequestRecord
-from ...serving.telemetry.taps import Seen
+from ...serving.telemetry.observer import Observer
+from ...serving.telemetry.records import RequestRecord, RequestTensors
 from ..decisions import Decisions, decisions_of
-from .inbox import Inbox
 
 MAX_ANSWERS = 20_000
 MAX_ROWS = 500_000
@@ -47,45 +46,48 @@ class _Kept(NamedTuple):
     decisions: Decisions
 
 
-class Answers:
-    """A tap that remembers what was decided for requests with an id."""
+class Answers(Observer):
+    """Remembers what was decided for requests with an id, while experiments go on."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._inboxes: dict[str, Inbox] = {}
+        self._versions: dict[str, frozenset[int]] = {}
         self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
         self._num_rows = 0
 
-    def begin(self, name: str, inbox: Inbox) -> None:
+    @property
+    def is_on(self) -> bool:
+        """Whether answers of any model are remembered."""
+        return bool(self._versions)
+
+    def begin(self, name: str, versions: frozenset[int]) -> None:
         """Remember the answers of an experiment's versions from now on, and forget those of before.
 
         Args:
             name: the model.
-            inbox: the experiment's, which gets to see all outputs.
+            versions: those that are compared.
         """
         with self._lock:
-            self._inboxes = {**self._inboxes, name: inbox}
+            self._versions = {**self._versions, name: versions}
             for key in [key for key in self._kept if key[0] == name]:
                 self._forget(key)
 
     def end(self, name: str) -> None:
         """Remember no new answers of a model; what was kept can still be judged."""
         with self._lock:
-            self._inboxes = {other: inbox for other, inbox in self._inboxes.items() if other != name}
+            self._versions = {other: versions for other, versions in self._versions.items() if other != name}
 
-    def wants(self, model: str) -> bool:
+    def wants_tensors(self, model: str) -> bool:
         """Whether answers of a model are remembered."""
-        return model in self._inboxes
+        return model in self._versions
 
-    def add(self, record: RequestRecord, seen: Seen) -> None:
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Remember a finished request, if it was answered by one of the experiment's versions."""
-        inbox = self._inboxes.get(record.model)
-        if inbox is None or not seen.outputs or record.version not in inbox.versions:
+        if not record.request_id or tensors is None or not tensors.outputs or record.version is None:
             return
-        inbox.on_outputs(record, seen.outputs)
-        if not record.request_id:
+        if record.version not in self._versions.get(record.model, ()):
             return
-        kept = _Kept(record.version, record.key or record.request_id, decisions_of(seen.outputs))
+        kept = _Kept(record.version, record.key or record.request_id, decisions_of(tensors.outputs))
         with self._lock:
             self._forget((record.model, record.request_id))
             self._kept[record.model, record.request_id] = kept

@@ -19,10 +19,11 @@ from ...errors import InvalidOption, ModelNotFound, ServingError
 from ...serialization import from_json, to_json
 from ...serving.core import ServingCore
 from ...serving.models.state_store import StateStore, new_event
+from ...serving.telemetry.observer import Observer
 from ...threads import start_thread
 from ...types import HistoryEvent
 from ..plan import Plan
-from ..state import BY_HAND, Disagreement, ExperimentState
+from ..state import BY_HAND, NUM_DISAGREEMENTS, Disagreement, ExperimentState
 from .answers import Answers
 from .checks import check_limits, check_signatures
 from .running import Change, Running
@@ -31,10 +32,9 @@ _log = logging.getLogger(__name__)
 LOOK_S = 0.5
 SAVE_S = 5.0
 JOIN_S = 1.5
-NUM_DISAGREEMENTS = 24
 
 
-class Experiments:
+class Experiments(Observer):
     """An `ExperimentAdmin` beside a core.
 
     Args:
@@ -57,8 +57,7 @@ class Experiments:
         self._answers = Answers()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        core.on_resumed = self.resume
-        core.taps.attach(self._answers)
+        core.observers.add(self)
 
     # --- ExperimentAdmin ----------------------------------------------------------------------------------------
 
@@ -174,6 +173,10 @@ class Experiments:
                 return True
             return False
 
+    def on_resumed(self, model: str) -> None:
+        """A model is served again: its split may be that of an experiment."""
+        self.resume(model)
+
     def stop(self) -> None:
         """End the thread and keep what goes on for the next process. Idempotent, bounded."""
         self._stop.set()
@@ -221,7 +224,7 @@ class Experiments:
                 running.look()
                 self._over(running, "stopped", "somebody changed the traffic, or a version is no longer served")
                 return
-            running.note_dropped(self._core.pairs.num_dropped(running.plan.name))
+            running.note_dropped(self._core.copies.num_dropped(running.plan.name))
             change = running.look()
             if change is not None:
                 self._carry_out(running, change)
@@ -279,16 +282,15 @@ class Experiments:
         self._save(running)
 
     def _listen(self, running: Running) -> None:
+        self._answers.begin(running.plan.name, running.inbox.versions)
         self._core.observers.add(running.inbox)
-        self._core.pairs.add(running.inbox.on_pair)
-        self._answers.begin(running.plan.name, running.inbox)
-        self._core.taps.refresh()
+        self._core.observers.add(self._answers)
 
     def _unlisten(self, running: Running) -> None:
-        self._core.observers.remove(running.inbox)
-        self._core.pairs.remove(running.inbox.on_pair)
         self._answers.end(running.plan.name)
-        self._core.taps.refresh()
+        self._core.observers.remove(running.inbox)
+        if not self._answers.is_on:
+            self._core.observers.remove(self._answers)
 
     def _check_free(self, name: str) -> None:
         with self._lock:

@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TypeVar
 
-from ...serving.pairs import Pair
-from ...serving.telemetry.metrics import RequestRecord
-from ...serving.telemetry.observer import BatchRecord, WarmupRecord
+from ...serving.telemetry.observer import Observer
+from ...serving.telemetry.records import BatchRecord, Pair, RequestRecord, RequestTensors
 from ...types import Tensors
 from ..plan import Plan
 from .observations import Observations
@@ -29,8 +28,8 @@ MAX_WAITING_BYTES = 64 << 20
 """Of outputs, and of copies again, that wait; about so much, as if all were as large as the newest."""
 
 
-class Inbox:
-    """An observer of the core, and a listener to its shadow copies, for the two versions of one plan.
+class Inbox(Observer):
+    """Observes the two versions of one plan.
 
     Args:
         plan: whose requests, batches and copies are kept.
@@ -49,30 +48,29 @@ class Inbox:
         self._pairs: deque[Pair] = deque(maxlen=MAX_PAIRS)
         self._outputs: deque[tuple[str, float, Tensors]] = deque(maxlen=MAX_PAIRS)
 
-    def on_request(self, record: RequestRecord) -> None:
-        """Keep a request that the traffic gave to one of the arms."""
-        if record.is_assigned and record.model == self._name and record.version in self._arms:
+    def wants_tensors(self, model: str) -> bool:
+        """Outputs are looked at for numbers that are none."""
+        return model == self._name
+
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
+        """Keep a request that the traffic gave to one of the arms, and copies of all outputs of the arms."""
+        if record.model != self._name or record.version not in self._arms:
+            return
+        if record.is_assigned:
             self._requests.append(record)
+        if tensors is not None and tensors.outputs:
+            own = {name: array.copy() for name, array in tensors.outputs.items()}  # clients may write to theirs
+            _keep(self._outputs, (self._arms[record.version], record.written_s, own), own)
 
     def on_batch(self, record: BatchRecord) -> None:
         """Keep a run of one of the arms."""
         if record.model == self._name and record.version in self._arms:
             self._batches.append(record)
 
-    def on_warmup(self, record: WarmupRecord) -> None:
-        """Warm-ups are no evidence."""
-
     def on_pair(self, pair: Pair) -> None:
         """Keep a copy that the candidate answered."""
         if pair.model == self._name and pair.version_b == self._candidate and pair.version_a in self._arms:
             _keep(self._pairs, pair, pair.inputs, pair.outputs_a, pair.outputs_b or {})
-
-    def on_outputs(self, record: RequestRecord, outputs: Tensors) -> None:
-        """Keep what a client got, to look for numbers that are none; a copy, because the client may write to it."""
-        arm = self._arms.get(record.version or 0)
-        if arm is not None:
-            own = {name: array.copy() for name, array in outputs.items()}
-            _keep(self._outputs, (arm, record.written_s, own), own)
 
     def empty_into(self, observations: Observations, zero_s: float) -> int:
         """Hand everything over.

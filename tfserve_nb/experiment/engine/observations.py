@@ -209,10 +209,6 @@ class Observations:
         """Arm -> histogram of its latencies with the buckets of `serving.histogram`."""
         return {arm: tuple(counts.tolist()) for arm, counts in zip(ARMS, self._blocks.totals(), strict=True)}
 
-    def latency_blocks(self) -> np.ndarray:
-        """Histograms by time, shape `(k, 2, WIDTH)`; see `tail.bootstrap`."""
-        return self._blocks.counts()
-
     def evidence(self) -> Evidence:
         """What there is to judge."""
         return Evidence(

@@ -11,8 +11,6 @@ difference at all times with probability 1 - alpha; no approximation, also with 
 Assumption: requests fail independently, given their arm. Failures of one client do not: at most `MOST_OF_KEY` failures
 of one key are counted, so that a client that sends nonsense, and is kept with B, does not take B back.
 
-`newcombe` is the usual interval for one look at a time fixed before.
-
 Sources: H. Robbins, "Statistical methods related to the law of the iterated logarithm", Ann. Math. Stat. 41 (1970);
 the Beta mixture with Jeffreys' prior: R. Krichevsky, V. Trofimov, IEEE Trans. Inf. Theory 27 (1981); minimising over
 the nuisance parameter: R. Turner, P. Gruenwald, "Exact anytime-valid confidence intervals for contingency tables and
@@ -105,18 +103,6 @@ def wilson(num_hits: int, num: int, z: float = 1.959964) -> tuple[float, float]:
     low, high = ((middle + sign * half) / (1 + z * z / num) for sign in (-1, 1))
     # At the ends the bounds are exact; rounding must not say otherwise.
     return 0.0 if num_hits == 0 else max(0.0, low), 1.0 if num_hits == num else min(1.0, high)
-
-
-def newcombe(failed_a: int, num_a: int, failed_b: int, num_b: int, z: float = 1.959964) -> tuple[float, float]:
-    """Newcombe's hybrid score interval of B's share minus A's, for one look."""
-    low_a, high_a = wilson(failed_a, num_a, z)
-    low_b, high_b = wilson(failed_b, num_b, z)
-    share_a, share_b = failed_a / num_a, failed_b / num_b
-    value = share_b - share_a
-    return (
-        value - math.sqrt((share_b - low_b) ** 2 + (high_a - share_a) ** 2),
-        value + math.sqrt((high_b - share_b) ** 2 + (share_a - low_a) ** 2),
-    )
 
 
 def binomial_tail(num_hits: int, num: int, p: float) -> float:

@@ -1,4 +1,4 @@
-"""An experiment in words: lines, and rows of tables as text. Views and reports are made of them.
+"""What an experiment has to say: its report, and the tables and lines that dashboards and figures show too.
 
 Thread: any; pure functions.
 """
@@ -7,65 +7,48 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ...markup import alert, note, table, text
+from ...reports.report import Cell, Report, Table, names, numbers, prose
 from ...serving.telemetry.histogram import NUM_BUCKETS, percentile_s
 from ..plan import Plan
-from ..reading import Calibration, Estimate, Guardrail, Reading, SampleRatio
+from ..reading import Estimate, Reading, SampleRatio
 from ..state import BY_HAND, ExperimentState
-
-Row = Mapping[str, str]
 
 METRIC_NAMES = {"latency": "time of a run", "p95": "p95 of a request", "quality": "share of right answers"}
 SYMBOLS = {"wait": "…", "promote": "✓", "rollback": "✗", "blocked": "⚠"}
 """Decision -> what stands before the verdict, so that colour never says it alone."""
-_WINDOW = {True: "✗", False: "✓", None: "·"}
+_WINDOWS = {True: ("✗", "bad"), False: ("✓", "fine"), None: ("·", "too little traffic")}
+"""Whether a window was bad -> symbol, and word for those who cannot see it."""
 NUM_FLIPS = 8
 
 
-def to_text(state: ExperimentState) -> str:
-    """For terminals."""
-    lines = [title_of(state), *(f"  {line}" for line in where_it_stands(state))]
-    for heading, rows in sections_of(state):
-        lines += ["", f"  {heading}", *_aligned(rows)]
-    lines += ["", *(f"  {line}" for line in plan_lines(state.plan))]
-    return "\n".join(lines)
-
-
-def to_html(state: ExperimentState) -> str:
-    """For notebooks; the figure is beside it."""
+def report_of(state: ExperimentState) -> Report:
+    """The verdict, then what it rests on, then what was asked for."""
     srm = state.reading.srm
-    parts = [alert(srm_line(srm)) if srm.is_mismatch else "", *map(note, where_it_stands(state))]
-    for heading, rows in sections_of(state):
-        columns = list(rows[0])
-        escaped = [{column: text(cell) for column, cell in row.items()} for row in rows]
-        parts.append(table(text(heading), columns, escaped))
-    parts += [note(line) for line in plan_lines(state.plan)]
-    return f"<div><div><b>{text(title_of(state))}</b></div>{''.join(parts)}</div>"
-
-
-def sections_of(state: ExperimentState) -> list[tuple[str, list[dict[str, str]]]]:
-    """Headings and rows of everything that is known; empty tables are left out."""
-    reading = state.reading
-    found = [
-        ("Arms", arm_rows(state)),
-        ("Sample ratio", [srm_row(reading.srm)]),
-        ("Metrics", metric_rows(state)),
-        ("Guardrails", guardrail_rows(reading.guardrails)),
-        ("Decided differently, on the same rows", flip_rows(reading)),
-        ("How sure, and how often right", calibration_rows(state)),
-    ]
-    return [(heading, rows) for heading, rows in found if rows]
+    return Report(
+        title_of(state),
+        lead=tuple(where_it_stands(state)),
+        warnings=(srm_line(srm),) if srm.is_mismatch else (),
+        sections=(
+            arm_table(state),
+            srm_table(srm),
+            metric_table(state),
+            guardrail_table(state),
+            flip_table(state.reading),
+            calibration_table(state),
+        ),
+        notes=tuple(plan_lines(state.plan)),
+    )
 
 
 def title_of(state: ExperimentState) -> str:
     """The model, its versions and the verdict."""
     plan, verdict = state.plan, state.verdict
     symbol = SYMBOLS[verdict.decision]
-    return f"{symbol} {plan.name}, version {plan.b} (B) against version {plan.a} (A): {verdict}"
+    return f"{symbol} {plan.name}, version {plan.b} (B) compared with version {plan.a} (A): {verdict}"
 
 
 def phase_line(state: ExperimentState, *, is_below_verdict: bool = False) -> str:
@@ -115,14 +98,14 @@ def plan_lines(plan: Plan) -> list[str]:
     percents = " → ".join(f"{step:g}" for step in plan.steps)
     share = f"{percents if plan.steps else format(plan.split, 'g')} % of the requests"
     held = f", each step at least {plan.hold_s:g} s" if plan.steps else ""
-    copies = f"{plan.shadow:g} % of A's requests are copied to B, unseen by clients" if plan.shadow else "no copies"
-    promoted = "promoted by itself" if plan.auto_promote else "promoted when you say so"
-    back = "taken back by itself" if plan.auto_rollback else "taken back when you say so"
-    wrong = f"wrong with a probability of {_share(plan.alpha)} at most, however often you look"
+    copies = f"{plan.shadow:g} % of A's requests are copied to B" if plan.shadow else "no requests are copied to B"
+    promoted = "automatically" if plan.auto_promote else "by hand"
+    back = "automatically" if plan.auto_rollback else "by hand"
+    risk = f"at most {_share(plan.alpha)} wrong verdicts, however often you look"
     return [
-        f"B gets {share}{held}; {copies}; the header {plan.key} keeps a client with its version",
-        f"about: {METRIC_NAMES[plan.metric]}, margin {_share(plan.margin)}; {wrong}",
-        f"B is {promoted}, {back}",
+        f"B gets {share}{held}; {copies}; requests with the same {plan.key} header go to the same version",
+        f"primary metric: {METRIC_NAMES[plan.metric]}, margin {_share(plan.margin)}; {risk}",
+        f"B is promoted {promoted} and rolled back {back}",
     ]
 
 
@@ -136,33 +119,36 @@ def srm_line(srm: SampleRatio) -> str:
     return f"the split is as planned: {_counts(srm)} (p = {srm.p_value:.2g})"
 
 
-def srm_row(srm: SampleRatio) -> dict[str, str]:
-    """The same as a row."""
-    found = {f"version {version}": f"{count} of {srm.expected.get(version, 0):.0f} due"
-             for version, count in srm.counts.items()}  # fmt: skip
-    return {srm.unit: "⚠ mismatch" if srm.is_mismatch else "✓ as planned", **found, "p": f"{srm.p_value:.2g}"}
+def srm_table(srm: SampleRatio) -> Table:
+    """The same as a table."""
+    counts = [f"{count}, expected {srm.expected.get(version, 0):.0f}" for version, count in srm.counts.items()]
+    columns = (*names("counted", "split"), *numbers(*(f"version {version}" for version in srm.counts), "p-value"))
+    row = (srm.unit, "⚠ mismatch" if srm.is_mismatch else "✓ as planned", *counts, f"{srm.p_value:.2g}")
+    return Table("Sample ratio", columns, (row,))
 
 
-def arm_rows(state: ExperimentState) -> list[dict[str, str]]:
+def arm_table(state: ExperimentState) -> Table:
     """Both arms: share of the traffic, requests, latencies."""
     plan, reading = state.plan, state.reading
-    # Once somebody else moved the traffic, nothing is known of it here.
+    quantiles = (0.5, 0.95, 0.99)
+    # Once something else moved the traffic, nothing is known of it here.
     is_known = state.phase != "stopped" or state.reason.endswith(BY_HAND)
     rows = []
     for arm, version, share in (("A", plan.a, 100 - state.percent), ("B", plan.b, state.percent)):
         counts = counts_of_arm(state, version)
-        values = {f"p{100 * q:g}": _ms(percentile_s(counts, q)) for q in (0.5, 0.95, 0.99)}
         rows.append(
-            {
-                "arm": arm,
-                "version": str(version),
-                "traffic now": f"{share:g} %" if is_known else "–",
-                "requests": str(reading.samples.get(version, 0)),
-                "units": str(reading.units.get(version, 0)),
-                **values,
-            }
+            (
+                arm,
+                str(version),
+                f"{share:g} %" if is_known else "–",
+                str(reading.samples.get(version, 0)),
+                str(reading.units.get(version, 0)),
+                *(_ms(percentile_s(counts, quantile)) for quantile in quantiles),
+            )
         )
-    return rows
+    latencies = (f"p{100 * quantile:g}" for quantile in quantiles)
+    columns = (*names("arm", "version"), *numbers("traffic now", "requests", "units", *latencies))
+    return Table("Arms", columns, tuple(rows))
 
 
 def counts_of_arm(state: ExperimentState, version: int) -> np.ndarray:
@@ -171,8 +157,8 @@ def counts_of_arm(state: ExperimentState, version: int) -> np.ndarray:
     return np.pad(given, (0, NUM_BUCKETS - len(given)))
 
 
-def metric_rows(state: ExperimentState) -> list[dict[str, str]]:
-    """What is known of B against A, the plan's metric marked."""
+def metric_table(state: ExperimentState) -> Table:
+    """What is known of B compared with A, the plan's metric marked."""
     plan, reading = state.plan, state.reading
     known: list[tuple[str, str, Estimate | None, Callable[[float], str], int]] = [
         ("latency", "time of a run at equal batch sizes", reading.latency, _percent, 1),
@@ -181,22 +167,29 @@ def metric_rows(state: ExperimentState) -> list[dict[str, str]]:
         ("quality", "share of right answers", reading.quality, _points, -1),
     ]
     rows = [
-        _metric_row(f"{name}{' ◀ decides' if key == plan.metric else ''}", one, words,
-                    estimate_says(one, plan.margin if words is _percent else None, worse))
-        for key, name, one, words, worse in known if one is not None
-    ]  # fmt: skip
-    return rows + _agreement_rows(reading)
+        (
+            f"{name}{' ◀ decides' if key == plan.metric else ''}",
+            words(estimate.value),
+            interval_text(estimate.low, estimate.high, words),
+            str(estimate.num_units),
+            estimate_says(estimate, plan.margin if words is _percent else None, worse),
+        )
+        for key, name, estimate, words, worse in known
+        if estimate is not None
+    ]
+    columns = (*prose("metric"), *numbers("effect of B", "confidence interval", "units"), *prose("which means"))
+    return Table("Metrics, B compared with A", columns, (*rows, *_agreement_rows(reading)))
 
 
-def estimate_says(one: Estimate, margin: float | None, worse: int) -> str:
+def estimate_says(effect: Estimate, margin: float | None, worse: int) -> str:
     """What an interval says.
 
     Args:
-        one: the effect.
+        effect: with its interval.
         margin: how much worse still counts as not worse; None where there is no margin.
         worse: 1 if more is worse, -1 if less is.
     """
-    low, high = sorted((worse * one.low, worse * one.high))
+    low, high = sorted((worse * effect.low, worse * effect.high))
     if low > 0:
         return "B is worse"
     if high < 0:
@@ -206,58 +199,60 @@ def estimate_says(one: Estimate, margin: float | None, worse: int) -> str:
     return "no difference known yet"
 
 
-def guardrail_rows(guardrails: Sequence[Guardrail]) -> list[dict[str, str]]:
-    """The limits and how B keeps them."""
-    return [
-        {
-            "guardrail": one.name,
-            "now": "✗ broken" if one.is_breached else "✓ kept",
-            "last windows": windows_text(one.windows),
-            "in words": one.text,
-        }
-        for one in guardrails
+def guardrail_table(state: ExperimentState) -> Table:
+    """The limits and how B keeps them, a broken one stressed."""
+    guardrails = state.reading.guardrails
+    rows = [
+        (
+            guardrail.name,
+            "✗ broken" if guardrail.is_breached else "✓ kept",
+            windows_cell(guardrail.windows),
+            guardrail.text,
+        )
+        for guardrail in guardrails
     ]
+    broken = next((place for place, guardrail in enumerate(guardrails) if guardrail.is_breached), None)
+    columns = (*names("guardrail", "now", "last windows"), *prose("in words"))
+    return Table("Guardrails", columns, tuple(rows), stressed=broken)
 
 
-def windows_text(windows: Sequence[bool | None]) -> str:
+def windows_cell(windows: Sequence[bool | None]) -> Cell:
     """The last windows as symbols, oldest first: ✓ fine, ✗ bad, · too little traffic."""
-    return " ".join(_WINDOW[window] for window in windows) or "–"
+    if not windows:
+        return Cell("–", "none yet")
+    found = [_WINDOWS[window] for window in windows]
+    return Cell(" ".join(symbol for symbol, _ in found), f"oldest first: {', '.join(word for _, word in found)}")
 
 
-def flip_rows(reading: Reading) -> list[dict[str, str]]:
-    """The most frequent changes of the decided class."""
+def flip_table(reading: Reading) -> Table:
+    """The most frequent changes of the predicted class."""
     agreement = reading.agreement
-    if agreement is None or not agreement.num_rows:
-        return []
-    return [
-        {"A says": str(a), "B says": str(b), "rows": str(count), "of all": _share(count / agreement.num_rows)}
-        for (a, b), count in list(agreement.flips.items())[:NUM_FLIPS]
-    ]  # fmt: skip
+    rows: list[tuple[str, ...]] = []
+    if agreement is not None and agreement.num_rows:
+        rows = [
+            (str(a), str(b), str(count), _share(count / agreement.num_rows))
+            for (a, b), count in list(agreement.flips.items())[:NUM_FLIPS]
+        ]
+    columns = (*names("A predicts", "B predicts"), *numbers("rows", "of all rows"))
+    return Table("Predictions that changed, on the same rows", columns, tuple(rows))
 
 
-def calibration_rows(state: ExperimentState) -> list[dict[str, str]]:
-    """How sure each version is against how often it is right."""
-    arms: list[tuple[str, Calibration | None]] = [
-        (f"{arm}: version {version}", state.reading.calibration.get(version))
-        for arm, version in (("A", state.plan.a), ("B", state.plan.b))
-    ]
-    return [
-        {
-            "arm": arm,
-            "rows with a label": str(one.num_rows),
-            "right": _share(one.accuracy),
-            "mean score": f"{one.confidence:.3f}",
-            "calibration error": f"{one.error:.3f}",
-        }
-        for arm, one in arms
-        if one is not None
-    ]
+def calibration_table(state: ExperimentState) -> Table:
+    """How sure each version is, compared with how often it is right."""
+    rows = []
+    for arm, version in (("A", state.plan.a), ("B", state.plan.b)):
+        found = state.reading.calibration.get(version)
+        if found is not None:
+            scores = (f"{found.confidence:.3f}", f"{found.error:.3f}")
+            rows.append((f"{arm}: version {version}", str(found.num_rows), _share(found.accuracy), *scores))
+    columns = (*names("arm"), *numbers("labelled rows", "accuracy", "mean confidence", "calibration error"))
+    return Table("Accuracy and calibration", columns, tuple(rows))
 
 
-def effect_text(one: Estimate, metric: str) -> str:
+def effect_text(effect: Estimate, metric: str) -> str:
     """An effect of the plan's metric with its interval, such as `+3.1 % [-0.4, +6.9] %`."""
     words = effect_words(metric)
-    return f"{words(one.value)} {interval_text(one.low, one.high, words)}"
+    return f"{words(effect.value)} {interval_text(effect.low, effect.high, words)}"
 
 
 def interval_text(low: float, high: float, words: Callable[[float], str]) -> str:
@@ -272,45 +267,33 @@ def effect_words(metric: str) -> Callable[[float], str]:
     return _points if metric == "quality" else _percent
 
 
-def _metric_row(name: str, one: Estimate, words: Callable[[float], str], says: str) -> dict[str, str]:
-    return {
-        "metric": name,
-        "B against A": words(one.value),
-        "interval": interval_text(one.low, one.high, words),
-        "units": str(one.num_units),
-        "which means": says,
-    }
-
-
-def _agreement_rows(reading: Reading) -> list[dict[str, str]]:
-    one = reading.agreement
-    if one is None or not one.num_rows:
+def _agreement_rows(reading: Reading) -> list[tuple[str, ...]]:
+    found = reading.agreement
+    if found is None or not found.num_rows:
         return []
-    differ = one.num_rows - one.num_same
+    differ = found.num_rows - found.num_same
     return [
-        {
-            "metric": "outputs that agree",
-            "B against A": _share(one.share),
-            "interval": interval_text(one.low, one.high, _share),
-            "units": str(one.num_rows),
-            "which means": f"of the same rows {differ} are decided differently"
-            if differ
-            else "all rows are decided alike",
-        },
-        {
-            "metric": "shift of the outputs",
-            "B against A": f"{one.shift:+.3g}",
-            "interval": "",
-            "units": str(one.num_rows),
-            "which means": f"one number differs by {one.largest:.3g} at most",
-        },
+        (
+            "outputs that agree",
+            _share(found.share),
+            interval_text(found.low, found.high, _share),
+            str(found.num_rows),
+            f"of the same rows {differ} are decided differently" if differ else "all rows are decided alike",
+        ),
+        (
+            "shift of the outputs",
+            f"{found.shift:+.3g}",
+            "",
+            str(found.num_rows),
+            f"one number differs by {found.largest:.3g} at most",
+        ),
     ]
 
 
 def _counts(srm: SampleRatio) -> str:
-    parts = [f"version {version} got {count} of {srm.expected.get(version, 0):.0f} {srm.unit} due"
+    parts = [f"version {version} got {count} {srm.unit} ({srm.expected.get(version, 0):.0f} expected)"
              for version, count in srm.counts.items()]  # fmt: skip
-    return ", ".join(parts) or "no requests yet"
+    return "; ".join(parts) or "no requests yet"
 
 
 def _percent(value: float, *, sign: bool = True) -> str:
@@ -345,12 +328,3 @@ def _ms(seconds: float | None) -> str:
 
 def _clock(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
-
-
-def _aligned(rows: Sequence[Row]) -> list[str]:
-    """Columns of equal width, the names above."""
-    columns = list(rows[0])
-    widths = [max(len(column), *(len(row.get(column, "")) for row in rows)) for column in columns]
-    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
-    return ["    " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-            for line in lines]  # fmt: skip

@@ -52,7 +52,6 @@ def git_state(folder: Path | None = None) -> GitState | None:
             ["git", "--no-optional-locks", "status", "--porcelain=v2", "--branch", "--untracked-files=no"],  # noqa: S607
             cwd=folder, capture_output=True, text=True, errors="replace", timeout=GIT_S, check=False,
             stdin=subprocess.DEVNULL,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0) if sys.platform == "win32" else 0,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError, ValueError):
         return None

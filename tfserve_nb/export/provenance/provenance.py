@@ -19,13 +19,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any  # JSON values, numbers of the user
 
+from ...agreement.kinds import Evidence
 from ...errors import FailedPrecondition, InvalidOption
 from ...serialization import TextFloat, from_json, to_json
 from ..endpoint import ExportSource
+from ..layout import find_version
 from ..reasons import disk_reason, innermost
 from .environment import GitState, git_state, imported_packages, python_version, random_seed
 from .fingerprint import DataFingerprint, fingerprint
 from .layer_facts import LayerFacts, layers_of
+from .output_facts import outputs_of
 from .redaction import redact
 
 PROVENANCE_FILE = Path("assets.extra", "tfserve_nb.json")
@@ -85,6 +88,7 @@ class Provenance:
         metrics: name -> number, as given, or of the last epoch of `fit`.
         model: what was exported, such as `Sequential 'digits'`.
         layers: those of a Keras model; empty for anything else.
+        outputs: output name -> activation and loss, of a Keras model; empty when they are not known.
         format: version of the file's format.
     """
 
@@ -98,6 +102,7 @@ class Provenance:
     metrics: Mapping[str, TextFloat] = field(default_factory=dict)
     model: str = ""
     layers: tuple[LayerFacts, ...] = ()
+    outputs: Mapping[str, Evidence] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -169,6 +174,7 @@ def collect(source: ExportSource, folder: Path, given: ProvenanceInput) -> Prove
         metrics=given.metrics or _last_epoch(source),
         model=source.description,
         layers=layers_of(source, folder) or (earlier.layers if earlier is not None else ()),
+        outputs=outputs_of(source, folder) or (earlier.outputs if earlier is not None else {}),
     )
 
 
@@ -238,6 +244,23 @@ def read_provenance(folder: Path) -> Provenance | None:
         return from_json(value, Provenance)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FailedPrecondition(f"{path} is damaged: {type(error).__name__}: {error}", hint=hint) from error
+
+
+def evidence_of(base_path: Path | None, name: str, version: int) -> Mapping[str, Evidence]:
+    """What a version's folder says about its outputs; empty when it says nothing or lies on another machine.
+
+    Args:
+        base_path: the folder of the model's versions, or the one above it.
+        name: the model.
+        version: its number.
+    """
+    folder = None if base_path is None else find_version(base_path, name, version)
+    if folder is None:
+        return {}
+    with contextlib.suppress(FailedPrecondition):  # a diff tells that the file is damaged
+        found = read_provenance(folder)
+        return {} if found is None else found.outputs
+    return {}
 
 
 def _to_json(provenance: Provenance) -> dict[str, Any]:

@@ -22,8 +22,8 @@ _POLICY = (
 )
 
 
-class DashboardPort(Protocol):
-    """What draws the page; `dashboards.web.WebPages` does."""
+class DashboardPages(Protocol):
+    """What draws the page and does what is clicked; `dashboards.web.WebPages`."""
 
     def asset(self, name: str) -> tuple[str, bytes]:
         """Content type and bytes of a file; `ModelNotFound` for an unknown one."""
@@ -31,11 +31,14 @@ class DashboardPort(Protocol):
     def page(self, model: str, page: str, query: Mapping[str, str]) -> dict[str, object]:
         """A view as JSON."""
 
+    def act(self, model: str, action: str, given: Mapping[str, Any]) -> dict[str, object]:
+        """Carry out an action; what was done as JSON."""
+
 
 class AssetHandler(web.RequestHandler):
     """`/tfserve/dashboard[/FILE]`."""
 
-    def initialize(self, dashboard: DashboardPort) -> None:
+    def initialize(self, dashboard: DashboardPages) -> None:
         """Called by Tornado with the values of the route."""
         self._dashboard = dashboard
 
@@ -57,7 +60,7 @@ class AssetHandler(web.RequestHandler):
 class PageHandler(AdminHandler):
     """`/tfserve/v1/models/NAME/pages/PAGE`."""
 
-    def initialize(self, dashboard: DashboardPort, **values: Any) -> None:  # type: ignore[override]  # Tornado's way
+    def initialize(self, dashboard: DashboardPages, **values: Any) -> None:  # type: ignore[override]  # Tornado's way
         """Called by Tornado with the values of the route."""
         super().initialize(**values)
         self._dashboard = dashboard
@@ -67,7 +70,17 @@ class PageHandler(AdminHandler):
         await self.run(lambda given: self._dashboard.page(unquote(name), page, given))
 
 
-def dashboard_routes(dashboard: DashboardPort, admin_values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+class ClickHandler(PageHandler):
+    """`/tfserve/v1/models/NAME/actions/ACTION`."""
+
+    SUPPORTED_METHODS = ("POST",)
+
+    async def post(self, name: str, action: str) -> None:
+        """Do what was clicked."""
+        await self.run(lambda given: self._dashboard.act(unquote(name), action, given))
+
+
+def dashboard_routes(dashboard: DashboardPages, admin_values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
     """The routes of the page.
 
     Args:
@@ -77,4 +90,5 @@ def dashboard_routes(dashboard: DashboardPort, admin_values: Mapping[str, Any]) 
     return [
         (rf"{PATH}(?:/([a-z.]+))?", AssetHandler, {"dashboard": dashboard}),
         (rf"{PREFIX}/models/([^/]+)/pages/([a-z]+)", PageHandler, {"dashboard": dashboard, **admin_values}),
+        (rf"{PREFIX}/models/([^/]+)/actions/([a-z_]+)", ClickHandler, {"dashboard": dashboard, **admin_values}),
     ]

@@ -74,16 +74,16 @@ class InferenceV2:
     """Answers V2 calls; the rest of a request's life is `RestHandler`'s.
 
     Args:
-        flow: takes requests from tensors on.
+        handler: takes requests from tensors on.
         backend: the core.
     """
 
-    def __init__(self, flow: RestHandler, backend: InferenceBackend) -> None:
-        self._flow = flow
+    def __init__(self, handler: RestHandler, backend: InferenceBackend) -> None:
+        self._handler = handler
         self._backend = backend
 
     def start(
-        self, method: str, uri: str, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+        self, method: str, uri: str, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp | None:
         """Answer a request below `/v2`; see `RestHandler.start`."""
         try:
@@ -91,17 +91,17 @@ class InferenceV2:
             if route is None:
                 on_reply(self._about_server(uri))
                 return None
-            exchange.model, exchange.api = route.spec.name, route.call
+            notes.model, notes.api = route.spec.name, route.call
             if route.call == "infer":
-                return self._start_infer(route.spec, fields, body, exchange, on_reply)
+                return self._start_infer(route.spec, fields, body, notes, on_reply)
             on_reply(self._about_model(route))
         except Exception as error:  # noqa: BLE001 - see `RestHandler.failed`
-            on_reply(self._flow.failed(error, exchange))
+            on_reply(self._handler.failed(error, notes))
         return None
 
-    def record(self, exchange: RequestContext) -> None:
+    def record(self, notes: RequestContext) -> None:
         """Count a request whose answer was written."""
-        self._flow.record(exchange)
+        self._handler.record(notes)
 
     @staticmethod
     def _about_server(uri: str) -> Reply:
@@ -130,16 +130,16 @@ class InferenceV2:
             handle.release()
 
     def _start_infer(
-        self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+        self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp:
-        body = self._flow.inflated(fields, body)
+        body = self._handler.inflated(fields, body)
         request = parse_infer(body, fields.get(HEADER_LENGTH))
-        handle = self._flow.acquire(spec, fields, exchange)
+        handle = self._handler.acquire(spec, fields, notes)
         try:
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
-            exchange.signature = request.signature
+            notes.signature = request.signature
             for one in request.wanted:
                 if one.name not in signature.outputs:
                     raise InvalidRequest(
@@ -150,7 +150,7 @@ class InferenceV2:
             def encode(answer: Answer) -> Reply:
                 return to_reply(spec.name, handle, request, answer)
 
-            return self._flow.submit(handle, request.signature, request.tensors, exchange, encode, on_reply)
+            return self._handler.submit(handle, request.signature, request.tensors, notes, encode, on_reply)
         except BaseException:
             handle.release()
             raise

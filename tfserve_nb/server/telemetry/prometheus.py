@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...serving.pairs import CopyCounts
-from ...serving.telemetry.metrics import RequestRecord
-from ...serving.telemetry.observer import BatchRecord, WarmupRecord
+from ...serving.telemetry.observer import Observer
+from ...serving.telemetry.records import BatchRecord, CopyCounts, RequestRecord, RequestTensors
 from ...types import VersionState, VersionStatus
 from .tf_metrics import TfMetrics
 
@@ -29,12 +28,15 @@ Copies = Callable[[], Mapping[tuple[str, int], CopyCounts]]
 """(model, version) -> what became of the shadow copies for it."""
 
 
-class Monitor:
-    """All metrics of one server. An `Observer`.
+class Monitor(Observer):
+    """All metrics of one server.
 
     Args:
         states: asked whenever metrics are read.
         copies: likewise.
+
+    Attributes:
+        tf: TensorFlow Serving's metrics, an observer of its own.
     """
 
     def __init__(self, states: States, copies: Copies = dict) -> None:
@@ -42,7 +44,6 @@ class Monitor:
 
         self.tf = TfMetrics()
         self._registry = CollectorRegistry()
-        self._states = states
         version = ("model", "version", "signature")
         self._requests = Counter(
             "tfserve_requests",
@@ -59,12 +60,12 @@ class Monitor:
         self._batches = Counter(
             "tfserve_batches", "Batches by why they left the queue", (*version, "reason"), registry=self._registry
         )
-        self._registry.register(_StateCollector(states))
-        self._registry.register(_CopyCollector(copies))
+        self._registry.register(_Collector(lambda: _states_of(states())))
+        self._registry.register(_Collector(lambda: _copies_of(copies())))
 
-    def on_request(self, record: RequestRecord) -> None:
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Count a request."""
-        self.tf.on_request(record)
+        del tensors
         if record.version is None:
             # Names that clients make up must not become series.
             self._requests.labels("", "", "", "", record.entrypoint, record.code).inc()
@@ -80,7 +81,6 @@ class Monitor:
         """Count a batch; shadow copies are no live traffic."""
         if record.is_background:
             return
-        self.tf.on_batch(record)
         labels = (record.model, str(record.version), record.signature)
         self._run.labels(*labels).observe(record.run_s)
         self._rows.labels(*labels).observe(sum(record.task_rows))
@@ -88,10 +88,6 @@ class Monitor:
         queue = self._queue.labels(*labels)
         for waited_s in record.waited_s:
             queue.observe(waited_s)
-
-    def on_warmup(self, record: WarmupRecord) -> None:
-        """Count a warm-up."""
-        self.tf.on_warmup(record)
 
     def exposition(self) -> bytes:
         """All metrics, in Prometheus' text format."""
@@ -106,49 +102,45 @@ class Monitor:
         return Histogram(name, help_text, labels, buckets=_SECONDS, registry=self._registry)
 
 
-class _StateCollector:
-    """`tfserve_version_state`: 1 for the state that each version is in."""
+class _Collector:
+    """A metric whose values are computed whenever metrics are read.
 
-    def __init__(self, states: States) -> None:
-        self._states = states
+    Args:
+        family: the metric with its values now.
+    """
 
-    def collect(self) -> Iterable[Any]:
-        """Called by `prometheus_client`."""
-        from prometheus_client.core import GaugeMetricFamily
-
-        family = GaugeMetricFamily(
-            "tfserve_version_state", "1 for the state that a version is in", labels=("model", "version", "state")
-        )
-        for model, versions in self._states().items():
-            for status in versions:
-                for state in VersionState:
-                    value = 1.0 if state is status.state else 0.0
-                    family.add_metric((model, str(status.version), state.name), value)
-        yield family
-
-    def describe(self) -> Iterable[Any]:
-        """Called by `prometheus_client` at registration, when there may be no state yet."""
-        return ()
-
-
-class _CopyCollector:
-    """`tfserve_shadow_copies_total`: copies of requests by model, version and what became of them."""
-
-    def __init__(self, copies: Copies) -> None:
-        self._copies = copies
+    def __init__(self, family: Callable[[], Any]) -> None:
+        self._family = family
 
     def collect(self) -> Iterable[Any]:
         """Called by `prometheus_client`."""
-        from prometheus_client.core import CounterMetricFamily
-
-        family = CounterMetricFamily(
-            "tfserve_shadow_copies", "Copies of requests for another version", labels=("model", "version", "outcome")
-        )
-        for (model, version), counts in self._copies().items():
-            for outcome, count in zip(("run", "failed", "dropped"), counts, strict=True):
-                family.add_metric((model, str(version), outcome), count)
-        yield family
+        yield self._family()
 
     def describe(self) -> Iterable[Any]:
-        """Called by `prometheus_client` at registration."""
+        """Called by `prometheus_client` at registration, when there may be no values yet."""
         return ()
+
+
+def _states_of(models: Mapping[str, Iterable[VersionStatus]]) -> Any:
+    from prometheus_client.core import GaugeMetricFamily
+
+    family = GaugeMetricFamily(
+        "tfserve_version_state", "1 for the state that a version is in", labels=("model", "version", "state")
+    )
+    for model, versions in models.items():
+        for status in versions:
+            for state in VersionState:
+                family.add_metric((model, str(status.version), state.name), 1.0 if state is status.state else 0.0)
+    return family
+
+
+def _copies_of(copies: Mapping[tuple[str, int], CopyCounts]) -> Any:
+    from prometheus_client.core import CounterMetricFamily
+
+    family = CounterMetricFamily(
+        "tfserve_shadow_copies", "Copies of requests for another version", labels=("model", "version", "outcome")
+    )
+    for (model, version), counts in copies.items():
+        for outcome, count in zip(("run", "failed", "dropped"), counts, strict=True):
+            family.add_metric((model, str(version), outcome), count)
+    return family

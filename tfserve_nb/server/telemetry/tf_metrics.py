@@ -1,5 +1,11 @@
 """TensorFlow Serving's metrics: its names, labels and buckets, and its way to write them down.
 
+`prometheus_client` can neither count nor write them. Its buckets take a sample that equals their limit, these leave
+it to the next. Its text, even from a collector of our own, adds `HELP` lines, ends the names of counters in `_total`,
+sorts labels (`le` first), and writes `3.0` and `1.234567e+06` where TensorFlow Serving writes `3` and `1.23457e+06`,
+and nothing instead of `{}` for a metric without labels (measured with 0.26). Series would be named differently, and
+dashboards and alerts that were made for TensorFlow Serving would find none.
+
 Thread: any; one lock guards the counters.
 
 Reference: tensorflow_serving/util/prometheus_exporter.cc (a sample that equals a bucket's limit belongs to the next
@@ -14,8 +20,8 @@ import re
 import threading
 from collections.abc import Iterator
 
-from ...serving.telemetry.metrics import RequestRecord
-from ...serving.telemetry.observer import BatchRecord, WarmupRecord
+from ...serving.telemetry.observer import Observer
+from ...serving.telemetry.records import BatchRecord, RequestRecord, RequestTensors, WarmupRecord
 
 MAX_SERIES = 5000
 """Series of one metric; clients can make up model names, and must not fill the memory with them."""
@@ -83,8 +89,8 @@ class _Gauge(_Counter):
     kind = "gauge"
 
 
-class TfMetrics:
-    """The metrics of one server. An `Observer`."""
+class TfMetrics(Observer):
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -120,8 +126,9 @@ class TfMetrics:
             _Gauge("/tensorflow/serving/mlmd_map", "model_name", "version"),
         )
 
-    def on_request(self, record: RequestRecord) -> None:
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Count a request as TensorFlow Serving does: all of REST, of gRPC the three calls that run a model."""
+        del tensors
         is_counted = record.entrypoint == "REST" or record.api in _GRPC_APIS
         with self._lock:
             if record.api == "MultiInference" and record.code == "OK":
@@ -138,8 +145,8 @@ class TfMetrics:
                 self._runtime.add(record.model, record.api.capitalize(), "TF1", sample=took_us)
 
     def on_batch(self, record: BatchRecord) -> None:
-        """Count a batch, if batching is on."""
-        if not record.is_batched:
+        """Count a batch, if batching is on; shadow copies are no live traffic."""
+        if not record.is_batched or record.is_background:
             return
         num_rows = sum(record.task_rows)
         with self._lock:

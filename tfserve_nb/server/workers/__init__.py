@@ -1,1 +1,1 @@
-"""Front-end processes: HTTP, security and codecs without TensorFlow, in front of the core of another process."""
+"""Worker processes: HTTP, security and codecs without TensorFlow, in front of the core of another process."""

@@ -1,4 +1,4 @@
-"""Whole requests that a front end leaves to the core: status, metadata, metrics, the admin API, and all that is rare.
+"""Whole requests that a worker leaves to the core: status, metadata, metrics, the admin API, and all that is rare.
 
 Thread: the loop of each side.
 """
@@ -19,7 +19,7 @@ from .messages import Forward, Forwarded, GiveUp
 
 
 class Forwarder:
-    """The front end's side: requests that wait for the core's answers."""
+    """The worker's side: requests that wait for the core's answers."""
 
     def __init__(self) -> None:
         self._link: Link | None = None
@@ -109,7 +109,7 @@ class _Collected(asyncio.Transport):
         return False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the front end said of the client."""
+        """What the worker said of the client."""
         if name == "peername":
             return (self._peer[0], 0)
         if name == "ssl_object" and self._peer[1]:

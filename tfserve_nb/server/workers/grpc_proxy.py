@@ -1,9 +1,9 @@
-"""gRPC in a front end: `Predict` is decoded here, and the core answers everything else over a Unix socket.
+"""gRPC in a worker: `Predict` is decoded here, and the core answers everything else over a Unix socket.
 
-All front ends listen on the same TCP port. What is not decoded here passes through as bytes, whatever its service:
+All workers listen on the same TCP port. What is not decoded here passes through as bytes, whatever its service:
 streams carry unary calls too, so one way does for all of them.
 
-Thread: the front end's loop.
+Thread: the worker's loop.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ OWN_METADATA = ("grpc-", "user-agent", ":")
 """What gRPC says by itself on each connection."""
 
 
-class GrpcFront:
-    """A front end's gRPC server.
+class GrpcProxy:
+    """A worker's gRPC server.
 
     Args:
         backend: the core, for calls that are decoded here.
@@ -79,7 +79,7 @@ class GrpcFront:
         predict = grpc.unary_unary_rpc_method_handler(self._predict_or_pass())
 
         class Handlers(grpc.GenericRpcHandler):  # type: ignore[misc]
-            def service(_, details: Any) -> Any:  # noqa: N805 - `self` is the front end
+            def service(_, details: Any) -> Any:  # noqa: N805 - `self` is the worker
                 if details.method == PREDICT:
                     return predict
                 return grpc.stream_stream_rpc_method_handler(self._pass_through(details.method))

@@ -1,4 +1,4 @@
-"""The core's side of the front ends: bundles in, answers out.
+"""The core's side of the workers: bundles in, answers out.
 
 Thread: the server's loop.
 """
@@ -32,10 +32,10 @@ from .messages import (
     Hello,
     LogLine,
     Message,
+    ObservedRequest,
     Piece,
     Ready,
     Records,
-    Tapped,
 )
 
 _SPLITS = (QueueFull, RunFailed, RunRejected)
@@ -46,12 +46,12 @@ class BundleRun:
     """A bundle in the core: run whole, and request by request when that fails.
 
     Args:
-        end: the front end that waits.
+        end: the worker that waits.
         bundle: the requests.
         handle: the pinned version.
     """
 
-    def __init__(self, end: FrontEnd, bundle: Bundle, handle: Handle) -> None:
+    def __init__(self, end: Worker, bundle: Bundle, handle: Handle) -> None:
         self._end = end
         self._bundle = bundle
         self._handle = handle
@@ -129,11 +129,11 @@ class _Part:
         self._run.done(self._position, self._num_requests, outcome)
 
 
-class FrontEnd:
-    """One front end as the core sees it.
+class Worker:
+    """A worker as the core sees it.
 
     Args:
-        hub: what all front ends share.
+        hub: what all workers share.
         on_lost: called when its process is gone.
     """
 
@@ -155,7 +155,7 @@ class FrontEnd:
             LogLine: self._log,
             Ready: self._is_ready,
             Records: self._record,
-            Tapped: self._tapped,
+            ObservedRequest: self._observed,
         }
 
     @property
@@ -212,8 +212,8 @@ class FrontEnd:
         for record in message.records:
             self._hub.backend.record(record)
 
-    def _tapped(self, message: Tapped) -> None:
-        self._hub.backend.taps.add(message.record, message.seen)
+    def _observed(self, message: ObservedRequest) -> None:
+        self._hub.backend.record(message.record, message.tensors)
 
     def _give_up(self, message: GiveUp) -> None:
         connection = self._forwarded.pop(message.number, None)
@@ -265,7 +265,7 @@ class FrontEnd:
 
 
 class Hub:
-    """What all front ends share.
+    """What all workers share.
 
     Args:
         backend: the core.
@@ -290,7 +290,7 @@ class Hub:
         self.request_log = request_log
         self.completions = Completions(asyncio.get_running_loop())
         self.models: Mapping[str, ModelView] = backend.catalog()
-        self.ends: list[FrontEnd] = []
+        self.ends: list[Worker] = []
 
     @property
     def num_running(self) -> int:
@@ -298,7 +298,7 @@ class Hub:
         return sum([end.num_running for end in self.ends])
 
     def look(self) -> None:
-        """Tell all front ends when something else is served; called now and then."""
+        """Tell all workers when something else is served; called now and then."""
         models = self.backend.catalog()
         if models != self.models:
             self.models = models

@@ -1,4 +1,4 @@
-"""A stream of messages between the core and one front end: everything of one turn of the loop in one frame.
+"""A stream of messages between the core and one worker: everything of one turn of the loop in one frame.
 
 A frame is a pickled list of messages, and behind it the tensors' memory, which is not copied into the pickle and not
 out of the frame: arrays that arrive are views of it. Pickle is safe here because both ends are one program, and the

@@ -1,9 +1,9 @@
-"""The core as a front end sees it: an `InferenceBackend` over a link.
+"""The core as a worker sees it: an `InferenceBackend` over a link.
 
 Requests for the same signature wait here until the core has finished enough of what it was given, and leave in bundles.
 So batches form on this side, and the core's process does something once for a bundle and not for each request.
 
-Thread: the front end's loop.
+Thread: the worker's loop.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ import numpy as np
 
 from ...errors import Cancelled, DeadlineExceeded, ModelNotFound, NotAvailable, QueueFull
 from ...serving.backend import Answer, Assignment, Key, ModelSpec, ModelView, Outcome, VersionView, assignment_of
-from ...serving.telemetry.metrics import RequestRecord
-from ...serving.telemetry.taps import Seen, Taps
+from ...serving.telemetry.records import RequestRecord, RequestTensors
 from ...serving.versions.inputs import Check, check_of, has_one_shape
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionStatus
 from .link import Link
-from .messages import Bundle, BundleAnswer, GiveUpBundle, Piece, Records, Tapped
+from .messages import Bundle, BundleAnswer, GiveUpBundle, ObservedRequest, Piece, Records
 
 ROWS_AHEAD = 2
 """Batches' worth of rows that the core is given before it has answered: one to run, one to take next."""
@@ -103,7 +102,7 @@ class Lane:
         if self._num_waiting and self._num_waiting + task.num_rows > self.view.max_enqueued_rows:
             raise QueueFull(
                 "The batch scheduling queue to which this task was submitted is full; "
-                f"{self._num_waiting} rows wait in this front end, at most {self.view.max_enqueued_rows} may",
+                f"{self._num_waiting} rows wait in this worker, at most {self.view.max_enqueued_rows} may",
                 hint="send less at once, or deploy with a larger --max-enqueued-batches",
             )
         self._num_waiting += task.num_rows
@@ -214,13 +213,11 @@ class LinkHandle:
 
 
 class LinkBackend:
-    """An `InferenceBackend` whose core is at the other end of a link, and a `Tap` that passes requests on."""
+    """An `InferenceBackend` whose core is at the other end of a link."""
 
     def __init__(self) -> None:
         self._link: Link | None = None
         self._models: Mapping[str, ModelView] = {}
-        self.taps = Taps(lambda: self._models)
-        self.taps.attach(self)
         self._lanes: dict[tuple[ModelSpec, int, str], Lane] = {}
         self._bundles: dict[int, tuple[Lane, list[LinkTask]]] = {}
         self._number = 0
@@ -256,27 +253,26 @@ class LinkBackend:
 
     def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
         """The core answers questions of status itself."""
-        raise NotAvailable(f"the status of {spec.name} is not known in a front end")
+        raise NotAvailable(f"the status of {spec.name} is not known in a worker")
 
-    def record(self, record: RequestRecord) -> None:
-        """Pass a finished request on, with others."""
-        self._records.append(record)
+    def wants_tensors(self, model: str) -> bool:
+        """Whether an observer of the core wants the tensors of a model's requests."""
+        view = self._models.get(model)
+        return view is not None and view.wants_tensors
+
+    def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
+        """Pass a finished request on: with its tensors at once, without them together with others.
+
+        A core that does not keep up gets no tensors.
+        """
+        if tensors is not None and self._link is not None and not self._link.is_congested:
+            self._link.send(ObservedRequest(record, tensors))
+        else:
+            self._records.append(record)
 
     def catalog(self) -> Mapping[str, ModelView]:
         """What the core said last."""
         return self._models
-
-    # --- the tap ------------------------------------------------------------------------------------------------
-
-    def wants(self, model: str) -> bool:
-        """Whether one of the core's taps wants a model's requests."""
-        view = self._models.get(model)
-        return view is not None and view.is_tapped
-
-    def add(self, record: RequestRecord, seen: Seen) -> None:
-        """Pass a finished request on at once, or not at all: a core that cannot keep up has other worries."""
-        if self._link is not None and not self._link.is_congested:
-            self._link.send(Tapped(record, seen))
 
     # --- lanes --------------------------------------------------------------------------------------------------
 
@@ -325,7 +321,6 @@ class LinkBackend:
     def learn(self, models: Mapping[str, ModelView]) -> None:
         """The core serves something else now; who waits for what is gone is told by the core."""
         self._models = models
-        self.taps.refresh()
         for key, lane in list(self._lanes.items()):
             spec, version, _ = key
             model = models.get(spec.name)

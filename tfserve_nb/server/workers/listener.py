@@ -1,4 +1,4 @@
-"""The HTTP port of a server with front ends: the counterpart of `HttpListener`.
+"""The HTTP port of a server with workers: the counterpart of `HttpListener`.
 
 Thread: made on any; all else on the server's loop.
 """
@@ -8,14 +8,12 @@ from __future__ import annotations
 import logging
 import shutil
 import socket
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 from tornado.httputil import HTTPServerConnectionDelegate
 
-from ...errors import InvalidOption
 from ...serving.backend import InferenceBackend
 from .. import tls
 from ..http.listener import bind, hold, limits_of
@@ -27,7 +25,7 @@ from .hub import Hub
 from .pool import Pool
 
 
-class FrontListener:
+class WorkerListener:
     """One port, shared by several processes.
 
     Args:
@@ -36,14 +34,11 @@ class FrontListener:
         request_log: gets answered requests, or None.
 
     Raises:
-        InvalidOption: where processes cannot share a port.
         PortInUse: if the port is taken.
         ServerFailed: if the address or the certificate does not do.
     """
 
     def __init__(self, settings: ServerSettings, backend: InferenceBackend, request_log: RequestLog | None) -> None:
-        if sys.platform == "win32":
-            raise InvalidOption(f"frontends={settings.frontends}: not on Windows", hint="frontends=0")
         if settings.tls is not None:
             tls.check(settings.tls)
         self._backend = backend
@@ -54,7 +49,7 @@ class FrontListener:
         first = bind(settings.host, settings.port or 0, shares=True)
         self.port: int = first.getsockname()[1]
         self._sockets = [first]
-        self._sockets += [bind(settings.host, self.port, shares=True) for _ in range(settings.frontends - 1)]
+        self._sockets += [bind(settings.host, self.port, shares=True) for _ in range(settings.workers - 1)]
         self._folder: str | None = None
         self._grpc_place: socket.socket | None = None
         grpc = settings.grpc
@@ -70,13 +65,8 @@ class FrontListener:
         """Bundles on their way."""
         return 0 if self._hub is None else self._hub.num_running
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The processes of the front ends."""
-        return () if self._pool is None else self._pool.pids
-
     def _share(self, grpc: GrpcSettings) -> GrpcSettings:
-        """Hold gRPC's port for the front ends, and find a place for the core's socket."""
+        """Hold gRPC's port for the workers, and find a place for the core's socket."""
         if grpc.tls is not None:
             tls.check(grpc.tls)
         try:
@@ -93,7 +83,7 @@ class FrontListener:
         """Answer requests from now on.
 
         Raises:
-            ServerFailed: if a front end does not start.
+            ServerFailed: if a worker does not start.
         """
         http = self._http = HttpServer(sinks_of(application, log, fast_path), limits_of(self.settings), log)
         http.start_clock()
@@ -107,7 +97,7 @@ class FrontListener:
             self._pool.stop()
 
     async def drained(self) -> None:
-        """Wait until all front ends have ended."""
+        """Wait until all workers have ended."""
         if self._pool is not None:
             await self._pool.drained()
 

@@ -1,4 +1,4 @@
-"""What a front end and the core tell each other.
+"""What a worker and the core tell each other.
 
 Thread: any; immutable.
 """
@@ -10,30 +10,29 @@ from typing import NamedTuple
 
 from ...errors import ServingError
 from ...serving.backend import ModelSpec, ModelView
-from ...serving.telemetry.metrics import RequestRecord
-from ...serving.telemetry.taps import Seen
+from ...serving.telemetry.records import RequestRecord, RequestTensors
 from ...types import Tensors
 from ..http.head import RequestHead
 from ..settings import ServerSettings
 
 
 class Hello(NamedTuple):
-    """Core to front end, first: what it serves with."""
+    """Core to worker, first: what it serves with."""
 
     settings: ServerSettings
 
 
 class Catalog(NamedTuple):
-    """Core to front end: what is served, whenever that changed. The core has the last word for each request."""
+    """Core to worker: what is served, whenever that changed. The core has the last word for each request."""
 
     models: Mapping[str, ModelView]
 
 
 class Bundle(NamedTuple):
-    """Front end to core: requests for the same signature, put together.
+    """Worker to core: requests for the same signature, put together.
 
     Attributes:
-        number: unique within the front end.
+        number: unique within the worker.
         spec: what the requests named.
         version: the version whose signature they were decoded by.
         signature: its name.
@@ -70,7 +69,7 @@ class Piece(NamedTuple):
 
 
 class BundleAnswer(NamedTuple):
-    """Core to front end: what became of a bundle, and the version that answered."""
+    """Core to worker: what became of a bundle, and the version that answered."""
 
     number: int
     version: int
@@ -78,7 +77,7 @@ class BundleAnswer(NamedTuple):
 
 
 class Forward(NamedTuple):
-    """Front end to core: a whole request that the core shall answer."""
+    """Worker to core: a whole request that the core shall answer."""
 
     number: int
     head: RequestHead
@@ -88,7 +87,7 @@ class Forward(NamedTuple):
 
 
 class Forwarded(NamedTuple):
-    """Core to front end: the answer's bytes; None to cut the client off."""
+    """Core to worker: the answer's bytes; None to cut the client off."""
 
     number: int
     data: bytes | None
@@ -96,43 +95,43 @@ class Forwarded(NamedTuple):
 
 
 class GiveUp(NamedTuple):
-    """Front end to core: the client of a forwarded request left."""
+    """Worker to core: the client of a forwarded request left."""
 
     number: int
 
 
 class GiveUpBundle(NamedTuple):
-    """Front end to core: nobody waits for a bundle any more; it gets no answer."""
+    """Worker to core: nobody waits for a bundle any more; it gets no answer."""
 
     number: int
 
 
 class Records(NamedTuple):
-    """Front end to core: finished requests, for the metrics."""
+    """Worker to core: finished requests, without their tensors."""
 
     records: tuple[RequestRecord, ...]
 
 
-class Tapped(NamedTuple):
-    """Front end to core: a finished request with its tensors, while somebody wants them."""
+class ObservedRequest(NamedTuple):
+    """Worker to core: a finished request with its tensors, while an observer wants them."""
 
     record: RequestRecord
-    seen: Seen
+    tensors: RequestTensors
 
 
 class LogLine(NamedTuple):
-    """Front end to core: a line for the server's log."""
+    """Worker to core: a line for the server's log."""
 
     level: int
     text: str
 
 
 class Ready(NamedTuple):
-    """Front end to core: it answers requests now."""
+    """Worker to core: it answers requests now."""
 
 
 class Drain(NamedTuple):
-    """Core to front end: take no new requests, finish those that run, and end."""
+    """Core to worker: take no new requests, finish those that run, and end."""
 
 
 Message = (
@@ -145,7 +144,7 @@ Message = (
     | GiveUp
     | GiveUpBundle
     | Records
-    | Tapped
+    | ObservedRequest
     | LogLine
     | Ready
     | Drain

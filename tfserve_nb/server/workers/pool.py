@@ -1,7 +1,7 @@
-"""The front ends' processes: started together, replaced when one dies, ended with the server.
+"""The workers' processes: started together, replaced when one dies, ended with the server.
 
 Each has a listening socket of its own on the shared port, and the core's process keeps all of them open: clients that
-knock while a front end is being replaced wait, and are let in by the new one.
+connect while a worker is being replaced wait, and the new one accepts them.
 
 Thread: the server's loop, but for `listeners`, which any thread may call before.
 
@@ -21,21 +21,21 @@ import tempfile
 from pathlib import Path
 
 from ...errors import ServerFailed
-from .hub import FrontEnd, Hub
+from .hub import Hub, Worker
 
 START_LIMIT_S = 15.0
 LOOK_S = 0.05
 RETRY_S = (0.0, 0.1, 0.5, 2.0, 5.0)
-"""How long to wait before a front end is started again that died so often in a row."""
+"""How long to wait before starting a worker again, by how often it died in a row."""
 
 STEADY_S = 10.0
-"""A front end that lived so long died by accident, not because it cannot live."""
+"""A worker that ran this long and then died is started again at once."""
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[3]
 
 
 class Pool:
-    """The front ends of one server.
+    """The workers of one server.
 
     Args:
         hub: what they share.
@@ -49,11 +49,6 @@ class Pool:
         self._log = log
         self._slots = [_Slot(hub, listener, log) for listener in listeners]
         self._looker: asyncio.Task[None] | None = None
-
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The processes that run now."""
-        return tuple([slot.process.pid for slot in self._slots if slot.process is not None])
 
     async def start(self) -> None:
         """Start all; returns when they answer.
@@ -89,13 +84,13 @@ class Pool:
         while True:
             try:
                 self._hub.look()
-            except Exception:  # noqa: BLE001 - whatever is wrong now, front ends must hear of later changes
-                self._log.exception("what is served could not be told to the front ends")
+            except Exception:  # noqa: BLE001 - whatever is wrong now, workers must hear of later changes
+                self._log.exception("what is served could not be told to the workers")
             await asyncio.sleep(LOOK_S)
 
 
 class _Slot:
-    """The place of one front end: its socket, and the process that is there now."""
+    """The place of one worker: its socket, and the process that is there now."""
 
     def __init__(self, hub: Hub, listener: socket.socket, log: logging.Logger) -> None:
         self._hub = hub
@@ -104,7 +99,7 @@ class _Slot:
         self._is_draining = False
         self._num_deaths = 0
         self._started_s = 0.0
-        self._end: FrontEnd | None = None
+        self._end: Worker | None = None
         self._task: asyncio.Task[None] | None = None
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this slot
         self.process: subprocess.Popen[bytes] | None = None
@@ -119,14 +114,14 @@ class _Slot:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = self._spawn(theirs.fileno())
-        end = self._end = FrontEnd(self._hub, self._lost)
+        end = self._end = Worker(self._hub, self._lost)
         self._hub.ends.append(end)
         self._started_s = asyncio.get_running_loop().time()
         await end.open(ours)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(end.settled.wait(), START_LIMIT_S)
         if not end.ready.is_set() and not self._is_draining:
-            raise ServerFailed(f"a front end did not start: {self._last_words()}", hint="--frontends 0")
+            raise ServerFailed(f"a worker did not start: {self._last_words()}", hint="--workers 0")
 
     def drain(self) -> None:
         """Let it finish and end."""
@@ -171,7 +166,7 @@ class _Slot:
             return
         lived_s = asyncio.get_running_loop().time() - self._started_s
         self._num_deaths = 0 if lived_s > STEADY_S else self._num_deaths + 1
-        self._log.error("a front end ended, another one is started: %s", self._last_words())
+        self._log.error("a worker ended, another one is started: %s", self._last_words())
         self._task = asyncio.create_task(self._replace())
 
     async def _replace(self) -> None:

@@ -1,4 +1,4 @@
-"""A front end's process: `python -m tfserve_nb.server.workers.worker LINK LISTENER`, both inherited file descriptors.
+"""A worker's process: `python -m tfserve_nb.server.workers.worker LINK LISTENER`, both inherited file descriptors.
 
 It serves what the core says and ends with it: the link is the only thing that keeps it alive.
 
@@ -35,7 +35,7 @@ from .link_backend import RECORDS_EACH_S, LinkBackend
 from .messages import BundleAnswer, Catalog, Drain, Forwarded, Hello, LogLine, Message, Ready
 
 if TYPE_CHECKING:
-    from .grpc_proxy import GrpcFront
+    from .grpc_proxy import GrpcProxy
 
 DRAIN_S = 30.0
 """The core decides how long a drain may take; this is for a core that forgot."""
@@ -53,8 +53,8 @@ class LinkHandler(logging.Handler):
         self._link.send(LogLine(record.levelno, self.format(record)))
 
 
-class FrontEndProcess:
-    """Everything of one front end.
+class WorkerProcess:
+    """Everything that runs in a worker.
 
     Args:
         listener: the socket to accept clients on.
@@ -66,7 +66,7 @@ class FrontEndProcess:
         self._forwarder = Forwarder()
         self._link: Link | None = None
         self._server: HttpServer | None = None
-        self._grpc: GrpcFront | None = None
+        self._grpc: GrpcProxy | None = None
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logging.getLogger("tfserve_nb.server.workers")
@@ -110,13 +110,13 @@ class FrontEndProcess:
     async def _serve(self, settings: ServerSettings) -> None:
         loop = asyncio.get_running_loop()
         calls = Calls(self._backend, loop)
-        flow = RestHandler(
+        handler = RestHandler(
             calls,
             request_timeout_s=settings.request_timeout_s,
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
             log=self._log,
         )
-        rest = fast_path(flow, InferenceV2(flow, self._backend), settings)
+        rest = fast_path(handler, InferenceV2(handler, self._backend), settings)
 
         def sink_for(connection: Connection, message: HttpMessage) -> Sink:
             """Decode what can be decoded here; the core answers all else."""
@@ -134,9 +134,9 @@ class FrontEndProcess:
             self._link.send(Ready())
 
     async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None) -> None:
-        from .grpc_proxy import GrpcFront  # gRPC takes a tenth of a second to import
+        from .grpc_proxy import GrpcProxy  # gRPC takes a tenth of a second to import
 
-        grpc = GrpcFront(self._backend, calls, settings, token, self._log)
+        grpc = GrpcProxy(self._backend, calls, settings, token, self._log)
         await grpc.start()
         self._grpc = grpc
 
@@ -170,7 +170,7 @@ def main() -> int:
     listener = socket.socket(fileno=listener_fd)
 
     async def run() -> None:
-        await FrontEndProcess(listener).run(one_end)
+        await WorkerProcess(listener).run(one_end)
 
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(run())

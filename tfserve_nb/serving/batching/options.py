@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 
 from ...errors import InvalidOption
+from ...options import option
 
 DEFAULT_MAX_BATCH_SIZE = 64
 DEFAULT_MAX_ENQUEUED_BATCHES = 100
@@ -18,12 +19,7 @@ class BatchingOptions:
     """Limits of the batch queues of one version.
 
     Attributes:
-        max_batch_size: most rows that one run of the model gets; larger requests are split.
-        batch_timeout_micros: how long the first request of a batch may wait for company, in microseconds. 0 sends
-            whatever is queued the moment the runner is free.
-        max_enqueued_batches: how many batches of `max_batch_size` rows may wait in a queue; more is rejected at once.
-        allowed_batch_sizes: sizes that runs are padded up to, increasing, the last one `max_batch_size`. Empty:
-            powers of two.
+        allowed_batch_sizes: increasing, the last one `max_batch_size`; () for powers of two.
         is_enabled: False runs every request alone.
         pads: False runs batches as they come, whatever `allowed_batch_sizes` says.
         input_batch_size_limit: most rows of one request; more is refused. None splits any size.
@@ -39,10 +35,22 @@ class BatchingOptions:
         does: splitting is always on, and padding to powers of two keeps the number of shapes small.
     """
 
-    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE
-    batch_timeout_micros: int = 0
-    max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES
-    allowed_batch_sizes: tuple[int, ...] = ()
+    max_batch_size: int = option(
+        DEFAULT_MAX_BATCH_SIZE, "most rows in one run of the model; larger requests are split", metavar="ROWS"
+    )
+    batch_timeout_micros: int = option(
+        0,
+        "how long the first request of a batch may wait for others, in microseconds; 0 sends at once what is queued",
+        metavar="MICROS",
+    )
+    max_enqueued_batches: int = option(
+        DEFAULT_MAX_ENQUEUED_BATCHES, "how many full batches may wait before requests are refused with 503"
+    )
+    allowed_batch_sizes: tuple[int, ...] = option(
+        (),
+        "sizes that batches are padded up to, all warmed up before the version serves",
+        shown="powers of two",
+    )
     _: KW_ONLY
     is_enabled: bool = True
     pads: bool = True

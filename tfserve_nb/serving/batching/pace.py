@@ -23,7 +23,7 @@ CERTAINTY = 0.5
 """A request is hopeless when even this share of the expected time is too long for it."""
 
 PATIENCE = 3.0
-"""Typical gaps after which nobody else is expected to join a batch."""
+"""Typical gaps after which no other request is expected to join a batch."""
 
 
 class Median:
@@ -51,7 +51,7 @@ class Median:
         return self._value if self.num_samples >= FEWEST else None
 
 
-class Pace:
+class QueuePace:
     """How long runs take and how fast requests come, for one queue."""
 
     def __init__(self) -> None:
@@ -96,7 +96,7 @@ class Pace:
         return rows_ahead // full_size * self.service_s(full_size) + self.service_s(size)
 
     def alone_until_s(self) -> float:
-        """When nobody is expected to join any more: some typical gaps after the last arrival; infinity if unknown."""
+        """When no more requests are expected to join: some typical gaps after the last arrival; infinity if unknown."""
         gap_s = self._gaps.value
         if gap_s is None or self._last_s is None:
             return float("inf")

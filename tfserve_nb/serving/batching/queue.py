@@ -21,18 +21,18 @@ from ...errors import DeadlineExceeded, InvalidRequest, NotAvailable, QueueFull,
 from ...types import Tensors
 from ..backend import Answer, Outcome
 from .options import BatchingOptions
-from .pace import CERTAINTY, Pace
+from .pace import CERTAINTY, QueuePace
 
 
-class Owner(Protocol):
-    """Who runs a task: its `Runner`."""
+class TaskOwner(Protocol):
+    """What runs a task: its `Runner`."""
 
     def cancel(self, task: Task) -> None:
         """Finish a task with `Cancelled`, unless it was finished already."""
 
 
 class Task:
-    """One request in a queue, and the `Ticket` of whoever submitted it; it is finished exactly once.
+    """One request in a queue, and the `Ticket` of its caller; it is finished exactly once.
 
     Args:
         inputs: name -> array `(num_rows, ...)`, checked against the signature, read-only.
@@ -76,7 +76,7 @@ class Task:
         self.deadline_s = deadline_s
         self.on_done = on_done
         self.queue: BatchQueue | None = None
-        self.owner: Owner | None = None
+        self.owner: TaskOwner | None = None
         self.num_rows_taken = 0
         self.num_rows_done = 0
         self.pieces: dict[int, Tensors] | None = None
@@ -124,8 +124,8 @@ class Batch:
     Attributes:
         parts: at least one.
         num_rows: the sum of their rows, at most `max_batch_size`.
-        reason: why it left: `full`, `timeout` (somebody had waited `batch_timeout_micros`), `deadline` (somebody could
-            wait no longer) or `free` (the runner was, and nobody else was expected in time).
+        reason: why it left: `full`, `timeout` (its first request had waited `batch_timeout_micros`), `deadline` (a
+            request could wait no longer) or `free` (the runner was, and no other request was expected in time).
     """
 
     parts: tuple[Part, ...]
@@ -134,7 +134,7 @@ class Batch:
 
 
 Finished = list[tuple[Task, Outcome]]
-"""Tasks with their outcomes, to be told after the lock is released."""
+"""Tasks with their outcomes, to be delivered after the lock is released."""
 
 
 class BatchQueue:
@@ -151,7 +151,7 @@ class BatchQueue:
         self.options = options
         self.is_batchable = is_batchable
         self.has_one_shape = has_one_shape
-        self.pace = Pace()
+        self.pace = QueuePace()
         self._longest_s = 0.0
         self._max_rows = options.max_enqueued_rows
         self.num_rows = 0

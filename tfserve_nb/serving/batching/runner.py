@@ -39,12 +39,12 @@ JOIN_S = 1.5
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """A queue together with the function that runs its batches, and who is told about them.
+    """A queue together with the function that runs its batches and the one that is told of them.
 
     Attributes:
         queue: the queue.
         run: runs a batch.
-        observe: told about each, or None.
+        observe: called after each batch, or None.
         stats: counts them.
         is_background: whether it only gets what time is left over.
         finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
@@ -113,7 +113,7 @@ class Runner:
             for lane in self._lanes + self._background:
                 finished += lane.queue.close(NotAvailable("the server is shutting down"))
             self._wake.notify_all()
-        _tell(finished)
+        _deliver(finished)
         until_s = time.perf_counter() + JOIN_S
         for thread in self._threads:
             if thread is not threading.current_thread():
@@ -122,7 +122,7 @@ class Runner:
     def attach(
         self, queue: BatchQueue, run: RunFunction, observe: Observe | None = None, *, is_background: bool = False
     ) -> Lane:
-        """Open a queue whose batches go to `run`; `observe` is told about each."""
+        """Open a queue whose batches go to `run`; `observe` is called after each."""
         lane = Lane(queue, run, observe, is_background=is_background)
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
@@ -134,7 +134,7 @@ class Runner:
             with contextlib.suppress(ValueError):
                 (self._background if lane.is_background else self._lanes).remove(lane)
             finished = lane.queue.close()
-        _tell(finished)
+        _deliver(finished)
 
     def submit(
         self,
@@ -177,7 +177,7 @@ class Runner:
             task.is_finished = True
             if task.queue is not None:
                 task.queue.forget(task)
-        _tell([(task, Cancelled("the caller went away"))])
+        _deliver([(task, Cancelled("the caller went away"))])
 
     def _work(self, ready: threading.Event) -> None:
         ready.set()
@@ -186,7 +186,7 @@ class Runner:
             if taken is None:
                 return
             lane, batch, finished = taken
-            _tell(finished)
+            _deliver(finished)
             if batch is not None:
                 self._run_batch(lane, batch)
             if lane.is_background:
@@ -251,7 +251,7 @@ class Runner:
             if len(batch.parts) == 1:
                 self._fail(batch.parts[0].task, as_serving_error(error))
             else:
-                # One request must not decide over its batch mates: find out whose fault it is.
+                # One request must not decide over its batch mates: find out which one is at fault.
                 for part in batch.parts:
                     if not part.task.is_finished:
                         self._run_batch(lane, Batch((part,), part.stop - part.start, batch.reason))
@@ -282,7 +282,7 @@ class Runner:
                 if answer is not None:
                     task.is_finished = True
                     finished.append((task, answer))
-        _tell(finished)
+        _deliver(finished)
         return done_s
 
     def _fail(self, task: Task, error: ServingError) -> None:
@@ -292,7 +292,7 @@ class Runner:
             task.is_finished = True
             if task.queue is not None:
                 task.queue.forget(task)
-        _tell([(task, error)])
+        _deliver([(task, error)])
 
 
 def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
@@ -376,10 +376,10 @@ def as_serving_error(error: Exception) -> ServingError:
     return RunFailed(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no message'}")
 
 
-def _tell(finished: Finished) -> None:
+def _deliver(finished: Finished) -> None:
     for task, outcome in finished:
         try:
             task.on_done(outcome)
         except Exception:
-            # Whoever waits may be broken; the runner's thread and the other waiters must not be.
+            # A caller with a defect must harm neither the runner's thread nor other callers.
             logging.getLogger(__name__).exception("an answer could not be handed over")

@@ -27,7 +27,7 @@ LOAD_LIMIT_S = 600.0
 
 
 class ServedModel:
-    """A model of the core.
+    """A model that is deployed: its versions, its routing, and the state that is stored of both.
 
     Args:
         name: its name.
@@ -65,7 +65,7 @@ class ServedModel:
         """The version that answers a request; see `Routing.version_for`."""
         return self.routing.version_for(spec, draw, preferred, key)
 
-    def view(self, *, is_tapped: bool) -> ModelView:
+    def view(self, *, wants_tensors: bool) -> ModelView:
         """What servers in other processes have to know of it."""
         routing = self.routing
         return ModelView(
@@ -75,7 +75,7 @@ class ServedModel:
             routing.salt or self.name,
             routing.key_header,
             routing.arms,
-            is_tapped,
+            wants_tensors,
         )
 
     @property
@@ -150,7 +150,7 @@ class ServedModel:
 
     @contextlib.contextmanager
     def noting_problem(self) -> Iterator[None]:
-        """Keep what goes wrong with the state file for the person who looks, and go on."""
+        """Go on when the state file cannot be used; `problem` says why until it can be."""
         try:
             yield
             self.problem = ""

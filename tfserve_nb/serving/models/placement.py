@@ -1,4 +1,4 @@
-"""Who gets to a new version: everybody, a part of the traffic, a label, or nobody yet.
+"""Which requests a new version gets: all, a part of the traffic, those for a label, copies, or none yet.
 
 Thread: any; immutable.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 
 from ...errors import InvalidOption
+from ...options import option
 from ..traffic import Shadow
 from .routing import Routing
 
@@ -16,27 +17,31 @@ DEFAULT_KEEP = 2
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a deploy puts its version.
+    """Which requests a deploy gives to its version; by default all.
 
-    Attributes:
-        label: point this label to it, or None.
-        stage: load it, but give it no traffic.
-        canary: percent of the traffic for it while the rest stays with the current version; None for all. Without a
-            current version it gets everything.
-        shadow: load it without traffic, and give it copies of this percentage of the requests that others answer; None
-            for no copies. Without a current version it gets everything.
-        keep: versions of the model that stay loaded, for instant rollback.
+    The first version of a model gets all traffic, whatever `canary` and `shadow` say.
 
     Raises:
         InvalidOption: naming the value that is not allowed.
     """
 
-    label: str | None = None
+    label: str | None = option(
+        None, "a label, such as `stable`, that points to this version", shown="none", names="label"
+    )
     _: KW_ONLY
-    stage: bool = False
-    canary: float | None = None
-    shadow: float | None = None
-    keep: int = DEFAULT_KEEP
+    stage: bool = option(False, "load it, but let the old version go on answering")
+    canary: float | None = option(
+        None, "give it this share of the requests that name no version", metavar="PERCENT", shown="off"
+    )
+    shadow: float | None = option(
+        None,
+        "give it no traffic, but copies of this share of the requests (of all without PERCENT); clients never see its "
+        "answers",
+        metavar="PERCENT",
+        bare=100.0,
+        shown="off",
+    )
+    keep: int = option(DEFAULT_KEEP, "how many versions stay loaded, for instant rollback")
 
     def __post_init__(self) -> None:
         if isinstance(self.keep, bool) or not isinstance(self.keep, int) or self.keep < 1:

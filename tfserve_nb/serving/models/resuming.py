@@ -29,7 +29,7 @@ def resumed(
         progress: told about each step.
 
     Yields:
-        The model, which nobody serves yet, and what could not be brought back, in words.
+        The model, which is not served yet, and what could not be brought back, in words.
     """
     name = stored.routing.name
     on_disk = frozenset(stored.versions)

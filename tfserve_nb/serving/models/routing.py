@@ -33,7 +33,7 @@ class Routing:
         labels: label -> version.
         recent: versions in the order of their last use (deployed, promoted, rolled back), latest last.
         staged: versions that were loaded on purpose without traffic.
-        salt: decides together with a key who gets which version; the model's name when it is empty.
+        salt: decides together with a key which client gets which version; the model's name when it is empty.
         key_header: the header (gRPC: metadata) whose value keeps a client with its version.
         arms: version -> its name in the running comparison, `a` or `b`.
         shadow: the version that gets copies of what others answer, and how many.
@@ -180,7 +180,7 @@ class Routing:
         """Give a version copies of what others answer; None ends it.
 
         Raises:
-            InvalidOption: if the share is none, or nobody else answers.
+            InvalidOption: if the share is none, or the version gets all requests itself.
         """
         if shadow is None:
             return replace(self, shadow=None)
@@ -204,10 +204,10 @@ class Routing:
 
         Args:
             weights: version -> percent, summing to 100.
-            salt: draws anew who gets which version; None keeps it.
+            salt: another one assigns all clients anew; None keeps it.
             key_header: where the key stands; None keeps it.
             arms: version -> `a` or `b`; None or empty for no comparison.
-            shadow: who gets copies, or None for nobody; one that gets all the traffic needs none.
+            shadow: the version that gets copies, or None; a version that gets all the traffic needs none.
 
         Raises:
             InvalidOption: naming the value that is not allowed.

@@ -120,10 +120,6 @@ class StateStore:
         """Number of the run -> what it found, for all models below the folder."""
         return self._results("benchmarks")
 
-    def replays(self) -> dict[int, dict[str, Any]]:
-        """The same of replays."""
-        return self._results("replays")
-
     def _add(self, table: str, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
         with self._writing() as connection:
             row = (event.at, name, json.dumps(result))

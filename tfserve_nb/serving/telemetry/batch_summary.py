@@ -42,17 +42,17 @@ class BatchSummary:
 
 def combined(summaries: Iterable[BatchSummary]) -> BatchSummary:
     """The batches of several queues; run times are those of the queue with the most batches."""
-    known = sorted(summaries, key=lambda one: one.num_batches)
+    known = sorted(summaries, key=lambda summary: summary.num_batches)
     if not known:
         return BatchSummary()
-    num_batches = sum([one.num_batches for one in known])
+    num_batches = sum([summary.num_batches for summary in known])
     return BatchSummary(
         num_batches=num_batches,
-        num_rows=sum([one.num_rows for one in known]),
-        num_padded=sum([one.num_padded for one in known]),
-        reasons={reason: sum([one.reasons.get(reason, 0) for one in known]) for reason in REASONS},
-        sizes=_added([one.sizes for one in known]),
-        queue_ms=sum([one.queue_ms * one.num_batches for one in known]) / max(1, num_batches),
+        num_rows=sum([summary.num_rows for summary in known]),
+        num_padded=sum([summary.num_padded for summary in known]),
+        reasons={reason: sum([summary.reasons.get(reason, 0) for summary in known]) for reason in REASONS},
+        sizes=_added([summary.sizes for summary in known]),
+        queue_ms=sum([summary.queue_ms * summary.num_batches for summary in known]) / max(1, num_batches),
         run_ms=known[-1].run_ms,
     )
 
@@ -60,6 +60,6 @@ def combined(summaries: Iterable[BatchSummary]) -> BatchSummary:
 def _added(counts: Iterable[Mapping[int, int]]) -> dict[int, int]:
     """The sum of several counts."""
     total: Counter[int] = Counter()
-    for one in counts:
-        total.update(one)
+    for count in counts:
+        total.update(count)
     return dict(sorted(total.items()))

@@ -1,4 +1,4 @@
-"""A ring of real requests with their arrival times, to be sent to another version later; off until somebody asks.
+"""A ring of real requests with their arrival times, to be sent to another version later; off until it is asked for.
 
 Bounded in requests, rows and bytes, see `CaptureSettings`; the oldest make room for the newest. Only answered requests
 are kept. It lies in this process's memory, and is gone with it. Headers and tokens never get here; the client's key and
@@ -19,14 +19,14 @@ import numpy as np
 
 from ...types import Tensors
 from .captured import MIB, CapturedRequest, CapturedRequests, CaptureSettings
-from .metrics import RequestRecord
-from .taps import Seen
+from .observer import Observer
+from .records import RequestRecord, RequestTensors
 
 _APIS = {"classify": "classify", "regress": "regress"}
 
 
-class Captures:
-    """The rings of a server's models; a `Tap`."""
+class Captures(Observer):
+    """The captured requests of a server's models."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -34,7 +34,7 @@ class Captures:
         self._settings: Mapping[str, CaptureSettings] = {}
         self._since_s: dict[str, float] = {}
 
-    def turn(self, model: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
+    def configure(self, model: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
         """Begin or end capturing a model.
 
         Args:
@@ -43,7 +43,7 @@ class Captures:
             clear: whether what was kept is dropped.
         """
         with self._lock:
-            others = {name: one for name, one in self._settings.items() if name != model}
+            others = {name: kept for name, kept in self._settings.items() if name != model}
             self._settings = others if settings is None else {**others, model: settings}
             ring = _Ring() if clear or model not in self._rings else self._rings[model]
             self._rings[model] = ring
@@ -53,41 +53,48 @@ class Captures:
 
     def forget(self, model: str) -> None:
         """Drop a model's requests and stop."""
-        self.turn(model, None, clear=True)
+        self.configure(model, None, clear=True)
         with self._lock:
             self._rings.pop(model, None)
             self._since_s.pop(model, None)
 
-    def wants(self, model: str) -> bool:
+    @property
+    def is_on(self) -> bool:
+        """Whether any model is captured."""
+        return bool(self._settings)
+
+    def wants_tensors(self, model: str) -> bool:
         """Whether requests of a model are captured."""
         return model in self._settings
 
-    def found(self, model: str, limit: int | None = None) -> CapturedRequests:
+    def requests_of(self, model: str, limit: int | None = None) -> CapturedRequests:
         """What is held of a model: the newest `limit` requests, or all, in the order of arrival."""
         with self._lock:
             ring = self._rings.get(model, _Ring())
-            kept = sorted(ring.requests, key=lambda one: one.arrived_s)
+            kept = sorted(ring.requests, key=lambda request: request.arrived_s)
             newest = kept if limit is None else kept[len(kept) - min(limit, len(kept)) :]
             return CapturedRequests(
                 model, tuple(newest), self._settings.get(model), len(kept), ring.num_bytes, ring.num_left_out,
                 ring.problem,
             )  # fmt: skip
 
-    def add(self, record: RequestRecord, seen: Seen) -> None:
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Keep an answered request."""
         settings = self._settings.get(record.model)
-        if settings is None or record.code != "OK" or record.version is None or seen.outputs is None:
+        if settings is None or tensors is None or tensors.outputs is None:
             return
-        size = _bytes(seen.inputs) + _bytes(seen.outputs)
+        if record.code != "OK" or record.version is None:
+            return
+        size = _bytes(tensors.inputs) + _bytes(tensors.outputs)
         problem = _too_large(settings, record.num_rows, size)
-        inputs, problem = (None, problem) if problem else _redacted(settings, seen.inputs)
-        outputs = {} if inputs is None else {name: _copied(array) for name, array in seen.outputs.items()}
-        is_redacted = bool(settings.redact) and not _are_same(inputs or {}, seen.inputs)
+        inputs, problem = (None, problem) if problem else _redacted(settings, tensors.inputs)
+        outputs = {} if inputs is None else {name: _copied(array) for name, array in tensors.outputs.items()}
+        is_redacted = bool(settings.redact) and not _are_same(inputs or {}, tensors.inputs)
         age_s = time.perf_counter() - record.received_s
         with self._lock:
             ring = self._rings.get(record.model)
             if ring is None or record.received_s < self._since_s[record.model]:
-                return  # dropped meanwhile, or from a time when nobody was to be captured
+                return  # dropped meanwhile, or from before capturing began
             if inputs is None:
                 ring.num_left_out += 1
                 ring.problem = problem

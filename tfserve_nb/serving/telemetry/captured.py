@@ -97,7 +97,7 @@ class CapturedRequest:
         number: counts the captured requests of a model.
         at: when it arrived, seconds since the epoch.
         arrived_s: the same on the server's `perf_counter`: what gaps between requests are measured by.
-        version: who answered.
+        version: the version that answered.
         signature: the signature's name.
         api: `predict`, `classify` or `regress`.
         entrypoint: `REST`, `GRPC` or `KERNEL`.
@@ -216,8 +216,8 @@ class CapturedRequests:
         if not self.requests:
             raise InvalidOption(f"no request of {self.model} was captured", hint=f"%serving {self.model} --capture on")
         calls = [
-            LoggedCall(one.api, self.model, one.version, one.signature, one.inputs, one.outputs, one.at, 1.0)
-            for one in self.requests[-MAX_WARMUP_RECORDS:]
+            LoggedCall(call.api, self.model, call.version, call.signature, call.inputs, call.outputs, call.at, 1.0)
+            for call in self.requests[-MAX_WARMUP_RECORDS:]
         ]
         return write_warmup_calls(Path(version_dir), calls)
 
@@ -257,11 +257,11 @@ def save_captured(captured: CapturedRequests, path: Path) -> Path:
     schema = _schema(pa).with_metadata({_KEY: json.dumps({"format": FORMAT, "model": captured.model})})
     rows = [
         {
-            **{name: getattr(one, name) for name in _PLAIN},
-            "inputs": _to_list(one.inputs),
-            "outputs": _to_list(one.outputs),
+            **{name: getattr(request, name) for name in _PLAIN},
+            "inputs": _to_list(request.inputs),
+            "outputs": _to_list(request.outputs),
         }
-        for one in captured
+        for request in captured
     ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -290,7 +290,7 @@ def load_captured(path: str | Path) -> CapturedRequests:
         raise InvalidOption(
             f"{path} holds no captured requests: {type(error).__name__}: {error}", hint="a file of d.captured().save()"
         ) from error
-    num_bytes = sum(array.nbytes for one in requests for array in (*one.inputs.values(), *one.outputs.values()))
+    num_bytes = sum(array.nbytes for each in requests for array in (*each.inputs.values(), *each.outputs.values()))
     return CapturedRequests(str(head["model"]), requests, None, len(requests), num_bytes)
 
 
@@ -345,11 +345,11 @@ def _request(row: Mapping[str, Any]) -> CapturedRequest:
 
 def _from_list(tensors: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
     found = {}
-    for one in tensors:
-        if one["dtype"] == "object":
-            array = np.empty(len(one["texts"]), dtype=object)
-            array[:] = one["texts"]
+    for tensor in tensors:
+        if tensor["dtype"] == "object":
+            array = np.empty(len(tensor["texts"]), dtype=object)
+            array[:] = tensor["texts"]
         else:
-            array = np.frombuffer(one["data"], dtype=np.dtype(one["dtype"]))
-        found[one["name"]] = array.reshape(one["shape"])
+            array = np.frombuffer(tensor["data"], dtype=np.dtype(tensor["dtype"]))
+        found[tensor["name"]] = array.reshape(tensor["shape"])
     return found

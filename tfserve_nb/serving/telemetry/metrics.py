@@ -4,7 +4,7 @@ Every number that the product shows comes from the five timestamps of a `Request
 started, batch done, written, all on one clock (`time.perf_counter`, seconds). A request is recorded once, after its
 answer was written.
 
-Thread: any; one lock guards the counters, it is held for about a millisecond by whoever looks.
+Thread: any; one lock guards the counters, a snapshot holds it for about a millisecond.
 """
 
 from __future__ import annotations
@@ -13,66 +13,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import numpy as np
 
 from .histogram import NUM_BUCKETS, counts_of
 from .model_metrics import PHASES, ModelMetrics, Window, step_ends, summarised
+from .records import RequestRecord
 
 MAX_PENDING = 1000
 """Records that wait to be counted."""
 
 HISTORY_S = 930
-"""How many seconds of history are kept: a quarter of an hour, and what its first percentiles look back."""
+"""How many seconds of history are kept: a quarter of an hour, and what the first percentiles in it need."""
 
 TAIL_S = 30
-"""How many seconds p95 and p99 of the series look back."""
-
-
-class RequestRecord(NamedTuple):
-    """One finished request. A tuple, because a frozen dataclass costs two microseconds more to make.
-
-    Attributes:
-        model: the model's name, or "" when the request named none that exists.
-        version: the version that answered, or None when it never got that far.
-        signature: the signature's name, or "".
-        code: gRPC code name, `OK` for an answered request.
-        num_rows: rows of the request (dimension 0).
-        received_s: the request's head had arrived (in-kernel: predict was called).
-        decoded_s: the body had become tensors; equal to `received_s` when it never did.
-        started_s: its first batch started; None when it never ran.
-        done_s: its last batch was done; None when it never ran.
-        written_s: the answer was handed to the socket (in-kernel: returned).
-        api: the call, such as `Predict` (gRPC) or `predict` (REST and in-kernel).
-        entrypoint: `GRPC`, `REST` or `KERNEL`.
-        label: the version label that the request named, or "".
-        key: what keeps its client with a version, when there is something to choose; or "".
-        request_id: what client and server call it, when somebody wants to know; or "".
-        is_assigned: whether the traffic split, and not the request, chose the version.
-    """
-
-    model: str
-    version: int | None
-    signature: str
-    code: str
-    num_rows: int
-    received_s: float
-    decoded_s: float
-    started_s: float | None
-    done_s: float | None
-    written_s: float
-    api: str = "predict"
-    entrypoint: str = "KERNEL"
-    label: str = ""
-    key: str = ""
-    request_id: str = ""
-    is_assigned: bool = False
-
-    @property
-    def latency_s(self) -> float:
-        """From the request's head to the answer handed over, in seconds."""
-        return self.written_s - self.received_s
+"""The seconds before each point of the series that its p95 and p99 cover."""
 
 
 class _Second:
@@ -178,9 +133,9 @@ class _ModelCounters:
         return Window(
             counts,
             sums,
-            sum([one.num_requests for one in some]),
-            sum([one.num_errors for one in some]),
-            sum([n for (at, _, who), n in self.errors.items() if who == version and at >= first + TAIL_S]),
+            sum([counters.num_requests for counters in some]),
+            sum([counters.num_errors for counters in some]),
+            sum([n for (at, _, by), n in self.errors.items() if by == version and at >= first + TAIL_S]),
         )
 
     def errors_ps(self, first: int, ends: np.ndarray, step_s: int) -> dict[str, np.ndarray]:
@@ -207,7 +162,7 @@ class Metrics:
         self._pending: deque[RequestRecord] = deque()
 
     def record(self, record: RequestRecord) -> None:
-        """Count one finished request; the arithmetic is left to whoever looks, or to every 1000th request."""
+        """Count one finished request; the arithmetic is left to the next snapshot, or to every 1000th request."""
         self._pending.append(record)
         if len(self._pending) >= MAX_PENDING:
             with self._lock:

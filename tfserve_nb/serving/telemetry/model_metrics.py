@@ -148,7 +148,7 @@ def summarised(version: int, window: Window, *, span_s: int, step_s: int, tail_s
         window: its seconds.
         span_s: seconds of the series.
         step_s: seconds of one step.
-        tail_s: seconds that each p95 and p99 looks back.
+        tail_s: the seconds before each point that its p95 and p99 cover.
     """
     ends = step_ends(span_s, step_s, tail_s)
     starts = np.maximum(ends - step_s, tail_s)

@@ -1,4 +1,4 @@
-"""A sample of recent requests with their inputs and outputs, for people who want to look; off until somebody asks.
+"""A sample of recent requests with their inputs and outputs, for people to look at; off until it is asked for.
 
 Bounded in number, in rows and in bytes: a model holds at most `KEPT` samples of `MAX_ROWS` rows whose arrays are at
 most `MAX_BYTES` each, larger ones are left out. Headers and tokens are never kept, and nothing leaves this process's
@@ -20,8 +20,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ...types import Tensors
-from .metrics import RequestRecord
-from .taps import Seen
+from .observer import Observer
+from .records import RequestRecord, RequestTensors
 
 KEPT = 50
 MAX_ROWS = 8
@@ -30,7 +30,7 @@ EVERY_S = 0.1
 """At most ten samples a second, and as many failures beside them: a load shall not copy every request."""
 
 
-class Parts(NamedTuple):
+class PhaseTimes(NamedTuple):
     """Where the time of a request went, in milliseconds; None for what is not known where it was sampled.
 
     Attributes:
@@ -53,7 +53,7 @@ class RequestSample:
     Attributes:
         number: counts the samples of a model.
         at: when its answer was written, seconds since the epoch.
-        version: who answered, or None.
+        version: the version that answered, or None.
         signature: the signature's name.
         entrypoint: `REST`, `GRPC` or `KERNEL`.
         code: gRPC code name, `OK` for an answered request.
@@ -78,7 +78,7 @@ class RequestSample:
     outputs: Tensors
     is_cut: bool
     total_ms: float
-    parts: Parts
+    parts: PhaseTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +94,8 @@ class Samples:
     samples: tuple[RequestSample, ...]
 
 
-class RequestSamples:
-    """The samples of a server's models: a `Tap`.
+class RequestSamples(Observer):
+    """The samples of a server's models.
 
     Args:
         now: the clock in seconds; tests give their own.
@@ -109,19 +109,24 @@ class RequestSamples:
         self._numbers = itertools.count(1)
         self._models: frozenset[str] = frozenset()
 
-    def turn(self, model: str, *, is_on: bool) -> None:
+    def switch(self, model: str, *, is_on: bool) -> None:
         """Begin or end sampling a model; what was kept stays until `forget`."""
         with self._lock:
             self._models = self._models | {model} if is_on else self._models - {model}
             self._kept.setdefault(model, deque(maxlen=KEPT))
 
-    def wants(self, model: str) -> bool:
+    @property
+    def is_on(self) -> bool:
+        """Whether any model is sampled."""
+        return bool(self._models)
+
+    def wants_tensors(self, model: str) -> bool:
         """Whether requests of a model are sampled."""
         return model in self._models
 
     def forget(self, model: str) -> None:
         """Drop a model's samples and stop."""
-        self.turn(model, is_on=False)
+        self.switch(model, is_on=False)
         with self._lock:
             self._kept.pop(model, None)
 
@@ -130,13 +135,13 @@ class RequestSamples:
         with self._lock:
             return list(self._kept.get(model, ()))[::-1][:limit]
 
-    def add(self, record: RequestRecord, seen: Seen) -> None:
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Keep a finished request, if it is time for one."""
-        if not self._is_due(record.model, is_good=record.code == "OK"):
+        if tensors is None or not self._is_due(record.model, is_good=record.code == "OK"):
             return
         times_s = (record.received_s, record.decoded_s, record.started_s, record.done_s, record.written_s)
-        inputs, left_out = _copied(seen.inputs)
-        outputs, left_out_too = _copied(seen.outputs or {})
+        inputs, left_out = _copied(tensors.inputs)
+        outputs, left_out_too = _copied(tensors.outputs or {})
         sample = RequestSample(
             number=next(self._numbers),
             at=time.time(),
@@ -144,13 +149,13 @@ class RequestSamples:
             signature=record.signature,
             entrypoint=record.entrypoint,
             code=record.code,
-            message=seen.message,
+            message=tensors.message,
             num_rows=record.num_rows,
             inputs=inputs,
             outputs=outputs,
             is_cut=left_out or left_out_too or record.num_rows > MAX_ROWS,
             total_ms=1e3 * record.latency_s,
-            parts=Parts(*[_ms(*pair) for pair in itertools.pairwise(times_s)]),
+            parts=PhaseTimes(*[_ms(*pair) for pair in itertools.pairwise(times_s)]),
         )
         with self._lock:
             if record.model in self._kept:

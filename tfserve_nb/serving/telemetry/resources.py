@@ -1,6 +1,6 @@
-"""What the process of a server takes: processor, memory, threads, GPUs.
+"""Resource usage of a server's process: processor, memory, threads, GPUs.
 
-Nothing runs by itself: whoever looks reads, and the last quarter of an hour is kept.
+Read when asked for, never by a thread of its own; the readings of the last quarter of an hour are kept.
 
 Thread: any; one lock, held while the system is asked.
 """
@@ -25,7 +25,7 @@ EVERY_S = 0.9
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """One GPU, as NVIDIA's driver tells.
+    """One GPU, as NVIDIA's driver reports it.
 
     Attributes:
         index: its number.
@@ -33,7 +33,7 @@ class Gpu:
         utilisation: percent of the last period in which a kernel ran.
         used_bytes: memory in use, by all processes.
         total_bytes: memory that it has.
-        own_bytes: memory that this process has; 0 when the driver does not tell.
+        own_bytes: memory that this process has; 0 when the driver does not say.
         tensorflow_bytes: what TensorFlow's allocator has given out; None before TensorFlow runs there.
         tensorflow_peak_bytes: the most that it had given out.
     """
@@ -50,7 +50,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a process takes: a snapshot, and how it came there.
+    """Resource usage of a process: now, and at each earlier reading.
 
     Attributes:
         pid: the process.
@@ -61,8 +61,8 @@ class Resources:
         available_bytes: memory that the machine could still give.
         total_bytes: memory that it has.
         threads: kind of thread, such as `tfserve-server` or `others` -> how many.
-        gpus: those that NVIDIA's driver tells of.
-        children: processes of the server, such as front ends: how many, their processor time and memory.
+        gpus: those that NVIDIA's driver reports.
+        children: processes of the server, such as workers: how many, their processor time and memory.
         age_s: how long ago each earlier reading was, in seconds; shape `(n,)`, decreasing to 0.
         cpu_series: percent of one core at each; shape `(n,)`, float64.
         rss_series: bytes at each; shape `(n,)`, float64.
@@ -84,7 +84,7 @@ class Resources:
 
 
 class ResourceReader:
-    """Reads what this process takes."""
+    """Reads the resource usage of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -130,7 +130,7 @@ class ResourceReader:
         )
 
     def _read_children(self, psutil: Any) -> tuple[int, float, int]:
-        """Front ends are children of the server; so are load generators, for as long as they run."""
+        """Workers are children of the server; so are load generators, for as long as they run."""
         found = {child.pid: self._children.get(child.pid, child) for child in self._process.children(recursive=True)}
         self._children = found
         cpu, rss, num = 0.0, 0, 0
@@ -145,7 +145,7 @@ class ResourceReader:
 
 
 class GpuReader:
-    """Asks NVIDIA's driver through `nvidia-ml-py`; where that or a driver is missing, there are no GPUs."""
+    """Asks NVIDIA's driver through `nvidia-ml-py`; without it or a driver there are no GPUs."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
@@ -172,7 +172,7 @@ class GpuReader:
         memory = nvml.nvmlDeviceGetMemoryInfo(handle)
         name = nvml.nvmlDeviceGetName(handle)
         processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
-        own = sum(one.usedGpuMemory or 0 for one in processes if one.pid == pid)
+        own = sum(process.usedGpuMemory or 0 for process in processes if process.pid == pid)
         used, peak = _allocator(index)
         return Gpu(
             index=index,
@@ -189,7 +189,7 @@ class GpuReader:
 def threads_by_kind() -> dict[str, int]:
     """Threads of this process that Python knows, by their names without numbers."""
     kinds = Counter(_kind(thread.name) for thread in threading.enumerate())
-    return dict(sorted(kinds.items(), key=lambda one: (one[0] == "others", one[0])))
+    return dict(sorted(kinds.items(), key=lambda item: (item[0] == "others", item[0])))
 
 
 def _kind(name: str) -> str:

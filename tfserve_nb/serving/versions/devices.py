@@ -1,4 +1,4 @@
-"""GPU memory, honestly: TensorFlow takes it as needed if we come early enough, and we say so if we do not.
+"""GPU memory: TensorFlow takes it as needed if it is told so before it starts a GPU; users learn when it was too late.
 
 By default TensorFlow reserves nearly all memory of every GPU when it first uses one, and never gives it back. Only
 before that can it be told to grow on demand.
@@ -27,7 +27,7 @@ def grow_on_demand() -> bool:
         try:
             tf.config.experimental.set_memory_growth(gpu, True)
         except (RuntimeError, ValueError):  # it runs already, or another GPU was set differently
-            return all(_grows(tf, one) for one in gpus)
+            return all(_grows(tf, gpu) for gpu in gpus)
     return True
 
 

@@ -25,7 +25,7 @@ def has_one_shape(signature: SignatureSpec) -> bool:
 
 
 def check_of(signature: SignatureSpec, *, checks_shapes: bool) -> Check:
-    """The check for each request of a signature; what fits at the first look costs little."""
+    """The check for each request of a signature; the usual request costs little."""
     if not checks_shapes:
         return lambda inputs: check_types(signature, inputs)
     if len(signature.inputs) != 1 or not has_one_shape(signature):

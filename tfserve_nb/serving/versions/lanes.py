@@ -12,21 +12,22 @@ from dataclasses import replace
 from ...types import SignatureSpec, Tensors
 from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Lane, Observe, RunFunction, Runner
-from ..telemetry.observer import BatchRecord, Observers
+from ..telemetry.observer import Observers
+from ..telemetry.records import BatchRecord
 from .inputs import has_one_shape
 from .servable import Servable
 from .source import VersionSource
 
 
 class Lanes:
-    """Where requests for a version wait, and what runs them.
+    """The queues of one version, attached to its device's runner while the version is loaded.
 
     Args:
         runner: of the version's device.
         servable: runs.
         source: with its limits.
         batchable: signature -> whether rows of several requests may share a run.
-        observers: told about each batch.
+        observers: told of each batch.
         model: the model's name.
         version: the version's number.
 
@@ -66,7 +67,7 @@ class Lanes:
         return lane
 
     def detach(self) -> None:
-        """Close all of them; whoever waits gets `NotAvailable`."""
+        """Close all of them; waiting requests get `NotAvailable`."""
         with self._lock:
             lanes = [*self.live.values(), *self._background.values()]
         for lane in lanes:
@@ -116,11 +117,11 @@ def batch_observer(
     *,
     is_background: bool = False,
 ) -> Observe:
-    """What a runner tells about each batch of one signature, and when it started and was done."""
+    """What a runner calls after each batch of one signature, with when it started and was done."""
     num_inputs = len(signature.inputs)
 
     def observe(batch: Batch, started_s: float, done_s: float) -> None:
-        if not observers.is_on:
+        if not observers.hears_batches:
             return
         observers.on_batch(
             BatchRecord(

@@ -1,4 +1,4 @@
-"""The manager: makes the loaded versions equal to the aspired ones, and pins versions for requests.
+"""The manager of servables: loads and unloads until the loaded versions are the aspired ones; pins them for requests.
 
 States go START → LOADING → AVAILABLE → UNLOADING → END. AVAILABLE is published after the version can be acquired,
 UNLOADING before it no longer can; a version is freed when the last handle was released, so no request is lost.
@@ -35,7 +35,7 @@ JOIN_S = 1.5
 UNLOAD_LIMIT_S = 35.0
 """How long handles may delay an unload, in seconds, unless a request with a later deadline runs."""
 SIGNAL_S = 0.2
-"""How often a waiting thread looks up: a signal may reach another thread, but only the main one handles it."""
+"""How often a waiting thread wakes up: a signal may reach another thread, but only the main one handles it."""
 LONGEST_WAIT_S = 60.0
 """A deadline may lie further away than a lock can wait."""
 GRACE_S = 5.0
@@ -43,7 +43,7 @@ GRACE_S = 5.0
 
 
 class ServableManager:
-    """Loads, pins and unloads versions.
+    """Loads the aspired versions of all models, unloads the others, and pins versions for requests.
 
     Args:
         loader: turns a folder into a servable.
@@ -132,7 +132,7 @@ class ServableManager:
             self._models.pop(name, None)
 
     def start_anew(self, name: str, version: int) -> None:
-        """Load a version again that was on its way out when somebody wanted it; waits until it has gone."""
+        """Load a version again that is being unloaded; waits until it has gone."""
         with self._changed:
             while True:
                 record = self._models.get(name, {}).get(version)
@@ -157,7 +157,7 @@ class ServableManager:
             NotAvailable: if the time is over.
         """
         until_s = self._now() + limit_s
-        told: ProgressEvent | None = None
+        reported: ProgressEvent | None = None
         while True:
             with self._changed:
                 record = self._models.get(name, {}).get(version)
@@ -170,11 +170,11 @@ class ServableManager:
                 if left_s <= 0:
                     raise NotAvailable(f"version {version} of {name} was not loaded within {limit_s:g} s")
                 event = ProgressEvent(record.detail, record.done, record.total)
-                if event == told:
+                if event == reported:
                     self._changed.wait(min(left_s, SIGNAL_S))
                     continue
             progress(event)
-            told = event
+            reported = event
 
     def wait_until_gone(self, name: str, versions: frozenset[int], limit_s: float) -> bool:
         """Block until versions have ended; False when the time is over."""
@@ -247,7 +247,9 @@ class ServableManager:
     def batches(self, name: str) -> dict[int, BatchSummary]:
         """What the loaded versions of a model have run."""
         with self._lock:
-            lanes = {version: tuple(record.lanes.values()) for version, record in self._models.get(name, {}).items()}
+            lanes = {
+                version: tuple(record.live_lanes.values()) for version, record in self._models.get(name, {}).items()
+            }
         return {version: combined([lane.summary() for lane in some]) for version, some in lanes.items()}
 
     def available(self, name: str) -> frozenset[int]:
@@ -327,15 +329,18 @@ class ServableManager:
             runner = self.runner_for(source.device)
             lanes = Lanes(runner, servable, source, batchable, observers=self._observers, model=name, version=version)
             view = view_of(servable.signatures, batchable, source.options)
-            checks = {one.name: check_of(one, checks_shapes=view.checks_shapes) for one in view.signatures.values()}
+            checks = {
+                name: check_of(signature, checks_shapes=view.checks_shapes)
+                for name, signature in view.signatures.items()
+            }
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
             if servable is not None:
                 servable.close()
             self._load_failed(name, version, record, error)
             return
         with self._changed:
-            record.servable, record.runner, record.lanes, record.checks = servable, runner, lanes.live, checks
-            record.all_lanes, record.view = lanes, view
+            record.servable, record.runner, record.live_lanes, record.checks = servable, runner, lanes.live, checks
+            record.lanes, record.view = lanes, view
             is_wanted = self._models.get(name, {}).get(version) is record and not self._stopping
             if is_wanted:
                 record.error, record.state = None, VersionState.AVAILABLE
@@ -367,13 +372,13 @@ class ServableManager:
         return report
 
     def _free(self, record: VersionRecord) -> None:
-        if record.all_lanes is not None:
-            record.all_lanes.detach()
+        if record.lanes is not None:
+            record.lanes.detach()
         servable = record.servable
         if servable is not None:
             servable.close()
         with self._changed:
-            record.servable, record.lanes, record.all_lanes = None, {}, None
+            record.servable, record.live_lanes, record.lanes = None, {}, None
             record.state = VersionState.END
             self._changed.notify_all()
 

@@ -33,7 +33,7 @@ def next_action(states: Mapping[int, VersionState], aspired: AbstractSet[int]) -
     """One step from what is to what should be.
 
     Args:
-        states: version -> state now; a version that was never seen is not in it.
+        states: version -> state now; an unknown version is not in it.
         aspired: the versions that should be AVAILABLE.
 
     Returns:

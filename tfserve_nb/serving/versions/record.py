@@ -20,10 +20,10 @@ from .servable import Servable
 from .source import VersionSource
 
 
-class Watcher(Protocol):
-    """Copies submitted requests; `shadow.Copier`."""
+class RequestCopier(Protocol):
+    """Copies submitted requests for another version; `shadow.Copier` does."""
 
-    def watch(self, signature: str, inputs: Tensors, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
+    def copying(self, signature: str, inputs: Tensors, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
         """What to call with the outcome instead of `on_done`."""
 
 
@@ -31,13 +31,13 @@ class VersionRecord:
     """One version and what it holds while it is loaded. Guarded by the manager's lock."""
 
     __slots__ = (
-        "all_lanes",
         "busy_until_s",
         "checks",
         "detail",
         "done",
         "error",
         "lanes",
+        "live_lanes",
         "num_handles",
         "num_tries",
         "retry_at_s",
@@ -56,8 +56,8 @@ class VersionRecord:
         self.state = VersionState.START
         self.servable: Servable | None = None
         self.runner: Runner | None = None
-        self.lanes: Mapping[str, Lane] = {}
-        self.all_lanes: Lanes | None = None
+        self.lanes: Lanes | None = None
+        self.live_lanes: Mapping[str, Lane] = {}
         self.checks: dict[str, Check] = {}
         self.view: VersionView | None = None
         self.num_handles = 0
@@ -104,7 +104,7 @@ class VersionHandle:
         release: called once, when the handle is released.
 
     Attributes:
-        assignment: how the request came here, while there is something to tell.
+        assignment: how the request came here, while traffic is split or compared.
         copier: copies what is submitted for another version, or None.
     """
 
@@ -113,7 +113,7 @@ class VersionHandle:
     def __init__(self, version: int, record: VersionRecord, release: Callable[[VersionRecord], None]) -> None:
         self.version = version
         self.assignment: Assignment | None = None
-        self.copier: Watcher | None = None
+        self.copier: RequestCopier | None = None
         servable = record.servable
         self.signatures: Mapping[str, SignatureSpec] = {} if servable is None else servable.signatures
         self.signature_defs = SignatureDefs(b"", {}) if servable is None else servable.signature_defs
@@ -138,9 +138,9 @@ class VersionHandle:
             record.busy_until_s = deadline_s
         num_rows = record.checks[signature](inputs)
         if self.copier is not None:
-            on_done = self.copier.watch(signature, inputs, on_done)
+            on_done = self.copier.copying(signature, inputs, on_done)
         return record.runner.submit(
-            record.lanes[signature],
+            record.live_lanes[signature],
             inputs,
             1 if num_rows is None else num_rows,
             deadline_s=deadline_s,
@@ -154,24 +154,19 @@ class VersionHandle:
     ) -> Task:
         """Queue a shadow copy, to be run when no request wants the device; as `submit`."""
         record = self._record
-        if record.runner is None or record.all_lanes is None:
+        if record.runner is None or record.lanes is None:
             raise NotAvailable(f"version {self.version} was unloaded")
         if signature not in self.signatures:
             raise InvalidRequest(f'Serving signature name: "{signature}" not found in signature def')
         num_rows = record.checks[signature](inputs)
         return record.runner.submit(
-            record.all_lanes.background(signature),
+            record.lanes.background(signature),
             inputs,
             1 if num_rows is None else num_rows,
             deadline_s=deadline_s,
             on_done=on_done,
             is_alone=num_rows is None,
         )
-
-    @property
-    def max_batch_size(self) -> int:
-        """Rows that one run takes."""
-        return self._record.source.options.max_batch_size
 
     def release(self) -> None:
         """Unpin the version; further calls do nothing."""

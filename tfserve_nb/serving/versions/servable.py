@@ -162,7 +162,7 @@ class SavedModelServable:
                 run_options=RunOptions(inter_op_thread_pool=self._inter_op_thread_pool),
             )
             with self._lock:
-                # The public `make_callable` costs five times as much per call: it looks every feed up anew.
+                # The public `make_callable` costs five times as much per call: it resolves every feed anew.
                 found = self._session._make_callable_from_options(wanted)  # noqa: SLF001
                 self._callables[signature] = found
         return found

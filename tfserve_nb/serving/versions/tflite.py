@@ -73,8 +73,8 @@ class TfliteServable:
             self._interpreter = None
 
     def _made_up_signature(self) -> SignatureSpec:
-        inputs = {one["name"]: one for one in self._interpreter.get_input_details()}
-        outputs = {one["name"]: one for one in self._interpreter.get_output_details()}
+        inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}
+        outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
         return _signature(DEFAULT_SIGNATURE, inputs, outputs)
 
     def _run_by_names(self, inputs: Tensors) -> Tensors:
@@ -86,7 +86,8 @@ class TfliteServable:
         for detail in interpreter.get_input_details():
             interpreter.set_tensor(detail["index"], inputs[detail["name"]])
         interpreter.invoke()
-        return {one["name"]: interpreter.get_tensor(one["index"]) for one in interpreter.get_output_details()}
+        details = interpreter.get_output_details()
+        return {detail["name"]: interpreter.get_tensor(detail["index"]) for detail in details}
 
 
 def _signature(name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> SignatureSpec:

@@ -18,7 +18,8 @@ from ...errors import ExportFailed, RunFailed, ServingError
 from ...export.check import compare_outputs, example_batch
 from ...export.warmup_requests import WarmupRequest, read_warmup_requests
 from ...types import SignatureSpec, Tensors
-from ..telemetry.observer import Observer, WarmupRecord
+from ..telemetry.observer import Observer
+from ..telemetry.records import WarmupRecord
 from .servable import Servable
 from .source import VersionSource
 

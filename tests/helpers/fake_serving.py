@@ -34,8 +34,8 @@ from tfserve_nb.serving.backend import (
     assignment_of,
     found_key,
 )
-from tfserve_nb.serving.telemetry.metrics import RequestRecord
-from tfserve_nb.serving.telemetry.taps import Taps
+from tfserve_nb.serving.telemetry.observer import Observers
+from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
 from tfserve_nb.serving.traffic import choose, choose_by_key
 from tfserve_nb.serving.versions.inputs import check_inputs
 from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec, VersionState, VersionStatus
@@ -147,7 +147,7 @@ class FakeServing:
         self.tickets: list[FakeTicket] = []
         self.records: list[RequestRecord] = []
         self.recorded = threading.Condition()
-        self.taps = Taps(lambda: ["double"])
+        self.observers = Observers()
         self.traffic: dict[int, float] = {2: 100.0}
         self.arms: dict[int, str] = {}
         self.insists_on: int | None = None
@@ -164,8 +164,8 @@ class FakeServing:
 
     def catalog(self) -> dict[str, ModelView]:
         view = VersionView(SIGNATURES, dict.fromkeys(SIGNATURES, True), 64, 6400, checks_shapes=True)
-        is_tapped = self.taps.wants("double")
-        model = ModelView(self.traffic, {"stable": 1}, {1: view, 2: view}, "salt", arms=self.arms, is_tapped=is_tapped)
+        versions, is_wanted = {1: view, 2: view}, self.wants_tensors("double")
+        model = ModelView(self.traffic, {"stable": 1}, versions, "salt", arms=self.arms, wants_tensors=is_wanted)
         return {"double": model}
 
     def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> FakeHandle:
@@ -201,7 +201,11 @@ class FakeServing:
             raise VersionNotFound(f"Could not find version {spec.version} of model double")
         return found
 
-    def record(self, record: RequestRecord) -> None:
+    def wants_tensors(self, model: str) -> bool:
+        return self.observers.wants_tensors(model)
+
+    def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
+        self.observers.on_request(record, tensors)
         with self.recorded:
             self.records.append(record)
             self.recorded.notify_all()

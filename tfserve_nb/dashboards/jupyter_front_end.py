@@ -1,4 +1,4 @@
-"""Which front end shows the widgets, as far as a kernel can know, and what people must know about it.
+"""The Jupyter front end that shows the widgets, as far as a kernel can know it, and what is different there.
 
 Thread: any.
 """
@@ -20,7 +20,7 @@ _VOILA = "Voilà shows what its cells draw: end the notebook with the dashboard'
 
 
 def advice() -> str:
-    """A line about a front end in which the dashboard is not as live as elsewhere; "" for all others."""
+    """A line about a Jupyter front end in which the dashboard is not as live as elsewhere; "" for all others."""
     if "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ:
         return _COLAB
     if any(name in os.environ for name in ("VSCODE_PID", "VSCODE_CWD")):

@@ -14,12 +14,15 @@ from typing import Any, Self
 
 import uvloop
 from tornado import web
+from tornado.iostream import StreamClosedError
 
 from tfserve_nb.server.http.connection import Connection, status_line
 from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.message import Message
 from tfserve_nb.server.http.server import HttpServer
 from tfserve_nb.server.http.tornado_sink import CONTINUE, sinks_of
+
+from .eventually import eventually
 
 LIMIT_S = 10.0
 END = b"\r\n\r\n"
@@ -154,7 +157,7 @@ class Large(web.RequestHandler):
 
     async def get(self, size: str) -> None:
         part = b"x" * (1 << 16)
-        with contextlib.suppress(web.iostream.StreamClosedError):
+        with contextlib.suppress(StreamClosedError):
             for _ in range(int(size) >> 16):
                 self.write(part)
                 await self.flush()
@@ -193,7 +196,8 @@ class Slow(web.RequestHandler):
     def prepare(self) -> None:
         most = self.get_query_argument("most", None)
         if most is not None:
-            self.request.connection.set_max_body_size(int(most))
+            connection: Any = self.request.connection
+            connection.set_max_body_size(int(most))
         if self.get_query_argument("early", None):
             self.finish(b"early")
 
@@ -311,20 +315,11 @@ class RunningServer:
         """Open connections."""
         return len(self.server._connections)  # noqa: SLF001 - what no client can see
 
-    def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until something that the loop does has happened."""
-        pause = threading.Event()
-        for _ in range(int(LIMIT_S / 0.005)):
-            if condition():
-                return
-            pause.wait(0.005)
-        raise AssertionError("it did not happen")
-
     def close(self) -> None:
         """Stop; nothing may be left behind."""
         self.gate.set()
         self.run(self.server.close())
-        self.wait_for(lambda: not self.run(self._num_tasks()))
+        eventually(lambda: not self.run(self._num_tasks()))
         self.run(self.loop.shutdown_default_executor())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(LIMIT_S)

@@ -12,8 +12,8 @@ import psutil
 import requests
 from jupyter_client.manager import KernelManager
 
-READY_S = 60
-REPLY_S = 120
+READY_S = 120
+REPLY_S = 240
 
 
 @dataclass(slots=True)
@@ -61,7 +61,8 @@ class Kernel:
     @property
     def process(self) -> psutil.Process:
         """The kernel's process."""
-        return psutil.Process(self.manager.provisioner.pid)
+        provisioner: Any = self.manager.provisioner
+        return psutil.Process(provisioner.pid)
 
     def run(self, code: str, *, on_stdout: Callable[[str], None] | None = None) -> Result:
         """Run code as a cell and wait for the reply."""
@@ -100,7 +101,8 @@ class Kernel:
             f"{url}{where}:predict", json={"instances": rows}, headers={"Authorization": f"Bearer {token}"}, timeout=10
         )
         assert reply.status_code == requests.codes.ok, reply.text
-        return reply.json()["predictions"]
+        predictions: list[list[float]] = reply.json()["predictions"]
+        return predictions
 
     def close(self) -> None:
         """End the kernel, however it is doing."""

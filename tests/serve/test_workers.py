@@ -1,22 +1,21 @@
-"""Front ends hold gRPC too: without TensorFlow, replaced when they die, and not shared with another server."""
+"""Workers hold gRPC too: without TensorFlow, replaced when they die, and not shared with another server."""
 
 from __future__ import annotations
 
 import os
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from black_box import Served, command, environment
-from client_requests import predict_request
+from helpers.black_box import Served, Start, command, environment
+from helpers.client_requests import predict_request
 
 
 @pytest.fixture
-def served(start: Callable[..., Served], store: Path) -> Served:
-    return start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--frontends=1")
+def served(start: Start, store: Path) -> Served:
+    return start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--workers=1")
 
 
 def pids_of(served: Served) -> list[int]:
@@ -45,7 +44,7 @@ def test_grpc_without_tensorflow_and_after_a_death(served: Served) -> None:
 def test_a_second_server_does_not_share_the_ports(served: Served, store: Path) -> None:
     import subprocess
 
-    flags = ("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--frontends=1")
+    flags = ("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--workers=1")
     for ports in (
         (f"--port={served.grpc_port}", "--rest_api_port=0"),
         ("--port=0", f"--grpc_socket_path={store}/s", f"--rest_api_port={served.rest_port}"),

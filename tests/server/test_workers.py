@@ -1,4 +1,4 @@
-"""Front-end processes: nobody notices that they are there, nor when one of them dies."""
+"""Worker processes: nobody notices that they are there, nor when one of them dies."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import sys
 import textwrap
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
-from fake_serving import BAD
+from helpers.eventually import eventually
+from helpers.fake_serving import BAD
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,25 +29,26 @@ from tfserve_nb.serving.backend import ModelSpec, ModelView, VersionView
 from tfserve_nb.types import SignatureSpec, TensorSpec
 
 ROWS = {"instances": [[1.0, 2.0]]}
+WORKER = "tfserve_nb.server.workers.worker"
 
 
 @pytest.fixture
-def frontends() -> int:
+def workers() -> int:
     return 2
 
 
+def workers_below(pid: int) -> tuple[int, ...]:
+    """The worker processes of a process."""
+    children = psutil.Process(pid).children()
+    return tuple(child.pid for child in children if is_running(child.pid) and WORKER in child.cmdline())
+
+
 def pids_of(server) -> tuple[int, ...]:
-    return server.thread.frontend_pids
+    del server  # this process has no other
+    return workers_below(os.getpid())
 
 
-def eventually(is_true: Callable[[], bool]) -> None:
-    until_s = time.perf_counter() + 20
-    while not is_true():
-        assert time.perf_counter() < until_s
-        time.sleep(0.01)
-
-
-def test_a_front_end_holds_no_tensorflow(server) -> None:
+def test_a_worker_holds_no_tensorflow(server) -> None:
     assert server.predict(ROWS).json == {"predictions": [[4.0, 6.0]]}
 
     for pid in pids_of(server):
@@ -55,7 +57,7 @@ def test_a_front_end_holds_no_tensorflow(server) -> None:
         assert "llhttp" in maps or "httptools" in maps
 
 
-def test_a_front_end_that_dies_is_replaced_and_the_others_lose_nothing(server, caplog) -> None:
+def test_a_worker_that_dies_is_replaced_and_the_others_lose_nothing(server, caplog) -> None:
     server.predict(ROWS)
     before = pids_of(server)
     stop = threading.Event()
@@ -83,7 +85,7 @@ def test_a_front_end_that_dies_is_replaced_and_the_others_lose_nothing(server, c
         assert all(future.result(30) > 10 for future in asking)
     assert len(lost) <= 4, "only requests that were on their way through the dead process"
     assert before[1] in pids_of(server)
-    assert "a front end ended, another one is started" in caplog.text
+    assert "a worker ended, another one is started" in caplog.text
     assert server.serving.num_held == 0
 
 
@@ -104,28 +106,29 @@ def test_a_bad_request_does_not_harm_its_bundle(server) -> None:
     assert server.serving.num_held == 0
 
 
-def test_front_ends_end_with_their_server(tmp_path: Path) -> None:
+def test_workers_end_with_their_server(tmp_path: Path) -> None:
     program = tmp_path / "serve.py"
     program.write_text(
         textwrap.dedent("""
         import sys, time
         sys.path.insert(0, sys.argv[1])
-        from fake_serving import FakeServing
+        from helpers.fake_serving import FakeServing
         from tfserve_nb.server.settings import ServerSettings
         from tfserve_nb.server.thread import ServerThread
 
-        server = ServerThread(FakeServing(), ServerSettings(frontends=2))
+        server = ServerThread(FakeServing(), ServerSettings(workers=2))
         server.start()
-        print(*server.frontend_pids, flush=True)
+        print("ready", flush=True)
         time.sleep(60)
         """),
         encoding="utf-8",
     )
     with subprocess.Popen(
-        [sys.executable, program, Path(__file__).parent], stdout=subprocess.PIPE, text=True
+        [sys.executable, program, Path(__file__).parents[1]], stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        pids = [int(text) for text in process.stdout.readline().split()]
+        assert process.stdout.readline() == "ready\n"
+        pids = workers_below(process.pid)
         assert len(pids) == 2
         process.kill()
 
@@ -142,8 +145,8 @@ def is_running(pid: int) -> bool:
 
 @pytest.mark.parametrize("number", [-1, 65, True, "2", 1.5])
 def test_their_number_is_checked(number: object) -> None:
-    with pytest.raises(InvalidOption, match="frontends"):
-        ServerSettings(frontends=number)  # type: ignore[arg-type]
+    with pytest.raises(InvalidOption, match="workers"):
+        ServerSettings(workers=number)  # type: ignore[arg-type]
 
 
 arrays = st.builds(

@@ -9,7 +9,7 @@ import contextlib
 import sys
 from typing import Any  # IPython's shell and kernel
 
-from ..export.provenance.provenance import Code
+from .provenance import Code
 
 
 def running_cell(shell: Any = None) -> Code | None:

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -25,7 +27,16 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-START_LIMIT_S = 60.0
+START_LIMIT_S = 120.0
+
+RECORDED = """
+from helpers.recorded import Recorded
+from tfserve_nb.dashboards import dashboard_for
+%load_ext tfserve_nb
+fake = Recorded()
+dashboard_for(fake)
+"""
+"""A dashboard on recorded data; `copy_helpers` puts its modules beside the notebook."""
 
 
 def missing_tool() -> str:
@@ -35,6 +46,13 @@ def missing_tool() -> str:
     if shutil.which("jupyter-lab", path=str(Path(sys.executable).parent)) is None:
         return "jupyter-lab is not installed beside Python"
     return ""
+
+
+def copy_helpers(root: Path, *names: str) -> None:
+    """Put some of this package's modules into a folder of notebooks, which import them as the tests do."""
+    (root / "helpers").mkdir()
+    for name in names:
+        shutil.copy(Path(__file__).with_name(f"{name}.py"), root / "helpers")
 
 
 @contextmanager
@@ -99,24 +117,24 @@ class Lab:
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         base, token = url.split("?")
         page.goto(f"{base}{view}/{notebook}?{token}{'&reset' if view.startswith('lab') else ''}")
-        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=120_000)
         # Run before the kernel is connected, cells would open a dialog that asks for one.
         page.wait_for_function(
             """() => {
                 const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
                 return context?.isReady && context.session?.kernel?.status === 'idle';
             }""",
-            timeout=60_000,
+            timeout=120_000,
         )
         self.wait_until_idle()
 
-    def wait_until_idle(self, limit_s: float = 60) -> None:
+    def wait_until_idle(self, limit_s: float = 120) -> None:
         """Wait until the kernel has nothing to do."""
         self.page.wait_for_selector(
             ".jp-Notebook-ExecutionIndicator[data-status='idle']", state="attached", timeout=limit_s * 1000
         )
 
-    def run_all(self, limit_s: float = 180) -> None:
+    def run_all(self, limit_s: float = 300) -> None:
         """Run every cell and wait for the last one."""
         self.page.get_by_role("menuitem", name="Run", exact=True).click()
         self.page.get_by_text("Run All Cells", exact=True).click()
@@ -148,6 +166,18 @@ class Lab:
         """Tracebacks in the notebook."""
         return [one.inner_text() for one in self.page.locator("[data-mime-type='application/vnd.jupyter.stderr']").all()
                 if "Traceback" in one.inner_text()]  # fmt: skip
+
+
+def write_notebook(path: Path, *cells: str) -> None:
+    """A notebook of code cells."""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell.strip()) for cell in cells])
+    notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(notebook, path)
+
+
+def output(lab: Lab, text: str) -> Any:
+    """The printed output that holds a text (not the source of the cell)."""
+    return lab.page.locator(".jp-OutputArea-output pre", has_text=text)
 
 
 @contextmanager

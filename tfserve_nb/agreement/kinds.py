@@ -1,0 +1,329 @@
+"""What kind of output is compared, decided once for each output, with the reason in words.
+
+In this order: what the user says, what the versions' provenance says (loss and last activation), what the rows look
+like. Shares of classes can be told by their rows, which are nonnegative and sum to one. All other floating-point
+numbers are compared as numbers unless the user or the provenance says that they are scores: two regression targets look
+like the logits of two classes.
+
+Thread: any; pure functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..errors import InvalidOption
+from ..options import option
+
+CLASS_SHARES = "class shares"
+SCORES = "scores"
+REGRESSION = "regression"
+EXACT = "exact"
+SETS = "sets"
+KINDS = (CLASS_SHARES, SCORES, REGRESSION, EXACT, SETS)
+"""Every value of `OutputAgreement.kind`; docs/agreement.md says how each is recognised and what agrees."""
+
+ASKED_KINDS = ("classification", "regression", "exact")
+"""What `--kind` and `kind=` take."""
+
+DEFAULT_TOLERANCE = 1e-3
+ZERO_SPREAD = 1e-3
+"""Stands for the spread of numbers that are always zero in A, so that the default tolerance allows 1e-6 there."""
+
+SLACK = 0.1
+"""How far beyond 0 to 1 B's numbers may lie where A's are shares, as those of a share that something was added to."""
+MAX_COLUMNS = 4096
+"""Columns that have a spread each; of more, all numbers have one together."""
+
+ARGMAX, HALF, SIGN, NUMBERS, EQUAL = "argmax", "half", "sign", "numbers", "equal"
+"""How a row is judged: by its largest number, by which numbers are at least 0.5, by which are at least 0, by how far
+the numbers are apart, by equality."""
+
+_NUMBER_LOSSES = frozenset({
+    "mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_logarithmic_error",
+    "huber", "log_cosh", "poisson", "cosine_similarity",
+})  # fmt: skip
+_SIGN_LOSSES = frozenset({"hinge", "squared_hinge"})
+_BY_VALUES = "by values"
+_DECIDES = {
+    ARGMAX: "the largest decides",
+    HALF: "each number decides by whether it is at least 0.5",
+    SIGN: "each number decides by its sign",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a version's provenance says about one output.
+
+    Attributes:
+        activation: of the layer that makes it, such as `softmax`; "" when it is not known.
+        loss: what it was trained with, such as `binary_crossentropy`; "" when it is not known.
+        from_logits: whether that loss takes logits.
+    """
+
+    activation: str = ""
+    loss: str = ""
+    from_logits: bool = False
+
+    def __str__(self) -> str:
+        logits = " (from logits)" if self.from_logits else ""
+        parts = [f"loss {self.loss}{logits}" if self.loss else "", f"activation {self.activation}"]
+        return ", ".join(part for part in parts[: 2 if self.activation else 1] if part)
+
+
+@dataclass(frozen=True, slots=True)
+class AgreementOptions:
+    """What the user says about the outputs; None leaves it to be found out.
+
+    Attributes:
+        kind: one of `ASKED_KINDS`, for all outputs of numbers.
+        tolerance: by how much numbers may differ, relative to the size of A's number plus the spread (standard
+            deviation) of A's numbers in that column; `DEFAULT_TOLERANCE` by default. Classes and exact outputs have
+            none.
+
+    Raises:
+        InvalidOption: naming the value that is not allowed.
+    """
+
+    kind: str | None = option(
+        None, "what the outputs are, to compare them", choices=ASKED_KINDS, shown="found out from the model"
+    )
+    tolerance: float | None = option(
+        None, "by how much numbers of a regression may differ, relative", shown=f"{DEFAULT_TOLERANCE:g}"
+    )
+
+    def __post_init__(self) -> None:
+        if self.kind is not None and self.kind not in ASKED_KINDS:
+            raise InvalidOption(f"kind={self.kind!r} must be one of {', '.join(ASKED_KINDS)}", hint="--kind regression")
+        value = self.tolerance
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 <= value < math.inf):
+            raise InvalidOption(f"tolerance={value!r} must be a number of at least 0", hint="--tolerance 0.001")
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How the rows of one output are compared.
+
+    Attributes:
+        kind: one of `KINDS`.
+        reason: why, in words.
+        judged_by: `ARGMAX`, `HALF`, `SIGN`, `NUMBERS` or `EQUAL`.
+        is_guess: whether nothing but the numbers themselves speaks for it.
+        tolerance: see `AgreementOptions`; 0 where equality is asked for.
+        spread: standard deviation of A's numbers by column, float64 `(k,)`, or of all together `(1,)`; 0 for numbers
+            that never change.
+        unit: what errors are divided by to be comparable: the spread, or the size of a number that never changes;
+            as `spread`.
+    """
+
+    kind: str
+    reason: str
+    judged_by: str
+    is_guess: bool = False
+    tolerance: float = 0.0
+    spread: tuple[float, ...] = (0.0,)
+    unit: tuple[float, ...] = (1.0,)
+
+
+def is_text(array: np.ndarray) -> bool:
+    """Whether an array holds text."""
+    return array.dtype.kind in "OSU"
+
+
+def by_position(array: np.ndarray) -> np.ndarray:
+    """Rows `(n, ...)` as `(n, p, k)`: k numbers of the last axis at each of p positions."""
+    n = len(array)
+    if array.ndim <= 2:
+        return array.reshape(n, 1, array.shape[1] if array.ndim == 2 else 1)
+    return array.reshape(n, math.prod(array.shape[1:-1]), array.shape[-1])
+
+
+def as_numbers(array: np.ndarray) -> np.ndarray:
+    """Numbers as float64, complex ones as complex128; bfloat16, which numpy does not know, too."""
+    return array.astype(np.complex128 if array.dtype.kind == "c" else np.float64)
+
+
+def rounding_of(*arrays: np.ndarray) -> float:
+    """The relative step of the coarsest floating-point type; 0 for integers."""
+    steps = {"float16": 1e-3, "bfloat16": 8e-3, "float32": 1.2e-7, "float64": 2.3e-16, "complex64": 1.2e-7}
+    return max(0.0 if array.dtype.kind in "iub" else steps.get(array.dtype.name, 1.2e-7) for array in arrays)
+
+
+def decide(
+    pieces: Sequence[tuple[np.ndarray, np.ndarray]],
+    options: AgreementOptions,
+    evidence: tuple[Evidence | None, Evidence | None] = (None, None),
+) -> Rule:
+    """The rule for one output.
+
+    Args:
+        pieces: what A and B answered to the same rows, arrays `(n, ...)`; pieces may differ in their other sizes.
+        options: what the user says.
+        evidence: what the provenance of A and of B says about this output.
+    """
+    texts = [(is_text(a), is_text(b)) for a, b in pieces]
+    if not pieces or any(a or b for a, b in texts):
+        words = "text must be equal" if pieces and all(a and b for a, b in texts) else "only one of them is text"
+        return Rule(EXACT, words if pieces else "no rows", EQUAL)
+    tolerance = DEFAULT_TOLERANCE if options.tolerance is None else options.tolerance
+    widths = {by_position(a).shape[2] for a, _ in pieces}
+    shapes = next(((a.shape[1:], b.shape[1:]) for a, b in pieces if a.shape[1:] != b.shape[1:]), None)
+    first = pieces[0][0]
+    if options.kind == "exact" or (first.dtype.kind in "iub" and shapes is None and options.kind is None
+                                   and _says_both(evidence, max(widths))[0] != ARGMAX):  # fmt: skip
+        words = "kind=exact was said" if options.kind else "integers and booleans must be equal"
+        return Rule(EXACT, words, EQUAL)
+    if shapes is not None or len(widths) > 1:
+        words = f"rows of A and B have shapes {shapes[0]} and {shapes[1]}" if shapes else "rows of different length"
+        reason = f"{words}: shape first, then number by number"
+        return _by_numbers(SETS, reason, [a for a, _ in pieces], tolerance, len(widths) == 1, False)
+    a, b = (_joined([piece[side] for piece in pieces], keep_columns=True) for side in (0, 1))
+    kind, judged_by, reason, is_guess = _kind_of(a, b, options.kind, evidence)
+    if judged_by != NUMBERS:
+        return Rule(kind, reason, judged_by, is_guess)
+    return _by_numbers(kind, reason, [a], tolerance, a.shape[1] <= MAX_COLUMNS, is_guess)
+
+
+def _by_numbers(
+    kind: str, reason: str, outputs: Sequence[np.ndarray], tolerance: float, has_columns: bool, is_guess: bool
+) -> Rule:
+    """A rule with the spread of A's numbers, by column where columns have a meaning of their own."""
+    spread, unit = _spread(_joined(outputs, keep_columns=has_columns))
+    return Rule(kind, reason, NUMBERS, is_guess, tolerance, spread, unit)
+
+
+def _kind_of(
+    a: np.ndarray, b: np.ndarray, asked: str | None, evidence: tuple[Evidence | None, Evidence | None]
+) -> tuple[str, str, str, bool]:
+    """Kind, how it is judged, why, and whether that is a guess.
+
+    Args:
+        a: positions by columns, `(m, k)`.
+        b: the same of the other version.
+        asked: what the user says.
+        evidence: what the provenances say.
+    """
+    if asked == "regression" or "c" in (a.dtype.kind, b.dtype.kind):
+        return REGRESSION, NUMBERS, "kind=regression was said" if asked else "complex numbers", False
+    seen = _Seen(a.shape[1], (_are_shares(a), _are_shares(b)), _are_within(a, 0.0) and _are_within(b, SLACK))
+    if asked == "classification":
+        judged_by = ARGMAX if seen.columns > 1 else HALF if seen.is_within_one else SIGN
+        says, words = judged_by, "kind=classification was said"
+        is_shares = all(seen.shares) if judged_by == ARGMAX else judged_by == HALF
+    else:
+        says, words = _says_both(evidence, seen.columns)
+        says = (HALF if seen.is_within_one else SIGN) if says == _BY_VALUES else says
+        judged_by, is_shares = seen.confirms(says)
+    if judged_by:
+        return CLASS_SHARES if is_shares else SCORES, judged_by, f"{words}: {_DECIDES[judged_by]}", False
+    if all(seen.shares):
+        return CLASS_SHARES, ARGMAX, f"rows are nonnegative and sum to one: {_DECIDES[ARGMAX]}", False
+    if says == NUMBERS:
+        return REGRESSION, NUMBERS, words, False
+    if says or seen.shares[0]:
+        both = words or "A's rows are shares of classes"
+        return REGRESSION, NUMBERS, f"{both}, but A's and B's numbers are not of one kind: number by number", False
+    return (
+        REGRESSION,
+        NUMBERS,
+        "a guess: numbers, and nothing says that they are scores of classes (kind=classification would)",
+        True,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the rows look like: columns, whether A's and B's are shares, whether all lie from about 0 to 1."""
+
+    columns: int
+    shares: tuple[bool, bool]
+    is_within_one: bool
+
+    def confirms(self, says: str) -> tuple[str, bool]:
+        """How rows are judged that the provenance calls so, and whether they are shares; "" when they are not so."""
+        if says == ARGMAX and self.shares[0] == self.shares[1]:
+            return ARGMAX, self.shares[0]
+        if says == HALF and self.is_within_one:
+            return HALF, True
+        return (SIGN, False) if says == SIGN else ("", False)
+
+
+def _says_both(evidence: tuple[Evidence | None, Evidence | None], columns: int) -> tuple[str, str]:
+    """What the provenances say together, and in which words; ("", "") when they say nothing."""
+    found = [(one, _says(one, columns)) for one in evidence if one is not None]
+    known = [(str(one), says) for one, says in found if says]
+    if not known:
+        return "", ""
+    known = [one for one in known if one[1] != _BY_VALUES] or known
+    if len({says for _, says in known}) > 1:
+        return NUMBERS, f"A was made with {known[0][0]}, B with {known[1][0]}: number by number"
+    return known[0][1], known[0][0]
+
+
+def _says(one: Evidence, columns: int) -> str:
+    """What a loss and an activation mean for an output of so many columns; "" when nothing follows."""
+    loss, activation = one.loss, one.activation
+    if loss in _NUMBER_LOSSES:
+        return NUMBERS
+    is_binary = "binary" in loss and loss.endswith("crossentropy")
+    is_class_loss = (loss.endswith("crossentropy") and not is_binary) or loss == "categorical_hinge"
+    if columns > 1 and (is_class_loss or activation in ("softmax", "log_softmax")):
+        return ARGMAX
+    if loss in _SIGN_LOSSES or (is_binary and one.from_logits):
+        return SIGN
+    if activation in ("sigmoid", "hard_sigmoid"):
+        return HALF
+    return _BY_VALUES if is_binary else ""
+
+
+def _joined(arrays: Sequence[np.ndarray], *, keep_columns: bool) -> np.ndarray:
+    """All positions of all rows below each other, `(m, k)`, or all numbers in one column.
+
+    The type stays that of the outputs, so that what is allowed for rounding suits it.
+    """
+    parts = [by_position(one) for one in arrays]
+    width = parts[0].shape[2] if keep_columns else 1
+    return np.concatenate([part.reshape(part.size // max(1, width), width) for part in parts])
+
+
+def _finite_rows(numbers: np.ndarray) -> np.ndarray:
+    found: np.ndarray = numbers[np.isfinite(numbers).all(axis=1)]
+    return found
+
+
+def _are_shares(array: np.ndarray) -> bool:
+    """Whether finite rows are nonnegative and sum to one within their type's rounding; False without such rows."""
+    rows = _finite_rows(as_numbers(array))
+    allowed = {"float16": 2e-2, "bfloat16": 5e-2}.get(array.dtype.name, 1e-3)
+    return bool(
+        rows.shape[1] > 1 and len(rows) and (rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) <= allowed).all()
+    )
+
+
+def _are_within(array: np.ndarray, slack: float) -> bool:
+    """Whether all finite numbers lie from 0 to 1, or not farther away than `slack`."""
+    numbers = as_numbers(array)
+    return bool(((numbers >= -slack) & (numbers <= 1 + slack) | ~np.isfinite(numbers)).all())
+
+
+def _spread(array: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Spread and unit of each column; see `Rule`."""
+    numbers = as_numbers(array)
+    is_known = np.isfinite(numbers)
+    known = np.where(is_known, numbers, 0.0)
+    num = np.maximum(1, is_known.sum(axis=0))
+    size = np.abs(known).max(axis=0, initial=0.0)
+    # Divided by the largest first: squares of huge numbers would overflow.
+    scaled = known / np.where(size > 0, size, 1.0)
+    off = np.where(is_known, scaled - scaled.sum(axis=0) / num, 0.0)
+    spread = size * np.sqrt((np.abs(off) ** 2).sum(axis=0) / num)
+    is_constant = spread <= 4 * rounding_of(array) * size
+    spreads = np.where(size == 0, ZERO_SPREAD, np.where(is_constant, 0.0, spread))
+    units = np.where(size == 0, 1.0, np.where(is_constant, size, spread))
+    return tuple(spreads.tolist()), tuple(units.tolist())

@@ -1,0 +1,166 @@
+"""How far two versions agree, as values that results and reports hold.
+
+Thread: any; immutable.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple  # JSON
+
+from ..types import Tensors
+from .kinds import REGRESSION, SETS
+
+NUMBER_KINDS = (REGRESSION, SETS)
+"""Kinds whose numbers are compared; errors in units of the spread and a bias mean something there."""
+
+
+class Disagreement(NamedTuple):
+    """A row on which both versions differ much.
+
+    Attributes:
+        score: how much, larger is worse: in units of A's spread for numbers, otherwise the largest difference of two
+            numbers; infinite where they cannot be subtracted.
+        inputs: name -> the row, shape `(1, ...)`.
+        outputs_a: name -> what A answered, shape `(1, ...)`.
+        outputs_b: name -> what B answered.
+        at: when, seconds since the epoch.
+    """
+
+    score: float
+    inputs: Tensors
+    outputs_a: Tensors
+    outputs_b: Tensors
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAgreement:
+    """How one output of both versions compares on the same rows.
+
+    Attributes:
+        kind: one of `kinds.KINDS`.
+        reason: in words, why it is compared so.
+        is_guess: whether nothing but the numbers themselves speaks for that kind.
+        num_rows: rows that both answered.
+        num_same: rows on which this output agrees.
+        largest_difference: the largest absolute difference of two numbers; infinite where two cannot be subtracted, as
+            for NaN in only one of them.
+        bias: mean of B's number minus A's; NaN where there are no numbers to subtract.
+        bias_variance: variance of that mean from row to row; NaN for fewer than two rows.
+        num_biased: rows that `bias` rests on.
+        error: root mean square of the differences in units of A's spread (1 is as bad as always answering A's mean);
+            NaN for outputs that are not compared as numbers.
+        tolerance: that numbers were compared with; 0 where there is none.
+        flips: (class by A, class by B) -> rows, the most frequent first; empty for outputs with no class a row.
+    """
+
+    kind: str
+    reason: str
+    num_rows: int
+    num_same: int
+    is_guess: bool = False
+    largest_difference: float = 0.0
+    bias: float = math.nan
+    bias_variance: float = math.nan
+    num_biased: int = 0
+    error: float = math.nan
+    tolerance: float = 0.0
+    flips: Mapping[tuple[int, int], int] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """The share of the rows that agree, 0 to 1; NaN without rows."""
+        return self.num_same / self.num_rows if self.num_rows else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the share, for one look; it takes rows for independent."""
+        return wilson(self.num_same, self.num_rows)
+
+    @property
+    def is_numbers(self) -> bool:
+        """Whether numbers are compared, so that error and bias mean something."""
+        return self.kind in NUMBER_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement(Mapping[str, OutputAgreement]):
+    """Output name -> how it compares; and whole rows, which agree when all of their outputs do.
+
+    Attributes:
+        num_rows: rows that both answered.
+        num_same: rows of which every output agrees.
+        outputs: name -> how that output compares.
+    """
+
+    num_rows: int = 0
+    num_same: int = 0
+    outputs: Mapping[str, OutputAgreement] = field(default_factory=dict)
+
+    @property
+    def share(self) -> float:
+        """The share of the rows of which every output agrees; NaN without rows."""
+        return self.num_same / self.num_rows if self.num_rows else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the share, for one look; it takes rows for independent."""
+        return wilson(self.num_same, self.num_rows)
+
+    def __getitem__(self, name: str) -> OutputAgreement:
+        return self.outputs[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.outputs)
+
+    def __len__(self) -> int:
+        return len(self.outputs)
+
+    def __bool__(self) -> bool:
+        return self.num_rows > 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` reads; numbers that JSON does not know are text."""
+        outputs = {}
+        for name, one in self.outputs.items():
+            plain = {item.name: getattr(one, item.name) for item in dataclasses.fields(one)}
+            outputs[name] = {
+                **{key: as_json(value) for key, value in plain.items()},
+                "flips": [[a, b, count] for (a, b), count in one.flips.items()],
+            }
+        return {"num_rows": self.num_rows, "num_same": self.num_same, "outputs": outputs}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Agreement:
+        """The inverse of `to_json`; of what versions before kinds were told apart wrote, the whole rows are kept."""
+        known = {item.name for item in dataclasses.fields(OutputAgreement)}
+        outputs = {}
+        for name, one in value.get("outputs", {}).items():
+            plain = {key: from_json(field) for key, field in one.items() if key in known}
+            flips = {(int(a), int(b)): int(count) for a, b, count in one["flips"]}
+            outputs[name] = OutputAgreement(**{**plain, "flips": flips})
+        return cls(int(value["num_rows"]), int(value["num_same"]), outputs)
+
+
+def as_json(value: Any) -> Any:
+    """A value with numbers that JSON does not know as text."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_json(value: Any) -> Any:
+    """The inverse of `as_json`."""
+    return float(value) if value in ("nan", "inf", "-inf") else value
+
+
+def wilson(num_hits: int, num: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share (E. B. Wilson, JASA 22, 1927); 0 to 1 when there is nothing."""
+    if not num:
+        return 0.0, 1.0
+    from scipy.stats import binomtest
+
+    found = binomtest(num_hits, num).proportion_ci(method="wilson")
+    return float(found.low), float(found.high)

@@ -1,0 +1,156 @@
+"""The options of a deploy, in groups; each is a keyword of `deploy` and an option of `%deploy`.
+
+Thread: any; immutable.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any  # arrays of the user
+
+from ..errors import InvalidOption
+from ..experiment.plan import Limits
+from ..options import option, read
+from ..replay.result import ReplayLimits
+from ..serving.batching.options import BatchingOptions
+from ..serving.models.placement import Placement
+from .replay_gate import limits_of
+from .servers import ListenOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """What is written, and where.
+
+    Raises:
+        InvalidOption: naming the value that is not allowed.
+    """
+
+    version: int | None = option(None, "the version's number", shown="one more than the newest on disk")
+    base_path: str | Path | None = option(
+        None,
+        "where models are exported to, as `FOLDER/NAME/VERSION`",
+        metavar="FOLDER",
+        shown="tfserve_models",
+    )
+    optimize: str | None = option(
+        None,
+        "`xla` compiles the exported graph, once for each batch size; TensorFlow Serving does so too then",
+        metavar="HOW",
+        shown="off",
+    )
+    check: Any = option(
+        None,
+        "rows on which the export is compared with the live model",
+        metavar="VAR",
+        shown="made from the signature",
+        names="array",
+    )
+    warmup: Any = option(
+        None,
+        "rows to warm up with; stored with the version, where TensorFlow Serving reads them too",
+        metavar="VAR",
+        shown="made from the signature",
+        names="array",
+    )
+
+    def __post_init__(self) -> None:
+        if self.optimize not in (None, "xla"):
+            raise InvalidOption(
+                f"optimize={self.optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServeOptions:
+    """What runs the version, and what it must keep.
+
+    Raises:
+        InvalidOption: naming the value that is not allowed.
+    """
+
+    device: str | None = option(None, "TensorFlow device, such as `/CPU:0`", shown="TensorFlow's choice")
+    isolate: bool = option(False, "serve it in a process of its own, which a busy kernel cannot slow down")
+    slo_p99_ms: float | None = option(
+        None,
+        "go back by itself when over 1 % of its answers are slower, requests fail, or answers hold NaN",
+        metavar="MS",
+        shown="off",
+    )
+    check_replay: bool | ReplayLimits = option(
+        False, "replay captured requests first; deploy only if it agrees and keeps up"
+    )
+
+    def __post_init__(self) -> None:
+        limits_of(self.check_replay)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProvenanceOptions:
+    """What is stored in a version about where it comes from."""
+
+    provenance: bool = option(
+        True, "store no cell text, commit, packages and layers with the version", flags=("--no-provenance",)
+    )
+    data: Any = option(
+        None,
+        "the training data; its fingerprint is stored with the version",
+        metavar="VAR",
+        shown="none",
+        names="array",
+    )
+    seed: int | None = option(
+        None, "the seed that is stored with the version", shown="that of `keras.utils.set_random_seed`"
+    )
+    metrics: Any = option(
+        None,
+        "a dict of numbers that is stored with the version",
+        metavar="VAR",
+        shown="the last epoch of `fit`",
+        names="dict",
+    )
+
+
+def guard_of(slo_p99_ms: float | None, placement: Placement) -> Limits | None:
+    """The limits that `deploy(slo_p99_ms=...)` asks for; None for nothing.
+
+    Raises:
+        InvalidOption: if the value is not allowed, or the version gets no requests that could be watched.
+    """
+    if slo_p99_ms is None:
+        return None
+    if placement.stage or placement.shadow is not None:
+        raise InvalidOption(
+            f"slo_p99_ms={slo_p99_ms!r} watches requests, and a staged version gets none",
+            hint="leave --stage and --shadow out, or use --canary 10",
+        )
+    return Limits(slo_p99_ms=slo_p99_ms)
+
+
+def check_options(keywords: Mapping[str, Any]) -> None:
+    """Refuse values that `deploy` would refuse, before there is a model.
+
+    Args:
+        keywords: of `deploy`; what is not looked at may be anything.
+
+    Raises:
+        InvalidOption: naming the value that is not allowed.
+    """
+    parsed = Namespace(**keywords)
+    for group in GROUPS:
+        read(group, parsed)
+    guard_of(keywords.get("slo_p99_ms"), read(Placement, parsed))
+
+
+GROUPS: tuple[type[Any], ...] = (
+    ExportOptions,
+    Placement,
+    ServeOptions,
+    ListenOptions,
+    BatchingOptions,
+    ProvenanceOptions,
+)
+"""Their options together are the keywords of `deploy`, beside `code` and `progress`."""
