@@ -174,7 +174,7 @@ def test_an_answer_of_the_admin_api_holds_as_many_disagreements_as_it_has_room_f
     found = [Disagreement(9.0 - number, large, {}, {}, 0.0) for number in range(9)]
 
     assert [one.score for one in fitting(found)] == [9.0, 8.0, 7.0, 6.0]
-    assert len(fitting([found[0]._replace(inputs={"x": np.zeros((1, MAX_DISAGREEMENT_BYTES), np.float32)})])) == 1
+    assert len(fitting([replace(found[0], inputs={"x": np.zeros((1, MAX_DISAGREEMENT_BYTES), np.float32)})])) == 1
     assert fitting([]) == []
 
 

@@ -49,6 +49,7 @@ def core(server: Served) -> Iterator[RemoteModels]:
     remote = RemoteModels(f"http://127.0.0.1:{server.rest_port}", TOKEN)
     yield remote
     remote.promote("two", 2)
+    remote.connection.close()
     server.close_channels()
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import shutil
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,9 @@ def test_benchmarks_of_the_history_and_of_a_file(models: Path) -> None:
 
 
 def test_replays_are_kept_as_they_were(models: Path) -> None:
-    (value,) = StateStore(models).replays().values()
+    with closing(sqlite3.connect(models / FILE_NAME)) as connection:
+        (text,) = connection.execute("SELECT result FROM replays").fetchone()
+    value = json.loads(text)
 
     assert value["agreement"]["flips"] == [[1, 2, 3]]
     assert value["decision"] == "rollback"
@@ -143,9 +146,8 @@ def test_answers_of_the_admin_api(answers: Any) -> None:
 
 
 def test_a_state_file_of_a_newer_version_is_refused_and_left_alone(models: Path) -> None:
-    with sqlite3.connect(models / FILE_NAME) as connection:
+    with closing(sqlite3.connect(models / FILE_NAME)) as connection:
         connection.execute("PRAGMA user_version = 99")
-    connection.close()
     before = (models / FILE_NAME).read_bytes()
     store = StateStore(models)
 
