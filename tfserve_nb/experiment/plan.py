@@ -41,7 +41,7 @@ class Limits:
     max_error_rate: float | None = option(
         0.05, "take B back when a larger share of its requests fails", metavar="SHARE"
     )
-    allow_nan: bool = False
+    allow_nan: bool = option(False, "whether B may answer NaN or infinity", is_python_only=True)
     output_range: tuple[LowEnd, HighEnd] | None = option(
         None, "take B back when its numbers leave this range", metavar="LOW,HIGH", shown="no limit"
     )
@@ -51,9 +51,9 @@ class Limits:
         metavar="SHARE",
         shown="no limit",
     )
-    window_s: float = 5.0
-    windows: int = 3
-    breaches: int = 2
+    window_s: float = option(5.0, "seconds of a window", is_python_only=True)
+    windows: int = option(3, "how many windows are looked back at", is_python_only=True)
+    breaches: int = option(2, "how many of them must break a limit", is_python_only=True)
 
     def __post_init__(self) -> None:
         _check("slo_p99_ms", self.slo_p99_ms, 0, math.inf, "--slo-p99-ms 50")

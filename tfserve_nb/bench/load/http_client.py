@@ -190,9 +190,11 @@ class Connection(asyncio.Protocol):
         """Note what became of the request."""
         if self._is_busy:
             self._is_busy = False
-            # First free, then noted: what is noted may send the next request at once.
+            times = self.due_s, self.taken_s, self.sent_s
+            # First free, then noted: what is noted may send the next request at once. A request that waits for a
+            # connection is sent over this one right away, and brings its own times.
             self._client.answered(self, keeps=keeps)
-            self._client.log.done(self.due_s, self.taken_s, self.sent_s, status)
+            self._client.log.done(*times, status)
 
     def connection_lost(self, error: Exception | None) -> None:
         """The server closed it, or we did."""

@@ -24,6 +24,7 @@ from ...experiment.views.report import (
     srm_line,
     step_line,
 )
+from ...experiment.views.trace import margin_of
 from ...markup import COLOUR, grid, note, text
 from ...reports.html import table_html
 from ...types import HistoryEvent
@@ -94,14 +95,13 @@ def _light(state: ExperimentState) -> str:
 
 def _charts(state: ExperimentState) -> list[str]:
     plan = state.plan
-    margin = -plan.margin if plan.metric == "quality" else plan.margin
     outlines = [
         Outline(arm, counts_of_arm(state, version), style)
         for style, (arm, version) in enumerate((("A", plan.a), ("B", plan.b)))
     ]
     title = f"Effect on the {METRIC_NAMES[plan.metric]}, {100 * (1 - plan.alpha):g} % band"
     return [
-        band_chart(title, state.moments, margin, effect_words(plan.metric), empty=nothing_yet(plan)),
+        band_chart(title, state.moments, margin_of(plan), effect_words(plan.metric), empty=nothing_yet(plan)),
         latency_histogram("Latencies of the requests", outlines, empty="no requests yet"),
     ]
 
