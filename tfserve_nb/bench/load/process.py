@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from ...errors import ServerFailed
+from ...serialization import from_json
 from .samples import Samples, joined
 from .schedule import Load, Target
 
@@ -69,7 +70,7 @@ def generate(target: Target, load: Load, on_samples: OnSamples) -> Samples:
             value = json.loads(line)
             if "end" in value:
                 return joined(parts)
-            parts.append(Samples.from_json(value))
+            parts.append(from_json(value, Samples))
             if not on_samples(parts[-1]):
                 return joined(parts)
 
