@@ -171,6 +171,7 @@ def test_the_generator_imports_neither_tensorflow_nor_ipython() -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_keeps_what_was_found_and_leaves_no_process(server) -> None:
     timer = threading.Timer(2.0, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
     timer.start()
@@ -184,6 +185,7 @@ def test_an_interrupt_keeps_what_was_found_and_leaves_no_process(server) -> None
     assert [one for one in psutil.Process().children() if "generator" in " ".join(one.cmdline())] == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_a_rate_is_looked_for_ends_the_whole_benchmark(server, tmp_path: Path, capsys) -> None:
     timer = threading.Timer(1.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
     timer.start()

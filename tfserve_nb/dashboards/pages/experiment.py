@@ -121,8 +121,8 @@ def _small_tables(state: ExperimentState) -> list[str]:
 def _story(state: ExperimentState, events: Sequence[HistoryEvent]) -> str:
     """What was asked for, and what happened meanwhile."""
     until = state.ended_at if state.ended_at is not None else float("inf")
-    told = [one for one in events if state.started_at - AROUND_S <= one.at <= until + AROUND_S][:NUM_EVENTS]
-    lines = "".join(f"<li>{text(event_text(one))}, {text(one.actor)}</li>" for one in told)
+    told = [event for event in events if state.started_at - AROUND_S <= event.at <= until + AROUND_S][:NUM_EVENTS]
+    lines = "".join(f"<li>{text(event_text(event))}, {text(event.actor)}</li>" for event in told)
     plan = [*plan_lines(state.plan)]
     if state.num_shadow_dropped:
         plan.append(f"{state.num_shadow_dropped} copies were left out because the server had better things to do")
