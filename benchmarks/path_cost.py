@@ -160,9 +160,9 @@ async def requests_through_server(core: ServingCore, request: bytes, num_open: i
     loop = asyncio.get_running_loop()
     log = logging.getLogger("bench")
     settings = ServerSettings(token="secret")  # noqa: S106
-    flow = RestHandler(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
+    handler = RestHandler(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
     server = HttpServer(
-        sinks_of(web.Application(), log, fast_path(flow, InferenceV2(flow, core), settings)), Limits(), log
+        sinks_of(web.Application(), log, fast_path(handler, InferenceV2(handler, core), settings)), Limits(), log
     )
     server.date_line = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
     until_s = time.perf_counter() + seconds

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import tempfile
 import threading
 import time
@@ -18,6 +19,7 @@ import hypothesis
 import numpy as np
 import psutil
 import pytest
+from helpers import server_logs
 
 # No test judges by time: examples take as long as a busy machine makes them.
 hypothesis.settings.register_profile("patient", deadline=None)
@@ -77,9 +79,11 @@ def _fail_if_skipped_in_ci(report: pytest.TestReport | pytest.CollectReport) -> 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Judge the skip of a test."""
+    """Judge the skip of a test, and show what the servers of a test that failed wrote."""
     report = yield
     _fail_if_skipped_in_ci(report)
+    if report.failed:
+        report.sections += server_logs.sections()
     return report
 
 
@@ -118,6 +122,14 @@ def _seeded() -> None:
     """Make the global generators repeatable; tests that draw on their own take `rng`."""
     random.seed(20)
     np.random.seed(20)  # noqa: NPY002 - the legacy generator is the one that libraries draw from
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, as is not so in a run that a script or nohup started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -13,11 +13,11 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import KW_ONLY, MISSING, dataclass
 from typing import Any, Literal, TypeVar  # values of options, of any type
 
-Names = Literal["", "array", "dict", "model", "version", "version or label", "label"]
+Names = Literal["", "array", "dict", "keras model", "model", "version", "version or label", "label"]
 """What the word behind an option names; tab completion offers such words."""
 
 T = TypeVar("T")
@@ -45,6 +45,7 @@ class Option:
         bare: its value when no word follows; None if one must.
         num_values: how many words follow.
         names: what its word names; arrays and dicts are variables of the user.
+        is_python_only: whether it is a keyword in Python, and no option of a magic or command line.
     """
 
     meaning: str
@@ -61,6 +62,7 @@ class Option:
     bare: Any = None
     num_values: int = 1
     names: Names = ""
+    is_python_only: bool = False
 
     @property
     def is_variable(self) -> bool:
@@ -89,14 +91,16 @@ class Option:
     @property
     def default_text(self) -> str:
         """What holds when it is not given, in words; empty when there is nothing to say."""
+        if self.is_switch:
+            return "off"
         if self.shown or self.default in (MISSING, None, ()):
             return self.shown
-        return "off" if self.is_switch else str(self.default)
+        return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def for_argparse(self) -> tuple[tuple[str, ...], dict[str, Any]]:
         """What `ArgumentParser.add_argument` takes. An option that is not given sets nothing."""
-        default = "" if self.is_switch else self.default_text
-        text = f"{self.meaning}; default: {default}" if default else self.meaning
+        is_said = self.default_text not in ("", "off", "none")
+        text = f"{self.meaning}; default: {self.default_text}" if is_said else self.meaning
         settings: dict[str, Any] = {"help": text.replace("`", "").replace("%", "%%"), "default": argparse.SUPPRESS}
         if not self.is_positional:
             settings["dest"] = self.field
@@ -129,12 +133,27 @@ def option(default: Any, meaning: str, **about: Any) -> Any:
     return dataclasses.field(default=default, metadata={_KEY: Option(meaning, default=default, **about)})
 
 
-def options_of(kind: type[Any]) -> Iterator[Option]:
-    """The options that a dataclass declares, in order."""
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if _KEY in field.metadata:
-            yield dataclasses.replace(field.metadata[_KEY], field=field.name, type=hints[field.name])
+def command_options(*kinds: type[Any]) -> tuple[Option, ...]:
+    """The options that dataclasses declare for magics and command lines, in order."""
+    return tuple(one for one in options_of(*kinds) if not one.is_python_only)
+
+
+def options_of(*kinds: type[Any]) -> tuple[Option, ...]:
+    """All options that dataclasses declare, in order."""
+    return tuple(
+        dataclasses.replace(field.metadata[_KEY], field=field.name, type=hints[field.name])
+        for kind in kinds
+        for hints in [typing.get_type_hints(kind)]
+        for field in dataclasses.fields(kind)
+        if _KEY in field.metadata
+    )
+
+
+def add_options(parser: argparse.ArgumentParser, *kinds: type[Any]) -> None:
+    """Let a command line take the options that dataclasses declare; `read` reads them."""
+    for one in command_options(*kinds):
+        names, settings = one.for_argparse()
+        parser.add_argument(*names, **settings)
 
 
 def given(parsed: argparse.Namespace, *kinds: type[Any]) -> dict[str, Any]:

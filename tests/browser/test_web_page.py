@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from helpers.black_box import Served, command, environment, free_port
+from helpers.black_box import Served, servers
 from helpers.lab import chromium_page, missing_tool
 from helpers.saved_models import write_half_plus_two
 
-from tfserve_nb.server.admin.remote_core import RemoteCore
+from tfserve_nb.server.admin.client import RemoteModels
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.versions.source import VersionSource
@@ -34,14 +33,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         f"""model_config_list {{ config {{ name: "two" base_path: "{folder}/two" model_platform: "tensorflow"
             model_version_policy {{ all {{}} }} }} }}"""
     )
-    rest_port, grpc_port, log = free_port(), free_port(), folder / "log"
-    flags = [f"--port={grpc_port}", f"--rest_api_port={rest_port}", f"--model_config_file={config}", "--dashboard"]
-    with log.open("w") as out:
-        process = subprocess.Popen(command(*flags), stdout=out, stderr=subprocess.STDOUT, text=True, env=environment())
-    one = Served(process, log, grpc_port, rest_port)
-    one.wait_for("Entering the event loop")
-    yield one
-    one.stop()
+    with servers(lambda: tmp_path_factory.mktemp("log")) as start:
+        yield start(f"--model_config_file={config}", "--dashboard")
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -89,7 +82,7 @@ def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: 
     token = re.search(r"Dashboard: \S+#token=(\S+)", served.text)
     assert token
     store = served.log.parent / "own"
-    core = RemoteCore(f"http://127.0.0.1:{served.rest_port}", token.group(1))
+    core = RemoteModels(f"http://127.0.0.1:{served.rest_port}", token.group(1))
     for version in (1, 2):
         folder = store / "late" / str(version)
         write_half_plus_two(folder)

@@ -8,15 +8,22 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .eventually import eventually
+from .server_logs import shown_on_failure
+
 START_S = 120.0
 """How long a server may take to import TensorFlow and load its models."""
+
+STOP_S = 60.0
+"""How long it may take to end when it is told to."""
 
 
 def free_port() -> int:
@@ -43,11 +50,13 @@ class Served:
 
     def wait_for(self, words: str, limit_s: float = START_S) -> None:
         """Wait until it has printed some words."""
-        until_s = time.perf_counter() + limit_s
-        while words not in self.text:
-            assert self.process.poll() is None, self.text
-            assert time.perf_counter() < until_s, f"{words!r} did not come:\n{self.text}"
-            time.sleep(0.05)
+
+        def has_printed() -> bool:
+            has_ended = self.process.poll() is not None  # looked at first: what it printed before its end counts
+            assert words in self.text or not has_ended, f"it ended without having printed {words!r}:\n{self.text}"
+            return words in self.text
+
+        eventually(has_printed, limit_s)
 
     def rest(self, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> Any:
         """(status, parsed JSON or text, headers) of one request."""
@@ -89,11 +98,45 @@ class Served:
         if self.process.poll() is None:
             self.process.send_signal(number)
         try:
-            return self.process.wait(20)
+            return self.process.wait(STOP_S)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait(5)
             raise
+
+
+Start = Callable[..., Served]
+"""`start(*flags, wait=True, rest=True)`: a server with ports of its own and these flags.
+
+It returns once the server answers, with `wait=False` at once; with `rest=False` no REST port is given.
+"""
+
+
+@contextmanager
+def servers(folder: Callable[[], Path]) -> Iterator[Start]:
+    """Start servers; what still runs of them is ended with the block, and failing tests show their logs.
+
+    Args:
+        folder: makes an empty folder for a log.
+    """
+    with ExitStack() as at_end:
+
+        def start(*flags: str, wait: bool = True, rest: bool = True) -> Served:
+            grpc_port, rest_port, log = free_port(), free_port(), folder() / "log.txt"
+            ports = [] if any(flag.startswith("--port") for flag in flags) else [f"--port={grpc_port}"]
+            ports += [f"--rest_api_port={rest_port}"] if rest else []
+            with log.open("w") as out:
+                process = subprocess.Popen(
+                    command(*ports, *flags), stdout=out, stderr=subprocess.STDOUT, text=True, env=environment()
+                )
+            served = Served(process, log, grpc_port, rest_port)
+            at_end.enter_context(shown_on_failure(f"tfserve-nb serve, process {process.pid}", log))
+            at_end.callback(served.stop)
+            if wait:
+                served.wait_for("Entering the event loop")
+            return served
+
+        yield start
 
 
 def _parsed(text: bytes) -> Any:

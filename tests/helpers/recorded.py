@@ -19,7 +19,7 @@ from tfserve_nb.experiment.state import ExperimentState
 from tfserve_nb.serving.telemetry.metrics import Metrics
 from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
 from tfserve_nb.serving.telemetry.records import RequestRecord
-from tfserve_nb.serving.telemetry.request_samples import Parts, RequestSample
+from tfserve_nb.serving.telemetry.request_samples import PhaseTimes, RequestSample
 from tfserve_nb.serving.telemetry.resources import ResourceReader, Resources
 from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
 
@@ -28,7 +28,7 @@ from . import recorded_experiment
 SAMPLE = RequestSample(
     7, 1.7e9, 2, "serving_default", "REST", "OK", "", 1,
     {"image": np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8), "text": np.array([b"hello"], dtype=object)},
-    {"digit": np.array([[0.5, 0.5]], dtype=np.float32)}, False, 1.5, Parts(0.1, 0.2, 1.0, 0.2),
+    {"digit": np.array([[0.5, 0.5]], dtype=np.float32)}, False, 1.5, PhaseTimes(0.1, 0.2, 1.0, 0.2),
 )  # fmt: skip
 
 

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.black_box import Served, command, environment, free_port
+from helpers.black_box import Served, Start, servers
 from helpers.saved_models import write_half_plus_two, write_many_types
 
 
-@pytest.fixture(scope="session")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Served]]:
-    """Start servers; they are ended after the last test."""
-    started: list[Served] = []
+@pytest.fixture
+def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start servers that end with the test."""
+    with servers(lambda: tmp_path_factory.mktemp("log")) as begin:
+        yield begin
 
-    def begin(*flags: str, wait: bool = True, rest: bool = True) -> Served:
-        grpc_port, rest_port = free_port(), free_port()
-        log = tmp_path_factory.mktemp("log") / "log.txt"
-        ports = [] if any(flag.startswith("--port") for flag in flags) else [f"--port={grpc_port}"]
-        ports += [f"--rest_api_port={rest_port}"] if rest else []
-        with log.open("w") as out:
-            process = subprocess.Popen(
-                command(*ports, *flags), stdout=out, stderr=subprocess.STDOUT, text=True, env=environment()
-            )
-        served = Served(process, log, grpc_port, rest_port)
-        started.append(served)
-        if wait:
-            served.wait_for("Entering the event loop")
-        return served
 
-    yield begin
-    for served in started:
-        served.stop()
+@pytest.fixture(scope="module")
+def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Start servers that end with the tests of the module."""
+    with servers(lambda: tmp_path_factory.mktemp("log")) as begin:
+        yield begin
 
 
 @pytest.fixture(scope="session")
@@ -65,10 +53,9 @@ def served(common: Served) -> Iterator[Served]:
 @pytest.fixture(scope="session", params=[0, 2], ids=["one-process", "workers"])
 def common(
     request: pytest.FixtureRequest,
-    start: Callable[..., Served],
     store: Path,
     tmp_path_factory: pytest.TempPathFactory,
-) -> Served:
+) -> Iterator[Served]:
     """A server with all the models; tests do not change it, and see no difference when it has workers."""
     config = tmp_path_factory.mktemp("config") / "models.config"
     config.write_text(
@@ -85,13 +72,14 @@ def common(
         }}
         """
     )
-    return start(
-        f"--model_config_file={config}",
-        "--allow_version_labels_for_unavailable_models",
-        "--enable_grpc_healthcheck_service",
-        "--rest_api_enable_cors_support=true",
-        f"--workers={request.param}",
-    )
+    with servers(lambda: tmp_path_factory.mktemp("log")) as start:
+        yield start(
+            f"--model_config_file={config}",
+            "--allow_version_labels_for_unavailable_models",
+            "--enable_grpc_healthcheck_service",
+            "--rest_api_enable_cors_support=true",
+            f"--workers={request.param}",
+        )
 
 
 @pytest.fixture

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.black_box import Served
+from helpers.black_box import Served, Start
 
 import tfserve_nb
 from tfserve_nb.errors import InvalidOption, NotAvailable, VersionNotFound
@@ -20,7 +19,7 @@ TOKEN = "secret"
 
 
 @pytest.fixture(scope="module")
-def administered(start: Callable[..., Served], store: Path, tmp_path_factory: Any) -> Served:
+def administered(start_for_module: Start, store: Path, tmp_path_factory: Any) -> Served:
     folder = tmp_path_factory.mktemp("admin")
     (folder / "token").write_text(TOKEN)
     (folder / "models").write_text(
@@ -30,7 +29,7 @@ def administered(start: Callable[..., Served], store: Path, tmp_path_factory: An
           config {{ name: "many" base_path: "{store}/many" model_platform: "tensorflow" }}
         }}"""
     )
-    return start(f"--model_config_file={folder}/models", f"--auth_token_file={folder}/token")
+    return start_for_module(f"--model_config_file={folder}/models", f"--auth_token_file={folder}/token")
 
 
 def call(served: Served, method: str, path: str, body: bytes | None = None, token: str = TOKEN) -> tuple[int, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.black_box import Served
+from helpers.black_box import Served, Start
 from helpers.client_requests import predict_request
 
 
@@ -31,7 +31,7 @@ def parameters(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def batched(start: Callable[..., Served], store: Path, parameters: Path, tmp_path_factory: Any) -> Served:
+def batched(start_for_module: Start, store: Path, parameters: Path, tmp_path_factory: Any) -> Served:
     config = tmp_path_factory.mktemp("config") / "models.config"
     config.write_text(
         f"""
@@ -41,7 +41,9 @@ def batched(start: Callable[..., Served], store: Path, parameters: Path, tmp_pat
         }}
         """
     )
-    return start(f"--model_config_file={config}", "--enable_batching", f"--batching_parameters_file={parameters}")
+    return start_for_module(
+        f"--model_config_file={config}", "--enable_batching", f"--batching_parameters_file={parameters}"
+    )
 
 
 def at_once(calls: list[Callable[[], Any]]) -> list[Any]:
@@ -103,7 +105,7 @@ def test_requests_of_different_lengths_are_padded_with_their_first_element(batch
     assert answers[0] in [(200, {"outputs": [[1.0, 1.0]]}), (200, {"outputs": [[1.0]]})]
 
 
-def test_limits_of_a_version_in_its_own_folder(start: Callable[..., Served], own_store: Path) -> None:
+def test_limits_of_a_version_in_its_own_folder(start: Start, own_store: Path) -> None:
     version = own_store / "half_plus_two" / "00000123"
     (version / "batching_params.pbtxt").write_text("max_batch_size { value: 2 }")
     served = start(

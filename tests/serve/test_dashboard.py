@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.black_box import Served
+from helpers.black_box import Served, Start
 
 import tfserve_nb
 
@@ -20,7 +19,7 @@ VIEWS = "/tfserve/v1/models/two/pages"
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "worker"])
-def shown(start: Callable[..., Served], store: Path, tmp_path_factory: Any, request: pytest.FixtureRequest) -> Served:
+def shown(start_for_module: Start, store: Path, tmp_path_factory: Any, request: pytest.FixtureRequest) -> Served:
     folder = tmp_path_factory.mktemp("dashboard")  # an experiment is kept beside the models
     shutil.copytree(store / "two_versions", folder / "two")
     config = folder / "models"
@@ -28,7 +27,7 @@ def shown(start: Callable[..., Served], store: Path, tmp_path_factory: Any, requ
         f"""model_config_list {{ config {{ name: "two" base_path: "{folder}/two" model_platform: "tensorflow"
             model_version_policy {{ all {{}} }} }} }}"""
     )
-    return start(f"--model_config_file={config}", "--dashboard", f"--workers={request.param}")
+    return start_for_module(f"--model_config_file={config}", "--dashboard", f"--workers={request.param}")
 
 
 def token_of(served: Served) -> str:
@@ -142,7 +141,7 @@ def test_resources_come_over_the_admin_api(shown: Served) -> None:
     assert len(handle.resources().age_s) > len(resources.age_s) - 1
 
 
-def test_the_dashboard_needs_the_rest_port(start: Callable[..., Served], store: Path) -> None:
+def test_the_dashboard_needs_the_rest_port(start: Start, store: Path) -> None:
     served = start(f"--model_base_path={store}/half_plus_two", "--port=8599", "--dashboard", wait=False, rest=False)
 
     served.wait_for("--dashboard needs --rest_api_port")

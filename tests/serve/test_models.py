@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from helpers.black_box import Served
+from helpers.black_box import Served, Start
 from helpers.client_requests import predict_request
 
 
@@ -83,11 +83,13 @@ class Load:
 
 
 @pytest.fixture(scope="module")
-def empty(start: Callable[..., Served], tmp_path_factory: pytest.TempPathFactory) -> Served:
+def empty(start_for_module: Start, tmp_path_factory: pytest.TempPathFactory) -> Served:
     """A server that starts with no model, as one that is configured by RPC."""
     config = tmp_path_factory.mktemp("empty") / "models.config"
     config.write_text("model_config_list {}")
-    return start(f"--model_config_file={config}", "--max_num_load_retries=0", "--file_system_poll_wait_seconds=1")
+    return start_for_module(
+        f"--model_config_file={config}", "--max_num_load_retries=0", "--file_system_poll_wait_seconds=1"
+    )
 
 
 @pytest.fixture
@@ -240,7 +242,7 @@ def test_a_version_that_fails_leaves_the_old_one_serving(server: Served, own_sto
     wait_for_states(server, "fails", {6: "AVAILABLE", 5: "END", 2: "END"})
 
 
-def test_a_configuration_file_is_followed(start: Callable[..., Served], store: Path, tmp_path: Path) -> None:
+def test_a_configuration_file_is_followed(start: Start, store: Path, tmp_path: Path) -> None:
     config = tmp_path / "models.config"
     text = 'config {{ name: "{}" base_path: "{}" model_platform: "tensorflow" }}'
     one, two = text.format("one", store / "half_plus_two"), text.format("two", store / "two_versions")
@@ -263,7 +265,7 @@ def test_a_configuration_file_is_followed(start: Callable[..., Served], store: P
     assert server.stop() == 0
 
 
-def test_a_load_is_tried_again(start: Callable[..., Served], store: Path, tmp_path: Path) -> None:
+def test_a_load_is_tried_again(start: Start, store: Path, tmp_path: Path) -> None:
     base = tmp_path / "m"
     (base / "1").mkdir(parents=True)
     server = start(f"--model_base_path={base}", "--model_name=m", "--load_retry_interval_micros=300000", wait=False)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.black_box import Served
+from helpers.black_box import Served, Start
 from helpers.client_requests import example_request, multi_request, predict_request
 
 PATH = "/monitoring/prometheus/metrics"
 
 
 @pytest.fixture(scope="module")
-def monitored(start: Callable[..., Served], store: Path, tmp_path_factory: Any) -> Served:
+def monitored(start_for_module: Start, store: Path, tmp_path_factory: Any) -> Served:
     folder = tmp_path_factory.mktemp("config")
     (folder / "monitoring").write_text("prometheus_config { enable: true }")
     (folder / "batching").write_text("max_batch_size { value: 8 } allowed_batch_sizes: 4 allowed_batch_sizes: 8")
-    return start(
+    return start_for_module(
         "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--monitoring_config_file={folder}/monitoring",
         "--enable_batching", f"--batching_parameters_file={folder}/batching",
     )  # fmt: skip

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from helpers.black_box import Served
+from helpers.black_box import Start
 
 import tfserve_nb
 
 
-def test_a_deployed_folder_is_served_elsewhere(
-    start: Callable[..., Served], tmp_path: Path, rng: np.random.Generator
-) -> None:
+def test_a_deployed_folder_is_served_elsewhere(start: Start, tmp_path: Path, rng: np.random.Generator) -> None:
     import keras
     import tensorflow as tf
     from google.protobuf import text_format

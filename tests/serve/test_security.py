@@ -6,12 +6,11 @@ import datetime as dt
 import json
 import ssl
 import urllib.request
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.black_box import Served
+from helpers.black_box import Start
 from helpers.client_requests import predict_request
 
 
@@ -76,7 +75,7 @@ def ssl_config(path: Path, key: str, certificate: str, ca: str = "", *, verify: 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
-    start: Callable[..., Served], store: Path, tmp_path: Path, authority: Authority, refused: Any, workers: int
+    start: Start, store: Path, tmp_path: Path, authority: Authority, refused: Any, workers: int
 ) -> None:
     import grpc
     from tensorflow_serving.apis.prediction_service_pb2_grpc import PredictionServiceStub
@@ -121,7 +120,7 @@ def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
 
 
 def test_a_plain_unix_socket_without_a_port_and_verified_clients(
-    start: Callable[..., Served], store: Path, tmp_path: Path, authority: Authority
+    start: Start, store: Path, tmp_path: Path, authority: Authority
 ) -> None:
     import grpc
 

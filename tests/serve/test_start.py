@@ -7,12 +7,10 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from helpers.black_box import START_S, command, environment, free_port
+from helpers.black_box import START_S, Start, command, environment, free_port
 from helpers.client_requests import predict_request
 from helpers.saved_models import write_half_plus_two
 
@@ -126,7 +124,7 @@ def test_models_that_cannot_be_served_end_the_process(tmp_path: Path) -> None:
     assert output.count("Loading servable: {name: default version: 1} failed") == 2
 
 
-def test_a_port_that_is_taken_is_named(start: Callable[..., Any], store: Path) -> None:
+def test_a_port_that_is_taken_is_named(start: Start, store: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         code, output = run(f"--model_base_path={store}/half_plus_two", f"--port={port}")
@@ -140,7 +138,7 @@ def test_a_port_that_is_taken_is_named(start: Callable[..., Any], store: Path) -
     assert f"port {port} on 127.0.0.1 is taken" in output
 
 
-def test_start_order_log_lines_and_flags_in_both_forms(start: Callable[..., Any], store: Path) -> None:
+def test_start_order_log_lines_and_flags_in_both_forms(start: Start, store: Path) -> None:
     served = start(
         "--model_name", "m", f"--model_base_path={store}/half_plus_two", "--what=1", "--grpc_max_threads", "4"
     )
@@ -159,7 +157,7 @@ def test_start_order_log_lines_and_flags_in_both_forms(start: Callable[..., Any]
     assert served.stop() == 0
 
 
-def test_other_addresses_are_bound_when_told(start: Callable[..., Any], store: Path) -> None:
+def test_other_addresses_are_bound_when_told(start: Start, store: Path) -> None:
     served = start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--host=::")
 
     assert "Every machine that can reach this one may call the models" in served.text
@@ -169,7 +167,7 @@ def test_other_addresses_are_bound_when_told(start: Callable[..., Any], store: P
     assert served.stop() == 0
 
 
-def test_one_port_for_both_skips_rest(start: Callable[..., Any], store: Path) -> None:
+def test_one_port_for_both_skips_rest(start: Start, store: Path) -> None:
     port = free_port()
 
     served = start(f"--model_base_path={store}/many", f"--port={port}", f"--rest_api_port={port}", rest=False)
@@ -178,7 +176,7 @@ def test_one_port_for_both_skips_rest(start: Callable[..., Any], store: Path) ->
     assert served.stop(signal.SIGINT) == 0
 
 
-def test_sigterm_lets_running_requests_finish(start: Callable[..., Any], store: Path) -> None:
+def test_sigterm_lets_running_requests_finish(start: Start, store: Path) -> None:
     import tensorflow as tf
 
     served = start("--model_name=many", f"--model_base_path={store}/many")
@@ -207,7 +205,7 @@ def test_sigterm_lets_running_requests_finish(start: Callable[..., Any], store: 
     served.close_channels()
 
 
-def test_tags_and_a_session_config(start: Callable[..., Any], tmp_path: Path) -> None:
+def test_tags_and_a_session_config(start: Start, tmp_path: Path) -> None:
     write_half_plus_two(tmp_path / "m" / "1", tags=("serve", "gpu"))
     config = write(tmp_path / "session.config", "intra_op_parallelism_threads: 1 log_device_placement: false")
 
@@ -224,7 +222,7 @@ def test_tags_and_a_session_config(start: Callable[..., Any], tmp_path: Path) ->
     served.stop()
 
 
-def test_a_signal_that_reaches_another_thread_ends_the_server_too(start: Callable[..., Any], store: Path) -> None:
+def test_a_signal_that_reaches_another_thread_ends_the_server_too(start: Start, store: Path) -> None:
     import ctypes
 
     served = start(f"--model_base_path={store}/half_plus_two")

@@ -52,7 +52,7 @@ def test_token_decides(server, headers: dict[str, str], status: int) -> None:
         assert "oken" in answer.json["error"]
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert "right-token" not in answer.text
-        assert not any("right-token" in line for line in server.thread.log_lines)
+        assert not any("right-token" in line for line in server.thread.log_ring.lines)
 
 
 @pytest.mark.parametrize(

@@ -255,7 +255,7 @@ def test_defect_shows_a_number_and_not_its_details(server, caplog) -> None:
     assert answer.status == 500
     assert "secret" not in answer.text
     number = answer.json["error"].split()[2].rstrip(";")
-    assert any(number in line and "secret detail" in line for line in server.thread.log_lines)
+    assert any(number in line and "secret detail" in line for line in server.thread.log_ring.lines)
 
 
 def test_every_request_is_recorded_once_with_its_five_times(server) -> None:

@@ -228,7 +228,7 @@ def test_serving_shows_models_and_undeploy_stops_the_server(modeller, capsys) ->
     url, headers = handle.rest_url, {"Authorization": f"Bearer {handle.token}"}
 
     text = repr(modeller.run("%serving"))
-    assert re.search(r"net +1 +AVAILABLE +100 % +stable +[\d.]+ KiB +promoted", text)
+    assert re.search(r"net +1 +AVAILABLE +100 % +stable +[\d.]+ k?B +promoted", text)
     assert url in text
     assert handle.token not in text + repr(handle) + handle._repr_html_()
     assert modeller.run("%serving net") == handle
@@ -355,6 +355,11 @@ def test_completion_of_options_models_names_and_versions(modeller) -> None:
     assert "1" in complete("%serving net --diff ")
     assert "1" in complete("%serving net --diff 1 ")
     assert "numbers" in complete("%deploy model --metrics num")
+    assert "net" in complete("%undeploy --version 1 ne")
+    assert {"latency", "p95", "quality"} <= complete("%abtest net --metric ")
+    assert {"1", "stable"} <= complete("%abtest net --a ")
+    assert "1" in complete("%replay net --onto ")
+    assert {"regression", "exact"} <= complete("%serving net --kind ")
 
 
 def test_extension_can_be_unloaded_and_reloaded(modeller) -> None:

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import tfserve_nb
-from tfserve_nb.api import connect as handles
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import InvalidOption, ModelNotServable
 from tfserve_nb.types import ProgressEvent
@@ -62,7 +61,7 @@ def fit_scripted(callback: Any, **series: list[float]) -> Deployment:
     model = make()
     epochs = len(next(iter(series.values())))
     model.fit(X, Y, epochs=epochs, batch_size=64, verbose=0, callbacks=[Scripted(**series), callback])
-    return handles.deployment("net")
+    return tfserve_nb.deployment("net")
 
 
 def test_each_epoch_becomes_a_staged_version_and_the_last_ones_stay() -> None:
@@ -149,7 +148,7 @@ def test_the_label_moves_to_the_newest_and_does_not_hold_the_old_ones() -> None:
 
     train(callback, 3)
 
-    handle = handles.deployment("net")
+    handle = tfserve_nb.deployment("net")
     assert handle.labels == {"latest": 3}
     assert callback.versions == [2, 3]
 
@@ -157,7 +156,7 @@ def test_the_label_moves_to_the_newest_and_does_not_hold_the_old_ones() -> None:
 def test_versions_that_a_person_labelled_or_removed_are_left_to_that_person() -> None:
     class Person(keras.callbacks.Callback):  # type: ignore[misc]
         def on_epoch_end(self, epoch: int, logs: object) -> None:
-            handle = handles.deployment("net")
+            handle = tfserve_nb.deployment("net")
             if epoch == 0:
                 handle.set_label("mine", 1)
             if epoch == 1:
@@ -185,7 +184,7 @@ def test_without_stage_each_epoch_gets_all_traffic() -> None:
 
     train(callback, 3)
 
-    assert handles.deployment("net").version == 3
+    assert tfserve_nb.deployment("net").version == 3
 
 
 def test_metrics_of_the_epoch_are_stored_with_its_version() -> None:
@@ -193,7 +192,7 @@ def test_metrics_of_the_epoch_are_stored_with_its_version() -> None:
 
     model = train(callback, 2, validation_data=(X, Y))
 
-    found = handles.deployment("net").provenance(1)
+    found = tfserve_nb.deployment("net").provenance(1)
     assert found.metrics == pytest.approx({name: values[0] for name, values in model.history.history.items()})
     assert found.seed == 5
 
@@ -250,7 +249,7 @@ def test_an_interrupt_ends_training_and_leaves_no_half_version() -> None:
     with pytest.raises(KeyboardInterrupt):
         train(callback, 5)
 
-    handle = handles.deployment("net")
+    handle = tfserve_nb.deployment("net")
     assert (callback.versions, handle.versions, handle.status().on_disk) == ([1], (1,), (1,))
     assert [path.name for path in Path("tfserve_models/net").iterdir()] == ["1"]
 

@@ -197,6 +197,28 @@ def test_the_child_goes_with_its_kernel(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("_in_own_folder")
+def test_a_child_ends_when_it_serves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ServingError, match="warmup has no rows"):
+        tfserve_nb.deploy(scaler(2.0), "net", isolate=True, warmup=X[:0])
+    assert served() == {}
+    assert children() == []
+
+    for name in ("net", "other"):
+        tfserve_nb.deploy(scaler(2.0), name, isolate=True)
+    handle = tfserve_nb.deployment("net")
+    assert handle.base_path == tmp_path / "tfserve_models"
+    with pytest.raises(tfserve_nb.InvalidOption, match="warmup has no rows"):
+        tfserve_nb.deploy(scaler(2.0), "third", warmup=X[:0], isolate=True)
+    assert list(served()) == ["net", "other"]
+
+    tfserve_nb.connect(handle.rest_url, handle.token).undeploy()  # over its admin API, as from another process
+    with pytest.raises(ModelNotFound, match="net is not served here; served: other"):
+        tfserve_nb.deployment("net")
+    tfserve_nb.deployment("other").undeploy()
+    assert children() == []
+
+
+@pytest.mark.usefixtures("_in_own_folder")
 def test_a_child_that_cannot_start_says_why() -> None:
     import socket
 

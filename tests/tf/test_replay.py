@@ -17,7 +17,6 @@ import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 import tfserve_nb
-from tfserve_nb.api.connect import deployment
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import InvalidOption, ReplayFailed, ServingError, VersionNotFound
 from tfserve_nb.export.warmup_requests import MAX_WARMUP_RECORDS, WARMUP_FILE, read_warmup_requests
@@ -215,7 +214,7 @@ def test_what_cannot_be_replayed_is_named_before_anything_is_sent(tmp_path: Path
     named = keras.Sequential([keras.Input((2,), name="z"), keras.layers.Rescaling(2.0)])
     tfserve_nb.deploy(named, "other").capture()
     with pytest.raises(InvalidOption, match="Missing but required: {z}"):
-        deployment("other").replay(onto=1, requests=handle.captured())
+        tfserve_nb.deployment("other").replay(onto=1, requests=handle.captured())
     assert handle.captured().is_on
     assert handle.metrics().versions[1].num_requests == 1
 

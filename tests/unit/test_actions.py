@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from test_dashboards import Recorded
+from helpers.fake_controls import FakeControls
 
 from tfserve_nb.dashboards.actions import ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice
 from tfserve_nb.dashboards.web import WebPages
@@ -14,9 +14,9 @@ from tfserve_nb.errors import InvalidRequest
 
 
 @pytest.fixture
-def controls() -> Recorded:
+def controls() -> FakeControls:
     """Versions 1 and 2 are loaded, 3 is loading; 2 has the traffic, `stable` is version 1."""
-    return Recorded()
+    return FakeControls()
 
 
 WAYS_BACK = [
@@ -49,7 +49,7 @@ WAYS_BACK = [
 
 @pytest.mark.parametrize(("name", "given", "call", "said", "back"), WAYS_BACK)
 def test_what_an_action_does_says_and_how_it_is_taken_back(
-    controls: Recorded, name: str, given: dict[str, Any], call: str, said: str, back: str | None
+    controls: FakeControls, name: str, given: dict[str, Any], call: str, said: str, back: str | None
 ) -> None:
     pages = WebPages(lambda _: controls)
 
@@ -68,7 +68,7 @@ def test_the_table_above_is_complete() -> None:
     assert {name for name, *_ in WAYS_BACK} == set(ACTIONS)
 
 
-def test_a_split_is_taken_back_as_a_split(controls: Recorded) -> None:
+def test_a_split_is_taken_back_as_a_split(controls: FakeControls) -> None:
     controls.traffic = {1: 10.0, 2: 90.0}
 
     job = ACTIONS["promote"].job(controls, Choice(version=1), controls.status())
@@ -79,13 +79,13 @@ def test_a_split_is_taken_back_as_a_split(controls: Recorded) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, action in ACTIONS.items() if action.needs])
-def test_what_was_not_chosen_is_asked_for(controls: Recorded, name: str) -> None:
+def test_what_was_not_chosen_is_asked_for(controls: FakeControls, name: str) -> None:
     with pytest.raises(InvalidRequest, match="first"):
         ACTIONS[name].job(controls, Choice(), controls.status())
     assert controls.calls == []
 
 
-def test_wrong_choices_are_refused(controls: Recorded) -> None:
+def test_wrong_choices_are_refused(controls: FakeControls) -> None:
     pages = WebPages(lambda _: controls)
 
     with pytest.raises(InvalidRequest, match="there is no action 'explode'"):
@@ -97,7 +97,7 @@ def test_wrong_choices_are_refused(controls: Recorded) -> None:
     assert controls.calls == []
 
 
-def test_the_web_page_gets_the_buttons_of_the_widgets(controls: Recorded) -> None:
+def test_the_web_page_gets_the_buttons_of_the_widgets(controls: FakeControls) -> None:
     table = json.loads(json.dumps(WebPages(lambda _: controls).page("net", "actions", {})))
 
     assert table["rows"] == [list(VERSION_ACTIONS), list(LABEL_ACTIONS)]

@@ -6,18 +6,18 @@ import os
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import ipywidgets as widgets
 import numpy as np
 import pytest
 from helpers.dashboard_widgets import NASTY, Tags, all_widgets, button, open_tab, press, shown
 from helpers.eventually import eventually
+from helpers.fake_controls import FakeControls
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb import dashboards
-from tfserve_nb.agreement.result import Disagreement
 from tfserve_nb.api.connect import remote_server
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.dashboards import view
@@ -31,132 +31,18 @@ from tfserve_nb.dashboards.pages.versions import versions_table
 from tfserve_nb.dashboards.snapshot import Snapshot
 from tfserve_nb.dashboards.traffic_split import rebalanced
 from tfserve_nb.dashboards.view import Dashboard
-from tfserve_nb.errors import ModelNotFound, VersionNotFound
-from tfserve_nb.experiment.state import ExperimentState
+from tfserve_nb.errors import ModelNotFound
 from tfserve_nb.serving.telemetry.metrics import Metrics
-from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
-from tfserve_nb.serving.telemetry.records import RequestRecord
-from tfserve_nb.serving.telemetry.request_samples import Parts, RequestSample
-from tfserve_nb.serving.telemetry.resources import ResourceReader, Resources
-from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
-
-SAMPLE = RequestSample(
-    7, 1.7e9, 2, "serving_default", "REST", "OK", "", 1,
-    {"image": np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8), "text": np.array([b"hello"], dtype=object)},
-    {"digit": np.array([[0.5, 0.5]], dtype=np.float32)}, False, 1.5, Parts(0.1, 0.2, 1.0, 0.2),
-)  # fmt: skip
-
-
-class Recorded:
-    """Controls of a model with versions 1 and 2, as `DeploymentControls`."""
-
-    def __init__(self, name: str = "net") -> None:
-        self.name = name
-        self.default_version = 2
-        self.deployed_at = time.time()
-        self.recorder = Metrics()
-        self.calls: list[str] = []
-        self.is_sampling = False
-        self.reader = ResourceReader()
-        self.threads: set[str] = set()
-        self.failure: Exception | None = None
-        self.running: ExperimentState | None = None
-        self.traffic: dict[int, float] = {}
-        self.labels: dict[str, int] = {"stable": 1}
-
-    def status(self) -> ModelStatus:
-        self.threads.add(threading.current_thread().name)
-        if self.failure is not None:
-            raise self.failure
-        return ModelStatus(
-            self.name,
-            versions=(
-                VersionStatus(3, VersionState.LOADING, detail=f"warming up {NASTY}"),
-                VersionStatus(2, VersionState.AVAILABLE, deployed_at=self.deployed_at),
-                VersionStatus(1, VersionState.AVAILABLE),
-            ),
-            default_version=self.default_version,
-            traffic=self.traffic or {self.default_version: 100.0},
-            labels=self.labels,
-        )
-
-    def metrics(self, span_s: int = 120, step_s: int = 2, signature: str | None = None) -> ModelMetrics:
-        return self.recorder.snapshot(self.name, span_s=span_s, step_s=step_s)
-
-    def promote(self, version: int) -> None:
-        self.calls.append(f"promote {version}")
-        self.default_version = version
-
-    def stage(self, version: int) -> None:
-        self.calls.append(f"stage {version}")
-
-    def set_label(self, label: str, version: int | None) -> None:
-        self.calls.append(f"label {label} {version}")
-        self.labels = {**self.labels, label: version} if version is not None else {}
-
-    def set_traffic(self, weights: Mapping[int, float]) -> None:
-        self.calls.append(f"traffic {dict(weights)}")
-        self.traffic = dict(weights)
-
-    def resources(self) -> Resources:
-        """What this process takes."""
-        return self.reader.read()
-
-    def sample_requests(self, is_on: bool = True) -> None:
-        """Begin or end sampling."""
-        self.calls.append(f"sample {is_on}")
-        self.is_sampling = is_on
-
-    def samples(self, limit: int = 50) -> list[RequestSample]:
-        """One request with an image, while sampling is on."""
-        return [SAMPLE][:limit] if self.is_sampling else []
-
-    def send_again(self, sample: RequestSample, version: int | None = None) -> np.ndarray:
-        """The same answer, a little different."""
-        self.calls.append(f"send {sample.number} to {version}")
-        return np.array([[0.25, 0.75]], dtype=np.float32)
-
-    def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
-        self.calls.append(f"{'delete' if delete else 'unload'} {version}")
-
-    def experiment(self) -> ExperimentState | None:
-        return self.running
-
-    def ab_test(self, a: int, b: int, *, split: float = 50.0, **options: object) -> None:
-        self.calls.append(f"test {b} against {a}, {split:g} %")
-
-    def end_experiment(self, how: str) -> None:
-        self.calls.append(f"end {how}")
-
-    def disagreements(self, limit: int = 100) -> list[Disagreement]:
-        self.calls.append(f"disagreements {limit}")
-        return []
-
-    def rollback(self, to: int | None = None) -> None:
-        self.calls.append("rollback")
-        if self.default_version == 1:
-            raise VersionNotFound("net has no version before 1", hint="deploy another one")
-        self.default_version = 1
-
-    def history(self, limit: int = 100) -> list[HistoryEvent]:
-        return [HistoryEvent(time.time(), "deploy", 2, NASTY, NASTY)][:limit]
-
-    def record(self, num: int, *, version: int = 1, latency_s: float = 0.002) -> None:
-        for _ in range(num):
-            now_s = time.perf_counter()
-            start_s = now_s - latency_s
-            self.recorder.record(
-                RequestRecord(self.name, version, "serving_default", "OK", 1, start_s, start_s, now_s, now_s, now_s)
-            )
+from tfserve_nb.types import ModelStatus, VersionState, VersionStatus
 
 
 @pytest.fixture
-def controls() -> Iterator[Recorded]:
-    yield Recorded()
+def controls() -> Iterator[FakeControls]:
+    yield FakeControls()
     dashboards.close_all()
 
 
-def test_the_table_names_the_current_version_states_labels_and_traffic(controls: Recorded) -> None:
+def test_the_table_names_the_current_version_states_labels_and_traffic(controls: FakeControls) -> None:
     text = versions_table(controls.status(), controls.metrics())
 
     assert "2 <b>current</b>" in text
@@ -165,7 +51,7 @@ def test_the_table_names_the_current_version_states_labels_and_traffic(controls:
     assert "stable" in text
 
 
-def test_percentiles_show_only_with_enough_samples(controls: Recorded) -> None:
+def test_percentiles_show_only_with_enough_samples(controls: FakeControls) -> None:
     controls.record(10)
     assert "2.0" not in versions_table(controls.status(), controls.metrics())
     assert "shown from 11 requests on" in versions_table(controls.status(), controls.metrics())
@@ -176,7 +62,7 @@ def test_percentiles_show_only_with_enough_samples(controls: Recorded) -> None:
     assert f"{found.p50_ms:.2f} ms" in versions_table(controls.status(), controls.metrics())
 
 
-def test_nothing_of_users_becomes_markup(controls: Recorded) -> None:
+def test_nothing_of_users_becomes_markup(controls: FakeControls) -> None:
     controls.name = NASTY
 
     names = Tags(still_page(Snapshot(controls.status(), controls.metrics(), tuple(controls.history())))).names
@@ -206,7 +92,7 @@ def test_a_failed_version_stays_visible_with_its_reason_and_ended_ones_do_not() 
     assert "the disk is full" in text
 
 
-def test_showing_it_twenty_times_is_one_tree_of_widgets(controls: Recorded) -> None:
+def test_showing_it_twenty_times_is_one_tree_of_widgets(controls: FakeControls) -> None:
     first = dashboards.dashboard_for(controls)
     num_models = len(all_widgets(first.widget))
 
@@ -217,7 +103,7 @@ def test_showing_it_twenty_times_is_one_tree_of_widgets(controls: Recorded) -> N
     assert len(all_widgets(first.widget)) == num_models
 
 
-def test_a_click_switches_on_the_dashboard_thread_and_says_how_long_it_took(controls: Recorded) -> None:
+def test_a_click_switches_on_the_dashboard_thread_and_says_how_long_it_took(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     controls.threads.clear()
 
@@ -229,7 +115,7 @@ def test_a_click_switches_on_the_dashboard_thread_and_says_how_long_it_took(cont
     assert controls.threads == {"tfserve-dashboard", "tfserve-dashboard-action"}
 
 
-def test_promote_takes_the_chosen_version(controls: Recorded) -> None:
+def test_promote_takes_the_chosen_version(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     choice = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.Dropdown))
     assert choice.options == (3, 2, 1)
@@ -241,7 +127,7 @@ def test_promote_takes_the_chosen_version(controls: Recorded) -> None:
     eventually(lambda: controls.calls == ["promote 1"])
 
 
-def test_a_refused_click_shows_what_to_do_and_the_buttons_come_back(controls: Recorded) -> None:
+def test_a_refused_click_shows_what_to_do_and_the_buttons_come_back(controls: FakeControls) -> None:
     controls.default_version = 1
     dashboard = dashboards.dashboard_for(controls)
 
@@ -251,7 +137,7 @@ def test_a_refused_click_shows_what_to_do_and_the_buttons_come_back(controls: Re
     eventually(lambda: not button(dashboard, "Roll back").disabled)
 
 
-def test_a_model_that_is_gone_is_a_state_not_a_traceback(controls: Recorded) -> None:
+def test_a_model_that_is_gone_is_a_state_not_a_traceback(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     controls.failure = ModelNotFound("net is not served", hint="%deploy it")
@@ -266,7 +152,7 @@ def test_a_model_that_is_gone_is_a_state_not_a_traceback(controls: Recorded) -> 
     assert not button(dashboard, "Roll back").disabled
 
 
-def test_a_defect_while_drawing_does_not_end_the_thread(controls: Recorded) -> None:
+def test_a_defect_while_drawing_does_not_end_the_thread(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     controls.failure = RuntimeError("broken pipe")
@@ -278,7 +164,7 @@ def test_a_defect_while_drawing_does_not_end_the_thread(controls: Recorded) -> N
     eventually(lambda: controls.calls == ["rollback"])
 
 
-def test_nothing_is_written_while_nothing_changes(controls: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_written_while_nothing_changes(controls: FakeControls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "METRICS_EVERY_S", 0.0)
     dashboard = dashboards.dashboard_for(controls)
     dashboard.refresh()
@@ -294,7 +180,7 @@ def test_nothing_is_written_while_nothing_changes(controls: Recorded, monkeypatc
     assert written != []
 
 
-def test_new_numbers_appear_by_themselves(controls: Recorded) -> None:
+def test_new_numbers_appear_by_themselves(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     controls.record(15)
@@ -302,7 +188,7 @@ def test_new_numbers_appear_by_themselves(controls: Recorded) -> None:
     eventually(lambda: "text-align:right;padding:3px 8px" in shown(dashboard) and ">15<" in shown(dashboard))
 
 
-def test_closing_leaves_a_picture_and_no_thread(controls: Recorded) -> None:
+def test_closing_leaves_a_picture_and_no_thread(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     dashboards.close_all()
@@ -313,16 +199,16 @@ def test_closing_leaves_a_picture_and_no_thread(controls: Recorded) -> None:
     assert dashboards.dashboard_for(controls) is not dashboard
 
 
-def test_another_deployment_of_the_same_name_has_its_own_dashboard_beside_it(controls: Recorded) -> None:
+def test_another_deployment_of_the_same_name_has_its_own_dashboard_beside_it(controls: FakeControls) -> None:
     first = dashboards.dashboard_for(controls)
 
-    second = dashboards.dashboard_for(Recorded())
+    second = dashboards.dashboard_for(FakeControls())
 
     assert second is not first
     assert "this is what was shown last" not in shown(first)
 
 
-def test_handles_of_the_same_server_share_a_dashboard(controls: Recorded) -> None:
+def test_handles_of_the_same_server_share_a_dashboard(controls: FakeControls) -> None:
     def handle(token: str) -> Deployment:
         return Deployment("net", remote_server("http://127.0.0.1:9", token))
 
@@ -334,7 +220,7 @@ def test_handles_of_the_same_server_share_a_dashboard(controls: Recorded) -> Non
     assert "is the server running?" in shown(boards[0])
 
 
-def test_watch_keeps_redrawing_in_the_cell(controls: Recorded) -> None:
+def test_watch_keeps_redrawing_in_the_cell(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     dashboards._open.updater.stop()  # noqa: SLF001 - as in a front end where no thread may write
     controls.record(12)
@@ -358,7 +244,7 @@ def choice(dashboard: Dashboard, description: str) -> widgets.Dropdown:
     )  # fmt: skip
 
 
-def test_moving_one_slider_moves_the_others_and_applies_at_once(controls: Recorded) -> None:
+def test_moving_one_slider_moves_the_others_and_applies_at_once(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     slider(dashboard, 1).value = 30
@@ -368,7 +254,7 @@ def test_moving_one_slider_moves_the_others_and_applies_at_once(controls: Record
     eventually(lambda: "traffic version 1: 30 %, version 2: 70 %" in shown(dashboard))
 
 
-def test_undo_takes_the_last_change_back_once(controls: Recorded) -> None:
+def test_undo_takes_the_last_change_back_once(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     assert button(dashboard, "Undo").disabled
     slider(dashboard, 1).value = 30
@@ -378,7 +264,7 @@ def test_undo_takes_the_last_change_back_once(controls: Recorded) -> None:
     eventually(lambda: button(dashboard, "Undo").disabled)
 
 
-def test_deleting_asks_first(controls: Recorded) -> None:
+def test_deleting_asks_first(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     choice(dashboard, "Version").value = 1
 
@@ -392,7 +278,7 @@ def test_deleting_asks_first(controls: Recorded) -> None:
     eventually(lambda: controls.calls == ["delete 1"])
 
 
-def test_labels_are_set_moved_back_and_wanted(controls: Recorded) -> None:
+def test_labels_are_set_moved_back_and_wanted(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     label = next(one for one in all_widgets(dashboard.widget) if isinstance(one, widgets.Text))
 
@@ -405,7 +291,7 @@ def test_labels_are_set_moved_back_and_wanted(controls: Recorded) -> None:
     eventually(lambda: controls.calls == ["label stable 2", "label stable 1"])
 
 
-def test_a_loading_version_is_seen_while_an_action_takes_its_time(controls: Recorded) -> None:
+def test_a_loading_version_is_seen_while_an_action_takes_its_time(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     go_on = threading.Event()
     controls.stage = lambda _: go_on.wait(10)
@@ -422,7 +308,7 @@ def test_a_loading_version_is_seen_while_an_action_takes_its_time(controls: Reco
     eventually(lambda: "version 2 is loaded" in shown(dashboard))
 
 
-def test_pause_lets_charts_stand_still_and_go_on(controls: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pause_lets_charts_stand_still_and_go_on(controls: FakeControls, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(view, "METRICS_EVERY_S", 0.0)
     dashboard = dashboards.dashboard_for(controls)
     open_tab(dashboard, "Latency")
@@ -439,7 +325,7 @@ def test_pause_lets_charts_stand_still_and_go_on(controls: Recorded, monkeypatch
     eventually(lambda: "v1 p50" in shown(dashboard))
 
 
-def test_span_and_signature_decide_what_is_counted(controls: Recorded) -> None:
+def test_span_and_signature_decide_what_is_counted(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     controls.record(20)
     open_tab(dashboard, "Latency")
@@ -450,7 +336,7 @@ def test_span_and_signature_decide_what_is_counted(controls: Recorded) -> None:
     assert choice(dashboard, "Signature").options == ("all", "serving_default")
 
 
-def test_what_stands_for_everything_can_be_chosen_again(controls: Recorded) -> None:
+def test_what_stands_for_everything_can_be_chosen_again(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     controls.record(20)
     open_tab(dashboard, "Latency")
@@ -468,7 +354,7 @@ def test_what_stands_for_everything_can_be_chosen_again(controls: Recorded) -> N
     assert choice(dashboard, "Send to").index == 0
 
 
-def test_two_versions_stand_side_by_side_with_a_word_of_caution(controls: Recorded) -> None:
+def test_two_versions_stand_side_by_side_with_a_word_of_caution(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     controls.record(20, version=1, latency_s=0.002)
     controls.record(20, version=2, latency_s=0.004)
@@ -481,7 +367,7 @@ def test_two_versions_stand_side_by_side_with_a_word_of_caution(controls: Record
     assert "× 0.5" in text
 
 
-def test_resources_tell_of_this_process(controls: Recorded) -> None:
+def test_resources_tell_of_this_process(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
 
     open_tab(dashboard, "Resources")
@@ -490,7 +376,7 @@ def test_resources_tell_of_this_process(controls: Recorded) -> None:
     assert "tfserve-dashboard" in shown(dashboard)
 
 
-def test_sampled_requests_are_shown_as_what_they_are_and_sent_again(controls: Recorded) -> None:
+def test_sampled_requests_are_shown_as_what_they_are_and_sent_again(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     open_tab(dashboard, "Requests")
     assert "Nothing is kept of requests until you ask for it" in shown(dashboard)
@@ -504,7 +390,7 @@ def test_sampled_requests_are_shown_as_what_they_are_and_sent_again(controls: Re
     assert controls.calls == ["sample True", "send 7 to None"]
 
 
-def test_nobody_looking_costs_nothing(controls: Recorded) -> None:
+def test_nobody_looking_costs_nothing(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     root = dashboard.widget
     root._view_count = 1  # noqa: SLF001 - what a front end does
@@ -519,7 +405,7 @@ def test_nobody_looking_costs_nothing(controls: Recorded) -> None:
     eventually(lambda: bool(controls.threads))
 
 
-def test_the_still_page_follows_and_is_the_last_state_when_it_closes(controls: Recorded) -> None:
+def test_the_still_page_follows_and_is_the_last_state_when_it_closes(controls: FakeControls) -> None:
     pages: list[str] = []
     dashboard = dashboards.dashboard_for(controls)
     dashboard.keep_still(pages.append)
@@ -537,7 +423,7 @@ def test_the_still_page_follows_and_is_the_last_state_when_it_closes(controls: R
     ("name", "text"), [("COLAB_RELEASE_TAG", "Colab"), ("VSCODE_PID", "VS Code"), ("VOILA_BASE_URL", "Voilà")]
 )
 def test_front_ends_that_are_not_live_are_told(
-    controls: Recorded, monkeypatch: pytest.MonkeyPatch, name: str, text: str
+    controls: FakeControls, monkeypatch: pytest.MonkeyPatch, name: str, text: str
 ) -> None:
     monkeypatch.setenv(name, "1")
 

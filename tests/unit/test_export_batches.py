@@ -28,7 +28,7 @@ from tfserve_nb.types import SignatureSpec, TensorSpec
 X = TensorSpec("x", "float32", (None, 3))
 Y = TensorSpec("y", "int32", (None,))
 TEXT = TensorSpec("text", "string", (None, 1))
-Pair = namedtuple("Pair", ["left", "right"])  # noqa: PYI024 - the point is a named tuple without types
+Pair = namedtuple("Pair", ["left", "right"])
 
 
 class Frame:

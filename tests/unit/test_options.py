@@ -91,14 +91,14 @@ def test_help_and_documents_say_the_same() -> None:
     text = " ".join(parser_of(Oven).format_help().split())
     about = {one.field: one for one in options_of(Oven)}
 
-    assert "--degrees X how hot, to 1 %; default: 180.0" in text
+    assert "--degrees X how hot, to 1 %; default: 180" in text
     assert "--fan with the fan --no-light" in text
     assert [about[field].usage for field in ("dish", "minutes", "trays", "heat", "steam", "span", "light")] == [
         "DISH", "--minutes N", "--trays N,N,...", "--heat top|both", "--steam [PERCENT]", "--span FROM TO",
         "--no-light",
     ]  # fmt: skip
     assert [about[field].default_text for field in ("degrees", "minutes", "fan", "steam")] == [
-        "180.0", "until it is brown", "off", "",
+        "180", "until it is brown", "off", "",
     ]  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_the_keywords_of_deploy_are_its_options() -> None:
     """Names, defaults and types; a sequence is made a tuple, and `frontends` is another name for `workers`."""
     keywords = inspect.signature(deploying.deploy).parameters
     hints = typing.get_type_hints(deploying.deploy)
-    declared = {one.field: one for group in GROUPS for one in options_of(group)}
+    declared = {one.field: one for one in options_of(*GROUPS)}
 
     assert keywords.keys() - {"model", "name", "code", "progress", "frontends"} == declared.keys()
     assert {name: keywords[name].default for name in declared} == {name: one.default for name, one in declared.items()}

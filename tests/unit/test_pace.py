@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tfserve_nb.errors import DeadlineExceeded, QueueFull
 from tfserve_nb.serving.backend import Outcome
 from tfserve_nb.serving.batching.options import BatchingOptions
-from tfserve_nb.serving.batching.pace import FEWEST, Median, Pace
+from tfserve_nb.serving.batching.pace import FEWEST, Median, QueuePace
 from tfserve_nb.serving.batching.queue import BatchQueue, Task
 from tfserve_nb.serving.batching.runner import Runner
 from tfserve_nb.serving.telemetry.batch_summary import combined
@@ -41,7 +41,7 @@ def test_a_median_is_found_in_spite_of_outliers(scale: float, seed: int) -> None
 
 
 def test_nothing_is_believed_too_early_and_a_slower_version_is_followed() -> None:
-    pace = Pace()
+    pace = QueuePace()
     for _ in range(FEWEST - 1):
         pace.ran(8, 0.010)
     assert pace.service_s(8) == 0.0

@@ -69,8 +69,8 @@ def test_completion_offers_the_public_names_and_no_others() -> None:
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
-    with pytest.raises(AttributeError, match="has no attribute 'deplyo'"):
-        _ = tfserve_nb.deplyo
+    with pytest.raises(AttributeError, match="has no attribute 'depploy'"):
+        _ = tfserve_nb.depploy
 
 
 def test_deploy_has_its_own_signature() -> None:

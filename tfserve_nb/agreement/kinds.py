@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InvalidOption
+from ..options import option
 
 CLASS_SHARES = "class shares"
 SCORES = "scores"
@@ -89,8 +90,12 @@ class AgreementOptions:
         InvalidOption: naming the value that is not allowed.
     """
 
-    kind: str | None = None
-    tolerance: float | None = None
+    kind: str | None = option(
+        None, "what the outputs are, to compare them", choices=ASKED_KINDS, shown="found out from the model"
+    )
+    tolerance: float | None = option(
+        None, "by how much numbers of a regression may differ, relative", shown=f"{DEFAULT_TOLERANCE:g}"
+    )
 
     def __post_init__(self) -> None:
         if self.kind is not None and self.kind not in ASKED_KINDS:

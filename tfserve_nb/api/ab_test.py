@@ -225,7 +225,7 @@ def begin_test(server: ServerHandle, plan: Plan, deployment: Any) -> ABTest:
 
 
 def latest_test(server: ServerHandle, name: str, deployment: Any) -> ABTest | None:
-    """The latest experiment of a model, whoever began it; None when there was none."""
+    """The latest experiment of a model, also of another client; None when there was none."""
     state = server.experiments.state(name)
     return None if state is None else ABTest(server.experiments, name, state.started_at, deployment)
 
@@ -265,7 +265,7 @@ def ask_until_decided(test: ABTest, by: Asker, watch: Callable[[ExperimentState]
     Args:
         test: the experiment.
         by: who asks.
-        watch: told where the experiment stands, a few times a second, on the calling thread; None for nobody.
+        watch: told where the experiment stands, a few times a second, on the calling thread; None for no calls.
     """
 
     def on_samples(_: Samples) -> bool:

@@ -202,8 +202,8 @@ class Deployment:
     def shadow(self, version: int | None, percent: float = 100.0) -> Deployment:
         """Give `version` copies of `percent` % of the requests that others answer; None ends it.
 
-        Clients never see its answers. Copies run only while nobody else wants the device, and are left out when there
-        are too many. Requests that name a version or a label are not copied.
+        Clients never see its answers. Copies run only while no live request waits for the device, and are left out when
+        there are too many. Requests that name a version or a label are not copied.
         """
         self._server.models.set_shadow(self.name, version, percent)
         return self
@@ -227,7 +227,7 @@ class Deployment:
         return self._server.models.recent_samples(self.name, 1).is_on
 
     def send_again(self, sample: RequestSample, version: int | None = None) -> np.ndarray | dict[str, np.ndarray]:
-        """Send the rows of a sampled request once more, to a version or to whoever answers by default.
+        """Send the rows of a sampled request once more, to a version or as the traffic decides.
 
         Raises:
             InvalidRequest: if the sample holds none of its inputs any more.

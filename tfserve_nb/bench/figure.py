@@ -1,43 +1,32 @@
-"""Figures that stay in the notebook. Built with `Figure` alone: pyplot would meddle with the user's own figures.
+"""The figures of benchmarks, which stay in the notebook.
 
-Thread: the caller's, one at a time (matplotlib is not made for more).
+Thread: the caller's, one at a time.
 """
 
 from __future__ import annotations
 
-import io
+import functools
 import math
-import threading
 from typing import Any  # matplotlib is imported when it is needed
 
 import numpy as np
 
+from ..reports.figure import A, B, drawn, log_ms, tidy, to_png
 from .comparison import ComparisonResult
 from .report import AnyResult
 from .result import BenchmarkResult
 from .sweep import SweepResult
 
-_DRAWING = threading.Lock()
-A, B = "#3b82c4", "#d9822b"
 NINES = (0.5, 0.9, 0.99, 0.999, 0.9999)
-DPI = 110
 
 
 def figure_of(result: AnyResult) -> Any:
-    """A matplotlib `Figure` of a result.
-
-    Raises:
-        ValueError: never for results with at least one run.
-    """
-    figure = new_figure(plain_text(result.title))
-    with _DRAWING:
-        if isinstance(result, SweepResult):
-            _draw_sweep(figure, result)
-        elif isinstance(result, ComparisonResult):
-            _draw_comparison(figure, result)
-        else:
-            _draw_result(figure, result)
-        return figure
+    """A matplotlib `Figure` of a result with at least one run."""
+    if isinstance(result, SweepResult):
+        return drawn(result.title, functools.partial(_draw_sweep, result))
+    if isinstance(result, ComparisonResult):
+        return drawn(result.title, functools.partial(_draw_comparison, result))
+    return drawn(result.title, functools.partial(_draw_run, result))
 
 
 def png_of(result: AnyResult) -> bytes:
@@ -45,50 +34,33 @@ def png_of(result: AnyResult) -> bytes:
     return to_png(figure_of(result))
 
 
-def new_figure(title: str) -> Any:
-    """An empty figure of the usual size."""
-    with _DRAWING:
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=(9.5, 3.6), layout="constrained")
-        figure.suptitle(title, fontsize=10)
-        return figure
-
-
-def to_png(figure: Any) -> bytes:
-    """A figure as PNG."""
-    with _DRAWING:
-        target = io.BytesIO()
-        figure.savefig(target, format="png", dpi=DPI)
-    return target.getvalue()
-
-
-def _draw_result(figure: Any, result: BenchmarkResult) -> None:
+def _draw_run(result: BenchmarkResult, figure: Any) -> None:
     left, right = figure.subplots(1, 2)
     _curve(left, result, A, "latency")
     if result.summary.slo_ms is not None:
         left.axhline(result.summary.slo_ms, color="0.5", linewidth=1, linestyle=":")
         left.text(0.02, result.summary.slo_ms, "SLO", fontsize=8, color="0.4", va="bottom")
     timeline = result.timeline
-    drawn = []
+    shown = []
     for name, colour, line, marker in (("p50", A, "-", "o"), ("p95", "#2a9d6f", ":", "^"), ("p99", B, "--", "s")):
         values = getattr(timeline, f"{name}_ms")
         if np.isfinite(values).any():  # steps with too few requests for a percentile have none
             right.plot(timeline.at_s, values, color=colour, linestyle=line, marker=marker, markersize=3, label=name)
-            drawn.append(values[np.isfinite(values)])
-    if drawn:
+            shown.append(values[np.isfinite(values)])
+    if shown:
         # Not closer than a factor of four: noise is not to look like news.
-        right.set_ylim(0.6 * min(one.min() for one in drawn), 2.4 * max(one.max() for one in drawn))
+        right.set_ylim(0.6 * min(values.min() for values in shown), 2.4 * max(values.max() for values in shown))
+        right.legend(loc="upper right", ncols=3, fontsize=8, frameon=False)
     log_ms(right)
+    tidy(right)
     right.set_xlabel("seconds, by the moment at which requests were due")
     rate = right.twinx()
     rate.step(timeline.at_s, timeline.rate, where="mid", color="0.6", linewidth=1)
     rate.set_ylim(0, 1.6 * max(1.0, float(timeline.rate.max(initial=0.0))))
     rate.set_ylabel("requests/s (grey)", color="0.4")
-    right.legend(loc="upper right", ncols=3, fontsize=8, frameon=False)
 
 
-def _draw_sweep(figure: Any, result: SweepResult) -> None:
+def _draw_sweep(result: SweepResult, figure: Any) -> None:
     (axes,) = figure.subplots(1, 1, squeeze=False)[0]
     for quantile, colour, marker in ((0.5, A, "o"), (0.99, B, "s")):
         points = [(one.summary.rate, one.summary.percentile(quantile)) for one in result.results]
@@ -106,10 +78,11 @@ def _draw_sweep(figure: Any, result: SweepResult) -> None:
     axes.set_xlabel("answered, requests/s")
     axes.set_xlim(left=0)
     log_ms(axes)
+    tidy(axes)
     axes.legend(fontsize=8, frameon=False, loc="upper left")
 
 
-def _draw_comparison(figure: Any, result: ComparisonResult) -> None:
+def _draw_comparison(result: ComparisonResult, figure: Any) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     for number, pair in enumerate(result.pairs):
         for one, colour, name in zip(pair, (A, B), "AB", strict=True):
@@ -129,7 +102,7 @@ def _draw_comparison(figure: Any, result: ComparisonResult) -> None:
     if known:
         margin = 0.1 * (max(known) - min(known)) + 0.02
         right.set_xlim(min(known) - margin, max(known) + margin)
-    right.set_xlabel("B over A: latency ratio, 95 % interval over the pairs")
+    right.set_xlabel("B / A: latency ratio, 95 % interval over the pairs")
 
 
 def _curve(axes: Any, result: BenchmarkResult, colour: str, label: str | None, width: float = 1.8) -> None:
@@ -146,28 +119,10 @@ def _curve(axes: Any, result: BenchmarkResult, colour: str, label: str | None, w
     axes.set_xticks(_nines(np.array(shown)), [f"p{100 * nine:g}" for nine in shown])
     axes.set_xlabel("share of requests that were at least as fast")
     log_ms(axes)
+    tidy(axes)
 
 
 def _nines(shares: np.ndarray) -> np.ndarray:
     """p90 is 1, p99 is 2 and so on."""
     found: np.ndarray = -np.log10(np.maximum(1 - shares, 1e-9))
     return found
-
-
-def log_ms(axes: Any) -> None:
-    """Milliseconds on a logarithmic axis. Plain numbers: matplotlib's own labels go through its mathematics parser."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_yscale("log")
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.set_ylabel("ms")
-    axes.grid(visible=True, alpha=0.25)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
-def plain_text(title: str) -> str:
-    """Dollars would begin mathematics."""
-    return title.replace("$", r"\$")

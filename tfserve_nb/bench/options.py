@@ -6,13 +6,15 @@ Thread: the caller's.
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InvalidOption
+from ..options import option
 from ..types import DEFAULT_SIGNATURE
 from .comparison import ComparisonResult, compare
-from .load.schedule import Load
+from .load.schedule import ARRIVALS, Load
 from .load.targets import Wish
 from .result import BenchmarkResult
 from .run import Nobody, Subject, Watcher, check, modest_rate, run_load
@@ -24,49 +26,57 @@ SWEEP_STEP_S = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What can be asked for.
+    """What is measured, and how.
 
-    Attributes:
-        rate: requests per second of an open loop; None finds a modest one.
-        closed: clients of a closed loop instead.
-        seconds: how long is measured; None for 10, or 3 for each step of a sweep.
-        arrivals: `poisson` or `constant`.
-        protocol: one of `PROTOCOLS`.
-        rows: rows of each request.
-        values: rows to send; None makes some up.
-        version: ask this version.
-        label: ask the version of this label.
-        signature: the signature's name.
-        slo_ms: the latency that answers should keep.
-        sweep: find the highest rate that keeps it.
-        versions: compare these two versions.
-        repeats: pairs of runs of a comparison.
-        connections: most connections of an open loop.
-        warmup_s: seconds that are not counted.
-        seed: of the arrivals.
-        timeout_s: how long a request may take.
+    Raises:
+        InvalidOption: naming the value that is not allowed.
     """
 
-    rate: float | None = None
-    closed: int | None = None
-    seconds: float | None = None
-    arrivals: str = "poisson"
-    protocol: str = "json"
-    rows: int = 1
+    rate: float | None = option(
+        None,
+        "requests per second",
+        metavar="PER_S",
+        shown="at most half of what 16 clients get in a second, and at most 2000",
+    )
+    closed: int | None = option(
+        None, "closed loop: clients that send when they have an answer", metavar="CLIENTS", shown="open loop"
+    )
+    seconds: float | None = option(
+        None, "length of the measurement", metavar="S", shown="10; 3 for each step of a sweep"
+    )
+    arrivals: str = option("poisson", "gaps between requests", choices=ARRIVALS)
+    protocol: str = option(
+        "json",
+        "how requests are sent; `binary`: Open Inference Protocol with raw tensors; `kernel`: `d.predict` from threads "
+        "of the kernel",
+        choices=PROTOCOLS,
+    )
+    rows: int = option(1, "rows of a request")
     values: Any = None
-    version: int | None = None
-    label: str | None = None
-    signature: str = DEFAULT_SIGNATURE
-    slo_ms: float | None = None
-    sweep: bool = False
-    versions: tuple[int, int] | None = None
-    repeats: int = 3
-    connections: int = 256
-    warmup_s: float = 1.0
-    seed: int = 0
-    timeout_s: float = 10.0
+    version: int | None = option(
+        None, "ask this version", shown="the default version or the traffic split", names="version"
+    )
+    label: str | None = option(None, "ask the version of this label", shown="none", names="label")
+    signature: str = option(DEFAULT_SIGNATURE, "the signature's name")
+    slo_ms: float | None = option(
+        None,
+        "latency that answers should keep",
+        metavar="MS",
+        shown="none; in a sweep ten times the median at the lowest rate",
+    )
+    sweep: bool = option(False, "find the highest rate that keeps `--slo-ms`")
+    versions: tuple[int, int] | None = option(
+        None, "compare two versions, in turns", metavar="A,B", shown="none", names="version"
+    )
+    repeats: int = option(3, "with `--versions`: pairs of runs")
+    connections: int = option(256, "most connections of an open loop")
+    warmup_s: float = option(1.0, "seconds that are not counted", flags=("--warmup-seconds",), metavar="S")
+    seed: int = option(0, "seed of the arrivals")
+    timeout_s: float = option(10.0, "how long a request may take", metavar="S")
 
     def __post_init__(self) -> None:
+        if self.versions is not None and len(self.versions) != 2:
+            raise InvalidOption(f"--versions needs two, such as --versions 3,4; these are {len(self.versions)}")
         if self.protocol not in PROTOCOLS:
             raise InvalidOption(f"protocol={self.protocol!r} must be one of {', '.join(PROTOCOLS)}")
         if self.rate is not None and self.closed is not None:
@@ -107,6 +117,39 @@ class Options:
             self.rows,
             self.values,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Where a command line's benchmark goes to, and what is kept of it."""
+
+    token_env: str | None = option(
+        None, "environment variable with the token for the URL; arguments can be seen by others", metavar="NAME"
+    )
+    grpc_address: str | None = option(
+        None, "with a URL and `--protocol grpc`: where that server answers gRPC", metavar="HOST:PORT"
+    )
+    compare: tuple[int, int] | None = option(
+        None, "compare two runs of the history instead", metavar="RUN", num_values=2, parse=int
+    )
+    save: str | None = option(None, "write the run, with every request, to `PATH.npz`", metavar="PATH")
+
+    @property
+    def token(self) -> str | None:
+        """The token; None when no variable is named.
+
+        Raises:
+            InvalidOption: if there is no such variable.
+        """
+        if self.token_env is None:
+            return None
+        token = os.environ.get(self.token_env)
+        if token is None:
+            raise InvalidOption(
+                f"there is no environment variable {self.token_env!r}",
+                hint=f"set {self.token_env} to the token, or name another variable with --token-env",
+            )
+        return token
 
 
 def carry_out(

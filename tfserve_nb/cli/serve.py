@@ -26,7 +26,7 @@ from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
 from ..server.handle import ServerHandle
 from ..server.telemetry.prometheus import Monitor
 from ..server.telemetry.request_log import RequestLog
-from ..server.thread import Extras, ServerThread
+from ..server.thread import ServerFeatures, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
 from ..serving.telemetry.records import CopyCounts
@@ -110,11 +110,12 @@ class ModelServer:
         self._core = ServingCore(saved_model_loader(plan.session), num_run_threads=plan.num_run_threads)
         if monitor is not None:
             self._core.observers.add(monitor)
+            self._core.observers.add(monitor.tf)
         self._experiments = Experiments(self._core)
         self._models = ConfiguredModels(self._core, plan.follow)
         on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
         self._request_log = RequestLog(self._models.logging_of, on_logged)
-        extras = Extras(
+        features = ServerFeatures(
             reload=self._models.apply,
             monitor=monitor,
             request_log=self._request_log,
@@ -122,7 +123,7 @@ class ModelServer:
             dashboard=_web_pages(self._core, self._experiments) if plan.dashboard else None,
             experiments=self._experiments,
         )
-        self._server = ServerThread(self._core, plan.settings, extras)
+        self._server = ServerThread(self._core, plan.settings, features)
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
 
     def start(self) -> None:

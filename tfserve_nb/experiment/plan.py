@@ -5,15 +5,15 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import secrets
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any  # JSON
+from typing import Any  # what a user gave
 
-from ..agreement.kinds import AgreementOptions
+from ..agreement.kinds import ASKED_KINDS, AgreementOptions
 from ..errors import InvalidOption
+from ..options import option
+from ..serialization import HighEnd, LowEnd
 
 METRICS = ("latency", "p95", "quality")
 """What the verdict can be about: the time of a run at equal batch sizes, its tail, or what labels say."""
@@ -36,14 +36,25 @@ class Limits:
         breaches: how many of them must be bad.
     """
 
-    slo_p99_ms: float | None = None
-    max_error_rate: float | None = 0.05
-    allow_nan: bool = False
-    output_range: tuple[float, float] | None = None
-    max_disagreement: float | None = None
-    window_s: float = 5.0
-    windows: int = 3
-    breaches: int = 2
+    slo_p99_ms: float | None = option(
+        None, "take B back when more than 1 % of its answers are slower", metavar="MS", shown="no limit"
+    )
+    max_error_rate: float | None = option(
+        0.05, "take B back when a larger share of its requests fails", metavar="SHARE"
+    )
+    allow_nan: bool = option(False, "whether B may answer NaN or infinity", is_python_only=True)
+    output_range: tuple[LowEnd, HighEnd] | None = option(
+        None, "take B back when its numbers leave this range", metavar="LOW,HIGH", shown="no limit"
+    )
+    max_disagreement: float | None = option(
+        None,
+        "take B back when it disagrees with A on a larger share of the copied rows",
+        metavar="SHARE",
+        shown="no limit",
+    )
+    window_s: float = option(5.0, "seconds of a window", is_python_only=True)
+    windows: int = option(3, "how many windows are looked back at", is_python_only=True)
+    breaches: int = option(2, "how many of them must break a limit", is_python_only=True)
 
     def __post_init__(self) -> None:
         _check("slo_p99_ms", self.slo_p99_ms, 0, math.inf, "--slo-p99-ms 50")
@@ -102,19 +113,34 @@ class Plan:
     a: int
     b: int
     _: KW_ONLY
-    split: float = 50.0
-    steps: tuple[float, ...] = ()
-    hold_s: float = 30.0
-    shadow: float = 20.0
-    key: str = "x-tfserve-key"
-    metric: str = "latency"
-    margin: float = 0.05
-    alpha: float = 0.05
+    split: float = option(50.0, "percent of the requests that B gets; 0 compares by copies alone", metavar="PERCENT")
+    steps: tuple[float, ...] = option(
+        (), "percents that B gets one after the other; a last 100 promotes", metavar="P,P,...", shown="none"
+    )
+    hold_s: float = option(
+        30.0, "with `--steps`: the least time of each", flags=("--hold",), metavar="SECONDS", shown="30 s"
+    )
+    shadow: float = option(20.0, "percent of A's requests that are copied to B, to compare outputs", metavar="PERCENT")
+    key: str = option(
+        "x-tfserve-key", "the header (gRPC: metadata) whose value keeps a client with its version", metavar="HEADER"
+    )
+    metric: str = option("latency", "what the verdict is about", choices=METRICS)
+    margin: float = option(0.05, 'how much worse B may be and still be "not worse", relative')
+    alpha: float = option(0.05, "accepted probability of a wrong verdict, over the whole experiment")
     limits: Limits = field(default_factory=Limits)
-    auto_promote: bool = False
-    auto_rollback: bool = True
-    kind: str | None = None
-    tolerance: float | None = None
+    auto_promote: bool = option(False, "give B everything once it passed")
+    auto_rollback: bool = option(
+        True, "watch, but leave it to a person to give A everything when B is harmful", flags=("--no-rollback",)
+    )
+    kind: str | None = option(
+        None,
+        "what the outputs are, to compare them; see docs/agreement.md",
+        choices=ASKED_KINDS,
+        shown="found out",
+    )
+    tolerance: float | None = option(
+        None, "by how much numbers of a regression may differ, relative", metavar="T", shown="0.001"
+    )
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
@@ -161,23 +187,6 @@ class Plan:
     def agreement(self) -> AgreementOptions:
         """How outputs are compared."""
         return AgreementOptions(self.kind, self.tolerance)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads; an infinite end of a range has no place there and becomes a null."""
-        value = dataclasses.asdict(self)
-        if self.limits.output_range is not None:
-            value["limits"]["output_range"] = [end if math.isfinite(end) else None for end in self.limits.output_range]
-        return value
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_json`."""
-        given = dict(value)
-        limits = dict(given.pop("limits"))
-        if limits.get("output_range") is not None:
-            low, high = limits["output_range"]
-            limits["output_range"] = (-math.inf if low is None else low, math.inf if high is None else high)
-        return cls(**{**given, "steps": tuple(given["steps"])}, limits=Limits(**limits))
 
 
 def _check(what: str, value: float | None, low: float, high: float, hint: str) -> None:

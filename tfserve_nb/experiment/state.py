@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..serialization import HighEnd, LowEnd
 from .plan import Plan
 from .reading import Reading, Verdict
 
@@ -38,8 +39,8 @@ class Moment(NamedTuple):
     at_s: float
     num_requests: int
     value: float
-    low: float
-    high: float
+    low: LowEnd
+    high: HighEnd
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -15,35 +15,21 @@ from typing import Any  # IPython's decorators and the user's namespace are unty
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from ..options import options_of
+from ..options import command_options, options_of
 
 _NUMBERS = re.compile(r"-[\d.][\d.eE+-]*(,[\d.eE+-]+)+")
 _BARE_OPTION = re.compile(r"--[a-z0-9-]+")
 
 
-def sizes(text: str) -> tuple[int, ...]:
-    """`1,8,64` as a tuple of integers."""
-    return tuple(int(part) for part in text.split(",") if part.strip())
-
-
-def variable(word: str) -> str:
-    """The name after `--out`."""
-    if not word.isidentifier():
-        raise UsageError(f"--out {word!r} is no variable name")
-    return word
-
-
-def with_options(*kinds: Any) -> Callable[[Any], Any]:
+def with_options(*kinds: type[Any]) -> Callable[[Any], Any]:
     """Give a magic the options that dataclasses declare, its help included; `parse` reads them."""
 
     def decorate(function: Any) -> Any:
-        for kind in reversed(kinds):
-            if not isinstance(kind, type):
-                function = kind(function)
-                continue
-            for one in reversed(tuple(options_of(kind))):
-                names, settings = one.for_argparse()
-                function = argument(*names, **settings)(function)
+        declared = command_options(*kinds)
+        for one in reversed(declared):
+            names, settings = one.for_argparse()
+            function = argument(*names, **settings)(function)
+        function.options = declared
         return magic_arguments()(function)
 
     return decorate

@@ -5,118 +5,80 @@ Thread: the kernel's main thread; the load comes from another process.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # the user's rows, IPython's display handle
 
 import numpy as np
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic_arguments import argument
 from IPython.display import HTML, display
 
 from ..api.benchmark import benchmark_url
 from ..api.deployment import Deployment
 from ..bench.load.samples import OK, Samples
-from ..bench.load.schedule import ARRIVALS, Load
-from ..bench.options import PROTOCOLS, Options
+from ..bench.load.schedule import Load
+from ..bench.options import Options, RunOptions
 from ..bench.report import AnyResult
 from ..bench.result import BenchmarkResult, timeline_of
 from ..dashboards.charts.line import Line, line_chart
 from ..dashboards.charts.svg import STYLE, TimeAxis
 from ..errors import InvalidOption
 from ..markup import note, status_line
+from ..options import option
 from ..replay.result import ReplayResult
-from .arguments import sizes
 
 SHOW_EVERY_S = 0.5
 PRINT_EVERY_S = 2.0
 
-BENCHMARK_OPTIONS = (
-    argument("name", nargs="?", metavar="NAME", help="the model; may be left out when only one is served"),
-    argument("--rate", type=float, metavar="PER_S", help="requests per second; default: found by a short probe"),
-    argument("--seconds", type=float, help="how long is measured; default: 10 (3 for each step of a sweep)"),
-    argument("--arrivals", choices=ARRIVALS, default="poisson", help="when requests come; default: poisson"),
-    argument("--closed", type=int, metavar="CLIENTS", help="closed loop: clients that send when they have an answer"),
-    argument("--sweep", action="store_true", help="find the highest rate that keeps the SLO"),
-    argument("--slo-ms", type=float, metavar="MS", help="latency that answers should keep"),
-    argument("--protocol", choices=PROTOCOLS, default="json", help="default: json"),
-    argument("--version", type=int, help="ask this version"),
-    argument("--versions", type=sizes, metavar="A,B", help="compare two versions, in turns"),
-    argument("--label", help="ask the version of this label"),
-    argument("--signature", default="serving_default", help="the signature's name"),
-    argument("--rows", type=int, default=1, metavar="N", help="rows of a request; default: 1"),
-    argument("--connections", type=int, default=256, metavar="N", help="most connections; default: 256"),
-    argument("--warmup-seconds", type=float, default=1.0, metavar="S", help="not counted; default: 1"),
-    argument("--seed", type=int, default=0, help="of the arrivals; default: 0"),
-    argument("--timeout-s", type=float, default=10.0, metavar="S", help="how long a request may take; default: 10"),
-    argument("--repeats", type=int, default=3, metavar="N", help="pairs of runs of a comparison; default: 3"),
-    argument("--url", help="load this instead: a model's URL on any server, or anything that takes JSON"),
-    argument("--token-env", metavar="NAME", help="environment variable with the token for --url"),
-    argument("--grpc-address", metavar="HOST:PORT", help="with --url and --protocol grpc: where it answers gRPC"),
-    argument("--compare", type=int, nargs=2, metavar="RUN", help="compare two runs of the history"),
-    argument("--out", "-o", metavar="NAME", help="variable for the result"),
-    argument("--save", metavar="PATH", help="write the result, with every request, to PATH.npz"),
-    argument("--quiet", "-q", action="store_true", help="show neither progress nor result"),
-)
 
+@dataclass(frozen=True, slots=True)
+class LoadedUrl:
+    """What `%benchmark` loads instead of a model that is served here."""
 
-def options_of(given: argparse.Namespace, values: Any) -> Options:
-    """The benchmark that a line asks for.
-
-    Args:
-        given: the parsed line.
-        values: the rows of the cell, or None.
-
-    Raises:
-        UsageError: for options that do not go together.
-        InvalidOption: naming the value that is not allowed.
-    """
-    if given.versions is not None and len(given.versions) != 2:
-        raise UsageError(f"--versions needs two, such as --versions 3,4; these are {len(given.versions)}")
-    if given.url is not None and given.name is not None:
-        raise UsageError(f"--url says what is loaded; {given.name} does too")
-    if given.grpc_address is not None and given.url is None:
-        raise UsageError("--grpc-address goes with --url; the gRPC port of a served model is known")
-    if given.out is not None and not given.out.isidentifier():
-        raise UsageError(f"--out {given.out!r} is no variable name")
-    return Options(
-        rate=given.rate,
-        closed=given.closed,
-        seconds=given.seconds,
-        arrivals=given.arrivals,
-        protocol=given.protocol,
-        rows=given.rows,
-        values=values,
-        version=given.version,
-        label=given.label,
-        signature=given.signature,
-        slo_ms=given.slo_ms,
-        sweep=given.sweep,
-        versions=given.versions,
-        repeats=given.repeats,
-        connections=given.connections,
-        warmup_s=given.warmup_seconds,
-        seed=given.seed,
-        timeout_s=given.timeout_s,
+    url: str | None = option(
+        None, "load this instead: a model's URL on any server, or anything that takes JSON", shown="none"
     )
 
 
-def load_url(given: argparse.Namespace, options: Options, folder: Path, view: BenchmarkView | None) -> AnyResult:
-    """Load whatever answers at `--url`."""
-    token = None
-    if given.token_env is not None:
-        token = os.environ.get(given.token_env)
-        if token is None:
-            raise InvalidOption(f"there is no environment variable {given.token_env!r}", hint="--token-env NAME")
+def check_together(name: str | None, url: str | None, run: RunOptions) -> None:
+    """Refuse options that say two things.
+
+    Args:
+        name: the model that is named.
+        url: what is loaded instead.
+        run: the other options.
+
+    Raises:
+        UsageError: naming them.
+    """
+    if url is not None and name is not None:
+        raise UsageError(f"--url says what is loaded; {name} does too")
+    if run.grpc_address is not None and url is None:
+        raise UsageError("--grpc-address goes with --url; the gRPC port of a served model is known")
+
+
+def load_url(url: str, run: RunOptions, options: Options, folder: Path, view: BenchmarkView | None) -> AnyResult:
+    """Load what answers at a URL.
+
+    Args:
+        url: of a model, or of anything that takes JSON.
+        run: the token's variable and the gRPC address.
+        options: what is measured; `values` are the rows of the cell.
+        folder: where results are kept.
+        view: follows it.
+
+    Raises:
+        UsageError: if the URL needs a body and there is none.
+        ServingError: see `benchmark_url`.
+    """
     body = None
-    if "/v1/models/" not in given.url:
+    if "/v1/models/" not in url:
         if options.values is None:
             raise UsageError("a URL without /v1/models/NAME needs a body: the last expression of a %%benchmark cell")
         body = body_of(options)
-    return benchmark_url(given.url, token, options, folder, view, body, given.grpc_address)
+    return benchmark_url(url, run.token, options, folder, view, body, run.grpc_address)
 
 
 def body_of(options: Options) -> bytes:

@@ -31,6 +31,7 @@ class DeployedModel:
         shown="the last expression of the cell",
         is_positional=True,
         metavar="MODEL",
+        names="keras model",
     )
     name: str | None = option(
         None, "the name that clients use", shown="the variable's name", flags=("--name", "-n"), names="model"
@@ -63,7 +64,7 @@ class ServingOptions:
 
     resume: bool = option(False, "serve again what an earlier kernel served")
     isolate: bool = option(False, "with `--resume`: serve it in a process of its own")
-    base_path: str | None = option(None, "where the models lie", metavar="FOLDER", shown="tfserve_models")
+    base_path: str | None = option(None, "where the models lie", metavar="FOLDER", shown="`tfserve_models`")
     diff: tuple[int | str, int | str] | None = option(
         None,
         "what two versions differ in",
@@ -110,3 +111,65 @@ class UndeployOptions:
 
     version: int | None = option(None, "unload only this version", names="version")
     delete: bool = option(False, "remove the files too")
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayedRequests:
+    """What `%replay` sends."""
+
+    requests: int | None = option(None, "only the newest N", shown="all")
+    source: str | None = option(None, "replay the requests of this file", flags=("--from",), metavar="FILE")
+    save: str | None = option(None, "write the replayed requests as Parquet", metavar="FILE")
+
+
+@dataclass(frozen=True, slots=True)
+class TestedVersions:
+    """The two versions of `%abtest`."""
+
+    a: int | str | None = option(
+        None,
+        "the current version, a number or a label",
+        metavar="VERSION",
+        parse=version_or_label,
+        names="version or label",
+    )
+    b: int | str | None = option(
+        None, "the candidate", metavar="VERSION", parse=version_or_label, names="version or label"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AskOptions:
+    """The requests that `%abtest` sends itself."""
+
+    values: str | None = option(
+        None, "variable with rows to ask the model with until there is a verdict", metavar="VAR", names="array"
+    )
+    rate: float | None = option(None, "with rows: requests per second", metavar="PER_S", shown="8 clients in turn")
+    seconds: float | None = option(None, "with rows: the longest time", metavar="S", shown="60")
+
+
+@dataclass(frozen=True, slots=True)
+class EndOptions:
+    """How `%abtest` ends a running experiment.
+
+    Raises:
+        UsageError: if more than one way is asked for.
+    """
+
+    stop: bool = option(False, "end the running experiment, A gets all traffic")
+    promote: bool = option(False, "end it, B gets all traffic")
+    rollback: bool = option(False, "end it, A gets all traffic")
+
+    def __post_init__(self) -> None:
+        if len(self._asked) > 1:
+            raise UsageError(f"--{self._asked[0]} and --{self._asked[1]} exclude each other")
+
+    @property
+    def how(self) -> str | None:
+        """`stop`, `promote` or `rollback`; None when it shall not end."""
+        return self._asked[0] if self._asked else None
+
+    @property
+    def _asked(self) -> list[str]:
+        return [how for how in ("stop", "promote", "rollback") if getattr(self, how)]

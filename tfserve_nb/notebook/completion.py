@@ -7,19 +7,18 @@ Thread: the kernel's main thread.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from typing import Any  # the user's namespace
 
 from IPython.core.interactiveshell import InteractiveShell
 
-from ..api.connect import deployment, deployments
+from ..api.connect import deployments
+from ..api.deployment import Deployment
+from ..options import Option
 from .magics import DeployMagics
 
 COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark", "abtest", "replay")
-_OPTIONS_WITH_VARIABLES = ("--warmup", "--check", "--data", "--values")
-_OPTIONS_WITH_VERSIONS = ("--to", "--version", "--onto", "--against", "--diff")
 
 
 def register(shell: InteractiveShell) -> None:
@@ -62,53 +61,48 @@ def complete_line(namespace: Mapping[str, Any], line: str, word: str) -> list[st
 
 
 def _candidates(namespace: Mapping[str, Any], command: str, done: list[str]) -> list[str]:
-    parser: argparse.ArgumentParser = getattr(DeployMagics, command).parser
-    previous = "--diff" if "--diff" in done[-2:] else done[-1] if done else ""  # it takes two values
-    options = parser._option_string_actions  # noqa: SLF001 - argparse has no public list of options
-    action = options.get(previous)
-    if action is not None and action.choices:
-        return [str(choice) for choice in action.choices]
-    if action is not None and action.nargs != 0:
-        return _values(namespace, previous, done)
-    positionals = [word for word in done if not word.startswith("-")]
-    candidates = [option for option in options if option.startswith("--") and option not in done]
-    if command == "deploy":
-        return ([] if positionals else _models(namespace)) + candidates
-    if not positionals:
-        return [handle.name for handle in deployments()] + candidates
-    return (_versions(positionals[0]) if command == "promote" else []) + candidates
+    declared: tuple[Option, ...] = getattr(DeployMagics, command).options
+    flags = {flag: one for one in declared for flag in one.written}
+    positionals, awaited, values_left = [], None, 0
+    for word in done:
+        if values_left:
+            values_left -= 1
+        elif word in flags:
+            awaited, values_left = flags[word], 0 if flags[word].is_switch else flags[word].num_values
+        elif not word.startswith("-"):
+            positionals.append(word)
+    served = {handle.name: handle for handle in deployments()}
+    model = served.get(positionals[0]) if positionals else next(iter(served.values()), None)
+    if awaited is not None and values_left:
+        return list(awaited.choices) or _named(namespace, awaited, model)
+    wanted = [one for one in declared if one.is_positional][len(positionals) :][:1]
+    candidates = [word for one in wanted for word in _named(namespace, one, model)]
+    return candidates + [flag for flag in flags if flag.startswith("--") and flag not in done]
 
 
-def _values(namespace: Mapping[str, Any], option: str, done: list[str]) -> list[str]:
-    positionals = [word for word in done if not word.startswith("-")]
-    served = [handle.name for handle in deployments()]
-    model = next((word for word in positionals if word in served), served[0] if served else None)
+def _named(namespace: Mapping[str, Any], one: Option, model: Deployment | None) -> list[str]:
+    """What the word of an option can name.
+
+    Args:
+        namespace: the user's.
+        one: the option.
+        model: the one that the line is about, or None.
+    """
     variables = {word: value for word, value in namespace.items() if not word.startswith("_")}
+    keras = sys.modules.get("keras")  # not imported for this: without it there are no models
     found: list[str] = []
-    if option in _OPTIONS_WITH_VARIABLES:
-        found = [word for word, value in variables.items() if hasattr(value, "shape")]
-    elif option in ("--name", "-n"):
-        found = served
-    elif option == "--metrics":
-        found = [word for word, value in variables.items() if isinstance(value, dict)]
-    elif option in _OPTIONS_WITH_VERSIONS and model is not None:
-        found = _versions(model)
-    elif option in ("--a", "--b") and model is not None:
-        found = [*_versions(model), *sorted(deployment(model).labels)]
-    elif option == "--label":
-        labels = {label for handle in deployments() for label in handle.labels}
-        found = sorted(labels | {"stable", "canary"})
+    match one.names:
+        case "array":
+            found = [word for word, value in variables.items() if hasattr(value, "shape")]
+        case "dict":
+            found = [word for word, value in variables.items() if isinstance(value, dict)]
+        case "keras model" if keras is not None:
+            found = [word for word, value in variables.items() if isinstance(value, keras.Model)]
+        case "model":
+            found = [handle.name for handle in deployments()]
+        case "version" | "version or label" if model is not None:
+            found = [str(status.version) for status in model.status().versions]
+            found += [] if one.names == "version" else sorted(model.labels)
+        case "label":
+            found = sorted({label for handle in deployments() for label in handle.labels} | {"stable", "canary"})
     return found
-
-
-def _versions(name: str) -> list[str]:
-    handles = {handle.name: handle for handle in deployments()}
-    return [str(status.version) for status in handles[name].status().versions] if name in handles else []
-
-
-def _models(namespace: Mapping[str, Any]) -> list[str]:
-    """Names of Keras models; Keras is not imported for this, without it there are none."""
-    keras = sys.modules.get("keras")
-    if keras is None:
-        return []
-    return [name for name, value in namespace.items() if not name.startswith("_") and isinstance(value, keras.Model)]

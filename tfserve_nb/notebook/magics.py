@@ -14,52 +14,59 @@ import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any  # the user's objects
+from typing import Any, TypeVar  # the user's objects
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.core.magic import Magics, line_cell_magic, line_magic, magics_class
 from traitlets import Int, Unicode
 
+from ..agreement.kinds import AgreementOptions
 from ..api.ab_test import ABTest
 from ..api.benchmark import compare_runs
 from ..api.connect import deployment, deployments, resume
 from ..api.deploy import deploy
 from ..api.deploy_options import GROUPS, check_options
 from ..api.deployment import DEFAULT_BASE_PATH, Deployment
+from ..bench.options import Options, RunOptions
 from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
 from ..export.provenance.provenance import Code
 from ..export.provenance.running_cell import running_cell
 from ..options import given, read
-from ..replay.result import ReplayLimits, ReplayResult
+from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
 from ..serving.models.placement import DEFAULT_KEEP
-from .abtest import ABTEST_OPTIONS, how_to_end
+from .abtest import OPTIONS as AB_OPTIONS
+from .abtest import ExperimentView
 from .abtest import run as run_abtest
 from .arguments import (
-    look_up,
     look_up_model,
     look_up_variables,
     parse,
-    variable,
     with_options,
 )
-from .benchmark import BENCHMARK_OPTIONS, BenchmarkView, load_url, options_of, save, stored_in
+from .benchmark import BenchmarkView, LoadedUrl, check_together, load_url, save, stored_in
 from .cell import run_body
 from .commands import (
+    AskOptions,
     DeployedModel,
+    EndOptions,
     Output,
     PromotedVersion,
+    ReplayedRequests,
     RollbackOptions,
     ServedModel,
     ServingOptions,
+    TestedVersions,
     UndeployOptions,
 )
 from .overview import Overview
 from .progress import ProgressView
-from .replay import REPLAY_OPTIONS, capture, limits_asked_for, replay
+from .replay import capture, limits_asked_for, replay
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -111,7 +118,7 @@ class DeployMagics(Magics):
         return None if output.quiet and (cell is not None or output.out is not None) else handle
 
     @line_magic
-    @with_options(ServedModel, ServingOptions)
+    @with_options(ServedModel, ServingOptions, AgreementOptions)
     def serving(self, line: str) -> Overview | Deployment | VersionDiff | None:
         """Show what this kernel serves, what two versions differ in, or bring back what an earlier kernel served.
 
@@ -128,7 +135,7 @@ class DeployMagics(Magics):
             return None
         if options.diff is not None:
             rows = look_up_variables(self.shell.user_ns, ServingOptions, given(parsed, ServingOptions)).get("values")
-            return self._handle(name).diff(*options.diff, rows)
+            return self._handle(name).diff(*options.diff, rows, **given(parsed, AgreementOptions))
         if options.resume:
             resume(
                 options.base_path or self.base_path,
@@ -183,7 +190,7 @@ class DeployMagics(Magics):
         return dashboard_for(self._served(parsed))
 
     @line_cell_magic
-    @with_options(*BENCHMARK_OPTIONS)
+    @with_options(ServedModel, Options, LoadedUrl, RunOptions, Output)
     def benchmark(self, line: str, cell: str | None = None) -> AnyResult | None:
         """Load a model from another process and show what its clients see: latency, throughput, failures.
 
@@ -192,34 +199,37 @@ class DeployMagics(Magics):
         whatever became of earlier ones; latency counts from the moment at which each was due. Interrupting the cell
         keeps what was found until then.
         """
-        given = parse(self.benchmark, line)
-        if given is None:
+        parsed = parse(self.benchmark, line)
+        if parsed is None:
             return None
+        name, url = read(ServedModel, parsed).name, read(LoadedUrl, parsed).url
+        run, output = read(RunOptions, parsed), read(Output, parsed)
+        check_together(name, url, run)
         folder = Path(self.base_path).absolute()
         with wrong_options_as_usage_error():
-            options = options_of(given, None)
-            if given.compare is not None:
-                handle = self._handle(given.name) if given.name or deployments() else None
-                return self._keep(compare_runs(stored_in(handle, folder), *given.compare), given)
+            options = read(Options, parsed)
+            if run.compare is not None:
+                handle = self._handle(name) if name or deployments() else None
+                return self._keep(compare_runs(stored_in(handle, folder), *run.compare), run, output)
         if cell is not None:
             options = dataclasses.replace(options, values=run_body(self.shell, cell).value)
             if options.values is None:
                 raise UsageError("the cell's last expression must give the rows to send")
-        view = None if given.quiet else BenchmarkView(self.shell)
+        view = None if output.quiet else BenchmarkView(self.shell)
         result: AnyResult | None = None
         try:
             with wrong_options_as_usage_error():
-                if given.url is not None:
-                    result = load_url(given, options, folder, view)
+                if url is not None:
+                    result = load_url(url, run, options, folder, view)
                 else:
-                    result = self._handle(given.name).run_benchmark(options, view)
+                    result = self._handle(name).run_benchmark(options, view)
         finally:
             if view is not None:
                 view.finish(result)
-        return self._keep(result, given)
+        return self._keep(result, run, output)
 
     @line_cell_magic
-    @with_options(*ABTEST_OPTIONS)
+    @with_options(ServedModel, *AB_OPTIONS, AskOptions, EndOptions, Output)
     def abtest(self, line: str, cell: str | None = None) -> ABTest | None:
         """Compare two versions under real traffic: split it, watch, and say what follows.
 
@@ -228,47 +238,51 @@ class DeployMagics(Magics):
         asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it. `%abtest NAME`
         alone shows the latest one.
         """
-        given = parse(self.abtest, line)
-        if given is None:
+        parsed = parse(self.abtest, line)
+        if parsed is None:
             return None
-        if given.out is not None and not given.out.isidentifier():
-            raise UsageError(f"--out {given.out!r} is no variable name")
-        how = how_to_end(given)
-        values = None if given.values is None else look_up(self.shell.user_ns, given.values, "--values")
+        how, output = read(EndOptions, parsed).how, read(Output, parsed)
+        if how is not None and given(parsed, TestedVersions):
+            raise UsageError(f"--{how} ends the experiment that runs; leave --a and --b out")
+        namespace = self.shell.user_ns
+        values = look_up_variables(namespace, AskOptions, given(parsed, AskOptions)).get("values")
         if cell is not None:
             values = run_body(self.shell, cell).value
             if values is None:
                 raise UsageError("the cell's last expression must give the rows to ask with")
+        view = None if output.quiet else ExperimentView(self.shell)
         with wrong_options_as_usage_error():
-            handle = self._handle(given.name)
-            test = handle.ended_test(how) if how is not None else run_abtest(handle, given, values, self.shell)
-        if given.out is not None:
-            self.shell.user_ns[given.out] = test
-        return None if given.quiet else test
+            handle = self._served(parsed)
+            test = handle.ended_test(how) if how is not None else run_abtest(handle, parsed, values, view)
+        return self._output(test, output)
 
     @line_magic
-    @with_options(*REPLAY_OPTIONS)
+    @with_options(ServedModel, ReplayOptions, ReplayedRequests, AgreementOptions, Output)
     def replay(self, line: str) -> ReplayResult | None:
         """Send captured requests to a version at the times at which they came; compare answers and latencies.
 
         Clients see nothing of it. The same requests go to the version that answered them, in turns.
         """
-        options = parse(self.replay, line)
-        if options is None:
+        parsed = parse(self.replay, line)
+        if parsed is None:
             return None
+        output = read(Output, parsed)
+        view = None if output.quiet else BenchmarkView(self.shell)
         with wrong_options_as_usage_error():
-            result = replay(self._handle(options.name), options, self.shell)
-        if options.out is not None:
-            self.shell.user_ns[variable(options.out)] = result
-        return None if options.quiet else result
+            result = replay(self._served(parsed), parsed, view)
+        return self._output(result, output)
 
-    def _keep(self, result: AnyResult, given: argparse.Namespace) -> AnyResult | None:
-        if given.save is not None:
+    def _keep(self, result: AnyResult, run: RunOptions, output: Output) -> AnyResult | None:
+        if run.save is not None:
             with wrong_options_as_usage_error():
-                save(result, given.save)
-        if given.out is not None:
-            self.shell.user_ns[given.out] = result
-        return None if given.quiet else result
+                save(result, run.save)
+        return self._output(result, output)
+
+    def _output(self, result: T, output: Output) -> T | None:
+        """What a magic gives back, once it is bound to the variable that was asked for."""
+        if output.out is not None:
+            self.shell.user_ns[output.out] = result
+        return None if output.quiet else result
 
     def _model(self, options: DeployedModel, cell: str | None) -> tuple[Any, str | None]:
         """The model and its default name; runs the cell's body."""

@@ -8,30 +8,14 @@ from __future__ import annotations
 import argparse
 
 from IPython.core.error import UsageError
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.core.magic_arguments import argument
 
+from ..agreement.kinds import AgreementOptions
 from ..api.deployment import Deployment
 from ..options import given, read
-from ..replay.result import PROTOCOLS, ReplayLimits, ReplayResult
+from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from ..serving.telemetry.captured import CapturedRequests, load_captured
 from .benchmark import BenchmarkView
-from .commands import ServingOptions
-
-REPLAY_OPTIONS = (
-    argument("name", nargs="?", metavar="NAME", help="the model; may be left out when only one is served"),
-    argument("--onto", type=int, metavar="VERSION", help="the version that gets the captured requests"),
-    argument("--against", type=int, metavar="VERSION", help="the version to compare with; default: who answered them"),
-    argument("--speed", type=float, default=1.0, help="how much faster than they came; default: 1"),
-    argument("--requests", type=int, metavar="N", help="only the newest N"),
-    argument("--seconds", type=float, metavar="S", help="only the newest that take at most S seconds"),
-    argument("--tolerance", type=float, metavar="X", help="difference of two numbers that counts as none"),
-    argument("--protocol", choices=PROTOCOLS, default="json", help="default: json"),
-    argument("--from", dest="source", metavar="FILE", help="replay the requests of this file"),
-    argument("--save", metavar="FILE", help="write the replayed requests as Parquet"),
-    argument("--out", "-o", metavar="VAR", help="variable for the result"),
-    argument("--quiet", "-q", action="store_true", help="show neither progress nor result"),
-)
+from .commands import ReplayedRequests, ServingOptions
 
 
 def limits_asked_for(options: argparse.Namespace) -> ReplayLimits | None:
@@ -58,28 +42,31 @@ def capture(handle: Deployment, options: ServingOptions) -> None:
     print(repr(handle.captured(0))[1:-1])
 
 
-def replay(handle: Deployment, options: argparse.Namespace, shell: InteractiveShell) -> ReplayResult:
-    """Carry `%replay` out, with progress unless it is to be quiet.
+def replay(handle: Deployment, parsed: argparse.Namespace, view: BenchmarkView | None) -> ReplayResult:
+    """Carry `%replay` out.
+
+    Args:
+        handle: the model.
+        parsed: the line.
+        view: follows it.
 
     Raises:
         UsageError: without `--onto`.
         InvalidOption: naming the value that is not allowed, or what is missing.
     """
-    if options.onto is None:
+    if "onto" not in parsed:
         raise UsageError(f"%replay {handle.name} --onto VERSION, one of {', '.join(map(str, handle.versions))}")
-    requests: CapturedRequests | int | None = options.requests
-    if options.source is not None:
-        requests = load_captured(options.source).newest(options.requests)
-    if options.save is not None:
+    wanted = read(ReplayedRequests, parsed)
+    requests: CapturedRequests | int | None = wanted.requests
+    if wanted.source is not None:
+        requests = load_captured(wanted.source).newest(wanted.requests)
+    if wanted.save is not None:
         requests = requests if isinstance(requests, CapturedRequests) else handle.captured(requests)
-        print(f"saved: {requests.save(options.save)}")
-    view = None if options.quiet else BenchmarkView(shell)
+        print(f"saved: {requests.save(wanted.save)}")
     result: ReplayResult | None = None
     try:
-        result = handle.replay(
-            options.onto, against=options.against, speed=options.speed, requests=requests, seconds=options.seconds,
-            tolerance=options.tolerance, protocol=options.protocol, watcher=view,
-        )  # fmt: skip
+        options = given(parsed, ReplayOptions, AgreementOptions)
+        result = handle.replay(**options, requests=requests, watcher=view)
     finally:
         if view is not None:
             view.finish(result)

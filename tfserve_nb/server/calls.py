@@ -1,4 +1,4 @@
-"""From tensors on: the part of a request's life that REST and gRPC share.
+"""Submits decoded requests to the backend without blocking the event loop; REST and gRPC share it.
 
 Thread: the server's loop.
 """
@@ -104,7 +104,7 @@ class PendingRequest:
     Args:
         completions: brings the outcome to the loop.
         resolve: gets the outcome, on the loop, unless the request was cancelled.
-        deadline_s: `perf_counter` time after which nobody waits any more.
+        deadline_s: `perf_counter` time after which the answer is not wanted any more.
     """
 
     __slots__ = ("_completions", "_resolve", "deadline_s", "is_over", "ticket")
@@ -124,14 +124,14 @@ class PendingRequest:
         """Pass the outcome on; does nothing once it is over."""
         if not self.is_over:
             self.is_over = True
-            resolve, self._resolve, self.ticket = self._resolve, _nobody, None  # no cycle is left for the collector
+            resolve, self._resolve, self.ticket = self._resolve, _ignore, None  # no cycle is left for the collector
             resolve(outcome)
 
     def cancel(self) -> None:
-        """Nobody waits any more: take the request out of the queue. Does nothing once it is over."""
+        """The client has left: take the request out of the queue. Does nothing once it is over."""
         if not self.is_over:
             self.is_over = True
-            ticket, self.ticket, self._resolve = self.ticket, None, _nobody
+            ticket, self.ticket, self._resolve = self.ticket, None, _ignore
             if ticket is not None:
                 ticket.cancel()
 
@@ -170,24 +170,24 @@ class Calls:
         """Requests on their way."""
         return len(self._running)
 
-    def acquire(self, spec: ModelSpec, exchange: RequestContext, find: Find) -> Handle:
+    def acquire(self, spec: ModelSpec, notes: RequestContext, find: Find) -> Handle:
         """Choose and pin the version that answers a request.
 
         Args:
             spec: what it names.
-            exchange: gets the version, and how it was chosen.
-            find: the value of a header (gRPC: metadata) by its name; only called while somebody wants to know.
+            notes: gets the version, and how it was chosen.
+            find: the value of a header (gRPC: metadata) by its name; only called while something asks for it.
 
         Raises:
             ServingError: if there is no such version.
         """
         handle = self.backend.acquire(spec, key=find)
-        exchange.version = handle.version
+        notes.version = handle.version
         wants_tensors = self.backend.wants_tensors(spec.name)
         if wants_tensors or handle.assignment is not None:
-            exchange.wants_tensors = wants_tensors
-            exchange.assignment = handle.assignment
-            exchange.request_id = _request_id(find) or (secrets.token_hex(8) if wants_tensors else "")
+            notes.wants_tensors = wants_tensors
+            notes.assignment = handle.assignment
+            notes.request_id = _request_id(find) or (secrets.token_hex(8) if wants_tensors else "")
         return handle
 
     def start(
@@ -196,7 +196,7 @@ class Calls:
         signature: str,
         inputs: Tensors,
         deadline_s: float,
-        exchange: RequestContext,
+        notes: RequestContext,
         on_outcome: Callable[[Outcome], None],
     ) -> PendingRequest:
         """Submit a request.
@@ -205,28 +205,29 @@ class Calls:
             handle: the pinned version.
             signature: a key of the handle's signatures.
             inputs: name -> array.
-            deadline_s: `perf_counter` time after which nobody waits any more.
-            exchange: gets the number of rows and the timestamps.
+            deadline_s: `perf_counter` time after which the answer is not wanted any more.
+            notes: gets the number of rows and the timestamps.
             on_outcome: gets the answer, or why there is none, on the loop; not called after `cancel`.
 
         Raises:
             ServingError: if the request is refused at once.
         """
-        exchange.num_rows = _num_rows(inputs)
-        exchange.decoded_s = time.perf_counter()
-        if exchange.wants_tensors:
-            exchange.tensors = RequestTensors(inputs)
+        notes.num_rows = _num_rows(inputs)
+        notes.decoded_s = time.perf_counter()
+        if notes.wants_tensors:
+            notes.tensors = RequestTensors(inputs)
 
         def resolve(outcome: Outcome) -> None:
             self._running.discard(running)
-            exchange.version, exchange.assignment = handle.version, handle.assignment  # a worker learns it only now
+            # Only now: a worker learns from the core's answer which version it was.
+            notes.version, notes.assignment = handle.version, handle.assignment
             if isinstance(outcome, Answer):
-                exchange.started_s, exchange.done_s = outcome.started_s, outcome.done_s
+                notes.started_s, notes.done_s = outcome.started_s, outcome.done_s
                 if self._request_log is not None:
-                    api = exchange.api.lower()
-                    self._request_log.offer(api, exchange.model, handle.version, signature, inputs, outcome.outputs)
-            if exchange.wants_tensors:
-                exchange.tensors = _tensors(inputs, outcome)
+                    api = notes.api.lower()
+                    self._request_log.offer(api, notes.model, handle.version, signature, inputs, outcome.outputs)
+            if notes.wants_tensors:
+                notes.tensors = _tensors(inputs, outcome)
             on_outcome(outcome)
 
         running = PendingRequest(self._completions, resolve, deadline_s)
@@ -242,15 +243,15 @@ class Calls:
         return running
 
     async def run(
-        self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float, exchange: RequestContext
+        self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float, notes: RequestContext
     ) -> Answer:
-        """The same as a coroutine; whoever is cancelled while waiting takes the request out of the queue.
+        """The same as a coroutine; cancelling it takes the request out of the queue.
 
         Raises:
             ServingError: why there is no answer.
         """
         future: asyncio.Future[Outcome] = self._loop.create_future()
-        running = self.start(handle, signature, inputs, deadline_s, exchange, future.set_result)
+        running = self.start(handle, signature, inputs, deadline_s, notes, future.set_result)
         try:
             outcome = await future
         finally:
@@ -265,9 +266,9 @@ class Calls:
         self._running.discard(running)
         running.cancel()
 
-    def record(self, exchange: RequestContext) -> None:
+    def record(self, notes: RequestContext) -> None:
         """Count a request whose answer was written."""
-        self.backend.record(exchange.record(), exchange.tensors)
+        self.backend.record(notes.record(), notes.tensors)
 
     def _wake(self) -> None:
         """Wake the runner once nothing more comes in: requests that arrive together shall run together."""
@@ -309,8 +310,8 @@ def _tensors(inputs: Tensors, outcome: Outcome) -> RequestTensors:
     return RequestTensors(inputs, None, outcome.message)
 
 
-def _nobody(_: Outcome) -> None:
-    """Who a finished request tells."""
+def _ignore(_: Outcome) -> None:
+    """In place of the callback of a request that is over."""
 
 
 def _num_rows(inputs: Tensors) -> int:

@@ -187,7 +187,7 @@ class ChildServer:
             self._launch()
             self._wait_until_ready(no_progress)
             self._on_restart()
-        except Exception as error:  # noqa: BLE001 - told to whoever asks the server next; the thread goes on
+        except Exception as error:  # noqa: BLE001 - the next call of the server raises it; the thread goes on
             if not self._stopping.is_set():
                 self._problem = f"the server process could not be started again: {error}"
             return not self._stopping.is_set() and self._process is not None and self._process.poll() is not None

@@ -40,7 +40,7 @@ async def classify(
     signature: SignatureSpec,
     examples: np.ndarray,
     deadline_s: float,
-    exchange: RequestContext,
+    notes: RequestContext,
 ) -> Classes:
     """Run a classification.
 
@@ -49,15 +49,15 @@ async def classify(
         handle: the pinned version.
         signature: one of its signatures.
         examples: object array `(n,)` of serialized `tf.Example`s.
-        deadline_s: `perf_counter` time after which nobody waits any more.
-        exchange: the request's notes.
+        deadline_s: `perf_counter` time after which the answer is not wanted any more.
+        notes: the request's notes.
 
     Raises:
         ServingError: with TensorFlow Serving's text.
     """
     check_classify(signature)
     inputs = examples_tensor(examples)
-    answer = await calls.run(handle, signature.name, inputs, deadline_s, exchange)
+    answer = await calls.run(handle, signature.name, inputs, deadline_s, notes)
     return classifications(signature, answer.outputs, len(examples))
 
 
@@ -67,12 +67,12 @@ async def regress(
     signature: SignatureSpec,
     examples: np.ndarray,
     deadline_s: float,
-    exchange: RequestContext,
+    notes: RequestContext,
 ) -> list[float]:
     """Run a regression; as `classify`, one value for each example."""
     check_regress(signature)
     inputs = examples_tensor(examples)
-    answer = await calls.run(handle, signature.name, inputs, deadline_s, exchange)
+    answer = await calls.run(handle, signature.name, inputs, deadline_s, notes)
     return regressions(answer.outputs, len(examples))
 
 

@@ -1,4 +1,4 @@
-"""The server's thread: HTTP and gRPC on an event loop of its own, beside whatever the kernel does.
+"""Starts and stops the server: HTTP and gRPC on an event loop in a thread of their own.
 
 Thread: `start` and `stop` may be called from any; all else in here runs on `tfserve-server`, a daemon.
 """
@@ -15,7 +15,6 @@ from ..errors import ServerFailed, ServingError
 from ..experiment.admin import ExperimentAdmin
 from ..serving.admin import ModelAdmin
 from ..serving.backend import InferenceBackend
-from .admin.experiment_handlers import experiment_routes
 from .admin.handlers import admin_routes, admin_values
 from .admin.web_dashboard import DashboardPages, dashboard_routes
 from .calls import Calls
@@ -30,7 +29,7 @@ from .runtime import garbage_collector as collector
 from .runtime.event_loop import new_loop
 from .runtime.switch_interval import shorten, unshorten
 from .settings import ServerSettings
-from .telemetry.log_ring import RingHandler, open_log
+from .telemetry.log_ring import open_log
 from .telemetry.prometheus import Monitor
 from .telemetry.request_log import RequestLog
 from .workers.listener import WorkerListener
@@ -42,8 +41,8 @@ JOIN_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
-    """What a server offers beside the core.
+class ServerFeatures:
+    """What a server offers beside inference; None for what it does not.
 
     Attributes:
         reload: follows a new configuration, for gRPC's HandleReloadConfigRequest; None for a server that follows none.
@@ -68,14 +67,16 @@ class ServerThread:
     Args:
         backend: the core that answers.
         settings: addresses and limits.
-        extras: what it offers beside the core.
+        features: what it offers beside inference.
     """
 
-    def __init__(self, backend: InferenceBackend, settings: ServerSettings, extras: Extras | None = None) -> None:
+    def __init__(
+        self, backend: InferenceBackend, settings: ServerSettings, features: ServerFeatures | None = None
+    ) -> None:
         self.settings = settings
         self.log, self.log_ring = open_log("rest")
         self.grpc_port = 0
-        self._extras = extras or Extras()
+        self._features = features or ServerFeatures()
         self._backend = backend
         self._bound_port = 0
         self._drain_s = DRAIN_S
@@ -94,17 +95,6 @@ class ServerThread:
     def port(self) -> int:
         """The TCP port of HTTP; 0 before `start` and without HTTP. gRPC's is `grpc_port`."""
         return self._bound_port
-
-    @property
-    def worker_pids(self) -> tuple[int, ...]:
-        """The processes of the workers that run now."""
-        return self._listener.pids if isinstance(self._listener, WorkerListener) else ()
-
-    @property
-    def log_lines(self) -> tuple[str, ...]:
-        """The newest lines of the server's log, oldest first."""
-        ring: RingHandler = self.log_ring
-        return tuple(ring.lines)
 
     def start(self) -> None:
         """Bind the ports and start the thread; returns when requests are answered.
@@ -163,14 +153,14 @@ class ServerThread:
         if self.settings.port is None:
             return None
         if self.settings.workers:
-            return WorkerListener(self.settings, self._backend, self._extras.request_log)
+            return WorkerListener(self.settings, self._backend, self._features.request_log)
         return HttpListener(self.settings)
 
     def _run(self, http: HttpListener | WorkerListener | None, ready: threading.Event) -> None:
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._serve(http, ready))
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
+        except BaseException as error:  # noqa: BLE001 - raised again by start()
             self._error = error
         finally:
             ready.set()
@@ -179,8 +169,8 @@ class ServerThread:
         settings = self.settings
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
-        calls = Calls(self._backend, self._loop, self._extras.request_log)
-        flow = RestHandler(
+        calls = Calls(self._backend, self._loop, self._features.request_log)
+        handler = RestHandler(
             calls,
             request_timeout_s=settings.request_timeout_s,
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
@@ -188,8 +178,8 @@ class ServerThread:
         )
         grpc = await self._start_grpc(calls, http)
         if http is not None:
-            application = make_application(settings, self._extras.monitor, self._admin_routes())
-            await http.start(application, self.log, fast_path(flow, InferenceV2(flow, self._backend), settings))
+            application = make_application(settings, self._features.monitor, self._admin_routes())
+            await http.start(application, self.log, fast_path(handler, InferenceV2(handler, self._backend), settings))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():
@@ -210,29 +200,27 @@ class ServerThread:
         self.log.info("stopped")
 
     def _admin_routes(self) -> list[tuple[Any, ...]]:
-        admin, dashboard = self._extras.admin, self._extras.dashboard
+        admin, dashboard = self._features.admin, self._features.dashboard
         values = None if admin is None else admin_values(admin, self.settings, self.log)
-        if values is None:
+        if admin is None or values is None:
             return []
-        experiments = self._extras.experiments
         return [
-            *(experiment_routes(experiments, values) if experiments is not None else ()),
-            *admin_routes(values),
             *(dashboard_routes(dashboard, values) if dashboard is not None else ()),
+            *admin_routes(admin, self._features.experiments, values),
         ]
 
     async def _start_grpc(self, calls: Calls, http: HttpListener | WorkerListener | None) -> GrpcListener | None:
         settings = http.settings if isinstance(http, WorkerListener) else self.settings
         if settings.grpc is None:
             return None
-        extras = self._extras
+        features = self._features
         listener = GrpcListener(
             calls,
             settings.grpc,
             token=settings.token,
             log=self.log,
-            reload=extras.reload,
-            counter_value=(lambda _: None) if extras.monitor is None else extras.monitor.tf.counter_value,
+            reload=features.reload,
+            counter_value=(lambda _: None) if features.monitor is None else features.monitor.tf.counter_value,
         )
         await listener.start()
         self.grpc_port = listener.port

@@ -77,7 +77,7 @@ Outcome: TypeAlias = Answer | ServingError
 
 
 class Ticket(Protocol):
-    """A submitted request."""
+    """A submitted request, as its caller holds it."""
 
     def cancel(self) -> None:
         """Give up: if the request was not answered yet, `on_done` gets `Cancelled` and its rows are not run."""
@@ -235,7 +235,11 @@ def assignment_of(
 
 
 class InferenceBackend(Protocol):
-    """Where servers send requests: the core, in this process or in another one."""
+    """Where servers send requests: the core, in this process or in another one.
+
+    For each request: `acquire`, `Handle.submit`, `Handle.release` after the outcome, and `record` once the answer is
+    written.
+    """
 
     def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> Handle:
         """Choose and pin the version that answers a request.

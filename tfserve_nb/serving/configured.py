@@ -55,7 +55,7 @@ class FollowOptions:
 
 
 class ConfiguredModels:
-    """Keeps a core at what a configuration says.
+    """Makes a core serve what a configuration lists, as the model folders change.
 
     Args:
         core: where the models are served.

@@ -48,7 +48,7 @@ OnDone = Callable[[Outcome], None]
 
 
 @dataclass(eq=False, slots=True)
-class Copy:
+class ShadowCopy:
     """One copied request.
 
     Attributes:
@@ -107,10 +107,10 @@ class ShadowCopies:
         self._draw = draw
         self._now = now
         self._changed = threading.Condition()
-        self._waiting: deque[Copy] = deque()
+        self._waiting: deque[ShadowCopy] = deque()
         self._num_bytes = 0
-        self._running: list[Copy] = []
-        self._finished: deque[tuple[Copy, Outcome]] = deque()
+        self._running: list[ShadowCopy] = []
+        self._finished: deque[tuple[ShadowCopy, Outcome]] = deque()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -152,7 +152,7 @@ class ShadowCopies:
             self._dropped(model, shadow.version)
         return own
 
-    def offer(self, copy: Copy) -> None:
+    def offer(self, copy: ShadowCopy) -> None:
         """Let a copy of an answered request wait for its turn, if there is room."""
         num_bytes = copy.num_bytes
         with self._changed:
@@ -193,7 +193,7 @@ class ShadowCopies:
         for copy in self._running:
             self._let_go(copy)
 
-    def _next(self) -> tuple[list[tuple[Copy, Outcome]], list[Copy]]:
+    def _next(self) -> tuple[list[tuple[ShadowCopy, Outcome]], list[ShadowCopy]]:
         """Wait for something to do: copies that are done, and copies that may begin."""
         with self._changed:
             while not (self._stopping or self._finished or (self._waiting and len(self._running) < MAX_RUNNING)):
@@ -206,7 +206,7 @@ class ShadowCopies:
             self._num_bytes -= sum([copy.num_bytes for copy in taken])
         return finished, taken
 
-    def _begin(self, copy: Copy) -> None:
+    def _begin(self, copy: ShadowCopy) -> None:
         """Submit a copy, or drop it."""
         handle = self._acquire(copy.model, copy.shadow) if self._is_wanted(copy) else None
         if handle is None:
@@ -224,13 +224,13 @@ class ShadowCopies:
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a copy, the thread goes on
             self._finish(copy, as_serving_error(error))
 
-    def _done(self, copy: Copy, outcome: Outcome) -> None:
+    def _done(self, copy: ShadowCopy, outcome: Outcome) -> None:
         """A copy has an outcome; on the runner's thread."""
         with self._changed:
             self._finished.append((copy, outcome))
             self._changed.notify()
 
-    def _finish(self, copy: Copy, outcome: Outcome) -> None:
+    def _finish(self, copy: ShadowCopy, outcome: Outcome) -> None:
         """Tell what became of a copy."""
         self._running.remove(copy)
         if copy.handle is not None:
@@ -260,7 +260,7 @@ class ShadowCopies:
             if not self._is_wanted(copy) and copy.ticket is not None and copy.ticket.started_s is None:
                 copy.ticket.cancel()
 
-    def _is_wanted(self, copy: Copy) -> bool:
+    def _is_wanted(self, copy: ShadowCopy) -> bool:
         """Whether a copy is in time, and its version still to get it."""
         shadow = self._current(copy.model)
         return shadow is not None and shadow.version == copy.shadow and copy.deadline_s > self._now()
@@ -274,7 +274,7 @@ class ShadowCopies:
             before = self._counts.get((model, version), CopyCounts())
             self._counts[model, version] = CopyCounts(*[a + b for a, b in zip(before, more, strict=True)])
 
-    def _let_go(self, copy: Copy) -> None:
+    def _let_go(self, copy: ShadowCopy) -> None:
         """The end: whatever becomes of it."""
         if copy.ticket is not None:
             copy.ticket.cancel()
@@ -315,12 +315,12 @@ class Copier:
 
         return answered
 
-    def _copy(self, signature: str, inputs: Tensors, answer: Answer) -> Copy | None:
+    def _copy(self, signature: str, inputs: Tensors, answer: Answer) -> ShadowCopy | None:
         outputs = _owned(answer.outputs)
         if outputs is None:
             return None
         deadline_s = self._copies.deadline_s()
-        return Copy(self._model, self._version, self._shadow.version, signature, inputs, outputs, deadline_s)
+        return ShadowCopy(self._model, self._version, self._shadow.version, signature, inputs, outputs, deadline_s)
 
 
 def _owned(tensors: Tensors) -> Tensors | None:

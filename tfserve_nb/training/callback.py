@@ -153,7 +153,7 @@ class DeployCallback:
         return True
 
     def _remove_old(self, handle: Deployment) -> None:
-        """Remove versions of ours beyond the newest `keep` that nobody needs."""
+        """Remove versions of ours beyond the newest `keep` that are not in use."""
         status = handle.status()
         copied_to = () if status.shadow is None else status.shadow[:1]
         needed = {*status.traffic, *status.labels.values(), *copied_to, *self._promoted[-2:]}
@@ -163,7 +163,7 @@ class DeployCallback:
                 handle.undeploy(version, delete=True)
             except InvalidOption:  # it came into use in this moment: stays
                 continue
-            except VersionNotFound:  # somebody else removed it
+            except VersionNotFound:  # it was removed by hand
                 pass
             self.versions.remove(version)
 

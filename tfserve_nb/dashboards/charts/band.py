@@ -7,7 +7,6 @@ Thread: any; pure functions.
 
 from __future__ import annotations
 
-import html
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from ...experiment.state import Moment
 from ...experiment.views.report import interval_text
+from ...experiment.views.trace import trace_of
 from .svg import (
     BOTTOM,
     COLOURS,
@@ -27,8 +27,12 @@ from .svg import (
     RIGHT,
     TOP,
     WIDTH,
+    dashed,
     element,
     end_labels,
+    grid_line,
+    heading,
+    hover_note,
     nice_ceiling,
     nothing,
 )
@@ -69,48 +73,26 @@ def band_chart(
         words: an effect as plain text, such as `+3 %`.
         empty: what to say while there is nothing to draw, plain text.
     """
-    known = [one for one in moments if math.isfinite(one.value)]
-    heading = f'<text x="{LEFT}" y="14" font-weight="600" font-size="12">{html.escape(title)}</text>'
-    if not known:
-        return element(f"{title}: {empty}", [heading, nothing(empty)])
-    scale = _scale(known, margin)
-    x = _positions(known)
-    value, low, high = (scale.y(np.array([getattr(one, name) for one in known])) for name in ("value", "low", "high"))
+    trace = trace_of(moments, margin)
+    if trace is None:
+        return element(f"{title}: {empty}", [heading(title), nothing(empty)])
+    scale = Scale(trace.bottom, trace.top)
+    x = LEFT + PLOT_WIDTH * trace.x / max(1e-9, float(trace.x[-1]))
+    value, low, high = map(scale.y, (trace.value, trace.low, trace.high))
     upper = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, high, strict=True))
     lower = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[::-1], low[::-1], strict=True))
     middle = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, value, strict=True))
     parts = [
-        heading,
+        heading(title),
         *_ticks(scale, words),
         *_limits(scale, margin, words),
         f'<polygon points="{upper} {lower}" fill="{COLOURS[0]}" stroke="{COLOURS[0]}" {BAND}/>',
         f'<polyline points="{middle}" fill="none" stroke="{COLOURS[0]}" stroke-width="2.2" stroke-linejoin="round"/>',
         f'<circle cx="{x[-1]:.1f}" cy="{value[-1]:.1f}" r="3.2" fill="{COLOURS[0]}"/>',
-        *_axis(known),
-        *_notes(known, x, words),
+        *_axis(trace.moments[-1]),
+        *_notes(trace.moments, x, words),
     ]
-    return element(_in_words(title, known[-1], margin, words), parts)
-
-
-def _scale(known: Sequence[Moment], margin: float | None) -> Scale:
-    """Fits what was known in the later half; the wide bands of the first moments are cut off."""
-    late = known[len(known) // 2 :]
-    needed = [0.0, *(one.value for one in late), *([] if margin is None else [margin])]
-    ends = [end for one in late for end in (one.low, one.high) if math.isfinite(end)]
-    widest = max((abs(value) for value in needed), default=0.0)
-    # A band that is far wider than everything else would flatten the rest.
-    ends = [min(max(end, -10 * widest - 0.1), 10 * widest + 0.1) for end in ends]
-    low, high = min(needed + ends), max(needed + ends)
-    room = 0.08 * (high - low) or 0.01
-    return Scale(low - room, high + room)
-
-
-def _positions(known: Sequence[Moment]) -> np.ndarray:
-    """By requests; by time where copies alone are compared and no request is counted."""
-    by_requests = known[-1].num_requests > known[0].num_requests
-    places = np.array([one.num_requests if by_requests else one.at_s for one in known], dtype=np.float64)
-    found: np.ndarray = LEFT + PLOT_WIDTH * places / max(1e-9, float(places[-1]))
-    return found
+    return element(_in_words(title, trace.moments[-1], margin, words), parts)
 
 
 def _ticks(scale: Scale, words: Callable[[float], str]) -> list[str]:
@@ -119,11 +101,7 @@ def _ticks(scale: Scale, words: Callable[[float], str]) -> list[str]:
     parts = []
     for number in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1):
         y = float(scale.y(np.array(number * step)))
-        parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
-            f'stroke-opacity="0.14"/><text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" opacity="0.75">'
-            f"{html.escape(_short(words(number * step)).removesuffix(' points'))}</text>"
-        )
+        parts.append(grid_line(y, _short(words(number * step)).removesuffix(" points")))
     return parts
 
 
@@ -140,18 +118,17 @@ def _limits(scale: Scale, margin: float | None, words: Callable[[float], str]) -
     parts, ends = [], []
     for value, dash, width, name in lines:
         y = float(scale.y(np.array(value)))
-        dashes = f' stroke-dasharray="{dash}"' if dash else ""
         parts.append(
             f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
-            f'stroke-width="{width}" stroke-opacity="0.75"{dashes}/>'
+            f'stroke-width="{width}" stroke-opacity="0.75"{dashed(dash)}/>'
         )
         ends.append((y, "currentColor", name))
     return parts + end_labels(ends)
 
 
-def _axis(known: Sequence[Moment]) -> list[str]:
+def _axis(end: Moment) -> list[str]:
     y = HEIGHT - BOTTOM + 16
-    last = f"{known[-1].num_requests} requests, {known[-1].at_s:.0f} s"
+    last = f"{end.num_requests} requests, {end.at_s:.0f} s"
     return [
         f'<text x="{LEFT}" y="{y}" opacity="0.75">0</text>',
         f'<text x="{WIDTH - RIGHT}" y="{y}" text-anchor="end" opacity="0.75">{last}</text>',
@@ -167,10 +144,7 @@ def _notes(known: Sequence[Moment], x: np.ndarray, words: Callable[[float], str]
     for place in places:
         right, one = float(x[place]), known[place]
         said = f"{one.num_requests} requests: {words(one.value)} {interval_text(one.low, one.high, words)}"
-        parts.append(
-            f'<g class="tfs-h" opacity="0"><rect x="{left:.1f}" y="{TOP}" width="{max(1.0, right - left):.1f}" '
-            f'height="{PLOT_HEIGHT}"/><text x="{LEFT + 24}" y="{HEIGHT - 6}">{html.escape(said)}</text></g>'
-        )
+        parts.append(hover_note(left, max(1.0, right - left), said))
         left = right
     return parts
 

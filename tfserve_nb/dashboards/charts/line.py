@@ -17,6 +17,7 @@ from .svg import (
     PLOT_HEIGHT,
     TOP,
     TimeAxis,
+    dashed,
     element,
     end_labels,
     format_number,
@@ -90,8 +91,7 @@ def line_chart(
 
 
 def _stroke(line: Line, d: str) -> str:
-    dash = DASHES[line.style % len(DASHES)]
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
+    dashes = dashed(DASHES[line.style % len(DASHES)])
     return (
         f'<path d="{d}" fill="none" stroke="{COLOURS[line.style % len(COLOURS)]}" '
         f'stroke-width="{WIDTHS[min(line.weight, len(WIDTHS) - 1)]}" stroke-linejoin="round"{dashes}/>'

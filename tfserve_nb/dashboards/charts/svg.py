@@ -96,17 +96,26 @@ def element(label: str, parts: Sequence[str], height: int = HEIGHT) -> str:
     )
 
 
+def heading(title: str) -> str:
+    """The title above a chart."""
+    return f'<text x="{LEFT}" y="14" font-weight="600" font-size="12">{html.escape(title)}</text>'
+
+
+def grid_line(y: float, label: str) -> str:
+    """A pale line over the plot, with its value at the left."""
+    return (
+        f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
+        f'stroke-opacity="0.16"/><text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" opacity="0.75">'
+        f"{html.escape(label)}</text>"
+    )
+
+
 def frame(title: str, unit: str, top: float) -> str:
     """Title, grid and y ticks."""
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    parts = [f'<text x="{LEFT}" y="14" font-weight="600" font-size="12">{html.escape(title)}</text>']
+    parts = [heading(title)]
     for share in (0.0, 0.5, 1.0):
-        y = bottom - PLOT_HEIGHT * share
         label = format_number(top * share) + (f" {unit}" if share == 1 else "")
-        parts.append(
-            f'<line x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" stroke-opacity="0.18"/>'
-            f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end" opacity="0.75">{html.escape(label)}</text>'
-        )
+        parts.append(grid_line(HEIGHT - BOTTOM - PLOT_HEIGHT * share, label))
     return "".join(parts)
 
 
@@ -117,11 +126,11 @@ def time_frame(axis: TimeAxis) -> str:
         f'<text x="{LEFT}" y="{HEIGHT - 6}" opacity="0.75">{format_span(axis.span_s)} ago</text>',
         f'<text x="{right}" y="{HEIGHT - 6}" text-anchor="end" opacity="0.75">now</text>',
     ]
-    for one in axis.stretches:
-        start, end = axis.x(np.array([one.from_age_s, one.to_age_s]))
+    for stretch in axis.stretches:
+        start, end = axis.x(np.array([stretch.from_age_s, stretch.to_age_s]))
         parts.append(
             f'<rect x="{start:.1f}" y="{bottom}" width="{max(1.5, end - start):.1f}" height="4" fill-opacity="0.35">'
-            f"<title>{html.escape(one.text)}</title></rect>"
+            f"<title>{html.escape(stretch.text)}</title></rect>"
         )
     for mark in axis.markers:
         (x,) = axis.x(np.array([mark.age_s]))
@@ -144,15 +153,24 @@ def hover(axis: TimeAxis, notes: Sequence[str]) -> str:
         return ""
     centres = axis.x(axis.age_s)
     width = PLOT_WIDTH / max(1, len(centres))
-    parts = []
-    for x, age_s, note in zip(centres.tolist(), axis.age_s.tolist(), notes, strict=True):
-        if note:
-            parts.append(
-                f'<g class="tfs-h" opacity="0"><rect x="{x - width:.1f}" y="{TOP}" width="{width:.1f}" '
-                f'height="{PLOT_HEIGHT}"/><text x="{LEFT + 60}" y="{HEIGHT - 6}">'
-                f"{format_span(age_s)} ago: {html.escape(note)}</text></g>"
-            )
-    return "".join(parts)
+    return "".join(
+        hover_note(x - width, width, f"{format_span(age_s)} ago: {note}")
+        for x, age_s, note in zip(centres.tolist(), axis.age_s.tolist(), notes, strict=True)
+        if note
+    )
+
+
+def hover_note(x: float, width: float, words: str) -> str:
+    """A note that is shown at the bottom while the pointer is over a stretch of the plot."""
+    return (
+        f'<g class="tfs-h" opacity="0"><rect x="{x:.1f}" y="{TOP}" width="{width:.1f}" height="{PLOT_HEIGHT}"/>'
+        f'<text x="{LEFT + 60}" y="{HEIGHT - 6}">{html.escape(words)}</text></g>'
+    )
+
+
+def dashed(pattern: str) -> str:
+    """The attribute of a stroke with these dashes; nothing for an unbroken one."""
+    return f' stroke-dasharray="{pattern}"' if pattern else ""
 
 
 def end_labels(ends: Sequence[tuple[float, str, str]]) -> list[str]:

@@ -159,7 +159,7 @@ def _is_right(kept: _Kept, request_id: str, output: str, label: Any) -> np.ndarr
         raise InvalidRequest(f"request {request_id} has no output {output!r}; it has {known}", hint="label={'NAME': 1}")
     labels = _labels(label)
     values = decided.values
-    if decided.classes is not None and labels.dtype.kind in "iub" and labels.ndim == 1:
+    if decided.classes is not None and labels.dtype.kind in "iub":
         values = decided.classes
     if values.ndim == 2 and labels.size == values.size:  # the targets of a single row
         labels = labels.reshape(values.shape)

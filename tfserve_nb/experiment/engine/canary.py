@@ -5,16 +5,18 @@ Thread: any; pure functions.
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from ..reading import Reading
 
-MOVES = ("stay", "next", "done", "back")
+Move: TypeAlias = Literal["stay", "next", "done", "back"]
 """`next`: the next step; `done`: the last step was passed; `back`: everything goes to A."""
 
 FEWEST_REQUESTS = 20
 """Requests that B must have got in all before a step counts as passed."""
 
 
-def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, version: int, reading: Reading) -> str:
+def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, version: int, reading: Reading) -> Move:
     """What follows from a reading.
 
     A step before the last is passed when its time is over and nothing speaks against B; proof that B is not worse would
@@ -29,7 +31,7 @@ def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, v
         reading: what was found.
 
     Returns:
-        One of `MOVES`.
+        What to do now.
     """
     decision = reading.verdict.decision
     if decision == "rollback":

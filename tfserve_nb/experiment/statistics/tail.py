@@ -17,8 +17,6 @@ Assumptions: blocks are nearly independent; asymptotic in their number. Latency 
 an arm with more traffic, or whose requests fill batches, waits otherwise than the other. So the tails of unequal arms
 differ even for identical versions; compare tails at a split of 50 %.
 
-`bootstrap` is the usual interval for one look: blocks are drawn with replacement.
-
 Sources: score intervals for quantiles by inversion of a test: as in S. Howard, A. Ramdas, "Sequential estimation of
 quantiles with applications to A/B testing and best-arm identification", Bernoulli 28 (2022), whose bands take requests
 for independent, which those of one batch are not; variance of ratios by clusters: W. Cochran, Sampling Techniques, 3rd
@@ -47,7 +45,6 @@ FARTHEST = 5 * STEPS
 PRECISION = 0.01
 """Of a position in buckets: 0.04 %."""
 """Of the range of ratios: to a thousandth."""
-DRAWS = 1000
 
 
 def effect(counts: np.ndarray, alpha: float, quantile: float = QUANTILE) -> Effect | None:
@@ -148,29 +145,6 @@ class Tails:
         left = min(int(position), table.shape[1] - 2)
         part = position - left
         return np.asarray(table[:, left] * (1 - part) + table[:, left + 1] * part)
-
-
-def bootstrap(
-    counts: np.ndarray, level: float = 0.95, quantile: float = QUANTILE, seed: int = 0
-) -> tuple[float, float]:
-    """Interval of the relative difference of the percentiles by a block bootstrap, for one look.
-
-    Args:
-        counts: histograms of the blocks, shape `(k, 2, WIDTH)`, at least two.
-        level: confidence.
-        quantile: which percentile.
-        seed: of the drawing.
-    """
-    rng = np.random.default_rng(seed)
-    blocks = len(counts)
-    drawn = rng.multinomial(blocks, np.full(blocks, 1 / blocks), size=DRAWS)
-    found = []
-    for weights in drawn:
-        total = np.tensordot(weights, counts, axes=1)
-        if total.sum(axis=1).all():
-            found.append(Tails(total[None], quantile).ratio())
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
-    return float(2 ** (low / STEPS)) - 1, float(2 ** (high / STEPS)) - 1
 
 
 def _joined(counts: np.ndarray) -> np.ndarray:

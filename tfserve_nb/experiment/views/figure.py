@@ -1,23 +1,21 @@
-"""The figure of an experiment that stays in the notebook, built with `Figure` alone as all figures here.
+"""The figure of an experiment, which stays in the notebook.
 
-Thread: the caller's, one at a time (matplotlib is not made for more).
+Thread: the caller's, one at a time.
 """
 
 from __future__ import annotations
 
 import functools
-import io
-import math
 import textwrap
-import threading
 from typing import Any  # matplotlib is imported when it is needed
 
 import numpy as np
 
 from ...agreement.result import Agreement
 from ...reports.agreement import number
+from ...reports.figure import A, B, drawn, log_ms, plain_text, say, tidy, to_png
 from ...serving.telemetry.histogram import NUM_BUCKETS, edges_ms
-from ..state import ExperimentState, Moment
+from ..state import ExperimentState
 from .report import (
     METRIC_NAMES,
     counts_of_arm,
@@ -29,49 +27,36 @@ from .report import (
     title_of,
     where_it_stands,
 )
+from .trace import margin_of, trace_of
 
-_DRAWING = threading.Lock()
-A, B = "#3b82c4", "#d9822b"
-DPI = 110
 BUCKETS_OF_A_STEP = 2
 NUM_FLIPS = 6
-TITLE_CHARS, TEXT_CHARS = 105, 62
+TEXT_CHARS = 62
 
 
 def figure_of(state: ExperimentState) -> Any:
     """A matplotlib `Figure`: the effect and its band, latencies of both arms, agreement, and what it all rests on."""
-    with _DRAWING:
-        from matplotlib.figure import Figure
-
-        figure: Any = Figure(figsize=(9.5, 6.2), layout="constrained")
-        effect, latencies, outputs, words = figure.subplots(2, 2, width_ratios=(1.25, 1)).flat
-        _draw_effect(effect, state)
-        _draw_latencies(latencies, state)
-        _draw_outputs(outputs, state)
-        _write(words, state)
-        figure.suptitle(_plain("\n".join(textwrap.wrap(title_of(state), TITLE_CHARS))), fontsize=10)
-        # A figure that pyplot did not make shows itself in a notebook only once pyplot has made another one.
-        figure._repr_png_ = functools.partial(_png, figure)
-        return figure
+    return drawn(title_of(state), functools.partial(_draw, state), height=6.2)
 
 
 def png_of(state: ExperimentState) -> bytes:
     """The same as PNG."""
-    return _png(figure_of(state))
+    return to_png(figure_of(state))
 
 
-def _png(figure: Any) -> bytes:
-    with _DRAWING:
-        target = io.BytesIO()
-        figure.savefig(target, format="png", dpi=DPI)
-    return target.getvalue()
+def _draw(state: ExperimentState, figure: Any) -> None:
+    effect, latencies, outputs, words = figure.subplots(2, 2, width_ratios=(1.25, 1)).flat
+    _draw_effect(effect, state)
+    _draw_latencies(latencies, state)
+    _draw_outputs(outputs, state)
+    _write(words, state)
 
 
 def _draw_effect(axes: Any, state: ExperimentState) -> None:
     plan = state.plan
     is_share = plan.metric == "quality"
     unit = "points" if is_share else "%"
-    margin = -100 * plan.margin if is_share else 100 * plan.margin
+    margin = 100 * margin_of(plan)
     for level, line, name in ((0.0, "-", "no difference"), (margin, "--", f"margin {margin:+g} {unit}")):
         axes.axhline(level, color="0.3", linewidth=1.2, linestyle=line)
         is_above = (level == margin) == (margin > 0)  # the names of both lines on their far sides
@@ -82,43 +67,29 @@ def _draw_effect(axes: Any, state: ExperimentState) -> None:
     axes.set_title(f"effect of B on the {METRIC_NAMES[plan.metric]}, {band}", fontsize=9)
     axes.set_ylabel(unit)
     axes.set_xlabel("requests of both arms")
-    _tidy(axes)
-    known = [one for one in state.moments if math.isfinite(one.value)]
-    if not known:
+    tidy(axes)
+    trace = trace_of(state.moments, margin_of(plan))
+    if trace is None:
         axes.set_ylim(-3 * abs(margin), 3 * abs(margin))
         axes.set_xticks([])
-        _nothing(axes, nothing_yet(plan))
+        say(axes, nothing_yet(plan))
         return
-    by_requests = known[-1].num_requests > known[0].num_requests
-    if not by_requests:
+    if not trace.is_by_requests:
         axes.set_xlabel("seconds")
-    x = [one.num_requests if by_requests else one.at_s for one in known]
-    value, low, high = (100 * np.array([getattr(one, name) for one in known]) for name in ("value", "low", "high"))
-    bottom, top = _limits(known, margin)
-    axes.fill_between(x, np.clip(low, bottom, top), np.clip(high, bottom, top), color=A, alpha=0.22, linewidth=0)
-    axes.plot(x, value, color=A, linewidth=1.8)
-    axes.plot(x[-1], value[-1], color=A, marker="o", markersize=4)
+    bottom, top = 100 * trace.bottom, 100 * trace.top
+    low, high = (np.clip(100 * end, bottom, top) for end in (trace.low, trace.high))
+    axes.fill_between(trace.x, low, high, color=A, alpha=0.22, linewidth=0)
+    axes.plot(trace.x, 100 * trace.value, color=A, linewidth=1.8)
+    axes.plot(trace.x[-1], 100 * trace.value[-1], color=A, marker="o", markersize=4)
     axes.set_ylim(bottom, top)
-    axes.set_xlim(0, 1.03 * x[-1] or 1)
-
-
-def _limits(known: list[Moment], margin: float) -> tuple[float, float]:
-    """Percents that fit the later half; the wide bands of the first moments are cut off."""
-    late = known[len(known) // 2 :]
-    ends = [100 * end for one in late for end in (one.low, one.high) if math.isfinite(end)]
-    values = [0.0, margin, *(100 * one.value for one in late)]
-    widest = 10 * max(abs(value) for value in values) + 1
-    needed = values + [min(max(end, -widest), widest) for end in ends]
-    room = 0.1 * (max(needed) - min(needed)) + 0.1
-    return min(needed) - room, max(needed) + room
+    axes.set_xlim(0, 1.03 * trace.x[-1] or 1)
 
 
 def _draw_latencies(axes: Any, state: ExperimentState) -> None:
     plan = state.plan
     axes.set_title("latencies of the requests", fontsize=9)
     axes.set_ylabel("% of the arm's requests")
-    axes.set_xlabel("ms")
-    _tidy(axes)
+    tidy(axes)
     edges = edges_ms()[::BUCKETS_OF_A_STEP]
     seen = []
     for arm, version, colour, line in (("A", plan.a, A, "-"), ("B", plan.b, B, "--")):
@@ -130,9 +101,9 @@ def _draw_latencies(axes: Any, state: ExperimentState) -> None:
     if not seen:
         axes.set_xticks([])
         axes.set_yticks([])
-        _nothing(axes, "no requests yet")
+        say(axes, "no requests yet")
         return
-    _log_ms(axes)
+    log_ms(axes, "x")
     axes.set_xlim(edges_ms()[max(0, min(seen) - 2)], edges_ms()[min(NUM_BUCKETS, max(seen) + 3)])
     axes.set_ylim(bottom=0)
     axes.legend(fontsize=8, frameon=False, loc="upper right")
@@ -144,13 +115,13 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
     axes.set_title("outputs on the same rows", fontsize=9)
     if not agreement:
         axes.set_axis_off()
-        _nothing(axes, "no rows were compared" if state.plan.shadow else "no copies were asked for")
+        say(axes, "no rows were compared" if state.plan.shadow else "no copies were asked for")
         return
     flips = next((list(one.flips.items())[:NUM_FLIPS] for one in agreement.values() if one.flips), [])
     axes.set_title(_agreement(agreement), fontsize=9)
     if not flips:
         axes.set_axis_off()
-        _nothing(axes, _numbers_in_words(agreement))
+        say(axes, _numbers_in_words(agreement))
         return
     counts = [count for _, count in flips]
     axes.barh(range(len(flips)), counts, color=B, height=0.6)
@@ -160,7 +131,7 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
         axes.annotate(str(count), (count, place), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
     axes.set_xlabel("rows that are decided differently")
     axes.set_xlim(0, 1.12 * max(counts))
-    _tidy(axes)
+    tidy(axes)
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
@@ -176,7 +147,7 @@ def _numbers_in_words(found: Agreement) -> str:
         for name, one in list(found.items())[:NUM_FLIPS]
         if one.is_numbers
     ]
-    return _plain("\n".join(lines)) or ("no decision changed" if found.num_same == found.num_rows else "no classes")
+    return plain_text("\n".join(lines)) or ("no decision changed" if found.num_same == found.num_rows else "no classes")
 
 
 def _write(axes: Any, state: ExperimentState) -> None:
@@ -189,29 +160,4 @@ def _write(axes: Any, state: ExperimentState) -> None:
     lines += plan_lines(plan)
     wrapped = [piece for line in lines for piece in textwrap.wrap(line, TEXT_CHARS, subsequent_indent="   ")]
     axes.set_axis_off()
-    axes.text(0, 1, _plain("\n".join(wrapped)), fontsize=7.5, va="top", linespacing=1.35, transform=axes.transAxes)
-
-
-def _nothing(axes: Any, words: str) -> None:
-    axes.text(0.5, 0.55, words, ha="center", va="center", fontsize=9, color="0.4", transform=axes.transAxes)
-
-
-def _tidy(axes: Any) -> None:
-    axes.grid(visible=True, alpha=0.25)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-
-
-def _log_ms(axes: Any) -> None:
-    """Plain numbers: matplotlib's own labels go through its mathematics parser."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _plain(words: str) -> str:
-    """Dollars would begin mathematics."""
-    return words.replace("$", r"\$")
+    axes.text(0, 1, plain_text("\n".join(wrapped)), fontsize=7.5, va="top", linespacing=1.35, transform=axes.transAxes)

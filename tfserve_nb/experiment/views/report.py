@@ -103,7 +103,7 @@ def plan_lines(plan: Plan) -> list[str]:
     copies = f"{plan.shadow:g} % of A's requests are copied to B" if plan.shadow else "no requests are copied to B"
     promoted = "automatically" if plan.auto_promote else "by hand"
     back = "automatically" if plan.auto_rollback else "by hand"
-    risk = f"the verdict is wrong with a probability of at most {_share(plan.alpha)}, however often you look"
+    risk = f"at most {_share(plan.alpha)} wrong verdicts, however often you look"
     return [
         f"B gets {share}{held}; {copies}; requests with the same {plan.key} header go to the same version",
         f"primary metric: {METRIC_NAMES[plan.metric]}, margin {_share(plan.margin)}; {risk}",

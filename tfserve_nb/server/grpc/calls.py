@@ -45,28 +45,28 @@ class GrpcCalls:
             api: the method's name.
             work: does it; gets the request's notes.
         """
-        exchange = RequestContext(time.perf_counter())
-        exchange.api, exchange.entrypoint = api, "GRPC"
+        notes = RequestContext(time.perf_counter())
+        notes.api, notes.entrypoint = api, "GRPC"
         try:
-            response = await work(exchange)
-            await _identify(context, exchange)
+            response = await work(notes)
+            await _identify(context, notes)
             return response  # noqa: TRY300 - `finally` follows
         except asyncio.CancelledError:
-            exchange.code = "CANCELLED"
+            notes.code = "CANCELLED"
             raise
         except Exception as error:  # noqa: BLE001 - see `as_public`
             public = as_public(error, self._log, api)
-            exchange.code = public.code
-            await _identify(context, exchange)
+            notes.code = public.code
+            await _identify(context, notes)
             await _abort(context, public.code, public.message)
         finally:
-            self._calls.record(exchange)
+            self._calls.record(notes)
 
     @contextlib.contextmanager
-    def acquired(self, spec: ModelSpec, exchange: RequestContext, context: Any) -> Iterator[Handle]:
+    def acquired(self, spec: ModelSpec, notes: RequestContext, context: Any) -> Iterator[Handle]:
         """Pin the version that answers while the body runs; `context` is gRPC's."""
-        exchange.model, exchange.label = spec.name, spec.label or ""
-        handle = self._calls.acquire(spec, exchange, lambda name: _metadata(context, name))
+        notes.model, notes.label = spec.name, spec.label or ""
+        handle = self._calls.acquire(spec, notes, lambda name: _metadata(context, name))
         try:
             yield handle
         finally:
@@ -114,14 +114,14 @@ def _metadata(context: Any, name: str) -> str | None:
     return None
 
 
-async def _identify(context: Any, exchange: RequestContext) -> None:
+async def _identify(context: Any, notes: RequestContext) -> None:
     """Tell which version and arm answered, and what the request is called, as REST does in its headers."""
-    if exchange.version is None or (exchange.assignment is None and not exchange.request_id):
+    if notes.version is None or (notes.assignment is None and not notes.request_id):
         return
     told = {
-        "x-tfserve-version": str(exchange.version),
-        "x-tfserve-arm": exchange.arm,
-        REQUEST_ID: exchange.request_id,
+        "x-tfserve-version": str(notes.version),
+        "x-tfserve-arm": notes.arm,
+        REQUEST_ID: notes.request_id,
     }
     await context.send_initial_metadata(tuple((name, value) for name, value in told.items() if value))
 

@@ -45,24 +45,24 @@ class ModelService:
 
     async def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802 - the method's name on the wire
         """The states of a model's versions, newest first."""
-        return await self._grpc.answer(context, "GetModelStatus", lambda exchange: self._status(request, exchange))
+        return await self._grpc.answer(context, "GetModelStatus", lambda notes: self._status(request, notes))
 
     async def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Serve what the request's configuration lists; answers when models new in it do."""
         return await self._grpc.answer(context, "HandleReloadConfigRequest", lambda _: self._apply(request))
 
-    async def _status(self, request: Any, exchange: RequestContext) -> Any:
+    async def _status(self, request: Any, notes: RequestContext) -> Any:
         import grpc
         from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
         spec = spec_of(request)
-        exchange.model = spec.name
+        notes.model = spec.name
         response = GetModelStatusResponse()
-        for one in self._calls.backend.status(spec):
-            status = response.model_version_status.add(version=one.version, state=one.state.value)
+        for found in self._calls.backend.status(spec):
+            status = response.model_version_status.add(version=found.version, state=found.state.value)
             # Numbers of gRPC's codes and of TensorFlow's are the same.
-            status.status.error_code = grpc.StatusCode[one.error_code].value[0]
-            status.status.error_message = one.error_message
+            status.status.error_code = grpc.StatusCode[found.error_code].value[0]
+            status.status.error_message = found.error_message
         return response
 
     async def _apply(self, request: Any) -> Any:

@@ -55,73 +55,73 @@ class PredictionService:
 
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - the method's name on the wire
         """Run one signature on named tensors."""
-        return await self._grpc.answer(context, "Predict", lambda exchange: self._predict(request, context, exchange))
+        return await self._grpc.answer(context, "Predict", lambda notes: self._predict(request, context, notes))
 
     async def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Classes and scores of `tf.Example`s."""
-        return await self._grpc.answer(context, "Classify", lambda exchange: self._classify(request, context, exchange))
+        return await self._grpc.answer(context, "Classify", lambda notes: self._classify(request, context, notes))
 
     async def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
         """One value for each `tf.Example`."""
-        return await self._grpc.answer(context, "Regress", lambda exchange: self._regress(request, context, exchange))
+        return await self._grpc.answer(context, "Regress", lambda notes: self._regress(request, context, notes))
 
     async def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Several signatures of one model on the same `tf.Example`s."""
         return await self._grpc.answer(
-            context, "MultiInference", lambda exchange: self._multi_inference(request, context, exchange)
+            context, "MultiInference", lambda notes: self._multi_inference(request, context, notes)
         )
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """The signatures of a model."""
         return await self._grpc.answer(
-            context, "GetModelMetadata", lambda exchange: self._metadata(request, context, exchange)
+            context, "GetModelMetadata", lambda notes: self._metadata(request, context, notes)
         )
 
-    async def _predict(self, request: Any, context: Any, exchange: RequestContext) -> Any:
+    async def _predict(self, request: Any, context: Any, notes: RequestContext) -> Any:
         from tensorflow_serving.apis.predict_pb2 import PredictResponse
 
-        with self._grpc.acquired(spec_of(request), exchange, context) as handle:
+        with self._grpc.acquired(spec_of(request), notes, context) as handle:
             name = request.model_spec.signature_name or DEFAULT_SIGNATURE
             signature = handle.signatures.get(name)
             if signature is None:
                 raise FailedPrecondition(f'Serving signature key "{name}" not found.')
-            exchange.signature = name
+            notes.signature = name
             self._check_predict_method(signature)
             inputs = _predict_inputs(signature, request.inputs)
             wanted = _wanted_outputs(signature, request.output_filter)
-            answer = await self._calls.run(handle, name, inputs, self._grpc.deadline_s(context), exchange)
+            answer = await self._calls.run(handle, name, inputs, self._grpc.deadline_s(context), notes)
             response = PredictResponse()
             for alias in wanted:
                 fill(response.outputs[alias], answer.outputs[alias], as_content=self._options.as_content)
-            _fill_spec(response.model_spec, exchange, handle, name)
+            _fill_spec(response.model_spec, notes, handle, name)
             return response
 
-    async def _classify(self, request: Any, context: Any, exchange: RequestContext) -> Any:
+    async def _classify(self, request: Any, context: Any, notes: RequestContext) -> Any:
         from tensorflow_serving.apis.classification_pb2 import ClassificationResponse
 
-        with self._grpc.acquired(spec_of(request), exchange, context) as handle:
+        with self._grpc.acquired(spec_of(request), notes, context) as handle:
             name = request.model_spec.signature_name or DEFAULT_SIGNATURE
             response = ClassificationResponse()
-            await self._fill_classes(response.result, handle, name, request.input, context, exchange)
-            _fill_spec(response.model_spec, exchange, handle, name)
+            await self._fill_classes(response.result, handle, name, request.input, context, notes)
+            _fill_spec(response.model_spec, notes, handle, name)
             return response
 
-    async def _regress(self, request: Any, context: Any, exchange: RequestContext) -> Any:
+    async def _regress(self, request: Any, context: Any, notes: RequestContext) -> Any:
         from tensorflow_serving.apis.regression_pb2 import RegressionResponse
 
-        with self._grpc.acquired(spec_of(request), exchange, context) as handle:
+        with self._grpc.acquired(spec_of(request), notes, context) as handle:
             name = request.model_spec.signature_name or DEFAULT_SIGNATURE
             response = RegressionResponse()
-            await self._fill_values(response.result, handle, name, request.input, context, exchange)
-            _fill_spec(response.model_spec, exchange, handle, name)
+            await self._fill_values(response.result, handle, name, request.input, context, notes)
+            _fill_spec(response.model_spec, notes, handle, name)
             return response
 
-    async def _multi_inference(self, request: Any, context: Any, exchange: RequestContext) -> Any:
+    async def _multi_inference(self, request: Any, context: Any, notes: RequestContext) -> Any:
         from tensorflow_serving.apis.inference_pb2 import MultiInferenceResponse
 
         # The first task alone says which version is asked, as in TensorFlow Serving.
         first = request.tasks[0] if request.tasks else request
-        with self._grpc.acquired(spec_of(first), exchange, context) as handle:
+        with self._grpc.acquired(spec_of(first), notes, context) as handle:
             names = _check_tasks(request.tasks, handle)
             response = MultiInferenceResponse()
             for task, name in zip(request.tasks, names, strict=True):
@@ -129,14 +129,14 @@ class PredictionService:
                 is_classify = task.method_name == CLASSIFY_METHOD
                 if is_classify:
                     part = result.classification_result
-                    await self._fill_classes(part, handle, name, request.input, context, exchange)
+                    await self._fill_classes(part, handle, name, request.input, context, notes)
                 else:
                     part = result.regression_result
-                    await self._fill_values(part, handle, name, request.input, context, exchange)
-                _fill_spec(result.model_spec, exchange, handle, name)
+                    await self._fill_values(part, handle, name, request.input, context, notes)
+                _fill_spec(result.model_spec, notes, handle, name)
             return response
 
-    async def _metadata(self, request: Any, context: Any, exchange: RequestContext) -> Any:
+    async def _metadata(self, request: Any, context: Any, notes: RequestContext) -> Any:
         from tensorflow_serving.apis.get_model_metadata_pb2 import GetModelMetadataResponse
 
         spec = spec_of(request)
@@ -145,8 +145,8 @@ class PredictionService:
         for field in request.metadata_field:
             if field != "signature_def":
                 raise InvalidRequest(f"Metadata field {field} is not supported")
-        with self._grpc.acquired(spec, exchange, context) as handle:
-            exchange.assignment = None  # asking what a model takes is no request to it
+        with self._grpc.acquired(spec, notes, context) as handle:
+            notes.assignment = None  # asking what a model takes is no request to it
             response = GetModelMetadataResponse()
             response.model_spec.name = spec.name
             response.model_spec.version.value = handle.version
@@ -156,27 +156,27 @@ class PredictionService:
             return response
 
     async def _fill_classes(
-        self, result: Any, handle: Handle, name: str, given: Any, context: Any, exchange: RequestContext
+        self, result: Any, handle: Handle, name: str, given: Any, context: Any, notes: RequestContext
     ) -> None:
         examples = serialized_examples(given)
-        signature = _example_signature(handle, name, exchange)
+        signature = _example_signature(handle, name, notes)
         if self._options.checks_method_names and signature.method_name != CLASSIFY_METHOD:
             raise _wrong_method("classification", CLASSIFY_METHOD, signature)
         deadline_s = self._grpc.deadline_s(context)
-        for pairs in await classify(self._calls, handle, signature, examples, deadline_s, exchange):
-            one = result.classifications.add()
+        for pairs in await classify(self._calls, handle, signature, examples, deadline_s, notes):
+            classification = result.classifications.add()
             for label, score in pairs:
-                one.classes.add(label=label, score=score)
+                classification.classes.add(label=label, score=score)
 
     async def _fill_values(
-        self, result: Any, handle: Handle, name: str, given: Any, context: Any, exchange: RequestContext
+        self, result: Any, handle: Handle, name: str, given: Any, context: Any, notes: RequestContext
     ) -> None:
         examples = serialized_examples(given)
-        signature = _example_signature(handle, name, exchange)
+        signature = _example_signature(handle, name, notes)
         if self._options.checks_method_names and signature.method_name != REGRESS_METHOD:
             raise _wrong_method("regression", REGRESS_METHOD, signature)
         deadline_s = self._grpc.deadline_s(context)
-        for value in await regress(self._calls, handle, signature, examples, deadline_s, exchange):
+        for value in await regress(self._calls, handle, signature, examples, deadline_s, notes):
             result.regressions.add(value=value)
 
     def _check_predict_method(self, signature: SignatureSpec) -> None:
@@ -235,11 +235,11 @@ def _wanted_outputs(signature: SignatureSpec, wanted: list[str]) -> list[str]:
     return list(wanted)
 
 
-def _example_signature(handle: Handle, name: str, exchange: RequestContext) -> SignatureSpec:
+def _example_signature(handle: Handle, name: str, notes: RequestContext) -> SignatureSpec:
     signature = handle.signatures.get(name)
     if signature is None:
         raise InvalidRequest(f"No signature was found with the name: {name}")
-    exchange.signature = name
+    notes.signature = name
     return signature
 
 
@@ -262,8 +262,8 @@ def _check_tasks(tasks: Any, handle: Handle) -> list[str]:
     return names
 
 
-def _fill_spec(spec: Any, exchange: RequestContext, handle: Handle, signature: str) -> None:
-    spec.name = exchange.model
+def _fill_spec(spec: Any, notes: RequestContext, handle: Handle, signature: str) -> None:
+    spec.name = notes.model
     spec.signature_name = signature
     spec.version.value = handle.version
 

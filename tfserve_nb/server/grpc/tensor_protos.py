@@ -59,17 +59,6 @@ _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _BY_NUMBER = {kind.number: name for name, kind in _KINDS.items()}
 
 
-def dtype_number(name: str) -> int:
-    """The `tensorflow.DataType` of a dtype's name; 0 for one that cannot travel."""
-    kind = _KINDS.get(name)
-    return 0 if kind is None else kind.number
-
-
-def dtype_name(number: int) -> str:
-    """The name of a `tensorflow.DataType`, such as `float32`; `DT_n` for one that cannot travel."""
-    return _BY_NUMBER.get(number, f"DT_{number}")
-
-
 def to_array(proto: Any, name: str) -> np.ndarray:
     """The array of a `TensorProto`.
 

@@ -79,11 +79,6 @@ class RequestHead(NamedTuple):
         return value.decode("latin-1")
 
     @property
-    def is_chunked(self) -> bool:
-        """Whether the body comes in chunks."""
-        return b"transfer-encoding" in self.fields
-
-    @property
     def content_length(self) -> int | None:
         """The announced size of the body in bytes."""
         length = self.fields.get(b"content-length")

@@ -26,13 +26,13 @@ _PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 _OK_LINE = status_line(200)
 
 
-def fast_path(flow: RestHandler, v2: InferenceV2, settings: ServerSettings) -> FastPath:
+def fast_path(handler: RestHandler, v2: InferenceV2, settings: ServerSettings) -> FastPath:
     """Takes everything below `/v1/` and `/v2`."""
     gate = Gate(settings)
 
     def sink(connection: Connection, message: Message) -> RestSink | None:
         target = message.head.target
-        answers: Answers = flow
+        answers: Answers = handler
         if target[:3] == PREFIX and (target == PREFIX or target[3] in "/?"):
             answers = v2
         elif target[:4].lower() != _PREFIX:
@@ -49,11 +49,11 @@ class Answers(Protocol):
     """Who answers: `RestHandler`, or `InferenceV2`."""
 
     def start(
-        self, method: str, uri: str, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+        self, method: str, uri: str, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp | None:
         """Answer a request; see `RestHandler.start`."""
 
-    def record(self, exchange: RequestContext) -> None:
+    def record(self, notes: RequestContext) -> None:
         """Count a request whose answer was written."""
 
 
@@ -63,24 +63,24 @@ class RestSink:
     Args:
         connection: the client's.
         message: the request.
-        flow: answers it.
+        handler: answers it.
         settings: what else answers carry.
-        gate: who may ask; None for everybody.
+        gate: which requests are refused; None to refuse none.
     """
 
-    __slots__ = ("_chunks", "_connection", "_exchange", "_flow", "_gate", "_give_up", "_message", "_settings")
+    __slots__ = ("_chunks", "_connection", "_gate", "_give_up", "_handler", "_message", "_notes", "_settings")
 
     def __init__(
-        self, connection: Connection, message: Message, flow: Answers, settings: ServerSettings, gate: Gate | None
+        self, connection: Connection, message: Message, handler: Answers, settings: ServerSettings, gate: Gate | None
     ) -> None:
         self._gate = gate
         self._connection = connection
         self._message = message
-        self._flow = flow
+        self._handler = handler
         self._settings = settings
         self._chunks: list[bytes] = []
         self._give_up: GiveUp | None = None
-        self._exchange = RequestContext(message.received_s)
+        self._notes = RequestContext(message.received_s)
 
     def receive(self, chunk: bytes) -> None:
         """A part of the body came."""
@@ -88,50 +88,50 @@ class RestSink:
 
     def end(self) -> None:
         """The body is complete: answer."""
-        head, exchange = self._message.head, self._exchange
+        head, notes = self._message.head, self._notes
         chunks, self._chunks = self._chunks, []
         if head.method == "OPTIONS":
             self._reply(self._preflight())
             return
         denied = None if self._gate is None else self._gate.refusal(head)
         if denied is not None:
-            exchange.code = "UNAUTHENTICATED" if denied.status == 401 else "PERMISSION_DENIED"
+            notes.code = "UNAUTHENTICATED" if denied.status == 401 else "PERMISSION_DENIED"
             challenge = (("WWW-Authenticate", "Bearer"),) if denied.status == 401 else ()
             self._reply(Reply(denied.status, error_body(denied.message), challenge))
             return
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._give_up = self._flow.start(head.method, head.target, head, body, exchange, self._reply)
+        self._give_up = self._handler.start(head.method, head.target, head, body, notes, self._reply)
 
     def abandon(self) -> None:
         """The client left: its request leaves the queue. It is counted: leaving may have to do with the version."""
         if self._give_up is not None:
             self._give_up()
-            if self._exchange.version is not None:
-                self._exchange.code = "CANCELLED"
-                self._flow.record(self._exchange)
+            if self._notes.version is not None:
+                self._notes.code = "CANCELLED"
+                self._handler.record(self._notes)
 
     def _preflight(self) -> Reply:
         """A browser asks what it may do; it never sends a token with that."""
         origin = self._message.head.get("Origin") or ""
         is_allowed = "http://" in origin or "https://" in origin
-        self._exchange.code = "OK" if is_allowed else "INVALID_ARGUMENT"
+        self._notes.code = "OK" if is_allowed else "INVALID_ARGUMENT"
         return Reply(200 if is_allowed else 400, b"", (("Content-Type", "text/html; charset=ISO-8859-1"),))
 
     def _reply(self, reply: Reply) -> None:
         self._give_up = None
         status, body, fields = reply
         lines = _lines(fields, self._settings.has_cors, self._settings.token is not None)
-        if self._exchange.assignment is not None or self._exchange.request_id:
-            lines += _identity(self._exchange)
+        if self._notes.assignment is not None or self._notes.request_id:
+            lines += _identity(self._notes)
         first = _OK_LINE if status == 200 else status_line(status, _PHRASES.get(status))
         self._connection.respond(self._message, first, lines, body)
-        self._flow.record(self._exchange)
+        self._handler.record(self._notes)
 
 
-def _identity(exchange: RequestContext) -> bytes:
+def _identity(notes: RequestContext) -> bytes:
     """The header lines that tell which arm of a comparison answered, and what the request is called."""
-    arm = f"X-TFServe-Arm: {exchange.arm}\r\n" if exchange.arm else ""
-    name = f"X-Request-Id: {exchange.request_id}\r\n" if exchange.request_id else ""
+    arm = f"X-TFServe-Arm: {notes.arm}\r\n" if notes.arm else ""
+    name = f"X-Request-Id: {notes.request_id}\r\n" if notes.request_id else ""
     return (arm + name).encode("ascii")
 
 

@@ -1,4 +1,4 @@
-"""The life of a request from its body to its answer, without a transport.
+"""Answers REST requests: decode the body, submit the tensors, encode the outputs. It knows no transport.
 
 Thread: the server's loop.
 """
@@ -23,7 +23,7 @@ from ..runtime.defects import as_public
 from .example_json import classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
 from .json_text import error_body
-from .metadata_json import metadata_body, status_body
+from .metadata_json import SIGNATURES_FIELD, metadata_body, signatures_mark, status_body
 from .predict_json import parse_predict, to_body, to_tensors
 from .routes import Route, VersionOverflow, find_route
 
@@ -52,6 +52,13 @@ GiveUp: TypeAlias = Callable[[], object]
 """Takes a request out of the queue; its reply is not called for then."""
 
 
+class SignaturesDiffer(ServingError):
+    """The request says which signatures it was made for, and the version that answers has others."""
+
+    http_status = 412
+    code = "CANCELLED"  # nothing was run: it says nothing about the version
+
+
 class RestHandler:
     """Answers the REST calls of one server.
 
@@ -78,7 +85,7 @@ class RestHandler:
         self._numbers = NumbersReader()
 
     def start(
-        self, method: str, uri: str, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+        self, method: str, uri: str, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp | None:
         """Answer any request below `/v1/`; never raises.
 
@@ -87,46 +94,46 @@ class RestHandler:
             uri: path and query, as received.
             fields: the header fields.
             body: as received.
-            exchange: gets what is found out.
+            notes: gets what is found out.
             on_reply: gets the reply, now or later.
 
         Returns:
-            A function that takes the request out of the queue when nobody waits any more; None when it was answered.
+            A function that takes the request out of the queue when its client has left; None when it was answered.
         """
         try:
             route = find_route(method, uri)
-            exchange.model, exchange.label = route.spec.name, route.spec.label or ""
+            notes.model, notes.label = route.spec.name, route.spec.label or ""
             if method != "POST":
                 on_reply(self._about(route, fields))
                 return None
-            exchange.api = route.call
+            notes.api = route.call
             body = self.inflated(fields, body)
             if route.call == "predict":
-                return self._start_predict(route.spec, fields, body, exchange, on_reply)
-            return self._start_examples(route.spec, fields, body, exchange, on_reply)
+                return self._start_predict(route.spec, fields, body, notes, on_reply)
+            return self._start_examples(route.spec, fields, body, notes, on_reply)
         except Exception as error:  # noqa: BLE001 - see `failed`
-            on_reply(self.failed(error, exchange))
+            on_reply(self.failed(error, notes))
             return None
 
-    def failed(self, error: BaseException, exchange: RequestContext) -> Reply:
+    def failed(self, error: BaseException, notes: RequestContext) -> Reply:
         """The reply for an error; a defect of ours goes to the log, and the client gets its number."""
         if isinstance(error, VersionOverflow):
-            exchange.code = error.code
+            notes.code = error.code
             return Reply(error.http_status, b"")
-        public = as_public(error, self._log, f"{exchange.api} of {exchange.model}")
-        exchange.code = public.code
+        public = as_public(error, self._log, f"{notes.api} of {notes.model}")
+        notes.code = public.code
         headers: tuple[tuple[str, str], ...] = ()
         if public.http_status == 503 or public.retry_after_s:
             headers = (("Retry-After", str(max(1, math.ceil(public.retry_after_s)))),)
         return Reply(public.http_status, error_body(public.message), headers)
 
-    def acquire(self, spec: ModelSpec, fields: Fields, exchange: RequestContext) -> Handle:
+    def acquire(self, spec: ModelSpec, fields: Fields, notes: RequestContext) -> Handle:
         """Choose and pin the version that answers; see `Calls.acquire`."""
-        return self._calls.acquire(spec, exchange, fields.get)
+        return self._calls.acquire(spec, notes, fields.get)
 
-    def record(self, exchange: RequestContext) -> None:
+    def record(self, notes: RequestContext) -> None:
         """Count a request whose answer was written, or whose client left."""
-        self._calls.record(exchange)
+        self._calls.record(notes)
 
     def _about(self, route: Route, fields: Fields) -> Reply:
         """Status or metadata of a model."""
@@ -134,24 +141,28 @@ class RestHandler:
             return Reply(200, status_body(self._backend.status(route.spec)))
         handle = self._backend.acquire(route.spec, key=fields.get)
         try:
-            return Reply(200, metadata_body(route.spec.name, handle.version, handle.signature_defs))
+            body = metadata_body(route.spec.name, handle.version, handle.signature_defs)
+            return Reply(200, body, ((SIGNATURES_FIELD, signatures_mark(handle.signatures)),))
         finally:
             handle.release()
 
     def _start_predict(
-        self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+        self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp:
-        handle = self._acquired(spec, fields, body, exchange)
+        handle = self._acquired(spec, fields, body, notes)
         try:
-            request = self._numbers.read(body, handle.signatures) or _read_carefully(body, handle, exchange)
-            exchange.signature = request.signature
+            mark = fields.get(SIGNATURES_FIELD)
+            if mark is not None and mark != signatures_mark(handle.signatures):
+                raise SignaturesDiffer("This version has other signatures than the request was made for")
+            request = self._numbers.read(body, handle.signatures) or _read_carefully(body, handle, notes)
+            notes.signature = request.signature
             is_row_format = request.is_row_format
 
             def encode(answer: Answer) -> Reply:
                 text = to_body(answer.outputs, is_row_format=is_row_format)
                 return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
 
-            return self.submit(handle, request.signature, request.tensors, exchange, encode, on_reply)
+            return self.submit(handle, request.signature, request.tensors, notes, encode, on_reply)
         except BaseException:
             handle.release()
             raise
@@ -161,17 +172,17 @@ class RestHandler:
         handle: Handle,
         signature: str,
         tensors: Tensors,
-        exchange: RequestContext,
+        notes: RequestContext,
         encode: Callable[[Answer], Reply],
         on_reply: OnReply,
     ) -> GiveUp:
         """Run a request whose tensors are ready.
 
         Args:
-            handle: the pinned version; released with the reply, or by whoever called when this raises.
+            handle: the pinned version; released with the reply, or by the caller when this raises.
             signature: a key of its signatures.
             tensors: name -> array.
-            exchange: gets the timestamps.
+            notes: gets the timestamps.
             encode: makes the reply of an answer.
             on_reply: gets it, or the reply for what went wrong.
 
@@ -181,15 +192,15 @@ class RestHandler:
 
         def answered(outcome: Outcome) -> None:
             try:
-                reply = encode(outcome) if isinstance(outcome, Answer) else self.failed(outcome, exchange)
+                reply = encode(outcome) if isinstance(outcome, Answer) else self.failed(outcome, notes)
             except Exception as error:  # noqa: BLE001 - see `failed`
-                reply = self.failed(error, exchange)
+                reply = self.failed(error, notes)
             finally:
                 handle.release()
             on_reply(reply)
 
         deadline_s = time.perf_counter() + self._request_timeout_s
-        running = self._calls.start(handle, signature, tensors, deadline_s, exchange, answered)
+        running = self._calls.start(handle, signature, tensors, deadline_s, notes, answered)
 
         def give_up() -> None:
             self._calls.cancel(running)
@@ -197,41 +208,39 @@ class RestHandler:
 
         return give_up
 
-    def _acquired(self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext) -> Handle:
+    def _acquired(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Handle:
         """Pin the version that answers; a body that is no JSON is a client's first error."""
         try:
-            return self.acquire(spec, fields, exchange)
+            return self.acquire(spec, fields, notes)
         except ServingError:
             parse_predict(body)
             raise
 
     def _start_examples(
-        self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+        self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp:
         """Classify or regress."""
-        task = asyncio.ensure_future(self._examples(spec, fields, body, exchange))
+        task = asyncio.ensure_future(self._examples(spec, fields, body, notes))
 
         def answered(task: asyncio.Future[Reply]) -> None:
             if not task.cancelled():
                 error = task.exception()
-                on_reply(task.result() if error is None else self.failed(error, exchange))
+                on_reply(task.result() if error is None else self.failed(error, notes))
 
         task.add_done_callback(answered)
         return task.cancel
 
-    async def _examples(self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext) -> Reply:
+    async def _examples(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Reply:
         request = parse_examples(body)
-        handle = self.acquire(spec, fields, exchange)
+        handle = self.acquire(spec, fields, notes)
         try:
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f"No signature was found with the name: {request.signature}")
-            exchange.signature = request.signature
+            notes.signature = request.signature
             deadline_s = time.perf_counter() + self._request_timeout_s
-            run = (self._calls, handle, signature, request.examples, deadline_s, exchange)
-            text = (
-                classify_body(await classify(*run)) if exchange.api == "classify" else regress_body(await regress(*run))
-            )
+            run = (self._calls, handle, signature, request.examples, deadline_s, notes)
+            text = classify_body(await classify(*run)) if notes.api == "classify" else regress_body(await regress(*run))
             return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
         finally:
             handle.release()
@@ -250,7 +259,7 @@ class RestHandler:
         return text if inflater.eof else b""
 
 
-def _read_carefully(body: bytes, handle: Handle, exchange: RequestContext) -> Numbers:
+def _read_carefully(body: bytes, handle: Handle, notes: RequestContext) -> Numbers:
     """The tensors of any predict request.
 
     Raises:
@@ -260,5 +269,5 @@ def _read_carefully(body: bytes, handle: Handle, exchange: RequestContext) -> Nu
     signature = handle.signatures.get(request.signature)
     if signature is None:
         raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
-    exchange.signature = request.signature  # not before: names that clients make up must not reach the metrics
+    notes.signature = request.signature  # not before: names that clients make up must not reach the metrics
     return Numbers(request.signature, request.is_row_format, to_tensors(request, signature))

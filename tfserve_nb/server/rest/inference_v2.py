@@ -74,16 +74,16 @@ class InferenceV2:
     """Answers V2 calls; the rest of a request's life is `RestHandler`'s.
 
     Args:
-        flow: takes requests from tensors on.
+        handler: takes requests from tensors on.
         backend: the core.
     """
 
-    def __init__(self, flow: RestHandler, backend: InferenceBackend) -> None:
-        self._flow = flow
+    def __init__(self, handler: RestHandler, backend: InferenceBackend) -> None:
+        self._handler = handler
         self._backend = backend
 
     def start(
-        self, method: str, uri: str, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+        self, method: str, uri: str, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp | None:
         """Answer a request below `/v2`; see `RestHandler.start`."""
         try:
@@ -91,17 +91,17 @@ class InferenceV2:
             if route is None:
                 on_reply(self._about_server(uri))
                 return None
-            exchange.model, exchange.api = route.spec.name, route.call
+            notes.model, notes.api = route.spec.name, route.call
             if route.call == "infer":
-                return self._start_infer(route.spec, fields, body, exchange, on_reply)
+                return self._start_infer(route.spec, fields, body, notes, on_reply)
             on_reply(self._about_model(route))
         except Exception as error:  # noqa: BLE001 - see `RestHandler.failed`
-            on_reply(self._flow.failed(error, exchange))
+            on_reply(self._handler.failed(error, notes))
         return None
 
-    def record(self, exchange: RequestContext) -> None:
+    def record(self, notes: RequestContext) -> None:
         """Count a request whose answer was written."""
-        self._flow.record(exchange)
+        self._handler.record(notes)
 
     @staticmethod
     def _about_server(uri: str) -> Reply:
@@ -120,7 +120,7 @@ class InferenceV2:
             versions = self._backend.status(ModelSpec(route.spec.name))
             described = {
                 "name": route.spec.name,
-                "versions": sorted([str(one.version) for one in versions if one.state.name == "AVAILABLE"]),
+                "versions": sorted([str(tensor.version) for tensor in versions if tensor.state.name == "AVAILABLE"]),
                 "platform": "tensorflow_savedmodel",
                 "inputs": [metadata_of(spec) for spec in signature.inputs.values()],
                 "outputs": [metadata_of(spec) for spec in signature.outputs.values()],
@@ -130,27 +130,27 @@ class InferenceV2:
             handle.release()
 
     def _start_infer(
-        self, spec: ModelSpec, fields: Fields, body: bytes, exchange: RequestContext, on_reply: OnReply
+        self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp:
-        body = self._flow.inflated(fields, body)
+        body = self._handler.inflated(fields, body)
         request = parse_infer(body, fields.get(HEADER_LENGTH))
-        handle = self._flow.acquire(spec, fields, exchange)
+        handle = self._handler.acquire(spec, fields, notes)
         try:
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
-            exchange.signature = request.signature
-            for one in request.wanted:
-                if one.name not in signature.outputs:
+            notes.signature = request.signature
+            for tensor in request.wanted:
+                if tensor.name not in signature.outputs:
                     raise InvalidRequest(
-                        f"output {one.name!r} is none of {', '.join(signature.outputs)}",
+                        f"output {tensor.name!r} is none of {', '.join(signature.outputs)}",
                         hint="see the model's metadata",
                     )
 
             def encode(answer: Answer) -> Reply:
                 return to_reply(spec.name, handle, request, answer)
 
-            return self._flow.submit(handle, request.signature, request.tensors, exchange, encode, on_reply)
+            return self._handler.submit(handle, request.signature, request.tensors, notes, encode, on_reply)
         except BaseException:
             handle.release()
             raise
@@ -173,15 +173,15 @@ def parse_infer(body: bytes, header_length: str | None) -> _Infer:
         length = int(header_length)
     value = parse_json(body[:length] if length < len(body) else body)
     given = value.get("inputs")
-    if not isinstance(given, list) or not given or not all(isinstance(one, dict) for one in given):
+    if not isinstance(given, list) or not given or not all(isinstance(tensor, dict) for tensor in given):
         raise InvalidRequest("'inputs' must be a list of tensors")
     tensors: dict[str, np.ndarray] = {}
     position = length
-    for one in given:
-        array, position = to_array(one, body, position)
-        if one["name"] in tensors:
-            raise InvalidRequest(f"input {one['name']!r} is given twice")
-        tensors[one["name"]] = array
+    for tensor in given:
+        array, position = to_array(tensor, body, position)
+        if tensor["name"] in tensors:
+            raise InvalidRequest(f"input {tensor['name']!r} is given twice")
+        tensors[tensor["name"]] = array
     if position != len(body):
         raise InvalidRequest(f"{len(body) - position} bytes are left behind the last tensor")
     parameters = _object(value, "parameters")
@@ -195,10 +195,13 @@ def parse_infer(body: bytes, header_length: str | None) -> _Infer:
 
 def _wanted(value: dict[str, Any], is_binary: bool) -> tuple[Wanted, ...]:
     outputs = value.get("outputs") or []
-    if not isinstance(outputs, list) or not all(isinstance(one, dict) and "name" in one for one in outputs):
+    if not isinstance(outputs, list) or not all(isinstance(tensor, dict) and "name" in tensor for tensor in outputs):
         raise InvalidRequest("'outputs' must be a list of objects with names")
     return tuple(
-        [Wanted(str(one["name"]), bool(_object(one, "parameters").get("binary_data", is_binary))) for one in outputs]
+        [
+            Wanted(str(tensor["name"]), bool(_object(tensor, "parameters").get("binary_data", is_binary)))
+            for tensor in outputs
+        ]
     )
 
 
@@ -217,8 +220,8 @@ def to_reply(model: str, handle: Handle, request: _Infer, answer: Answer) -> Rep
     """
     wanted = request.wanted or tuple([Wanted(name, request.is_binary) for name in answer.outputs])
     outputs, parts = [], []
-    for one in wanted:
-        described, data = to_output(one.name, answer.outputs[one.name], is_binary=one.is_binary)
+    for tensor in wanted:
+        described, data = to_output(tensor.name, answer.outputs[tensor.name], is_binary=tensor.is_binary)
         outputs.append(described)
         parts.append(data)
     value: dict[str, Any] = {"model_name": model, "model_version": str(handle.version), "outputs": outputs}
@@ -226,7 +229,7 @@ def to_reply(model: str, handle: Handle, request: _Infer, answer: Answer) -> Rep
         value["id"] = request.id
     text = write_json(value)
     version = ("X-TFServe-Version", str(handle.version))
-    if not any(one.is_binary for one in wanted):
+    if not any(tensor.is_binary for tensor in wanted):
         return Reply(200, text, (version,))
     fields = (version, ("Content-Type", "application/octet-stream"), (HEADER_LENGTH, str(len(text))))
     return Reply(200, b"".join([text, *parts]), fields)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ...serving.telemetry.observer import Observer
-from ...serving.telemetry.records import BatchRecord, CopyCounts, RequestRecord, RequestTensors, WarmupRecord
+from ...serving.telemetry.records import BatchRecord, CopyCounts, RequestRecord, RequestTensors
 from ...types import VersionState, VersionStatus
 from .tf_metrics import TfMetrics
 
@@ -34,6 +34,9 @@ class Monitor(Observer):
     Args:
         states: asked whenever metrics are read.
         copies: likewise.
+
+    Attributes:
+        tf: TensorFlow Serving's metrics, an observer of its own.
     """
 
     def __init__(self, states: States, copies: Copies = dict) -> None:
@@ -63,7 +66,6 @@ class Monitor(Observer):
     def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Count a request."""
         del tensors
-        self.tf.on_request(record)
         if record.version is None:
             # Names that clients make up must not become series.
             self._requests.labels("", "", "", "", record.entrypoint, record.code).inc()
@@ -79,7 +81,6 @@ class Monitor(Observer):
         """Count a batch; shadow copies are no live traffic."""
         if record.is_background:
             return
-        self.tf.on_batch(record)
         labels = (record.model, str(record.version), record.signature)
         self._run.labels(*labels).observe(record.run_s)
         self._rows.labels(*labels).observe(sum(record.task_rows))
@@ -87,10 +88,6 @@ class Monitor(Observer):
         queue = self._queue.labels(*labels)
         for waited_s in record.waited_s:
             queue.observe(waited_s)
-
-    def on_warmup(self, record: WarmupRecord) -> None:
-        """Count a warm-up."""
-        self.tf.on_warmup(record)
 
     def exposition(self) -> bytes:
         """All metrics, in Prometheus' text format."""

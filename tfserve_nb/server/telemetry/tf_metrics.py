@@ -20,7 +20,8 @@ import re
 import threading
 from collections.abc import Iterator
 
-from ...serving.telemetry.records import BatchRecord, RequestRecord, WarmupRecord
+from ...serving.telemetry.observer import Observer
+from ...serving.telemetry.records import BatchRecord, RequestRecord, RequestTensors, WarmupRecord
 
 MAX_SERIES = 5000
 """Series of one metric; clients can make up model names, and must not fill the memory with them."""
@@ -88,7 +89,7 @@ class _Gauge(_Counter):
     kind = "gauge"
 
 
-class TfMetrics:
+class TfMetrics(Observer):
     """The metrics of one server."""
 
     def __init__(self) -> None:
@@ -125,8 +126,9 @@ class TfMetrics:
             _Gauge("/tensorflow/serving/mlmd_map", "model_name", "version"),
         )
 
-    def on_request(self, record: RequestRecord) -> None:
+    def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Count a request as TensorFlow Serving does: all of REST, of gRPC the three calls that run a model."""
+        del tensors
         is_counted = record.entrypoint == "REST" or record.api in _GRPC_APIS
         with self._lock:
             if record.api == "MultiInference" and record.code == "OK":
@@ -143,8 +145,8 @@ class TfMetrics:
                 self._runtime.add(record.model, record.api.capitalize(), "TF1", sample=took_us)
 
     def on_batch(self, record: BatchRecord) -> None:
-        """Count a batch, if batching is on."""
-        if not record.is_batched:
+        """Count a batch, if batching is on; shadow copies are no live traffic."""
+        if not record.is_batched or record.is_background:
             return
         num_rows = sum(record.task_rows)
         with self._lock:

@@ -65,11 +65,6 @@ class WorkerListener:
         """Bundles on their way."""
         return 0 if self._hub is None else self._hub.num_running
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The processes of the workers."""
-        return () if self._pool is None else self._pool.pids
-
     def _share(self, grpc: GrpcSettings) -> GrpcSettings:
         """Hold gRPC's port for the workers, and find a place for the core's socket."""
         if grpc.tls is not None:

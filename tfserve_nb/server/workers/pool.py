@@ -50,11 +50,6 @@ class Pool:
         self._slots = [_Slot(hub, listener, log) for listener in listeners]
         self._looker: asyncio.Task[None] | None = None
 
-    @property
-    def pids(self) -> tuple[int, ...]:
-        """The processes that run now."""
-        return tuple([slot.process.pid for slot in self._slots if slot.process is not None])
-
     async def start(self) -> None:
         """Start all; returns when they answer.
 

@@ -110,13 +110,13 @@ class WorkerProcess:
     async def _serve(self, settings: ServerSettings) -> None:
         loop = asyncio.get_running_loop()
         calls = Calls(self._backend, loop)
-        flow = RestHandler(
+        handler = RestHandler(
             calls,
             request_timeout_s=settings.request_timeout_s,
             max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
             log=self._log,
         )
-        rest = fast_path(flow, InferenceV2(flow, self._backend), settings)
+        rest = fast_path(handler, InferenceV2(handler, self._backend), settings)
 
         def sink_for(connection: Connection, message: HttpMessage) -> Sink:
             """Decode what can be decoded here; the core answers all else."""

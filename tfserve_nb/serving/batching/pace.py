@@ -51,7 +51,7 @@ class Median:
         return self._value if self.num_samples >= FEWEST else None
 
 
-class Pace:
+class QueuePace:
     """How long runs take and how fast requests come, for one queue."""
 
     def __init__(self) -> None:

@@ -21,10 +21,10 @@ from ...errors import DeadlineExceeded, InvalidRequest, NotAvailable, QueueFull,
 from ...types import Tensors
 from ..backend import Answer, Outcome
 from .options import BatchingOptions
-from .pace import CERTAINTY, Pace
+from .pace import CERTAINTY, QueuePace
 
 
-class Owner(Protocol):
+class TaskOwner(Protocol):
     """What runs a task: its `Runner`."""
 
     def cancel(self, task: Task) -> None:
@@ -76,7 +76,7 @@ class Task:
         self.deadline_s = deadline_s
         self.on_done = on_done
         self.queue: BatchQueue | None = None
-        self.owner: Owner | None = None
+        self.owner: TaskOwner | None = None
         self.num_rows_taken = 0
         self.num_rows_done = 0
         self.pieces: dict[int, Tensors] | None = None
@@ -151,7 +151,7 @@ class BatchQueue:
         self.options = options
         self.is_batchable = is_batchable
         self.has_one_shape = has_one_shape
-        self.pace = Pace()
+        self.pace = QueuePace()
         self._longest_s = 0.0
         self._max_rows = options.max_enqueued_rows
         self.num_rows = 0

@@ -1,4 +1,4 @@
-"""What batches a queue has sent.
+"""Counts of the batches that a queue has sent.
 
 Thread: written by the runner's thread and read by any; a snapshot may be one batch behind.
 """

@@ -26,7 +26,7 @@ _APIS = {"classify": "classify", "regress": "regress"}
 
 
 class Captures(Observer):
-    """The rings of a server's models."""
+    """The captured requests of a server's models."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -30,7 +30,7 @@ EVERY_S = 0.1
 """At most ten samples a second, and as many failures beside them: a load shall not copy every request."""
 
 
-class Parts(NamedTuple):
+class PhaseTimes(NamedTuple):
     """Where the time of a request went, in milliseconds; None for what is not known where it was sampled.
 
     Attributes:
@@ -78,10 +78,11 @@ class RequestSample:
     outputs: Tensors
     is_cut: bool
     total_ms: float
-    parts: Parts
+    parts: PhaseTimes
 
 
-class Samples(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Samples:
     """What was sampled of a model.
 
     Attributes:
@@ -154,7 +155,7 @@ class RequestSamples(Observer):
             outputs=outputs,
             is_cut=left_out or left_out_too or record.num_rows > MAX_ROWS,
             total_ms=1e3 * record.latency_s,
-            parts=Parts(*[_ms(*pair) for pair in itertools.pairwise(times_s)]),
+            parts=PhaseTimes(*[_ms(*pair) for pair in itertools.pairwise(times_s)]),
         )
         with self._lock:
             if record.model in self._kept:

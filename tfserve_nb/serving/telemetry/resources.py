@@ -1,4 +1,4 @@
-"""What the process of a server takes: processor, memory, threads, GPUs.
+"""Resource usage of a server's process: processor, memory, threads, GPUs.
 
 Read when asked for, never by a thread of its own; the readings of the last quarter of an hour are kept.
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any  # psutil, pynvml
 
 import numpy as np
+from numpy.typing import NDArray
 
 HISTORY_S = 900
 EVERY_S = 0.9
@@ -49,7 +50,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a process takes: a snapshot, and how it came there.
+    """Resource usage of a process: now, and at each earlier reading.
 
     Attributes:
         pid: the process.
@@ -77,13 +78,13 @@ class Resources:
     threads: Mapping[str, int] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
     children: tuple[int, float, int] = (0, 0.0, 0)
-    age_s: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    cpu_series: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    rss_series: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    age_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    cpu_series: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    rss_series: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 class ResourceReader:
-    """Reads what this process takes."""
+    """Reads the resource usage of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -144,7 +145,7 @@ class ResourceReader:
 
 
 class GpuReader:
-    """Asks NVIDIA's driver through `nvidia-ml-py`; where that or a driver is missing, there are no GPUs."""
+    """Asks NVIDIA's driver through `nvidia-ml-py`; without it or a driver there are no GPUs."""
 
     def __init__(self) -> None:
         self._nvml: Any = None

@@ -1,4 +1,4 @@
-"""GPU memory, honestly: TensorFlow takes it as needed if we come early enough, and we say so if we do not.
+"""GPU memory: TensorFlow takes it as needed if it is told so before it starts a GPU; users learn when it was too late.
 
 By default TensorFlow reserves nearly all memory of every GPU when it first uses one, and never gives it back. Only
 before that can it be told to grow on demand.

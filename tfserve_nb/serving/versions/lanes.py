@@ -20,7 +20,7 @@ from .source import VersionSource
 
 
 class Lanes:
-    """Where requests for a version wait, and what runs them.
+    """The queues of one version, attached to its device's runner while the version is loaded.
 
     Args:
         runner: of the version's device.

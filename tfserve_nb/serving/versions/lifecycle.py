@@ -1,4 +1,4 @@
-"""The manager: makes the loaded versions equal to the aspired ones, and pins versions for requests.
+"""The manager of servables: loads and unloads until the loaded versions are the aspired ones; pins them for requests.
 
 States go START → LOADING → AVAILABLE → UNLOADING → END. AVAILABLE is published after the version can be acquired,
 UNLOADING before it no longer can; a version is freed when the last handle was released, so no request is lost.
@@ -43,7 +43,7 @@ GRACE_S = 5.0
 
 
 class ServableManager:
-    """Loads, pins and unloads versions.
+    """Loads the aspired versions of all models, unloads the others, and pins versions for requests.
 
     Args:
         loader: turns a folder into a servable.

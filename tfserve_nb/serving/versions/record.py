@@ -21,7 +21,7 @@ from .source import VersionSource
 
 
 class RequestCopier(Protocol):
-    """Copies submitted requests; `shadow.Copier`."""
+    """Copies submitted requests for another version; `shadow.Copier` does."""
 
     def copying(self, signature: str, inputs: Tensors, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
         """What to call with the outcome instead of `on_done`."""

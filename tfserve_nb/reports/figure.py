@@ -1,0 +1,74 @@
+"""What all figures share: they are built with `Figure` alone, since pyplot would meddle with the user's own figures.
+
+Thread: the caller's; one at a time is drawn, since matplotlib is not made for more.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import textwrap
+import threading
+from collections.abc import Callable
+from typing import Any, Literal  # matplotlib is imported when it is needed
+
+A, B = "#3b82c4", "#d9822b"
+"""The colours of two versions, in every figure."""
+DPI = 110
+TITLE_CHARS = 105
+_DRAWING = threading.Lock()
+
+
+def drawn(title: str, fill: Callable[[Any], None], *, height: float = 3.6) -> Any:
+    """A matplotlib `Figure`.
+
+    Args:
+        title: plain text above it.
+        fill: draws into the empty figure.
+        height: in inches; the width is 9.5.
+    """
+    with _DRAWING:
+        from matplotlib.figure import Figure
+
+        figure: Any = Figure(figsize=(9.5, height), layout="constrained")
+        figure.suptitle(plain_text("\n".join(textwrap.wrap(title, TITLE_CHARS))), fontsize=10)
+        fill(figure)
+        # A figure that pyplot did not make shows itself in a notebook only once pyplot has made another one.
+        figure._repr_png_ = functools.partial(to_png, figure)
+        return figure
+
+
+def to_png(figure: Any) -> bytes:
+    """A figure as PNG."""
+    with _DRAWING:
+        target = io.BytesIO()
+        figure.savefig(target, format="png", dpi=DPI)
+    return target.getvalue()
+
+
+def plain_text(words: str) -> str:
+    """Dollars would begin mathematics."""
+    return words.replace("$", r"\$")
+
+
+def tidy(axes: Any) -> None:
+    """A pale grid and no frame at the top and on the right."""
+    axes.grid(visible=True, alpha=0.25)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+
+
+def log_ms(axes: Any, which: Literal["x", "y"] = "y") -> None:
+    """Milliseconds on a logarithmic axis. Plain numbers: matplotlib's own labels go through its mathematics parser."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set(**{f"{which}scale": "log", f"{which}label": "ms"})
+    axis = getattr(axes, f"{which}axis")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def say(axes: Any, words: str) -> None:
+    """Words in the place of what cannot be drawn yet."""
+    axes.text(0.5, 0.55, words, ha="center", va="center", fontsize=9, color="0.4", transform=axes.transAxes)
