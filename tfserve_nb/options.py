@@ -13,7 +13,7 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import KW_ONLY, MISSING, dataclass
 from typing import Any, Literal, TypeVar  # values of options, of any type
 
@@ -45,6 +45,7 @@ class Option:
         bare: its value when no word follows; None if one must.
         num_values: how many words follow.
         names: what its word names; arrays and dicts are variables of the user.
+        is_python_only: whether it is a keyword in Python, and no option of a magic or command line.
     """
 
     meaning: str
@@ -61,6 +62,7 @@ class Option:
     bare: Any = None
     num_values: int = 1
     names: Names = ""
+    is_python_only: bool = False
 
     @property
     def is_variable(self) -> bool:
@@ -89,10 +91,10 @@ class Option:
     @property
     def default_text(self) -> str:
         """What holds when it is not given, in words; empty when there is nothing to say."""
-        if self.shown or self.default in (MISSING, None, ()):
-            return self.shown
         if self.is_switch:
             return "off"
+        if self.shown or self.default in (MISSING, None, ()):
+            return self.shown
         return f"{self.default:g}" if isinstance(self.default, float) else str(self.default)
 
     def for_argparse(self) -> tuple[tuple[str, ...], dict[str, Any]]:
@@ -131,20 +133,27 @@ def option(default: Any, meaning: str, **about: Any) -> Any:
     return dataclasses.field(default=default, metadata={_KEY: Option(meaning, default=default, **about)})
 
 
-def options_of(kind: type[Any]) -> Iterator[Option]:
-    """The options that a dataclass declares, in order."""
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        if _KEY in field.metadata:
-            yield dataclasses.replace(field.metadata[_KEY], field=field.name, type=hints[field.name])
+def command_options(*kinds: type[Any]) -> tuple[Option, ...]:
+    """The options that dataclasses declare for magics and command lines, in order."""
+    return tuple(one for one in options_of(*kinds) if not one.is_python_only)
+
+
+def options_of(*kinds: type[Any]) -> tuple[Option, ...]:
+    """All options that dataclasses declare, in order."""
+    return tuple(
+        dataclasses.replace(field.metadata[_KEY], field=field.name, type=hints[field.name])
+        for kind in kinds
+        for hints in [typing.get_type_hints(kind)]
+        for field in dataclasses.fields(kind)
+        if _KEY in field.metadata
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, *kinds: type[Any]) -> None:
     """Let a command line take the options that dataclasses declare; `read` reads them."""
-    for kind in kinds:
-        for one in options_of(kind):
-            names, settings = one.for_argparse()
-            parser.add_argument(*names, **settings)
+    for one in command_options(*kinds):
+        names, settings = one.for_argparse()
+        parser.add_argument(*names, **settings)
 
 
 def given(parsed: argparse.Namespace, *kinds: type[Any]) -> dict[str, Any]:

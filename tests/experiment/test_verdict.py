@@ -190,7 +190,7 @@ def test_two_of_three_slow_windows_break_the_limit_on_latency_and_one_does_not()
     assert twice[:2] == ((True, False, True), True)
     assert (
         twice[2]
-        == "40 of 200 (20 %) of B's requests took longer than 100 ms, 1 % may, in 2 of the last 3 windows of 1 s"
+        == "40 of 200 (20 %) of B's requests took longer than 100 ms (limit: 1 %), in 2 of the last 3 windows of 1 s"
     )
     assert evaluate(observations, 3.0).verdict.decision == "rollback"
 

@@ -87,8 +87,8 @@ def ratio(a: int, b: int, p_value: float) -> SampleRatio:
 def guardrails(**broken: str) -> tuple[Guardrail, ...]:
     """Four of them, some broken for a reason."""
     texts = {
-        "latency": "0 of 791 (0 %) of B's requests took longer than 50 ms, 1 % may",
-        "errors": "0 of 791 (0 %) of B's requests failed, 0 of 809 (0 %) of A's; 5 % more may",
+        "latency": "0 of 791 (0 %) of B's requests took longer than 50 ms (limit: 1 %)",
+        "errors": "0 of 791 (0 %) of B's requests failed, 0 of 809 (0 %) of A's (limit: 5 % more)",
         "outputs": "0 of 791 (0 %) of B's rows were NaN or infinite",
         "disagreement": "B decided differently from A on 7 of 312 (2.2 %) of the rows, 20 % may differ",
     }

@@ -106,7 +106,7 @@ def test_the_keywords_of_deploy_are_its_options() -> None:
     """Names, defaults and types; a sequence is made a tuple, and `frontends` is another name for `workers`."""
     keywords = inspect.signature(deploying.deploy).parameters
     hints = typing.get_type_hints(deploying.deploy)
-    declared = {one.field: one for group in GROUPS for one in options_of(group)}
+    declared = {one.field: one for one in options_of(*GROUPS)}
 
     assert keywords.keys() - {"model", "name", "code", "progress", "frontends"} == declared.keys()
     assert {name: keywords[name].default for name in declared} == {name: one.default for name, one in declared.items()}

@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple  # JSON
+from typing import Any  # JSON
 
 from ..types import Tensors
 from .kinds import REGRESSION, SETS
@@ -18,7 +18,8 @@ NUMBER_KINDS = (REGRESSION, SETS)
 """Kinds whose numbers are compared; errors in units of the spread and a bias mean something there."""
 
 
-class Disagreement(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Disagreement:
     """A row on which both versions differ much.
 
     Attributes:

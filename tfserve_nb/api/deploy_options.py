@@ -34,12 +34,12 @@ class ExportOptions:
         None,
         "where models are exported to, as `FOLDER/NAME/VERSION`",
         metavar="FOLDER",
-        shown="tfserve_models",
+        shown="`tfserve_models`",
     )
     optimize: str | None = option(
         None,
-        "`xla` compiles the exported graph, once for each batch size; TensorFlow Serving does so too then",
-        metavar="HOW",
+        "compile the exported graph with XLA, once for each batch size; TensorFlow Serving does so too then",
+        metavar="xla",
         shown="off",
     )
     check: Any = option(

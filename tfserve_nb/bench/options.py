@@ -53,7 +53,9 @@ class Options:
     )
     rows: int = option(1, "rows of a request")
     values: Any = None
-    version: int | None = option(None, "ask this version", shown="the one that answers", names="version")
+    version: int | None = option(
+        None, "ask this version", shown="the default version or the traffic split", names="version"
+    )
     label: str | None = option(None, "ask the version of this label", shown="none", names="label")
     signature: str = option(DEFAULT_SIGNATURE, "the signature's name")
     slo_ms: float | None = option(

@@ -77,7 +77,7 @@ class Updater:
         self._commands.put(command)
 
     def post_if_running(self, command: Callable[[], None]) -> None:
-        """The same for news that nobody needs once the thread was stopped."""
+        """The same, but does nothing once the thread was stopped."""
         with self._lock:
             is_running = self._thread is not None
         if is_running:

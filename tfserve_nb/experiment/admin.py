@@ -1,6 +1,6 @@
 """What runs experiments, wherever the server is.
 
-`Experiments` implements it beside the core; `server.remote_experiments` asks another server.
+`Experiments` implements it beside the core; `server.admin.client.RemoteExperiments` asks another server.
 
 Thread: any.
 """
@@ -19,8 +19,8 @@ class ExperimentAdmin(Protocol):
     All methods raise `ModelNotFound` for a model that is not served.
     """
 
-    def start(self, plan: Plan) -> None:
-        """Begin an experiment: load both versions, split the traffic, observe.
+    def start(self, plan: Plan) -> ExperimentState:
+        """Begin an experiment: load both versions, split the traffic, observe; returns where it stands.
 
         Raises:
             InvalidOption: if the model has an experiment that runs, or the versions do not take the same inputs.

@@ -5,15 +5,14 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import secrets
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any  # JSON
+from typing import Any  # what a user gave
 
 from ..errors import InvalidOption
 from ..options import option
+from ..serialization import HighEnd, LowEnd
 
 METRICS = ("latency", "p95", "quality")
 """What the verdict can be about: the time of a run at equal batch sizes, its tail, or what labels say."""
@@ -42,8 +41,8 @@ class Limits:
     max_error_rate: float | None = option(
         0.05, "take B back when a larger share of its requests fails", metavar="SHARE"
     )
-    allow_nan: bool = False
-    output_range: tuple[float, float] | None = option(
+    allow_nan: bool = option(False, "whether B may answer NaN or infinity", is_python_only=True)
+    output_range: tuple[LowEnd, HighEnd] | None = option(
         None, "take B back when its numbers leave this range", metavar="LOW,HIGH", shown="no limit"
     )
     max_disagreement: float | None = option(
@@ -52,9 +51,9 @@ class Limits:
         metavar="SHARE",
         shown="no limit",
     )
-    window_s: float = 5.0
-    windows: int = 3
-    breaches: int = 2
+    window_s: float = option(5.0, "seconds of a window", is_python_only=True)
+    windows: int = option(3, "how many windows are looked back at", is_python_only=True)
+    breaches: int = option(2, "how many of them must break a limit", is_python_only=True)
 
     def __post_init__(self) -> None:
         _check("slo_p99_ms", self.slo_p99_ms, 0, math.inf, "--slo-p99-ms 50")
@@ -170,23 +169,6 @@ class Plan:
     def first_percent(self) -> float:
         """What B gets at first."""
         return self.steps[0] if self.steps else self.split
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads; an infinite end of a range has no place there and becomes a null."""
-        value = dataclasses.asdict(self)
-        if self.limits.output_range is not None:
-            value["limits"]["output_range"] = [end if math.isfinite(end) else None for end in self.limits.output_range]
-        return value
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_json`."""
-        given = dict(value)
-        limits = dict(given.pop("limits"))
-        if limits.get("output_range") is not None:
-            low, high = limits["output_range"]
-            limits["output_range"] = (-math.inf if low is None else low, math.inf if high is None else high)
-        return cls(**{**given, "steps": tuple(given["steps"])}, limits=Limits(**limits))
 
 
 def _check(what: str, value: float | None, low: float, high: float, hint: str) -> None:

@@ -5,9 +5,11 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
+
+from ..serialization import HighEnd, LowEnd
 
 DECISIONS = ("wait", "promote", "rollback", "blocked")
 """`wait`: not known yet; `promote`: B is not worse; `rollback`: B is harmful; `blocked`: nothing can be concluded."""
@@ -30,6 +32,15 @@ class Verdict(str):
         self.decision = decision
         return self
 
+    def to_json(self) -> list[str]:
+        """The text and its decision."""
+        return [str(self), self.decision]
+
+    @classmethod
+    def from_json(cls, value: Sequence[str]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(*value)
+
 
 class Estimate(NamedTuple):
     """An effect with an interval that holds at all times at once, so that looking often costs nothing.
@@ -43,8 +54,8 @@ class Estimate(NamedTuple):
     """
 
     value: float
-    low: float
-    high: float
+    low: LowEnd
+    high: HighEnd
     p_value: float
     num_units: int
 

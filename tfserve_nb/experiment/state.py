@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ..serialization import HighEnd, LowEnd
 from ..types import Tensors
 from .plan import Plan
 from .reading import Reading, Verdict
@@ -39,11 +40,12 @@ class Moment(NamedTuple):
     at_s: float
     num_requests: int
     value: float
-    low: float
-    high: float
+    low: LowEnd
+    high: HighEnd
 
 
-class Disagreement(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Disagreement:
     """A row on which both versions differ much.
 
     Attributes:

@@ -15,7 +15,7 @@ from typing import Any  # IPython's decorators and the user's namespace are unty
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments
 
-from ..options import options_of
+from ..options import command_options, options_of
 
 _NUMBERS = re.compile(r"-[\d.][\d.eE+-]*(,[\d.eE+-]+)+")
 _BARE_OPTION = re.compile(r"--[a-z0-9-]+")
@@ -25,7 +25,7 @@ def with_options(*kinds: type[Any]) -> Callable[[Any], Any]:
     """Give a magic the options that dataclasses declare, its help included; `parse` reads them."""
 
     def decorate(function: Any) -> Any:
-        declared = tuple(one for kind in kinds for one in options_of(kind))
+        declared = command_options(*kinds)
         for one in reversed(declared):
             names, settings = one.for_argparse()
             function = argument(*names, **settings)(function)

@@ -64,7 +64,7 @@ class ServingOptions:
 
     resume: bool = option(False, "serve again what an earlier kernel served")
     isolate: bool = option(False, "with `--resume`: serve it in a process of its own")
-    base_path: str | None = option(None, "where the models lie", metavar="FOLDER", shown="tfserve_models")
+    base_path: str | None = option(None, "where the models lie", metavar="FOLDER", shown="`tfserve_models`")
     diff: tuple[int | str, int | str] | None = option(
         None,
         "what two versions differ in",

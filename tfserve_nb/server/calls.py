@@ -104,7 +104,7 @@ class PendingRequest:
     Args:
         completions: brings the outcome to the loop.
         resolve: gets the outcome, on the loop, unless the request was cancelled.
-        deadline_s: `perf_counter` time after which no client waits any more.
+        deadline_s: `perf_counter` time after which the answer is not wanted any more.
     """
 
     __slots__ = ("_completions", "_resolve", "deadline_s", "is_over", "ticket")
@@ -128,7 +128,7 @@ class PendingRequest:
             resolve(outcome)
 
     def cancel(self) -> None:
-        """No client waits any more: take the request out of the queue. Does nothing once it is over."""
+        """The client has left: take the request out of the queue. Does nothing once it is over."""
         if not self.is_over:
             self.is_over = True
             ticket, self.ticket, self._resolve = self.ticket, None, _ignore
@@ -176,7 +176,7 @@ class Calls:
         Args:
             spec: what it names.
             notes: gets the version, and how it was chosen.
-            find: the value of a header (gRPC: metadata) by its name; only called while traffic is compared or observed.
+            find: the value of a header (gRPC: metadata) by its name; only called while something asks for it.
 
         Raises:
             ServingError: if there is no such version.
@@ -204,7 +204,7 @@ class Calls:
             handle: the pinned version.
             signature: a key of the handle's signatures.
             inputs: name -> array.
-            deadline_s: `perf_counter` time after which no client waits any more.
+            deadline_s: `perf_counter` time after which the answer is not wanted any more.
             notes: gets the number of rows and the timestamps.
             on_outcome: gets the answer, or why there is none, on the loop; not called after `cancel`.
 

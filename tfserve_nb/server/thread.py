@@ -15,7 +15,6 @@ from ..errors import ServerFailed, ServingError
 from ..experiment.admin import ExperimentAdmin
 from ..serving.admin import ModelAdmin
 from ..serving.backend import InferenceBackend
-from .admin.experiment_handlers import experiment_routes
 from .admin.handlers import admin_routes, admin_values
 from .admin.web_dashboard import DashboardPages, dashboard_routes
 from .calls import Calls
@@ -161,7 +160,7 @@ class ServerThread:
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._serve(http, ready))
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
+        except BaseException as error:  # noqa: BLE001 - raised again by start()
             self._error = error
         finally:
             ready.set()
@@ -203,13 +202,11 @@ class ServerThread:
     def _admin_routes(self) -> list[tuple[Any, ...]]:
         admin, dashboard = self._features.admin, self._features.dashboard
         values = None if admin is None else admin_values(admin, self.settings, self.log)
-        if values is None:
+        if admin is None or values is None:
             return []
-        experiments = self._features.experiments
         return [
-            *(experiment_routes(experiments, values) if experiments is not None else ()),
-            *admin_routes(values),
             *(dashboard_routes(dashboard, values) if dashboard is not None else ()),
+            *admin_routes(admin, self._features.experiments, values),
         ]
 
     async def _start_grpc(self, calls: Calls, http: HttpListener | WorkerListener | None) -> GrpcListener | None:

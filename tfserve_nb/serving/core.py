@@ -29,7 +29,7 @@ from .models.placement import Placement
 from .models.resuming import resumed
 from .models.routing import Routing, not_found
 from .models.state_store import StateStore, new_event
-from .models.stored_model import from_json
+from .models.stored_model import read_stored_model
 from .shadow import ShadowCopies
 from .telemetry.capture import Captures
 from .telemetry.captured import CapturedRequests, CaptureSettings
@@ -175,6 +175,9 @@ class ServingCore:
             key_header=model.routing.key_header,
             problem=model.problem,
             on_disk=tuple(list_versions(model.base_path / name)),
+            base_path=model.base_path,
+            highest_version=self.highest_version(name),
+            used=tuple(version for version in self.available(name) if self.uses(name, version)),
         )
 
     def predict(
@@ -327,7 +330,7 @@ class ServingCore:
         problems: dict[str, list[str]] = {}
         for name, state in sorted(StateStore(base_path).load().items()):
             if name not in self._models and only in (None, name):
-                stored = from_json(name, base_path, state)
+                stored = read_stored_model(name, base_path, state)
                 with resumed(self._manager, stored, base_path, progress) as (model, problems[name]):
                     with self._lock:
                         self._add(model)
@@ -462,7 +465,9 @@ class ServingCore:
 
     # --- metrics, samples, captures, resource usage --------------------------------------------------------------
 
-    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
+    def model_metrics(
+        self, name: str, span_s: int = 120, step_s: int = 2, signature: str | None = None
+    ) -> ModelMetrics:
         """The numbers of a model; see `Metrics.snapshot`."""
         metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
         return metrics.with_batches(self._manager.batches(name))

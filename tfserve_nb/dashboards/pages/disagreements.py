@@ -37,17 +37,20 @@ def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreeme
     inputs, outputs = list(found[0].inputs), list(found[0].outputs_a)
     columns = ["row", "score", *(f"in: {name}" for name in inputs)]
     columns += [f"{arm}: {name}" for name in outputs for arm in "AB"]
-    rows = [_row(place, one, inputs, outputs) for place, one in enumerate(found[:NUM_SHOWN], 1)]
+    rows = [_row(place, disagreement, inputs, outputs) for place, disagreement in enumerate(found[:NUM_SHOWN], 1)]
     return table("Where A and B differ most", [*columns, "at"], rows, numbers=("score",)) + note(
         _sample(state, agreement)
     )
 
 
-def _row(place: int, one: Disagreement, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
-    found = {"row": str(place), "score": format(one.score, ".3g"), "at": clock(one.at)}
-    found |= {f"in: {name}": _cell(one.inputs, name) for name in inputs}
+def _row(place: int, disagreement: Disagreement, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
+    found = {"row": str(place), "score": format(disagreement.score, ".3g"), "at": clock(disagreement.at)}
+    found |= {f"in: {name}": _cell(disagreement.inputs, name) for name in inputs}
     for name in outputs:
-        found |= {f"A: {name}": _answer(one.outputs_a, name), f"B: {name}": _answer(one.outputs_b, name)}
+        found |= {
+            f"A: {name}": _answer(disagreement.outputs_a, name),
+            f"B: {name}": _answer(disagreement.outputs_b, name),
+        }
     return found
 
 

@@ -140,7 +140,7 @@ def _requests(controls: DeploymentControls, query: Mapping[str, str]) -> str:
     again = ""
     if query.get("to"):
         version = None if query["to"] == "default" else int(query["to"])
-        where = "whoever answers" if version is None else f"version {version}"
+        where = "the model" if version is None else f"version {version}"
         again = again_page(chosen, named(controls.send_again(chosen, version), chosen), where)
     return page + request_page(chosen) + again
 

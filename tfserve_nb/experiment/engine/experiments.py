@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any  # labels, JSON
 
 from ...errors import InvalidOption, ModelNotFound, ServingError
+from ...serialization import from_json, to_json
 from ...serving.core import ServingCore
 from ...serving.models.state_store import StateStore, new_event
 from ...serving.telemetry.observer import Observer
 from ...threads import start_thread
 from ...types import HistoryEvent
-from ..json_state import state_from_json, state_to_json
 from ..plan import Plan
 from ..state import BY_HAND, NUM_DISAGREEMENTS, Disagreement, ExperimentState
 from .answers import Answers
@@ -61,16 +61,16 @@ class Experiments(Observer):
 
     # --- ExperimentAdmin ----------------------------------------------------------------------------------------
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: Plan) -> ExperimentState:
         """Begin; see `ExperimentAdmin.start`."""
         self._check_free(plan.name)
         check_limits(plan)
         # Both are loaded first, without a lock and without traffic, so that nothing is half done when one cannot be.
         with self._core.holding(plan.name, (plan.a, plan.b)):
             check_signatures(self._core, plan)
-            self._begin(plan)
+            return self._begin(plan)
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, plan: Plan) -> ExperimentState:
         with self._lock:
             self._check_free(plan.name)  # while the versions were loaded, somebody else may have begun
             self._ensure_thread()
@@ -85,6 +85,7 @@ class Experiments(Observer):
             self._keep_in(plan.name, None)
             self._running[plan.name] = running
             self._save(running)
+            return running.snapshot()
 
     def state(self, name: str) -> ExperimentState | None:
         """Where the latest experiment stands; looked at now, not at the last tick."""
@@ -160,7 +161,7 @@ class Experiments(Observer):
                 if found is None or "running" not in found[1]:
                     return False
                 number, value = found
-                state = state_from_json(value["state"])
+                state = from_json(value["state"], ExperimentState)
                 running = Running.from_json(state, value["running"], self._now)
                 running.catch_up(self._core.model_status(name).traffic)
                 if running.is_over or not self._is_ours(running):
@@ -318,7 +319,7 @@ class Experiments(Observer):
     def _save(self, running: Running) -> None:
         """Keep an experiment; a file that cannot be written ends nothing, it is told in the log."""
         name = running.plan.name
-        value: dict[str, Any] = {"state": state_to_json(running.snapshot())}
+        value: dict[str, Any] = {"state": to_json(running.snapshot())}
         if not running.is_over:
             value["running"] = running.to_json()
         try:
@@ -336,7 +337,7 @@ class Experiments(Observer):
         """The latest experiment, which does not go on: what was running when its process ended has stopped."""
         with self._noting(name):
             found = self._latest(name)
-            state = None if found is None else state_from_json(found[1]["state"])
+            state = None if found is None else from_json(found[1]["state"], ExperimentState)
             if state is not None and not state.is_over:
                 return replace(state, phase="stopped", reason="its server ended, or no longer served the model")
             return state

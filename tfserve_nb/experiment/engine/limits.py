@@ -101,13 +101,13 @@ def _differs(limit: float) -> Callable[[Window], bool | None]:
 
 def _slow_text(windows: list[Window], limits: Limits) -> str:
     slow, num = sum(one.slow_b for one in windows), sum(one.answered_b for one in windows)
-    return f"{_share(slow, num)} of B's requests took longer than {limits.slo_p99_ms:g} ms, 1 % may"
+    return f"{_share(slow, num)} of B's requests took longer than {limits.slo_p99_ms:g} ms (limit: 1 %)"
 
 
 def _errors_text(windows: list[Window], limits: Limits) -> str:
     share = _share(sum(one.failed_b for one in windows), sum(one.requests_b for one in windows))
     usual = _share(sum(one.failed_a for one in windows), sum(one.requests_a for one in windows))
-    return f"{share} of B's requests failed, {usual} of A's; {100 * (limits.max_error_rate or 0):g} % more may"
+    return f"{share} of B's requests failed, {usual} of A's (limit: {100 * (limits.max_error_rate or 0):g} % more)"
 
 
 def _outputs_text(windows: list[Window], limits: Limits) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any  # JSON
 
 from ..plan import Plan
@@ -157,7 +157,7 @@ class Running:
 
     def disagreements(self, limit: int) -> list[Disagreement]:
         """The rows on which both versions differed most, with the time of day."""
-        return [one._replace(at=self._started_at + one.at) for one in self.observations.disagreements(limit)]
+        return [replace(one, at=self._started_at + one.at) for one in self.observations.disagreements(limit)]
 
     def to_json(self) -> dict[str, Any]:
         """What `from_json` needs to go on after a restart, beside the state that people see."""

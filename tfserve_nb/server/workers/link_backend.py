@@ -33,7 +33,7 @@ RECORDS_EACH_S = 0.1
 
 
 class LinkTask:
-    """A submitted request: the `Ticket` of whoever waits."""
+    """A submitted request, and its `Ticket`."""
 
     __slots__ = ("bundle", "deadline_s", "handle", "inputs", "is_over", "lane", "num_rows", "on_done")
 
@@ -57,7 +57,7 @@ class LinkTask:
             self.on_done(outcome)
 
     def cancel(self) -> None:
-        """Give up; a bundle of which nobody waits any more is taken back from the core."""
+        """Give up; a bundle whose clients have all left is taken back from the core."""
         if not self.is_over:
             self.finish(Cancelled("the caller went away"))
             if self.bundle:
@@ -122,7 +122,7 @@ class Lane:
         self.flush()
 
     def fail(self, error: NotAvailable) -> None:
-        """Nobody will answer those who wait."""
+        """Fail the requests that wait: the core is gone."""
         while self._waiting:
             self._waiting.popleft().finish(error)
         self._num_waiting = 0
