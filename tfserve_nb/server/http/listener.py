@@ -40,14 +40,14 @@ class HttpListener:
         if settings.tls is not None:
             tls.check(settings.tls)
             self._context = tls.http_context(settings.tls)
-        # Bound once and handed over, so that nobody can take the port in between.
+        # Bound once and handed over, so that no other process can take the port in between.
         self._socket = bind(settings.host, settings.port or 0)
         self._server: HttpServer | None = None
         self.port: int = self._socket.getsockname()[1]
 
     @property
     def num_running(self) -> int:
-        """Requests that somebody else than the server's `Calls` knows of: none."""
+        """Requests that the server's `Calls` does not count: none."""
         return 0
 
     async def start(

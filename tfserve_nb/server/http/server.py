@@ -78,11 +78,11 @@ class HttpServer:
 
     async def drained(self) -> None:
         """Wait until no request is received or answered any more, and clients have what they were answered."""
-        while any(one.is_busy or one.has_unsent for one in self._connections):  # noqa: ASYNC110 - at the very end only
+        while any(client.is_busy or client.has_unsent for client in self._connections):  # noqa: ASYNC110 - at the very end only
             await asyncio.sleep(LOOK_S)
 
     async def close(self) -> None:
-        """Cut everybody off."""
+        """Cut all clients off."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -117,5 +117,5 @@ class HttpServer:
         self._timer = self.loop.call_later(self._tick_s, self._tick)
         self.date_line = f"Date: {formatdate(usegmt=True)}\r\n".encode()
         now_s = time.perf_counter()
-        for connection in [one for one in self._connections if one.deadline_s < now_s]:
+        for connection in [client for client in self._connections if client.deadline_s < now_s]:
             connection.abort()

@@ -65,7 +65,7 @@ class RestSink:
         message: the request.
         handler: answers it.
         settings: what else answers carry.
-        gate: who may ask; None for everybody.
+        gate: which requests are refused; None to refuse none.
     """
 
     __slots__ = ("_chunks", "_connection", "_gate", "_give_up", "_handler", "_message", "_notes", "_settings")
