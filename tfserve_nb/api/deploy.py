@@ -47,6 +47,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     batch_timeout_micros: int = 0, max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
     allowed_batch_sizes: Sequence[int] = (), device: str | None = None, optimize: str | None = None,
     warmup: Any = None, check: Any = None, keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False,
+    kind: str | None = None, tolerance: float | None = None,
     slo_p99_ms: float | None = None, provenance: bool = True, data: Any = None, seed: int | None = None,
     metrics: Any = None, code: Code | None = None, progress: Progress = no_progress,
 ) -> Deployment:  # fmt: skip
@@ -83,6 +84,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         keep: versions that stay loaded, for instant rollback.
         check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
             keeps the limits (those of `ReplayLimits` for True).
+        kind: with `check_replay`: what the outputs are, `classification`, `regression` or `exact`; found out by
+            default, see docs/agreement.md.
+        tolerance: with `check_replay`: by how much numbers of a regression may differ, relative; 0.001 by default.
         slo_p99_ms: go back to the version before, by itself, when over 1 % of the new version's answers take longer
             than this many milliseconds, or requests fail, or answers hold NaN; an experiment watches, see `ab_test`.
         provenance: store in the version where it comes from: code, commit, packages, and what follows here.
@@ -101,7 +105,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     """
     name = check_name(name if name is not None else _name_of(model))
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
-    serve = ServeOptions(device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay)
+    serve = ServeOptions(
+        device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay, kind=kind, tolerance=tolerance
+    )
     request = DeployRequest(
         name,
         _folder(name, base_path),
@@ -110,7 +116,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
         serve,
         ListenOptions(port=port, grpc_port=grpc_port, workers=_num_workers(workers, frontends), auth=auth),
-        limits_of(serve.check_replay),
+        limits_of(serve.check_replay, serve.kind, serve.tolerance),
         guard_of(serve.slo_p99_ms, placement),
         provenance_input(code or running_cell(), data, seed, metrics) if provenance else None,
     )
