@@ -183,11 +183,10 @@ class Calls:
         """
         handle = self.backend.acquire(spec, key=find)
         notes.version = handle.version
-        wants_tensors = self.backend.wants_tensors(spec.name)
-        if wants_tensors or handle.assignment is not None:
-            notes.wants_tensors = wants_tensors
+        if handle.wants_tensors or handle.assignment is not None:
+            notes.wants_tensors = handle.wants_tensors
             notes.assignment = handle.assignment
-            notes.request_id = _request_id(find) or (secrets.token_hex(8) if wants_tensors else "")
+            notes.request_id = _request_id(find) or (secrets.token_hex(8) if handle.wants_tensors else "")
         return handle
 
     def start(
