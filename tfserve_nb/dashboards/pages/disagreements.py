@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...experiment.reading import Agreement
-from ...experiment.state import Disagreement, ExperimentState
+from ...agreement.result import Agreement, Disagreement
+from ...experiment.state import ExperimentState
 from ...markup import note, table
 from ...types import Tensors
 from ..snapshot import clock
@@ -30,7 +30,7 @@ def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreeme
     if state is None:
         return ""
     agreement = state.reading.agreement
-    if agreement is None or not agreement.num_rows:
+    if not agreement:
         return note(_nothing(state))
     if not found:
         return note(f"No rows are kept on which the versions differ. {_sample(state, agreement)}")
@@ -79,7 +79,7 @@ def _sample(state: ExperimentState, agreement: Agreement) -> str:
     dropped = f", {state.num_shadow_dropped} copies were left out under load" if state.num_shadow_dropped else ""
     return (
         f"{agreement.num_rows} rows were answered by both versions ({state.plan.shadow:g} % of A's requests are "
-        f"copied{dropped}); {differ} of them are decided differently. These are the worst of those rows, not typical "
+        f"copied{dropped}); {differ} of them disagree. These are the worst of those rows, not typical "
         "ones: do not read a rate from them."
     )
 

@@ -125,7 +125,7 @@ def _experiment(controls: DeploymentControls, snapshot: Snapshot) -> str:
     if state is None:
         return ""
     agreement = state.reading.agreement
-    found = controls.disagreements(NUM_DISAGREEMENTS) if agreement is not None and agreement.num_rows else []
+    found = controls.disagreements(NUM_DISAGREEMENTS) if agreement else []
     return experiment_page(state, snapshot.events) + disagreements_page(state, found)
 
 
