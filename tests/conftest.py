@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import signal
 import tempfile
 import threading
 import time
@@ -121,6 +122,14 @@ def _seeded() -> None:
     """Make the global generators repeatable; tests that draw on their own take `rng`."""
     random.seed(20)
     np.random.seed(20)  # noqa: NPY002 - the legacy generator is the one that libraries draw from
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, as is not so in a run that a script or nohup started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

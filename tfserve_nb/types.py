@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -147,6 +148,9 @@ class ModelStatus:
         on_disk: the versions in the model's folder, loaded or not, in increasing order.
         shadow: the version that gets copies of what others answer, and the percentage that is copied; or None.
         key_header: the header (gRPC: metadata) whose value keeps a client with its version.
+        base_path: the folder that the versions lie in, on the server's machine.
+        highest_version: the highest version that was ever served; 0 when there is none.
+        used: the loaded versions that traffic, a label or the stage needs, in increasing order.
     """
 
     name: str
@@ -158,6 +162,9 @@ class ModelStatus:
     on_disk: tuple[int, ...] = ()
     shadow: tuple[int, float] | None = None
     key_header: str = "x-tfserve-key"
+    base_path: Path | None = None
+    highest_version: int = 0
+    used: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,7 @@ def test_a_version_that_agrees_and_is_as_fast_passes() -> None:
         "(p50 × 1.00 [1.00, 1.00]): it can take over"
     )
     assert result.verdict.decision == "promote"
-    json.dumps(result.to_json(), allow_nan=False)
+    json.dumps(result.stored(), allow_nan=False)
 
 
 def test_each_reason_against_a_version_names_its_number() -> None:

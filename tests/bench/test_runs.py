@@ -16,6 +16,7 @@ import pytest
 
 from tfserve_nb.api.benchmark import benchmark_url, compare_runs, stored_runs
 from tfserve_nb.bench.figure import png_of
+from tfserve_nb.bench.load.arrivals import due_times
 from tfserve_nb.bench.load.samples import Samples
 from tfserve_nb.bench.load.schedule import Load
 from tfserve_nb.bench.load.targets import Wish, target_of
@@ -67,6 +68,17 @@ def test_an_open_loop_keeps_its_rate_whatever_the_latency(server) -> None:
 
     assert result.summary.num_due == 150
     assert result.summary.percentile(0.5).ms == pytest.approx(200, rel=0.3)
+
+
+def test_a_request_that_waited_for_a_connection_is_noted_with_its_own_times(server) -> None:
+    server.pause_s = lambda _: 0.05
+    load = Load(rate=100, arrivals="constant", connections=2, **SHORT)
+
+    samples = run_load(subject(server), load).samples
+
+    assert np.sort(samples.due_s) == pytest.approx(due_times(load) - load.warmup_s)
+    # Sending, the pause and the answer, although more than half of them had waited before.
+    assert (samples.done_s - samples.sent_s >= 0.05).all()
 
 
 def test_refusals_and_timeouts_are_results(server) -> None:
@@ -159,6 +171,7 @@ def test_the_generator_imports_neither_tensorflow_nor_ipython() -> None:
     assert done.stdout.split() == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_keeps_what_was_found_and_leaves_no_process(server) -> None:
     timer = threading.Timer(2.0, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
     timer.start()
@@ -172,6 +185,7 @@ def test_an_interrupt_keeps_what_was_found_and_leaves_no_process(server) -> None
     assert [one for one in psutil.Process().children() if "generator" in " ".join(one.cmdline())] == []
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_while_a_rate_is_looked_for_ends_the_whole_benchmark(server, tmp_path: Path, capsys) -> None:
     timer = threading.Timer(1.2, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT))
     timer.start()

@@ -14,9 +14,10 @@ from tfserve_nb.bench.comparison import effects_of
 from tfserve_nb.bench.load.arrivals import schedule
 from tfserve_nb.bench.load.samples import GRPC, TIMED_OUT, UNREACHABLE, Samples, joined, status_text
 from tfserve_nb.bench.load.schedule import Load
-from tfserve_nb.bench.result import BenchmarkResult, curve_of, from_json, timeline_of, to_json
+from tfserve_nb.bench.result import BenchmarkResult, curve_of, timeline_of
 from tfserve_nb.bench.statistics import FEWEST, interval_ranks, percentiles, stability, summarise
 from tfserve_nb.errors import InvalidOption
+from tfserve_nb.serialization import from_json
 
 LOAD = Load(rate=100, seconds=10.0)
 
@@ -139,7 +140,7 @@ def result_of(latencies_s: list[float]) -> BenchmarkResult:
 def test_a_result_survives_the_history(latencies_s: list[float]) -> None:
     result = result_of(latencies_s)
 
-    back = from_json(json.loads(json.dumps(to_json(result))))
+    back = from_json(json.loads(json.dumps(result.stored())), BenchmarkResult)
 
     assert back.summary == result.summary
     assert back.curve.tolist() == result.curve.tolist()

@@ -12,7 +12,7 @@ from helpers.black_box import Served, servers
 from helpers.lab import chromium_page, missing_tool
 from helpers.saved_models import write_half_plus_two
 
-from tfserve_nb.server.admin.remote_core import RemoteCore
+from tfserve_nb.server.admin.client import RemoteModels
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.versions.source import VersionSource
@@ -82,7 +82,7 @@ def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: 
     token = re.search(r"Dashboard: \S+#token=(\S+)", served.text)
     assert token
     store = served.log.parent / "own"
-    core = RemoteCore(f"http://127.0.0.1:{served.rest_port}", token.group(1))
+    core = RemoteModels(f"http://127.0.0.1:{served.rest_port}", token.group(1))
     for version in (1, 2):
         folder = store / "late" / str(version)
         write_half_plus_two(folder)

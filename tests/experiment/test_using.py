@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 from helpers.faulty_servable import FaultyLoader, signature
 
+from tfserve_nb.agreement.result import Disagreement
 from tfserve_nb.api.ab_test import plan_of
 from tfserve_nb.api.deploy import place
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import InvalidOption, ServingError
 from tfserve_nb.experiment.engine.experiments import Experiments
-from tfserve_nb.experiment.json_state import state_from_json, state_to_json
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.reading import Estimate
-from tfserve_nb.experiment.state import Disagreement, Moment
+from tfserve_nb.experiment.state import ExperimentState, Moment
 from tfserve_nb.export.saved_model import ExportedVersion
-from tfserve_nb.server.admin.experiment_handlers import MAX_DISAGREEMENT_BYTES, fitting
+from tfserve_nb.serialization import from_json, to_json
+from tfserve_nb.server.admin.operations import MAX_DISAGREEMENT_BYTES, fitting
 from tfserve_nb.server.handle import ServerHandle
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
@@ -160,7 +161,7 @@ def test_a_state_is_json_whatever_its_numbers(server: ServerHandle) -> None:
         moments=(Moment(time.time(), 3, math.nan, -math.inf, math.inf),),
     )
 
-    again = state_from_json(json.loads(json.dumps(state_to_json(state), allow_nan=False)))
+    again = from_json(json.loads(json.dumps(to_json(state), allow_nan=False)), ExperimentState)
 
     assert again.plan == state.plan
     assert again.reading.effect is not None
@@ -174,7 +175,7 @@ def test_an_answer_of_the_admin_api_holds_as_many_disagreements_as_it_has_room_f
     found = [Disagreement(9.0 - number, large, {}, {}, 0.0) for number in range(9)]
 
     assert [one.score for one in fitting(found)] == [9.0, 8.0, 7.0, 6.0]
-    assert len(fitting([found[0]._replace(inputs={"x": np.zeros((1, MAX_DISAGREEMENT_BYTES), np.float32)})])) == 1
+    assert len(fitting([replace(found[0], inputs={"x": np.zeros((1, MAX_DISAGREEMENT_BYTES), np.float32)})])) == 1
     assert fitting([]) == []
 
 

@@ -13,7 +13,7 @@ from helpers.client_requests import example_request, predict_request
 from helpers.eventually import eventually
 
 import tfserve_nb
-from tfserve_nb.server.admin.remote_core import RemoteCore
+from tfserve_nb.server.admin.client import RemoteModels
 from tfserve_nb.serving.traffic import choose_by_key
 
 TOKEN = "secret"
@@ -44,11 +44,12 @@ def server(request: pytest.FixtureRequest, start_for_module: Start, store: Path,
 
 
 @pytest.fixture
-def core(server: Served) -> Iterator[RemoteCore]:
+def core(server: Served) -> Iterator[RemoteModels]:
     """What administers the server; it is as before after the test."""
-    remote = RemoteCore(f"http://127.0.0.1:{server.rest_port}", TOKEN)
+    remote = RemoteModels(f"http://127.0.0.1:{server.rest_port}", TOKEN)
     yield remote
     remote.promote("two", 2)
+    remote.connection.close()
     server.close_channels()
 
 
@@ -56,7 +57,7 @@ def rest(server: Served, body: object, headers: dict[str, str], path: str = "/v1
     return server.rest("POST", path, body, {"Authorization": f"Bearer {TOKEN}", **headers})
 
 
-def test_rest_v2_grpc_and_the_handle_agree_on_each_clients_version(server: Served, core: RemoteCore) -> None:
+def test_rest_v2_grpc_and_the_handle_agree_on_each_clients_version(server: Served, core: RemoteModels) -> None:
     core.set_split("two", SPLIT, salt="pepper", key_header="X-User", arms=ARMS)
     assert core.model_status("two").key_header == "x-user"
     eventually(lambda: "X-TFServe-Arm" in rest(server, {"instances": [1.0]}, {})[2])
@@ -80,7 +81,7 @@ def test_rest_v2_grpc_and_the_handle_agree_on_each_clients_version(server: Serve
 
 
 @pytest.mark.parametrize("method", ["Predict", "Regress"])
-def test_grpc_tells_version_and_arm_in_its_metadata(server: Served, core: RemoteCore, method: str) -> None:
+def test_grpc_tells_version_and_arm_in_its_metadata(server: Served, core: RemoteModels, method: str) -> None:
     core.set_split("two", SPLIT, salt="pepper", key_header="X-User", arms=ARMS)
     eventually(lambda: "X-TFServe-Arm" in rest(server, {"instances": [1.0]}, {})[2])
     request = (
@@ -99,7 +100,7 @@ def test_grpc_tells_version_and_arm_in_its_metadata(server: Served, core: Remote
         }  # fmt: skip
 
 
-def test_nothing_is_told_without_a_split(server: Served, core: RemoteCore) -> None:
+def test_nothing_is_told_without_a_split(server: Served, core: RemoteModels) -> None:
     core.promote("two", 2)
     eventually(lambda: "X-TFServe-Arm" not in rest(server, {"instances": [1.0]}, {})[2])
     _, _, headers = rest(server, {"instances": [1.0]}, {"X-Request-Id": "mine", "x-tfserve-key": "ann"})
@@ -110,7 +111,7 @@ def test_nothing_is_told_without_a_split(server: Served, core: RemoteCore) -> No
     assert not [name for name, _ in call.initial_metadata() if name.startswith("x-")]
 
 
-def test_shadow_copies_are_counted_apart_from_live_requests(server: Served, core: RemoteCore) -> None:
+def test_shadow_copies_are_counted_apart_from_live_requests(server: Served, core: RemoteModels) -> None:
     def counted() -> dict[str, float]:
         _, text, _ = server.rest("GET", METRICS, headers={"Authorization": f"Bearer {TOKEN}"})
         lines = [line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#")]

@@ -54,7 +54,7 @@ def test_a_worker_holds_no_tensorflow(server) -> None:
     for pid in pids_of(server):
         maps = Path(f"/proc/{pid}/maps").read_text(encoding="utf-8")
         assert "tensorflow" not in maps
-        assert "llhttp" in maps or "httptools" in maps
+        assert "httptools" in maps
 
 
 def test_a_worker_that_dies_is_replaced_and_the_others_lose_nothing(server, caplog) -> None:

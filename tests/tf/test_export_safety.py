@@ -173,6 +173,7 @@ def test_a_killed_process_leaves_no_version_and_the_next_export_cleans_up(tmp_pa
     assert names_in(tmp_path / "killed") == ["1", "2"]
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupted_export_leaves_nothing(tmp_path: Path) -> None:
     def interrupt(path: Path) -> None:
         signal.raise_signal(signal.SIGINT)  # to this thread: in another it could hit a finalizer, which swallows it

@@ -28,7 +28,8 @@ LAYERS = (
     ("serving",),
     ("export",),
     ("reports",),
-    ("agreement", "markup", "threads"),
+    ("agreement",),
+    ("markup", "threads", "serialization"),
     ("errors", "options", "types", "_version"),
 )
 """Top to bottom. A module may import from its own folder and from lower layers."""
@@ -46,6 +47,8 @@ THIRD_PARTY = {
     "grpc_reflection": ("server",),
     "prometheus_client": ("server",),
     "cryptography": ("server",),
+    "cattrs": ("serialization",),
+    "httpx": ("server/admin/connection",),
     "ai_edge_litert": ("serving",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),
@@ -69,7 +72,7 @@ THIRD_PARTY = {
 HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
-    "pyarrow",
+    "pyarrow", "cattrs", "httpx",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 

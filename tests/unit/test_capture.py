@@ -15,12 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfserve_nb.errors import InvalidOption
-from tfserve_nb.server.admin.wire_samples import (
-    captured_from_json,
-    captured_to_json,
-    settings_from_json,
-    settings_to_json,
-)
+from tfserve_nb.serialization import from_json, to_json
+from tfserve_nb.server.admin.client import RemoteModels
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
@@ -233,7 +229,7 @@ def test_a_core_captures_requests_of_its_models_and_forgets_with_them(tmp_path: 
         assert (kept.num_rows, kept.entrypoint, core.captured("net").is_on) == (2, "KERNEL", True)
         core.undeploy("net")
         core.deploy("net", 1, source, tmp_path, Placement())
-        assert (len(core.captured("net")), core.wants_tensors("net")) == (0, False)
+        assert (len(core.captured("net")), core.observers.wants_tensors("net")) == (0, False)
     finally:
         core.stop()
 
@@ -252,7 +248,7 @@ def test_files_and_the_wire_give_back_what_went_in(tensors: dict[str, np.ndarray
     before = CapturedRequests("net", (one,), CaptureSettings(redact=("a",)), 1, 10, 2, "why")
     path = before.save(tmp_path_factory.mktemp("captured") / "deep" / "net.parquet")
 
-    on_wire = captured_from_json(json.loads(json.dumps(captured_to_json(before))))
+    on_wire = from_json(json.loads(json.dumps(to_json(before))), CapturedRequests)
     assert (on_wire.settings, on_wire.num_left_out, on_wire.problem) == (before.settings, 2, "why")
     for found in (load_captured(path), on_wire):
         (again,) = found
@@ -283,10 +279,9 @@ def test_without_pyarrow_the_error_says_what_to_install(monkeypatch, tmp_path: P
 
 def test_a_function_that_redacts_cannot_leave_its_process() -> None:
     with pytest.raises(InvalidOption, match="served in this kernel"):
-        settings_to_json(CaptureSettings(redact=lambda inputs: inputs))
-    assert settings_from_json(settings_to_json(CaptureSettings(5, 6, 7.5, ("a",)))) == CaptureSettings(
-        5, 6, 7.5, ("a",)
-    )
+        RemoteModels("http://127.0.0.1:9", "token").capture("net", CaptureSettings(redact=lambda inputs: inputs))
+    settings = CaptureSettings(5, 6, 7.5, ("a",))
+    assert from_json(to_json(settings), CaptureSettings) == settings
 
 
 def test_rows_become_rows_of_a_data_frame() -> None:

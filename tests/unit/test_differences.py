@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from pathlib import Path
 
 from tfserve_nb.agreement.result import Agreement, OutputAgreement
 from tfserve_nb.diff.changes import LatencyChange, LayerChange, SignatureChange
@@ -11,7 +13,7 @@ from tfserve_nb.diff.report import MAX_LAYERS
 from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.export.provenance.environment import GitState
 from tfserve_nb.export.provenance.fingerprint import DataFingerprint
-from tfserve_nb.export.provenance.provenance import Code, Provenance, from_json, to_json
+from tfserve_nb.export.provenance.provenance import Code, Provenance, read_provenance, write_provenance
 from tfserve_nb.reports.html import to_html
 
 
@@ -64,7 +66,7 @@ def test_everything_that_is_known_is_shown_in_both_forms() -> None:
     html = to_html(diff.report)
 
     for words in (
-        "2 KiB", "3.0 MiB", "aaaaaaaaaa main (dirty)", "ndarray 3 × 2, float32, sha256 bbbbbbbbbbbb", "~ changed",
+        "2.05 kB", "3.15 MB", "aaaaaaaaaa main (dirty)", "ndarray 3 × 2, float32, sha256 bbbbbbbbbbbb", "~ changed",
         "input x: none → float32[?]", "from zero", "+50.0 %", "Latency of live traffic, ms", "p95 of requests",
         "190 of 200 (95 %)",
         "Outputs, given rows", "0.25", "-0.125", "because", "2.1.0", "3.13.0", "scipy",
@@ -76,13 +78,15 @@ def test_everything_that_is_known_is_shown_in_both_forms() -> None:
     assert diff.packages == {"python": ("3.12.1", "3.13.0"), "numpy": ("2.0.0", "2.1.0"), "scipy": ("", "1.13")}
 
 
-def test_provenance_makes_the_round_trip_through_json() -> None:
+def test_provenance_makes_the_round_trip_through_its_file(tmp_path: Path) -> None:
     told = provenance(
         code=Code("x = 1", "cell", "id", 3, num_redacted=2), git=GitState("a", "b", is_dirty=False), seed=3,
         data=DataFingerprint("dict", "a: float32", (3,), "c", is_sampled=True),
         metrics={"loss": math.inf, "acc": 0.5}, model="Sequential 'net'",
     )  # fmt: skip
 
-    assert from_json(to_json(told)) == told
-    assert to_json(told)["metrics"]["loss"] == "inf"
-    assert to_json(told)["time"] == "2023-11-14T22:13:20Z"
+    written = json.loads(write_provenance(tmp_path, told).read_text(encoding="utf-8"))
+
+    assert read_provenance(tmp_path) == told
+    assert written["metrics"]["loss"] == "inf"
+    assert written["time"] == "2023-11-14T22:13:20Z"

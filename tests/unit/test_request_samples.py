@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve_nb.server.admin.wire_samples import sample_from_json, sample_to_json
+from tfserve_nb.serialization import from_json, to_json
 from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
-from tfserve_nb.serving.telemetry.request_samples import KEPT, MAX_ROWS, RequestSamples
+from tfserve_nb.serving.telemetry.request_samples import KEPT, MAX_ROWS, RequestSample, RequestSamples
 
 
 class Clock:
@@ -114,7 +114,7 @@ def test_any_tensor_survives_the_admin_api(dtype: str, shape: list[int]) -> None
     samples.on_request(record(), RequestTensors({"x": array}, {"y": array}))
     (sample,) = samples.recent("net")
 
-    back = sample_from_json(json.loads(json.dumps(sample_to_json(sample))))
+    back = from_json(json.loads(json.dumps(to_json(sample))), RequestSample)
 
     assert back.inputs["x"].dtype == array.dtype
     assert back.inputs["x"].shape == sample.inputs["x"].shape

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tfserve_nb.dashboards.pages.resources import resources_page
-from tfserve_nb.server.admin.wire_samples import resources_from_json, resources_to_json
-from tfserve_nb.serving.telemetry.resources import GpuReader, ResourceReader, threads_by_kind
+from tfserve_nb.serialization import from_json, to_json
+from tfserve_nb.serving.telemetry.resources import GpuReader, ResourceReader, Resources, threads_by_kind
 from tfserve_nb.types import ModelStatus, VersionState, VersionStatus
 
 STATUS = ModelStatus("net", (VersionStatus(1, VersionState.AVAILABLE, weights_bytes=2_500_000),), 1, {1: 100.0}, {})
@@ -44,7 +44,7 @@ def test_this_process_is_read_and_survives_the_admin_api() -> None:
     assert resources.pid == os.getpid()
     assert resources.rss_bytes > 10_000_000
     assert resources.available_bytes < resources.total_bytes
-    back = resources_from_json(json.loads(json.dumps(resources_to_json(resources))))
+    back = from_json(json.loads(json.dumps(to_json(resources))), Resources)
     assert str(back) == str(resources)
 
 

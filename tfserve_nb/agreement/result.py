@@ -9,8 +9,9 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple  # JSON
+from typing import Any  # JSON
 
+from ..serialization import TextFloat
 from ..types import Tensors
 from .kinds import REGRESSION, SETS
 
@@ -18,7 +19,8 @@ NUMBER_KINDS = (REGRESSION, SETS)
 """Kinds whose numbers are compared; errors in units of the spread and a bias mean something there."""
 
 
-class Disagreement(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Disagreement:
     """A row on which both versions differ much.
 
     Attributes:
@@ -30,7 +32,7 @@ class Disagreement(NamedTuple):
         at: when, seconds since the epoch.
     """
 
-    score: float
+    score: TextFloat
     inputs: Tensors
     outputs_a: Tensors
     outputs_b: Tensors

@@ -14,10 +14,11 @@ from ..bench.load.schedule import Target
 from ..bench.load.targets import pieces_of, plain_target, signatures_of, target_of
 from ..bench.options import Options, carry_out, numbered
 from ..bench.report import AnyResult
-from ..bench.result import BenchmarkResult, from_json, to_json
+from ..bench.result import BenchmarkResult
 from ..bench.run import Subject, Watcher
 from ..bench.sweep import SweepResult
 from ..errors import InvalidOption, ServingError
+from ..serialization import from_json
 from ..server.handle import ServerHandle
 from ..serving.backend import ModelSpec
 from ..serving.models.state_store import StateStore, new_event
@@ -102,7 +103,10 @@ def keep(result: AnyResult, store: StateStore) -> AnyResult:
 
 def stored_runs(folder: Path) -> dict[int, BenchmarkResult]:
     """The runs that are kept in a folder, by number."""
-    return {number: numbered(from_json(value), number) for number, value in StateStore(folder).benchmarks().items()}
+    return {
+        number: numbered(from_json(value, BenchmarkResult), number)
+        for number, value in StateStore(folder).benchmarks().items()
+    }
 
 
 def compare_runs(folder: Path, a: int, b: int) -> ComparisonResult:
@@ -127,7 +131,7 @@ def _kept(result: BenchmarkResult, store: StateStore) -> BenchmarkResult:
     event = new_event("benchmark", result.version, detail[:MAX_EVENT_CHARS])
     try:
         store.path.parent.mkdir(parents=True, exist_ok=True)
-        return numbered(result, store.add_benchmark(result.name, to_json(result), event))
+        return numbered(result, store.add_benchmark(result.name, result.stored(), event))
     except (ServingError, OSError):
         return result
 

@@ -62,10 +62,9 @@ def connect(url: str, token: str | None = None, name: str | None = None) -> Depl
 
 def remote_server(url: str, token: str | None) -> ServerHandle:
     """A server that is reached by its URL only, such as `https://host:8501`; nothing is asked yet."""
-    from ..server.admin.remote_core import RemoteCore  # brings Tornado, see `servers`
-    from ..server.admin.remote_experiments import RemoteExperiments
+    from ..server.admin.client import RemoteExperiments, RemoteModels  # brings Tornado, see `servers`
 
-    models = RemoteCore(url, token)
+    models = RemoteModels(url, token)
     return ServerHandle("remote", models, RemoteExperiments(models), url, token)
 
 

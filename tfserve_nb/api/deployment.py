@@ -15,6 +15,7 @@ from typing import Any  # arrays and DataFrames of the user
 import numpy as np
 
 from ..agreement.kinds import AgreementOptions
+from ..agreement.result import Disagreement
 from ..bench.options import Options
 from ..bench.report import AnyResult
 from ..bench.run import Watcher
@@ -22,7 +23,7 @@ from ..diff.diff import diff_versions, provenance_of
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, InvalidRequest, LabelNotFound, ModelNotFound, ServingError
 from ..experiment.plan import Limits, Plan
-from ..experiment.state import NUM_DISAGREEMENTS, Disagreement, ExperimentState
+from ..experiment.state import NUM_DISAGREEMENTS, ExperimentState
 from ..export.layout import version_dir
 from ..export.provenance.provenance import Provenance
 from ..options import takes

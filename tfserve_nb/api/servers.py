@@ -123,13 +123,12 @@ class IsolatedServer:
     """
 
     def __init__(self, token: str, wanted: ListenOptions, progress: Progress = no_progress) -> None:
-        from ..server.admin.remote_core import RemoteCore
-        from ..server.admin.remote_experiments import RemoteExperiments
+        from ..server.admin.client import RemoteExperiments, RemoteModels
 
         workers = wanted.workers or 0
         self._folders: Mapping[str, Path] = {}
         self._child = ChildServer(wanted.port, wanted.grpc_port, token, self._resume, workers=workers)
-        self._models = RemoteCore(self._child.url, token, unavailable_reason=self._child.problem)
+        self._models = RemoteModels(self._child.url, token, unavailable_reason=self._child.problem)
         self.listening = ListenOptions(self._child.port, self._child.grpc_port, workers, auth=True)
         grpc_address = _grpc_address(self._child.grpc_port)
         experiments = RemoteExperiments(self._models)
@@ -152,6 +151,7 @@ class IsolatedServer:
     def stop(self) -> None:
         """End the process. Idempotent, bounded."""
         self._child.stop()
+        self._models.connection.close()
 
     def _resume(self) -> None:
         """Serve everything again; on the thread that watches the process."""

@@ -15,15 +15,18 @@ from pathlib import Path
 from typing import Any  # JSON, DataFrames
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import InvalidOption
+from ..serialization import check_format, from_json, to_json
 from .load.samples import OK, Samples, status_text
 from .load.schedule import Load
-from .statistics import FEWEST, Percentile, Summary
+from .statistics import FEWEST, Summary
 
 CURVE_POINTS = 200
 NUM_STEPS = 60
-_PLAIN = ("name", "protocol", "payload", "version", "environment", "batching", "at", "run")
+FORMAT = 1
+"""Of saved results; those that were written before there was a number are read the same way."""
 _ARRAYS = ("due_s", "taken_s", "sent_s", "done_s", "status")
 
 
@@ -39,11 +42,11 @@ class Timeline:
         p99_ms: their 99th percentile; NaN where there are too few.
     """
 
-    at_s: np.ndarray
-    rate: np.ndarray
-    p50_ms: np.ndarray
-    p95_ms: np.ndarray
-    p99_ms: np.ndarray
+    at_s: NDArray[np.float64]
+    rate: NDArray[np.float64]
+    p50_ms: NDArray[np.float64]
+    p95_ms: NDArray[np.float64]
+    p99_ms: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,7 @@ class BenchmarkResult:
     version: int | None
     load: Load
     summary: Summary
-    curve: np.ndarray
+    curve: NDArray[np.float64]
     timeline: Timeline
     environment: Mapping[str, str] = field(default_factory=dict)
     batching: str = ""
@@ -118,6 +121,11 @@ class BenchmarkResult:
             }
         )
 
+    def stored(self) -> dict[str, Any]:
+        """What the history keeps, as JSON: everything but the single requests."""
+        value: dict[str, Any] = to_json(dataclasses.replace(self, samples=None))
+        return value
+
     def save(self, path: str | Path) -> Path:
         """Write everything, every request too, into one `.npz` file; `load_result` reads it.
 
@@ -135,7 +143,9 @@ class BenchmarkResult:
         if self.samples is not None:
             arrays = {name: getattr(self.samples, name) for name in _ARRAYS}
             reasons = self.samples.reasons
-        text = json.dumps({**to_json(self), "sample_reasons": {str(status): one for status, one in reasons.items()}})
+        text = json.dumps(
+            {"format": FORMAT, **self.stored(), "sample_reasons": {str(status): one for status, one in reasons.items()}}
+        )
         np.savez_compressed(target, result=np.array(text), **arrays)
         return target
 
@@ -145,14 +155,16 @@ def load_result(path: str | Path) -> BenchmarkResult:
 
     Raises:
         InvalidOption: if the file is none of ours.
+        ServingError: if a newer version of this package wrote it.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             value = json.loads(str(file["result"]))
+            check_format(value.pop("format", FORMAT), FORMAT, path)
             reasons = {int(status): text for status, text in value.pop("sample_reasons", {}).items()}
             arrays: dict[str, Any] = {name: file[name] for name in _ARRAYS if name in file}
             samples = Samples(**arrays, reasons=reasons) if arrays else None
-        return dataclasses.replace(from_json(value), samples=samples)
+        return dataclasses.replace(from_json(value, BenchmarkResult), samples=samples)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidOption(f"{path} is no saved benchmark: {error}", hint="a file that r.save(path) wrote") from error
 
@@ -191,51 +203,5 @@ def curve_of(samples: Samples) -> np.ndarray:
     return np.vstack([shares, took_ms[ranks - 1]])
 
 
-def to_json(result: BenchmarkResult) -> dict[str, Any]:
-    """A JSON object that `from_json` reads; without the single requests."""
-    value = {name: getattr(result, name) for name in _PLAIN}
-    summary = dataclasses.asdict(result.summary)
-    return {
-        **value,
-        "environment": dict(result.environment),
-        "load": dataclasses.asdict(result.load),
-        "summary": without_nan(summary),
-        "curve": without_nan(result.curve.tolist()),
-        "timeline": without_nan({one.name: getattr(result.timeline, one.name).tolist()
-                                  for one in dataclasses.fields(Timeline)}),
-    }  # fmt: skip
-
-
-def from_json(value: Mapping[str, Any]) -> BenchmarkResult:
-    """The inverse of `to_json`."""
-    summary = dict(value["summary"])
-    summary["percentiles"] = tuple(
-        Percentile(one["quantile"], one["ms"], one["low_ms"], math.inf if one["high_ms"] is None else one["high_ms"])
-        for one in summary["percentiles"]
-    )
-    summary["stability"] = None if summary["stability"] is None else tuple(summary["stability"])
-    summary["mean_ms"] = math.nan if summary["mean_ms"] is None else summary["mean_ms"]
-    timeline = {name: np.array(numbers, dtype=np.float64) for name, numbers in value["timeline"].items()}
-    known = {name: value[name] for name in _PLAIN}
-    return BenchmarkResult(
-        **known,
-        load=Load(**value["load"]),
-        summary=Summary(**summary),
-        curve=np.array(value["curve"], dtype=np.float64).reshape(2, -1),
-        timeline=Timeline(**timeline),
-    )
-
-
 def _of(group: np.ndarray, quantile: float) -> float:
     return float(np.quantile(group, quantile, method="inverted_cdf")) if len(group) >= FEWEST[quantile] else math.nan
-
-
-def without_nan(value: Any) -> Any:
-    """Numbers that JSON does not know become null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [without_nan(item) for item in value]
-    return value

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..serialization import HighEnd
 from ..serving.telemetry.histogram import FEWEST_SAMPLES
 from .load.samples import OK, Samples, status_text
 from .load.schedule import Load
@@ -47,7 +48,7 @@ class Percentile:
     quantile: float
     ms: float
     low_ms: float
-    high_ms: float
+    high_ms: HighEnd
 
     @property
     def name(self) -> str:

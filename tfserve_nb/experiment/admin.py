@@ -1,6 +1,6 @@
 """What runs experiments, wherever the server is.
 
-`Experiments` implements it beside the core; `server.remote_experiments` asks another server.
+`Experiments` implements it beside the core; `server.admin.client.RemoteExperiments` asks another server.
 
 Thread: any.
 """
@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from ..agreement.result import Disagreement
 from .plan import Plan
-from .state import Disagreement, ExperimentState
+from .state import ExperimentState
 
 
 class ExperimentAdmin(Protocol):
@@ -19,8 +20,8 @@ class ExperimentAdmin(Protocol):
     All methods raise `ModelNotFound` for a model that is not served.
     """
 
-    def start(self, plan: Plan) -> None:
-        """Begin an experiment: load both versions, split the traffic, observe.
+    def start(self, plan: Plan) -> ExperimentState:
+        """Begin an experiment: load both versions, split the traffic, observe; returns where it stands.
 
         Raises:
             InvalidOption: if the model has an experiment that runs, or the versions do not take the same inputs.

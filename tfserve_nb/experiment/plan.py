@@ -5,15 +5,15 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import secrets
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any  # JSON
+from typing import Any  # what a user gave
 
+from ..agreement.kinds import ASKED_KINDS, AgreementOptions
 from ..errors import InvalidOption
 from ..options import option
+from ..serialization import HighEnd, LowEnd
 
 METRICS = ("latency", "p95", "quality")
 """What the verdict can be about: the time of a run at equal batch sizes, its tail, or what labels say."""
@@ -30,7 +30,7 @@ class Limits:
         max_error_rate: share of its requests that may fail, 0 to 1.
         allow_nan: whether its outputs may hold NaN or infinity.
         output_range: lowest and highest number that its outputs may hold.
-        max_disagreement: share of the copied rows on which it may decide differently from the current version, 0 to 1.
+        max_disagreement: share of the copied rows on which its outputs may disagree with the current version's, 0 to 1.
         window_s: seconds of a window.
         windows: how many windows are looked back at.
         breaches: how many of them must be bad.
@@ -43,7 +43,7 @@ class Limits:
         0.05, "take B back when a larger share of its requests fails", metavar="SHARE"
     )
     allow_nan: bool = option(False, "whether B may answer NaN or infinity", is_python_only=True)
-    output_range: tuple[float, float] | None = option(
+    output_range: tuple[LowEnd, HighEnd] | None = option(
         None, "take B back when its numbers leave this range", metavar="LOW,HIGH", shown="no limit"
     )
     max_disagreement: float | None = option(
@@ -101,6 +101,8 @@ class Plan:
         limits: hard limits.
         auto_promote: whether B gets everything by itself once it passed.
         auto_rollback: whether A gets everything by itself when B is harmful.
+        kind: what the outputs are, to compare them on copied rows: see `AgreementOptions`.
+        tolerance: by how much numbers of a regression may differ: see `AgreementOptions`.
         salt: decides together with a key who gets which version; new for every experiment.
 
     Raises:
@@ -130,6 +132,15 @@ class Plan:
     auto_rollback: bool = option(
         True, "watch, but leave it to a person to give A everything when B is harmful", flags=("--no-rollback",)
     )
+    kind: str | None = option(
+        None,
+        "what the outputs are, to compare them; see docs/agreement.md",
+        choices=ASKED_KINDS,
+        shown="found out",
+    )
+    tolerance: float | None = option(
+        None, "by how much numbers of a regression may differ, relative", metavar="T", shown="0.001"
+    )
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
@@ -156,6 +167,7 @@ class Plan:
             raise InvalidOption(f"metric={self.metric!r} must be one of {', '.join(METRICS)}", hint="--metric latency")
         if not self.key or any(char.isspace() or char == ":" for char in self.key):
             raise InvalidOption(f"key={self.key!r} must be the name of a header", hint="--key X-User-Id")
+        self.agreement  # noqa: B018 - checks kind and tolerance
         if not self.first_percent and not self.shadow:
             raise InvalidOption("split=0 and shadow=0: B would get nothing", hint="--split 50, or --shadow 20")
 
@@ -171,22 +183,10 @@ class Plan:
         """What B gets at first."""
         return self.steps[0] if self.steps else self.split
 
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads; an infinite end of a range has no place there and becomes a null."""
-        value = dataclasses.asdict(self)
-        if self.limits.output_range is not None:
-            value["limits"]["output_range"] = [end if math.isfinite(end) else None for end in self.limits.output_range]
-        return value
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Plan:
-        """The inverse of `to_json`."""
-        given = dict(value)
-        limits = dict(given.pop("limits"))
-        if limits.get("output_range") is not None:
-            low, high = limits["output_range"]
-            limits["output_range"] = (-math.inf if low is None else low, math.inf if high is None else high)
-        return cls(**{**given, "steps": tuple(given["steps"])}, limits=Limits(**limits))
+    @property
+    def agreement(self) -> AgreementOptions:
+        """How outputs are compared."""
+        return AgreementOptions(self.kind, self.tolerance)
 
 
 def _check(what: str, value: float | None, low: float, high: float, hint: str) -> None:

@@ -5,9 +5,12 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
+
+from ..agreement.result import Agreement
+from ..serialization import HighEnd, LowEnd
 
 DECISIONS = ("wait", "promote", "rollback", "blocked")
 """`wait`: not known yet; `promote`: B is not worse; `rollback`: B is harmful; `blocked`: nothing can be concluded."""
@@ -30,6 +33,15 @@ class Verdict(str):
         self.decision = decision
         return self
 
+    def to_json(self) -> list[str]:
+        """The text and its decision."""
+        return [str(self), self.decision]
+
+    @classmethod
+    def from_json(cls, value: Sequence[str]) -> Self:
+        """The inverse of `to_json`."""
+        return cls(*value)
+
 
 class Estimate(NamedTuple):
     """An effect with an interval that holds at all times at once, so that looking often costs nothing.
@@ -43,8 +55,8 @@ class Estimate(NamedTuple):
     """
 
     value: float
-    low: float
-    high: float
+    low: LowEnd
+    high: HighEnd
     p_value: float
     num_units: int
 
@@ -74,31 +86,6 @@ class SampleRatio:
     def is_mismatch(self) -> bool:
         """Whether nothing that was read can be believed."""
         return self.p_value < SRM_LIMIT
-
-
-@dataclass(frozen=True, slots=True)
-class Agreement:
-    """How the outputs of both versions compare on the same rows.
-
-    Attributes:
-        num_rows: rows that both answered.
-        num_same: rows on which they decide alike (the same class; equal within a tolerance where there are none).
-        share: `num_same / num_rows`.
-        low: lower end of its 95 % interval (Wilson).
-        high: upper end.
-        flips: (class by A, class by B) -> rows, the most frequent first; empty for outputs that are no classes.
-        shift: mean of B's number minus A's, over all rows and output numbers.
-        largest: the largest absolute difference of two numbers.
-    """
-
-    num_rows: int
-    num_same: int
-    share: float
-    low: float
-    high: float
-    flips: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    shift: float = 0.0
-    largest: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +136,8 @@ class Reading:
         tail: relative difference of the 95th percentile of a request's latency.
         errors: difference of the shares of failed requests.
         quality: difference of the shares of right answers, from feedback.
-        agreement: how outputs compare on the same rows, or None without copies.
+        agreement: output name -> how it compares on the same rows; empty without copies.
+        bias: output name -> B's numbers minus A's on the same rows, for outputs that are compared as numbers.
         calibration: version -> how sure it is against how often it is right.
         guardrails: the limits.
     """
@@ -163,7 +151,8 @@ class Reading:
     tail: Estimate | None = None
     errors: Estimate | None = None
     quality: Estimate | None = None
-    agreement: Agreement | None = None
+    agreement: Agreement = field(default_factory=Agreement)
+    bias: Mapping[str, Estimate] = field(default_factory=dict)
     calibration: Mapping[int, Calibration] = field(default_factory=dict)
     guardrails: tuple[Guardrail, ...] = ()
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..types import Tensors
+from ..serialization import HighEnd, LowEnd
 from .plan import Plan
 from .reading import Reading, Verdict
 
@@ -39,26 +39,8 @@ class Moment(NamedTuple):
     at_s: float
     num_requests: int
     value: float
-    low: float
-    high: float
-
-
-class Disagreement(NamedTuple):
-    """A row on which both versions differ much.
-
-    Attributes:
-        score: how much; larger is worse.
-        inputs: name -> the row, shape `(1, ...)`.
-        outputs_a: name -> what A answered, shape `(1, ...)`.
-        outputs_b: name -> what B answered.
-        at: when, seconds since the epoch.
-    """
-
-    score: float
-    inputs: Tensors
-    outputs_a: Tensors
-    outputs_b: Tensors
-    at: float
+    low: LowEnd
+    high: HighEnd
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -292,6 +292,6 @@ def _kept(result: ReplayResult, store: StateStore) -> ReplayResult:
     event = new_event("replay", result.onto, str(result.verdict)[:MAX_EVENT_CHARS])
     try:
         store.path.parent.mkdir(parents=True, exist_ok=True)
-        return dataclasses.replace(result, run=store.add_replay(result.name, result.to_json(), event))
+        return dataclasses.replace(result, run=store.add_replay(result.name, result.stored(), event))
     except (ServingError, OSError):
         return result

@@ -57,7 +57,8 @@ def _row_table(result: ReplayResult) -> Table:
     """The rows whose outputs differ most."""
     columns = (*names("inputs", "recorded output", f"version {result.onto}'s output"), *numbers("difference"))
     rows = [
-        (*(_cells(tensors) for tensors in row[1:4]), f"{row.score:.3g}") for row in result.disagreements[:SHOWN_ROWS]
+        (*map(_cells, (row.inputs, row.outputs_a, row.outputs_b)), f"{row.score:.3g}")
+        for row in result.disagreements[:SHOWN_ROWS]
     ]
     return Table("The rows that differ most", columns, tuple(rows))
 

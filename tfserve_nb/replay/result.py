@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field
+from dataclasses import MISSING, dataclass, field, replace
 from typing import Any  # JSON, DataFrames
 
 import numpy as np
@@ -16,11 +16,11 @@ import numpy as np
 from ..agreement.kinds import AgreementOptions
 from ..agreement.result import Agreement, Disagreement
 from ..bench.comparison import Effect
-from ..bench.result import without_nan
 from ..bench.statistics import Percentile, Summary
 from ..errors import InvalidOption
 from ..experiment.reading import Verdict
 from ..options import option
+from ..serialization import to_json
 
 PROTOCOLS = ("json", "binary", "grpc")
 MAX_DISAGREEMENT = 0.01
@@ -297,24 +297,10 @@ class ReplayResult:
             raise InvalidOption("to_dataframe() needs pandas", hint="pip install pandas, or use r.requests") from error
         return pd.DataFrame(dict(self.requests))
 
-    def to_json(self) -> dict[str, Any]:
-        """What the history keeps: no inputs, no outputs, no single requests."""
-        plain = ("name", "onto", "against", "protocol", "speed", "num_requests", "num_rows", "seconds", "num_shortened",
-                 "num_reasked", "interrupted", "at")  # fmt: skip
-        value = {
-            **{name: getattr(self, name) for name in plain},
-            "verdict": str(self.verdict),
-            "decision": self.verdict.decision,
-            "agreement": self.agreement.to_json(),
-            "failures": dict(self.failures),
-            "recorded": [asdict(one) for one in self.recorded],
-            "a": None if self.a is None else asdict(self.a),
-            "b": asdict(self.b),
-            "effects": [asdict(one) for one in self.effects],
-            "environment": dict(self.environment),
-        }
-        kept: dict[str, Any] = without_nan(value)
-        return kept
+    def stored(self) -> dict[str, Any]:
+        """What the history keeps, as JSON: no inputs, no outputs, no single requests."""
+        kept = to_json(replace(self, disagreements=(), requests={}, run=None))
+        return {**kept, "verdict": str(self.verdict), "decision": self.verdict.decision}
 
 
 def check_number(what: str, value: float | None, lowest: float) -> None:

@@ -15,7 +15,7 @@ from ..errors import ServerFailed, ServingError
 from ..experiment.admin import ExperimentAdmin
 from ..serving.admin import ModelAdmin
 from ..serving.backend import InferenceBackend
-from .admin.experiment_handlers import experiment_routes
+from ..threads import hide_from_debuggers
 from .admin.handlers import admin_routes, admin_values
 from .admin.web_dashboard import DashboardPages, dashboard_routes
 from .calls import Calls
@@ -84,7 +84,6 @@ class ServerThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
-        self._listener: HttpListener | WorkerListener | None = None
         self._error: BaseException | None = None
 
     @property
@@ -106,13 +105,11 @@ class ServerThread:
         """
         if self.settings.grpc is not None:
             import_stubs()
-        http = self._listener = self._make_listener()
+        http = self._make_listener()
         self._bound_port = 0 if http is None else http.port
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(http, ready), name="tfserve-server", daemon=True)
-        # A breakpoint in the notebook must not stop the server (ipykernel marks its own threads so).
-        self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
-        self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+        hide_from_debuggers(self._thread)
         shorten()
         collector.put_off()
         try:
@@ -161,7 +158,7 @@ class ServerThread:
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._serve(http, ready))
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
+        except BaseException as error:  # noqa: BLE001 - raised again by start()
             self._error = error
         finally:
             ready.set()
@@ -203,13 +200,11 @@ class ServerThread:
     def _admin_routes(self) -> list[tuple[Any, ...]]:
         admin, dashboard = self._features.admin, self._features.dashboard
         values = None if admin is None else admin_values(admin, self.settings, self.log)
-        if values is None:
+        if admin is None or values is None:
             return []
-        experiments = self._features.experiments
         return [
-            *(experiment_routes(experiments, values) if experiments is not None else ()),
-            *admin_routes(values),
             *(dashboard_routes(dashboard, values) if dashboard is not None else ()),
+            *admin_routes(admin, self._features.experiments, values),
         ]
 
     async def _start_grpc(self, calls: Calls, http: HttpListener | WorkerListener | None) -> GrpcListener | None:

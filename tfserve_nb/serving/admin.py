@@ -1,6 +1,7 @@
 """What administers a core, wherever it runs: in this process, in a child process, on another machine.
 
-`ServingCore` implements it, and so does `server.remote.RemoteCore`, which asks the admin API of another server.
+`ServingCore` implements it, and so does `server.admin.client.RemoteModels`, which asks another server. What it declares
+is also the admin API: `server.admin.operations` gives each method its HTTP path.
 
 Thread: any.
 """
@@ -47,7 +48,9 @@ class ModelAdmin(Protocol):
     def highest_version(self, name: str) -> int:
         """The highest version that was ever served; 0 when there is none."""
 
-    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
+    def model_metrics(
+        self, name: str, span_s: int = 120, step_s: int = 2, signature: str | None = None
+    ) -> ModelMetrics:
         """The numbers of the last `span_s` seconds, in steps of `step_s` seconds, of one signature or of all."""
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:

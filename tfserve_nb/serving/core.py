@@ -29,7 +29,7 @@ from .models.placement import Placement
 from .models.resuming import resumed
 from .models.routing import Routing, not_found
 from .models.state_store import StateStore, new_event
-from .models.stored_model import from_json
+from .models.stored_model import read_stored_model
 from .shadow import ShadowCopies
 from .telemetry.capture import Captures
 from .telemetry.captured import CapturedRequests, CaptureSettings
@@ -116,6 +116,8 @@ class ServingCore:
                 if not routing.is_plain:
                     handle.assignment = assignment_of(spec, version, key_text, routing.traffic, routing.arms)
                     handle.copier = self.copies.copier(spec, version, routing.shadow)
+                if self.observers.hears_requests:
+                    handle.wants_tensors = self.observers.wants_tensors(spec.name)
                 return handle
         raise not_found(ModelSpec(spec.name, version))
 
@@ -135,10 +137,6 @@ class ServingCore:
             raise VersionNotFound(f"Could not find version {spec.version} of model {spec.name}")
         return found
 
-    def wants_tensors(self, model: str) -> bool:
-        """Whether finished requests of a model are wanted with their tensors; see `InferenceBackend.wants_tensors`."""
-        return self.observers.wants_tensors(model)
-
     def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
         """Count a finished request and pass it to the observers; unknown models are counted together."""
         if self.observers.hears_requests:
@@ -149,7 +147,9 @@ class ServingCore:
 
     def catalog(self) -> dict[str, ModelView]:
         """What is served now; see `InferenceBackend.catalog`."""
-        return {name: model.view(wants_tensors=self.wants_tensors(name)) for name, model in self._models.items()}
+        return {
+            name: model.view(wants_tensors=self.observers.wants_tensors(name)) for name, model in self._models.items()
+        }
 
     # --- administration -----------------------------------------------------------------------------------------
 
@@ -175,6 +175,9 @@ class ServingCore:
             key_header=model.routing.key_header,
             problem=model.problem,
             on_disk=tuple(list_versions(model.base_path / name)),
+            base_path=model.base_path,
+            highest_version=self.highest_version(name),
+            used=tuple(version for version in self.available(name) if self.uses(name, version)),
         )
 
     def predict(
@@ -327,7 +330,7 @@ class ServingCore:
         problems: dict[str, list[str]] = {}
         for name, state in sorted(StateStore(base_path).load().items()):
             if name not in self._models and only in (None, name):
-                stored = from_json(name, base_path, state)
+                stored = read_stored_model(name, base_path, state)
                 with resumed(self._manager, stored, base_path, progress) as (model, problems[name]):
                     with self._lock:
                         self._add(model)
@@ -462,7 +465,9 @@ class ServingCore:
 
     # --- metrics, samples, captures, resource usage --------------------------------------------------------------
 
-    def model_metrics(self, name: str, span_s: int, step_s: int, signature: str | None = None) -> ModelMetrics:
+    def model_metrics(
+        self, name: str, span_s: int = 120, step_s: int = 2, signature: str | None = None
+    ) -> ModelMetrics:
         """The numbers of a model; see `Metrics.snapshot`."""
         metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
         return metrics.with_batches(self._manager.batches(name))

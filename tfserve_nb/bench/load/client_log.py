@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from ...serialization import to_json
 from .samples import Samples
 
 
@@ -61,7 +62,7 @@ class Log:
         rows, self.rows = self.rows, []
         start_s = self.start_s
         moved = [(a - start_s, b - start_s, c - start_s, d - start_s, status) for a, b, c, d, status in rows]
-        write_line(Samples.of(moved, self.reasons).to_json())
+        write_line(to_json(Samples.of(moved, self.reasons)))
 
 
 def write_line(value: dict[str, Any]) -> None:

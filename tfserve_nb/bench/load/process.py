@@ -17,6 +17,7 @@ import threading
 from collections.abc import Callable, Iterator
 
 from ...errors import ServerFailed
+from ...serialization import from_json
 from .samples import Samples, joined
 from .schedule import Load, Target
 
@@ -69,7 +70,7 @@ def generate(target: Target, load: Load, on_samples: OnSamples) -> Samples:
             value = json.loads(line)
             if "end" in value:
                 return joined(parts)
-            parts.append(Samples.from_json(value))
+            parts.append(from_json(value, Samples))
             if not on_samples(parts[-1]):
                 return joined(parts)
 
@@ -77,7 +78,7 @@ def generate(target: Target, load: Load, on_samples: OnSamples) -> Samples:
 @contextlib.contextmanager
 def _process(job: str) -> Iterator[queue.Queue[str | None]]:
     """The generator, and the lines that it writes; None after the last one."""
-    # The job goes over standard input: arguments are seen by everybody on the machine, and a token is in it.
+    # The job goes over standard input: every user of the machine can see arguments, and a token is in it.
     process = subprocess.Popen(  # noqa: S603 - ourselves
         [sys.executable, "-m", f"{__package__}.generator"],
         stdin=subprocess.PIPE,

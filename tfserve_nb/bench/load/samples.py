@@ -5,10 +5,9 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any  # JSON
+from typing import Any  # arrays by name
 
 import numpy as np
 
@@ -56,22 +55,6 @@ class Samples:
     def among(self, mask: np.ndarray) -> Samples:
         """Some of them."""
         return Samples(**{name: getattr(self, name)[mask] for name in _FIELDS}, reasons=self.reasons)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads."""
-        return {
-            **{name: base64.b64encode(getattr(self, name).tobytes()).decode() for name in _FIELDS},
-            "reasons": {str(status): text for status, text in self.reasons.items()},
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Samples:
-        """The inverse of `to_json`."""
-        arrays: dict[str, Any] = {
-            name: np.frombuffer(base64.b64decode(str(value[name])), np.int16 if name == "status" else np.float64)
-            for name in _FIELDS
-        }
-        return cls(**arrays, reasons={int(status): str(text) for status, text in value["reasons"].items()})
 
     @classmethod
     def of(cls, rows: Sequence[tuple[float, float, float, float, int]], reasons: Mapping[int, str]) -> Samples:

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, QueueFull, RunFailed
-from ...server.admin.predict_client import encode_inputs, signatures_from_json
+from ...server.admin.predict_body import encode_inputs, parse_signatures
 from ...server.rest.json_text import dump
 from ...server.rest.v2_tensors import to_output
 from ...serving.versions.inputs import as_tensors
@@ -215,7 +215,7 @@ def _signatures(url: str, headers: Headers) -> tuple[Mapping[str, SignatureSpec]
     if status != 200:
         raise_for(status, body, url)
     try:
-        return signatures_from_json(json.loads(body))
+        return parse_signatures(json.loads(body))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidOption(
             f"{url}/metadata is none of TensorFlow Serving's: {error}", hint="--url with the rows in a %%benchmark cell"

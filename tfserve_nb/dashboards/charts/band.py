@@ -16,6 +16,7 @@ import numpy as np
 
 from ...experiment.state import Moment
 from ...experiment.views.report import interval_text
+from ...experiment.views.trace import trace_of
 from .svg import (
     BOTTOM,
     COLOURS,
@@ -72,12 +73,12 @@ def band_chart(
         words: an effect as plain text, such as `+3 %`.
         empty: what to say while there is nothing to draw, plain text.
     """
-    known = [one for one in moments if math.isfinite(one.value)]
-    if not known:
+    trace = trace_of(moments, margin)
+    if trace is None:
         return element(f"{title}: {empty}", [heading(title), nothing(empty)])
-    scale = _scale(known, margin)
-    x = _positions(known)
-    value, low, high = (scale.y(np.array([getattr(one, name) for one in known])) for name in ("value", "low", "high"))
+    scale = Scale(trace.bottom, trace.top)
+    x = LEFT + PLOT_WIDTH * trace.x / max(1e-9, float(trace.x[-1]))
+    value, low, high = map(scale.y, (trace.value, trace.low, trace.high))
     upper = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, high, strict=True))
     lower = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[::-1], low[::-1], strict=True))
     middle = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, value, strict=True))
@@ -88,31 +89,10 @@ def band_chart(
         f'<polygon points="{upper} {lower}" fill="{COLOURS[0]}" stroke="{COLOURS[0]}" {BAND}/>',
         f'<polyline points="{middle}" fill="none" stroke="{COLOURS[0]}" stroke-width="2.2" stroke-linejoin="round"/>',
         f'<circle cx="{x[-1]:.1f}" cy="{value[-1]:.1f}" r="3.2" fill="{COLOURS[0]}"/>',
-        *_axis(known),
-        *_notes(known, x, words),
+        *_axis(trace.moments[-1]),
+        *_notes(trace.moments, x, words),
     ]
-    return element(_in_words(title, known[-1], margin, words), parts)
-
-
-def _scale(known: Sequence[Moment], margin: float | None) -> Scale:
-    """Fits what was known in the later half; the wide bands of the first moments are cut off."""
-    late = known[len(known) // 2 :]
-    needed = [0.0, *(one.value for one in late), *([] if margin is None else [margin])]
-    ends = [end for one in late for end in (one.low, one.high) if math.isfinite(end)]
-    widest = max((abs(value) for value in needed), default=0.0)
-    # A band that is far wider than everything else would flatten the rest.
-    ends = [min(max(end, -10 * widest - 0.1), 10 * widest + 0.1) for end in ends]
-    low, high = min(needed + ends), max(needed + ends)
-    room = 0.08 * (high - low) or 0.01
-    return Scale(low - room, high + room)
-
-
-def _positions(known: Sequence[Moment]) -> np.ndarray:
-    """By requests; by time where copies alone are compared and no request is counted."""
-    by_requests = known[-1].num_requests > known[0].num_requests
-    places = np.array([one.num_requests if by_requests else one.at_s for one in known], dtype=np.float64)
-    found: np.ndarray = LEFT + PLOT_WIDTH * places / max(1e-9, float(places[-1]))
-    return found
+    return element(_in_words(title, trace.moments[-1], margin, words), parts)
 
 
 def _ticks(scale: Scale, words: Callable[[float], str]) -> list[str]:
@@ -146,9 +126,9 @@ def _limits(scale: Scale, margin: float | None, words: Callable[[float], str]) -
     return parts + end_labels(ends)
 
 
-def _axis(known: Sequence[Moment]) -> list[str]:
+def _axis(end: Moment) -> list[str]:
     y = HEIGHT - BOTTOM + 16
-    last = f"{known[-1].num_requests} requests, {known[-1].at_s:.0f} s"
+    last = f"{end.num_requests} requests, {end.at_s:.0f} s"
     return [
         f'<text x="{LEFT}" y="{y}" opacity="0.75">0</text>',
         f'<text x="{WIDTH - RIGHT}" y="{y}" text-anchor="end" opacity="0.75">{last}</text>',

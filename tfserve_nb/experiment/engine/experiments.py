@@ -15,15 +15,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any  # labels, JSON
 
+from ...agreement.result import Disagreement
+from ...agreement.summary import Evidences, both
 from ...errors import InvalidOption, ModelNotFound, ServingError
+from ...export.provenance.provenance import evidence_of
+from ...serialization import from_json, to_json
 from ...serving.core import ServingCore
 from ...serving.models.state_store import StateStore, new_event
 from ...serving.telemetry.observer import Observer
 from ...threads import start_thread
 from ...types import HistoryEvent
-from ..json_state import state_from_json, state_to_json
 from ..plan import Plan
-from ..state import BY_HAND, NUM_DISAGREEMENTS, Disagreement, ExperimentState
+from ..state import BY_HAND, NUM_DISAGREEMENTS, ExperimentState
 from .answers import Answers
 from .checks import check_limits, check_signatures
 from .running import Change, Running
@@ -61,20 +64,20 @@ class Experiments(Observer):
 
     # --- ExperimentAdmin ----------------------------------------------------------------------------------------
 
-    def start(self, plan: Plan) -> None:
+    def start(self, plan: Plan) -> ExperimentState:
         """Begin; see `ExperimentAdmin.start`."""
         self._check_free(plan.name)
         check_limits(plan)
         # Both are loaded first, without a lock and without traffic, so that nothing is half done when one cannot be.
         with self._core.holding(plan.name, (plan.a, plan.b)):
             check_signatures(self._core, plan)
-            self._begin(plan)
+            return self._begin(plan)
 
-    def _begin(self, plan: Plan) -> None:
+    def _begin(self, plan: Plan) -> ExperimentState:
         with self._lock:
             self._check_free(plan.name)  # while the versions were loaded, somebody else may have begun
             self._ensure_thread()
-            running = Running(plan, now=self._now, started_at=time.time())
+            running = Running(plan, now=self._now, started_at=time.time(), evidence=self._evidence(plan))
             self._listen(running)
             try:
                 event = new_event("experiment", plan.b, f"against version {plan.a}: {in_words(plan)}")
@@ -85,6 +88,7 @@ class Experiments(Observer):
             self._keep_in(plan.name, None)
             self._running[plan.name] = running
             self._save(running)
+            return running.snapshot()
 
     def state(self, name: str) -> ExperimentState | None:
         """Where the latest experiment stands; looked at now, not at the last tick."""
@@ -160,8 +164,8 @@ class Experiments(Observer):
                 if found is None or "running" not in found[1]:
                     return False
                 number, value = found
-                state = state_from_json(value["state"])
-                running = Running.from_json(state, value["running"], self._now)
+                state = from_json(value["state"], ExperimentState)
+                running = Running.from_json(state, value["running"], self._now, self._evidence(state.plan))
                 running.catch_up(self._core.model_status(name).traffic)
                 if running.is_over or not self._is_ours(running):
                     return False
@@ -190,6 +194,11 @@ class Experiments(Observer):
             self._running = {}
 
     # --- inner workings -----------------------------------------------------------------------------------------
+
+    def _evidence(self, plan: Plan) -> Evidences:
+        """What the versions' files say about their outputs."""
+        folder = self._core.base_path(plan.name)
+        return both(*(evidence_of(folder, plan.name, version) for version in (plan.a, plan.b)))
 
     def _ensure_thread(self) -> None:
         if self._thread is not None and self._thread.is_alive():
@@ -281,7 +290,8 @@ class Experiments(Observer):
         self._save(running)
 
     def _listen(self, running: Running) -> None:
-        self._answers.begin(running.plan.name, running.inbox.versions)
+        plan = running.plan
+        self._answers.begin(plan.name, running.inbox.versions, plan.agreement, running.evidence)
         self._core.observers.add(running.inbox)
         self._core.observers.add(self._answers)
 
@@ -318,7 +328,7 @@ class Experiments(Observer):
     def _save(self, running: Running) -> None:
         """Keep an experiment; a file that cannot be written ends nothing, it is told in the log."""
         name = running.plan.name
-        value: dict[str, Any] = {"state": state_to_json(running.snapshot())}
+        value: dict[str, Any] = {"state": to_json(running.snapshot())}
         if not running.is_over:
             value["running"] = running.to_json()
         try:
@@ -336,7 +346,7 @@ class Experiments(Observer):
         """The latest experiment, which does not go on: what was running when its process ended has stopped."""
         with self._noting(name):
             found = self._latest(name)
-            state = None if found is None else state_from_json(found[1]["state"])
+            state = None if found is None else from_json(found[1]["state"], ExperimentState)
             if state is not None and not state.is_over:
                 return replace(state, phase="stopped", reason="its server ended, or no longer served the model")
             return state

@@ -22,12 +22,17 @@ Thread: one; pure apart from its own state.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any  # JSON
 
 import numpy as np
+from numpy.typing import NDArray
+
+from ...serialization import from_json, to_json
 
 ARMS = ("a", "b")
 WARM_UP = 4
@@ -110,6 +115,7 @@ class MachinePace:
             self._slopes = (first, second)
 
 
+@dataclass(slots=True, eq=False)
 class Sums:
     """What closed cells of one size leave behind.
 
@@ -124,15 +130,12 @@ class Sums:
         num_cells: cells with both arms.
     """
 
-    __slots__ = ("between", "counts", "df", "num_cells", "shares", "within")
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(2, np.int64)
-        self.df = np.zeros(2)
-        self.within = np.zeros((2, 3, 3))
-        self.between = np.zeros((4, 4))
-        self.shares = np.zeros(2)
-        self.num_cells = 0
+    counts: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2, np.int64))
+    df: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    within: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 3, 3)))
+    between: NDArray[np.float64] = field(default_factory=lambda: np.zeros((4, 4)))
+    shares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    num_cells: int = 0
 
     def add(self, cell: Cell) -> None:
         """Take in a cell."""
@@ -153,23 +156,6 @@ class Sums:
             self.between += weight * np.outer(v, v)
             self.shares += weight**2 / np.array([num_a, num_b])
             self.num_cells += 1
-
-    def copy(self) -> Sums:
-        """An independent copy."""
-        return Sums.from_json(self.to_json())
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads."""
-        return {name: getattr(self, name) if name == "num_cells" else getattr(self, name).tolist()
-                for name in self.__slots__}  # fmt: skip
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Sums:
-        """The inverse of `to_json`."""
-        self = cls()
-        for name in cls.__slots__:
-            setattr(self, name, value[name] if name == "num_cells" else np.asarray(value[name]))
-        return self
 
 
 class Cell:
@@ -248,19 +234,20 @@ class Strata:
         """Padded batch size -> what there is of it, open cells included."""
         found = dict(self._sums)
         for size, cell in self._open.items():
-            found[size] = found[size].copy()
+            found[size] = copy.deepcopy(found[size])
             found[size].add(cell)
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads; what is usual is learned anew."""
-        return {str(size): sums.to_json() for size, sums in self.sums().items()}
+        """What there is by size; what is usual is learned anew."""
+        found: dict[str, Any] = to_json(self.sums(), dict[int, Sums])
+        return found
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Strata:
         """The inverse of `to_json`."""
         self = cls()
-        self._sums = {int(size): Sums.from_json(sums) for size, sums in value.items()}
+        self._sums = from_json(value, dict[int, Sums])
         return self
 
 

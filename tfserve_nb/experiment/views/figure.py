@@ -6,16 +6,16 @@ Thread: the caller's, one at a time.
 from __future__ import annotations
 
 import functools
-import math
 import textwrap
 from typing import Any  # matplotlib is imported when it is needed
 
 import numpy as np
 
+from ...agreement.result import Agreement
+from ...reports.agreement import number
 from ...reports.figure import A, B, drawn, log_ms, plain_text, say, tidy, to_png
 from ...serving.telemetry.histogram import NUM_BUCKETS, edges_ms
-from ..reading import Agreement
-from ..state import ExperimentState, Moment
+from ..state import ExperimentState
 from .report import (
     METRIC_NAMES,
     counts_of_arm,
@@ -27,6 +27,7 @@ from .report import (
     title_of,
     where_it_stands,
 )
+from .trace import margin_of, trace_of
 
 BUCKETS_OF_A_STEP = 2
 NUM_FLIPS = 6
@@ -55,7 +56,7 @@ def _draw_effect(axes: Any, state: ExperimentState) -> None:
     plan = state.plan
     is_share = plan.metric == "quality"
     unit = "points" if is_share else "%"
-    margin = -100 * plan.margin if is_share else 100 * plan.margin
+    margin = 100 * margin_of(plan)
     for level, line, name in ((0.0, "-", "no difference"), (margin, "--", f"margin {margin:+g} {unit}")):
         axes.axhline(level, color="0.3", linewidth=1.2, linestyle=line)
         is_above = (level == margin) == (margin > 0)  # the names of both lines on their far sides
@@ -67,34 +68,21 @@ def _draw_effect(axes: Any, state: ExperimentState) -> None:
     axes.set_ylabel(unit)
     axes.set_xlabel("requests of both arms")
     tidy(axes)
-    known = [one for one in state.moments if math.isfinite(one.value)]
-    if not known:
+    trace = trace_of(state.moments, margin_of(plan))
+    if trace is None:
         axes.set_ylim(-3 * abs(margin), 3 * abs(margin))
         axes.set_xticks([])
         say(axes, nothing_yet(plan))
         return
-    by_requests = known[-1].num_requests > known[0].num_requests
-    if not by_requests:
+    if not trace.is_by_requests:
         axes.set_xlabel("seconds")
-    x = [one.num_requests if by_requests else one.at_s for one in known]
-    value, low, high = (100 * np.array([getattr(one, name) for one in known]) for name in ("value", "low", "high"))
-    bottom, top = _limits(known, margin)
-    axes.fill_between(x, np.clip(low, bottom, top), np.clip(high, bottom, top), color=A, alpha=0.22, linewidth=0)
-    axes.plot(x, value, color=A, linewidth=1.8)
-    axes.plot(x[-1], value[-1], color=A, marker="o", markersize=4)
+    bottom, top = 100 * trace.bottom, 100 * trace.top
+    low, high = (np.clip(100 * end, bottom, top) for end in (trace.low, trace.high))
+    axes.fill_between(trace.x, low, high, color=A, alpha=0.22, linewidth=0)
+    axes.plot(trace.x, 100 * trace.value, color=A, linewidth=1.8)
+    axes.plot(trace.x[-1], 100 * trace.value[-1], color=A, marker="o", markersize=4)
     axes.set_ylim(bottom, top)
-    axes.set_xlim(0, 1.03 * x[-1] or 1)
-
-
-def _limits(known: list[Moment], margin: float) -> tuple[float, float]:
-    """Percents that fit the later half; the wide bands of the first moments are cut off."""
-    late = known[len(known) // 2 :]
-    ends = [100 * end for one in late for end in (one.low, one.high) if math.isfinite(end)]
-    values = [0.0, margin, *(100 * one.value for one in late)]
-    widest = 10 * max(abs(value) for value in values) + 1
-    needed = values + [min(max(end, -widest), widest) for end in ends]
-    room = 0.1 * (max(needed) - min(needed)) + 0.1
-    return min(needed) - room, max(needed) + room
+    axes.set_xlim(0, 1.03 * trace.x[-1] or 1)
 
 
 def _draw_latencies(axes: Any, state: ExperimentState) -> None:
@@ -125,15 +113,15 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
     """Agreement, and the most frequent changes of the decision."""
     agreement = state.reading.agreement
     axes.set_title("outputs on the same rows", fontsize=9)
-    if agreement is None or not agreement.num_rows:
+    if not agreement:
         axes.set_axis_off()
         say(axes, "no rows were compared" if state.plan.shadow else "no copies were asked for")
         return
-    flips = list(agreement.flips.items())[:NUM_FLIPS]
+    flips = next((list(one.flips.items())[:NUM_FLIPS] for one in agreement.values() if one.flips), [])
     axes.set_title(_agreement(agreement), fontsize=9)
     if not flips:
         axes.set_axis_off()
-        say(axes, "no decision changed" if agreement.num_same == agreement.num_rows else "no classes to compare")
+        say(axes, _numbers_in_words(agreement))
         return
     counts = [count for _, count in flips]
     axes.barh(range(len(flips)), counts, color=B, height=0.6)
@@ -148,8 +136,18 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
 
 
 def _agreement(one: Agreement) -> str:
-    interval = f"[{100 * one.low:.1f}, {100 * one.high:.1f}] %"
-    return f"{100 * one.share:.1f} % of {one.num_rows} rows are decided alike {interval}"
+    low, high = one.interval
+    return f"{100 * one.share:.1f} % of {one.num_rows} rows agree [{100 * low:.1f}, {100 * high:.1f}] %"
+
+
+def _numbers_in_words(found: Agreement) -> str:
+    """What is said in the place of changed classes: errors and bias of the outputs that are compared as numbers."""
+    lines = [
+        f"{name}: error {number(one.error)} spreads of A, bias {number(one.bias, sign=True)}"
+        for name, one in list(found.items())[:NUM_FLIPS]
+        if one.is_numbers
+    ]
+    return plain_text("\n".join(lines)) or ("no decision changed" if found.num_same == found.num_rows else "no classes")
 
 
 def _write(axes: Any, state: ExperimentState) -> None:

@@ -15,6 +15,7 @@ from typing import Any  # Keras' objects
 
 import numpy as np
 
+from ...serialization import TextFloat
 from ..endpoint import ExportSource, is_made_up_layer_name
 from ..keras_source import is_keras_object
 from ..weights import Variable, Weights, key_of
@@ -42,7 +43,7 @@ class LayerFacts:
     class_name: str
     is_named: bool
     num_params: int
-    norm: float | None
+    norm: TextFloat | None
     checksum: str
     variables: tuple[Variable, ...] = ()
 

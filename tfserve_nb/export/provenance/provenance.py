@@ -10,22 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import numbers
 import sys
 import sysconfig
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any  # JSON values, numbers of the user
 
 from ...agreement.kinds import Evidence
 from ...errors import FailedPrecondition, InvalidOption
+from ...serialization import TextFloat, from_json, to_json
 from ..endpoint import ExportSource
 from ..layout import find_version
 from ..reasons import disk_reason, innermost
-from ..weights import Variable
 from .environment import GitState, git_state, imported_packages, python_version, random_seed
 from .fingerprint import DataFingerprint, fingerprint
 from .layer_facts import LayerFacts, layers_of
@@ -100,7 +99,7 @@ class Provenance:
     git: GitState | None = None
     data: DataFingerprint | None = None
     seed: int | None = None
-    metrics: Mapping[str, float] = field(default_factory=dict)
+    metrics: Mapping[str, TextFloat] = field(default_factory=dict)
     model: str = ""
     layers: tuple[LayerFacts, ...] = ()
     outputs: Mapping[str, Evidence] = field(default_factory=dict)
@@ -203,7 +202,7 @@ def write_provenance(folder: Path, provenance: Provenance) -> Path:
         OSError: if it cannot be written; nothing is left of it then.
     """
     path = folder / PROVENANCE_FILE
-    text = json.dumps(to_json(provenance), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(_to_json(provenance), indent=1, ensure_ascii=False, allow_nan=False)
     try:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8", errors="replace")
@@ -240,7 +239,9 @@ def read_provenance(folder: Path) -> Provenance | None:
     except (ValueError, RecursionError) as error:
         raise FailedPrecondition(f"{path} is damaged: {error}", hint=hint) from error
     try:
-        return from_json(value)
+        if int(value["format"]) > FORMAT:
+            raise ValueError(f"format {value['format']} was written by a newer tfserve_nb")
+        return from_json(value, Provenance)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FailedPrecondition(f"{path} is damaged: {type(error).__name__}: {error}", hint=hint) from error
 
@@ -262,54 +263,10 @@ def evidence_of(base_path: Path | None, name: str, version: int) -> Mapping[str,
     return {}
 
 
-def to_json(provenance: Provenance) -> dict[str, Any]:
-    """A JSON object that `from_json` reads; numbers that JSON does not know are text."""
-    value = {"format": provenance.format, **asdict(provenance)}
-    value["time"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(provenance.at))
-    value["packages"] = dict(provenance.packages)
-    value["metrics"] = {name: _plain(number) for name, number in provenance.metrics.items()}
-    for layer in value["layers"]:
-        layer["norm"] = None if layer["norm"] is None else _plain(layer["norm"])
-    return value
-
-
-def from_json(value: Mapping[str, Any]) -> Provenance:
-    """The inverse of `to_json`; what a later version of this package added is left out."""
-    if int(value["format"]) > FORMAT:
-        raise ValueError(f"format {value['format']} was written by a newer tfserve_nb")
-    code, git, data = value["code"], value["git"], value["data"]
-    return Provenance(
-        at=float(value["at"]),
-        python=str(value["python"]),
-        packages={str(name): str(version) for name, version in value["packages"].items()},
-        code=None if code is None else Code(**_known(Code, code)),
-        git=None if git is None else GitState(**_known(GitState, git)),
-        data=None if data is None else DataFingerprint(
-            **{**_known(DataFingerprint, data), "shape": tuple(map(int, data["shape"]))}
-        ),
-        seed=None if value["seed"] is None else int(value["seed"]),
-        metrics={str(name): float(number) for name, number in value["metrics"].items()},
-        model=str(value["model"]),
-        layers=tuple(_layer(layer) for layer in value["layers"]),
-        outputs={str(name): Evidence(**_known(Evidence, found)) for name, found in value.get("outputs", {}).items()},
-        format=int(value["format"]),
-    )  # fmt: skip
-
-
-def _layer(value: Mapping[str, Any]) -> LayerFacts:
-    variables = tuple(
-        Variable(**{**_known(Variable, one), "shape": tuple(map(int, one["shape"]))}) for one in value["variables"]
-    )
-    norm = None if value["norm"] is None else float(value["norm"])
-    return LayerFacts(**{**_known(LayerFacts, value), "norm": norm, "variables": variables})
-
-
-def _known(kind: Any, value: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value[name] for name in kind.__dataclass_fields__ if name in value}
-
-
-def _plain(number: float) -> float | str:
-    return number if math.isfinite(number) else str(number)
+def _to_json(provenance: Provenance) -> dict[str, Any]:
+    """The file's content; the format first, and the time for people."""
+    at = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(provenance.at))
+    return {"format": provenance.format, **to_json(provenance), "time": at}
 
 
 def _metrics(given: Any) -> dict[str, float]:

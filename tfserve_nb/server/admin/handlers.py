@@ -1,6 +1,7 @@
-"""The admin API: versions, labels, traffic and numbers of a server, for `tfserve_nb.connect` and the kernel's child.
+"""The admin API: versions, labels, traffic and metrics of a server, for `tfserve_nb.connect` and the kernel's child.
 
-It lies below `/tfserve/v1/`, speaks JSON, and exists only on servers with a token. docs/admin-api.md describes it.
+It lies below `/tfserve/v1/`, speaks JSON, and exists only on servers with a token. docs/admin-api.md describes it,
+`operations` declares it.
 
 Thread: handlers on the server's loop; what they ask for runs on `tfserve-admin`, a daemon thread for each request.
 """
@@ -10,155 +11,24 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any  # JSON values
 from urllib.parse import unquote
 
 from tornado import web
 
-from ...errors import InvalidRequest, ModelNotFound, ServingError
+from ...errors import InvalidRequest, ServingError
+from ...experiment.admin import ExperimentAdmin
 from ...serving.admin import ModelAdmin
-from ...serving.models.placement import Placement
-from ...serving.models.stored_model import source_from_json
 from ..runtime.run_in_thread import run_in_thread
 from ..security import refusal
 from ..settings import ServerSettings
-from .wire import error_to_json, event_to_json, metrics_to_json, status_to_json
-from .wire_samples import captured_to_json, resources_to_json, sample_to_json, settings_from_json
+from .operations import EXPERIMENT_OPERATIONS, MODEL, MODEL_OPERATIONS, PREFIX, Operation
 
-PREFIX = "/tfserve/v1"
-MAX_SPAN_S = 900
-
-Action = Callable[[ModelAdmin, str, Mapping[str, Any]], object]
-Work = Callable[[str, Mapping[str, Any]], object]
-
-
-def _status(core: ModelAdmin, name: str, _: Mapping[str, Any]) -> object:
-    return {
-        **status_to_json(core.model_status(name)),
-        "base_path": str(core.base_path(name)),
-        "highest_version": core.highest_version(name),
-        "used": [version for version in core.available(name) if core.uses(name, version)],
-    }
-
-
-def _metrics(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    span_s, step_s = int(given.get("span_s", 120)), int(given.get("step_s", 2))
-    if not 1 <= step_s <= span_s <= MAX_SPAN_S:
-        raise InvalidRequest(
-            f"span_s={span_s} and step_s={step_s} must be from 1 to {MAX_SPAN_S}, the step the smaller"
-        )
-    return metrics_to_json(core.model_metrics(name, span_s, step_s, given.get("signature")))
-
-
-def _history(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    return {"events": [event_to_json(event) for event in core.history(name, int(given.get("limit", 100)))]}
-
-
-def _samples(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    found = core.recent_samples(name, int(given.get("limit", 50)))
-    return {"is_on": found.is_on, "samples": [sample_to_json(sample) for sample in found.samples]}
-
-
-def _sample(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    core.sample_requests(name, is_on=bool(given["is_on"]))
-    return {}
-
-
-def _captured(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    limit = given.get("limit")
-    return captured_to_json(core.captured(name, None if limit is None else int(limit)))
-
-
-def _capture(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    core.capture(name, settings_from_json(given["settings"]), clear=bool(given.get("clear")))
-    return {}
-
-
-def _deploy(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    base_path, version = Path(given["base_path"]), int(given["version"])
-    source = source_from_json(Path(given["path"]), given["source"])
-    core.deploy(name, version, source, base_path, Placement(**given["placement"]))
-    return {"version": version}
-
-
-def _promote(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    core.promote(name, int(given["version"]))
-    return {"version": int(given["version"])}
-
-
-def _roll_back(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    to = given.get("to")
-    return {"version": core.roll_back(name, None if to is None else int(to))}
-
-
-def _stage(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    core.stage(name, int(given["version"]))
-    return {"version": int(given["version"])}
-
-
-def _label(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    version = given["version"]
-    core.set_label(name, str(given["label"]), None if version is None else int(version))
-    return {}
-
-
-def _traffic(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    core.set_traffic(name, _by_version(given["weights"], float))
-    return {}
-
-
-def _split(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    shadow = given.get("shadow")
-    core.set_split(
-        name,
-        _by_version(given["weights"], float),
-        salt=given.get("salt"),
-        key_header=given.get("key_header"),
-        arms=_by_version(given.get("arms") or {}, str),
-        shadow=None if shadow is None else (int(shadow[0]), float(shadow[1])),
-    )
-    return {}
-
-
-def _shadow(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    version = given["version"]
-    core.set_shadow(name, None if version is None else int(version), float(given.get("percent", 100)))
-    return {}
-
-
-def _by_version(values: Mapping[str, Any], kind: Callable[[Any], Any]) -> dict[int, Any]:
-    return {int(version): kind(value) for version, value in values.items()}
-
-
-def _undeploy(core: ModelAdmin, name: str, given: Mapping[str, Any]) -> object:
-    version = given.get("version")
-    core.undeploy(name, None if version is None else int(version), delete=bool(given.get("delete")))
-    return {}
-
-
-_ACTIONS: dict[tuple[str, str], Action] = {
-    ("GET", ""): _status,
-    ("GET", "metrics"): _metrics,
-    ("GET", "history"): _history,
-    ("GET", "samples"): _samples,
-    ("POST", "samples"): _sample,
-    ("GET", "capture"): _captured,
-    ("POST", "capture"): _capture,
-    ("POST", "deploy"): _deploy,
-    ("POST", "promote"): _promote,
-    ("POST", "rollback"): _roll_back,
-    ("POST", "stage"): _stage,
-    ("POST", "label"): _label,
-    ("POST", "traffic"): _traffic,
-    ("POST", "split"): _split,
-    ("POST", "shadow"): _shadow,
-    ("POST", "undeploy"): _undeploy,
-}
+NAME = re.escape("{name}")
 
 
 class AdminHandler(web.RequestHandler):
@@ -186,7 +56,8 @@ class AdminHandler(web.RequestHandler):
             self.finish(json.dumps(await run_in_thread("tfserve-admin", lambda: work(given))))
         except ServingError as error:
             self.set_status(error.http_status)
-            self.finish(error_to_json(error))
+            text = {"error": error.message, "hint": error.hint, "code": error.code, "kind": type(error).__name__}
+            self.finish(text)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.set_status(400)
             self.finish({"error": f"{type(error).__name__}: {error}", "kind": "InvalidRequest"})
@@ -195,6 +66,18 @@ class AdminHandler(web.RequestHandler):
             self._server_log.exception("error %s in %s", number, self.request.path)
             self.set_status(500)
             self.finish({"error": f"Internal error {number}; the server's log has the details"})
+
+    def not_found(self) -> None:
+        """Answer that there is no such operation, naming those that there are."""
+        self.set_status(404)
+        _, _, action = self.request.path.removeprefix(f"{PREFIX}/models/").partition("/")
+        known = ", ".join(
+            f"{one.http_method} {one.path.removeprefix(MODEL).removeprefix('/')}".rstrip()
+            for one in (*MODEL_OPERATIONS, *EXPERIMENT_OPERATIONS)
+            if one.path.startswith(MODEL)
+        )
+        error = f"no action {self.request.method} {action}; there are {known}"
+        self.finish({"error": error, "kind": "InvalidRequest"})
 
     def _given(self) -> Mapping[str, Any]:
         if self.request.method == "GET":
@@ -205,43 +88,45 @@ class AdminHandler(web.RequestHandler):
         return value
 
 
-class ActionHandler(AdminHandler):
-    """What is done with one model; the last part of the path says what.
+class OperationHandler(AdminHandler):
+    """One path of the admin API: what its operations say."""
 
-    Attributes:
-        path: of the actions, for the text about what there is.
-        works: method and action -> what is done with a model's name and what was given.
-    """
+    def initialize(self, operations: Mapping[str, tuple[object, Operation]], **values: Any) -> None:  # type: ignore[override]  # Tornado's way
+        """Called by Tornado with the values of the route.
 
-    path = ""
-    works: Mapping[tuple[str, str], Work]
+        Args:
+            operations: HTTP method -> who carries the operation out, and which one it is.
+            values: those of every handler.
+        """
+        super().initialize(**values)
+        self._operations = operations
 
-    async def get(self, name: str, action: str | None) -> None:
+    async def get(self, name: str = "") -> None:
         """Read something."""
-        await self._act("GET", name, action or "")
+        await self._act("GET", name)
 
-    async def post(self, name: str, action: str | None) -> None:
+    async def post(self, name: str = "") -> None:
         """Change something."""
-        await self._act("POST", name, action or "")
+        await self._act("POST", name)
 
-    async def _act(self, method: str, name: str, action: str) -> None:
-        found = self.works.get((method, action))
-        if found is None:
-            self.set_status(404)
-            known = ", ".join(f"{kind} {self.path}{path}".rstrip(" /") for kind, path in self.works)
-            error = f"no action {method} {self.path}{action}; there are {known}"
-            self.finish({"error": error, "kind": "InvalidRequest"})
+    async def _act(self, method: str, name: str) -> None:
+        if method not in self._operations:
+            self.not_found()
             return
-        await self.run(lambda given: found(unquote(name), given))
+        admin, operation = self._operations[method]
+        await self.run(lambda given: operation.carry_out(admin, unquote(name), given))
 
 
-class ModelHandler(ActionHandler):
-    """`/tfserve/v1/models/NAME[/ACTION]`."""
+class UnknownOperationHandler(AdminHandler):
+    """Everything else about one model."""
 
-    def prepare(self) -> None:
-        """Everything is done on the core."""
-        super().prepare()
-        self.works = {key: partial(action, self._core) for key, action in _ACTIONS.items()}
+    async def get(self, _: str) -> None:
+        """Say what there is."""
+        self.not_found()
+
+    async def post(self, _: str) -> None:
+        """Say what there is."""
+        self.not_found()
 
 
 class ModelsHandler(AdminHandler):
@@ -250,29 +135,6 @@ class ModelsHandler(AdminHandler):
     async def get(self) -> None:
         """The names of all models, and the process."""
         await self.run(lambda _: {"models": list(self._core.names), "pid": os.getpid()})
-
-
-class ResourcesHandler(AdminHandler):
-    """`/tfserve/v1/resources`."""
-
-    async def get(self) -> None:
-        """What this process takes."""
-        await self.run(lambda _: resources_to_json(self._core.resources()))
-
-
-class ResumeHandler(AdminHandler):
-    """`/tfserve/v1/resume`."""
-
-    async def post(self) -> None:
-        """Serve again what was served from a folder."""
-
-        def work(given: Mapping[str, Any]) -> object:
-            try:
-                return {"problems": self._core.resume(Path(given["base_path"]), given.get("name"))}
-            except OSError as error:
-                raise ModelNotFound(f"{given['base_path']}: {error.strerror}") from error
-
-        await self.run(work)
 
 
 def admin_values(core: ModelAdmin, settings: ServerSettings, log: logging.Logger) -> dict[str, Any] | None:
@@ -284,15 +146,25 @@ def admin_values(core: ModelAdmin, settings: ServerSettings, log: logging.Logger
     return {"core": core, "settings": replace(settings, token=token, checks_origin=True), "log": log}
 
 
-def admin_routes(values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+def admin_routes(
+    core: ModelAdmin, experiments: ExperimentAdmin | None, values: Mapping[str, Any]
+) -> list[tuple[Any, ...]]:
     """The routes of the admin API.
 
     Args:
+        core: carries out what is asked of models.
+        experiments: the same of experiments; None for a server without.
         values: those of `admin_values`.
     """
+    by_path: dict[str, dict[str, tuple[object, Operation]]] = {}
+    for admin, operations in ((core, MODEL_OPERATIONS), (experiments, EXPERIMENT_OPERATIONS)):
+        for one in operations if admin is not None else ():
+            by_path.setdefault(one.path, {})[one.http_method] = (admin, one)
     return [
         (rf"{PREFIX}/models", ModelsHandler, values),
-        (rf"{PREFIX}/models/([^/]+)(?:/([a-z]+))?", ModelHandler, values),
-        (rf"{PREFIX}/resume", ResumeHandler, values),
-        (rf"{PREFIX}/resources", ResourcesHandler, values),
+        *(
+            (f"{PREFIX}/{re.escape(path).replace(NAME, '([^/]+)')}", OperationHandler, {"operations": found, **values})
+            for path, found in by_path.items()
+        ),
+        (rf"{PREFIX}/models/(.+)", UnknownOperationHandler, values),
     ]

@@ -12,7 +12,8 @@ from urllib.parse import unquote
 from tornado import web
 
 from ...errors import ServingError
-from .handlers import PREFIX, AdminHandler
+from .handlers import AdminHandler
+from .operations import PREFIX
 
 PATH = "/tfserve/dashboard"
 _POLICY = (

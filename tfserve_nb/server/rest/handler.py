@@ -23,7 +23,7 @@ from ..runtime.defects import as_public
 from .example_json import classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
 from .json_text import error_body
-from .metadata_json import metadata_body, status_body
+from .metadata_json import SIGNATURES_FIELD, metadata_body, signatures_mark, status_body
 from .predict_json import parse_predict, to_body, to_tensors
 from .routes import Route, VersionOverflow, find_route
 
@@ -50,6 +50,13 @@ OnReply: TypeAlias = Callable[[Reply], None]
 
 GiveUp: TypeAlias = Callable[[], object]
 """Takes a request out of the queue; its reply is not called for then."""
+
+
+class SignaturesDiffer(ServingError):
+    """The request says which signatures it was made for, and the version that answers has others."""
+
+    http_status = 412
+    code = "CANCELLED"  # nothing was run: it says nothing about the version
 
 
 class RestHandler:
@@ -91,7 +98,7 @@ class RestHandler:
             on_reply: gets the reply, now or later.
 
         Returns:
-            A function that takes the request out of the queue when nobody waits any more; None when it was answered.
+            A function that takes the request out of the queue when its client has left; None when it was answered.
         """
         try:
             route = find_route(method, uri)
@@ -134,7 +141,8 @@ class RestHandler:
             return Reply(200, status_body(self._backend.status(route.spec)))
         handle = self._backend.acquire(route.spec, key=fields.get)
         try:
-            return Reply(200, metadata_body(route.spec.name, handle.version, handle.signature_defs))
+            body = metadata_body(route.spec.name, handle.version, handle.signature_defs)
+            return Reply(200, body, ((SIGNATURES_FIELD, signatures_mark(handle.signatures)),))
         finally:
             handle.release()
 
@@ -143,6 +151,9 @@ class RestHandler:
     ) -> GiveUp:
         handle = self._acquired(spec, fields, body, notes)
         try:
+            mark = fields.get(SIGNATURES_FIELD)
+            if mark is not None and mark != signatures_mark(handle.signatures):
+                raise SignaturesDiffer("This version has other signatures than the request was made for")
             request = self._numbers.read(body, handle.signatures) or _read_carefully(body, handle, notes)
             notes.signature = request.signature
             is_row_format = request.is_row_format
@@ -168,7 +179,7 @@ class RestHandler:
         """Run a request whose tensors are ready.
 
         Args:
-            handle: the pinned version; released with the reply, or by whoever called when this raises.
+            handle: the pinned version; released with the reply, or by the caller when this raises.
             signature: a key of its signatures.
             tensors: name -> array.
             notes: gets the timestamps.

@@ -8,10 +8,15 @@ servables/tensorflow/testdata.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
 
-from ...types import SignatureDefs, VersionStatus
+from ...types import SignatureDefs, SignatureSpec, TensorSpec, VersionStatus
 from .json_text import pretty
+
+SIGNATURES_FIELD = "X-TFServe-Signatures"
+"""The header field with `signatures_mark`: metadata answers carry it, and a predict request may, which is refused then
+by a version with other signatures."""
 
 
 def status_body(versions: Iterable[VersionStatus]) -> bytes:
@@ -38,3 +43,13 @@ def metadata_body(name: str, version: int, signature_defs: SignatureDefs) -> byt
             "metadata": {"signature_def": signature_defs.json},
         }
     )
+
+
+def signatures_mark(signatures: Mapping[str, SignatureSpec]) -> str:
+    """A name for what a version takes and gives: equal for versions that a client can call alike."""
+
+    def described(specs: Mapping[str, TensorSpec]) -> list[tuple[str, str, object]]:
+        return [(name, spec.dtype, spec.shape) for name, spec in sorted(specs.items())]
+
+    text = repr([(name, described(one.inputs), described(one.outputs)) for name, one in sorted(signatures.items())])
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

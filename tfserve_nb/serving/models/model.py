@@ -21,7 +21,7 @@ from ..versions.lifecycle import ServableManager
 from ..versions.source import VersionSource
 from .routing import Routing
 from .state_store import StateStore
-from .stored_model import from_json, to_json
+from .stored_model import StoredModel, read_stored_model
 
 LOAD_LIMIT_S = 600.0
 
@@ -53,11 +53,11 @@ class ServedModel:
             state = self.store.load().get(self.name)
             if state is None:
                 return
-            stored = from_json(self.name, self.base_path, state)
-            routing = stored.routing.restricted_to(frozenset(stored.sources))
+            stored = read_stored_model(self.name, self.base_path, state)
+            routing = stored.routing.restricted_to(frozenset(stored.versions))
             self.routing = replace(routing, recent=())
             for version in routing.aspired(0):
-                self._manager.set_source(self.name, version, stored.sources[version])
+                self._manager.set_source(self.name, version, stored.versions[version])
 
     def version_for(
         self, spec: ModelSpec, draw: Callable[[], float], preferred: int | None = None, key: str = ""
@@ -138,7 +138,7 @@ class ServedModel:
             self._remember(event)
 
     def _remember(self, event: HistoryEvent) -> None:
-        state = to_json(self.routing, self.keep, self._manager.sources(self.name))
+        state = StoredModel(self.routing, self.keep, self._manager.sources(self.name)).stored()
         with self.noting_problem():
             self.store.save(self.name, state, event)
 

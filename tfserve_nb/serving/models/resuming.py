@@ -32,12 +32,12 @@ def resumed(
         The model, which is not served yet, and what could not be brought back, in words.
     """
     name = stored.routing.name
-    on_disk = frozenset(stored.sources)
+    on_disk = frozenset(stored.versions)
     routing = stored.routing.restricted_to(on_disk)
     gone = sorted(stored.routing.aspired(stored.keep) - on_disk)
     problems = [f"version {version} is no longer on disk" for version in gone]
     model = ServedModel(name, base_path, stored.keep, manager)
-    for version, source in stored.sources.items():
+    for version, source in stored.versions.items():
         manager.set_source(name, version, source)
     loaded: set[int] = set()
     with contextlib.ExitStack() as held:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any  # JSON
 
 from ...errors import InvalidOption, LabelNotFound, ModelNotFound, VersionNotFound
 from ..backend import ModelSpec
@@ -269,37 +268,6 @@ class Routing:
                 break
             wanted.add(version)
         return frozenset(wanted)
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads."""
-        return {
-            "promoted": list(self.promoted),
-            "traffic": {str(version): percent for version, percent in self.traffic.items()},
-            "labels": dict(self.labels),
-            "recent": list(self.recent),
-            "staged": sorted(self.staged),
-            "salt": self.salt,
-            "key_header": self.key_header,
-            "arms": {str(version): arm for version, arm in self.arms.items()},
-            "shadow": None if self.shadow is None else list(self.shadow),
-        }
-
-    @classmethod
-    def from_json(cls, name: str, value: Mapping[str, Any]) -> Routing:
-        """The inverse of `to_json`; also reads what was stored before there were comparisons."""
-        shadow = value.get("shadow")
-        return cls(
-            name=name,
-            promoted=tuple(value["promoted"]),
-            traffic={int(version): float(percent) for version, percent in value["traffic"].items()},
-            labels=dict(value["labels"]),
-            recent=tuple(value["recent"]),
-            staged=frozenset(value["staged"]),
-            salt=value.get("salt", ""),
-            key_header=value.get("key_header", DEFAULT_KEY_HEADER),
-            arms={int(version): arm for version, arm in value.get("arms", {}).items()},
-            shadow=None if shadow is None else Shadow(*shadow),
-        )
 
     def restricted_to(self, available: frozenset[int]) -> Routing:
         """The same with only the versions that are still there (files may have been deleted since it was stored)."""

@@ -15,9 +15,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any  # JSON
 
-from ...errors import ServingError
+from ...errors import ModelNotFound, ServingError
+from ...serialization import check_format
 from ...types import HistoryEvent
 
+FORMAT = 1
+"""Of the file, as SQLite's `user_version`. 0: written before there was a number, and read the same way."""
 FILE_NAME = "tfserve_nb.sqlite3"
 BUSY_S = 2.0
 
@@ -68,9 +71,17 @@ class StateStore:
             _append(connection, name, event)
 
     def load(self) -> dict[str, dict[str, Any]]:
-        """Model name -> stored state, for all models below the folder."""
-        if not self.path.exists():
-            return {}
+        """Model name -> stored state, for all models below the folder.
+
+        Raises:
+            ModelNotFound: if the folder cannot be looked into.
+            ServingError: if the file cannot be read, or a newer version of this package wrote it.
+        """
+        try:
+            if not self.path.exists():
+                return {}
+        except OSError as error:
+            raise ModelNotFound(f"{self.path}: {error.strerror}") from error
         with self._open() as connection:
             return {name: json.loads(state) for name, state in connection.execute("SELECT name, state FROM models")}
 
@@ -164,6 +175,7 @@ class StateStore:
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
+                check_format(connection.execute("PRAGMA user_version").fetchone()[0], FORMAT, self.path)
                 yield connection
         except (sqlite3.Error, json.JSONDecodeError) as error:
             raise ServingError(
@@ -175,6 +187,7 @@ class StateStore:
         with self._open() as connection:
             connection.executescript(_SCHEMA)
             with connection:
+                connection.execute(f"PRAGMA user_version = {FORMAT}")
                 yield connection
 
 

@@ -1,4 +1,4 @@
-"""How a model was served, as JSON for the state file, and back.
+"""How a model was served, as the state file keeps it.
 
 Thread: any; pure functions but for a look at which versions are on disk.
 """
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # JSON
 
+from ...errors import ServingError
 from ...export.layout import list_versions, version_dir
+from ...serialization import from_json, to_json
 from ..batching.options import BatchingOptions
 from ..versions.source import VersionSource
 from .routing import Routing
@@ -23,52 +25,47 @@ class StoredModel:
     Attributes:
         routing: as it was, versions that are gone included.
         keep: versions to keep loaded.
-        sources: version -> how to load it, for the versions that are on disk.
+        versions: version -> how to load it.
     """
 
     routing: Routing
     keep: int
-    sources: Mapping[int, VersionSource]
+    versions: Mapping[int, VersionSource]
+
+    def stored(self) -> dict[str, Any]:
+        """What `StateStore.save` keeps."""
+        value: dict[str, Any] = to_json(self)
+        return value
 
 
-def to_json(routing: Routing, keep: int, sources: Mapping[int, VersionSource]) -> dict[str, Any]:
-    """A JSON object that `from_json` reads."""
-    return {
-        "routing": routing.to_json(),
-        "keep": keep,
-        "versions": {str(version): source_to_json(source) for version, source in sources.items()},
+def read_stored_model(name: str, base_path: Path, value: Mapping[str, Any]) -> StoredModel:
+    """What `StoredModel.stored` gave, with the versions that are on disk now.
+
+    Versions that appeared on disk since get default options; files may also have been moved with their folder.
+
+    Args:
+        name: the model.
+        base_path: the folder that holds `NAME/VERSION`.
+        value: from the state file.
+
+    Raises:
+        ServingError: if something is missing or of another kind; nothing is read then.
+    """
+    on_disk = {version: version_dir(base_path, name, version) for version in list_versions(base_path / name)}
+    try:
+        kept = {
+            version: {**value["versions"][str(version)], "path": str(path)}
+            for version, path in on_disk.items()
+            if str(version) in value["versions"]
+        }
+        routing = {"name": name, **value["routing"]}
+        stored = from_json({**value, "routing": routing, "versions": kept}, StoredModel)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ServingError(
+            f"the stored state of model {name!r} in {base_path} cannot be read: {type(error).__name__}: {error}",
+            hint="move the state file away to start anew",
+        ) from error
+    unknown = {
+        version: VersionSource(path, BatchingOptions()) for version, path in on_disk.items() if version not in kept
     }
-
-
-def from_json(name: str, base_path: Path, value: Mapping[str, Any]) -> StoredModel:
-    """The inverse of `to_json`; versions that appeared on disk since get default options."""
-    sources = {}
-    for version in list_versions(base_path / name):
-        path = version_dir(base_path, name, version)
-        stored = value["versions"].get(str(version))
-        sources[version] = source_from_json(path, stored) if stored else VersionSource(path, BatchingOptions())
-    return StoredModel(Routing.from_json(name, value["routing"]), int(value["keep"]), sources)
-
-
-def source_to_json(source: VersionSource) -> dict[str, Any]:
-    """How a version is loaded, but for its folder, as a JSON object."""
-    options = source.options
-    return {
-        "deployed_at": source.deployed_at,
-        "device": source.device,
-        "max_batch_size": options.max_batch_size,
-        "batch_timeout_micros": options.batch_timeout_micros,
-        "max_enqueued_batches": options.max_enqueued_batches,
-        "allowed_batch_sizes": list(options.allowed_batch_sizes),
-    }
-
-
-def source_from_json(path: Path, value: Mapping[str, Any]) -> VersionSource:
-    """The inverse of `source_to_json`."""
-    options = BatchingOptions(
-        max_batch_size=value["max_batch_size"],
-        batch_timeout_micros=value["batch_timeout_micros"],
-        max_enqueued_batches=value["max_enqueued_batches"],
-        allowed_batch_sizes=tuple(value["allowed_batch_sizes"]),
-    )
-    return VersionSource(path, options, device=value["device"], deployed_at=value["deployed_at"])
+    return StoredModel(stored.routing, stored.keep, {**unknown, **stored.versions})

@@ -73,6 +73,16 @@ class CaptureSettings:
         """The inputs that are replaced; none for a function."""
         return () if callable(self.redact) else self.redact
 
+    def to_json(self) -> dict[str, Any]:
+        """The limits and the names; a function that redacts stays where it is."""
+        limits = {name: getattr(self, name) for name in ("max_requests", "max_rows", "max_mib")}
+        return {**limits, "redact": list(self.names)}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> CaptureSettings:
+        """The inverse of `to_json`; limits that are missing are the usual ones."""
+        return cls(**{**value, "redact": tuple(value["redact"])})
+
     def __str__(self) -> str:
         redacted = "inputs go through a function" if callable(self.redact) else ", ".join(self.redact)
         what = f"at most {self.max_requests:,} requests, {self.max_rows:,} rows, {self.max_mib:g} MiB"

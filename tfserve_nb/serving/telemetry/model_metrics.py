@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Annotated, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ...serialization import Sparse
 from .batch_summary import BatchSummary
-from .histogram import percentile_s, percentiles_ms
+from .histogram import NUM_BUCKETS, percentile_s, percentiles_ms
+
+Counts: TypeAlias = Annotated[np.ndarray, Sparse(NUM_BUCKETS)]
+"""Samples of each bucket of `histogram.edges_ms`; shape `(NUM_BUCKETS,)`, int64."""
 
 PHASES = ("decode", "queue", "run", "encode")
 """Where the time of a request goes: body to tensors, waiting for a batch, the model, tensors to the answer."""
@@ -32,13 +38,13 @@ class Series:
             their waits divided by the length of the step.
     """
 
-    rps: np.ndarray
-    rows_ps: np.ndarray
-    p50_ms: np.ndarray
-    p95_ms: np.ndarray
-    p99_ms: np.ndarray
-    phases_ms: Mapping[str, np.ndarray]
-    waiting: np.ndarray
+    rps: NDArray[np.float64]
+    rows_ps: NDArray[np.float64]
+    p50_ms: NDArray[np.float64]
+    p95_ms: NDArray[np.float64]
+    p99_ms: NDArray[np.float64]
+    phases_ms: Mapping[str, NDArray[np.float64]]
+    waiting: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +73,7 @@ class VersionMetrics:
     p50_ms: float | None
     p95_ms: float | None
     p99_ms: float | None
-    histogram: np.ndarray
+    histogram: Counts
     series: Series
     batches: BatchSummary = field(default_factory=BatchSummary)
 
@@ -91,10 +97,10 @@ class ModelMetrics:
     name: str
     span_s: float
     step_s: float
-    age_s: np.ndarray
+    age_s: NDArray[np.float64]
     total: int
     num_unrouted_errors: int
-    errors_ps: Mapping[str, np.ndarray]
+    errors_ps: Mapping[str, NDArray[np.float64]]
     signatures: tuple[str, ...]
     versions: Mapping[int, VersionMetrics]
 

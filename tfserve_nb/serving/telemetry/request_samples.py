@@ -81,7 +81,8 @@ class RequestSample:
     parts: PhaseTimes
 
 
-class Samples(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Samples:
     """What was sampled of a model.
 
     Attributes:

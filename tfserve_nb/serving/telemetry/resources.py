@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any  # psutil, pynvml
 
 import numpy as np
+from numpy.typing import NDArray
 
 HISTORY_S = 900
 EVERY_S = 0.9
@@ -77,9 +78,9 @@ class Resources:
     threads: Mapping[str, int] = field(default_factory=dict)
     gpus: tuple[Gpu, ...] = ()
     children: tuple[int, float, int] = (0, 0.0, 0)
-    age_s: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    cpu_series: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    rss_series: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    age_s: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    cpu_series: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    rss_series: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
 
 class ResourceReader:

@@ -5,11 +5,14 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any  # JSON
 
 from ..batching.options import BatchingOptions
+
+_KEPT_LIMITS = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,24 @@ class VersionSource:
     load_retry_interval_s: float = 60.0
     num_warmup_iterations: int = 1
     batching: Callable[[Path], BatchingOptions] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What the state file keeps beside the folder's number, and what the admin API's `deploy` takes."""
+        limits = {name: getattr(self.options, name) for name in _KEPT_LIMITS}
+        return {
+            "path": str(self.path),
+            "deployed_at": self.deployed_at,
+            "device": self.device,
+            **limits,
+            "allowed_batch_sizes": list(self.options.allowed_batch_sizes),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> VersionSource:
+        """The inverse of `to_json`."""
+        limits = {name: value[name] for name in _KEPT_LIMITS}
+        options = BatchingOptions(**limits, allowed_batch_sizes=tuple(value["allowed_batch_sizes"]))
+        return cls(Path(value["path"]), options, device=value["device"], deployed_at=value["deployed_at"])
 
     def resolved(self) -> VersionSource:
         """The same with its limits read from the version's folder, if they stand there.

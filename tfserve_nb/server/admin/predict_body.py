@@ -18,7 +18,7 @@ from ..rest.json_text import dump, dump_with_nan
 _DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"}
 
 
-def signatures_from_json(metadata: Mapping[str, Any]) -> tuple[dict[str, SignatureSpec], int]:
+def parse_signatures(metadata: Mapping[str, Any]) -> tuple[dict[str, SignatureSpec], int]:
     """The signatures and the version of a metadata answer."""
     definitions = metadata["metadata"]["signature_def"]["signature_def"]
     signatures = {

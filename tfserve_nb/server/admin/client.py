@@ -1,0 +1,334 @@
+"""The models and experiments of another server, through its admin and REST APIs.
+
+The methods follow from `operations`: each is named here once, and has the signature that `ModelAdmin` and
+`ExperimentAdmin` give it.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import ssl
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast  # JSON values, what users predict
+from urllib.parse import quote, urlencode
+
+import numpy as np
+
+from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, ServingError
+from ...experiment.admin import ExperimentAdmin
+from ...serving.admin import ModelAdmin
+from ...serving.backend import ModelSpec, as_header
+from ...serving.telemetry.captured import CaptureSettings
+from ...serving.versions.inputs import as_tensors
+from ...types import (
+    Progress,
+    ProgressEvent,
+    SignatureSpec,
+    Tensors,
+    VersionState,
+    VersionStatus,
+    no_progress,
+)
+from ..rest.metadata_json import SIGNATURES_FIELD
+from .connection import ServerConnection, SignaturesChanged
+from .operations import OPERATIONS, PREFIX, READ_S, Operation
+from .predict_body import decode_outputs, encode_inputs, parse_signatures
+
+POLL_S = 0.2
+ROWS_OF_ONE_REQUEST = 4096
+MOST_TRIES = 3
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def asks(method: Callable[Concatenate[Any, P], R]) -> Callable[Concatenate[Any, P], R]:
+    """A method that asks the server to carry out an operation, with the same signature."""
+    operation = OPERATIONS[method]
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def call(self: RemoteAdmin, *args: P.args, **kwargs: P.kwargs) -> R:
+        arguments = signature.bind(self, *args, **kwargs).arguments
+        return cast("R", self.carry_out(operation, arguments))
+
+    return cast("Callable[Concatenate[Any, P], R]", call)
+
+
+class RemoteAdmin:
+    """What the clients of models and of experiments share.
+
+    Args:
+        connection: to the server.
+    """
+
+    def __init__(self, connection: ServerConnection) -> None:
+        self.connection = connection
+
+    def carry_out(self, operation: Operation, arguments: Mapping[str, Any]) -> Any:
+        """Ask for an operation; what it returns.
+
+        Args:
+            operation: what is asked for.
+            arguments: name -> value, those that were given. A `progress` among them is told meanwhile what the server
+                is doing, on the calling thread.
+        """
+        body = operation.body_of(arguments)
+        name = str(arguments.get("name") or body.get("name", ""))
+        path = f"{PREFIX}/{operation.path.format(name=quote(name, safe=''))}"
+
+        def ask() -> Any:
+            if operation.http_method == "GET":
+                query = urlencode({key: value for key, value in body.items() if value is not None})
+                answer, _ = self.connection.call("GET", f"{path}{'?' * bool(query)}{query}", None, operation.limit_s)
+            else:
+                answer, _ = self.connection.call("POST", path, body, operation.limit_s)
+            return operation.result_of(answer)
+
+        progress: Progress = arguments.get("progress", no_progress)
+        if progress is no_progress:
+            return ask()
+        version = arguments.get("version", arguments.get("to"))
+        return self._telling(ask, progress, lambda: self._loading(name, version))
+
+    def _telling(self, ask: Callable[[], Any], progress: Progress, look: Callable[[], ProgressEvent | None]) -> Any:
+        """What `ask` returns; `progress` is told meanwhile what `look` finds."""
+        results: list[Any] = []
+
+        def work() -> None:
+            try:
+                results.append(ask())
+            except ServingError as error:
+                results.append(error)
+
+        thread = threading.Thread(target=work, name="tfserve-remote-change", daemon=True)
+        thread.start()
+        latest: ProgressEvent | None = None
+        while thread.is_alive():
+            thread.join(POLL_S)
+            event = look()
+            if event is not None and event != latest and thread.is_alive():
+                progress(event)
+                latest = event
+        (result,) = results or (NotAvailable(f"{self.connection.url} gave no answer"),)
+        if isinstance(result, ServingError):
+            raise result
+        return result
+
+    def _loading(self, name: str, version: int | None) -> ProgressEvent | None:
+        """What the server does to load a version, or any; None when nothing is loaded."""
+        status = OPERATIONS[ModelAdmin.model_status]
+        try:
+            versions = self.carry_out(status, {"name": name}).versions
+        except ServingError:
+            return None
+        loading = [one for one in versions if _is_loading(one, version)]
+        return ProgressEvent(loading[0].detail or "loading", loading[0].done, loading[0].total) if loading else None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSignatures:
+    """What a server told of the version that answers at a path.
+
+    Attributes:
+        version: its number.
+        signatures: name -> what it takes and gives.
+        mark: what the server calls these signatures; "" for a server that has no name for them.
+    """
+
+    version: int
+    signatures: Mapping[str, SignatureSpec]
+    mark: str
+
+
+class RemoteModels(RemoteAdmin):
+    """A `ModelAdmin` for the models of another server.
+
+    Args:
+        url: such as `http://127.0.0.1:8501`, without a path.
+        token: what the server asks for, or None.
+        unavailable_reason: says why the server cannot be reached, when that is known; "" otherwise.
+        context: for HTTPS; the system's certificates by default.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None,
+        *,
+        unavailable_reason: Callable[[], str] = lambda: "",
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(ServerConnection(url, token, unavailable_reason=unavailable_reason, context=context))
+        self._known: dict[str, KnownSignatures] = {}
+
+    model_status = asks(ModelAdmin.model_status)
+    model_metrics = asks(ModelAdmin.model_metrics)
+    history = asks(ModelAdmin.history)
+    recent_samples = asks(ModelAdmin.recent_samples)
+    sample_requests = asks(ModelAdmin.sample_requests)
+    captured = asks(ModelAdmin.captured)
+    resources = asks(ModelAdmin.resources)
+    deploy = asks(ModelAdmin.deploy)
+    promote = asks(ModelAdmin.promote)
+    roll_back = asks(ModelAdmin.roll_back)
+    stage = asks(ModelAdmin.stage)
+    set_label = asks(ModelAdmin.set_label)
+    set_traffic = asks(ModelAdmin.set_traffic)
+    set_split = asks(ModelAdmin.set_split)
+    set_shadow = asks(ModelAdmin.set_shadow)
+    undeploy = asks(ModelAdmin.undeploy)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The models that are served."""
+        answer, _ = self.connection.call("GET", f"{PREFIX}/models", None, READ_S)
+        return tuple(answer["models"])
+
+    def uses(self, name: str, version: int) -> bool:
+        """Whether traffic, a label or the stage needs a version."""
+        return version in self.model_status(name).used
+
+    def available(self, name: str) -> tuple[int, ...]:
+        """The loaded versions of a model, in increasing order."""
+        versions = self.model_status(name).versions
+        return tuple(sorted(one.version for one in versions if one.state is VersionState.AVAILABLE))
+
+    def base_path(self, name: str) -> Path | None:
+        """The folder that a served model's versions lie in, or None when it is not served."""
+        try:
+            return self.model_status(name).base_path
+        except ModelNotFound:
+            return None
+
+    def highest_version(self, name: str) -> int:
+        """The highest version that was ever served; 0 when there is none."""
+        try:
+            return self.model_status(name).highest_version
+        except ModelNotFound:
+            return 0
+
+    def capture(self, name: str, settings: CaptureSettings | None, *, clear: bool = False) -> None:
+        """Begin or end capturing a model's requests; a function cannot redact there."""
+        if settings is not None and callable(settings.redact):
+            raise InvalidOption(
+                "a function that redacts works only for a model that is served in this kernel",
+                hint='redact=["name", ...], the inputs to replace by zeros',
+            )
+        arguments = {"name": name, "settings": settings, "clear": clear}
+        self.carry_out(OPERATIONS[ModelAdmin.capture], arguments)
+
+    def resume(
+        self, base_path: Path, only: str | None = None, progress: Progress = no_progress
+    ) -> dict[str, list[str]]:
+        """Serve again what was served from a folder; model -> what could not be brought back."""
+        progress(ProgressEvent("loading", 0, 1))
+        arguments = {"base_path": base_path, "only": only}
+        problems: dict[str, list[str]] = self.carry_out(OPERATIONS[ModelAdmin.resume], arguments)
+        return problems
+
+    def predict(
+        self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
+    ) -> Tensors:
+        """Predict over REST; large requests are sent in pieces, all to the version that answers the first one.
+
+        What the version takes is asked once and kept. Each request says which signatures it was made for, and the
+        server refuses to run it with others; then it is asked again.
+        """
+        path = _predict_path(spec)
+        headers = {self.model_status(spec.name).key_header: as_header(key)} if key else {}
+        if request_id:
+            headers["X-Request-Id"] = request_id
+        for number in range(MOST_TRIES):
+            known = self._known.get(path)
+            if known is None or signature not in known.signatures:
+                known = self._ask_signatures(path, headers)
+            found = known.signatures.get(signature)
+            if found is None:
+                raise InvalidRequest(
+                    f'Serving signature name: "{signature}" not found in signature def',
+                    hint=f"signatures: {', '.join(known.signatures)}",
+                )
+            inputs = as_tensors(found, value)
+            # Versions between which the traffic is split may have different signatures: the last try takes any.
+            mark = known.mark if number < MOST_TRIES - 1 else ""
+            more = {**headers, SIGNATURES_FIELD: mark} if mark else headers
+            try:
+                return self._run(spec, path, found, inputs, limit_s, more)
+            except SignaturesChanged:
+                self._known.pop(path, None)
+        raise NotAvailable(f"{self.connection.url} changes what it serves of {spec.name}", hint="try again")
+
+    def _run(
+        self,
+        spec: ModelSpec,
+        path: str,
+        signature: SignatureSpec,
+        inputs: Tensors,
+        limit_s: float,
+        headers: Mapping[str, str],
+    ) -> Tensors:
+        num_rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
+        if num_rows <= ROWS_OF_ONE_REQUEST:
+            # One request goes wherever the traffic decides; several must not be spread over versions.
+            body = encode_inputs(signature.name, inputs)
+            answer, _ = self.connection.call("POST", f"{path}:predict", body, limit_s, headers)
+            return decode_outputs(answer, signature)
+        version = self._ask_signatures(path, headers).version
+        pinned = f"/v1/models/{quote(spec.name, safe='')}/versions/{version}"
+        pieces = []
+        for start in range(0, num_rows, ROWS_OF_ONE_REQUEST):
+            rows = {name: array[start : start + ROWS_OF_ONE_REQUEST] for name, array in inputs.items()}
+            body = encode_inputs(signature.name, rows)
+            answer, _ = self.connection.call("POST", f"{pinned}:predict", body, limit_s, headers)
+            pieces.append(decode_outputs(answer, signature))
+        return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _ask_signatures(self, path: str, headers: Mapping[str, str]) -> KnownSignatures:
+        """What the version that answers takes and gives; kept when the server has a name for it."""
+        answer, fields = self.connection.call("GET", f"{path}/metadata", None, READ_S, headers)
+        signatures, version = parse_signatures(answer)
+        known = KnownSignatures(version, signatures, fields.get(SIGNATURES_FIELD, ""))
+        if known.mark:
+            self._known[path] = known
+        return known
+
+
+class RemoteExperiments(RemoteAdmin):
+    """An `ExperimentAdmin` for the experiments of another server.
+
+    Args:
+        models: of that server; their connections are used.
+    """
+
+    def __init__(self, models: RemoteModels) -> None:
+        super().__init__(models.connection)
+
+    start = asks(ExperimentAdmin.start)
+    state = asks(ExperimentAdmin.state)
+    end = asks(ExperimentAdmin.end)
+    disagreements = asks(ExperimentAdmin.disagreements)
+
+    def feedback(self, name: str, request_id: str, label: Any) -> bool:
+        """What the right answer to an earlier request was."""
+        arguments = {"name": name, "request_id": request_id, "label": np.asarray(label).tolist()}
+        is_known: bool = self.carry_out(OPERATIONS[ExperimentAdmin.feedback], arguments)
+        return is_known
+
+
+def _predict_path(spec: ModelSpec) -> str:
+    path = f"/v1/models/{quote(spec.name, safe='')}"
+    if spec.version is not None:
+        return f"{path}/versions/{spec.version}"
+    return path if spec.label is None else f"{path}/labels/{quote(spec.label, safe='')}"
+
+
+def _is_loading(status: VersionStatus, version: int | None) -> bool:
+    is_meant = version is None or status.version == version
+    return is_meant and status.state in (VersionState.START, VersionState.LOADING)
