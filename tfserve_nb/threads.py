@@ -25,10 +25,14 @@ def start_thread(name: str, work: Callable[[threading.Event], None]) -> threadin
     """
     ready = threading.Event()
     thread = threading.Thread(target=work, args=(ready,), name=name, daemon=True)
-    # A breakpoint in the notebook must not stop the server (ipykernel marks its own threads so).
-    thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
-    thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+    hide_from_debuggers(thread)
     thread.start()
     if not ready.wait(START_LIMIT_S):
         raise ServerFailed(f"the thread {name} did not start within {START_LIMIT_S:g} s", hint="restart the kernel")
     return thread
+
+
+def hide_from_debuggers(thread: threading.Thread) -> None:
+    """Let no breakpoint in the notebook stop a thread; ipykernel marks its own threads so."""
+    thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
+    thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]

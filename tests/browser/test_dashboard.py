@@ -156,14 +156,14 @@ def drive_requests(lab: Lab) -> None:
     says(lab, "requests are sampled from now on")
     page.get_by_role("img", name="image of 8 × 8").last.wait_for(timeout=10_000)
     assert chosen(lab, "Request").startswith("7: ")
-    assert chosen(lab, "Send to") == "whoever answers"
+    assert chosen(lab, "Send to") == "the model"
     choose(lab, "Send to", "version 1")
     click(lab, "Send again")
     says(lab, "request 7 was answered by version 1")
     page.get_by_text("largest difference from before: 0.25").last.wait_for(timeout=10_000)
-    choose(lab, "Send to", "whoever answers")
+    choose(lab, "Send to", "the model")
     click(lab, "Send again")
-    says(lab, "request 7 was answered by whoever answers")
+    says(lab, "request 7 was answered by the model")
     click(lab, "Stop sampling")
     says(lab, "sampling is off")
 

@@ -1,138 +1,81 @@
-"""Outputs of the same rows: what counts as the same decision, what is counted, and which rows are kept."""
+"""Answers that are judged later, and outputs that wait to be compared."""
 
 from __future__ import annotations
 
-import json
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tfserve_nb.experiment.agreement import Agreeing
-from tfserve_nb.experiment.decisions import decisions_of
+from tfserve_nb.agreement.decisions import Decisions, decisions_of
+from tfserve_nb.agreement.kinds import AgreementOptions, Evidence
+from tfserve_nb.errors import InvalidRequest
 from tfserve_nb.experiment.engine.answers import MAX_ROWS, Answers
-from tfserve_nb.experiment.engine.disagreements import MOST, Worst
 from tfserve_nb.experiment.engine.inbox import MAX_WAITING_BYTES, Inbox
 from tfserve_nb.experiment.engine.observations import Observations
-from tfserve_nb.experiment.pairs import FAR, compare
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
 
 
-def scores(*rows: list[float]) -> dict[str, np.ndarray]:
-    return {"y": np.array(rows, np.float32)}
+def decided(array: np.ndarray) -> Decisions:
+    return decisions_of({"y": array}, len(array), AgreementOptions(), {})["y"]
 
 
-def test_classes_decide_when_there_are_several_columns() -> None:
-    found = compare(scores([0.1, 0.9], [0.8, 0.2]), scores([0.4, 0.6], [0.3, 0.7]))
+def test_no_rows_are_decided_like_any_others() -> None:
+    found = decided(np.zeros((0, 3), np.float32))
 
-    assert found.is_same.tolist() == [True, False]
-    assert found.classes is not None
-    assert found.classes.tolist() == [[1, 0], [1, 1]]
-    assert found.distance == pytest.approx([0.3, 0.5])
-
-
-def test_one_column_decides_at_a_half_unless_it_is_known_to_be_no_share() -> None:
-    a, b = scores([0.4], [0.9]), scores([0.6], [0.95])
-
-    assert compare(a, b).is_same.tolist() == [False, True]
-    assert compare(a, b, may_threshold=False).is_same.tolist() == [False, False]
-
-
-def test_other_numbers_must_be_close_and_whole_numbers_and_text_equal() -> None:
-    close = compare(scores([3.0], [5.0]), scores([3.001], [5.1]), may_threshold=False)
-    whole = compare({"id": np.array([1, 2])}, {"id": np.array([1, 3])})
-    text = compare({"word": np.array([b"a", b"b"], object)}, {"word": np.array([b"a", b"c"], object)})
-
-    assert close.is_same.tolist() == whole.is_same.tolist() == text.is_same.tolist() == [True, False]
-    assert whole.classes is not None
-    assert whole.classes.tolist() == [[1, 2], [1, 3]]
-
-
-def test_a_number_that_is_none_is_far_from_any_and_never_the_same() -> None:
-    found = compare(scores([0.1, 0.9], [np.nan, 1.0]), scores([np.nan, 0.9], [np.nan, 1.0]))
-
-    assert found.nonfinite_b.tolist() == [True, True]
-    assert found.nonfinite_a.tolist() == [False, True]
-    assert found.is_same.tolist()[0] is False
-    assert found.distance.tolist()[0] == FAR
-    assert found.distance.tolist()[1] == 0.0
-    assert np.isfinite(found.shift)
-
-
-def test_outputs_without_a_common_first_dimension_are_one_row() -> None:
-    a, b = ({"x": np.zeros(3), "s": np.array(scale)} for scale in (1.0, 2.0))
-
-    found = compare(a, b)
-
-    assert found.distance.tolist() == [1.0]
-
-
-def test_outputs_of_other_shapes_never_agree() -> None:
-    assert compare(scores([0.1, 0.9]), scores([0.1, 0.2, 0.7])).is_same.tolist() == [False]
-
-
-def test_agreement_counts_rows_flips_and_shift_and_survives_as_json() -> None:
-    agreeing = Agreeing()
-    for _ in range(3):
-        agreeing.add(compare(scores([0.0, 1.0], [1.0, 0.0]), scores([0.5, 0.75], [1.0, 0.0])))
-        agreeing.add(compare(scores([0.0, 1.0]), scores([0.0, 1.0])))
-
-    found = Agreeing.from_json(json.loads(json.dumps(agreeing.to_json()))).agreement()
-
-    assert found is not None
-    assert (found.num_rows, found.num_same, found.flips) == (9, 9, {})
-    assert found.shift == pytest.approx(3 * (0.5 - 0.25) / 18)
-    assert found.largest == 0.5
-    agreeing.add(compare(scores([0.0, 1.0]), scores([1.0, 0.0])))
-    later = agreeing.agreement()
-    assert later is not None
-    assert later.flips == {(1, 0): 1}
-    assert later.low < later.share == 0.9 < later.high
-
-
-def test_the_worst_rows_are_kept_once_each_and_in_order(rng: np.random.Generator) -> None:
-    worst = Worst()
-    for _ in range(2):
-        for number in range(3 * MOST):
-            distance = number / 1000
-            a, b = {"y": np.array([[2.0]])}, {"y": np.array([[2.0 + distance]])}
-            worst.add(1.5, {"x": np.array([[number]])}, a, b, compare(a, b, may_threshold=False))
-
-    found = worst.worst(5)
-
-    assert [one.inputs["x"].item() for one in found] == [191, 190, 189, 188, 187]
-    assert len(worst.worst(1000)) == MOST
-    assert found[0].at == 1.5
-    assert found[0].outputs_b["y"].shape == (1, 1)
-
-
-def test_rows_that_agree_fully_are_not_kept() -> None:
-    worst = Worst()
-    a = scores([0.1, 0.9])
-    worst.add(0.0, {"x": np.zeros((1, 2))}, a, a, compare(a, a))
-
-    assert worst.worst(5) == []
-
-
-def test_no_rows_are_compared_and_decided_like_any_others() -> None:
-    none = {"y": np.zeros((0, 3), np.float32)}
-
-    found = compare(none, none)
-    worst = Worst()
-    worst.add(0.0, none, none, none, found)
-
-    assert found.is_same.tolist() == []
-    assert worst.worst(5) == []
-    assert decisions_of(none).values.tolist() == []
-    assert decisions_of({"y": np.zeros((0, 2, 3), np.float32)}).values.tolist() == []
+    assert found.values.tolist() == []
+    assert decided(np.zeros((0, 2, 3), np.float32)).values.tolist() == []
 
 
 def test_what_was_decided_for_large_outputs_takes_little_memory() -> None:
-    values, confidences = decisions_of({"y": np.zeros((2, 100, 100), np.float32)})
+    found = decided(np.zeros((2, 100, 100), np.float32))
 
-    assert values[0] == values[1]
-    assert len(values[0]) <= 64
-    assert confidences is None
+    assert found.values.tolist() == [None, None]
+    assert found.confidences is None
+
+
+@pytest.mark.parametrize(
+    ("outputs", "evidence", "label", "is_right"),
+    [
+        ([[0.2, 0.8], [0.9, 0.1]], None, [1, 1], [True, False]),  # shares
+        ([[2.0, -8.0], [9.0, 1.0]], None, [0, 1], [True, False]),  # an integer says that they are scores
+        ([[2.0, 8.0], [9.0, 1.0]], None, [[2.001, 8.0], [9.0, 1.1]], [True, False]),  # numbers that they are targets
+        ([[-3.0], [4.0]], Evidence(loss="binary_crossentropy", from_logits=True), [0, 0], [True, False]),
+        ([[0.4], [0.7]], Evidence("sigmoid"), [0, 0], [True, False]),
+        ([[0.4], [0.7]], None, [0, 0], [True, False]),
+        ([[0.4], [0.7]], Evidence(loss="mean_squared_error"), [0.4, 1.0], [True, False]),
+        ([3, 5], None, [3, 4], [True, False]),
+    ],
+)  # fmt: skip
+def test_a_label_is_compared_with_what_the_output_is(
+    outputs: list[Any], evidence: Evidence | None, label: list[Any], is_right: list[bool]
+) -> None:
+    answers = Answers()
+    answers.begin("net", frozenset({1}), AgreementOptions(), {"y": (evidence, None)})
+    answers.on_request(answered()._replace(version=1), RequestTensors({}, {"y": np.array(outputs)}))
+
+    judged = answers.judge("net", "r0", label)
+
+    assert judged is not None
+    assert [one.is_right for one in judged] == is_right
+
+
+def test_labels_of_several_outputs_are_named() -> None:
+    answers = Answers()
+    answers.begin("net", frozenset({1}))
+    outputs = {"kind": np.array([[0.2, 0.8]]), "price": np.array([[7.0]])}
+    for number in range(3):
+        answers.on_request(answered(number)._replace(version=1), RequestTensors({}, outputs))
+
+    found = [
+        answers.judge("net", f"r{number}", label)
+        for number, label in enumerate([{"kind": 1, "price": 7.0}, {"kind": 1, "price": 8.0}])
+    ]
+
+    assert [judged[0].is_right for judged in found if judged] == [True, False]
+    with pytest.raises(InvalidRequest, match="no output 'size'; it has kind, price"):
+        answers.judge("net", "r2", {"size": 1})
 
 
 @pytest.mark.parametrize("label", ["cat", b"cat", ["cat"], [["cat"]], np.array(["cat"])])
@@ -200,4 +143,4 @@ def test_remembered_answers_are_bounded_in_rows_and_hold_nothing_else_alive() ->
 
     known = [answers.judge("net", f"r{number}", batch) is not None for number in range(6)]
     assert known == [False, False, True, True, True, True]
-    assert decisions_of({"y": batch}).values.base is None
+    assert decided(batch).values.base is None

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from tfserve_nb.experiment.statistics import rates
-from tfserve_nb.experiment.statistics.rates import binomial_tail, difference, wilson
+from tfserve_nb.experiment.statistics.rates import binomial_tail, difference
 
 ALPHA = 0.05
 
@@ -75,12 +75,6 @@ def test_a_candidate_that_fails_once_in_ten_requests_is_found_out() -> None:
 
 def test_nothing_is_said_without_requests() -> None:
     assert difference(0, 0, 0, 10, ALPHA) is None
-
-
-def test_wilsons_interval_of_known_shares() -> None:
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe (1998), single proportions
-    assert wilson(0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-    assert wilson(0, 0) == (0.0, 1.0)
 
 
 @given(st.integers(1, 400), st.data(), st.floats(1e-4, 0.9))

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from helpers.faulty_servable import FaultyLoader, signature
 
+from tfserve_nb.agreement.result import Disagreement
 from tfserve_nb.api.ab_test import plan_of
 from tfserve_nb.api.deploy import place
 from tfserve_nb.api.deployment import Deployment
@@ -21,7 +22,7 @@ from tfserve_nb.errors import InvalidOption, ServingError
 from tfserve_nb.experiment.engine.experiments import Experiments
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.reading import Estimate
-from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
+from tfserve_nb.experiment.state import ExperimentState, Moment
 from tfserve_nb.export.saved_model import ExportedVersion
 from tfserve_nb.serialization import from_json, to_json
 from tfserve_nb.server.admin.operations import MAX_DISAGREEMENT_BYTES, fitting

@@ -190,7 +190,7 @@ def test_two_of_three_slow_windows_break_the_limit_on_latency_and_one_does_not()
     assert twice[:2] == ((True, False, True), True)
     assert (
         twice[2]
-        == "40 of 200 (20 %) of B's requests took longer than 100 ms, 1 % may, in 2 of the last 3 windows of 1 s"
+        == "40 of 200 (20 %) of B's requests took longer than 100 ms (limit: 1 %), in 2 of the last 3 windows of 1 s"
     )
     assert evaluate(observations, 3.0).verdict.decision == "rollback"
 
@@ -256,8 +256,26 @@ def test_deciding_differently_too_often_breaks_the_limit_on_disagreement() -> No
 
     assert guardrail(observations, 2.0, "disagreement")[:2] == ((True, True), True)
     reading = evaluate(observations, 2.0)
-    assert reading.agreement is not None
-    assert reading.agreement.flips == {(1, 0): 20}
+    assert reading.agreement["y"].flips == {(1, 0): 20}
+
+
+def test_a_doubled_regression_breaks_the_limit_on_disagreement_and_has_a_bias() -> None:
+    observations = limited(max_disagreement=0.1)
+    rng = np.random.default_rng(3)
+    for second in (0, 1):
+        for _ in range(40):
+            numbers = rng.normal(10.0, 2.0, 2).tolist()
+            pair(observations, second, numbers, [2 * value for value in numbers])
+
+    assert guardrail(observations, 2.0, "disagreement")[:2] == ((True, True), True)
+    reading = evaluate(observations, 2.0)
+    found = reading.agreement["y"]
+    assert (found.kind, found.num_same, found.num_rows) == ("regression", 0, 80)
+    assert found.error > 4
+    assert 8 < reading.bias["y"].low < found.bias < reading.bias["y"].high < 12
+    assert reading.bias["y"].p_value < 0.001
+    resumed = Observations.from_json(observations.plan, json.loads(json.dumps(observations.to_json())))
+    assert repr(evaluate(resumed, 2.0).agreement) == repr(reading.agreement)
 
 
 def test_copies_that_fail_count_as_failures_of_the_candidate() -> None:

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from tfserve_nb.agreement.result import Disagreement
 from tfserve_nb.errors import VersionNotFound
-from tfserve_nb.experiment.state import Disagreement, ExperimentState
+from tfserve_nb.experiment.state import ExperimentState
 from tfserve_nb.serving.telemetry.metrics import Metrics
 from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
 from tfserve_nb.serving.telemetry.records import RequestRecord

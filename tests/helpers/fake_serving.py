@@ -109,6 +109,7 @@ class FakeHandle:
         self.signatures: Mapping[str, SignatureSpec] = SIGNATURES
         self.signature_defs = SIGNATURE_DEFS
         self.assignment: Assignment | None = None
+        self.wants_tensors = False
         self._serving = serving
         serving.num_held += 1
 
@@ -164,7 +165,7 @@ class FakeServing:
 
     def catalog(self) -> dict[str, ModelView]:
         view = VersionView(SIGNATURES, dict.fromkeys(SIGNATURES, True), 64, 6400, checks_shapes=True)
-        versions, is_wanted = {1: view, 2: view}, self.wants_tensors("double")
+        versions, is_wanted = {1: view, 2: view}, self.observers.wants_tensors("double")
         model = ModelView(self.traffic, {"stable": 1}, versions, "salt", arms=self.arms, wants_tensors=is_wanted)
         return {"double": model}
 
@@ -183,6 +184,7 @@ class FakeServing:
         if version > 2:
             raise ModelNotFound(f"Servable not found for request: Specific({spec.name}, {version})")
         handle = FakeHandle(self, version)
+        handle.wants_tensors = self.observers.wants_tensors("double")
         handle.assignment = assignment_of(spec, version, who, self.traffic, self.arms)
         return handle
 
@@ -200,9 +202,6 @@ class FakeServing:
         if not found:
             raise VersionNotFound(f"Could not find version {spec.version} of model double")
         return found
-
-    def wants_tensors(self, model: str) -> bool:
-        return self.observers.wants_tensors(model)
 
     def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
         self.observers.on_request(record, tensors)

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from tfserve_nb.agreement.result import Agreement, Disagreement, OutputAgreement
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.reading import (
-    Agreement,
     Calibration,
     Estimate,
     Guardrail,
@@ -18,7 +18,7 @@ from tfserve_nb.experiment.reading import (
     SampleRatio,
     Verdict,
 )
-from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
+from tfserve_nb.experiment.state import ExperimentState, Moment
 from tfserve_nb.serving.telemetry.histogram import counts_of
 
 STARTED_AT = 1.7e9
@@ -87,10 +87,10 @@ def ratio(a: int, b: int, p_value: float) -> SampleRatio:
 def guardrails(**broken: str) -> tuple[Guardrail, ...]:
     """Four of them, some broken for a reason."""
     texts = {
-        "latency": "0 of 791 (0 %) of B's requests took longer than 50 ms, 1 % may",
-        "errors": "0 of 791 (0 %) of B's requests failed, 0 of 809 (0 %) of A's; 5 % more may",
+        "latency": "0 of 791 (0 %) of B's requests took longer than 50 ms (limit: 1 %)",
+        "errors": "0 of 791 (0 %) of B's requests failed, 0 of 809 (0 %) of A's (limit: 5 % more)",
         "outputs": "0 of 791 (0 %) of B's rows were NaN or infinite",
-        "disagreement": "B decided differently from A on 7 of 312 (2.2 %) of the rows, 20 % may differ",
+        "disagreement": "B disagrees with A on 7 of 312 (2.2 %) of the rows, 20 % may differ",
     }
     return tuple(
         Guardrail(name, broken.get(name, text), (None, name in broken, name in broken), name in broken)
@@ -99,8 +99,15 @@ def guardrails(**broken: str) -> tuple[Guardrail, ...]:
 
 
 AGREEMENT = Agreement(
-    312, 305, 305 / 312, 0.954, 0.989, {(3, 8): 3, (9, 4): 2, (8, 1): 1, (5, 6): 1}, shift=0.0004, largest=0.91
-)
+    312,
+    305,
+    {
+        "scores": OutputAgreement(
+            "class shares", "rows are nonnegative and sum to one: the largest decides", 312, 305,
+            largest_difference=0.91, bias=0.0004, flips={(3, 8): 3, (9, 4): 2, (8, 1): 1, (5, 6): 1},
+        )
+    },
+)  # fmt: skip
 
 
 def _state(verdict: Verdict, effect: float, num: int, **given: object) -> ExperimentState:

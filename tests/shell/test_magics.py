@@ -228,7 +228,7 @@ def test_serving_shows_models_and_undeploy_stops_the_server(modeller, capsys) ->
     url, headers = handle.rest_url, {"Authorization": f"Bearer {handle.token}"}
 
     text = repr(modeller.run("%serving"))
-    assert re.search(r"net +1 +AVAILABLE +100 % +stable +[\d.]+ KiB +promoted", text)
+    assert re.search(r"net +1 +AVAILABLE +100 % +stable +[\d.]+ k?B +promoted", text)
     assert url in text
     assert handle.token not in text + repr(handle) + handle._repr_html_()
     assert modeller.run("%serving net") == handle

@@ -28,7 +28,8 @@ LAYERS = (
     ("serving",),
     ("export",),
     ("reports",),
-    ("agreement", "markup", "threads", "serialization"),
+    ("agreement",),
+    ("markup", "threads", "serialization"),
     ("errors", "options", "types", "_version"),
 )
 """Top to bottom. A module may import from its own folder and from lower layers."""

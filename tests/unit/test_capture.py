@@ -229,7 +229,7 @@ def test_a_core_captures_requests_of_its_models_and_forgets_with_them(tmp_path: 
         assert (kept.num_rows, kept.entrypoint, core.captured("net").is_on) == (2, "KERNEL", True)
         core.undeploy("net")
         core.deploy("net", 1, source, tmp_path, Placement())
-        assert (len(core.captured("net")), core.wants_tensors("net")) == (0, False)
+        assert (len(core.captured("net")), core.observers.wants_tensors("net")) == (0, False)
     finally:
         core.stop()
 

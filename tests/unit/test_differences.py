@@ -66,7 +66,7 @@ def test_everything_that_is_known_is_shown_in_both_forms() -> None:
     html = to_html(diff.report)
 
     for words in (
-        "2 KiB", "3.0 MiB", "aaaaaaaaaa main (dirty)", "ndarray 3 × 2, float32, sha256 bbbbbbbbbbbb", "~ changed",
+        "2.05 kB", "3.15 MB", "aaaaaaaaaa main (dirty)", "ndarray 3 × 2, float32, sha256 bbbbbbbbbbbb", "~ changed",
         "input x: none → float32[?]", "from zero", "+50.0 %", "Latency of live traffic, ms", "p95 of requests",
         "190 of 200 (95 %)",
         "Outputs, given rows", "0.25", "-0.125", "because", "2.1.0", "3.13.0", "scipy",

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb import dashboards
+from tfserve_nb.agreement.result import Disagreement
 from tfserve_nb.dashboards.charts.band import band_chart
 from tfserve_nb.dashboards.pages.disagreements import disagreements_page
 from tfserve_nb.dashboards.pages.experiment import experiment_page
@@ -28,7 +29,7 @@ from tfserve_nb.dashboards.view import Dashboard
 from tfserve_nb.dashboards.web import WebPages
 from tfserve_nb.experiment.plan import Plan
 from tfserve_nb.experiment.reading import Estimate, Guardrail, Verdict
-from tfserve_nb.experiment.state import Disagreement, ExperimentState, Moment
+from tfserve_nb.experiment.state import ExperimentState, Moment
 from tfserve_nb.experiment.views.figure import figure_of, png_of
 from tfserve_nb.experiment.views.frames import columns_of, frame_of
 from tfserve_nb.experiment.views.report import (

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfserve_nb.agreement.result import Disagreement
 from tfserve_nb.api.benchmark import stored_runs
 from tfserve_nb.bench.result import load_result
 from tfserve_nb.errors import FailedPrecondition, InvalidOption, ServingError
 from tfserve_nb.experiment.engine.running import Running
-from tfserve_nb.experiment.state import Disagreement, ExperimentState
+from tfserve_nb.experiment.state import ExperimentState
 from tfserve_nb.export.provenance.provenance import read_provenance
 from tfserve_nb.serialization import from_json
 from tfserve_nb.serving.models.state_store import FILE_NAME, StateStore

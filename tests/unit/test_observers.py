@@ -143,12 +143,12 @@ def test_an_observer_with_a_defect_changes_neither_requests_nor_what_others_get(
 def test_an_observer_gets_tensors_only_while_it_wants_them(core: ServingCore) -> None:
     notes = Notes()
     core.observers.add(notes)
-    assert not core.wants_tensors("net")
+    assert not core.observers.wants_tensors("net")
     ask(core, 1)
 
     notes.wanted = "net"
-    assert core.wants_tensors("net")
-    assert not core.wants_tensors("other")
+    assert core.observers.wants_tensors("net")
+    assert not core.observers.wants_tensors("other")
     assert core.catalog()["net"].wants_tensors
     ask(core, 2)
     with pytest.raises(RunRejected):
@@ -168,16 +168,16 @@ def test_an_observer_gets_tensors_only_while_it_wants_them(core: ServingCore) ->
     assert inputs_only is not None
     assert (failed.code, inputs_only.outputs, inputs_only.message) == ("INVALID_ARGUMENT", None, "bad value")
     assert refused.code == "INVALID_ARGUMENT"
-    assert not core.wants_tensors("net")
+    assert not core.observers.wants_tensors("net")
 
 
 def test_samples_and_captures_observe_only_while_they_are_on(core: ServingCore) -> None:
     core.sample_requests("net", is_on=True)
     core.capture("net", CaptureSettings())
-    assert core.wants_tensors("net")
+    assert core.observers.wants_tensors("net")
     ask(core, 7)
     core.sample_requests("net", is_on=False)
-    assert core.wants_tensors("net")
+    assert core.observers.wants_tensors("net")
     core.capture("net", None)
 
     assert not core.observers.hears_requests

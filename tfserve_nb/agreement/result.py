@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any  # JSON
 
+from ..serialization import TextFloat
 from ..types import Tensors
 from .kinds import REGRESSION, SETS
 
@@ -31,7 +32,7 @@ class Disagreement:
         at: when, seconds since the epoch.
     """
 
-    score: float
+    score: TextFloat
     inputs: Tensors
     outputs_a: Tensors
     outputs_b: Tensors

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple  # the user's rows
 
+from ..agreement.result import Agreement, Disagreement
 from ..bench.load.process import generate
 from ..bench.load.samples import Samples
 from ..bench.load.schedule import Load, Target
@@ -20,7 +21,7 @@ from ..errors import InvalidOption, ModelNotFound, NotAvailable
 from ..experiment.admin import ExperimentAdmin
 from ..experiment.plan import Limits, Plan
 from ..experiment.reading import Reading, SampleRatio, Verdict
-from ..experiment.state import NUM_DISAGREEMENTS, Disagreement, ExperimentState
+from ..experiment.state import NUM_DISAGREEMENTS, ExperimentState
 from ..server.handle import ServerHandle
 
 CLIENTS = 8
@@ -122,6 +123,11 @@ class ABTest:
     def srm(self) -> SampleRatio:
         """Whether both versions got the shares that they should have: `srm.is_mismatch`, `srm.p_value`."""
         return self.reading.srm
+
+    @property
+    def agreement(self) -> Agreement:
+        """Output name -> how it compares on the copied rows, which both versions answered; empty without any."""
+        return self.reading.agreement
 
     @property
     def is_over(self) -> bool:

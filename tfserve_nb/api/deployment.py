@@ -15,13 +15,14 @@ from typing import Any  # arrays and DataFrames of the user
 import numpy as np
 
 from ..agreement.kinds import AgreementOptions
+from ..agreement.result import Disagreement
 from ..bench.options import Options
 from ..bench.report import AnyResult
 from ..bench.run import Watcher
 from ..diff.diff import diff_versions, provenance_of
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, InvalidRequest, LabelNotFound, ModelNotFound, ServingError
-from ..experiment.state import NUM_DISAGREEMENTS, Disagreement, ExperimentState
+from ..experiment.state import NUM_DISAGREEMENTS, ExperimentState
 from ..export.layout import version_dir
 from ..export.provenance.provenance import Provenance
 from ..replay.replay import replay_captured

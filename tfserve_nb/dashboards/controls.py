@@ -10,7 +10,8 @@ from typing import Any, Protocol  # options of an experiment
 
 import numpy as np
 
-from ..experiment.state import Disagreement, ExperimentState
+from ..agreement.result import Disagreement
+from ..experiment.state import ExperimentState
 from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import RequestSample
 from ..serving.telemetry.resources import Resources

@@ -19,6 +19,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, TypeVar  # whatever a command returns
 
 from ..errors import ServerFailed
+from ..threads import hide_from_debuggers
 
 PERIOD_S = 0.2
 """States are looked at five times a second; what is counted by seconds is drawn once a second."""
@@ -77,7 +78,7 @@ class Updater:
         self._commands.put(command)
 
     def post_if_running(self, command: Callable[[], None]) -> None:
-        """The same for news that nobody needs once the thread was stopped."""
+        """The same, but does nothing once the thread was stopped."""
         with self._lock:
             is_running = self._thread is not None
         if is_running:
@@ -109,8 +110,7 @@ class Updater:
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._work, name="tfserve-dashboard", daemon=True)
-                self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
-                self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+                hide_from_debuggers(self._thread)
                 self._thread.start()
 
     def _work(self) -> None:

@@ -114,7 +114,7 @@ class Dashboard:
             time.sleep(min(WATCH_STEP_S, left_s))
 
     def tick(self) -> None:
-        """Draw what changed; on the updater's thread. Costs nothing while nobody sees it."""
+        """Draw what changed; on the updater's thread. Costs nothing while no front end shows it."""
         if self._is_closed or not self.is_visible:
             return
         now_s = time.perf_counter()
@@ -123,7 +123,7 @@ class Dashboard:
             self._follow_still()
 
     def keep_still(self, update: Callable[[str], None]) -> None:
-        """Let the still page follow, for whoever opens the saved notebook.
+        """Keep the still page of the saved notebook up to date.
 
         Args:
             update: replaces the still pages that were displayed under `still_id`; called on the updater's thread.
@@ -145,7 +145,7 @@ class Dashboard:
         self._updater.call(self._close)
 
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
-        """The live view, and a still one for saved notebooks, GitHub and terminals, so that nobody sees nothing."""
+        """The live view, and a still one for saved notebooks, GitHub and terminals, which have no widgets."""
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self._still()}
         view = self._root._repr_mimebundle_()
         if view:
@@ -184,14 +184,14 @@ class Dashboard:
         head = widgets.HTML(STYLE + TAB_STYLE + hidden + note(advice()))
         self._root = widgets.VBox([head, self._status, self._tab], layout=widgets.Layout(width="100%"))
         self._root.add_class("tfs-dashboard")
-        # Front ends count the views of a widget once this is a number; a dashboard that nobody sees is not drawn.
+        # Front ends count the views of a widget once this is a number; a dashboard that none shows is not drawn.
         self._root._view_count = 0  # noqa: SLF001 - ipywidgets documents it, as experimental
         self._root.observe(self._count_views, "_view_count")
         self._say("")
 
     @property
     def is_visible(self) -> bool:
-        """Whether somebody sees it; assumed until a front end has shown it once, since not all of them count views."""
+        """Whether a front end shows it; assumed until one has, since not all of them count views."""
         return bool(self._root._view_count) or not self._was_visible  # noqa: SLF001
 
     @property

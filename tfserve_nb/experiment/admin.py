@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from ..agreement.result import Disagreement
 from .plan import Plan
-from .state import Disagreement, ExperimentState
+from .state import ExperimentState
 
 
 class ExperimentAdmin(Protocol):

@@ -10,6 +10,7 @@ import secrets
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any  # what a user gave
 
+from ..agreement.kinds import ASKED_KINDS, AgreementOptions
 from ..errors import InvalidOption
 from ..options import option
 from ..serialization import HighEnd, LowEnd
@@ -29,7 +30,7 @@ class Limits:
         max_error_rate: share of its requests that may fail, 0 to 1.
         allow_nan: whether its outputs may hold NaN or infinity.
         output_range: lowest and highest number that its outputs may hold.
-        max_disagreement: share of the copied rows on which it may decide differently from the current version, 0 to 1.
+        max_disagreement: share of the copied rows on which its outputs may disagree with the current version's, 0 to 1.
         window_s: seconds of a window.
         windows: how many windows are looked back at.
         breaches: how many of them must be bad.
@@ -100,6 +101,8 @@ class Plan:
         limits: hard limits.
         auto_promote: whether B gets everything by itself once it passed.
         auto_rollback: whether A gets everything by itself when B is harmful.
+        kind: what the outputs are, to compare them on copied rows: see `AgreementOptions`.
+        tolerance: by how much numbers of a regression may differ: see `AgreementOptions`.
         salt: decides together with a key who gets which version; new for every experiment.
 
     Raises:
@@ -129,6 +132,15 @@ class Plan:
     auto_rollback: bool = option(
         True, "watch, but leave it to a person to give A everything when B is harmful", flags=("--no-rollback",)
     )
+    kind: str | None = option(
+        None,
+        "what the outputs are, to compare them; see docs/agreement.md",
+        choices=ASKED_KINDS,
+        shown="found out",
+    )
+    tolerance: float | None = option(
+        None, "by how much numbers of a regression may differ, relative", metavar="T", shown="0.001"
+    )
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
@@ -155,6 +167,7 @@ class Plan:
             raise InvalidOption(f"metric={self.metric!r} must be one of {', '.join(METRICS)}", hint="--metric latency")
         if not self.key or any(char.isspace() or char == ":" for char in self.key):
             raise InvalidOption(f"key={self.key!r} must be the name of a header", hint="--key X-User-Id")
+        self.agreement  # noqa: B018 - checks kind and tolerance
         if not self.first_percent and not self.shadow:
             raise InvalidOption("split=0 and shadow=0: B would get nothing", hint="--split 50, or --shadow 20")
 
@@ -169,6 +182,11 @@ class Plan:
     def first_percent(self) -> float:
         """What B gets at first."""
         return self.steps[0] if self.steps else self.split
+
+    @property
+    def agreement(self) -> AgreementOptions:
+        """How outputs are compared."""
+        return AgreementOptions(self.kind, self.tolerance)
 
 
 def _check(what: str, value: float | None, low: float, high: float, hint: str) -> None:

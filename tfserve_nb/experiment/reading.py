@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
+from ..agreement.result import Agreement
 from ..serialization import HighEnd, LowEnd
 
 DECISIONS = ("wait", "promote", "rollback", "blocked")
@@ -88,31 +89,6 @@ class SampleRatio:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """How the outputs of both versions compare on the same rows.
-
-    Attributes:
-        num_rows: rows that both answered.
-        num_same: rows on which they decide alike (the same class; equal within a tolerance where there are none).
-        share: `num_same / num_rows`.
-        low: lower end of its 95 % interval (Wilson).
-        high: upper end.
-        flips: (class by A, class by B) -> rows, the most frequent first; empty for outputs that are no classes.
-        shift: mean of B's number minus A's, over all rows and output numbers.
-        largest: the largest absolute difference of two numbers.
-    """
-
-    num_rows: int
-    num_same: int
-    share: float
-    low: float
-    high: float
-    flips: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    shift: float = 0.0
-    largest: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Calibration:
     """How sure a version is against how often it is right, from rows whose label is known.
 
@@ -160,7 +136,8 @@ class Reading:
         tail: relative difference of the 95th percentile of a request's latency.
         errors: difference of the shares of failed requests.
         quality: difference of the shares of right answers, from feedback.
-        agreement: how outputs compare on the same rows, or None without copies.
+        agreement: output name -> how it compares on the same rows; empty without copies.
+        bias: output name -> B's numbers minus A's on the same rows, for outputs that are compared as numbers.
         calibration: version -> how sure it is against how often it is right.
         guardrails: the limits.
     """
@@ -174,7 +151,8 @@ class Reading:
     tail: Estimate | None = None
     errors: Estimate | None = None
     quality: Estimate | None = None
-    agreement: Agreement | None = None
+    agreement: Agreement = field(default_factory=Agreement)
+    bias: Mapping[str, Estimate] = field(default_factory=dict)
     calibration: Mapping[int, Calibration] = field(default_factory=dict)
     guardrails: tuple[Guardrail, ...] = ()
 

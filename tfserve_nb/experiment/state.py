@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..serialization import HighEnd, LowEnd
-from ..types import Tensors
 from .plan import Plan
 from .reading import Reading, Verdict
 
@@ -42,25 +41,6 @@ class Moment(NamedTuple):
     value: float
     low: LowEnd
     high: HighEnd
-
-
-@dataclass(frozen=True, slots=True)
-class Disagreement:
-    """A row on which both versions differ much.
-
-    Attributes:
-        score: how much; larger is worse.
-        inputs: name -> the row, shape `(1, ...)`.
-        outputs_a: name -> what A answered, shape `(1, ...)`.
-        outputs_b: name -> what B answered.
-        at: when, seconds since the epoch.
-    """
-
-    score: float
-    inputs: Tensors
-    outputs_a: Tensors
-    outputs_b: Tensors
-    at: float
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -113,8 +113,7 @@ def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
     remark = (
         version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
     )
-    weights = size_text(version.weights_bytes) if version.weights_bytes else ""
     traffic = "" if percent is None else f"{percent:g} %"
     if status.shadow is not None and status.shadow[0] == version.version:
         traffic = f"{traffic}, shadow {status.shadow[1]:g} %".removeprefix(", ")
-    return str(version.version), version.state.name, traffic, labels, weights, remark
+    return str(version.version), version.state.name, traffic, labels, size_text(version.weights_bytes), remark

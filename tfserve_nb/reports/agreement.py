@@ -6,6 +6,7 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 from ..agreement.result import Agreement, OutputAgreement
 from .report import Table, names, numbers, prose
@@ -14,15 +15,29 @@ NUM_FLIPS = 5
 """Changes of the decided class that are named."""
 
 
-def agreement_table(heading: str, found: Agreement) -> Table:
-    """One row for each output, and one for whole rows when there are several outputs."""
+def agreement_table(heading: str, found: Agreement, biases: Mapping[str, tuple[float, float]] | None = None) -> Table:
+    """One row for each output, and one for whole rows when there are several outputs.
+
+    Args:
+        heading: of the table.
+        found: how the outputs compare.
+        biases: output name -> interval of the bias, where one is known.
+    """
     columns = (
         *names("output"),
         *numbers("rows that agree", "95 % interval", "largest difference", "error, spreads of A", "bias, B - A"),
         *prose("compared as"),
     )
+    known = biases or {}
     rows = [
-        (name, *_share(one), number(one.largest_difference), number(one.error), number(one.bias, sign=True), _why(one))
+        (
+            name,
+            *_share(one),
+            number(one.largest_difference),
+            number(one.error),
+            _bias(one, known.get(name)),
+            _why(one),
+        )
         for name, one in found.items()
     ]
     if len(rows) != 1 and found.num_rows:
@@ -53,6 +68,12 @@ def _share(found: Agreement | OutputAgreement) -> tuple[str, str]:
         f"{found.num_same:,} of {found.num_rows:,} ({100 * found.share:.3g} %)",
         f"{100 * low:.3g} to {100 * high:.3g} %",
     )
+
+
+def _bias(one: OutputAgreement, interval: tuple[float, float] | None) -> str:
+    if interval is None or not all(map(math.isfinite, interval)):
+        return number(one.bias, sign=True)
+    return f"{one.bias:+.3g} [{interval[0]:+.3g}, {interval[1]:+.3g}]"
 
 
 def _why(one: OutputAgreement) -> str:

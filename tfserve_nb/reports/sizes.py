@@ -6,6 +6,15 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 
-def size_text(num_bytes: int) -> str:
-    """A size for people, such as `4.2 MiB`."""
-    return f"{num_bytes / 2**20:.1f} MiB" if num_bytes >= 2**20 else f"{num_bytes / 2**10:.0f} KiB"
+def size_text(num_bytes: float) -> str:
+    """Bytes for people.
+
+    Example:
+        >>> size_text(0), size_text(812), size_text(2_500_000)
+        ('', '812 B', '2.5 MB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if num_bytes < 999.5:
+            return f"{num_bytes:.3g} {unit}" if num_bytes else ""
+        num_bytes /= 1000
+    return f"{num_bytes:.3g} GB" if num_bytes < 999.5 else f"{num_bytes:.0f} GB"

@@ -104,7 +104,7 @@ class PendingRequest:
     Args:
         completions: brings the outcome to the loop.
         resolve: gets the outcome, on the loop, unless the request was cancelled.
-        deadline_s: `perf_counter` time after which nobody waits any more.
+        deadline_s: `perf_counter` time after which the answer is not wanted any more.
     """
 
     __slots__ = ("_completions", "_resolve", "deadline_s", "is_over", "ticket")
@@ -128,7 +128,7 @@ class PendingRequest:
             resolve(outcome)
 
     def cancel(self) -> None:
-        """Nobody waits any more: take the request out of the queue. Does nothing once it is over."""
+        """The client has left: take the request out of the queue. Does nothing once it is over."""
         if not self.is_over:
             self.is_over = True
             ticket, self.ticket, self._resolve = self.ticket, None, _ignore
@@ -176,18 +176,17 @@ class Calls:
         Args:
             spec: what it names.
             notes: gets the version, and how it was chosen.
-            find: the value of a header (gRPC: metadata) by its name; only called while somebody wants to know.
+            find: the value of a header (gRPC: metadata) by its name; only called while something asks for it.
 
         Raises:
             ServingError: if there is no such version.
         """
         handle = self.backend.acquire(spec, key=find)
         notes.version = handle.version
-        wants_tensors = self.backend.wants_tensors(spec.name)
-        if wants_tensors or handle.assignment is not None:
-            notes.wants_tensors = wants_tensors
+        if handle.wants_tensors or handle.assignment is not None:
+            notes.wants_tensors = handle.wants_tensors
             notes.assignment = handle.assignment
-            notes.request_id = _request_id(find) or (secrets.token_hex(8) if wants_tensors else "")
+            notes.request_id = _request_id(find) or (secrets.token_hex(8) if handle.wants_tensors else "")
         return handle
 
     def start(
@@ -205,7 +204,7 @@ class Calls:
             handle: the pinned version.
             signature: a key of the handle's signatures.
             inputs: name -> array.
-            deadline_s: `perf_counter` time after which nobody waits any more.
+            deadline_s: `perf_counter` time after which the answer is not wanted any more.
             notes: gets the number of rows and the timestamps.
             on_outcome: gets the answer, or why there is none, on the loop; not called after `cancel`.
 
@@ -245,7 +244,7 @@ class Calls:
     async def run(
         self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float, notes: RequestContext
     ) -> Answer:
-        """The same as a coroutine; whoever is cancelled while waiting takes the request out of the queue.
+        """The same as a coroutine; cancelling it takes the request out of the queue.
 
         Raises:
             ServingError: why there is no answer.

@@ -49,7 +49,7 @@ async def classify(
         handle: the pinned version.
         signature: one of its signatures.
         examples: object array `(n,)` of serialized `tf.Example`s.
-        deadline_s: `perf_counter` time after which nobody waits any more.
+        deadline_s: `perf_counter` time after which the answer is not wanted any more.
         notes: the request's notes.
 
     Raises:

@@ -15,6 +15,7 @@ from ..errors import ServerFailed, ServingError
 from ..experiment.admin import ExperimentAdmin
 from ..serving.admin import ModelAdmin
 from ..serving.backend import InferenceBackend
+from ..threads import hide_from_debuggers
 from .admin.handlers import admin_routes, admin_values
 from .admin.web_dashboard import DashboardPages, dashboard_routes
 from .calls import Calls
@@ -83,7 +84,6 @@ class ServerThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
-        self._listener: HttpListener | WorkerListener | None = None
         self._error: BaseException | None = None
 
     @property
@@ -105,13 +105,11 @@ class ServerThread:
         """
         if self.settings.grpc is not None:
             import_stubs()
-        http = self._listener = self._make_listener()
+        http = self._make_listener()
         self._bound_port = 0 if http is None else http.port
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(http, ready), name="tfserve-server", daemon=True)
-        # A breakpoint in the notebook must not stop the server (ipykernel marks its own threads so).
-        self._thread.pydev_do_not_trace = True  # type: ignore[attr-defined]
-        self._thread.is_pydev_daemon_thread = True  # type: ignore[attr-defined]
+        hide_from_debuggers(self._thread)
         shorten()
         collector.put_off()
         try:
@@ -160,7 +158,7 @@ class ServerThread:
         try:
             with asyncio.Runner(loop_factory=new_loop) as runner:
                 runner.run(self._serve(http, ready))
-        except BaseException as error:  # noqa: BLE001 - told to whoever waits in start()
+        except BaseException as error:  # noqa: BLE001 - raised again by start()
             self._error = error
         finally:
             ready.set()

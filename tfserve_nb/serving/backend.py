@@ -102,6 +102,10 @@ class Handle(Protocol):
     def assignment(self) -> Assignment | None:
         """How the request came here; None while all traffic goes to one version that nothing is compared with."""
 
+    @property
+    def wants_tensors(self) -> bool:
+        """Whether `InferenceBackend.record` is to get the request's tensors: an observer wants them."""
+
     def submit(
         self,
         signature: str,
@@ -265,15 +269,12 @@ class InferenceBackend(Protocol):
             VersionNotFound: `Could not find version V of model NAME`.
         """
 
-    def wants_tensors(self, model: str) -> bool:
-        """Whether `record` is to get the tensors of a model's finished requests; asked once for each request."""
-
     def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
         """Count a finished request; never raises.
 
         Args:
             record: its numbers.
-            tensors: what it carried, if `wants_tensors` said so and it got as far as having any.
+            tensors: what it carried, if its handle `wants_tensors` and it got as far as having any.
         """
 
     def catalog(self) -> Mapping[str, ModelView]:

@@ -116,6 +116,8 @@ class ServingCore:
                 if not routing.is_plain:
                     handle.assignment = assignment_of(spec, version, key_text, routing.traffic, routing.arms)
                     handle.copier = self.copies.copier(spec, version, routing.shadow)
+                if self.observers.hears_requests:
+                    handle.wants_tensors = self.observers.wants_tensors(spec.name)
                 return handle
         raise not_found(ModelSpec(spec.name, version))
 
@@ -135,10 +137,6 @@ class ServingCore:
             raise VersionNotFound(f"Could not find version {spec.version} of model {spec.name}")
         return found
 
-    def wants_tensors(self, model: str) -> bool:
-        """Whether finished requests of a model are wanted with their tensors; see `InferenceBackend.wants_tensors`."""
-        return self.observers.wants_tensors(model)
-
     def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
         """Count a finished request and pass it to the observers; unknown models are counted together."""
         if self.observers.hears_requests:
@@ -149,7 +147,9 @@ class ServingCore:
 
     def catalog(self) -> dict[str, ModelView]:
         """What is served now; see `InferenceBackend.catalog`."""
-        return {name: model.view(wants_tensors=self.wants_tensors(name)) for name, model in self._models.items()}
+        return {
+            name: model.view(wants_tensors=self.observers.wants_tensors(name)) for name, model in self._models.items()
+        }
 
     # --- administration -----------------------------------------------------------------------------------------
 

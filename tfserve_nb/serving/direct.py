@@ -84,7 +84,7 @@ def predict(
         raise
     finally:
         tensors = None
-        if notes.inputs is not None and backend.wants_tensors(spec.name):
+        if notes.wants_tensors and notes.inputs is not None:
             tensors = RequestTensors(notes.inputs, notes.outputs, notes.message)
         backend.record(notes.record(spec.name, signature_name), tensors)
 
@@ -106,6 +106,7 @@ class _Notes:
     inputs: Tensors | None = None
     outputs: Tensors | None = None
     assignment: Assignment | None = None
+    wants_tensors: bool = False
 
     def record(self, model: str, signature: str) -> RequestRecord:
         return RequestRecord(
@@ -138,6 +139,7 @@ def _answers(
     handle = backend.acquire(spec, key=notes.key)
     try:
         notes.version, notes.assignment = handle.version, handle.assignment
+        notes.wants_tensors = handle.wants_tensors
         signature = handle.signatures.get(signature_name)
         if signature is None:
             raise InvalidRequest(

@@ -2,7 +2,7 @@
 
 In the kernel it would measure the kernel's lock. It reads a job as one line of JSON from standard input, and writes
 lines of JSON: every quarter of a second what became of the requests since the last line, and at the end
-`{"end": true}`. Whoever kills it has everything but the last quarter of a second.
+`{"end": true}`. After a kill everything but the last quarter of a second is known.
 
 Thread: the main thread of that process.
 """

@@ -94,37 +94,37 @@ class HttpClient:
         while self._waiting and self._waiting[0][1] < before_s:
             _, due_s, taken_s = self._waiting.popleft()
             self.log.done(due_s, taken_s, time.perf_counter(), TIMED_OUT)
-        for one in [one for one in self._busy if one.due_s < before_s]:
-            one.finish(TIMED_OUT, keeps=False)
+        for connection in [connection for connection in self._busy if connection.due_s < before_s]:
+            connection.finish(TIMED_OUT, keeps=False)
 
     def close(self) -> None:
         """Drop all connections."""
-        for one in (*self._free, *self._busy):
-            one.drop()
+        for connection in (*self._free, *self._busy):
+            connection.drop()
 
-    def ready(self, one: Connection) -> None:
+    def ready(self, connection: Connection) -> None:
         """A connection is free."""
         if self._waiting:
-            self._send(one, *self._waiting.popleft())
+            self._send(connection, *self._waiting.popleft())
         else:
-            self._free.append(one)
+            self._free.append(connection)
 
-    def answered(self, one: Connection, *, keeps: bool) -> None:
+    def answered(self, connection: Connection, *, keeps: bool) -> None:
         """A request is over; its connection goes on, or is closed."""
-        self._busy.discard(one)
+        self._busy.discard(connection)
         if keeps:
-            self.ready(one)
+            self.ready(connection)
         else:
-            one.drop()
+            connection.drop()
 
-    def lost(self, one: Connection) -> None:
+    def lost(self, connection: Connection) -> None:
         """A free connection was closed by the server."""
-        if one in self._free:
-            self._free.remove(one)
+        if connection in self._free:
+            self._free.remove(connection)
 
-    def _send(self, one: Connection, request: bytes, due_s: float, taken_s: float) -> None:
-        self._busy.add(one)
-        one.send(request, due_s, taken_s)
+    def _send(self, connection: Connection, request: bytes, due_s: float, taken_s: float) -> None:
+        self._busy.add(connection)
+        connection.send(request, due_s, taken_s)
 
     async def _connect(self) -> None:
         try:

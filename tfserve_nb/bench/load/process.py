@@ -78,7 +78,7 @@ def generate(target: Target, load: Load, on_samples: OnSamples) -> Samples:
 @contextlib.contextmanager
 def _process(job: str) -> Iterator[queue.Queue[str | None]]:
     """The generator, and the lines that it writes; None after the last one."""
-    # The job goes over standard input: arguments are seen by everybody on the machine, and a token is in it.
+    # The job goes over standard input: every user of the machine can see arguments, and a token is in it.
     process = subprocess.Popen(  # noqa: S603 - ourselves
         [sys.executable, "-m", f"{__package__}.generator"],
         stdin=subprocess.PIPE,

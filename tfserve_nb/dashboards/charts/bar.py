@@ -92,27 +92,27 @@ def latency_histogram(title: str, outlines: Sequence[Outline], *, empty: str) ->
         outlines: one for each version.
         empty: what to say when there is nothing to draw, plain text.
     """
-    drawn = [one for one in outlines if one.counts.any()]
+    drawn = [outline for outline in outlines if outline.counts.any()]
     if not drawn:
         return element(f"{title}: {empty}", [frame(title, "%", 1.0), nothing(empty)])
-    used = np.flatnonzero(np.sum([one.counts for one in drawn], axis=0))
+    used = np.flatnonzero(np.sum([outline.counts for outline in drawn], axis=0))
     first = max(0, int(used[0]) - BUCKETS_OF_A_STEP)
     first -= first % BUCKETS_OF_A_STEP
     num_steps = max(4, -(-(int(used[-1]) + 1 + BUCKETS_OF_A_STEP - first) // BUCKETS_OF_A_STEP))
-    steps = [(one, _shares(one.counts, first, num_steps)) for one in drawn]
+    steps = [(outline, _shares(outline.counts, first, num_steps)) for outline in drawn]
     top = nice_ceiling(max(float(shares.max()) for _, shares in steps))
     bounds = 1e-3 * np.round(1e3 * edges_ms(), 6)
     parts = [frame(title, "%", top), *_ticks(bounds, first, num_steps)]
     ends = []
-    for one, shares in steps:
-        colour, dashes = COLOURS[one.style % len(COLOURS)], dashed(DASHES[one.style % len(DASHES)])
+    for outline, shares in steps:
+        colour, dashes = COLOURS[outline.style % len(COLOURS)], dashed(DASHES[outline.style % len(DASHES)])
         parts.append(
             f'<path d="{_outline(shares / top)}" fill="{colour}" fill-opacity="0.18" stroke="{colour}" '
             f'stroke-width="1.6"{dashes}/>'
         )
         peak = int(shares.argmax())
         low = float(bounds[min(first + peak * BUCKETS_OF_A_STEP, len(bounds) - 1)])
-        text = f"{one.label} peak {format_number(low)} ms"
+        text = f"{outline.label} peak {format_number(low)} ms"
         ends.append((TOP + PLOT_HEIGHT * (1 - float(shares[peak]) / top), colour, text))
     parts += end_labels(ends)
     return element(f"{title}: {', '.join(text for *_, text in ends)}", parts)

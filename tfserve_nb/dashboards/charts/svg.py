@@ -126,11 +126,11 @@ def time_frame(axis: TimeAxis) -> str:
         f'<text x="{LEFT}" y="{HEIGHT - 6}" opacity="0.75">{format_span(axis.span_s)} ago</text>',
         f'<text x="{right}" y="{HEIGHT - 6}" text-anchor="end" opacity="0.75">now</text>',
     ]
-    for one in axis.stretches:
-        start, end = axis.x(np.array([one.from_age_s, one.to_age_s]))
+    for stretch in axis.stretches:
+        start, end = axis.x(np.array([stretch.from_age_s, stretch.to_age_s]))
         parts.append(
             f'<rect x="{start:.1f}" y="{bottom}" width="{max(1.5, end - start):.1f}" height="4" fill-opacity="0.35">'
-            f"<title>{html.escape(one.text)}</title></rect>"
+            f"<title>{html.escape(stretch.text)}</title></rect>"
         )
     for mark in axis.markers:
         (x,) = axis.x(np.array([mark.age_s]))

@@ -30,9 +30,9 @@ def compare_page(snapshot: Snapshot, a: int | None, b: int | None) -> str:
         return note("Two different versions are needed to compare: deploy a second one, then choose both.")
     versions = snapshot.metrics.versions
     columns = ("", f"A: version {a}", f"B: version {b}", "B over A")
-    one, other = _numbers(snapshot, versions.get(a)), _numbers(snapshot, versions.get(b))
+    of_a, of_b = _numbers(snapshot, versions.get(a)), _numbers(snapshot, versions.get(b))
     rows = [
-        dict(zip(columns, (name, _text(name, one[name]), _text(name, other[name]), _ratio(one[name], other[name])),
+        dict(zip(columns, (name, _text(name, of_a[name]), _text(name, of_b[name]), _ratio(of_a[name], of_b[name])),
                  strict=True))
         for name in _ROWS
     ]  # fmt: skip
@@ -49,31 +49,31 @@ def _shares(snapshot: Snapshot) -> str:
     """Which part of the requests each version answered."""
     metrics = snapshot.metrics
     styles = styles_of(metrics)
-    active = [one for one in metrics.versions.values() if one.num_recent]
-    total = np.sum([one.series.rps for one in active], axis=0)
+    active = [entry for entry in metrics.versions.values() if entry.num_recent]
+    total = np.sum([entry.series.rps for entry in active], axis=0)
     lines = [
         Line(
-            f"v{one.version}",
-            np.divide(100 * one.series.rps, total, out=np.full(len(metrics.age_s), np.nan), where=total > 0),
-            styles[one.version],
+            f"v{entry.version}",
+            np.divide(100 * entry.series.rps, total, out=np.full(len(metrics.age_s), np.nan), where=total > 0),
+            styles[entry.version],
         )
-        for one in active
+        for entry in active
     ]
     return line_chart("Share of the requests", "%", snapshot.axis, lines, empty=NO_REQUESTS)
 
 
-def _numbers(snapshot: Snapshot, one: VersionMetrics | None) -> dict[str, float | None]:
-    if one is None:
+def _numbers(snapshot: Snapshot, entry: VersionMetrics | None) -> dict[str, float | None]:
+    if entry is None:
         return dict.fromkeys(_ROWS)
     total = sum(other.num_recent for other in snapshot.metrics.versions.values())
     return {
-        "share of requests": 100 * one.num_recent / total if total else None,
-        "requests": one.num_recent,
-        "errors": one.num_recent_errors,
-        "p50": one.p50_ms,
-        "p95": one.p95_ms,
-        "p99": one.p99_ms,
-        "mean rows of a batch": one.batches.mean_rows or None,
+        "share of requests": 100 * entry.num_recent / total if total else None,
+        "requests": entry.num_recent,
+        "errors": entry.num_recent_errors,
+        "p50": entry.p50_ms,
+        "p95": entry.p95_ms,
+        "p99": entry.p99_ms,
+        "mean rows of a batch": entry.batches.mean_rows or None,
     }
 
 
@@ -85,5 +85,5 @@ def _text(name: str, value: float | None) -> str:
     return f"{format_number(value)} %" if name == "share of requests" else format_number(value)
 
 
-def _ratio(one: float | None, other: float | None) -> str:
-    return f"× {format_number(other / one)}" if one and other else "–"
+def _ratio(of_a: float | None, of_b: float | None) -> str:
+    return f"× {format_number(of_b / of_a)}" if of_a and of_b else "–"

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...experiment.reading import Agreement
-from ...experiment.state import Disagreement, ExperimentState
+from ...agreement.result import Agreement, Disagreement
+from ...experiment.state import ExperimentState
 from ...markup import note, table
 from ...types import Tensors
 from ..snapshot import clock
@@ -30,24 +30,27 @@ def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreeme
     if state is None:
         return ""
     agreement = state.reading.agreement
-    if agreement is None or not agreement.num_rows:
+    if not agreement:
         return note(_nothing(state))
     if not found:
         return note(f"No rows are kept on which the versions differ. {_sample(state, agreement)}")
     inputs, outputs = list(found[0].inputs), list(found[0].outputs_a)
     columns = ["row", "score", *(f"in: {name}" for name in inputs)]
     columns += [f"{arm}: {name}" for name in outputs for arm in "AB"]
-    rows = [_row(place, one, inputs, outputs) for place, one in enumerate(found[:NUM_SHOWN], 1)]
+    rows = [_row(place, disagreement, inputs, outputs) for place, disagreement in enumerate(found[:NUM_SHOWN], 1)]
     return table("Where A and B differ most", [*columns, "at"], rows, numbers=("score",)) + note(
         _sample(state, agreement)
     )
 
 
-def _row(place: int, one: Disagreement, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
-    found = {"row": str(place), "score": format(one.score, ".3g"), "at": clock(one.at)}
-    found |= {f"in: {name}": _cell(one.inputs, name) for name in inputs}
+def _row(place: int, disagreement: Disagreement, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
+    found = {"row": str(place), "score": format(disagreement.score, ".3g"), "at": clock(disagreement.at)}
+    found |= {f"in: {name}": _cell(disagreement.inputs, name) for name in inputs}
     for name in outputs:
-        found |= {f"A: {name}": _answer(one.outputs_a, name), f"B: {name}": _answer(one.outputs_b, name)}
+        found |= {
+            f"A: {name}": _answer(disagreement.outputs_a, name),
+            f"B: {name}": _answer(disagreement.outputs_b, name),
+        }
     return found
 
 
@@ -76,7 +79,7 @@ def _sample(state: ExperimentState, agreement: Agreement) -> str:
     dropped = f", {state.num_shadow_dropped} copies were left out under load" if state.num_shadow_dropped else ""
     return (
         f"{agreement.num_rows} rows were answered by both versions ({state.plan.shadow:g} % of A's requests are "
-        f"copied{dropped}); {differ} of them are decided differently. These are the worst of those rows, not typical "
+        f"copied{dropped}); {differ} of them disagree. These are the worst of those rows, not typical "
         "ones: do not read a rate from them."
     )
 

@@ -19,6 +19,7 @@ from ...experiment.views.report import (
     guardrail_table,
     metric_table,
     nothing_yet,
+    output_table,
     phase_line,
     plan_lines,
     srm_line,
@@ -61,6 +62,7 @@ def experiment_page(state: ExperimentState | None, events: Sequence[HistoryEvent
             table_html(arm_table(state)),
             grid(_charts(state)),
             table_html(metric_table(state)),
+            table_html(output_table(state.reading)),
             _guardrails(state),
             grid(_small_tables(state)) if _small_tables(state) else "",
             _story(state, events),
@@ -121,8 +123,8 @@ def _small_tables(state: ExperimentState) -> list[str]:
 def _story(state: ExperimentState, events: Sequence[HistoryEvent]) -> str:
     """What was asked for, and what happened meanwhile."""
     until = state.ended_at if state.ended_at is not None else float("inf")
-    told = [one for one in events if state.started_at - AROUND_S <= one.at <= until + AROUND_S][:NUM_EVENTS]
-    lines = "".join(f"<li>{text(event_text(one))}, {text(one.actor)}</li>" for one in told)
+    told = [event for event in events if state.started_at - AROUND_S <= event.at <= until + AROUND_S][:NUM_EVENTS]
+    lines = "".join(f"<li>{text(event_text(event))}, {text(event.actor)}</li>" for event in told)
     plan = [*plan_lines(state.plan)]
     if state.num_shadow_dropped:
         plan.append(f"{state.num_shadow_dropped} copies were left out because the server had better things to do")

@@ -38,11 +38,13 @@ def latency_charts(snapshot: Snapshot, only: Collection[int] | None = None) -> l
     """The charts, the most important first."""
     metrics, axis = snapshot.metrics, snapshot.axis
     styles = styles_of(metrics)
-    active = [one for one in metrics.versions.values() if one.num_recent and (only is None or one.version in only)]
-    rates = [Line(f"v{one.version}", one.series.rps, styles[one.version]) for one in active]
-    waiting = [Line(f"v{one.version}", one.series.waiting, styles[one.version]) for one in active]
+    active = [
+        entry for entry in metrics.versions.values() if entry.num_recent and (only is None or entry.version in only)
+    ]
+    rates = [Line(f"v{entry.version}", entry.series.rps, styles[entry.version]) for entry in active]
+    waiting = [Line(f"v{entry.version}", entry.series.waiting, styles[entry.version]) for entry in active]
     errors = [Line(code, values, place) for place, (code, values) in enumerate(metrics.errors_ps.items())]
-    batches = combined(one.batches for one in active)
+    batches = combined(entry.batches for entry in active)
     few = f"appears from {FEWEST_SAMPLES[0.5]} requests in {format_span(metrics.step_s)}" if active else NO_REQUESTS
     return [
         line_chart("Latency: p50 thick, p95 and p99 thin", "ms", axis, _percentiles(active, styles), empty=few),
@@ -50,7 +52,7 @@ def latency_charts(snapshot: Snapshot, only: Collection[int] | None = None) -> l
         stacked_chart("Where the time of a request goes, mean", "ms", axis, _phases(active), empty=NO_REQUESTS),
         latency_histogram(
             f"Latencies of the last {format_span(metrics.span_s)}",
-            [Outline(f"v{one.version}", one.histogram, styles[one.version]) for one in active],
+            [Outline(f"v{entry.version}", entry.histogram, styles[entry.version]) for entry in active],
             empty=NO_REQUESTS,
         ),
         line_chart("Errors and rejections by reason", "/s", axis, errors, empty="none"),
@@ -70,8 +72,14 @@ def _percentiles(active: list[VersionMetrics], styles: dict[int, int]) -> list[L
     num_labelled = 3 if len(active) <= 2 else 2 if len(active) <= 4 else 1
     labelled = {name for name, _ in (_QUANTILES[:num_labelled] if num_labelled > 1 else _QUANTILES[1:2])}
     return [
-        Line(f"v{one.version} {name}", getattr(one.series, f"{name}_ms"), styles[one.version], weight, name in labelled)
-        for one in active
+        Line(
+            f"v{entry.version} {name}",
+            getattr(entry.series, f"{name}_ms"),
+            styles[entry.version],
+            weight,
+            name in labelled,
+        )
+        for entry in active
         for name, weight in sorted(_QUANTILES)
     ]
 
@@ -80,11 +88,11 @@ def _phases(active: list[VersionMetrics]) -> dict[str, np.ndarray]:
     """The mean over the requests of all versions."""
     if not active:
         return {}
-    weights = np.array([one.series.rps for one in active])
+    weights = np.array([entry.series.rps for entry in active])
     total = weights.sum(axis=0)
     found = {}
     for phase in PHASES:
-        sums = np.nansum([one.series.phases_ms[phase] * one.series.rps for one in active], axis=0)
+        sums = np.nansum([entry.series.phases_ms[phase] * entry.series.rps for entry in active], axis=0)
         found[phase] = np.divide(sums, total, out=np.full(total.shape, np.nan), where=total > 0)
     return found
 

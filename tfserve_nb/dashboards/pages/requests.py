@@ -10,14 +10,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from ...markup import note, table, text
+from ...reports.html import table_html
+from ...reports.report import Table, names, numbers
 from ...serving.telemetry.request_samples import EVERY_S, KEPT, MAX_ROWS, RequestSample
 from ...types import Tensors
 from ..charts.svg import format_number
 from ..snapshot import clock
 from .values import rendered
 
-_COLUMNS = ("request", "time", "version", "by", "answer", "rows", "total", "decode", "queue", "run", "encode")
-_NUMBERS = ("rows", "total", "decode", "queue", "run", "encode")
+COLUMNS = (*names("request", "time", "version", "by", "answer"),
+           *numbers("rows", "total", "decode", "queue", "run", "encode"))  # fmt: skip
 NUM_SHOWN = 12
 
 
@@ -39,8 +41,7 @@ def requests_table(samples: Sequence[RequestSample], chosen: RequestSample | Non
     current = next(
         (place for place, one in enumerate(shown) if chosen is not None and one.number == chosen.number), None
     )
-    rows = [_row(sample) for sample in shown]
-    return table("Sampled requests; times in ms", _COLUMNS, rows, numbers=_NUMBERS, current=current)
+    return table_html(Table("Sampled requests; times in ms", COLUMNS, tuple(map(_row, shown)), stressed=current))
 
 
 def request_page(sample: RequestSample) -> str:
@@ -98,18 +99,17 @@ def _cell(array: np.ndarray, place: int) -> str:
     return rendered(np.asarray(array[place], dtype=array.dtype)) if place < len(array) else ""
 
 
-def _row(sample: RequestSample) -> dict[str, str]:
-    parts = {name: "–" if value is None else format_number(value) for name, value in sample.parts._asdict().items()}
-    return {
-        "request": str(sample.number),
-        "time": clock(sample.at),
-        "version": "" if sample.version is None else str(sample.version),
-        "by": text(sample.entrypoint.lower()),
-        "answer": text(sample.code),
-        "rows": str(sample.num_rows),
-        "total": format_number(sample.total_ms),
-        **parts,
-    }
+def _row(sample: RequestSample) -> tuple[str, ...]:
+    return (
+        str(sample.number),
+        clock(sample.at),
+        "" if sample.version is None else str(sample.version),
+        sample.entrypoint.lower(),
+        sample.code,
+        str(sample.num_rows),
+        format_number(sample.total_ms),
+        *("–" if part is None else format_number(part) for part in sample.parts),
+    )
 
 
 def _message(sample: RequestSample) -> str:

@@ -5,12 +5,14 @@ Thread: any; pure functions.
 
 from __future__ import annotations
 
-from ...markup import grid, note, table, text
+from ...markup import grid, note
+from ...reports.html import table_html
+from ...reports.report import Table, names, numbers
+from ...reports.sizes import size_text
 from ...serving.telemetry.resources import Resources
 from ...types import ModelStatus
 from ..charts.line import Line, line_chart
 from ..charts.svg import TimeAxis
-from .versions import size
 
 SPAN_S = 300.0
 
@@ -38,43 +40,44 @@ def resources_page(resources: Resources, status: ModelStatus) -> str:
 
 def _process(resources: Resources) -> str:
     num, cpu, rss = resources.children
+    left = f"{size_text(resources.available_bytes)} of {size_text(resources.total_bytes)}"
     rows = [
-        {"what": "processor", "value": f"{resources.cpu_percent:.0f} % of a core"},
-        {"what": "all processes", "value": f"{resources.system_percent:.0f} % of {resources.num_cores} cores"},
-        {"what": "memory", "value": size(resources.rss_bytes)},
-        {"what": "left on the machine", "value": f"{size(resources.available_bytes)} of {size(resources.total_bytes)}"},
+        ("processor", f"{resources.cpu_percent:.0f} % of a core"),
+        ("all processes", f"{resources.system_percent:.0f} % of {resources.num_cores} cores"),
+        ("memory", size_text(resources.rss_bytes)),
+        ("left on the machine", left),
     ]
     if num:
-        rows.append({"what": f"{num} child process{'es' if num != 1 else ''}", "value": f"{cpu:.0f} %, {size(rss)}"})
-    return table(f"Process {resources.pid}", ("what", "value"), rows, numbers=("value",))
+        rows.append((f"{num} child process{'es' if num != 1 else ''}", f"{cpu:.0f} %, {size_text(rss)}"))
+    return table_html(Table(f"Process {resources.pid}", (*names("what"), *numbers("value")), tuple(rows)))
 
 
 def _versions(status: ModelStatus) -> str:
-    loaded = [one for one in status.versions if one.weights_bytes]
-    rows = [{"version": str(one.version), "about, by its files": size(one.weights_bytes)} for one in loaded]
-    rows.append({"version": "together", "about, by its files": size(sum(one.weights_bytes for one in loaded)) or "0 B"})
-    caption = f"{text(status.name)}: memory of loaded versions"
-    return table(caption, ("version", "about, by its files"), rows, numbers=("about, by its files",))
+    loaded = [version for version in status.versions if version.weights_bytes]
+    rows = [(str(version.version), size_text(version.weights_bytes)) for version in loaded]
+    rows.append(("together", size_text(sum(version.weights_bytes for version in loaded)) or "0 B"))
+    columns = (*names("version"), *numbers("about, by its files"))
+    return table_html(Table(f"{status.name}: memory of loaded versions", columns, tuple(rows)))
 
 
 def _threads(resources: Resources) -> str:
-    rows = [{"threads": text(kind), "number": str(count)} for kind, count in resources.threads.items()]
-    return table("Threads that Python knows", ("threads", "number"), rows, numbers=("number",))
+    rows = tuple((kind, str(count)) for kind, count in resources.threads.items())
+    return table_html(Table("Threads that Python knows", (*names("threads"), *numbers("number")), rows))
 
 
 def _gpus(resources: Resources) -> str:
     if not resources.gpus:
         return note("No GPU is known: there is none, or nvidia-ml-py or its driver is missing.")
     rows = [
-        {
-            "GPU": f"{gpu.index} {text(gpu.name)}",
-            "in use": f"{gpu.utilisation:.0f} %",
-            "memory": f"{size(gpu.used_bytes)} of {size(gpu.total_bytes)}",
-            "this process": size(gpu.own_bytes),
-            "TensorFlow": "" if gpu.tensorflow_bytes is None else size(gpu.tensorflow_bytes),
-            "most": "" if gpu.tensorflow_peak_bytes is None else size(gpu.tensorflow_peak_bytes),
-        }
+        (
+            f"{gpu.index} {gpu.name}",
+            f"{gpu.utilisation:.0f} %",
+            f"{size_text(gpu.used_bytes)} of {size_text(gpu.total_bytes)}",
+            size_text(gpu.own_bytes),
+            size_text(gpu.tensorflow_bytes or 0),
+            size_text(gpu.tensorflow_peak_bytes or 0),
+        )
         for gpu in resources.gpus
     ]
-    columns = ("GPU", "in use", "memory", "this process", "TensorFlow", "most")
-    return table("GPUs; TensorFlow keeps memory that versions gave back", columns, rows, numbers=columns[1:])
+    columns = (*names("GPU"), *numbers("in use", "memory", "this process", "TensorFlow", "most"))
+    return table_html(Table("GPUs; TensorFlow keeps memory that versions gave back", columns, tuple(rows)))

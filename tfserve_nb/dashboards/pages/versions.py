@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from ...markup import COLOUR, alert, progress_bar, table, text
+from ...reports.sizes import size_text
 from ...serving.telemetry.histogram import FEWEST_SAMPLES
 from ...serving.telemetry.model_metrics import ModelMetrics, VersionMetrics
 from ...types import HistoryEvent, ModelStatus, VersionState, VersionStatus
@@ -22,10 +23,10 @@ NUM_EVENTS = 8
 
 def versions_table(status: ModelStatus, metrics: ModelMetrics) -> str:
     """The table of versions, newest first; ended ones are left out unless they failed."""
-    shown = [one for one in status.versions if one.state is not VersionState.END or one.error_message]
-    current = next((place for place, one in enumerate(shown) if one.version == status.default_version), None)
+    shown = [entry for entry in status.versions if entry.state is not VersionState.END or entry.error_message]
+    current = next((place for place, entry in enumerate(shown) if entry.version == status.default_version), None)
     caption = f"{text(status.name)}: versions; percentiles over the last {format_span(metrics.span_s)}"
-    rows = [_row(status, one, metrics.versions.get(one.version)) for one in shown]
+    rows = [_row(status, entry, metrics.versions.get(entry.version)) for entry in shown]
     return table(caption, COLUMNS, rows, numbers=NUMBERS, current=current) + alert(status.problem)
 
 
@@ -50,30 +51,16 @@ def percentile(value_ms: float | None, quantile: float) -> str:
     return f"{format_number(value_ms)} ms"
 
 
-def size(num_bytes: float) -> str:
-    """Bytes for people.
-
-    Example:
-        >>> size(0), size(812), size(2_500_000)
-        ('', '812 B', '2.5 MB')
-    """
-    for unit in ("B", "kB", "MB"):
-        if num_bytes < 1000:
-            return f"{format_number(num_bytes)} {unit}" if num_bytes else ""
-        num_bytes /= 1000
-    return f"{format_number(num_bytes)} GB"
-
-
-def _row(status: ModelStatus, one: VersionStatus, numbers: VersionMetrics | None) -> dict[str, str]:
-    percent = status.traffic.get(one.version)
-    labels = sorted(label for label, to in status.labels.items() if to == one.version)
+def _row(status: ModelStatus, entry: VersionStatus, numbers: VersionMetrics | None) -> dict[str, str]:
+    percent = status.traffic.get(entry.version)
+    labels = sorted(label for label, to in status.labels.items() if to == entry.version)
     return {
-        "version": f"{one.version}{' <b>current</b>' if one.version == status.default_version else ''}",
-        "state": _state(one),
+        "version": f"{entry.version}{' <b>current</b>' if entry.version == status.default_version else ''}",
+        "state": _state(entry),
         "labels": text(", ".join(labels)),
         "traffic": "0 %" if percent is None else f"{percent:g} %",
-        "deployed": clock(one.deployed_at) if one.deployed_at is not None else "",
-        "size": size(one.weights_bytes),
+        "deployed": clock(entry.deployed_at) if entry.deployed_at is not None else "",
+        "size": size_text(entry.weights_bytes),
         "requests": str(numbers.num_requests) if numbers else "0",
         "errors": str(numbers.num_errors) if numbers else "0",
         "p50": percentile(numbers.p50_ms if numbers else None, 0.5),
@@ -82,10 +69,10 @@ def _row(status: ModelStatus, one: VersionStatus, numbers: VersionMetrics | None
     }
 
 
-def _state(one: VersionStatus) -> str:
-    if one.error_message:
-        return f"failed: {text(one.error_message)}"
-    if not one.detail:
-        return one.state.name.lower()
-    parts = f" {one.done}/{one.total}" if one.total > 1 else ""
-    return f"{one.state.name.lower()} ({text(one.detail)}{parts}) {progress_bar(one.done, one.total)}"
+def _state(entry: VersionStatus) -> str:
+    if entry.error_message:
+        return f"failed: {text(entry.error_message)}"
+    if not entry.detail:
+        return entry.state.name.lower()
+    parts = f" {entry.done}/{entry.total}" if entry.total > 1 else ""
+    return f"{entry.state.name.lower()} ({text(entry.detail)}{parts}) {progress_bar(entry.done, entry.total)}"

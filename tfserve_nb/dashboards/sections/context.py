@@ -116,6 +116,6 @@ def choose_from(choice: Any, options: list[Any], default: Any) -> None:
     if list(choice.options) != options:
         chosen = choice.value
         choice.options = options
-        values = [one[1] if isinstance(one, tuple) else one for one in options]
+        values = [option[1] if isinstance(option, tuple) else option for option in options]
         fallback = values[0] if values else None
         choice.value = chosen if chosen in values else default if default in values else fallback

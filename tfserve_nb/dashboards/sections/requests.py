@@ -13,7 +13,7 @@ from ..pages.requests import again_page, label_of, named, request_page, requests
 from ..snapshot import Snapshot
 from .context import TabContext, action_button, button, choose_from, row
 
-DEFAULT = "whoever answers"
+DEFAULT = "the model"
 
 
 class RequestsSection:

@@ -125,7 +125,7 @@ def _experiment(controls: DeploymentControls, snapshot: Snapshot) -> str:
     if state is None:
         return ""
     agreement = state.reading.agreement
-    found = controls.disagreements(NUM_DISAGREEMENTS) if agreement is not None and agreement.num_rows else []
+    found = controls.disagreements(NUM_DISAGREEMENTS) if agreement else []
     return experiment_page(state, snapshot.events) + disagreements_page(state, found)
 
 
@@ -140,7 +140,7 @@ def _requests(controls: DeploymentControls, query: Mapping[str, str]) -> str:
     again = ""
     if query.get("to"):
         version = None if query["to"] == "default" else int(query["to"])
-        where = "whoever answers" if version is None else f"version {version}"
+        where = "the model" if version is None else f"version {version}"
         again = again_page(chosen, named(controls.send_again(chosen, version), chosen), where)
     return page + request_page(chosen) + again
 

@@ -144,7 +144,7 @@ const CONTROLS = {
     const versions = state.status.versions.map((one) => one.version);
     return [make("div", {},
       actionButton(state.sampling ? "stop_sampling" : "sample"),
-      make("label", {}, "Request", number), choice("Send to", versions, "target", [["default", "whoever answers"]]),
+      make("label", {}, "Request", number), choice("Send to", versions, "target", [["default", "the model"]]),
       button("Send again", "Send the request once more", () => { state.again = true; refresh(true); }))];
   },
 };
@@ -256,7 +256,7 @@ function start() {
   find("model").addEventListener("change", () => { state.model = find("model").value; state.version = ""; state.undo = null; open(state.tab); });
   find("login").addEventListener("submit", (event) => { event.preventDefault(); logIn(find("token").value.trim()); });
   document.addEventListener("visibilitychange", () => refresh());
-  // The token comes behind the #, which browsers send to nobody; it does not stay in the address bar.
+  // The token comes behind the #, which browsers do not send; it does not stay in the address bar.
   const given = new URLSearchParams(location.hash.slice(1)).get("token") ?? sessionStorage.getItem("tfserve-token");
   if (location.hash) history.replaceState(null, "", location.pathname + location.search);
   if (given) logIn(given); else logOut("");

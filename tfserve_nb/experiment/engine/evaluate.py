@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..plan import Plan
 from ..reading import Guardrail, Reading, SampleRatio
-from .findings import Finding, find
+from .findings import Finding, biases, find
 from .limits import guardrails
 from .observations import Observations
 from .verdict import decide, harm_text
@@ -50,7 +50,8 @@ def evaluate(observations: Observations, now_s: float) -> Reading:
         tail=found["p95"].estimate,
         errors=found["errors"].estimate,
         quality=found["quality"].estimate,
-        agreement=evidence.agreeing.agreement(),
+        agreement=evidence.agreement,
+        bias=biases(evidence.agreement, plan.alpha),
         calibration={version: one for version, one in calibration.items() if one is not None},
         guardrails=(*limits, _harm_guardrail(harm)),
     )

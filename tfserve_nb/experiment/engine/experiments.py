@@ -15,7 +15,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any  # labels, JSON
 
+from ...agreement.result import Disagreement
+from ...agreement.summary import Evidences, both
 from ...errors import InvalidOption, ModelNotFound, ServingError
+from ...export.provenance.provenance import evidence_of
 from ...serialization import from_json, to_json
 from ...serving.core import ServingCore
 from ...serving.models.state_store import StateStore, new_event
@@ -23,7 +26,7 @@ from ...serving.telemetry.observer import Observer
 from ...threads import start_thread
 from ...types import HistoryEvent
 from ..plan import Plan
-from ..state import BY_HAND, NUM_DISAGREEMENTS, Disagreement, ExperimentState
+from ..state import BY_HAND, NUM_DISAGREEMENTS, ExperimentState
 from .answers import Answers
 from .checks import check_limits, check_signatures
 from .running import Change, Running
@@ -74,7 +77,7 @@ class Experiments(Observer):
         with self._lock:
             self._check_free(plan.name)  # while the versions were loaded, somebody else may have begun
             self._ensure_thread()
-            running = Running(plan, now=self._now, started_at=time.time())
+            running = Running(plan, now=self._now, started_at=time.time(), evidence=self._evidence(plan))
             self._listen(running)
             try:
                 event = new_event("experiment", plan.b, f"against version {plan.a}: {in_words(plan)}")
@@ -162,7 +165,7 @@ class Experiments(Observer):
                     return False
                 number, value = found
                 state = from_json(value["state"], ExperimentState)
-                running = Running.from_json(state, value["running"], self._now)
+                running = Running.from_json(state, value["running"], self._now, self._evidence(state.plan))
                 running.catch_up(self._core.model_status(name).traffic)
                 if running.is_over or not self._is_ours(running):
                     return False
@@ -191,6 +194,11 @@ class Experiments(Observer):
             self._running = {}
 
     # --- inner workings -----------------------------------------------------------------------------------------
+
+    def _evidence(self, plan: Plan) -> Evidences:
+        """What the versions' files say about their outputs."""
+        folder = self._core.base_path(plan.name)
+        return both(*(evidence_of(folder, plan.name, version) for version in (plan.a, plan.b)))
 
     def _ensure_thread(self) -> None:
         if self._thread is not None and self._thread.is_alive():
@@ -282,7 +290,8 @@ class Experiments(Observer):
         self._save(running)
 
     def _listen(self, running: Running) -> None:
-        self._answers.begin(running.plan.name, running.inbox.versions)
+        plan = running.plan
+        self._answers.begin(plan.name, running.inbox.versions, plan.agreement, running.evidence)
         self._core.observers.add(running.inbox)
         self._core.observers.add(self._answers)
 

@@ -19,10 +19,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ..agreement import Agreeing
+from ...agreement.result import Agreement
 from ..plan import Plan
 from ..reading import Estimate
-from ..statistics import latency, quality, rates, tail
+from ..statistics import latency, quality, rates, sequential, tail
 from ..statistics.blocks import Blocks
 from ..statistics.quality import Labelled
 from ..statistics.sequential import Effect
@@ -46,7 +46,7 @@ class Evidence:
         failed: failures of A and B.
         requests: requests of A and B.
         labelled: labels of A and B.
-        agreeing: outputs on the same rows.
+        agreement: how outputs compare on the same rows.
         share_b: what B gets now, 0 to 1.
     """
 
@@ -55,7 +55,7 @@ class Evidence:
     failed: tuple[int, int]
     requests: tuple[int, int]
     labelled: tuple[Labelled, Labelled]
-    agreeing: Agreeing
+    agreement: Agreement
     share_b: float
 
 
@@ -129,6 +129,24 @@ def find(evidence: Evidence, plan: Plan) -> dict[str, Finding]:
         "errors": Finding("errors", fails, None, 1, 0.0, alphas["errors"]),
         "quality": Finding("quality", _absolute(right), right, -1, plan.margin * share, alphas["quality"]),
     }
+
+
+def biases(agreement: Agreement, alpha: float) -> dict[str, Estimate]:
+    """Output name -> mean of B's number minus A's on the same rows, with an interval that holds at all times at once.
+
+    Rows are taken for independent, and the pairs of numbers in each row are what varies; only outputs that are compared
+    as numbers have a bias that means something.
+    """
+    found = {}
+    for name, one in agreement.items():
+        num = one.num_biased
+        if not one.is_numbers or num < 2 or not math.isfinite(one.bias) or not math.isfinite(one.bias_variance):
+            continue
+        effect = sequential.effect(
+            one.bias, one.bias_variance / num, num / 2, num - 1, alpha=alpha, num_a=num, num_b=num
+        )
+        found[name] = Estimate(effect.value, effect.low, effect.high, effect.p_value, num)
+    return found
 
 
 def _relative(effect: Effect | None) -> Estimate | None:

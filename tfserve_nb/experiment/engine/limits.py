@@ -9,7 +9,7 @@ count, so a breach is seen after at most `breaches` windows and one that had beg
 - `errors`: B failed more often than the limit plus A's share of failures in the same window, so that what is wrong with
   the requests or the machine is not blamed on B. Copies count as B's requests.
 - `outputs`: a row of B's outputs was NaN or infinite where A's was not, or outside the range that is allowed.
-- `disagreement`: B decided differently from A on a larger share of copied rows than the limit.
+- `disagreement`: B's outputs disagree with A's on a larger share of copied rows than the limit; all outputs count.
 
 Thread: any; pure functions.
 """
@@ -101,13 +101,13 @@ def _differs(limit: float) -> Callable[[Window], bool | None]:
 
 def _slow_text(windows: list[Window], limits: Limits) -> str:
     slow, num = sum(one.slow_b for one in windows), sum(one.answered_b for one in windows)
-    return f"{_share(slow, num)} of B's requests took longer than {limits.slo_p99_ms:g} ms, 1 % may"
+    return f"{_share(slow, num)} of B's requests took longer than {limits.slo_p99_ms:g} ms (limit: 1 %)"
 
 
 def _errors_text(windows: list[Window], limits: Limits) -> str:
     share = _share(sum(one.failed_b for one in windows), sum(one.requests_b for one in windows))
     usual = _share(sum(one.failed_a for one in windows), sum(one.requests_a for one in windows))
-    return f"{share} of B's requests failed, {usual} of A's; {100 * (limits.max_error_rate or 0):g} % more may"
+    return f"{share} of B's requests failed, {usual} of A's (limit: {100 * (limits.max_error_rate or 0):g} % more)"
 
 
 def _outputs_text(windows: list[Window], limits: Limits) -> str:
@@ -122,7 +122,7 @@ def _outputs_text(windows: list[Window], limits: Limits) -> str:
 
 def _disagreement_text(windows: list[Window], limits: Limits) -> str:
     share = _share(sum(one.differing for one in windows), sum(one.pairs for one in windows))
-    return f"B decided differently from A on {share} of the rows, {100 * (limits.max_disagreement or 0):g} % may differ"
+    return f"B disagrees with A on {share} of the rows, {100 * (limits.max_disagreement or 0):g} % may differ"
 
 
 def _share(part: int, whole: int) -> str:

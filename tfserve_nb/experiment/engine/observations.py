@@ -11,18 +11,17 @@ from typing import Any  # JSON
 
 import numpy as np
 
+from ...agreement.result import Disagreement
+from ...agreement.rows import num_rows, with_rows
+from ...agreement.summary import Agreeing, Evidences
 from ...types import Tensors
-from ..agreement import Agreeing
-from ..pairs import compare, is_share, num_rows, odd_rows
 from ..plan import Plan
-from ..state import Disagreement
 from ..statistics.blocks import Blocks
 from ..statistics.quality import Labelled
 from ..statistics.rates import MOST_OF_KEY
 from ..statistics.ratio import Assigned
 from ..statistics.strata import ARMS, Strata
 from ..statistics.windows import Windows
-from .disagreements import Worst
 from .findings import Evidence, is_even
 
 OK = "OK"
@@ -42,9 +41,10 @@ class Observations:
 
     Args:
         plan: the experiment.
+        evidence: what the versions' provenance says about their outputs.
     """
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, evidence: Evidences | None = None) -> None:
         self.plan = plan
         self.share_b = plan.first_percent / 100
         self.assigned = Assigned(self.share_b)
@@ -54,8 +54,7 @@ class Observations:
         self._requests = [0, 0]
         self._failed = [0, 0]
         self._failing_keys: Counter[tuple[str, str]] = Counter()
-        self._agreeing = Agreeing()
-        self._worst = Worst()
+        self._agreeing = Agreeing(plan.agreement, evidence)
         self._labelled = (Labelled(), Labelled())
 
     def set_percent(self, percent: float, at_s: float) -> None:
@@ -164,16 +163,16 @@ class Observations:
         self._count(1, at_s, has_failed=outputs_b is None)
         if outputs_b is None:
             return
-        if self._agreeing.may_threshold and not is_share(outputs_a):
-            self._agreeing.may_threshold = False
-        compared = compare(outputs_a, outputs_b, may_threshold=self._agreeing.may_threshold)
-        self._agreeing.add(compared)
-        self._worst.add(at_s, inputs, outputs_a, outputs_b, compared)
+        rows = num_rows(inputs)
+        agrees = self._agreeing.add(inputs, outputs_a, outputs_b, rows, at_s)
         window = self.windows.at(at_s)
-        window.pairs += len(compared.is_same)
-        window.differing += int((~compared.is_same).sum())
-        rows = len(compared.is_same)
-        self._count_odd(True, at_s, compared.nonfinite_b & ~compared.nonfinite_a, self._outside(outputs_b, rows))
+        window.pairs += rows
+        window.differing += int((~agrees).sum())
+        rows_b = num_rows(outputs_b)
+        odd = odd_rows(outputs_b, rows_b)
+        if num_rows(outputs_a) == rows_b:  # inputs that make every version answer NaN are not B's fault
+            odd &= ~odd_rows(outputs_a, rows_b)
+        self._count_odd(True, at_s, odd, self._outside(outputs_b, rows_b))
 
     def _outside(self, outputs: Tensors, rows: int) -> np.ndarray:
         """Rows with a finite number outside the allowed range."""
@@ -203,7 +202,7 @@ class Observations:
 
     def disagreements(self, limit: int) -> list[Disagreement]:
         """The rows on which both differed most, the worst first; `at` is in seconds since the experiment began."""
-        return self._worst.worst(limit)
+        return list(self._agreeing.worst(limit))
 
     def latency_counts(self) -> Mapping[str, tuple[int, ...]]:
         """Arm -> histogram of its latencies with the buckets of `serving.histogram`."""
@@ -217,7 +216,7 @@ class Observations:
             failed=(self._failed[0], self._failed[1]),
             requests=(self._requests[0], self._requests[1]),
             labelled=self._labelled,
-            agreeing=self._agreeing,
+            agreement=self._agreeing.agreement,
             share_b=self.share_b,
         )
 
@@ -235,15 +234,28 @@ class Observations:
         }
 
     @classmethod
-    def from_json(cls, plan: Plan, value: Mapping[str, Any]) -> Observations:
+    def from_json(cls, plan: Plan, value: Mapping[str, Any], evidence: Evidences | None = None) -> Observations:
         """The inverse of `to_json`."""
-        self = cls(plan)
+        self = cls(plan, evidence)
         self.share_b = value["share_b"]
         self.assigned = Assigned.from_json(value["assigned"])
         self._strata = Strata.from_json(value["strata"])
         self._blocks = Blocks.from_json(value["blocks"])
         self._requests, self._failed = list(value["requests"]), list(value["failed"])
-        self._agreeing = Agreeing.from_json(value["agreeing"])
+        self._agreeing = Agreeing.from_json(value["agreeing"], plan.agreement, evidence)
         labelled = [Labelled.from_json(one) for one in value["labelled"]]
         self._labelled = (labelled[0], labelled[1])
         return self
+
+
+def odd_rows(tensors: Tensors, rows: int, bounds: tuple[float, float] | None = None) -> np.ndarray:
+    """Rows with NaN or infinity, or with a number outside the bounds; bool `(rows,)`."""
+    odd = np.zeros(rows, bool)
+    for array in tensors.values():
+        if array.dtype.kind not in "fiu":
+            continue
+        own = with_rows(array, rows)
+        flat = own.reshape(len(own), own.size // max(1, len(own)))
+        bad = ~np.isfinite(flat) if bounds is None else (flat < bounds[0]) | (flat > bounds[1])
+        odd |= bad.any(axis=1)
+    return odd

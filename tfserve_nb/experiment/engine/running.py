@@ -12,9 +12,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any  # JSON
 
+from ...agreement.result import Disagreement
+from ...agreement.summary import Evidences
 from ..plan import Plan
 from ..reading import Reading
-from ..state import WAITS, Disagreement, ExperimentState, Moment
+from ..state import WAITS, ExperimentState, Moment
 from .canary import move
 from .evaluate import evaluate
 from .inbox import Inbox
@@ -47,6 +49,7 @@ class Running:
         started_at: seconds since the epoch.
         elapsed_s: how long it went on before, when it is resumed.
         observations: what was seen before.
+        evidence: what the versions' provenance says about their outputs.
     """
 
     def __init__(
@@ -57,10 +60,12 @@ class Running:
         started_at: float,
         elapsed_s: float = 0.0,
         observations: Observations | None = None,
+        evidence: Evidences | None = None,
     ) -> None:
         self.plan = plan
+        self.evidence = evidence or {}
         self.inbox = Inbox(plan)
-        self.observations = observations or Observations(plan)
+        self.observations = observations or Observations(plan, evidence)
         self.phase = "running"
         self.reason = ""
         self.step = 0
@@ -168,7 +173,13 @@ class Running:
         }
 
     @classmethod
-    def from_json(cls, state: ExperimentState, value: Mapping[str, Any], now: Callable[[], float]) -> Running:
+    def from_json(
+        cls,
+        state: ExperimentState,
+        value: Mapping[str, Any],
+        now: Callable[[], float],
+        evidence: Evidences | None = None,
+    ) -> Running:
         """Go on where an earlier process stopped; the time in between does not count."""
         plan = state.plan
         found = cls(
@@ -176,7 +187,8 @@ class Running:
             now=now,
             started_at=state.started_at,
             elapsed_s=float(value["elapsed_s"]),
-            observations=Observations.from_json(plan, value["observations"]),
+            observations=Observations.from_json(plan, value["observations"], evidence),
+            evidence=evidence,
         )
         found.phase, found.reason, found.step, found.percent = state.phase, state.reason, state.step, state.percent
         found.moments = list(state.moments)

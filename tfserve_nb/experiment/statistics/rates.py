@@ -14,7 +14,7 @@ of one key are counted, so that a client that sends nonsense, and is kept with B
 Sources: H. Robbins, "Statistical methods related to the law of the iterated logarithm", Ann. Math. Stat. 41 (1970);
 the Beta mixture with Jeffreys' prior: R. Krichevsky, V. Trofimov, IEEE Trans. Inf. Theory 27 (1981); minimising over
 the nuisance parameter: R. Turner, P. Gruenwald, "Exact anytime-valid confidence intervals for contingency tables and
-beyond", Statistics & Probability Letters 198 (2023). R. G. Newcombe, Statistics in Medicine 17 (1998), method 10.
+beyond", Statistics & Probability Letters 198 (2023).
 
 Thread: any; pure functions.
 """
@@ -93,30 +93,10 @@ def _log_likelihood(failed: int, num: int, p: float) -> float:
     return failed * math.log(p) + (num - failed) * math.log1p(-p)
 
 
-def wilson(num_hits: int, num: int, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval of a share (E. B. Wilson, JASA 22, 1927); 0 to 1 when there is nothing."""
-    if not num:
-        return 0.0, 1.0
-    share = num_hits / num
-    middle = share + z * z / (2 * num)
-    half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num))
-    low, high = ((middle + sign * half) / (1 + z * z / num) for sign in (-1, 1))
-    # At the ends the bounds are exact; rounding must not say otherwise.
-    return 0.0 if num_hits == 0 else max(0.0, low), 1.0 if num_hits == num else min(1.0, high)
-
-
 def binomial_tail(num_hits: int, num: int, p: float) -> float:
     """P(X >= num_hits) for a binomial X, exact; 1 when there are no more hits than expected."""
     if num_hits <= num * p or not num_hits:
         return 1.0
-    if p <= 0:
-        return 0.0
-    log_term = math.lgamma(num + 1) - math.lgamma(num_hits + 1) - math.lgamma(num - num_hits + 1)
-    term = math.exp(log_term + num_hits * math.log(p) + (num - num_hits) * math.log1p(-p))
-    total, odds = term, p / (1 - p)
-    for hits in range(num_hits, num):
-        term *= (num - hits) / (hits + 1) * odds
-        total += term
-        if term < TINY * total:
-            break
-    return min(1.0, total)
+    from scipy.special import bdtrc
+
+    return float(bdtrc(num_hits - 1, num, p))

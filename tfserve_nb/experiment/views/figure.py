@@ -11,9 +11,10 @@ from typing import Any  # matplotlib is imported when it is needed
 
 import numpy as np
 
+from ...agreement.result import Agreement
+from ...reports.agreement import number
 from ...reports.figure import A, B, drawn, log_ms, plain_text, say, tidy, to_png
 from ...serving.telemetry.histogram import NUM_BUCKETS, edges_ms
-from ..reading import Agreement
 from ..state import ExperimentState
 from .report import (
     METRIC_NAMES,
@@ -112,15 +113,15 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
     """Agreement, and the most frequent changes of the decision."""
     agreement = state.reading.agreement
     axes.set_title("outputs on the same rows", fontsize=9)
-    if agreement is None or not agreement.num_rows:
+    if not agreement:
         axes.set_axis_off()
         say(axes, "no rows were compared" if state.plan.shadow else "no copies were asked for")
         return
-    flips = list(agreement.flips.items())[:NUM_FLIPS]
+    flips = next((list(one.flips.items())[:NUM_FLIPS] for one in agreement.values() if one.flips), [])
     axes.set_title(_agreement(agreement), fontsize=9)
     if not flips:
         axes.set_axis_off()
-        say(axes, "no decision changed" if agreement.num_same == agreement.num_rows else "no classes to compare")
+        say(axes, _numbers_in_words(agreement))
         return
     counts = [count for _, count in flips]
     axes.barh(range(len(flips)), counts, color=B, height=0.6)
@@ -135,8 +136,18 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
 
 
 def _agreement(one: Agreement) -> str:
-    interval = f"[{100 * one.low:.1f}, {100 * one.high:.1f}] %"
-    return f"{100 * one.share:.1f} % of {one.num_rows} rows are decided alike {interval}"
+    low, high = one.interval
+    return f"{100 * one.share:.1f} % of {one.num_rows} rows agree [{100 * low:.1f}, {100 * high:.1f}] %"
+
+
+def _numbers_in_words(found: Agreement) -> str:
+    """What is said in the place of changed classes: errors and bias of the outputs that are compared as numbers."""
+    lines = [
+        f"{name}: error {number(one.error)} spreads of A, bias {number(one.bias, sign=True)}"
+        for name, one in list(found.items())[:NUM_FLIPS]
+        if one.is_numbers
+    ]
+    return plain_text("\n".join(lines)) or ("no decision changed" if found.num_same == found.num_rows else "no classes")
 
 
 def _write(axes: Any, state: ExperimentState) -> None:

@@ -10,7 +10,7 @@ from typing import Any  # a DataFrame, where there is pandas
 
 import numpy as np
 
-from ..state import Disagreement
+from ...agreement.result import Disagreement
 
 
 def frame_of(found: Sequence[Disagreement]) -> Any:

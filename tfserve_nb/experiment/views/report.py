@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ...reports.agreement import agreement_table
 from ...reports.report import Cell, Report, Table, names, numbers, prose
 from ...serving.telemetry.histogram import NUM_BUCKETS, percentile_s
 from ..plan import Plan
@@ -37,6 +38,7 @@ def report_of(state: ExperimentState) -> Report:
             srm_table(srm),
             metric_table(state),
             guardrail_table(state),
+            output_table(state.reading),
             flip_table(state.reading),
             calibration_table(state),
         ),
@@ -178,7 +180,7 @@ def metric_table(state: ExperimentState) -> Table:
         if estimate is not None
     ]
     columns = (*prose("metric"), *numbers("effect of B", "confidence interval", "units"), *prose("which means"))
-    return Table("Metrics, B compared with A", columns, (*rows, *_agreement_rows(reading)))
+    return Table("Metrics, B compared with A", columns, tuple(rows))
 
 
 def estimate_says(effect: Estimate, margin: float | None, worse: int) -> str:
@@ -224,16 +226,20 @@ def windows_cell(windows: Sequence[bool | None]) -> Cell:
     return Cell(" ".join(symbol for symbol, _ in found), f"oldest first: {', '.join(word for _, word in found)}")
 
 
+def output_table(reading: Reading) -> Table:
+    """How the outputs of both versions compare on the same rows, with an interval that holds at all times at once."""
+    biases = {name: bias.interval for name, bias in reading.bias.items()}
+    return agreement_table("Outputs, on the same rows", reading.agreement, biases)
+
+
 def flip_table(reading: Reading) -> Table:
-    """The most frequent changes of the predicted class."""
-    agreement = reading.agreement
-    rows: list[tuple[str, ...]] = []
-    if agreement is not None and agreement.num_rows:
-        rows = [
-            (str(a), str(b), str(count), _share(count / agreement.num_rows))
-            for (a, b), count in list(agreement.flips.items())[:NUM_FLIPS]
-        ]
-    columns = (*names("A predicts", "B predicts"), *numbers("rows", "of all rows"))
+    """The most frequent changes of the predicted class, output by output."""
+    rows = [
+        (name, str(a), str(b), str(count), _share(count / found.num_rows))
+        for name, found in reading.agreement.items()
+        for (a, b), count in list(found.flips.items())[:NUM_FLIPS]
+    ]
+    columns = (*names("output", "A predicts", "B predicts"), *numbers("rows", "of all rows"))
     return Table("Predictions that changed, on the same rows", columns, tuple(rows))
 
 
@@ -265,29 +271,6 @@ def interval_text(low: float, high: float, words: Callable[[float], str]) -> str
 def effect_words(metric: str) -> Callable[[float], str]:
     """How effects of a metric are written: relative ones in percent, differences of shares in points."""
     return _points if metric == "quality" else _percent
-
-
-def _agreement_rows(reading: Reading) -> list[tuple[str, ...]]:
-    found = reading.agreement
-    if found is None or not found.num_rows:
-        return []
-    differ = found.num_rows - found.num_same
-    return [
-        (
-            "outputs that agree",
-            _share(found.share),
-            interval_text(found.low, found.high, _share),
-            str(found.num_rows),
-            f"of the same rows {differ} are decided differently" if differ else "all rows are decided alike",
-        ),
-        (
-            "shift of the outputs",
-            f"{found.shift:+.3g}",
-            "",
-            str(found.num_rows),
-            f"one number differs by {found.largest:.3g} at most",
-        ),
-    ]
 
 
 def _counts(srm: SampleRatio) -> str:

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, get_type_hints  # JSON values, arguments of any operation
 
+from ...agreement.result import Disagreement
 from ...errors import InvalidRequest
 from ...experiment.admin import ExperimentAdmin
-from ...experiment.state import Disagreement
 from ...serialization import from_json, to_json
 from ...serving.admin import ModelAdmin
 

@@ -58,11 +58,11 @@ class ModelService:
         spec = spec_of(request)
         notes.model = spec.name
         response = GetModelStatusResponse()
-        for one in self._calls.backend.status(spec):
-            status = response.model_version_status.add(version=one.version, state=one.state.value)
+        for found in self._calls.backend.status(spec):
+            status = response.model_version_status.add(version=found.version, state=found.state.value)
             # Numbers of gRPC's codes and of TensorFlow's are the same.
-            status.status.error_code = grpc.StatusCode[one.error_code].value[0]
-            status.status.error_message = one.error_message
+            status.status.error_code = grpc.StatusCode[found.error_code].value[0]
+            status.status.error_message = found.error_message
         return response
 
     async def _apply(self, request: Any) -> Any:

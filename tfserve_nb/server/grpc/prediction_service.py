@@ -164,9 +164,9 @@ class PredictionService:
             raise _wrong_method("classification", CLASSIFY_METHOD, signature)
         deadline_s = self._grpc.deadline_s(context)
         for pairs in await classify(self._calls, handle, signature, examples, deadline_s, notes):
-            one = result.classifications.add()
+            classification = result.classifications.add()
             for label, score in pairs:
-                one.classes.add(label=label, score=score)
+                classification.classes.add(label=label, score=score)
 
     async def _fill_values(
         self, result: Any, handle: Handle, name: str, given: Any, context: Any, notes: RequestContext

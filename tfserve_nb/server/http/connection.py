@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop: nobody waits for the answer any more."""
+        """Called by the loop: the client is gone."""
         del exc
         self._is_closing = True
         self._server.closed(self)

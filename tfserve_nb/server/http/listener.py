@@ -17,8 +17,8 @@ from ...errors import PortInUse, ServerFailed
 from .. import tls
 from ..settings import ServerSettings
 from .limits import Limits
-from .server import BACKLOG, HttpServer
-from .tornado_sink import FastPath, sinks_of
+from .server import BACKLOG, FastPath, HttpServer
+from .tornado_sink import sinks_of
 
 CLOSE_S = 0.3
 
@@ -40,21 +40,21 @@ class HttpListener:
         if settings.tls is not None:
             tls.check(settings.tls)
             self._context = tls.http_context(settings.tls)
-        # Bound once and handed over, so that nobody can take the port in between.
+        # Bound once and handed over, so that no other process can take the port in between.
         self._socket = bind(settings.host, settings.port or 0)
         self._server: HttpServer | None = None
         self.port: int = self._socket.getsockname()[1]
 
     @property
     def num_running(self) -> int:
-        """Requests that somebody else than the server's `Calls` knows of: none."""
+        """Requests that the server's `Calls` does not count: none."""
         return 0
 
     async def start(
         self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
     ) -> None:
         """Answer requests from now on."""
-        self._server = HttpServer(sinks_of(application, log, fast_path), limits_of(self._settings), log)
+        self._server = HttpServer(sinks_of(application, log), limits_of(self._settings), log, fast_path)
         await self._server.listen(self._socket, self._context)
 
     def stop(self) -> None:

@@ -69,7 +69,7 @@ class RequestReader:
 
         Raises:
             Refused: what is wrong; nothing more can be read from this client.
-            Exception: what whoever takes the messages raised; the same holds.
+            Exception: what the callback for messages raised; the same holds.
         """
         self._read_s = time.perf_counter()
         self.num_unfinished += len(data)
@@ -137,7 +137,7 @@ class RequestReader:
             self._fields.append((name.lower(), value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
-        """The request can be given to somebody."""
+        """The head is complete: hand the request over."""
         parser = self._parser
         if parser.should_upgrade():
             return  # see `_without_upgrade`

@@ -12,7 +12,8 @@ from ..calls import RequestContext
 from ..http.connection import Connection, status_line
 from ..http.head import Fields
 from ..http.message import Message
-from ..http.tornado_sink import CONTINUE, FastPath
+from ..http.server import FastPath
+from ..http.tornado_sink import CONTINUE
 from ..security import Gate
 from ..settings import ServerSettings
 from .handler import GiveUp, OnReply, Reply, RestHandler
@@ -65,7 +66,7 @@ class RestSink:
         message: the request.
         handler: answers it.
         settings: what else answers carry.
-        gate: who may ask; None for everybody.
+        gate: which requests are refused; None to refuse none.
     """
 
     __slots__ = ("_chunks", "_connection", "_gate", "_give_up", "_handler", "_message", "_notes", "_settings")

@@ -98,7 +98,7 @@ class RestHandler:
             on_reply: gets the reply, now or later.
 
         Returns:
-            A function that takes the request out of the queue when nobody waits any more; None when it was answered.
+            A function that takes the request out of the queue when its client has left; None when it was answered.
         """
         try:
             route = find_route(method, uri)
@@ -179,7 +179,7 @@ class RestHandler:
         """Run a request whose tensors are ready.
 
         Args:
-            handle: the pinned version; released with the reply, or by whoever called when this raises.
+            handle: the pinned version; released with the reply, or by the caller when this raises.
             signature: a key of its signatures.
             tensors: name -> array.
             notes: gets the timestamps.

@@ -120,7 +120,7 @@ class InferenceV2:
             versions = self._backend.status(ModelSpec(route.spec.name))
             described = {
                 "name": route.spec.name,
-                "versions": sorted([str(one.version) for one in versions if one.state.name == "AVAILABLE"]),
+                "versions": sorted([str(tensor.version) for tensor in versions if tensor.state.name == "AVAILABLE"]),
                 "platform": "tensorflow_savedmodel",
                 "inputs": [metadata_of(spec) for spec in signature.inputs.values()],
                 "outputs": [metadata_of(spec) for spec in signature.outputs.values()],
@@ -140,10 +140,10 @@ class InferenceV2:
             if signature is None:
                 raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')
             notes.signature = request.signature
-            for one in request.wanted:
-                if one.name not in signature.outputs:
+            for tensor in request.wanted:
+                if tensor.name not in signature.outputs:
                     raise InvalidRequest(
-                        f"output {one.name!r} is none of {', '.join(signature.outputs)}",
+                        f"output {tensor.name!r} is none of {', '.join(signature.outputs)}",
                         hint="see the model's metadata",
                     )
 
@@ -173,15 +173,15 @@ def parse_infer(body: bytes, header_length: str | None) -> _Infer:
         length = int(header_length)
     value = parse_json(body[:length] if length < len(body) else body)
     given = value.get("inputs")
-    if not isinstance(given, list) or not given or not all(isinstance(one, dict) for one in given):
+    if not isinstance(given, list) or not given or not all(isinstance(tensor, dict) for tensor in given):
         raise InvalidRequest("'inputs' must be a list of tensors")
     tensors: dict[str, np.ndarray] = {}
     position = length
-    for one in given:
-        array, position = to_array(one, body, position)
-        if one["name"] in tensors:
-            raise InvalidRequest(f"input {one['name']!r} is given twice")
-        tensors[one["name"]] = array
+    for tensor in given:
+        array, position = to_array(tensor, body, position)
+        if tensor["name"] in tensors:
+            raise InvalidRequest(f"input {tensor['name']!r} is given twice")
+        tensors[tensor["name"]] = array
     if position != len(body):
         raise InvalidRequest(f"{len(body) - position} bytes are left behind the last tensor")
     parameters = _object(value, "parameters")
@@ -195,10 +195,13 @@ def parse_infer(body: bytes, header_length: str | None) -> _Infer:
 
 def _wanted(value: dict[str, Any], is_binary: bool) -> tuple[Wanted, ...]:
     outputs = value.get("outputs") or []
-    if not isinstance(outputs, list) or not all(isinstance(one, dict) and "name" in one for one in outputs):
+    if not isinstance(outputs, list) or not all(isinstance(tensor, dict) and "name" in tensor for tensor in outputs):
         raise InvalidRequest("'outputs' must be a list of objects with names")
     return tuple(
-        [Wanted(str(one["name"]), bool(_object(one, "parameters").get("binary_data", is_binary))) for one in outputs]
+        [
+            Wanted(str(tensor["name"]), bool(_object(tensor, "parameters").get("binary_data", is_binary)))
+            for tensor in outputs
+        ]
     )
 
 
@@ -217,8 +220,8 @@ def to_reply(model: str, handle: Handle, request: _Infer, answer: Answer) -> Rep
     """
     wanted = request.wanted or tuple([Wanted(name, request.is_binary) for name in answer.outputs])
     outputs, parts = [], []
-    for one in wanted:
-        described, data = to_output(one.name, answer.outputs[one.name], is_binary=one.is_binary)
+    for tensor in wanted:
+        described, data = to_output(tensor.name, answer.outputs[tensor.name], is_binary=tensor.is_binary)
         outputs.append(described)
         parts.append(data)
     value: dict[str, Any] = {"model_name": model, "model_version": str(handle.version), "outputs": outputs}
@@ -226,7 +229,7 @@ def to_reply(model: str, handle: Handle, request: _Infer, answer: Answer) -> Rep
         value["id"] = request.id
     text = write_json(value)
     version = ("X-TFServe-Version", str(handle.version))
-    if not any(one.is_binary for one in wanted):
+    if not any(tensor.is_binary for tensor in wanted):
         return Reply(200, text, (version,))
     fields = (version, ("Content-Type", "application/octet-stream"), (HEADER_LENGTH, str(len(text))))
     return Reply(200, b"".join([text, *parts]), fields)

@@ -61,7 +61,7 @@ _KEYS = (b'"instances"', b'"inputs"', b'"signature_name"', b'"examples"', b'"con
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 TOLERANT_BYTES = 4 * 1024 * 1024
-"""Longer texts are not given to the slow parser: it would hold up everybody else."""
+"""Longer texts are not given to the slow parser: all other requests would wait for it."""
 
 
 def _parse_tolerantly(body: bytes) -> Any:

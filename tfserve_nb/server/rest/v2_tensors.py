@@ -184,12 +184,12 @@ def _as_bytes(item: Any) -> bytes:
 
 def write_json(value: dict[str, Any]) -> bytes:
     """The JSON of an answer; NaN and infinity are written bare, as in the REST API below `/v1`."""
-    arrays = [one["data"] for one in value["outputs"] if isinstance(one.get("data"), np.ndarray)]
+    arrays = [output["data"] for output in value["outputs"] if isinstance(output.get("data"), np.ndarray)]
     if all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays):
         return dump(value)
     plain = [
-        {**one, "data": one["data"].tolist()} if isinstance(one.get("data"), np.ndarray) else one
-        for one in value["outputs"]
+        {**output, "data": output["data"].tolist()} if isinstance(output.get("data"), np.ndarray) else output
+        for output in value["outputs"]
     ]
     return dump_with_nan({**value, "outputs": plain})
 

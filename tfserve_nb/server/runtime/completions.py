@@ -39,7 +39,7 @@ class Completions:
         self._is_awake = True
         try:
             self._loop.call_soon_threadsafe(self._drain)
-        except RuntimeError:  # the loop was closed: nobody waits any more
+        except RuntimeError:  # the loop was closed, and all that waited with it
             self._ready.clear()
 
     def _drain(self) -> None:

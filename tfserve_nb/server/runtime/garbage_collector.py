@@ -61,7 +61,7 @@ def resume() -> None:
 
 
 def collect_when_idle(*, is_idle: bool) -> None:
-    """Collect everything if it is due and nobody waits; called now and then by a server."""
+    """Collect everything if it is due and no request runs; called now and then by a server."""
     now_s = time.perf_counter()
     waited_s = now_s - _state.done_s
     is_due = gc.get_count()[2] >= PENDING and waited_s > _state.took_s / SHARE

@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 async def run_in_thread(name: str, work: Callable[[], T]) -> T:
-    """Run `work` on a new thread and wait for it; whoever is cancelled meanwhile does not stop it.
+    """Run `work` on a new thread and wait for it; cancelling the wait does not stop it.
 
     Args:
         name: the thread's.
@@ -35,7 +35,7 @@ async def run_in_thread(name: str, work: Callable[[], T]) -> T:
     def run() -> None:
         try:
             future.set_result(work())
-        except Exception as error:  # noqa: BLE001 - raised again for whoever waits
+        except Exception as error:  # noqa: BLE001 - raised again in the coroutine that waits
             future.set_exception(error)
         with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
             loop.call_soon_threadsafe(done.set)

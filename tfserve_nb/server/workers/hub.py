@@ -64,7 +64,7 @@ class BundleRun:
         self._submit(-1, self._bundle.inputs, len(self._bundle.row_counts))
 
     def cancel(self) -> None:
-        """Nobody waits any more."""
+        """The clients have left."""
         self._is_over = True
         for ticket in self._tickets:
             ticket.cancel()

@@ -2,7 +2,7 @@
 
 A frame is a pickled list of messages, and behind it the tensors' memory, which is not copied into the pickle and not
 out of the frame: arrays that arrive are views of it. Pickle is safe here because both ends are one program, and the
-socket was made in pairs and inherited; nobody else can write to it.
+socket was made in pairs and inherited; no other process can write to it.
 
 Thread: one loop on each side.
 

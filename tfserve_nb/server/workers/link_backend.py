@@ -33,7 +33,7 @@ RECORDS_EACH_S = 0.1
 
 
 class LinkTask:
-    """A submitted request: the `Ticket` of whoever waits."""
+    """A submitted request, and its `Ticket`."""
 
     __slots__ = ("bundle", "deadline_s", "handle", "inputs", "is_over", "lane", "num_rows", "on_done")
 
@@ -57,7 +57,7 @@ class LinkTask:
             self.on_done(outcome)
 
     def cancel(self) -> None:
-        """Give up; a bundle of which nobody waits any more is taken back from the core."""
+        """Give up; a bundle whose clients have all left is taken back from the core."""
         if not self.is_over:
             self.finish(Cancelled("the caller went away"))
             if self.bundle:
@@ -122,7 +122,7 @@ class Lane:
         self.flush()
 
     def fail(self, error: NotAvailable) -> None:
-        """Nobody will answer those who wait."""
+        """Fail the requests that wait: the core is gone."""
         while self._waiting:
             self._waiting.popleft().finish(error)
         self._num_waiting = 0
@@ -168,10 +168,11 @@ class LinkHandle:
 
     Attributes:
         version: its number; the version that answered, once there is an answer.
-        assignment: how the request came to it, while there is something to tell.
+        assignment: how the request came to it, while traffic is split or compared.
+        wants_tensors: whether an observer of the core wants the request's tensors.
     """
 
-    __slots__ = ("_backend", "_spec", "_view", "assignment", "signature_defs", "signatures", "version")
+    __slots__ = ("_backend", "_spec", "_view", "assignment", "signature_defs", "signatures", "version", "wants_tensors")
 
     def __init__(self, backend: LinkBackend, spec: ModelSpec, version: int, view: VersionView) -> None:
         self._backend = backend
@@ -179,6 +180,7 @@ class LinkHandle:
         self._view = view
         self.version = version
         self.assignment: Assignment | None = None
+        self.wants_tensors = False
         self.signatures: Mapping[str, SignatureSpec] = view.signatures
         self.signature_defs = SignatureDefs(b"", {})
 
@@ -244,6 +246,7 @@ class LinkBackend:
             raise ModelNotFound(f"Servable not found for request: {spec.name}")
         handle = LinkHandle(self, spec, version, model.versions[version])
         handle.assignment = assignment_of(spec, version, who, model.traffic, model.arms)
+        handle.wants_tensors = model.wants_tensors
         return handle
 
     def wake(self) -> None:
@@ -254,11 +257,6 @@ class LinkBackend:
     def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
         """The core answers questions of status itself."""
         raise NotAvailable(f"the status of {spec.name} is not known in a worker")
-
-    def wants_tensors(self, model: str) -> bool:
-        """Whether an observer of the core wants the tensors of a model's requests."""
-        view = self._models.get(model)
-        return view is not None and view.wants_tensors
 
     def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
         """Pass a finished request on: with its tensors at once, without them together with others.

@@ -101,7 +101,7 @@ class GiveUp(NamedTuple):
 
 
 class GiveUpBundle(NamedTuple):
-    """Worker to core: nobody waits for a bundle any more; it gets no answer."""
+    """Worker to core: all clients of a bundle have left; it gets no answer."""
 
     number: int
 

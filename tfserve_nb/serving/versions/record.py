@@ -106,14 +106,25 @@ class VersionHandle:
     Attributes:
         assignment: how the request came here, while traffic is split or compared.
         copier: copies what is submitted for another version, or None.
+        wants_tensors: whether an observer wants the request's tensors.
     """
 
-    __slots__ = ("_record", "_release", "assignment", "copier", "signature_defs", "signatures", "version")
+    __slots__ = (
+        "_record",
+        "_release",
+        "assignment",
+        "copier",
+        "signature_defs",
+        "signatures",
+        "version",
+        "wants_tensors",
+    )
 
     def __init__(self, version: int, record: VersionRecord, release: Callable[[VersionRecord], None]) -> None:
         self.version = version
         self.assignment: Assignment | None = None
         self.copier: RequestCopier | None = None
+        self.wants_tensors = False
         servable = record.servable
         self.signatures: Mapping[str, SignatureSpec] = {} if servable is None else servable.signatures
         self.signature_defs = SignatureDefs(b"", {}) if servable is None else servable.signature_defs
