@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import tfserve_nb
+from tfserve_nb.agreement.kinds import Evidence
 from tfserve_nb.agreement.result import Agreement
 from tfserve_nb.errors import InvalidOption
 
@@ -115,6 +116,26 @@ def test_it_does_not_matter_how_rows_come() -> None:
         assert by_test.num_same == by_replay.num_same == by_diff.num_same
 
     check()
+
+
+def test_a_version_says_what_its_outputs_are() -> None:
+    inputs = keras.Input((4,))
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, activation="softmax")])
+    outputs = {
+        "digit": inner(inputs),
+        "spam": keras.layers.Dropout(0.5)(keras.layers.Dense(1, activation="sigmoid")(inputs)),
+        "score": keras.layers.Dense(2)(inputs),
+    }
+    model = keras.Model(inputs, outputs)
+    model.compile("adam", {"digit": "categorical_crossentropy", "spam": "mse", "score": LOGITS})
+
+    handle = tfserve_nb.deploy(model, "net")
+
+    assert handle.provenance(1).outputs == {
+        "digit": Evidence("softmax", "categorical_crossentropy"),
+        "spam": Evidence("sigmoid", "mean_squared_error"),
+        "score": Evidence("linear", "sparse_categorical_crossentropy", from_logits=True),
+    }
 
 
 def test_what_the_user_says_holds_everywhere_and_is_checked() -> None:
