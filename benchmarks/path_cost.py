@@ -161,9 +161,8 @@ async def requests_through_server(core: ServingCore, request: bytes, num_open: i
     log = logging.getLogger("bench")
     settings = ServerSettings(token="secret")  # noqa: S106
     handler = RestHandler(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
-    server = HttpServer(
-        sinks_of(web.Application(), log, fast_path(handler, InferenceV2(handler, core), settings)), Limits(), log
-    )
+    fast = fast_path(handler, InferenceV2(handler, core), settings)
+    server = HttpServer(sinks_of(web.Application(), log), Limits(), log, fast)
     server.date_line = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
     until_s = time.perf_counter() + seconds
     num_done, num_clients = 0, num_open

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import inspect
 import types
 import typing
 from collections.abc import Callable
@@ -21,6 +22,7 @@ Names = Literal["", "array", "dict", "keras model", "model", "version", "version
 """What the word behind an option names; tab completion offers such words."""
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 _KEY = "tfserve_nb option"
 
 
@@ -147,6 +149,22 @@ def options_of(*kinds: type[Any]) -> tuple[Option, ...]:
         for field in dataclasses.fields(kind)
         if _KEY in field.metadata
     )
+
+
+def takes(*kinds: type[Any]) -> Callable[[F], F]:
+    """Let a function that takes `**options` show those of dataclasses as its keywords: in Tab, Shift-Tab and `help`."""
+
+    def decorate(function: F) -> F:
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        keywords = [
+            inspect.Parameter(one.field, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
+            for one in options_of(*kinds)
+        ]
+        vars(function)["__signature__"] = signature.replace(parameters=[*own, *keywords])
+        return function
+
+    return decorate
 
 
 def add_options(parser: argparse.ArgumentParser, *kinds: type[Any]) -> None:

@@ -299,7 +299,7 @@ class RunningServer:
             log_function=lambda _: None,
         )
         log = logging.getLogger("raw_http")
-        server = HttpServer(sinks_of(application, log, short_echo), self._limits, log)
+        server = HttpServer(sinks_of(application, log), self._limits, log, short_echo)
         await server.listen(self.socket, self._context)
         return server
 

@@ -171,7 +171,7 @@ async def feed_ours(
     application: HTTPServerConnectionDelegate, pieces: list[bytes], *, has_fast_path: bool = True
 ) -> MemoryTransport:
     """What our connection answers."""
-    server = HttpServer(sinks_of(application, LOG, short_echo if has_fast_path else None), LIMITS, LOG)
+    server = HttpServer(sinks_of(application, LOG), LIMITS, LOG, short_echo if has_fast_path else None)
     transport = MemoryTransport(Connection(server))
     for piece in pieces:
         while transport.is_paused and not transport.is_ended:

@@ -6,6 +6,7 @@ import gzip
 import json
 
 import pytest
+from helpers.eventually import eventually
 
 from tfserve_nb.errors import DeadlineExceeded, QueueFull, ServingError
 
@@ -310,3 +311,15 @@ def test_names_that_clients_make_up_do_not_reach_the_metrics(server) -> None:
     server.predict({"parameters": {"signature_name": "invented"}, "inputs": []}, "/v2/models/double/infer")
 
     assert {record.signature for record in server.serving.wait_for_records(4)} == {""}
+
+
+def test_a_request_may_say_for_which_signatures_it_was_made(server) -> None:
+    mark = server.call("GET", "/v1/models/double/metadata").headers["X-TFServe-Signatures"]
+    num_runs = len(server.serving.records)
+
+    assert server.predict(ROWS, headers={"X-TFServe-Signatures": mark}).status == 200
+    refused = server.predict(ROWS, headers={"X-TFServe-Signatures": "other"})
+
+    assert refused.status == 412
+    assert refused.json["error"].startswith("This version has other signatures")
+    eventually(lambda: [one.code for one in server.serving.records[num_runs:]] == ["OK", "CANCELLED"])

@@ -113,7 +113,8 @@ def test_top_level_await_is_explained(modeller) -> None:
     [
         ("%deploy", "needs a model"),
         ("%deploy mode", "there is no variable 'mode'; did you mean model"),
-        ("%deploy model --nmae x", "unrecognized arguments: --nmae x"),
+        ("%deploy model --nmae x", "unrecognized arguments: --nmae x; did you mean --name"),
+        ("%deploy model other", "unrecognized arguments: other"),
         ("%deploy model --max-batch-size many", "invalid int value: 'many'"),
         ("%deploy model --max-batch-size 0", "max_batch_size=0 must be an integer of at least 1"),
         ("%deploy model --allowed-batch-sizes 1,8", "Last entry in allowed_batch_sizes must match max_batch_size"),

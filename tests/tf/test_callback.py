@@ -265,6 +265,8 @@ def test_an_interrupt_ends_training_and_leaves_no_half_version() -> None:
         ({"label": "a b"}, "label 'a b'"),
         ({"shadow": 120}, "120"),
         ({"canary": 10}, "stage and canary exclude each other"),
+        ({"max_batch_size": 0}, "max_batch_size=0 must be"),
+        ({"slo_p99_ms": 5.0}, "a staged version gets none"),
         ({"max_bach_size": 3}, "max_bach_size: no such option of a callback; there are .*max_batch_size"),
     ],
 )

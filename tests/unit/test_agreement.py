@@ -23,6 +23,7 @@ from tfserve_nb.agreement.result import Agreement, OutputAgreement, wilson
 from tfserve_nb.agreement.summary import DECIDING_ROWS, Agreeing
 from tfserve_nb.agreement.worst import MAX_BYTES
 from tfserve_nb.errors import InvalidOption
+from tfserve_nb.serialization import from_json, to_json
 
 SIGMOID = Evidence("sigmoid", "binary_crossentropy")
 LOGITS = Evidence("linear", "sparse_categorical_crossentropy", from_logits=True)
@@ -279,7 +280,8 @@ def test_counts_of_before_kinds_were_told_apart_are_not_taken_on() -> None:
     old = {"rows": 9, "same": 9, "numbers": 18, "shift": 0.1, "largest": 0.5, "may_threshold": True, "flips": []}
 
     assert Agreeing.from_json(old).agreement.num_rows == 0
-    found = Agreement.from_json({"num_rows": 9, "num_same": 8, "share": 8 / 9, "low": 0, "high": 1, "flips": []})
+    stored = {"num_rows": 9, "num_same": 8, "share": 8 / 9, "low": 0, "high": 1, "flips": []}
+    found = from_json(stored, Agreement)
     assert (found.num_rows, found.num_same, dict(found)) == (9, 8, {})
 
 
@@ -287,7 +289,7 @@ def test_a_result_survives_as_json() -> None:
     found = Agreeing()
     found.add({}, {"y": SHARES, "n": NUMBERS}, {"y": SHARES[::-1], "n": np.full((400, 2), np.nan)}, 400, 0.0)
 
-    again = Agreement.from_json(json.loads(json.dumps(found.agreement.to_json(), allow_nan=False)))
+    again = from_json(json.loads(json.dumps(to_json(found.agreement), allow_nan=False)), Agreement)
 
     assert repr(again) == repr(found.agreement)
 

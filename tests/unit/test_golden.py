@@ -17,6 +17,7 @@ from tfserve_nb.agreement.result import Disagreement
 from tfserve_nb.api.benchmark import stored_runs
 from tfserve_nb.bench.result import load_result
 from tfserve_nb.errors import FailedPrecondition, InvalidOption, ServingError
+from tfserve_nb.experiment.engine.running import Running
 from tfserve_nb.experiment.state import ExperimentState
 from tfserve_nb.export.provenance.provenance import read_provenance
 from tfserve_nb.serialization import from_json
@@ -105,7 +106,20 @@ def test_where_an_experiment_stood(models: Path) -> None:
     assert sum(map(sum, state.latencies.values())) > 100
 
 
-def test_provenance(tmp_path: Path) -> None:
+def test_a_running_experiment_goes_on(models: Path) -> None:
+    found = StateStore(models).latest_experiment("net")
+    assert found is not None
+    state = from_json(found[1]["state"], ExperimentState)
+
+    running = Running.from_json(state, found[1]["running"], lambda: 1000.0)
+
+    assert 1.0 < running.elapsed_s < 60.0
+    assert dict(running.reading.samples) == dict(state.reading.samples)
+    assert running.reading.latency == pytest.approx(state.reading.latency)
+    assert (running.phase, len(running.moments)) == ("running", len(state.moments))
+
+
+def test_provenance() -> None:
     told = read_provenance(GOLDEN / "1")
 
     assert told is not None

@@ -108,7 +108,8 @@ def test_the_keywords_of_deploy_are_its_options() -> None:
     hints = typing.get_type_hints(deploying.deploy)
     declared = {one.field: one for one in options_of(*GROUPS)}
 
-    assert keywords.keys() - {"model", "name", "code", "progress", "frontends"} == declared.keys()
+    own = ("model", "name", "code", "progress", "frontends")
+    assert [name for name in keywords if name not in own] == list(declared)
     assert {name: keywords[name].default for name in declared} == {name: one.default for name, one in declared.items()}
     assert hints.pop("allowed_batch_sizes") == Sequence[int]
     assert {name: hints[name] for name in declared if name in hints} == {
@@ -153,3 +154,14 @@ def test_a_group_refuses_a_wrong_value() -> None:
 
 def test_a_type_that_says_nothing_is_text() -> None:
     assert Option("anything", field="what", type=Any).usage == "--what WHAT"
+
+
+def test_methods_show_the_options_that_they_take() -> None:
+    from tfserve_nb.api.deployment import Deployment
+
+    benchmark = inspect.signature(Deployment.benchmark).parameters
+    ab_test = inspect.signature(Deployment("net").ab_test).parameters
+
+    assert (benchmark["rows"].default, benchmark["rate"].annotation, "values" in benchmark) == (1, float | None, True)
+    assert (ab_test["split"].default, ab_test["max_error_rate"].default, "options" in ab_test) == (50.0, 0.05, False)
+    assert list(ab_test)[:3] == ["a", "b", "values"]

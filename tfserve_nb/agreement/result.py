@@ -5,11 +5,9 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any  # JSON
 
 from ..serialization import TextFloat
 from ..types import Tensors
@@ -65,12 +63,12 @@ class OutputAgreement:
     num_rows: int
     num_same: int
     is_guess: bool = False
-    largest_difference: float = 0.0
-    bias: float = math.nan
-    bias_variance: float = math.nan
+    largest_difference: TextFloat = 0.0
+    bias: TextFloat = math.nan
+    bias_variance: TextFloat = math.nan
     num_biased: int = 0
-    error: float = math.nan
-    tolerance: float = 0.0
+    error: TextFloat = math.nan
+    tolerance: TextFloat = 0.0
     flips: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @property
@@ -124,38 +122,6 @@ class Agreement(Mapping[str, OutputAgreement]):
 
     def __bool__(self) -> bool:
         return self.num_rows > 0
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` reads; numbers that JSON does not know are text."""
-        outputs = {}
-        for name, one in self.outputs.items():
-            plain = {item.name: getattr(one, item.name) for item in dataclasses.fields(one)}
-            outputs[name] = {
-                **{key: as_json(value) for key, value in plain.items()},
-                "flips": [[a, b, count] for (a, b), count in one.flips.items()],
-            }
-        return {"num_rows": self.num_rows, "num_same": self.num_same, "outputs": outputs}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Agreement:
-        """The inverse of `to_json`; of what versions before kinds were told apart wrote, the whole rows are kept."""
-        known = {item.name for item in dataclasses.fields(OutputAgreement)}
-        outputs = {}
-        for name, one in value.get("outputs", {}).items():
-            plain = {key: from_json(field) for key, field in one.items() if key in known}
-            flips = {(int(a), int(b)): int(count) for a, b, count in one["flips"]}
-            outputs[name] = OutputAgreement(**{**plain, "flips": flips})
-        return cls(int(value["num_rows"]), int(value["num_same"]), outputs)
-
-
-def as_json(value: Any) -> Any:
-    """A value with numbers that JSON does not know as text."""
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def from_json(value: Any) -> Any:
-    """The inverse of `as_json`."""
-    return float(value) if value in ("nan", "inf", "-inf") else value
 
 
 def wilson(num_hits: int, num: int) -> tuple[float, float]:

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple  # JSON
 
 import numpy as np
 
+from ..serialization import TextFloat, to_json
 from ..types import Tensors
 from .kinds import AgreementOptions, Evidence, Rule, decide
-from .result import Agreement, Disagreement, OutputAgreement, as_json, from_json
+from .result import Agreement, Disagreement, OutputAgreement
 from .rows import Judged, judge, never, with_rows
 from .worst import Worst
 
@@ -290,7 +291,7 @@ class Agreeing:
         sums = {name: asdict(one) | {"flips": [[*pair, count] for pair, count in one.flips.items()]}
                 for name, one in totals.outputs.items()}  # fmt: skip
         for one in sums.values():
-            one["largest"] = as_json(one["largest"])
+            one["largest"] = to_json(one["largest"], TextFloat)
         return {
             "num_rows": totals.num_rows,
             "num_same": totals.num_same,
@@ -312,7 +313,7 @@ class Agreeing:
             self._totals.outputs[name] = _Sums(
                 one["num_rows"],
                 one["num_same"],
-                from_json(one["largest"]),
+                float(one["largest"]),
                 _Mean(**one["bias"]),
                 _Mean(**one["squared_error"]),
                 Counter({(a, b): count for a, b, count in one["flips"]}),

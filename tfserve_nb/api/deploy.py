@@ -40,15 +40,19 @@ from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, sett
 
 
 def deploy(  # noqa: PLR0913 - the options of %deploy
-    model: Any, name: str | None = None, *, version: int | None = None, label: str | None = None, stage: bool = False,
-    canary: float | None = None, shadow: float | None = None, base_path: str | Path | None = None,
-    port: int | None = None, grpc_port: int | None = None, workers: int | None = None, frontends: int | None = None,
-    isolate: bool = False, auth: bool | None = None, max_batch_size: int = DEFAULT_MAX_BATCH_SIZE,
-    batch_timeout_micros: int = 0, max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES,
-    allowed_batch_sizes: Sequence[int] = (), device: str | None = None, optimize: str | None = None,
-    warmup: Any = None, check: Any = None, keep: int = DEFAULT_KEEP, check_replay: bool | ReplayLimits = False,
-    slo_p99_ms: float | None = None, provenance: bool = True, data: Any = None, seed: int | None = None,
-    metrics: Any = None, code: Code | None = None, progress: Progress = no_progress,
+    model: Any, name: str | None = None, *,
+    version: int | None = None, base_path: str | Path | None = None, optimize: str | None = None,
+    check: Any = None, warmup: Any = None,
+    label: str | None = None, stage: bool = False, canary: float | None = None, shadow: float | None = None,
+    keep: int = DEFAULT_KEEP,
+    device: str | None = None, isolate: bool = False, slo_p99_ms: float | None = None,
+    check_replay: bool | ReplayLimits = False, kind: str | None = None, tolerance: float | None = None,
+    port: int | None = None, grpc_port: int | None = None, workers: int | None = None, auth: bool | None = None,
+    frontends: int | None = None,
+    max_batch_size: int = DEFAULT_MAX_BATCH_SIZE, batch_timeout_micros: int = 0,
+    max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES, allowed_batch_sizes: Sequence[int] = (),
+    provenance: bool = True, data: Any = None, seed: int | None = None, metrics: Any = None,
+    code: Code | None = None, progress: Progress = no_progress,
 ) -> Deployment:  # fmt: skip
     """Export a model as the next version, check it, load it, warm it up, and switch to it.
 
@@ -58,33 +62,36 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         model: a Keras model, a `tf.Module`, a `tf.function`, or the path of a SavedModel.
         name: the name to serve it under; a Keras model's own name by default.
         version: the version's number; the next free one by default.
+        base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
+        optimize: `xla` compiles the exported graph for each batch size, in TensorFlow Serving too.
+        check: rows to compare the exported with the live model on, instead of made-up ones.
+        warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for
+            TensorFlow Serving too.
         label: point this label to the new version.
         stage: load the new version, but give it no traffic.
         canary: percent of the traffic for the new version; all of it by default.
         shadow: load the new version without traffic, and give it copies of this percentage of the requests that others
             answer.
-        base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
+        keep: versions that stay loaded, for instant rollback.
+        device: TensorFlow device such as `/CPU:0`.
+        isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
+        slo_p99_ms: go back to the version before, by itself, when over 1 % of the new version's answers take longer
+            than this many milliseconds, or requests fail, or answers hold NaN; an experiment watches, see `ab_test`.
+        check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
+            keeps the limits (those of `ReplayLimits` for True).
+        kind: with `check_replay`: what the outputs are, `classification`, `regression` or `exact`; found out by
+            default, see docs/agreement.md.
+        tolerance: with `check_replay`: by how much numbers of a regression may differ, relative; 0.001 by default.
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
         workers: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
             request; none by default.
-        frontends: another name for `workers`.
-        isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
         auth: False starts the server without a token; None keeps what is.
+        frontends: another name for `workers`.
         max_batch_size: most rows that one run of the model gets; larger requests are split.
         batch_timeout_micros: how long the first request of a batch may wait for company.
         max_enqueued_batches: how many full batches may wait; more is rejected at once.
         allowed_batch_sizes: sizes that runs are padded up to; powers of two by default.
-        device: TensorFlow device such as `/CPU:0`.
-        optimize: `xla` compiles the exported graph for each batch size, in TensorFlow Serving too.
-        warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for
-            TensorFlow Serving too.
-        check: rows to compare the exported with the live model on, instead of made-up ones.
-        keep: versions that stay loaded, for instant rollback.
-        check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
-            keeps the limits (those of `ReplayLimits` for True).
-        slo_p99_ms: go back to the version before, by itself, when over 1 % of the new version's answers take longer
-            than this many milliseconds, or requests fail, or answers hold NaN; an experiment watches, see `ab_test`.
         provenance: store in the version where it comes from: code, commit, packages, and what follows here.
         data: the training data, of which a fingerprint is stored: an array, a DataFrame, or a dict of arrays.
         seed: the seed of the training; by default what `keras.utils.set_random_seed` was given.
@@ -101,7 +108,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     """
     name = check_name(name if name is not None else _name_of(model))
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
-    serve = ServeOptions(device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay)
+    serve = ServeOptions(
+        device=device, isolate=isolate, slo_p99_ms=slo_p99_ms, check_replay=check_replay, kind=kind, tolerance=tolerance
+    )
     request = DeployRequest(
         name,
         _folder(name, base_path),
@@ -110,7 +119,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
         serve,
         ListenOptions(port=port, grpc_port=grpc_port, workers=_num_workers(workers, frontends), auth=auth),
-        limits_of(serve.check_replay),
+        limits_of(serve.check_replay, serve.kind, serve.tolerance),
         guard_of(serve.slo_p99_ms, placement),
         provenance_input(code or running_cell(), data, seed, metrics) if provenance else None,
     )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # arrays of the user
 
+from ..agreement.kinds import ASKED_KINDS
 from ..errors import InvalidOption
 from ..experiment.plan import Limits
 from ..options import option, read
@@ -83,9 +84,15 @@ class ServeOptions:
     check_replay: bool | ReplayLimits = option(
         False, "replay captured requests first; deploy only if it agrees and keeps up"
     )
+    kind: str | None = option(
+        None, "with `--check-replay`: what the outputs are", choices=ASKED_KINDS, shown="found out from the model"
+    )
+    tolerance: float | None = option(
+        None, "with `--check-replay`: by how much numbers of a regression may differ, relative", shown="0.001"
+    )
 
     def __post_init__(self) -> None:
-        limits_of(self.check_replay)
+        limits_of(self.check_replay, self.kind, self.tolerance)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,9 +22,11 @@ from ..bench.run import Watcher
 from ..diff.diff import diff_versions, provenance_of
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, InvalidRequest, LabelNotFound, ModelNotFound, ServingError
+from ..experiment.plan import Limits, Plan
 from ..experiment.state import NUM_DISAGREEMENTS, ExperimentState
 from ..export.layout import version_dir
 from ..export.provenance.provenance import Provenance
+from ..options import takes
 from ..replay.replay import replay_captured
 from ..replay.result import ReplayOptions, ReplayResult, check_number
 from ..server.handle import ServerHandle
@@ -241,6 +243,7 @@ class Deployment:
         """What the server's process takes of its machine: processor, memory, threads, GPUs."""
         return self._server.models.resources()
 
+    @takes(Options)
     def benchmark(self, *, watcher: Watcher | None = None, **options: Any) -> AnyResult:
         """Load the model from another process and measure what clients would see; `%benchmark` for scripts.
 
@@ -268,6 +271,7 @@ class Deployment:
         folder = Path(DEFAULT_BASE_PATH).absolute()
         return benchmark_model(self._server, self.name, options, folder, watcher)
 
+    @takes(Plan, Limits)
     def ab_test(
         self,
         a: int | str,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from ..bench.load.samples import Samples
@@ -19,16 +20,28 @@ from ..types import Progress, ProgressEvent
 from .servers import server_of
 
 
-def limits_of(check_replay: bool | ReplayLimits) -> ReplayLimits | None:
+def limits_of(
+    check_replay: bool | ReplayLimits, kind: str | None = None, tolerance: float | None = None
+) -> ReplayLimits | None:
     """What `deploy(check_replay=...)` asks for; None for nothing.
 
+    Args:
+        check_replay: whether, or with which limits.
+        kind: what the outputs are, instead of what the limits say.
+        tolerance: of numbers, instead of what the limits say.
+
     Raises:
-        InvalidOption: for something else.
+        InvalidOption: for something else, and for a kind or tolerance without a replay.
     """
-    if isinstance(check_replay, ReplayLimits):
-        return check_replay
-    if isinstance(check_replay, bool):
-        return ReplayLimits() if check_replay else None
+    said = {name: value for name, value in (("kind", kind), ("tolerance", tolerance)) if value is not None}
+    if said and check_replay is False:
+        raise InvalidOption(
+            f"{' and '.join(said)} say how replayed outputs are compared, and nothing is replayed",
+            hint="check_replay=True (--check-replay)",
+        )
+    if isinstance(check_replay, bool | ReplayLimits):
+        limits = check_replay if isinstance(check_replay, ReplayLimits) else ReplayLimits() if check_replay else None
+        return None if limits is None else replace(limits, **said)  # type: ignore[arg-type]
     raise InvalidOption(
         f"check_replay={check_replay!r} must be True or ReplayLimits", hint="ReplayLimits(max_disagreement=0.05)"
     )

@@ -52,7 +52,7 @@ class Options:
         choices=PROTOCOLS,
     )
     rows: int = option(1, "rows of a request")
-    values: Any = None
+    values: Any = option(None, "rows to send", shown="made up", is_python_only=True)
     version: int | None = option(
         None, "ask this version", shown="the default version or the traffic split", names="version"
     )

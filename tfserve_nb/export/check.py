@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..agreement.rows import distances
 from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
 from .arrays import named_batch
@@ -352,11 +353,7 @@ def _compare_numbers(
     relative, part = _TOLERANCES[exactness]
     relative = relative if rtol is None else rtol
     absolute = part * largest_number + _ROUNDINGS[exactness] if atol is None else atol
-    is_equal = (expected == found) | (np.isnan(expected) & np.isnan(found))
-    with np.errstate(invalid="ignore"):
-        difference = np.where(is_equal, 0.0, np.abs(expected - found))
-    # A number where the other side has NaN or infinity differs by more than any tolerance.
-    difference = np.where(np.isfinite(difference), difference, np.inf)
+    difference = distances(expected, found)
     excess = difference - (absolute + relative * np.where(np.isfinite(size), size, 0.0))
     if excess.size and excess.max() > 0:
         position = np.unravel_index(int(np.argmax(excess)), excess.shape)

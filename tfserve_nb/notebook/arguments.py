@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any  # IPython's decorators and the user's namespace are untyped
 
@@ -55,8 +55,12 @@ def parse(magic: Any, line: str) -> argparse.Namespace | None:
     if "--help" in words:
         print(magic.parser.format_help())
         return None
-    options: argparse.Namespace = magic.parser.parse_args(_with_negative_numbers(words))
-    return options
+    parsed: argparse.Namespace
+    parsed, unknown = magic.parser.parse_known_args(_with_negative_numbers(words))
+    if unknown:
+        flags = [flag for one in magic.options for flag in one.written]
+        raise UsageError(f"unrecognized arguments: {' '.join(unknown)}{_close(unknown[0], flags)}")
+    return parsed
 
 
 def _with_negative_numbers(words: list[str]) -> list[str]:
@@ -96,7 +100,8 @@ def look_up(namespace: Mapping[str, Any], word: str, what: str) -> Any:
     """
     first, *attributes = word.split(".")
     if first not in namespace:
-        raise UsageError(f"{what} {word!r}: there is no variable {first!r}{_close(first, namespace)}")
+        names = (name for name in namespace if not name.startswith("_"))
+        raise UsageError(f"{what} {word!r}: there is no variable {first!r}{_close(first, names)}")
     value = namespace[first]
     for attribute in attributes:
         if not hasattr(value, attribute):
@@ -114,9 +119,8 @@ def look_up_model(namespace: Mapping[str, Any], word: str) -> Any:
     return look_up(namespace, word, "MODEL")
 
 
-def _close(word: str, namespace: Mapping[str, Any]) -> str:
+def _close(word: str, names: Iterable[str]) -> str:
     import difflib
 
-    names = [name for name in namespace if not name.startswith("_")]
     close = difflib.get_close_matches(word, names, n=3)
     return f"; did you mean {' or '.join(close)}?" if close else ""

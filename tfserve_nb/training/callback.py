@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any  # Keras' objects, options of `deploy`
 
 from ..api.deploy import deploy
+from ..api.deploy_options import check_options
 from ..api.deployment import Deployment
 from ..errors import InvalidOption, ServingError, VersionNotFound
 from ..export.layout import check_name
-from ..serving.models.placement import Placement
 from ..types import ProgressEvent, no_progress
 from .promotion import Logs, Rule, rule_of
 
@@ -95,7 +95,7 @@ class DeployCallback:
         self._rule = rule_of(promote_if)
         self._strict = strict
         _check_options(deploy_options)
-        Placement(label, stage=stage, shadow=shadow, canary=deploy_options.get("canary"))
+        check_options({**deploy_options, "label": label, "stage": stage, "shadow": shadow})
         if self._rule is not None and not stage:
             raise InvalidOption("stage=False and promote_if exclude each other", hint="leave stage out")
         self._options = {**deploy_options, "label": label, "stage": stage, "shadow": shadow}

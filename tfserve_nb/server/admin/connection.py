@@ -137,7 +137,7 @@ class ServerConnection:
             client = httpx.Client(
                 verify=self._context or ssl.create_default_context(),
                 # As urllib finds proxies, not as httpx does: ALL_PROXY and .netrc are not looked at.
-                proxy=_proxy_of(self.url),
+                proxy=proxy_of(self.url),
                 trust_env=False,
                 follow_redirects=True,
                 limits=httpx.Limits(max_connections=None, max_keepalive_connections=MOST_IDLE, keepalive_expiry=IDLE_S),
@@ -177,7 +177,7 @@ def error_from_response(response: httpx.Response, url: str, path: str) -> Servin
     return kind(str(value.get("error")), hint=str(value.get("hint", "")))
 
 
-def _proxy_of(url: str) -> str | None:
+def proxy_of(url: str) -> str | None:
     """The proxy that the environment names for a server; none for this machine."""
     parts = urlsplit(url)
     host = parts.hostname or ""

@@ -17,8 +17,8 @@ from ...errors import PortInUse, ServerFailed
 from .. import tls
 from ..settings import ServerSettings
 from .limits import Limits
-from .server import BACKLOG, HttpServer
-from .tornado_sink import FastPath, sinks_of
+from .server import BACKLOG, FastPath, HttpServer
+from .tornado_sink import sinks_of
 
 CLOSE_S = 0.3
 
@@ -54,7 +54,7 @@ class HttpListener:
         self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
     ) -> None:
         """Answer requests from now on."""
-        self._server = HttpServer(sinks_of(application, log, fast_path), limits_of(self._settings), log)
+        self._server = HttpServer(sinks_of(application, log), limits_of(self._settings), log, fast_path)
         await self._server.listen(self._socket, self._context)
 
     def stop(self) -> None:

@@ -25,14 +25,18 @@ LOOK_S = 0.01
 SinkFor = Callable[[Connection, Message], Sink]
 """Chooses what takes the body of a request and answers it; raises `Refused` for a request that gets an error."""
 
+FastPath = Callable[[Connection, Message], Sink | None]
+"""The same for requests that it knows; None for all others."""
+
 
 class HttpServer:
     """Accepts clients and hands each request to a sink.
 
     Args:
-        sink_for: chooses the sink of each request, see `tornado_sink.sinks_of`.
+        sink_for: chooses the sink of a request, see `tornado_sink.sinks_of`.
         limits: what clients may take.
         log: for refused requests and defects.
+        fast_path: asked first for each request.
 
     Attributes:
         limits: what clients may take.
@@ -40,13 +44,16 @@ class HttpServer:
         is_draining: no request is taken after those that run.
     """
 
-    def __init__(self, sink_for: SinkFor, limits: Limits, log: logging.Logger) -> None:
+    def __init__(
+        self, sink_for: SinkFor, limits: Limits, log: logging.Logger, fast_path: FastPath | None = None
+    ) -> None:
         self.limits = limits
         self.log = log
         self.loop = asyncio.get_running_loop()
         self.date_line = b""
         self.is_draining = False
         self._sink_for = sink_for
+        self._fast_path = fast_path
         self._connections: set[Connection] = set()
         self._listeners: list[asyncio.Server] = []
         shortest_s = min(limits.idle_timeout_s, limits.body_timeout_s, limits.write_timeout_s)
@@ -110,7 +117,8 @@ class HttpServer:
         """Choose what takes the body of a request and answers it."""
         if not self.limits.keeps_alive:
             message.keeps_alive = False
-        return self._sink_for(connection, message)
+        sink = None if self._fast_path is None else self._fast_path(connection, message)
+        return self._sink_for(connection, message) if sink is None else sink
 
     def _tick(self) -> None:
         """Cut off who is too slow. One timer for all: a timer for each request would cost more than the request."""

@@ -30,11 +30,8 @@ from tornado.iostream import StreamClosedError
 
 from .connection import Connection
 from .head import Refused
-from .message import Message, Sink
+from .message import Message
 from .server import SinkFor
-
-FastPath = Callable[[Connection, Message], Sink | None]
-"""Takes a request that needs no Tornado handler, or returns None for one that does."""
 
 MAX_BUFFERED_BYTES = 64 * 1024
 """Of a body, while the handler is busy with what it has."""
@@ -44,22 +41,14 @@ _LINE_END = re.compile(r"[\r\n]")
 _DIGITS = re.compile(r"[0-9]+")
 
 
-def sinks_of(
-    application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
-) -> SinkFor:
-    """Sinks of a Tornado application.
+def sinks_of(application: HTTPServerConnectionDelegate, log: logging.Logger) -> SinkFor:
+    """Sinks that give requests to the handlers of a Tornado application.
 
     Args:
         application: makes delegates, such as a Tornado `Application`.
         log: for handlers that raise.
-        fast_path: asked first for each request.
     """
-
-    def sink_for(connection: Connection, message: Message) -> Sink:
-        sink = None if fast_path is None else fast_path(connection, message)
-        return DelegateSink(connection, message, application, log) if sink is None else sink
-
-    return sink_for
+    return lambda connection, message: DelegateSink(connection, message, application, log)
 
 
 @dataclass(frozen=True, slots=True)

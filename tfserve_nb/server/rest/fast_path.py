@@ -12,7 +12,8 @@ from ..calls import RequestContext
 from ..http.connection import Connection, status_line
 from ..http.head import Fields
 from ..http.message import Message
-from ..http.tornado_sink import CONTINUE, FastPath
+from ..http.server import FastPath
+from ..http.tornado_sink import CONTINUE
 from ..security import Gate
 from ..settings import ServerSettings
 from .handler import GiveUp, OnReply, Reply, RestHandler

@@ -118,15 +118,13 @@ class WorkerProcess:
         )
         rest = fast_path(handler, InferenceV2(handler, self._backend), settings)
 
-        def sink_for(connection: Connection, message: HttpMessage) -> Sink:
+        def known(connection: Connection, message: HttpMessage) -> Sink | None:
             """Decode what can be decoded here; the core answers all else."""
             if message.head.method == "POST" and self._is_known(message.head.target):
-                sink = rest(connection, message)
-                if sink is not None:
-                    return sink
-            return self._forwarder.sink(connection, message)
+                return rest(connection, message)
+            return None
 
-        server = self._server = HttpServer(sink_for, limits_of(settings), self._log)
+        server = self._server = HttpServer(self._forwarder.sink, limits_of(settings), self._log, known)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
         if settings.grpc is not None and settings.grpc.core_path:
             await self._serve_grpc(calls, settings.grpc, settings.token)
