@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.eventually import eventually
 from helpers.faulty_servable import Fault, FaultyLoader, drifting, far, fine, nan, raising, signature, slow
 
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, ServingError, VersionNotFound
@@ -95,11 +96,8 @@ class Lab:
 
     def settled(self, num_units: int) -> ExperimentState:
         """Where it stands once the sample ratio counts so many units: the latest are waited for."""
-        until_s = time.perf_counter() + PATIENCE_S
-        while sum((state := self.state()).reading.srm.counts.values()) < num_units:
-            assert time.perf_counter() < until_s, state.reading.srm
-            time.sleep(0.02)
-        return state
+        eventually(lambda: sum(self.state().reading.srm.counts.values()) >= num_units)
+        return self.state()
 
     def history(self) -> list[tuple[str, int | None, str]]:
         return [(event.action, event.version, event.detail) for event in self.core.history("net")]
@@ -523,11 +521,7 @@ def test_nobody_looks_any_more_once_nothing_goes_on(lab: Lab) -> None:
         lab.experiments.start(Plan("net", 1, 2))
         assert looking() == 1
         lab.experiments.end("net", "stop")
-    until_s = time.perf_counter() + PATIENCE_S
-    while looking() and time.perf_counter() < until_s:
-        time.sleep(0.01)
-
-    assert looking() == 0
+    eventually(lambda: looking() == 0)
     lab.experiments.start(Plan("net", 1, 2))
     lab.core.promote("net", 2)
     assert lab.wait_for("stopped")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from helpers.real_kernel import Kernel
+from helpers.real_kernel import READY_S, Kernel
 
 ROW = [[1.0, 2.0]]
 
 
 def test_loading_the_extension_is_quick_and_imports_no_tensorflow(kernel: Kernel) -> None:
     kernel.manager.restart_kernel(now=True)
-    kernel.client.wait_for_ready(timeout=60)
+    kernel.client.wait_for_ready(timeout=READY_S)
 
     took = kernel.check(
         "import sys, time; started_s = time.perf_counter()\n"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-
+from helpers.eventually import eventually
 from helpers.real_kernel import Kernel
 
 NUM_WIDGETS = "len(__import__('ipywidgets').Widget.widgets)"
@@ -44,17 +43,12 @@ def test_a_model_that_is_undeployed_is_told_and_its_dashboard_comes_back_with_it
     said = "board._status.value"
 
     kernel.check("%undeploy double")
-    until_s = time.perf_counter() + 10
-    while "double is not served here" not in kernel.value(said) and time.perf_counter() < until_s:
-        time.sleep(0.1)
+    eventually(lambda: "double is not served here" in kernel.value(said))
     assert "what was shown last stays below" in kernel.value(said)
     assert "%serving --resume" in kernel.value(said)
 
     kernel.check("%deploy model --name double --out d")
-    until_s = time.perf_counter() + 10
-    while "not served" in kernel.value(said) and time.perf_counter() < until_s:
-        time.sleep(0.1)
-    assert "not served" not in kernel.value(said)
+    eventually(lambda: "not served" not in kernel.value(said))
 
 
 def test_what_is_published_is_the_live_view_and_a_page_that_stays(serving_kernel: Kernel) -> None:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 import requests
-from helpers.real_kernel import Kernel
+from helpers.real_kernel import READY_S, Kernel
 
 ROW = [[1.0, 2.0]]
 
@@ -23,7 +23,7 @@ def is_open(port: int) -> bool:
 
 def restart(kernel: Kernel) -> None:
     kernel.manager.restart_kernel()
-    kernel.client.wait_for_ready(timeout=60)
+    kernel.client.wait_for_ready(timeout=READY_S)
 
 
 def shut_down(kernel: Kernel) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
@@ -12,6 +11,7 @@ from typing import Any, Self
 import pytest
 from helpers.black_box import Served, Start
 from helpers.client_requests import predict_request
+from helpers.eventually import eventually
 
 
 def states(served: Served, model: str) -> dict[int, str]:
@@ -21,11 +21,18 @@ def states(served: Served, model: str) -> dict[int, str]:
     return {int(one["version"]): one["state"] for one in value["model_version_status"]}
 
 
-def wait_for_states(served: Served, model: str, wanted: dict[int, str], limit_s: float = 20.0) -> None:
-    until_s = time.perf_counter() + limit_s
-    while (found := states(served, model)) != wanted:
-        assert time.perf_counter() < until_s, (found, served.text)
-        time.sleep(0.05)
+def wait_for_states(served: Served, model: str, wanted: dict[int, str]) -> None:
+    found: dict[int, str] = {}
+
+    def are_as_wanted() -> bool:
+        found.clear()
+        found.update(states(served, model))
+        return found == wanted
+
+    try:
+        eventually(are_as_wanted)
+    except AssertionError:
+        assert found == wanted
 
 
 def reload_request(*configs: dict[str, Any]) -> Any:

@@ -9,9 +9,11 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from helpers.black_box import START_S, Start, command, environment, free_port
 from helpers.client_requests import predict_request
+from helpers.eventually import eventually
 from helpers.saved_models import write_half_plus_two
 
 
@@ -176,32 +178,38 @@ def test_one_port_for_both_skips_rest(start: Start, store: Path) -> None:
     assert served.stop(signal.SIGINT) == 0
 
 
-def test_sigterm_lets_running_requests_finish(start: Start, store: Path) -> None:
+def test_sigterm_lets_running_requests_finish(start: Start, store: Path, tmp_path: Path) -> None:
     import tensorflow as tf
 
     served = start("--model_name=many", f"--model_base_path={store}/many")
-    request = predict_request("many", None, signature="slow")
-    request.inputs["x"].CopyFrom(tf.make_tensor_proto([100_000]))
+    end = tmp_path / "end"
+    request = predict_request("many", None, signature="until_file")
+    request.inputs["x"].CopyFrom(tf.make_tensor_proto([str(end)]))
     answers: list[object] = []
     stub = served.stub()
 
     def by_grpc() -> None:
-        answers.append(stub.Predict(request, timeout=30).outputs["y"].int_val[0])
+        answers.append(stub.Predict(request, timeout=30).outputs["y"].string_val[0].decode())
 
     def by_rest() -> None:
-        answers.append(served.predict({"signature_name": "slow", "inputs": [100_000]}, "many")[1]["outputs"][0])
+        body = {"signature_name": "until_file", "inputs": [str(end)]}
+        answers.append(served.predict(body, "many")[1]["outputs"][0])
 
     threads = [threading.Thread(target=call) for call in (by_grpc, by_rest)]
     for thread in threads:
         thread.start()
-    time.sleep(0.1)
+    process = psutil.Process(served.process.pid)
+    eventually(lambda: sum(one.status == "ESTABLISHED" for one in process.net_connections("tcp")) >= 2)
+    time.sleep(0.2)  # what was sent is read; no request can be seen to run from outside
     served.process.send_signal(signal.SIGTERM)
+    served.wait_for("Stopping: running requests may finish")
+    assert answers == []
+    end.touch()
     for thread in threads:
-        thread.join(30)
+        thread.join()
 
-    assert served.process.wait(20) == 0
-    assert len(answers) == 2
-    assert len(set(answers)) == 1
+    assert served.process.wait(60) == 0
+    assert answers == [str(end)] * 2
     served.close_channels()
 
 

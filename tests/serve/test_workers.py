@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import psutil
 import pytest
 from helpers.black_box import Served, Start, command, environment
 from helpers.client_requests import predict_request
+from helpers.eventually import eventually
 
 
 @pytest.fixture
@@ -30,10 +30,7 @@ def test_grpc_without_tensorflow_and_after_a_death(served: Served) -> None:
     assert "libtensorflow" not in maps
 
     os.kill(first, signal.SIGKILL)
-    until_s = time.perf_counter() + 30
-    while pids_of(served) in ([], [first]):
-        assert time.perf_counter() < until_s
-        time.sleep(0.05)
+    eventually(lambda: pids_of(served) not in ([], [first]))
 
     answer = served.stub().Predict(predict_request(), timeout=30, wait_for_ready=True)
     assert list(answer.outputs["y"].float_val) == [2.5, 3.0, 4.5]

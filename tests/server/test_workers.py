@@ -9,7 +9,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -62,9 +61,9 @@ def test_a_worker_that_dies_is_replaced_and_the_others_lose_nothing(server, capl
     before = pids_of(server)
     stop = threading.Event()
     lost: list[str] = []
+    answered = [0] * 4
 
-    def ask() -> int:
-        num_answered = 0
+    def ask(client: int) -> None:
         while not stop.is_set():
             try:
                 answer = server.predict(ROWS)
@@ -72,17 +71,23 @@ def test_a_worker_that_dies_is_replaced_and_the_others_lose_nothing(server, capl
                 lost.append(type(error).__name__)  # it was with the one that was killed
                 continue
             assert answer.json == {"predictions": [[4.0, 6.0]]}
-            num_answered += 1
-        return num_answered
+            answered[client] += 1
+
+    def all_go_on() -> None:
+        before = list(answered)
+        eventually(lambda: all(now > then + 10 for now, then in zip(answered, before, strict=True)))
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        asking = [pool.submit(ask) for _ in range(4)]
-        time.sleep(0.2)
-        os.kill(before[0], signal.SIGKILL)
-        eventually(lambda: len(pids_of(server)) == 2 and before[0] not in pids_of(server))
-        time.sleep(0.2)
-        stop.set()
-        assert all(future.result(30) > 10 for future in asking)
+        asking = [pool.submit(ask, client) for client in range(4)]
+        try:
+            all_go_on()
+            os.kill(before[0], signal.SIGKILL)
+            eventually(lambda: len(pids_of(server)) == 2 and before[0] not in pids_of(server))
+            all_go_on()
+        finally:
+            stop.set()
+        for future in asking:
+            future.result(60)
     assert len(lost) <= 4, "only requests that were on their way through the dead process"
     assert before[1] in pids_of(server)
     assert "a worker ended, another one is started" in caplog.text

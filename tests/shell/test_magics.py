@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-import time
 
 import pytest
 import requests
+from helpers.eventually import eventually
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 
@@ -208,9 +208,7 @@ def test_shadow_gets_copies_and_no_traffic(modeller) -> None:
     found = kept.found
     server_of("net").models.observers.add(kept)
     assert handle.predict([[1, 1]], key="ann").tolist() == [[2.0, 2.0]]
-    until_s = time.perf_counter() + 10
-    while not found and time.perf_counter() < until_s:
-        time.sleep(0.01)
+    eventually(lambda: found)
     assert found[0].outputs_b is not None
     assert next(iter(found[0].outputs_b.values())).tolist() == [[5.0, 5.0]]
 

@@ -191,6 +191,27 @@ def test_flipped_classes_are_counted(rng: np.random.Generator) -> None:
     assert (found.kind, found.num_rows, found.num_same) == ("scores", 200, 0)
 
 
+@pytest.mark.parametrize("widths", [(1,), (3,), (1, 3)], ids=["one column", "three columns", "two outputs"])
+def test_outputs_of_every_shape_are_compared_column_by_column(
+    widths: tuple[int, ...], rng: np.random.Generator
+) -> None:
+    inputs = keras.Input((4,), name="x")
+    model = keras.Model(inputs, {f"y{width}": layers.Dense(width, name=f"y{width}")(inputs) for width in widths})
+    *others, last = (f"y{width}" for width in widths)
+    handle = tfserve_nb.deploy(model, "net")
+    bias = model.get_layer(last).bias
+    bias.assign([0.0] * (widths[-1] - 1) + [2.0])  # the last column only
+    tfserve_nb.deploy(model, "net")
+
+    found = handle.diff(1, 2, rng.normal(size=(7, 4)).astype(np.float32)).agreement
+
+    assert set(found) == {*others, last}
+    for name in others:
+        assert (found[name].num_rows, found[name].num_same, found[name].largest_difference) == (7, 7, 0.0)
+    assert (found[last].num_rows, found[last].num_same) == (7, 0)
+    assert found[last].largest_difference == pytest.approx(2.0)
+
+
 def test_rows_that_fit_no_version_are_refused() -> None:
     handle = tfserve_nb.deploy(make(), "net")
     tfserve_nb.deploy(make(), "net")

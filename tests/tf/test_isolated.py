@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from helpers.eventually import eventually
 
 import tfserve_nb
 from tfserve_nb.api.servers import ListenOptions, ensure_child, served, server_of
@@ -190,10 +191,7 @@ def test_the_child_goes_with_its_kernel(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL, done.stderr
     pid = int(done.stdout.split()[-1])
 
-    until_s = time.perf_counter() + 30
-    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
-        assert time.perf_counter() < until_s
-        time.sleep(0.1)
+    eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
 @pytest.mark.usefixtures("_in_own_folder")

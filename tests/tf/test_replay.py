@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 import requests
 import tensorflow as tf
+from helpers.eventually import eventually
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
 import tfserve_nb
@@ -80,11 +80,8 @@ def over_grpc(handle: Deployment, x: np.ndarray) -> None:
 
 def captured_of(handle: Deployment, num: int) -> Any:
     """What was captured, once it is `num`: a request is recorded after its answer was written."""
-    until_s = time.perf_counter() + 10
-    while len(found := handle.captured()) < num:
-        assert time.perf_counter() < until_s
-        time.sleep(0.01)
-    return found
+    eventually(lambda: len(handle.captured()) >= num)
+    return handle.captured()
 
 
 def test_requests_are_captured_over_rest_grpc_and_predict_and_never_with_tokens() -> None:
@@ -111,10 +108,12 @@ def test_requests_are_captured_over_rest_grpc_and_predict_and_never_with_tokens(
 def test_a_worker_hands_its_requests_to_the_ring() -> None:
     handle = tfserve_nb.deploy(Scaler(2.0), "net", workers=1)
     handle.capture()
-    until_s = time.perf_counter() + 20
-    while not len(handle.captured()):  # the worker learns of it a moment later
+
+    def captured_after_another() -> int:
         post(handle, rows_of(1))
-        assert time.perf_counter() < until_s
+        return len(handle.captured())
+
+    eventually(captured_after_another)  # the worker learns of it a moment later
     one = handle.captured()[0]
     np.testing.assert_array_equal(one.outputs["y"], 2 * rows_of(1))
     assert handle.replay(onto=1, seconds=0.5).agreement

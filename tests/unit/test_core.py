@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.eventually import eventually
 from helpers.fake_servable import BAD, FakeLoader, rows
 
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, RunRejected, VersionNotFound
@@ -237,10 +237,7 @@ def test_a_version_on_its_way_out_comes_back_when_it_is_wanted(core: ServingCore
     deploy(core, tmp_path, 1, keep=1)
     held = core.acquire(NET)
     deploy(core, tmp_path, 2, keep=1)
-    until_s = time.perf_counter() + 10
-    while states(core)[1] is not VersionState.UNLOADING:
-        assert time.perf_counter() < until_s
-        time.sleep(0.01)
+    eventually(lambda: states(core)[1] is VersionState.UNLOADING)
     back = threading.Thread(target=core.roll_back, args=("net",))
 
     back.start()
