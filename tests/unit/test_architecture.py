@@ -64,7 +64,7 @@ THIRD_PARTY = {
     "pynvml": ("serving/telemetry/resources",),
     "scipy": ("bench/statistics", "bench/comparison", "experiment", "agreement"),
     "rich": ("cli", "reports/text"),
-    "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/captured"),
+    "pandas": ("bench/result", "replay/result", "agreement/worst", "serving/telemetry/captured"),
     "pyarrow": ("serving/telemetry/captured",),
 }
 """Third-party package -> the folders and modules that may import it; "" is the whole package."""

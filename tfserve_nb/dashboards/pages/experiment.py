@@ -17,6 +17,7 @@ from ...experiment.views.report import (
     effect_words,
     flip_table,
     guardrail_table,
+    margin_of,
     metric_table,
     nothing_yet,
     output_table,
@@ -25,7 +26,6 @@ from ...experiment.views.report import (
     srm_line,
     step_line,
 )
-from ...experiment.views.trace import margin_of
 from ...markup import COLOUR, grid, note, text
 from ...reports.html import table_html
 from ...types import HistoryEvent
