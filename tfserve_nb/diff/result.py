@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..agreement.result import Agreement, Disagreement
 from ..export.provenance.provenance import Provenance
-from ..reports.agreement import agreement_table, flips_in_words
+from ..reports.agreement import agreement_table, flip_notes, kind_notes
 from ..reports.report import CodeDiff, Report, Table, names, numbers, prose
 from ..reports.sizes import size_text
 from ..reports.text import to_text
@@ -159,7 +159,7 @@ class VersionDiff:
                 package_table(self.packages),
                 code_section(self.code),
             ),
-            notes=(*flips_in_words(self.agreement), *self.notes),
+            notes=(*kind_notes(self.agreement), *flip_notes(self.agreement), *self.notes),
         )
 
     def __repr__(self) -> str:

@@ -27,6 +27,7 @@ from ...experiment.views.report import (
     step_line,
 )
 from ...markup import COLOUR, grid, note, text
+from ...reports.agreement import kind_notes
 from ...reports.html import table_html
 from ...types import HistoryEvent
 from ..charts.band import band_chart
@@ -63,6 +64,7 @@ def experiment_page(state: ExperimentState | None, events: Sequence[HistoryEvent
             grid(_charts(state)),
             table_html(metric_table(state)),
             table_html(output_table(state.reading)),
+            *(note(_capital(f"{line}.")) for line in kind_notes(state.reading.agreement)),
             _guardrails(state),
             grid(_small_tables(state)) if _small_tables(state) else "",
             _story(state, events),

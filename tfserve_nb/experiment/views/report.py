@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...reports.agreement import agreement_table
+from ...reports.agreement import agreement_table, kind_notes
 from ...reports.report import Cell, Report, Table, names, numbers, prose
 from ...serving.telemetry.histogram import NUM_BUCKETS, percentile_s
 from ..plan import Plan
@@ -42,7 +42,7 @@ def report_of(state: ExperimentState) -> Report:
             flip_table(state.reading),
             calibration_table(state),
         ),
-        notes=tuple(plan_lines(state.plan)),
+        notes=(*kind_notes(state.reading.agreement), *plan_lines(state.plan)),
     )
 
 
