@@ -20,7 +20,7 @@ from ...threads import start_thread
 from ...types import Progress, ProgressEvent, VersionState, VersionStatus
 from ..backend import VersionView
 from ..batching.runner import Runner
-from ..telemetry.batch_summary import BatchSummary, combined
+from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
 from .inputs import check_of
 from .lanes import Lanes
