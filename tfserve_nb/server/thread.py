@@ -20,6 +20,7 @@ from . import interpreter
 from .admin.handlers import admin_routes, admin_values
 from .admin.web_dashboard import DashboardPages, dashboard_routes
 from .calls import Calls
+from .event_loop import new_loop
 from .grpc.listener import GrpcListener, import_stubs
 from .grpc.model_service import Reload
 from .http.listener import HttpListener
@@ -27,7 +28,6 @@ from .rest.app import make_application
 from .rest.fast_path import fast_path
 from .rest.handler import MAX_INFLATED_BYTES, RestHandler
 from .rest.inference_v2 import InferenceV2
-from .event_loop import new_loop
 from .settings import ServerSettings
 from .telemetry.log import open_log
 from .telemetry.prometheus import Monitor

@@ -15,10 +15,10 @@ from typing import Any  # messages by their type
 from ...errors import QueueFull, RunFailed, RunRejected, ServingError
 from ...serving.backend import Answer, Handle, InferenceBackend, ModelView, Outcome, Ticket
 from ...types import Tensors
-from ..http.server import HttpServer
 from ..event_loop import Completions
-from ..telemetry.log import public_error
+from ..http.server import HttpServer
 from ..settings import ServerSettings
+from ..telemetry.log import public_error
 from ..telemetry.request_log import RequestLog
 from .forwarding import ForwardedConnection
 from .link import Link

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from .. import tls
 from ..calls import Calls
+from ..event_loop import new_loop
 from ..http.connection import Connection
 from ..http.listener import limits_of
 from ..http.message import Message as HttpMessage
@@ -27,7 +28,6 @@ from ..rest.fast_path import fast_path
 from ..rest.handler import MAX_INFLATED_BYTES, RestHandler
 from ..rest.inference_v2 import PREFIX, InferenceV2, find_v2_route
 from ..rest.routes import find_route
-from ..event_loop import new_loop
 from ..settings import GrpcSettings, ServerSettings
 from ..telemetry.log import LOG_NAME
 from .forwarding import Forwarder
