@@ -52,7 +52,7 @@ THIRD_PARTY = {
     "ai_edge_litert": ("serving",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),
-    "uvloop": ("server/runtime/event_loop", "bench/load/generator"),
+    "uvloop": ("server/event_loop", "bench/load/generator"),
     "simdjson": ("server/rest/json_numbers",),
     "orjson": ("server",),
     "ipywidgets": ("dashboards", "notebook/display"),

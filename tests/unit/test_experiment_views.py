@@ -24,9 +24,8 @@ from tfserve_nb.agreement.worst import columns_of, frame_of
 from tfserve_nb.dashboards.charts.band import band_chart
 from tfserve_nb.dashboards.pages.disagreements import disagreements_page
 from tfserve_nb.dashboards.pages.experiment import experiment_page
-from tfserve_nb.dashboards.pages.still import still_page
 from tfserve_nb.dashboards.snapshot import Snapshot
-from tfserve_nb.dashboards.view import Dashboard
+from tfserve_nb.dashboards.view import Dashboard, still_page
 from tfserve_nb.dashboards.web import WebPages
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.experiment.state import Estimate, ExperimentState, Guardrail, Moment, Verdict
