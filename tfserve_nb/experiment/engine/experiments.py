@@ -27,8 +27,8 @@ from ...threads import start_thread
 from ...types import HistoryEvent
 from ..plan import Plan
 from ..state import BY_HAND, NUM_DISAGREEMENTS, ExperimentState
-from .answers import Answers
 from .checks import check_signatures
+from .predictions import Predictions
 from .running import Change, Running
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Experiments(Observer):
         self._numbers: dict[str, int] = {}
         self._stores: dict[str, StateStore] = {}
         self._earlier: dict[tuple[str, Path | None], ExperimentState | None] = {}
-        self._answers = Answers()
+        self._predictions = Predictions()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         core.observers.add(self)
@@ -137,10 +137,10 @@ class Experiments(Observer):
                 raise InvalidOption(
                     f"{name} has no experiment that could use feedback", hint=f"%abtest {name} --a 1 --b 2"
                 )
-            judged = self._answers.judge(name, request_id, label)
-            for one in judged or ():
-                arm = "a" if one.version == running.plan.a else "b"
-                running.observations.add_feedback(arm, one.key, one.is_right, one.confidence)
+            judged = self._predictions.judge(name, request_id, label)
+            for row in judged or ():
+                arm = "a" if row.version == running.plan.a else "b"
+                running.observations.add_feedback(arm, row.key, row.is_right, row.confidence)
             return judged is not None
 
     def disagreements(self, name: str, limit: int = NUM_DISAGREEMENTS) -> list[Disagreement]:
@@ -290,15 +290,15 @@ class Experiments(Observer):
 
     def _listen(self, running: Running) -> None:
         plan = running.plan
-        self._answers.begin(plan.name, running.inbox.versions, plan.agreement, running.evidence)
+        self._predictions.begin(plan.name, running.inbox.versions, plan.agreement, running.evidence)
         self._core.observers.add(running.inbox)
-        self._core.observers.add(self._answers)
+        self._core.observers.add(self._predictions)
 
     def _unlisten(self, running: Running) -> None:
-        self._answers.end(running.plan.name)
+        self._predictions.end(running.plan.name)
         self._core.observers.remove(running.inbox)
-        if not self._answers.is_on:
-            self._core.observers.remove(self._answers)
+        if not self._predictions.is_on:
+            self._core.observers.remove(self._predictions)
 
     def _check_free(self, name: str) -> None:
         with self._lock:

@@ -93,7 +93,6 @@ class Inbox(Observer):
             at_s=record.written_s - zero_s,
             latency_s=record.latency_s,
             code=record.code,
-            num_rows=record.num_rows,
             key=record.key,
             is_assigned=record.is_assigned,
         )

@@ -25,8 +25,8 @@ from .findings import Evidence, is_even
 from .limits import Windows
 
 OK = "OK"
-NOBODYS_FAULT = frozenset({"CANCELLED", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
-"""Codes of requests that say nothing about a version."""
+IGNORED_CODES = frozenset({"CANCELLED", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
+"""Codes of failed requests that do not count as failures of a version."""
 MOST_FAILING_KEYS = 4096
 
 
@@ -72,9 +72,7 @@ class Observations:
             self._strata.forget()
             self._blocks.forget(at_s)
 
-    def add_request(
-        self, arm: str, at_s: float, latency_s: float, code: str, num_rows: int, key: str, is_assigned: bool
-    ) -> None:
+    def add_request(self, arm: str, at_s: float, latency_s: float, code: str, key: str, is_assigned: bool) -> None:
         """A request was answered or failed.
 
         Args:
@@ -82,18 +80,16 @@ class Observations:
             at_s: when it was answered.
             latency_s: from its arrival to its answer.
             code: gRPC code name, `OK` for an answered request.
-            num_rows: its rows; not used.
             key: the client's key, or "".
             is_assigned: whether the traffic split chose the version; others are counted for limits only.
         """
-        del num_rows
         number = ARMS.index(arm)
         if is_assigned:
             self.assigned.add(arm, at_s - latency_s, at_s, key)
-        if code in NOBODYS_FAULT:
+        if code in IGNORED_CODES:
             return
         has_failed = code != OK
-        if has_failed and key and self._is_notorious(arm, key):
+        if has_failed and key and self._fails_often(arm, key):
             return
         self._count(number, at_s, has_failed)
         window = self.windows.at(at_s)
@@ -117,7 +113,7 @@ class Observations:
             window.requests_a += 1
             window.failed_a += has_failed
 
-    def _is_notorious(self, arm: str, key: str) -> bool:
+    def _fails_often(self, arm: str, key: str) -> bool:
         """Whether a client has failed so often that another failure of it says nothing new."""
         known = (arm, key)
         if known not in self._failing_keys and len(self._failing_keys) >= MOST_FAILING_KEYS:
