@@ -113,7 +113,7 @@ def test_a_version_with_little_to_do_may_be_slower_for_that_reason_but_not_by_an
     equal = Story(a_tenth, rng).go_on(3000, share=0.1).verdict
 
     assert colder.decision == "wait"
-    assert colder.startswith("not yet: at a split of 90 to 10 the one with less to do is slower for that reason")
+    assert colder.startswith("not yet: at a split of 90 to 10 the version with less traffic is slower for that reason")
     assert slower.decision == "rollback"
     assert equal.decision == "promote"
 

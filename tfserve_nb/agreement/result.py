@@ -25,8 +25,8 @@ class Disagreement:
         score: how much, larger is worse: in units of A's spread for numbers, otherwise the largest difference of two
             numbers; infinite where they cannot be subtracted.
         inputs: name -> the row, shape `(1, ...)`.
-        outputs_a: name -> what A answered, shape `(1, ...)`.
-        outputs_b: name -> what B answered.
+        outputs_a: name -> what A predicted, shape `(1, ...)`.
+        outputs_b: name -> what B predicted.
         at: when, seconds since the epoch.
     """
 
@@ -62,8 +62,8 @@ class OutputAgreement(_Counted):
     Attributes:
         kind: one of `kinds.KINDS`.
         reason: in words, why it is compared so.
-        is_guess: whether nothing but the numbers themselves speaks for that kind.
-        num_rows: rows that both answered.
+        is_guess: whether that kind rests on the numbers alone.
+        num_rows: rows that both predicted.
         num_same: rows on which this output agrees.
         largest_difference: the largest absolute difference of two numbers; infinite where two cannot be subtracted, as
             for NaN in only one of them.
@@ -100,7 +100,7 @@ class Agreement(_Counted, Mapping[str, OutputAgreement]):
     """Output name -> how it compares; and the counts of whole rows, which agree when all of their outputs do.
 
     Attributes:
-        num_rows: rows that both answered.
+        num_rows: rows that both predicted.
         num_same: rows of which every output agrees.
         outputs: name -> how that output compares.
     """

@@ -1,4 +1,4 @@
-"""Everything that an experiment has seen, in bounded memory.
+"""Everything that an experiment has observed, in bounded memory.
 
 Thread: one at a time; not thread-safe. Times are seconds since the experiment began, on one monotonic clock.
 """
@@ -41,7 +41,7 @@ class Observations:
 
     Args:
         plan: the experiment.
-        evidence: what the versions' provenance says about their outputs.
+        evidence: loss and activation of the outputs, from the versions' provenance.
     """
 
     def __init__(self, plan: Plan, evidence: Evidences | None = None) -> None:
@@ -78,7 +78,7 @@ class Observations:
         Args:
             arm: `a` or `b`.
             at_s: when it was answered.
-            latency_s: from its arrival to its answer.
+            latency_s: from its arrival to its response.
             code: gRPC code name, `OK` for an answered request.
             key: the client's key, or "".
             is_assigned: whether the traffic split chose the version; others are counted for limits only.
@@ -114,7 +114,7 @@ class Observations:
             window.failed_a += has_failed
 
     def _fails_often(self, arm: str, key: str) -> bool:
-        """Whether a client has failed so often that another failure of it says nothing new."""
+        """Whether a client has failed so often that another failure of it adds nothing."""
         known = (arm, key)
         if known not in self._failing_keys and len(self._failing_keys) >= MOST_FAILING_KEYS:
             return False
@@ -136,7 +136,7 @@ class Observations:
             self._strata.add(arm, at_s, size, run_s)
 
     def add_outputs(self, arm: str, at_s: float, outputs: Tensors) -> None:
-        """Look at outputs that a client got, for NaN and numbers outside the allowed range.
+        """Check outputs that a client got for NaN and numbers outside the allowed range.
 
         Args:
             arm: `a` or `b`.
@@ -152,8 +152,8 @@ class Observations:
         Args:
             at_s: when.
             inputs: name -> array `(n, ...)`.
-            outputs_a: what A answered.
-            outputs_b: what B answered, or None when it failed.
+            outputs_a: what A predicted.
+            outputs_b: what B predicted, or None when it failed.
         """
         self._count(0, at_s, has_failed=False)
         self._count(1, at_s, has_failed=outputs_b is None)
@@ -166,7 +166,7 @@ class Observations:
         window.differing += int((~agrees).sum())
         rows_b = num_rows(outputs_b)
         odd = odd_rows(outputs_b, rows_b)
-        if num_rows(outputs_a) == rows_b:  # inputs that make every version answer NaN are not B's fault
+        if num_rows(outputs_a) == rows_b:  # inputs that make every version predict NaN are not B's fault
             odd &= ~odd_rows(outputs_a, rows_b)
         self._count_odd(True, at_s, odd, self._outside(outputs_b, rows_b))
 
@@ -186,13 +186,13 @@ class Observations:
             window.nonfinite_a += int(bad.sum())
 
     def add_feedback(self, arm: str, key: str, is_right: bool, confidence: float | None) -> None:
-        """What the right answer was became known.
+        """The right label of a prediction became known.
 
         Args:
-            arm: `a` or `b`, which had answered.
+            arm: `a` or `b`, the version that predicted.
             key: the client's key, or "".
-            is_right: whether the answer was right.
-            confidence: the answer's highest score, or None.
+            is_right: whether the prediction was right.
+            confidence: the prediction's highest score, or None.
         """
         self._labelled[ARMS.index(arm)].add(key, is_right, confidence)
 
