@@ -227,7 +227,7 @@ def test_somebody_elses_switch_ends_the_experiment(lab: Lab) -> None:
     lab.core.promote("net", 2)
 
     state = lab.wait_for("stopped")
-    assert "changed the traffic" in state.reason
+    assert "the traffic was changed from outside" in state.reason
     assert lab.core.model_status("net").traffic == {2: 100.0}
 
 

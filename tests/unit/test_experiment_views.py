@@ -33,7 +33,7 @@ from tfserve_nb.experiment.views.figure import figure_of, png_of
 from tfserve_nb.experiment.views.report import (
     effect_text,
     effect_words,
-    estimate_says,
+    estimate_meaning,
     phase_line,
     report_of,
     step_line,
@@ -238,7 +238,7 @@ def test_the_chart_says_in_words_what_it_draws() -> None:
     ],
 )
 def test_intervals_are_told_in_words(low: float, high: float, margin: float | None, worse: int, says: str) -> None:
-    assert estimate_says(Estimate(0.0, low, high, 0.5, 10), margin, worse) == says
+    assert estimate_meaning(Estimate(0.0, low, high, 0.5, 10), margin, worse) == says
 
 
 @pytest.mark.parametrize(
