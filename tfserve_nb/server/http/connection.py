@@ -17,8 +17,8 @@ from collections import deque
 from http import HTTPStatus
 from typing import Protocol, cast
 
+from ..settings import ServerSettings
 from .head import Refused
-from .limits import Limits
 from .message import Message, Sink
 from .reader import RequestReader
 
@@ -47,7 +47,7 @@ class Owner(Protocol):
         is_draining: no request is taken after those that run.
     """
 
-    limits: Limits
+    limits: ServerSettings
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
     date_line: bytes

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from ..settings import ServerSettings
 from .head import Refused, RequestHead, has_token
-from .limits import Limits
 from .message import Message
 
 CHUNK_LINE_BYTES = 64
@@ -53,7 +53,7 @@ class RequestReader:
         "num_unfinished",
     )
 
-    def __init__(self, limits: Limits, on_message: Callable[[Message], None]) -> None:
+    def __init__(self, limits: ServerSettings, on_message: Callable[[Message], None]) -> None:
         self._limits = limits
         self._on_message = on_message
         self._read_s = 0.0

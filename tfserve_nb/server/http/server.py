@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 
+from ..settings import ServerSettings
 from .connection import Connection
-from .limits import Limits
 from .message import Message, Sink
 
 BACKLOG = 1024
@@ -45,7 +45,7 @@ class HttpServer:
     """
 
     def __init__(
-        self, sink_for: SinkFor, limits: Limits, log: logging.Logger, fast_path: FastPath | None = None
+        self, sink_for: SinkFor, limits: ServerSettings, log: logging.Logger, fast_path: FastPath | None = None
     ) -> None:
         self.limits = limits
         self.log = log
@@ -115,8 +115,6 @@ class HttpServer:
 
     def sink_for(self, connection: Connection, message: Message) -> Sink:
         """Choose what takes the body of a request and answers it."""
-        if not self.limits.keeps_alive:
-            message.keeps_alive = False
         sink = None if self._fast_path is None else self._fast_path(connection, message)
         return self._sink_for(connection, message) if sink is None else sink
 

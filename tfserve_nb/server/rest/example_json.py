@@ -16,9 +16,8 @@ import numpy as np
 from ...errors import InvalidRequest
 from ...types import DEFAULT_SIGNATURE
 from ..examples import Classes
-from .debug_text import debug_text
 from .json_tensors import decode_base64, is_base64
-from .json_text import dump_with_nan, json_type, parse_object, signature_name
+from .json_text import debug_text, dump_with_nan, json_type, parse_object, signature_name
 from .predict_json import shortest
 
 _MAX_INT64 = 2**63 - 1

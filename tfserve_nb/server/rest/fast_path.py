@@ -5,10 +5,11 @@ Thread: the server's loop.
 
 from __future__ import annotations
 
+import logging
 from functools import lru_cache
 from typing import Protocol
 
-from ..calls import RequestContext
+from ..calls import Calls, RequestContext
 from ..http.connection import Connection, status_line
 from ..http.head import Fields
 from ..http.message import Message
@@ -27,8 +28,16 @@ _PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 _OK_LINE = status_line(200)
 
 
-def fast_path(handler: RestHandler, v2: InferenceV2, settings: ServerSettings) -> FastPath:
-    """Takes everything below `/v1/` and `/v2`."""
+def fast_path(calls: Calls, settings: ServerSettings, log: logging.Logger) -> FastPath:
+    """Takes everything below `/v1/` and `/v2`.
+
+    Args:
+        calls: the way to the core.
+        settings: the server's.
+        log: for failures that clients see only the number of.
+    """
+    handler = RestHandler(calls, settings, log)
+    v2 = InferenceV2(handler)
     gate = Gate(settings)
 
     def sink(connection: Connection, message: Message) -> RestSink | None:

@@ -19,6 +19,7 @@ from ...types import Tensors
 from ..calls import Calls, RequestContext
 from ..examples import classify, regress
 from ..http.head import Fields
+from ..settings import ServerSettings
 from ..telemetry.log import public_error
 from .example_json import classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
@@ -64,23 +65,15 @@ class RestHandler:
 
     Args:
         calls: the way to the core.
-        request_timeout_s: how long a request may wait and run.
-        max_inflated_bytes: limit for inflated bodies.
+        settings: how long a request may wait and run, and how large a body may be.
         log: for failures that clients see only the number of.
     """
 
-    def __init__(
-        self,
-        calls: Calls,
-        *,
-        request_timeout_s: float,
-        max_inflated_bytes: int,
-        log: logging.Logger,
-    ) -> None:
+    def __init__(self, calls: Calls, settings: ServerSettings, log: logging.Logger) -> None:
         self._calls = calls
-        self._backend = calls.backend
-        self._request_timeout_s = request_timeout_s
-        self._max_inflated_bytes = max_inflated_bytes
+        self.backend = calls.backend
+        self._request_timeout_s = settings.request_timeout_s
+        self._max_inflated_bytes = min(settings.max_body_bytes, MAX_INFLATED_BYTES)
         self._log = log
         self._numbers = NumbersReader()
 
@@ -138,8 +131,8 @@ class RestHandler:
     def _about(self, route: Route, fields: Fields) -> Reply:
         """Status or metadata of a model."""
         if route.call == "status":
-            return Reply(200, status_body(self._backend.status(route.spec)))
-        handle = self._backend.acquire(route.spec, key=fields.get)
+            return Reply(200, status_body(self.backend.status(route.spec)))
+        handle = self.backend.acquire(route.spec, key=fields.get)
         try:
             body = metadata_body(route.spec.name, handle.version, handle.signature_defs)
             return Reply(200, body, ((SIGNATURES_FIELD, signatures_mark(handle.signatures)),))

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..._version import __version__
 from ...errors import InvalidRequest, ModelNotFound
-from ...serving.backend import Answer, Handle, InferenceBackend, ModelSpec
+from ...serving.backend import Answer, Handle, ModelSpec
 from ...types import DEFAULT_SIGNATURE
 from ..calls import RequestContext
 from ..http.head import Fields
@@ -75,12 +75,11 @@ class InferenceV2:
 
     Args:
         handler: takes requests from tensors on.
-        backend: the core.
     """
 
-    def __init__(self, handler: RestHandler, backend: InferenceBackend) -> None:
+    def __init__(self, handler: RestHandler) -> None:
         self._handler = handler
-        self._backend = backend
+        self._backend = handler.backend
 
     def start(
         self, method: str, uri: str, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply

@@ -20,8 +20,7 @@ import numpy as np
 
 from ...errors import InvalidRequest, Unimplemented
 from ...types import TensorSpec, tf_name
-from .debug_text import debug_text
-from .json_text import json_type
+from .json_text import debug_text, json_type
 
 _INT32 = (-(2**31), 2**31 - 1)
 INTEGERS = {

@@ -16,9 +16,8 @@ import numpy as np
 
 from ...errors import InvalidRequest
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, tf_name
-from .debug_text import debug_text
 from .json_tensors import MAX_RANK, UnsupportedDtype, is_base64, to_array
-from .json_text import dump, dump_with_nan, parse_object, signature_name
+from .json_text import debug_text, dump, dump_with_nan, parse_object, signature_name
 
 
 @dataclass(frozen=True, slots=True)

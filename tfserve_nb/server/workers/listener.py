@@ -16,7 +16,7 @@ from tornado.httputil import HTTPServerConnectionDelegate
 
 from ...serving.backend import InferenceBackend
 from .. import tls
-from ..http.listener import bind, hold, limits_of
+from ..http.listener import bind, hold
 from ..http.server import FastPath, HttpServer
 from ..http.tornado_sink import sinks_of
 from ..settings import GrpcSettings, ServerSettings
@@ -85,7 +85,7 @@ class WorkerListener:
         Raises:
             ServerFailed: if a worker does not start.
         """
-        http = self._http = HttpServer(sinks_of(application, log), limits_of(self.settings), log, fast_path)
+        http = self._http = HttpServer(sinks_of(application, log), self.settings, log, fast_path)
         http.start_clock()
         self._hub = Hub(self._backend, self.settings, http, log, self._request_log)
         self._pool = Pool(self._hub, self._sockets, log)

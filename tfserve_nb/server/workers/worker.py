@@ -20,13 +20,11 @@ from .. import tls
 from ..calls import Calls
 from ..event_loop import new_loop
 from ..http.connection import Connection
-from ..http.listener import limits_of
 from ..http.message import Message as HttpMessage
 from ..http.message import Sink
 from ..http.server import HttpServer
 from ..rest.fast_path import fast_path
-from ..rest.handler import MAX_INFLATED_BYTES, RestHandler
-from ..rest.inference_v2 import PREFIX, InferenceV2, find_v2_route
+from ..rest.inference_v2 import PREFIX, find_v2_route
 from ..rest.routes import find_route
 from ..settings import GrpcSettings, ServerSettings
 from ..telemetry.log import LOG_NAME
@@ -111,13 +109,7 @@ class WorkerProcess:
     async def _serve(self, settings: ServerSettings) -> None:
         loop = asyncio.get_running_loop()
         calls = Calls(self._backend, loop)
-        handler = RestHandler(
-            calls,
-            request_timeout_s=settings.request_timeout_s,
-            max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
-            log=self._log,
-        )
-        rest = fast_path(handler, InferenceV2(handler, self._backend), settings)
+        rest = fast_path(calls, settings, self._log)
 
         def known(connection: Connection, message: HttpMessage) -> Sink | None:
             """Decode what can be decoded here; the core answers all else."""
@@ -125,7 +117,7 @@ class WorkerProcess:
                 return rest(connection, message)
             return None
 
-        server = self._server = HttpServer(self._forwarder.sink, limits_of(settings), self._log, known)
+        server = self._server = HttpServer(self._forwarder.sink, settings, self._log, known)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
         if settings.grpc is not None and settings.grpc.core_path:
             await self._serve_grpc(calls, settings.grpc, settings.token)
