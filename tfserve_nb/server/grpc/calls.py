@@ -34,7 +34,7 @@ class GrpcCalls:
     """
 
     def __init__(self, calls: Calls, log: logging.Logger) -> None:
-        self._calls = calls
+        self.calls = calls
         self._log = log
 
     async def answer(self, context: Any, api: str, work: Callable[[RequestContext], Awaitable[Any]]) -> Any:
@@ -60,13 +60,13 @@ class GrpcCalls:
             await _identify(context, notes)
             await _abort(context, public.code, public.message)
         finally:
-            self._calls.record(notes)
+            self.calls.record(notes)
 
     @contextlib.contextmanager
     def acquired(self, spec: ModelSpec, notes: RequestContext, context: Any) -> Iterator[Handle]:
         """Pin the version that answers while the body runs; `context` is gRPC's."""
         notes.model, notes.label = spec.name, spec.label or ""
-        handle = self._calls.acquire(spec, notes, lambda name: _metadata(context, name))
+        handle = self.calls.acquire(spec, notes, lambda name: _metadata(context, name))
         try:
             yield handle
         finally:

@@ -18,7 +18,7 @@ from ..security import is_text_right
 from ..settings import GrpcSettings
 from .calls import GrpcCalls
 from .model_service import CounterValue, ModelService, Reload
-from .prediction_service import PredictionOptions, PredictionService
+from .prediction_service import PredictionService
 
 HEALTH_METHODS = "/grpc.health.v1.Health/"
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -100,10 +100,8 @@ class GrpcListener:
 
         settings = self._settings
         grpc_calls = GrpcCalls(self._calls, self._log)
-        options = PredictionOptions(settings.as_content, settings.checks_method_names)
-        add_PredictionServiceServicer_to_server(PredictionService(self._calls, grpc_calls, options), server)
-        model_service = ModelService(self._calls, grpc_calls, self._reload, self._counter_value)
-        add_ModelServiceServicer_to_server(model_service, server)
+        add_PredictionServiceServicer_to_server(PredictionService(grpc_calls, settings), server)
+        add_ModelServiceServicer_to_server(ModelService(grpc_calls, self._reload, self._counter_value), server)
         names = list(SERVICE_NAMES)
         if settings.has_health:
             names.append(await _add_health(server))

@@ -19,7 +19,7 @@ from ...errors import ServingError
 from ..calls import Calls
 from ..grpc.calls import GrpcCalls, spec_of
 from ..grpc.listener import UNLIMITED, bind_port, new_server
-from ..grpc.prediction_service import PredictionOptions, PredictionService
+from ..grpc.prediction_service import PredictionService
 from ..settings import GrpcSettings
 from .link_backend import LinkBackend
 
@@ -45,8 +45,7 @@ class GrpcProxy:
         self._backend = backend
         self._settings = settings
         self._token = token
-        options = PredictionOptions(settings.as_content, settings.checks_method_names)
-        self._service = PredictionService(calls, GrpcCalls(calls, log), options)
+        self._service = PredictionService(GrpcCalls(calls, log), settings)
         self._server: Any = None
         self._core: Any = None
 

@@ -43,6 +43,10 @@ _SPLITS = (QueueFull, RunFailed, RunRejected)
 """Errors that one request may cause and another may not: its bundle is tried again request by request."""
 
 
+WATCH_S = 0.05
+"""How often workers get what is served, when that changed."""
+
+
 class BundleRun:
     """A bundle in the core: run whole, and request by request when that fails.
 
@@ -152,10 +156,10 @@ class Worker:
         """Talk over a socket from now on."""
         self._link = await Link.over(one_end, self._take, self._lost)
         self._link.send(Hello(self._hub.settings))
-        self.tell(self._hub.models)
+        self.send_models(self._hub.models)
 
-    def tell(self, models: Mapping[str, ModelView]) -> None:
-        """Say what is served."""
+    def send_models(self, models: Mapping[str, ModelView]) -> None:
+        """Send what is served."""
         if self._link is not None:
             self._link.send(Catalog(models))
 
@@ -282,10 +286,15 @@ class Hub:
         """Bundles on their way."""
         return sum([end.num_running for end in self.ends])
 
-    def look(self) -> None:
-        """Tell all workers when something else is served; called now and then."""
-        models = self.backend.catalog()
-        if models != self.models:
-            self.models = models
-            for end in self.ends:
-                end.tell(models)
+    async def watch_models(self) -> None:
+        """Send all workers what is served, whenever that changed; runs until it is cancelled."""
+        while True:
+            try:
+                models = self.backend.catalog()
+                if models != self.models:
+                    self.models = models
+                    for end in self.ends:
+                        end.send_models(models)
+            except Exception:
+                self.log.exception("the workers could not be sent what is served")
+            await asyncio.sleep(WATCH_S)
