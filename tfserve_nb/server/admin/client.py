@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -154,7 +153,6 @@ class RemoteModels(RemoteAdmin):
         url: such as `http://127.0.0.1:8501`, without a path.
         token: what the server asks for, or None.
         unavailable_reason: says why the server cannot be reached, when that is known; "" otherwise.
-        context: for HTTPS; the system's certificates by default.
     """
 
     def __init__(
@@ -163,9 +161,8 @@ class RemoteModels(RemoteAdmin):
         token: str | None,
         *,
         unavailable_reason: Callable[[], str] = lambda: "",
-        context: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(ServerConnection(url, token, unavailable_reason=unavailable_reason, context=context))
+        super().__init__(ServerConnection(url, token, unavailable_reason=unavailable_reason))
         self._known: dict[str, KnownSignatures] = {}
 
     model_status = asks(ModelAdmin.model_status)

@@ -54,7 +54,6 @@ class ServerConnection:
         url: such as `http://127.0.0.1:8501`, without a path.
         token: what the server asks for, or None.
         unavailable_reason: says why the server cannot be reached, when that is known; "" otherwise.
-        context: for HTTPS; the system's certificates by default.
     """
 
     def __init__(
@@ -63,12 +62,10 @@ class ServerConnection:
         token: str | None,
         *,
         unavailable_reason: Callable[[], str] = lambda: "",
-        context: ssl.SSLContext | None = None,
     ) -> None:
         self.url = url
         self.token = token
         self._unavailable_reason = unavailable_reason
-        self._context = context
         self._client: httpx.Client | None = None
         self._pid = 0
 
@@ -135,7 +132,7 @@ class ServerConnection:
         client = self._client
         if client is None or self._pid != os.getpid():
             client = httpx.Client(
-                verify=self._context or ssl.create_default_context(),
+                verify=ssl.create_default_context(),
                 # As urllib finds proxies, not as httpx does: ALL_PROXY and .netrc are not looked at.
                 proxy=proxy_of(self.url),
                 trust_env=False,

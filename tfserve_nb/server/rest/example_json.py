@@ -30,12 +30,10 @@ class ExampleRequest:
     Attributes:
         signature: the signature's name.
         examples: object array `(n,)` of serialized `tf.Example`s, each with the request's context, n at least 1.
-        context: the serialized context, or b"".
     """
 
     signature: str
     examples: np.ndarray
-    context: bytes
 
 
 def parse_examples(body: bytes) -> ExampleRequest:
@@ -59,7 +57,7 @@ def parse_examples(body: bytes) -> ExampleRequest:
     serialized = np.empty(len(examples), dtype=object)
     # Two serialized messages, one after the other, are their merger.
     serialized[:] = [context + _example(one) for one in examples]
-    return ExampleRequest(signature, serialized, context)
+    return ExampleRequest(signature, serialized)
 
 
 def classify_body(classes: Classes) -> bytes:

@@ -70,8 +70,7 @@ class RestHandler:
     """
 
     def __init__(self, calls: Calls, settings: ServerSettings, log: logging.Logger) -> None:
-        self._calls = calls
-        self.backend = calls.backend
+        self.calls = calls
         self._request_timeout_s = settings.request_timeout_s
         self._max_inflated_bytes = min(settings.max_body_bytes, MAX_INFLATED_BYTES)
         self._log = log
@@ -120,19 +119,11 @@ class RestHandler:
             headers = (("Retry-After", str(max(1, math.ceil(public.retry_after_s)))),)
         return Reply(public.http_status, error_body(public.message), headers)
 
-    def acquire(self, spec: ModelSpec, fields: Fields, notes: RequestContext) -> Handle:
-        """Choose and pin the version that answers; see `Calls.acquire`."""
-        return self._calls.acquire(spec, notes, fields.get)
-
-    def record(self, notes: RequestContext) -> None:
-        """Count a request whose answer was written, or whose client left."""
-        self._calls.record(notes)
-
     def _about(self, route: Route, fields: Fields) -> Reply:
         """Status or metadata of a model."""
         if route.call == "status":
-            return Reply(200, status_body(self.backend.status(route.spec)))
-        handle = self.backend.acquire(route.spec, key=fields.get)
+            return Reply(200, status_body(self.calls.backend.status(route.spec)))
+        handle = self.calls.backend.acquire(route.spec, key=fields.get)
         try:
             body = metadata_body(route.spec.name, handle.version, handle.signature_defs)
             return Reply(200, body, ((SIGNATURES_FIELD, signatures_mark(handle.signatures)),))
@@ -193,10 +184,10 @@ class RestHandler:
             on_reply(reply)
 
         deadline_s = time.perf_counter() + self._request_timeout_s
-        running = self._calls.start(handle, signature, tensors, deadline_s, notes, answered)
+        running = self.calls.start(handle, signature, tensors, deadline_s, notes, answered)
 
         def give_up() -> None:
-            self._calls.cancel(running)
+            self.calls.cancel(running)
             handle.release()
 
         return give_up
@@ -204,7 +195,7 @@ class RestHandler:
     def _acquired(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Handle:
         """Pin the version that answers; a body that is no JSON is a client's first error."""
         try:
-            return self.acquire(spec, fields, notes)
+            return self.calls.acquire(spec, notes, fields.get)
         except ServingError:
             parse_predict(body)
             raise
@@ -225,14 +216,14 @@ class RestHandler:
 
     async def _examples(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Reply:
         request = parse_examples(body)
-        handle = self.acquire(spec, fields, notes)
+        handle = self.calls.acquire(spec, notes, fields.get)
         try:
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f"No signature was found with the name: {request.signature}")
             notes.signature = request.signature
             deadline_s = time.perf_counter() + self._request_timeout_s
-            run = (self._calls, handle, signature, request.examples, deadline_s, notes)
+            run = (self.calls, handle, signature, request.examples, deadline_s, notes)
             text = classify_body(await classify(*run)) if notes.api == "classify" else regress_body(await regress(*run))
             return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
         finally:
