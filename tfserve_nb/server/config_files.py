@@ -62,7 +62,7 @@ class TlsFiles:
     Attributes:
         key: the server's private key.
         certificate: the server's certificate, with its chain.
-        client_ca: who may have signed clients' certificates; empty for the system's.
+        client_ca: certificates of those who may sign clients' certificates; empty for the system's.
         verifies_clients: whether clients must show a certificate.
         path: the file that all this comes from, for errors.
     """
@@ -162,7 +162,7 @@ def to_batching(message: Any | None = None) -> BatchingOptions:
 
 
 def num_batch_threads(path: str | Path) -> int | None:
-    """`num_batch_threads` of a `BatchingParameters` file, or None when it says nothing."""
+    """`num_batch_threads` of a `BatchingParameters` file, or None when it does not set it."""
     message = _parse(str(path), _message_classes()["BatchingParameters"]())
     return message.num_batch_threads.value if message.HasField("num_batch_threads") else None
 

@@ -115,15 +115,15 @@ def _metadata(context: Any, name: str) -> str | None:
 
 
 async def _identify(context: Any, notes: RequestContext) -> None:
-    """Tell which version and arm answered, and what the request is called, as REST does in its headers."""
+    """Send the version, the arm and the request's id as metadata, as REST does in its headers."""
     if notes.version is None or (notes.assignment is None and not notes.request_id):
         return
-    told = {
+    metadata = {
         "x-tfserve-version": str(notes.version),
         "x-tfserve-arm": notes.arm,
         REQUEST_ID: notes.request_id,
     }
-    await context.send_initial_metadata(tuple((name, value) for name, value in told.items() if value))
+    await context.send_initial_metadata(tuple((name, value) for name, value in metadata.items() if value))
 
 
 async def _abort(context: Any, code: str, message: str) -> None:

@@ -19,7 +19,7 @@ from ..event_loop import run_in_thread
 from .calls import GrpcCalls, spec_of
 
 Reload = Callable[[tuple[ModelConfig, ...]], None]
-"""Serves what a new configuration says; raises `ServingError`."""
+"""Follows a new configuration; raises `ServingError`."""
 
 CounterValue = Callable[[str], int | None]
 """The value of a metric by its name, such as `/tensorflow/serving/request_count`; None for an unknown one."""

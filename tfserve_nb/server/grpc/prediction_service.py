@@ -87,7 +87,7 @@ class PredictionService:
             return response
 
     async def _run_examples(self, method: str, request: Any, context: Any, notes: RequestContext) -> Any:
-        """Classify or regress, as the method's name says."""
+        """Classify or regress, by the method's name."""
         from tensorflow_serving.apis.classification_pb2 import ClassificationResponse
         from tensorflow_serving.apis.regression_pb2 import RegressionResponse
 
@@ -101,7 +101,7 @@ class PredictionService:
     async def _multi_inference(self, request: Any, context: Any, notes: RequestContext) -> Any:
         from tensorflow_serving.apis.inference_pb2 import MultiInferenceResponse
 
-        # The first task alone says which version is asked, as in TensorFlow Serving.
+        # The first task alone names the version, as in TensorFlow Serving.
         first = request.tasks[0] if request.tasks else request
         with self._grpc.acquired(spec_of(first), notes, context) as handle:
             names = _check_tasks(request.tasks, handle)

@@ -1,4 +1,4 @@
-"""One request on a connection, from its head to the end of its body, and who gets it.
+"""One request on a connection, from its head to the end of its body, and the sink that gets it.
 
 Thread: the server's loop.
 """
@@ -11,7 +11,7 @@ from .head import Refused, RequestHead
 
 
 class Sink(Protocol):
-    """Who takes the body of a request and answers it."""
+    """Takes the body of a request and answers it."""
 
     def receive(self, chunk: bytes) -> None:
         """A part of the body came."""
@@ -29,11 +29,11 @@ class Message:
     Attributes:
         head: request line and fields.
         received_s: `perf_counter` when the head had arrived.
-        max_bytes: most bytes that its body may have; who answers may change it before `check_size`.
+        max_bytes: most bytes that its body may have; the sink may change it before `check_size`.
         num_bytes: bytes of the body so far.
         is_complete: the body has arrived.
-        is_answered: a part of the answer was written.
-        keeps_alive: the connection stays open after the answer.
+        is_answered: a part of the response was written.
+        keeps_alive: the connection stays open after the response.
     """
 
     __slots__ = (
@@ -64,7 +64,7 @@ class Message:
     def check_size(self) -> None:
         """Refuse a body that is or becomes too large, from now on.
 
-        Who answers calls this as soon as the limit is known. Until then bodies are bounded by what is read at once.
+        A sink calls this as soon as the limit is known. Until then bodies are bounded by what is read at once.
 
         Raises:
             Refused: 413.
@@ -108,5 +108,5 @@ class Message:
             self._sink.abandon()
 
     def answered(self) -> None:
-        """The answer is written: let go of who gave it, so that no cycle is left for the collector."""
+        """The response is written: drop the sink, so that no cycle is left for the collector."""
         self._sink = None

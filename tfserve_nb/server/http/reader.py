@@ -41,13 +41,13 @@ class RequestReader:
         "_fields",
         "_head_bytes",
         "_last_head",
+        "_last_parts",
         "_limits",
         "_num_chunks",
         "_on_message",
         "_parser",
         "_pieces",
         "_read_s",
-        "_said",
         "_target",
         "incoming",
         "num_unfinished",
@@ -59,7 +59,7 @@ class RequestReader:
         self._read_s = 0.0
         self.incoming: Message | None = None
         self.num_unfinished = 0
-        self._said: tuple[object, ...] = ()
+        self._last_parts: tuple[object, ...] = ()
         self._last_head: RequestHead
         self.on_message_begin()
         self._parser = HttpRequestParser(self)
@@ -152,8 +152,8 @@ class RequestReader:
 
     def _head(self, method: bytes, version: str) -> RequestHead:
         """The head that was parsed. Clients repeat themselves: the last one does again when nothing differs."""
-        said = (method, self._target, version, self._fields)
-        if said != self._said:
+        parts = (method, self._target, version, self._fields)
+        if parts != self._last_parts:
             head = RequestHead(
                 method.decode(),
                 self._target.decode("latin-1"),
@@ -163,9 +163,9 @@ class RequestReader:
                 self._parser.should_keep_alive(),
             )
             if not head.is_http11 and head.keeps_alive and has_token(head.get("connection"), "close"):
-                head = head._replace(keeps_alive=False)  # llhttp looks for keep-alive only
+                head = head._replace(keeps_alive=False)  # llhttp knows keep-alive only
             head.check()
-            self._said, self._last_head = said, head
+            self._last_parts, self._last_head = parts, head
         return self._last_head
 
     def on_chunk_header(self) -> None:

@@ -56,7 +56,7 @@ def parse_examples(body: bytes) -> ExampleRequest:
         raise InvalidRequest(f"JSON Value: {debug_text(value)} 'examples' value is an empty array")
     serialized = np.empty(len(examples), dtype=object)
     # Two serialized messages, one after the other, are their merger.
-    serialized[:] = [context + _example(one) for one in examples]
+    serialized[:] = [context + _example(example) for example in examples]
     return ExampleRequest(signature, serialized)
 
 

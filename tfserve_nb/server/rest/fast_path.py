@@ -65,9 +65,9 @@ class RestSink:
     Args:
         connection: the client's.
         message: the request.
-        calls: count it once its answer is written.
+        calls: counts it once its response is written.
         start: answers it; see `RestHandler.start`.
-        settings: what else answers carry.
+        settings: which headers responses carry.
         gate: which requests are refused; None to refuse none.
     """
 
@@ -139,7 +139,7 @@ class RestSink:
 
 
 def _identity(notes: RequestContext) -> bytes:
-    """The header lines that tell which arm of a comparison answered, and what the request is called."""
+    """The header lines with the arm of a comparison that answered, and with the request's id."""
     arm = f"X-TFServe-Arm: {notes.arm}\r\n" if notes.arm else ""
     name = f"X-Request-Id: {notes.request_id}\r\n" if notes.request_id else ""
     return (arm + name).encode("ascii")
@@ -147,11 +147,11 @@ def _identity(notes: RequestContext) -> bytes:
 
 @lru_cache(maxsize=256)
 def _lines(fields: tuple[tuple[str, str], ...], has_cors: bool, has_token: bool) -> bytes:
-    """The header lines of an answer; the same few for all requests."""
-    found = {"Content-Type": "application/json"}
+    """The header lines of a response; the same few for all requests."""
+    fields_by_name = {"Content-Type": "application/json"}
     if has_cors:
-        found["Access-Control-Allow-Origin"] = "*"
-        found["Access-Control-Allow-Methods"] = "POST, GET"
-        found["Access-Control-Allow-Headers"] = "Content-Type, Authorization" if has_token else "Content-Type"
-    found.update(fields)
-    return "".join([f"{name}: {value}\r\n" for name, value in found.items()]).encode("latin-1")
+        fields_by_name["Access-Control-Allow-Origin"] = "*"
+        fields_by_name["Access-Control-Allow-Methods"] = "POST, GET"
+        fields_by_name["Access-Control-Allow-Headers"] = "Content-Type, Authorization" if has_token else "Content-Type"
+    fields_by_name.update(fields)
+    return "".join([f"{name}: {value}\r\n" for name, value in fields_by_name.items()]).encode("latin-1")

@@ -33,7 +33,7 @@ MAX_INFLATED_BYTES = 100 * 1024 * 1024
 
 
 class Reply(NamedTuple):
-    """An answer for any transport.
+    """A response for any transport.
 
     Attributes:
         status: HTTP status.
@@ -54,10 +54,10 @@ GiveUp: TypeAlias = Callable[[], object]
 
 
 class SignaturesDiffer(ServingError):
-    """The request says which signatures it was made for, and the version that answers has others."""
+    """The request names the signatures it was made for, and the version that answers has others."""
 
     http_status = 412
-    code = "CANCELLED"  # nothing was run: it says nothing about the version
+    code = "CANCELLED"  # nothing was run: it is no failure of the version
 
 
 class RestHandler:
@@ -86,7 +86,7 @@ class RestHandler:
             uri: path and query, as received.
             fields: the header fields.
             body: as received.
-            notes: gets what is found out.
+            notes: gets what is known of the request.
             on_reply: gets the reply, now or later.
 
         Returns:
@@ -96,7 +96,7 @@ class RestHandler:
             route = find_route(method, uri)
             notes.model, notes.label = route.spec.name, route.spec.label or ""
             if method != "POST":
-                on_reply(self._about(route, fields))
+                on_reply(self._status_or_metadata(route, fields))
                 return None
             notes.api = route.call
             body = self.inflated(fields, body)
@@ -119,7 +119,7 @@ class RestHandler:
             headers = (("Retry-After", str(max(1, math.ceil(public.retry_after_s)))),)
         return Reply(public.http_status, error_body(public.message), headers)
 
-    def _about(self, route: Route, fields: Fields) -> Reply:
+    def _status_or_metadata(self, route: Route, fields: Fields) -> Reply:
         """Status or metadata of a model."""
         if route.call == "status":
             return Reply(200, status_body(self.calls.backend.status(route.spec)))
@@ -133,7 +133,7 @@ class RestHandler:
     def _start_predict(
         self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp:
-        handle = self._acquired(spec, fields, body, notes)
+        handle = self._acquire_for_predict(spec, fields, body, notes)
         try:
             mark = fields.get(SIGNATURES_FIELD)
             if mark is not None and mark != signatures_mark(handle.signatures):
@@ -167,7 +167,7 @@ class RestHandler:
             signature: a key of its signatures.
             tensors: name -> array.
             notes: gets the timestamps.
-            encode: makes the reply of an answer.
+            encode: makes the reply from what the model returned.
             on_reply: gets it, or the reply for what went wrong.
 
         Raises:
@@ -192,7 +192,7 @@ class RestHandler:
 
         return give_up
 
-    def _acquired(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Handle:
+    def _acquire_for_predict(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Handle:
         """Pin the version that answers; a body that is no JSON is a client's first error."""
         try:
             return self.calls.acquire(spec, notes, fields.get)

@@ -77,23 +77,23 @@ class InferenceV2:
         try:
             route = find_v2_route(method, uri)
             if route is None:
-                on_reply(self._about_server(uri))
+                on_reply(self._server_reply(uri))
                 return None
             notes.model, notes.api = route.spec.name, route.call
             if route.call == "infer":
                 return self._start_infer(route.spec, fields, body, notes, on_reply)
-            on_reply(self._about_model(route))
+            on_reply(self._model_reply(route))
         except Exception as error:  # noqa: BLE001 - see `RestHandler.failed`
             on_reply(self._handler.failed(error, notes))
         return None
 
     @staticmethod
-    def _about_server(uri: str) -> Reply:
+    def _server_reply(uri: str) -> Reply:
         if uri.startswith(HEALTH):
             return Reply(200, b"")
         return Reply(200, dump({"name": "tfserve_nb", "version": __version__, "extensions": ["binary_tensor_data"]}))
 
-    def _about_model(self, route: Route) -> Reply:
+    def _model_reply(self, route: Route) -> Reply:
         handle = self._backend.acquire(route.spec)
         try:
             if route.call == "ready":

@@ -1,8 +1,8 @@
 """JSON values to tensors, by TensorFlow Serving's rules.
 
 Numbers are converted list-wise by numpy. That is exact for regular lists of JSON numbers; everything else (booleans
-among numbers, text, ragged lists, numbers that do not fit) takes the careful path, which walks the value and says what
-is wrong in TensorFlow Serving's words.
+among numbers, text, ragged lists, numbers that do not fit) takes the careful path, which walks the value and reports
+errors in TensorFlow Serving's words.
 
 Thread: any; pure functions.
 
@@ -64,7 +64,7 @@ def to_array(value: Any, spec: TensorSpec, *, may_hold_booleans: bool) -> np.nda
 
 
 def _fast_numbers(value: Any, spec: TensorSpec) -> np.ndarray | None:
-    """Numbers by numpy alone, or None when the careful path has to look."""
+    """Numbers by numpy alone, or None for a value that needs the careful path."""
     if not isinstance(value, list):
         return None
     try:

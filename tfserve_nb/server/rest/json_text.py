@@ -87,12 +87,12 @@ def _parse_tolerantly(body: bytes) -> Any:
 
 
 def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        found.clear()
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        members.clear()
         for name, value in pairs:
-            found.setdefault(name, value)
-    return found
+            members.setdefault(name, value)
+    return members
 
 
 def _float(text: str) -> float:

@@ -19,7 +19,7 @@ from .messages import Forward, Forwarded, GiveUp
 
 
 class Forwarder:
-    """The worker's side: requests that wait for the core's answers."""
+    """The worker's side: requests that wait for the core's responses."""
 
     def __init__(self) -> None:
         self._link: Link | None = None
@@ -83,7 +83,7 @@ class ForwardSink:
         self._forwarder.give_up(self._number)
 
     def answer(self, answer: Forwarded) -> None:
-        """Pass the answer's bytes on."""
+        """Pass the response's bytes on."""
         if answer.data is None:
             self._connection.abort()
             return
@@ -109,7 +109,7 @@ class _Collected(asyncio.Transport):
         return False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the worker said of the client."""
+        """What the worker knows of the client."""
         if name == "peername":
             return (self._peer[0], 0)
         if name == "ssl_object" and self._peer[1]:
@@ -121,7 +121,7 @@ class ForwardedConnection(Connection):
     """The core's side: a connection that carries one forwarded request.
 
     Args:
-        server: who answers.
+        server: answers the request.
         link: the way back.
         forward: the request.
     """
@@ -145,14 +145,14 @@ class ForwardedConnection(Connection):
             self.refuse(refused)
 
     def done(self, message: Message) -> None:
-        """The answer is complete."""
+        """The response is complete."""
         if message is self._current:
             self._current = None
             message.answered()
             self._send(b"".join(self._collected.parts), keeps_alive=message.keeps_alive)
 
     def close_kindly(self) -> None:
-        """Refused: the answer is complete, and the client's connection ends."""
+        """Refused: the response is complete, and the client's connection ends."""
         self._send(b"".join(self._collected.parts), keeps_alive=False)
 
     def abort(self) -> None:

@@ -25,7 +25,7 @@ from .link_backend import LinkBackend
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 OWN_METADATA = ("grpc-", "user-agent", ":")
-"""What gRPC says by itself on each connection."""
+"""Metadata that gRPC itself sends on each connection."""
 
 
 class GrpcProxy:
@@ -91,8 +91,8 @@ class GrpcProxy:
 
         call = self._core.unary_unary(PREDICT)
 
-        def known(body: bytes) -> Any:
-            """The request, unless the core has to say what is wrong with it."""
+        def decoded(body: bytes) -> Any:
+            """The request, unless the core has to refuse it."""
             try:
                 request = PredictRequest.FromString(body)
                 return request if self._backend.knows(spec_of(request)) else None
@@ -100,7 +100,7 @@ class GrpcProxy:
                 return None
 
         async def answer(body: bytes, context: Any) -> bytes:
-            request = known(body)
+            request = decoded(body)
             if request is not None:
                 response: bytes = (await self._service.Predict(request, context)).SerializeToString()
                 return response
@@ -143,10 +143,10 @@ def grpc_error() -> type[Exception]:
 
 
 async def _pass_metadata(upstream: Any, context: Any) -> None:
-    """Tell the client what the core tells beside its answer."""
-    told = [(key, value) for key, value in await upstream.initial_metadata() or () if key.startswith("x-")]
-    if told:
-        await context.send_initial_metadata(tuple(told))
+    """Send the client the core's metadata."""
+    metadata = [(key, value) for key, value in await upstream.initial_metadata() or () if key.startswith("x-")]
+    if metadata:
+        await context.send_initial_metadata(tuple(metadata))
 
 
 async def _fail_as(context: Any, error: Any) -> None:

@@ -1,4 +1,4 @@
-"""The core's side of the workers: bundles in, answers out.
+"""The core's side of the workers: bundles in, their outcomes out.
 
 Thread: the server's loop.
 """
@@ -178,7 +178,7 @@ class Worker:
         self._hub.backend.wake()
 
     def finished(self, bundle: Bundle, answer: BundleAnswer) -> None:
-        """A bundle has its answer."""
+        """A bundle has its response."""
         if self._runs.pop(bundle.number, None) is not None and self._link is not None:
             self._link.send(answer)
 
@@ -236,9 +236,10 @@ class Worker:
     def _forward(self, message: Forward) -> None:
         if self._link is None:
             return
-        connection = ForwardedConnection(self._hub.http, self._link, message)
-        self._forwarded = {number: one for number, one in self._forwarded.items() if not one.is_closing}
-        self._forwarded[message.number] = connection
+        self._forwarded = {
+            number: connection for number, connection in self._forwarded.items() if not connection.is_closing
+        }
+        connection = self._forwarded[message.number] = ForwardedConnection(self._hub.http, self._link, message)
         connection.answer(message)
 
     def _lost(self) -> None:

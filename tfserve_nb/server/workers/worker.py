@@ -1,6 +1,6 @@
 """A worker's process: `python -m tfserve_nb.server.workers.worker LINK LISTENER`, both inherited file descriptors.
 
-It serves what the core says and ends with it: the link is the only thing that keeps it alive.
+It serves what the core serves and ends with it: the link is the only thing that keeps it alive.
 
 Thread: the main one, which runs the loop.
 """
@@ -71,7 +71,7 @@ class WorkerProcess:
         self._log = logging.getLogger(LOG_NAME)
 
     async def run(self, one_end: socket.socket) -> None:
-        """Serve until the core is gone or wants it to end."""
+        """Serve until the core is gone or asks it to end."""
         link = self._link = await Link.over(one_end, self._take, self._over.set)
         self._log.setLevel(logging.INFO)
         self._log.addHandler(LinkHandler(link))
@@ -86,14 +86,14 @@ class WorkerProcess:
         link.close()
 
     def _take(self, messages: list[Message]) -> None:
-        """What the core said; nothing at all when it has caught up with us."""
+        """Messages of the core; none at all when it has caught up with us."""
         for message in messages:
             if isinstance(message, BundleAnswer):
                 self._backend.answered(message)
             elif isinstance(message, Forwarded):
                 self._forwarder.answered(message)
             elif isinstance(message, Catalog):
-                self._backend.learn(message.models)
+                self._backend.set_models(message.models)
             elif isinstance(message, Hello):
                 self._spawn(self._serve(message.settings))
             elif isinstance(message, Drain):
@@ -111,13 +111,13 @@ class WorkerProcess:
         calls = Calls(self._backend, loop)
         rest = fast_path(calls, settings, self._log)
 
-        def known(connection: Connection, message: HttpMessage) -> Sink | None:
+        def decode_here(connection: Connection, message: HttpMessage) -> Sink | None:
             """Decode what can be decoded here; the core answers all else."""
             if message.head.method == "POST" and self._is_known(message.head.target):
                 return rest(connection, message)
             return None
 
-        server = self._server = HttpServer(self._forwarder.sink, settings, self._log, known)
+        server = self._server = HttpServer(self._forwarder.sink, settings, self._log, decode_here)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
         if settings.grpc is not None and settings.grpc.core_path:
             await self._serve_grpc(calls, settings.grpc, settings.token)
@@ -134,7 +134,7 @@ class WorkerProcess:
     def _is_known(self, target: str) -> bool:
         try:
             route = find_v2_route("POST", target) if target.startswith(PREFIX) else find_route("POST", target)
-        except Exception:  # noqa: BLE001 - whatever is wrong with it, the core says so
+        except Exception:  # noqa: BLE001 - the core refuses it with the right error
             return False
         return route is not None and route.call in ("predict", "infer") and self._backend.knows(route.spec)
 
@@ -153,7 +153,7 @@ class WorkerProcess:
 def main() -> int:
     """Run with the two inherited sockets."""
     link_fd, listener_fd = (int(text) for text in sys.argv[1:3])
-    # Everything imported so far stays; the collector need not look at it again and again.
+    # Everything imported so far stays; the collector need not visit it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
