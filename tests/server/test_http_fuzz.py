@@ -26,8 +26,7 @@ from tornado.httputil import (
 from tornado.iostream import IOStream
 
 from tfserve_nb.server.http.connection import Connection
-from tfserve_nb.server.http.head import Refused
-from tfserve_nb.server.http.message import Message
+from tfserve_nb.server.http.message import Message, Refused
 from tfserve_nb.server.http.reader import RequestReader
 from tfserve_nb.server.http.server import HttpServer
 from tfserve_nb.server.http.tornado_sink import sinks_of

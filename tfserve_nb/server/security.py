@@ -11,7 +11,7 @@ import hmac
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from .http.head import Fields, RequestHead
+from .http.message import Fields, RequestHead
 from .settings import ServerSettings, is_loopback
 
 MAX_KEPT = 256

@@ -18,8 +18,7 @@ from http import HTTPStatus
 from typing import Protocol, cast
 
 from ..settings import ServerSettings
-from .head import Refused
-from .message import Message, Sink
+from .message import Message, Refused, Sink
 from .reader import RequestReader
 
 LINGER_S = 2.0

@@ -15,8 +15,7 @@ from collections.abc import Callable
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
 from ..settings import ServerSettings
-from .head import Refused, RequestHead, has_token
-from .message import Message
+from .message import Message, Refused, RequestHead, has_token
 
 CHUNK_LINE_BYTES = 64
 """What the line before a chunk may cost beside its data, on average; Tornado allows as much for each."""

@@ -29,8 +29,7 @@ from tornado.httputil import (
 from tornado.iostream import StreamClosedError
 
 from .connection import Connection
-from .head import Refused
-from .message import Message
+from .message import Message, Refused
 from .server import SinkFor
 
 MAX_BUFFERED_BYTES = 64 * 1024

@@ -12,8 +12,7 @@ from typing import TypeAlias
 
 from ..calls import Calls, RequestContext
 from ..http.connection import Connection, status_line
-from ..http.head import Fields
-from ..http.message import Message
+from ..http.message import Fields, Message
 from ..http.server import FastPath
 from ..http.tornado_sink import CONTINUE
 from ..security import Gate

@@ -18,7 +18,7 @@ from ...serving.backend import Answer, Handle, ModelSpec, Outcome
 from ...types import Tensors
 from ..calls import Calls, RequestContext
 from ..examples import classify, regress
-from ..http.head import Fields
+from ..http.message import Fields
 from ..settings import ServerSettings
 from ..telemetry.log import public_error
 from .example_json import classify_body, parse_examples, regress_body

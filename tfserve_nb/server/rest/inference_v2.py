@@ -19,7 +19,7 @@ from ...errors import InvalidRequest, ModelNotFound
 from ...serving.backend import Answer, Handle, ModelSpec
 from ...types import DEFAULT_SIGNATURE
 from ..calls import RequestContext
-from ..http.head import Fields
+from ..http.message import Fields
 from .handler import GiveUp, OnReply, Reply, RestHandler
 from .json_text import dump
 from .routes import Route

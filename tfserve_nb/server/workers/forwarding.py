@@ -10,8 +10,7 @@ import time
 from typing import Any  # what a transport knows of its peer
 
 from ..http.connection import Connection
-from ..http.head import Refused
-from ..http.message import Message
+from ..http.message import Message, Refused
 from ..http.server import HttpServer
 from ..http.tornado_sink import CONTINUE, Peer
 from .link import Link
@@ -19,16 +18,16 @@ from .messages import Forward, Forwarded, GiveUp
 
 
 class Forwarder:
-    """The worker's side: requests that wait for the core's responses."""
+    """The worker's side: requests that wait for the core's responses.
 
-    def __init__(self) -> None:
-        self._link: Link | None = None
+    Args:
+        link: the way to the core.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._sinks: dict[int, ForwardSink] = {}
         self._number = 0
-
-    def connect(self, link: Link) -> None:
-        """Use a link from now on."""
-        self._link = link
 
     def sink(self, connection: Connection, message: Message) -> ForwardSink:
         """Take a request."""
@@ -41,13 +40,12 @@ class Forwarder:
         """Pass a request on; its number."""
         self._number += 1
         self._sinks[self._number] = sink
-        if self._link is not None:
-            self._link.send(Forward(self._number, message.head, body, peer))
+        self._link.send(Forward(self._number, message.head, body, peer))
         return self._number
 
     def give_up(self, number: int) -> None:
         """The client left."""
-        if self._sinks.pop(number, None) is not None and self._link is not None:
+        if self._sinks.pop(number, None) is not None:
             self._link.send(GiveUp(number))
 
     def answered(self, answer: Forwarded) -> None:

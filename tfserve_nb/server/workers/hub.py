@@ -131,7 +131,7 @@ class Worker:
         self._on_lost = on_lost
         self._runs: dict[int, BundleRun] = {}
         self._forwarded: dict[int, ForwardedConnection] = {}
-        self._link: Link | None = None
+        self._link = Link(self._take, self._lost)
         self.completions = hub.completions
         self.ready = asyncio.Event()
         self.settled = asyncio.Event()
@@ -154,24 +154,17 @@ class Worker:
 
     async def open(self, one_end: socket.socket) -> None:
         """Talk over a socket from now on."""
-        self._link = await Link.over(one_end, self._take, self._lost)
+        await self._link.open(one_end)
         self._link.send(Hello(self._hub.settings))
         self.send_models(self._hub.models)
 
     def send_models(self, models: Mapping[str, ModelView]) -> None:
         """Send what is served."""
-        if self._link is not None:
-            self._link.send(Catalog(models))
+        self._link.send(Catalog(models))
 
     def drain(self) -> None:
         """Let it finish and end."""
-        if self._link is not None:
-            self._link.send(Drain())
-
-    def close(self) -> None:
-        """End it now."""
-        if self._link is not None:
-            self._link.close()
+        self._link.send(Drain())
 
     def wake(self) -> None:
         """Start what was submitted."""
@@ -179,7 +172,7 @@ class Worker:
 
     def finished(self, bundle: Bundle, answer: BundleAnswer) -> None:
         """A bundle has its response."""
-        if self._runs.pop(bundle.number, None) is not None and self._link is not None:
+        if self._runs.pop(bundle.number, None) is not None:
             self._link.send(answer)
 
     def log_request(self, bundle: Bundle, version: int, answer: Answer) -> None:
@@ -227,15 +220,12 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - see `public_error`
             public = public_error(error, self._hub.log, f"predict of {bundle.spec.name}")
             piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, public)
-            if self._link is not None:
-                self._link.send(BundleAnswer(bundle.number, bundle.version, (piece,)))
+            self._link.send(BundleAnswer(bundle.number, bundle.version, (piece,)))
             return
         run = self._runs[bundle.number] = BundleRun(self, bundle, handle)
         run.start()
 
     def _forward(self, message: Forward) -> None:
-        if self._link is None:
-            return
         self._forwarded = {
             number: connection for number, connection in self._forwarded.items() if not connection.is_closing
         }
@@ -243,7 +233,6 @@ class Worker:
         connection.answer(message)
 
     def _lost(self) -> None:
-        self._link = None
         self.settled.set()
         runs, self._runs = list(self._runs.values()), {}
         for run in runs:

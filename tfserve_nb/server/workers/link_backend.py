@@ -215,19 +215,19 @@ class LinkHandle:
 
 
 class LinkBackend:
-    """An `InferenceBackend` whose core is at the other end of a link."""
+    """An `InferenceBackend` whose core is at the other end of a link.
 
-    def __init__(self) -> None:
-        self._link: Link | None = None
+    Args:
+        link: the way there.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._models: Mapping[str, ModelView] = {}
         self._lanes: dict[tuple[ModelSpec, int, str], Lane] = {}
         self._bundles: dict[int, tuple[Lane, list[LinkTask]]] = {}
         self._number = 0
         self._records: list[RequestRecord] = []
-
-    def connect(self, link: Link) -> None:
-        """Use a link from now on."""
-        self._link = link
 
     # --- InferenceBackend ----------------------------------------------------------------------------------------
 
@@ -263,7 +263,7 @@ class LinkBackend:
 
         A core that does not keep up gets no tensors.
         """
-        if tensors is not None and self._link is not None and not self._link.is_congested:
+        if tensors is not None and not self._link.is_congested:
             self._link.send(ObservedRequest(record, tensors))
         else:
             self._records.append(record)
@@ -277,7 +277,7 @@ class LinkBackend:
     @property
     def is_congested(self) -> bool:
         """Whether the core does not even read."""
-        return self._link is None or self._link.is_congested
+        return self._link.is_congested
 
     def lane(self, spec: ModelSpec, version: int, view: VersionView, signature: str) -> Lane:
         """Where a request waits."""
@@ -294,16 +294,15 @@ class LinkBackend:
 
     def send_bundle(self, lane: Lane, tasks: list[LinkTask], bundle: Bundle) -> None:
         """Give the core some requests."""
-        if self._link is not None:
-            self._bundles[bundle.number] = lane, tasks
-            for task in tasks:
-                task.bundle = bundle.number
-            self._link.send(bundle)
+        self._bundles[bundle.number] = lane, tasks
+        for task in tasks:
+            task.bundle = bundle.number
+        self._link.send(bundle)
 
     def request_given_up(self, number: int) -> None:
         """One of a bundle's requests is over before its time."""
         bundle = self._bundles.get(number)
-        if bundle is not None and all(task.is_over for task in bundle[1]) and self._link is not None:
+        if bundle is not None and all(task.is_over for task in bundle[1]):
             lane, tasks = self._bundles.pop(number)
             self._link.send(GiveUpBundle(number))
             lane.done(tasks)
@@ -311,7 +310,7 @@ class LinkBackend:
     def send_records(self) -> None:
         """Pass finished requests on; called now and then."""
         records, self._records = self._records, []
-        if records and self._link is not None:
+        if records:
             self._link.send(Records(tuple(records)))
 
     # --- from the core ------------------------------------------------------------------------------------------

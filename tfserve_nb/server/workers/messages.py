@@ -12,7 +12,7 @@ from ...errors import ServingError
 from ...serving.backend import ModelSpec, ModelView
 from ...serving.telemetry.records import RequestRecord, RequestTensors
 from ...types import Tensors
-from ..http.head import RequestHead
+from ..http.message import RequestHead
 from ..settings import ServerSettings
 
 

@@ -61,29 +61,27 @@ class WorkerProcess:
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
-        self._backend = LinkBackend()
-        self._forwarder = Forwarder()
-        self._link: Link | None = None
+        self._over = asyncio.Event()
+        self._link = Link(self._take, self._over.set)
+        self._backend = LinkBackend(self._link)
+        self._forwarder = Forwarder(self._link)
         self._server: HttpServer | None = None
         self._grpc: GrpcProxy | None = None
-        self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logging.getLogger(LOG_NAME)
 
     async def run(self, one_end: socket.socket) -> None:
         """Serve until the core is gone or asks it to end."""
-        link = self._link = await Link.over(one_end, self._take, self._over.set)
         self._log.setLevel(logging.INFO)
-        self._log.addHandler(LinkHandler(link))
-        self._backend.connect(link)
-        self._forwarder.connect(link)
+        self._log.addHandler(LinkHandler(self._link))
+        await self._link.open(one_end)
         while not self._over.is_set():
             self._backend.send_records()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), RECORDS_EACH_S)
         if self._server is not None:
             await self._server.close()
-        link.close()
+        self._link.close()
 
     def _take(self, messages: list[Message]) -> None:
         """Messages of the core; none at all when it has caught up with us."""
@@ -121,8 +119,7 @@ class WorkerProcess:
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
         if settings.grpc is not None and settings.grpc.core_path:
             await self._serve_grpc(calls, settings.grpc, settings.token)
-        if self._link is not None:
-            self._link.send(Ready())
+        self._link.send(Ready())
 
     async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None) -> None:
         from .grpc_proxy import GrpcProxy  # gRPC takes a tenth of a second to import
