@@ -95,7 +95,7 @@ def _cross_site_refusal(fields: Fields) -> Refusal | None:
     if origin is None and fields.get("Sec-Fetch-Site") is None:
         return None
     if origin is not None and urlsplit(origin).netloc.lower() != (fields.get("Host") or "").lower():
-        return Refusal(403, "Requests from other web pages are not answered")
+        return Refusal(403, "Requests from other web pages are refused")
     if (fields.get("Content-Type") or "").split(";")[0].strip().lower() in _FORM_TYPES:
         return Refusal(415, "Content-Type must be application/json")
     return None

@@ -94,7 +94,7 @@ class RemoteAdmin:
         if progress is no_progress:
             return ask()
         version = arguments.get("version", arguments.get("to"))
-        return self._with_progress(ask, progress, lambda: self._loading(name, version))
+        return self._with_progress(ask, progress, lambda: self._load_event(name, version))
 
     def _with_progress(
         self, ask: Callable[[], Any], progress: Progress, read_event: Callable[[], ProgressEvent | None]
@@ -122,7 +122,7 @@ class RemoteAdmin:
             raise result
         return result
 
-    def _loading(self, name: str, version: int | None) -> ProgressEvent | None:
+    def _load_event(self, name: str, version: int | None) -> ProgressEvent | None:
         """What the server does to load a version, or any; None when nothing is loaded."""
         status = OPERATIONS[ModelAdmin.model_status]
         try:

@@ -154,7 +154,7 @@ def error_from_response(response: httpx.Response, url: str, path: str) -> Servin
         path: of the request.
     """
     if response.status_code == SIGNATURES_CHANGED:
-        return SignaturesChanged(f"{url} answers with other signatures now")
+        return SignaturesChanged(f"{url} has other signatures now")
     value: Any = None
     with contextlib.suppress(ValueError):
         value = response.json()

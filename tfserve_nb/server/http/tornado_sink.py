@@ -110,7 +110,7 @@ class RequestConnection(TornadoConnection):
     ) -> Future[None]:
         """Write the head of the response, and a first part of its body."""
         if not isinstance(start_line, ResponseStartLine):
-            raise TypeError("a server writes answers")
+            raise TypeError("a server writes responses")
         code = start_line.code
         if code >= 200:
             self._frame(code, headers)
