@@ -64,7 +64,7 @@ THIRD_PARTY = {
     "pynvml": ("serving/telemetry/resources",),
     "scipy": ("bench/statistics", "bench/comparison", "experiment", "agreement"),
     "rich": ("cli", "reports/text"),
-    "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/capture"),
+    "pandas": ("bench/result", "replay/result", "agreement/worst", "serving/telemetry/capture"),
     "pyarrow": ("serving/telemetry/capture",),
 }
 """Third-party package -> the folders and modules that may import it; "" is the whole package."""
