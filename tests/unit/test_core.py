@@ -438,6 +438,6 @@ def test_a_request_that_comes_after_its_version_was_unloaded_gets_not_available(
 
     for submit in (handle.submit, handle.submit_copy):
         with pytest.raises(NotAvailable, match="unloaded"):
-            submit("serving_default", rows(1), deadline_s=time.perf_counter() + 9, on_done=outcomes.append)
+            submit("serving_default", {"x": rows(1)}, deadline_s=time.perf_counter() + 9, on_done=outcomes.append)
     handle.release()
     assert outcomes == []
