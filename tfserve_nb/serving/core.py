@@ -24,15 +24,12 @@ from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors,
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
 from .models.followed import FollowedModel
-from .models.model import ServedModel
+from .models.model import ServedModel, read_stored_model, resumed
 from .models.placement import Placement
-from .models.resuming import resumed
 from .models.routing import Routing, not_found
 from .models.state_store import StateStore, new_event
-from .models.stored_model import read_stored_model
 from .shadow import ShadowCopies
-from .telemetry.capture import Captures
-from .telemetry.captured import CapturedRequests, CaptureSettings
+from .telemetry.capture import CapturedRequests, Captures, CaptureSettings
 from .telemetry.metrics import Metrics
 from .telemetry.model_metrics import ModelMetrics
 from .telemetry.observer import Observers
@@ -41,9 +38,9 @@ from .telemetry.request_samples import KEPT, RequestSamples, Samples
 from .telemetry.resources import ResourceReader, Resources
 from .traffic import Shadow
 from .versions.lifecycle import ServableManager
-from .versions.record import VersionHandle
 from .versions.servable import Loader, load_saved_model
 from .versions.source import VersionSource
+from .versions.version import VersionHandle
 
 UNLOAD_WAIT_S = 40.0
 

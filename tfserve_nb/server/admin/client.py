@@ -23,7 +23,7 @@ from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable
 from ...experiment.admin import ExperimentAdmin
 from ...serving.admin import ModelAdmin
 from ...serving.backend import ModelSpec, as_header
-from ...serving.telemetry.captured import CaptureSettings
+from ...serving.telemetry.capture import CaptureSettings
 from ...serving.versions.inputs import as_tensors
 from ...types import (
     Progress,
