@@ -30,7 +30,7 @@ from ..server.handle import ServerHandle
 from ..serving.admin import ModelAdmin
 from ..serving.backend import ModelSpec
 from ..serving.models.state_store import StateStore, new_event
-from ..serving.telemetry.captured import CapturedRequest, CapturedRequests
+from ..serving.telemetry.capture import CapturedRequest, CapturedRequests
 from ..serving.versions.inputs import check_inputs
 from ..types import Tensors
 from .result import ReplayOptions, ReplayResult
