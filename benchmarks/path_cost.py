@@ -30,12 +30,9 @@ from tornado import web
 from tfserve_nb.server import interpreter
 from tfserve_nb.server.calls import Calls
 from tfserve_nb.server.http.connection import Connection
-from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.server import HttpServer
 from tfserve_nb.server.http.tornado_sink import sinks_of
 from tfserve_nb.server.rest.fast_path import fast_path
-from tfserve_nb.server.rest.handler import RestHandler
-from tfserve_nb.server.rest.inference_v2 import InferenceV2
 from tfserve_nb.server.settings import ServerSettings
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -160,9 +157,8 @@ async def requests_through_server(core: ServingCore, request: bytes, num_open: i
     loop = asyncio.get_running_loop()
     log = logging.getLogger("bench")
     settings = ServerSettings(token="secret")  # noqa: S106
-    handler = RestHandler(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
-    fast = fast_path(handler, InferenceV2(handler, core), settings)
-    server = HttpServer(sinks_of(web.Application(), log), Limits(), log, fast)
+    fast = fast_path(Calls(core, loop), settings, log)
+    server = HttpServer(sinks_of(web.Application(), log), settings, log, fast)
     server.date_line = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
     until_s = time.perf_counter() + seconds
     num_done, num_clients = 0, num_open

@@ -9,8 +9,8 @@ import keyword
 import time
 from typing import Any  # ipywidgets is untyped
 
+from ...agreement.worst import frame_of
 from ...experiment.state import ExperimentState
-from ...experiment.views.frames import frame_of
 from ...markup import note
 from ..actions import Job
 from ..pages.disagreements import NUM_SHOWN, disagreements_page
