@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..bench.load.samples import Samples
 from ..bench.load.schedule import Load
+from ..bench.run import Watcher
 from ..errors import InvalidOption, ReplayFailed, ServingError
 from ..replay.replay import replay_captured
 from ..replay.result import ReplayLimits, ReplayResult
@@ -87,7 +88,7 @@ def only_if_replayed(
     try:
         options = limits.options(version, server.models.model_status(name).default_version)
         captured = server.models.captured(name, limits.requests)
-        result = replay_captured(server, name, captured, options, folder, _Told(progress))
+        result = replay_captured(server, name, captured, options, folder, _ReplayProgress(progress))
         if not result.passed(limits.max_disagreement, limits.max_slowdown, limits.max_errors):
             raise _failed(result, limits)
         progress(ProgressEvent("replaying", 1, 1, str(result.verdict)))
@@ -108,8 +109,8 @@ def _failed(result: ReplayResult, limits: ReplayLimits) -> ReplayFailed:
     )
 
 
-class _Told:
-    """A `Watcher` that tells a deploy's progress."""
+class _ReplayProgress(Watcher):
+    """Reports a replay as progress of the deploy that waits for it."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
