@@ -1,12 +1,11 @@
-"""Shadow copies: a version gets copies of requests that other versions answer; clients never see its answers.
+"""Shadow copies: a version gets copies of requests that other versions answer; clients never get its outputs.
 
-A sampled request is copied when it is submitted; once it was answered, its copy waits here with the answer. One thread
-submits the copies to lanes of their own, which run only while no live request wants the device. Copies are the first
-to go: when too many or too large ones wait, when one has waited too long, when its version is to get no more. What is
-left out is counted. Each request is sampled by itself, with a random number: a counter would fall into step with
-clients that take turns.
+A sampled request is copied when it is submitted; once it was answered, its copy waits here with the outputs. One thread
+submits the copies to lanes of their own, which run only while no live request wants the device. A copy is dropped
+and counted when too many or too large ones wait, when it has waited too long, or when its version is no longer to get
+copies. Each request is sampled with a random number: a counter would fall into step with clients that take turns.
 
-Thread: `tfserve-shadow`, a daemon, submits copies and tells the observers what came of them. `Copier.copying` runs on
+Thread: `tfserve-shadow`, a daemon, submits copies and passes their outcomes to the observers. `Copier.copying` runs on
 the submitting thread, what it returns on the runner's.
 """
 
@@ -40,7 +39,7 @@ LOOK_S = 0.05
 JOIN_S = 1.5
 
 _DROPS = (Cancelled, DeadlineExceeded, NotAvailable, QueueFull)
-"""Outcomes that say nothing about the version."""
+"""Outcomes that are not the version's fault: the copy counts as dropped."""
 
 OnDone = Callable[[Outcome], None]
 
@@ -55,7 +54,7 @@ class ShadowCopy:
         shadow: the version that gets the copy.
         signature: the signature's name.
         inputs: name -> array, our own.
-        outputs: what was answered, our own.
+        outputs: those of the version that answered, our own.
         deadline_s: when it is dropped.
         handle: pins the version that gets it, from its submission on.
         ticket: the submitted copy; None when it was not even taken.
@@ -83,7 +82,7 @@ class ShadowCopies:
     Args:
         acquire: pins a version, or None when it cannot answer.
         current: a model's name -> the version that gets copies of its requests now.
-        observers: told of copies that were run.
+        observers: get the copies that were run.
         draw: uniform numbers on [0, 1), for the sample.
         now: the clock in seconds.
     """
@@ -163,7 +162,7 @@ class ShadowCopies:
         self._dropped(copy.model, copy.shadow)
 
     def counts(self) -> Mapping[tuple[str, int], CopyCounts]:
-        """(model, version) -> what became of the copies for it since the server started."""
+        """(model, version) -> counts of the copies for it since the server started."""
         with self._counting:
             return dict(self._counts)
 
@@ -172,7 +171,7 @@ class ShadowCopies:
         return sum(counts.num_dropped for (name, _), counts in self.counts().items() if name == model)
 
     def deadline_s(self) -> float:
-        """When a copy of now is dropped."""
+        """The deadline of a copy that is made now."""
         return self._now() + LIMIT_S
 
     # --- the thread ---------------------------------------------------------------------------------------------
@@ -189,7 +188,7 @@ class ShadowCopies:
                 self._begin(copy)
             self._give_up()
         for copy in self._running:
-            self._let_go(copy)
+            self._abandon(copy)
 
     def _next(self) -> tuple[list[tuple[ShadowCopy, Outcome]], list[ShadowCopy]]:
         """Wait for something to do: copies that are done, and copies that may begin."""
@@ -229,7 +228,7 @@ class ShadowCopies:
             self._changed.notify()
 
     def _finish(self, copy: ShadowCopy, outcome: Outcome) -> None:
-        """Tell what became of a copy."""
+        """Count a copy, and pass it to the observers."""
         self._running.remove(copy)
         if copy.handle is not None:
             copy.handle.release()
@@ -253,13 +252,13 @@ class ShadowCopies:
         )
 
     def _give_up(self) -> None:
-        """Cancel copies that are late or no longer wanted; what runs already keeps its version until it is done."""
+        """Cancel copies that are late or no longer wanted; a copy that runs keeps its version until it is done."""
         for copy in self._running:
             if not self._is_wanted(copy) and copy.ticket is not None and copy.ticket.started_s is None:
                 copy.ticket.cancel()
 
     def _is_wanted(self, copy: ShadowCopy) -> bool:
-        """Whether a copy is in time, and its version still to get it."""
+        """Whether a copy is in time, and its version still gets copies."""
         shadow = self._current(copy.model)
         return shadow is not None and shadow.version == copy.shadow and copy.deadline_s > self._now()
 
@@ -272,8 +271,8 @@ class ShadowCopies:
             before = self._counts.get((model, version), CopyCounts())
             self._counts[model, version] = CopyCounts(*[a + b for a, b in zip(before, more, strict=True)])
 
-    def _let_go(self, copy: ShadowCopy) -> None:
-        """The end: whatever becomes of it."""
+    def _abandon(self, copy: ShadowCopy) -> None:
+        """Cancel a copy and unpin its version, at the end."""
         if copy.ticket is not None:
             copy.ticket.cancel()
         if copy.handle is not None:
@@ -305,7 +304,7 @@ class Copier:
             return on_done
 
         def answered(outcome: Outcome) -> None:
-            # The client may write to the answer's arrays: they are copied before it gets them.
+            # The client may write to the outputs: they are copied before it gets them.
             copy = self._copy(signature, own, outcome) if isinstance(outcome, Answer) else None
             on_done(outcome)
             if copy is not None:

@@ -134,7 +134,7 @@ class LoadedVersion:
         return self.runner.attach(queue, run, observe, is_background=is_background)
 
     def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
-        """What a runner calls after each batch of one signature, with when it started and was done."""
+        """The function that a runner calls after each batch of one signature."""
         observers, options = self._observers, self._options
 
         def observe(batch: Batch, started_s: float, done_s: float) -> None:
