@@ -266,16 +266,16 @@ def _judged_by_provenances(evidence: tuple[Evidence | None, Evidence | None], co
     return known[0][1], known[0][0]
 
 
-def _judged_by_provenance(one: Evidence, columns: int) -> str:
+def _judged_by_provenance(evidence: Evidence, columns: int) -> str:
     """What a loss and an activation mean for an output of so many columns; "" when nothing follows."""
-    loss, activation = one.loss, one.activation
+    loss, activation = evidence.loss, evidence.activation
     if loss in _NUMBER_LOSSES:
         return NUMBERS
     is_binary = "binary" in loss and loss.endswith("crossentropy")
     is_class_loss = (loss.endswith("crossentropy") and not is_binary) or loss == "categorical_hinge"
     if columns > 1 and (is_class_loss or activation in ("softmax", "log_softmax")):
         return ARGMAX
-    if loss in _SIGN_LOSSES or (is_binary and one.from_logits):
+    if loss in _SIGN_LOSSES or (is_binary and evidence.from_logits):
         return SIGN
     if activation in ("sigmoid", "hard_sigmoid"):
         return HALF

@@ -138,12 +138,12 @@ def biases(agreement: Agreement, alpha: float) -> dict[str, Estimate]:
     as numbers have a bias that means something.
     """
     found = {}
-    for name, one in agreement.items():
-        num = one.num_biased
-        if not one.is_numbers or num < 2 or not math.isfinite(one.bias) or not math.isfinite(one.bias_variance):
+    for name, output in agreement.items():
+        num = output.num_biased
+        if not output.is_numbers or num < 2 or not math.isfinite(output.bias + output.bias_variance):
             continue
         effect = sequential.effect(
-            one.bias, one.bias_variance / num, num / 2, num - 1, alpha=alpha, num_a=num, num_b=num
+            output.bias, output.bias_variance / num, num / 2, num - 1, alpha=alpha, num_a=num, num_b=num
         )
         found[name] = Estimate(effect.value, effect.low, effect.high, effect.p_value, num)
     return found
