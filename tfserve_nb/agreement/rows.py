@@ -138,7 +138,7 @@ def _judge_classes(rule: Rule, a: np.ndarray, b: np.ndarray, rounding: float) ->
 
 
 def _largest(a: np.ndarray, b: np.ndarray, rounding: float) -> list[np.ndarray]:
-    """Where the largest numbers stand, `(n, p, 1)` each; a tie in both versions is decided alike."""
+    """The places of the largest numbers, `(n, p, 1)` each; a tie in both versions is decided alike."""
     ranked = [np.where(np.isnan(one), -math.inf, one) for one in (a, b)]
     places = [one.argmax(axis=2)[..., np.newaxis] for one in ranked]
     is_tie = np.ones(places[0].shape, bool)

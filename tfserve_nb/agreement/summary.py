@@ -71,7 +71,7 @@ class _Mean:
 
 @dataclass(slots=True)
 class _Sums:
-    """What is known of one output."""
+    """Sums over the rows of one output."""
 
     num_rows: int = 0
     num_same: int = 0
@@ -235,7 +235,7 @@ class Agreeing:
 
     @property
     def agreement(self) -> Agreement:
-        """What was found so far; empty without rows."""
+        """The agreement so far; empty without rows."""
         rules, totals = self._current()
         return totals.result(rules)
 

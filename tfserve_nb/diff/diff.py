@@ -60,7 +60,7 @@ def version_folder(server: ServerHandle, name: str, version: int) -> Path:
 
 
 def provenance_of(server: ServerHandle, name: str, version: int) -> Provenance:
-    """Where a version comes from.
+    """The provenance of a version.
 
     Raises:
         FailedPrecondition: if it has none, or its file cannot be read.
@@ -136,7 +136,7 @@ def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, Signa
 
 
 def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureSpec]) -> list[SignatureChange]:
-    """What changed in what the versions take and give."""
+    """The changes of inputs and outputs, signature by signature."""
     changes = []
     for name in dict.fromkeys([*a, *b]):
         if name not in a or name not in b:

@@ -17,7 +17,7 @@ from ..export.weights import Variable, Weights
 from .result import ADDED, CHANGED, REMOVED, SAME, LayerChange
 
 _COUNTED = re.compile(r"_\d+(?=/|$)")
-"""What Keras appends to names, another number in each run of a cell."""
+"""The suffix that Keras appends to names, another number in each run of a cell."""
 
 
 @dataclass(frozen=True, slots=True)

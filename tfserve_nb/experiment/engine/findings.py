@@ -32,8 +32,8 @@ NUM_GUARDRAILS = 3
 """Errors, and two of run times, tail and quality."""
 LEAST_SHARE = 0.4
 COLD = math.log(1.5)
-"""What a version that gets less than `LEAST_SHARE` may lose by it, because caches and threads have turned to the other
-one: with a tenth of the traffic, a copy of the same small network took 10 to 26 % longer at equal batch sizes."""
+"""By how much a version may be slower because it gets less than `LEAST_SHARE`: caches and threads serve the other
+version. With a tenth of the traffic, a copy of the same small network took 10 to 26 % longer at equal batch sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known about one metric.
+    """The estimate of one metric, and how it is judged.
 
     Attributes:
         metric: `latency`, `p95`, `errors` or `quality`.
