@@ -5,8 +5,8 @@ submits the copies to lanes of their own, which run only while no live request w
 and counted when too many or too large ones wait, when it has waited too long, or when its version is no longer to get
 copies. Each request is sampled with a random number: a counter would fall into step with clients that take turns.
 
-Thread: `tfserve-shadow`, a daemon, submits copies and passes their outcomes to the observers. `Copier.copying` runs on
-the submitting thread, what it returns on the runner's.
+Thread: `tfserve-shadow`, a daemon, submits copies and passes their outcomes to the observers. A copier runs on the
+submitting thread, what it returns on the runner's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull
 from ..threads import start_thread
@@ -26,7 +27,7 @@ from .batching.runner import as_serving_error
 from .telemetry.observer import Observers
 from .telemetry.records import CopyCounts, Pair, num_bytes, own_copy
 from .traffic import Shadow
-from .versions.version import VersionHandle
+from .versions.version import OnDone, RequestCopier, VersionHandle
 
 MAX_WAITING = 256
 MAX_WAITING_BYTES = 64 << 20
@@ -40,8 +41,6 @@ JOIN_S = 1.5
 
 _DROPS = (Cancelled, DeadlineExceeded, NotAvailable, QueueFull)
 """Outcomes that are not the version's fault: the copy counts as dropped."""
-
-OnDone = Callable[[Outcome], None]
 
 
 @dataclass(eq=False, slots=True)
@@ -127,8 +126,8 @@ class ShadowCopies:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(JOIN_S)
 
-    def copier(self, spec: ModelSpec, version: int, shadow: Shadow | None) -> Copier | None:
-        """What copies a request that comes to `version`; None when it is not to be copied.
+    def copier(self, spec: ModelSpec, version: int, shadow: Shadow | None) -> RequestCopier | None:
+        """The function that copies a request that comes to `version`; None when it is not to be copied.
 
         Args:
             spec: what it named: requests for a version or a label are not copied.
@@ -137,9 +136,27 @@ class ShadowCopies:
         """
         if shadow is None or version == shadow.version or spec.version is not None or spec.label is not None:
             return None
-        return Copier(self, spec.name, version, shadow)
+        return partial(self._copying, spec.name, version, shadow)
 
-    def sampled(self, model: str, shadow: Shadow, inputs: Tensors) -> Tensors | None:
+    def _copying(
+        self, model: str, version: int, shadow: Shadow, signature: str, inputs: Tensors, on_done: OnDone
+    ) -> OnDone:
+        """Sample a request: returns what to call with its outcome, which calls `on_done` before any copy."""
+        own_inputs = self._sample(model, shadow, inputs)
+        if own_inputs is None:
+            return on_done
+
+        def done(outcome: Outcome) -> None:
+            # The client may write to the outputs: they are copied before it gets them.
+            outputs = _owned(outcome.outputs) if isinstance(outcome, Answer) else None
+            on_done(outcome)
+            if outputs is not None:
+                deadline_s = self._now() + LIMIT_S
+                self._offer(ShadowCopy(model, version, shadow.version, signature, own_inputs, outputs, deadline_s))
+
+        return done
+
+    def _sample(self, model: str, shadow: Shadow, inputs: Tensors) -> Tensors | None:
         """Our own inputs of the next request; None when it is not chosen, or there is no room."""
         if self._draw() * 100 >= shadow.percent:
             return None
@@ -149,7 +166,7 @@ class ShadowCopies:
             self._dropped(model, shadow.version)
         return own
 
-    def offer(self, copy: ShadowCopy) -> None:
+    def _offer(self, copy: ShadowCopy) -> None:
         """Let a copy of an answered request wait for its turn, if there is room."""
         size = copy.num_bytes
         with self._changed:
@@ -169,10 +186,6 @@ class ShadowCopies:
     def num_dropped(self, model: str) -> int:
         """Copies of a model's requests that were left out since the server started."""
         return sum(counts.num_dropped for (name, _), counts in self.counts().items() if name == model)
-
-    def deadline_s(self) -> float:
-        """The deadline of a copy that is made now."""
-        return self._now() + LIMIT_S
 
     # --- the thread ---------------------------------------------------------------------------------------------
 
@@ -277,47 +290,6 @@ class ShadowCopies:
             copy.ticket.cancel()
         if copy.handle is not None:
             copy.handle.release()
-
-
-class Copier:
-    """Copies the requests that come to one version.
-
-    Args:
-        copies: takes them.
-        model: its name.
-        version: the version that answers.
-        shadow: the version that gets copies.
-    """
-
-    __slots__ = ("_copies", "_model", "_shadow", "_version")
-
-    def __init__(self, copies: ShadowCopies, model: str, version: int, shadow: Shadow) -> None:
-        self._copies = copies
-        self._model = model
-        self._version = version
-        self._shadow = shadow
-
-    def copying(self, signature: str, inputs: Tensors, on_done: OnDone) -> OnDone:
-        """What to call with the outcome of a request instead of `on_done`, which comes before any copy."""
-        own = self._copies.sampled(self._model, self._shadow, inputs)
-        if own is None:
-            return on_done
-
-        def answered(outcome: Outcome) -> None:
-            # The client may write to the outputs: they are copied before it gets them.
-            copy = self._copy(signature, own, outcome) if isinstance(outcome, Answer) else None
-            on_done(outcome)
-            if copy is not None:
-                self._copies.offer(copy)
-
-        return answered
-
-    def _copy(self, signature: str, inputs: Tensors, answer: Answer) -> ShadowCopy | None:
-        outputs = _owned(answer.outputs)
-        if outputs is None:
-            return None
-        deadline_s = self._copies.deadline_s()
-        return ShadowCopy(self._model, self._version, self._shadow.version, signature, inputs, outputs, deadline_s)
 
 
 def _owned(tensors: Tensors) -> Tensors | None:

@@ -118,7 +118,12 @@ class StateStore:
 
     def benchmarks(self) -> dict[int, dict[str, Any]]:
         """Number of the run -> its result, for all models below the folder."""
-        return self._results("benchmarks")
+        if not self.path.exists():
+            return {}
+        with self._open() as connection:
+            connection.executescript(_SCHEMA)
+            rows = connection.execute("SELECT id, result FROM benchmarks")
+            return {number: json.loads(text) for number, text in rows}
 
     def _add(self, table: str, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
         with self._writing() as connection:
@@ -126,14 +131,6 @@ class StateStore:
             number = connection.execute(f"INSERT INTO {table} (at, name, result) VALUES (?, ?, ?)", row).lastrowid  # noqa: S608 - a name of ours
             _append(connection, name, event)
         return int(number or 0)
-
-    def _results(self, table: str) -> dict[int, dict[str, Any]]:
-        if not self.path.exists():
-            return {}
-        with self._open() as connection:
-            connection.executescript(_SCHEMA)
-            rows = connection.execute(f"SELECT id, result FROM {table}")  # noqa: S608 - a name of ours
-            return {number: json.loads(text) for number, text in rows}
 
     def save_experiment(self, name: str, value: Mapping[str, Any], number: int | None) -> int:
         """Keep the state of an experiment.
