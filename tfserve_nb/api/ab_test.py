@@ -100,7 +100,7 @@ class ABTest:
 
     @property
     def effect(self) -> float:
-        """B against A in the experiment's metric: relative for latencies (0.1: 10 % slower), a difference for quality.
+        """B compared with A in the metric: relative for latencies (0.1: 10 % slower), a difference for quality.
 
         NaN while too little is known.
         """

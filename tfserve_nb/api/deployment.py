@@ -355,7 +355,7 @@ class Deployment:
         """Where a version (number or label) comes from: code, commit, packages, data, seed, metrics, layers.
 
         Raises:
-            FailedPrecondition: if the version tells nothing, or its file is damaged.
+            FailedPrecondition: if the version has no provenance, or its file is damaged.
         """
         return provenance_of(self._server, self.name, self._version_of(version))
 
