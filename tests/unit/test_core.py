@@ -390,8 +390,8 @@ def test_no_key_is_looked_for_while_all_traffic_goes_to_one_version(core: Servin
 
     core.set_split("net", {1: 50, 2: 50}, salt="s", key_header="X-User", arms={1: "a", 2: "b"})
     handles = [core.acquire(NET, key=find) for _ in range(5)]
-    for one in handles:
-        one.release()
+    for handle in handles:
+        handle.release()
     (assignment,) = {one.assignment for one in handles}
     assert assignment == ("user-17", {1: "a", 2: "b"}[handles[0].version], True)
     assert set(looked) == {"x-user"}

@@ -136,17 +136,17 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
     axes.xaxis.get_major_locator().set_params(integer=True)
 
 
-def _agreement(one: Agreement) -> str:
-    low, high = one.interval
-    return f"{100 * one.share:.1f} % of {one.num_rows} rows agree [{100 * low:.1f}, {100 * high:.1f}] %"
+def _agreement(found: Agreement) -> str:
+    low, high = found.interval
+    return f"{100 * found.share:.1f} % of {found.num_rows} rows agree [{100 * low:.1f}, {100 * high:.1f}] %"
 
 
 def _numbers_in_words(found: Agreement) -> str:
     """Text in the place of changed classes: errors and bias of the outputs that are compared as numbers."""
     lines = [
-        f"{name}: error {number(one.error)} spreads of A, bias {number(one.bias, sign=True)}"
-        for name, one in list(found.items())[:NUM_FLIPS]
-        if one.is_numbers
+        f"{name}: error {number(output.error)} spreads of A, bias {number(output.bias, sign=True)}"
+        for name, output in list(found.items())[:NUM_FLIPS]
+        if output.is_numbers
     ]
     return plain_text("\n".join(lines)) or ("no decision changed" if found.num_same == found.num_rows else "no classes")
 
