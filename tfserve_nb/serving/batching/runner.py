@@ -303,10 +303,14 @@ class Runner:
             for (task, start, stop), piece in zip(parts, outputs, strict=True):
                 if task.is_finished:
                     continue
-                answer = task.add_piece(piece, start, stop, done_s)
-                if answer is not None:
+                outcome: Outcome | None
+                try:
+                    outcome = task.add_piece(piece, start, stop, done_s)
+                except Exception as error:  # noqa: BLE001 - outputs of a split request may not fit together
+                    outcome = as_serving_error(error)
+                if outcome is not None:
                     task.is_finished = True
-                    finished.append((task, answer))
+                    finished.append((task, outcome))
         _deliver(finished)
         return done_s
 
