@@ -271,7 +271,7 @@ class Deployment:
         folder = Path(DEFAULT_BASE_PATH).absolute()
         return benchmark_model(self._server, self.name, options, folder, watcher)
 
-    @takes(Plan, Limits)
+    @takes(Plan, AgreementOptions, Limits)
     def ab_test(
         self,
         a: int | str,

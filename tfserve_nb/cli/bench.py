@@ -36,7 +36,10 @@ def bench(arguments: list[str]) -> int:
     Returns:
         0 when it ran to its end; 1 when it could not, was stopped early, or is invalid.
     """
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if getattr(parsed, "protocol", "") == "kernel":
+        parser.error("argument --protocol: 'kernel' works in a notebook only (%benchmark); json, binary or grpc here")
     own, run = read(_BenchOptions, parsed), read(RunOptions, parsed)
     try:
         result = _result(own, run, read(Options, parsed))

@@ -13,6 +13,7 @@ from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import HTML, display
 
+from ..agreement.kinds import AgreementOptions
 from ..api.ab_test import ABTest
 from ..api.deployment import Deployment
 from ..experiment.plan import Limits, Plan
@@ -25,7 +26,7 @@ SHOW_EVERY_S = 0.5
 PRINT_EVERY_S = 2.0
 
 
-OPTIONS = (TestedVersions, Plan, Limits)
+OPTIONS = (TestedVersions, Plan, AgreementOptions, Limits)
 
 
 def run(handle: Deployment, parsed: argparse.Namespace, values: Any, view: ExperimentView | None) -> ABTest:
