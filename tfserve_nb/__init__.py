@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from .api.ab_test import ABTest
+    from .api.callback import DeployCallback
     from .api.connect import connect, deployment, resume
     from .api.deploy import deploy
     from .api.deployment import Deployment
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from .experiment.views.frames import frame_of
     from .replay.result import ReplayLimits, ReplayResult
     from .serving.telemetry.captured import CapturedRequests, load_captured
-    from .training.callback import DeployCallback
 
 __all__ = [
     "ABTest",
@@ -101,7 +101,7 @@ _MODULES = {
     "BenchmarkResult": "bench.result",
     "CapturedRequests": "serving.telemetry.captured",
     "ComparisonResult": "bench.comparison",
-    "DeployCallback": "training.callback",
+    "DeployCallback": "api.callback",
     "Deployment": "api.deployment",
     "ReplayLimits": "replay.result",
     "ReplayResult": "replay.result",

@@ -92,7 +92,10 @@ def test_a_gated_deploy_takes_what_the_outputs_are(served) -> None:
         ("%replay net --onto 1 --out 1x", "no variable name"),
         ("%deploy model --name net --max-slowdown 2", "limits of --check-replay"),
         ("%deploy model --name net --check-replay --max-disagreement -1", "max_disagreement=-1.0"),
-        ("%deploy model --name net --kind exact", "kind say how replayed outputs are compared, and nothing is replayed"),
+        (
+            "%deploy model --name net --kind exact",
+            "kind say how replayed outputs are compared, and nothing is replayed",
+        ),
         ("%deploy model --name net --check-replay --kind nearly", "argument --kind: invalid choice: 'nearly'"),
         ("%deploy model --name net --check-replay --tolerance -1", "tolerance=-1.0 must be a number of at least 0"),
         ("%deploy model --name new --check-replay", "nothing to replay onto the first version of new"),

@@ -11,9 +11,10 @@ from tfserve_nb.agreement.result import Agreement, OutputAgreement
 from tfserve_nb.diff.changes import LatencyChange, LayerChange, SignatureChange
 from tfserve_nb.diff.report import MAX_LAYERS
 from tfserve_nb.diff.result import VersionDiff
+from tfserve_nb.export.provenance.code import Code
 from tfserve_nb.export.provenance.environment import GitState
 from tfserve_nb.export.provenance.fingerprint import DataFingerprint
-from tfserve_nb.export.provenance.provenance import Code, Provenance, read_provenance, write_provenance
+from tfserve_nb.export.provenance.provenance import Provenance, read_provenance, write_provenance
 from tfserve_nb.reports.html import to_html
 
 

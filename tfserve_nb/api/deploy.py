@@ -17,8 +17,8 @@ from ..experiment.plan import Limits, Plan
 from ..export.check import verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.layout import check_name, delete_version
-from ..export.provenance.provenance import Code, ProvenanceInput, provenance_input, store
-from ..export.provenance.running_cell import running_cell
+from ..export.provenance.code import Code, running_cell
+from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
 from ..export.signatures import read_signatures
 from ..export.source import prepare_source

@@ -32,8 +32,8 @@ from ..serving.core import ServingCore
 from ..serving.telemetry.records import CopyCounts
 from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
-from .flags import EXIT_FAILED, ignored_flags, parse_serve
-from .plan import ServePlan, make_plan
+from .serve_flags import EXIT_FAILED, ignored_flags, parse_serve
+from .serve_plan import ServePlan, make_plan
 
 _log = logging.getLogger("tfserve_nb.serve")
 JOIN_S = 1.5

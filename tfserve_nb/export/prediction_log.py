@@ -4,7 +4,7 @@ The same records warm a version up, see `warmup_requests`.
 
 Thread: each writer belongs to one thread; functions any.
 
-Reference: tensorflow_serving/apis/prediction_log.proto.
+Reference: tensorflow_serving/apis/prediction_log.proto and input.proto.
 """
 
 from __future__ import annotations
@@ -64,6 +64,28 @@ def to_message(call: LoggedCall) -> Any:
     else:
         _fill_examples(log.classify_log if call.api == "classify" else log.regress_log, call)
     return log
+
+
+def serialized_examples(value: Any) -> np.ndarray:
+    """The examples of a `tensorflow.serving.Input`, each with its context, as serialized `tf.Example`s.
+
+    Args:
+        value: an `Input` message.
+
+    Returns:
+        object array `(n,)` of bytes; n is 0 for an input without examples.
+    """
+    kind = value.WhichOneof("kind")
+    if kind == "example_list_with_context":
+        group = value.example_list_with_context
+        # Two serialized messages, one after the other, are their merger.
+        context = group.context.SerializeToString()
+        texts = [context + example.SerializeToString() for example in group.examples]
+    else:
+        texts = [example.SerializeToString() for example in value.example_list.examples]
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts
+    return array
 
 
 class RotatingWriter:

@@ -21,8 +21,7 @@ import numpy as np
 
 from ..errors import ExportFailed, InvalidOption
 from ..types import DEFAULT_SIGNATURE, Tensors
-from .example_input import serialized_examples
-from .prediction_log import LoggedCall, to_message
+from .prediction_log import LoggedCall, serialized_examples, to_message
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_WARMUP_RECORDS = 1000

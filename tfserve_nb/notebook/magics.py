@@ -32,8 +32,7 @@ from ..bench.options import Options, RunOptions
 from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
-from ..export.provenance.provenance import Code
-from ..export.provenance.running_cell import running_cell
+from ..export.provenance.code import Code, running_cell
 from ..options import given, read
 from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
@@ -48,7 +47,7 @@ from .arguments import (
     with_options,
 )
 from .benchmark import BenchmarkView, LoadedUrl, check_together, load_url, save, stored_in
-from .cell import run_body
+from .cells import run_body
 from .commands import (
     AskOptions,
     DeployedModel,

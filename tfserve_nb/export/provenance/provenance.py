@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import numbers
-import sys
-import sysconfig
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,52 +23,16 @@ from ...serialization import TextFloat, from_json, to_json
 from ..endpoint import ExportSource
 from ..layout import find_version
 from ..reasons import disk_reason, innermost
+from .code import Code, running_script
 from .environment import GitState, git_state, imported_packages, python_version, random_seed
 from .fingerprint import DataFingerprint, fingerprint
 from .layer_facts import LayerFacts, layers_of
 from .output_facts import outputs_of
-from .redaction import redact
 
 PROVENANCE_FILE = Path("assets.extra", "tfserve_nb.json")
 FORMAT = 1
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_METRICS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """The code that deployed a version.
-
-    Attributes:
-        source: its text, without the secrets that were found.
-        kind: `cell` or `script`.
-        cell_id: the id of the cell in its notebook; "" when the front end tells none.
-        execution_count: the number in the cell's brackets; None when it has none.
-        path: the script's file name; "" for a cell.
-        num_redacted: secrets that were taken out.
-        is_cut: whether the text was too long to be stored in full.
-    """
-
-    source: str
-    kind: str = "cell"
-    cell_id: str = ""
-    execution_count: int | None = None
-    path: str = ""
-    num_redacted: int = 0
-    is_cut: bool = False
-
-    def redacted(self) -> Code:
-        """The same without secrets."""
-        found = redact(self.source)
-        return Code(
-            found.text,
-            self.kind,
-            self.cell_id,
-            self.execution_count,
-            self.path,
-            found.count,
-            self.is_cut or found.is_cut,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +109,7 @@ def provenance_input(
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
         raise InvalidOption(f"seed={seed!r} must be an integer", hint="--seed 42")
     return ProvenanceInput(
-        code=code if code is not None else _script(),
+        code=code if code is not None else running_script(),
         data=None if data is None else fingerprint(data),
         seed=None if seed is None else int(seed),
         metrics={} if metrics is None else _metrics(metrics),
@@ -304,18 +266,4 @@ def _earlier(folder: Path) -> Provenance | None:
     """That of the version which this folder is a copy of."""
     with contextlib.suppress(FailedPrecondition):
         return read_provenance(folder)
-    return None
-
-
-def _script() -> Code | None:
-    """The program that runs, if it is the user's and no launcher out of a package."""
-    path = getattr(sys.modules.get("__main__"), "__file__", None)
-    if path is None:
-        return None
-    file = Path(path).absolute()
-    installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib", "scripts")]
-    if any(file.is_relative_to(folder) for folder in installed if folder):
-        return None
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return Code(file.read_text(encoding="utf-8"), "script", path=file.name)
     return None
