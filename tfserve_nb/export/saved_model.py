@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ExportFailed, InvalidOption, ServingError, VersionExists
-from ..types import ProgressEvent, SignatureSpec
+from ..types import Progress, ProgressEvent, SignatureSpec, no_progress
 from .endpoint import ExportSource
 from .layout import check_name, check_version, next_version, remove_stale, sync, temporary_dir, version_dir
 from .reasons import disk_reason, innermost
@@ -28,8 +28,6 @@ from .tracing import write_traced
 
 Verify = Callable[[Path], None]
 """Called with the complete folder before it counts; raises to refuse it."""
-
-Progress = Callable[[ProgressEvent], None]
 
 MAX_RENAMES = 1000
 """Other exporters that may take the next number before us; each of them made progress, so this is not reached."""
@@ -67,7 +65,7 @@ def export_version(
     above: int = 0,
     example: object = None,
     verify: Verify | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> ExportedVersion:
     """Write a model as a new version of a name.
 
@@ -94,17 +92,16 @@ def export_version(
     check_name(name)
     if version is not None:
         check_version(version)
-    report = progress or _say_nothing
     source = prepare_source(model, example=example)
     base = Path(base_path).expanduser().absolute()
     with _made_folder(base / name) as model_dir, temporary_dir(model_dir, "exporting") as workplace:
         _refuse_taken(base, name, version)
         folder = workplace / "model"
-        _write(source, folder, report)
+        _write(source, folder, progress)
         meta_graph = read_meta_graph(folder)
         check_portable(meta_graph, source.description)
         if verify is not None:
-            _check(verify, folder, report)
+            _check(verify, folder, progress)
         num_bytes = sync_tree(folder)
         number = _rename(folder, model_dir, version, above)
         sync(model_dir)
@@ -133,10 +130,6 @@ def sync_tree(folder: Path) -> int:
             num_bytes += path.stat().st_size
         sync(Path(root))
     return num_bytes
-
-
-def _say_nothing(event: ProgressEvent) -> None:
-    pass
 
 
 def _refuse_taken(base: Path, name: str, version: int | None) -> None:
@@ -182,15 +175,15 @@ def _not_writable(folder: Path, error: BaseException) -> ExportFailed:
     )
 
 
-def _write(source: ExportSource, folder: Path, report: Progress) -> None:
+def _write(source: ExportSource, folder: Path, progress: Progress) -> None:
     """Write the SavedModel; errors of the disk become `OSError`s or `ExportFailed`, never something else."""
     if source.path is not None:
-        report(ProgressEvent("exporting", 0, 1, "copying"))
+        progress(ProgressEvent("exporting", 0, 1, "copying"))
         _copy(source.path, folder)
-        report(ProgressEvent("exporting", 1, 1))
+        progress(ProgressEvent("exporting", 1, 1))
         return
     try:
-        write_traced(source, folder, report)
+        write_traced(source, folder, progress)
     except (ServingError, OSError):
         raise
     except Exception as error:
@@ -199,8 +192,8 @@ def _write(source: ExportSource, folder: Path, report: Progress) -> None:
         raise _not_savable(source, error) from error
 
 
-def _check(verify: Verify, folder: Path, report: Progress) -> None:
-    report(ProgressEvent("checking", 0, 1))
+def _check(verify: Verify, folder: Path, progress: Progress) -> None:
+    progress(ProgressEvent("checking", 0, 1))
     try:
         verify(folder)
     except OSError as error:
@@ -208,7 +201,7 @@ def _check(verify: Verify, folder: Path, report: Progress) -> None:
         raise ExportFailed(
             f"the SavedModel cannot be checked: {innermost(error)}", hint="see what the check could not read or write"
         ) from error
-    report(ProgressEvent("checking", 1, 1))
+    progress(ProgressEvent("checking", 1, 1))
 
 
 def _not_savable(source: ExportSource, error: Exception) -> ExportFailed:
