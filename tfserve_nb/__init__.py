@@ -1,7 +1,7 @@
 """Serve the Keras model that is in this notebook: `%load_ext tfserve_nb`, then `%%deploy`.
 
 This module holds no state, because `%reload_ext` reloads it, and it alone. It imports nothing heavy: what `_MODULES`
-names is imported when it is asked for, and the imports under `TYPE_CHECKING` tell editors the same.
+names is imported at its first use, and the imports under `TYPE_CHECKING` are the same for editors.
 """
 
 from __future__ import annotations

@@ -330,7 +330,7 @@ def test_the_command_line_compares_runs_of_its_history(server, tmp_path: Path, c
     assert "one pair says nothing about chance" in out
     assert (tmp_path / "pair.png").read_bytes()[:4] == b"\x89PNG"
     assert "there is no run 9" in err
-    assert "what shall be loaded? (try: tfserve-nb bench http://" in err
+    assert "a URL is missing (try: tfserve-nb bench http://" in err
 
 
 def test_any_server_that_takes_json_can_be_loaded(server, tmp_path: Path, monkeypatch) -> None:

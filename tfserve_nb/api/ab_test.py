@@ -52,7 +52,7 @@ class ABTest:
     Args:
         experiments: where it runs.
         name: the model.
-        started_at: tells this experiment from later ones of the model.
+        started_at: distinguishes this experiment from later ones of the model.
         deployment: the handle of the model.
 
     Attributes:
@@ -101,9 +101,9 @@ class ABTest:
 
     @property
     def effect(self) -> float:
-        """B against A in the experiment's metric: relative for latencies (0.1: 10 % slower), a difference for quality.
+        """B compared with A in the experiment's metric: relative for latencies (0.1: 10 % slower), else a difference.
 
-        NaN while too little is known.
+        NaN while there are too few observations.
         """
         effect = self.reading.effect
         return math.nan if effect is None else effect.value
@@ -126,7 +126,7 @@ class ABTest:
 
     @property
     def agreement(self) -> Agreement:
-        """Output name -> how it compares on the copied rows, which both versions answered; empty without any."""
+        """Output name -> how it compares on the copied rows, which both versions got; empty without any."""
         return self.reading.agreement
 
     @property
@@ -173,7 +173,7 @@ class ABTest:
         plan = state.plan
         samples = ", ".join(f"version {version}: {num}" for version, num in state.reading.samples.items())
         return (
-            f"<ABTest {self.name}: version {plan.b} (B) against {plan.a} (A), {state.phase}; {state.verdict}  "
+            f"<ABTest {self.name}: version {plan.b} (B) compared with {plan.a} (A), {state.phase}; {state.verdict}  "
             f"requests {samples or 'none'}>"
         )
 
@@ -200,7 +200,7 @@ def plan_of(name: str, a: int, b: int, options: dict[str, Any]) -> Plan:
 
 
 def _numbers(option: str, given: Any) -> tuple[float, ...]:
-    """Several numbers; which ones are allowed is for the plan to say."""
+    """Several numbers; the plan checks which ones are allowed."""
     try:
         return tuple(one.item() if hasattr(one, "item") else one for one in given)
     except TypeError as error:
@@ -265,7 +265,7 @@ def ask_until_decided(test: ABTest, by: Asker, watch: Callable[[ExperimentState]
     Args:
         test: the experiment.
         by: who asks.
-        watch: told where the experiment stands, a few times a second, on the calling thread; None for no calls.
+        watch: called with the state of the experiment a few times a second, on the calling thread; None for no calls.
     """
 
     def on_samples(_: Samples) -> bool:

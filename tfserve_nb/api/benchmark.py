@@ -68,7 +68,7 @@ def benchmark_url(
         folder: where results are kept.
         watcher: follows it.
         body: JSON that every request carries, for servers without TensorFlow Serving's metadata.
-        grpc_address: `HOST:PORT` of the same server, for gRPC; what requests look like is asked for over `url`.
+        grpc_address: `HOST:PORT` of the same server, for gRPC; the signature is read over `url`.
     """
     if options.protocol == "kernel":
         raise InvalidOption("protocol='kernel' needs a model's name, and no url", hint="--protocol json")
@@ -139,7 +139,7 @@ def _kept(result: BenchmarkResult, store: StateStore) -> BenchmarkResult:
 def _subject(server: ServerHandle, name: str, options: Options, version: int | None) -> Subject:
     url = server.rest_url(name)
     target: Target | None = None
-    seen, split = _who_answers(server.models.model_status(name), version, options.label)
+    seen, split = _version_and_split(server.models.model_status(name), version, options.label)
     batches = _Batches(server, name)
     if options.protocol != "kernel":
         target = target_of(url, server.token, options.wish(version), server.grpc_address)
@@ -159,8 +159,8 @@ def _subject(server: ServerHandle, name: str, options: Options, version: int | N
     )
 
 
-def _who_answers(status: ModelStatus, version: int | None, label: str | None) -> tuple[int | None, str]:
-    """The version that answers, None when there are several, and in words how the traffic is split."""
+def _version_and_split(status: ModelStatus, version: int | None, label: str | None) -> tuple[int | None, str]:
+    """The version that gets the requests, None when there are several, and in words how the traffic is split."""
     if version is not None:
         return version, ""
     if label is not None:
@@ -172,7 +172,7 @@ def _who_answers(status: ModelStatus, version: int | None, label: str | None) ->
 
 
 class _Batches:
-    """Tells the batches that a model ran since the last call, in words."""
+    """Callable: describes in words the batches that a model ran since the last call."""
 
     def __init__(self, server: ServerHandle, name: str) -> None:
         self._server = server

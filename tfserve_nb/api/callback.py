@@ -62,7 +62,7 @@ class DeployCallback:
     """Deploys the model as it is at the end of an epoch, without stopping training.
 
     Each such version is loaded without traffic, or given copies of others' requests, or promoted when it is better. A
-    deploy that fails is told once for each cause, as a warning, and training goes on. The weights, the optimizer and
+    deploy that fails shows one warning for each cause, and training goes on. The weights, the optimizer and
     the random state of the training are not touched.
 
     Args:
@@ -117,7 +117,7 @@ class DeployCallback:
         self._told: set[tuple[str, str]] = set()
 
     def _become_a_keras_callback(self) -> None:
-        """Take Keras' class among the bases only now: Tab and Shift-Tab look at this class, and do without Keras."""
+        """Take Keras' class among the bases only now: Tab and Shift-Tab read this class without importing Keras."""
         import keras
 
         if not isinstance(self, keras.callbacks.Callback):
@@ -188,8 +188,8 @@ class DeployCallback:
         self._told.add(cause)
         hint = f" (try: {error.hint})" if isinstance(error, ServingError) and error.hint else ""
         warnings.warn(
-            f"epoch {epoch + 1} is not fully deployed as {self.name}: {message}{hint}; training goes on, and this is "
-            "not said again",
+            f"epoch {epoch + 1} is not fully deployed as {self.name}: {message}{hint}; training goes on, and this "
+            "warning is not repeated",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -225,7 +225,7 @@ class Improvement:
     """Promotes an epoch whose metric is better than that of the epoch that was promoted last.
 
     Attributes:
-        metric: the name in the logs; for losses and errors smaller is better, for everything else larger.
+        metric: the name in the logs; for losses and errors smaller is better, for other metrics larger.
     """
 
     metric: str

@@ -77,7 +77,7 @@ class ServeOptions:
     isolate: bool = option(False, "serve it in a process of its own, which a busy kernel cannot slow down")
     slo_p99_ms: float | None = option(
         None,
-        "go back by itself when over 1 % of its answers are slower, requests fail, or answers hold NaN",
+        "go back by itself when over 1 % of its requests are slower, requests fail, or outputs hold NaN",
         metavar="MS",
         shown="off",
     )
@@ -141,7 +141,7 @@ def check_options(keywords: Mapping[str, Any]) -> None:
     """Refuse values that `deploy` would refuse, before there is a model.
 
     Args:
-        keywords: of `deploy`; what is not looked at may be anything.
+        keywords: of `deploy`; those that are no options of a group are ignored.
 
     Raises:
         InvalidOption: naming the value that is not allowed.

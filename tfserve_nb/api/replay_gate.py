@@ -27,21 +27,21 @@ def limits_of(
 
     Args:
         check_replay: whether, or with which limits.
-        kind: what the outputs are, instead of what the limits say.
-        tolerance: of numbers, instead of what the limits say.
+        kind: what the outputs are; replaces the kind of the limits.
+        tolerance: of numbers; replaces the tolerance of the limits.
 
     Raises:
         InvalidOption: for something else, and for a kind or tolerance without a replay.
     """
-    said = {name: value for name, value in (("kind", kind), ("tolerance", tolerance)) if value is not None}
-    if said and check_replay is False:
+    replaced = {name: value for name, value in (("kind", kind), ("tolerance", tolerance)) if value is not None}
+    if replaced and check_replay is False:
         raise InvalidOption(
-            f"{' and '.join(said)} say how replayed outputs are compared, and nothing is replayed",
+            f"{' and '.join(replaced)} set how replayed outputs are compared, and nothing is replayed",
             hint="check_replay=True (--check-replay)",
         )
     if isinstance(check_replay, bool | ReplayLimits):
         limits = check_replay if isinstance(check_replay, ReplayLimits) else ReplayLimits() if check_replay else None
-        return None if limits is None else replace(limits, **said)  # type: ignore[arg-type]
+        return None if limits is None else replace(limits, **replaced)  # type: ignore[arg-type]
     raise InvalidOption(
         f"check_replay={check_replay!r} must be True or ReplayLimits", hint="ReplayLimits(max_disagreement=0.05)"
     )
@@ -60,7 +60,7 @@ def check_captured(name: str) -> None:
         )
     found = server.models.captured(name, 0)
     if not found.num_kept:
-        state = "capture is on, but no request was answered since" if found.is_on else "capture is off"
+        state = "capture is on, but no request came since" if found.is_on else "capture is off"
         raise InvalidOption(
             f"there are no captured requests of {name} to replay: {state}",
             hint=f"%serving {name} --capture on, let clients send requests, then deploy",
@@ -79,7 +79,7 @@ def only_if_replayed(
         version: loaded, without traffic.
         limits: what it must keep.
         folder: where the result is kept when the model's own folder is not on this machine.
-        progress: told about each step.
+        progress: called with each step.
 
     Raises:
         ReplayFailed: naming the numbers.
@@ -87,7 +87,7 @@ def only_if_replayed(
     try:
         options = limits.options(version, server.models.model_status(name).default_version)
         captured = server.models.captured(name, limits.requests)
-        result = replay_captured(server, name, captured, options, folder, _Told(progress))
+        result = replay_captured(server, name, captured, options, folder, _ReplayProgress(progress))
         if not result.passed(limits.max_disagreement, limits.max_slowdown, limits.max_errors):
             raise _failed(result, limits)
         progress(ProgressEvent("replaying", 1, 1, str(result.verdict)))
@@ -108,8 +108,8 @@ def _failed(result: ReplayResult, limits: ReplayLimits) -> ReplayFailed:
     )
 
 
-class _Told:
-    """A `Watcher` that tells a deploy's progress."""
+class _ReplayProgress:
+    """A `Watcher` that reports a replay as steps of a deploy."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -119,6 +119,6 @@ class _Told:
         self._progress(ProgressEvent("replaying", 0, 1, text))
 
     def follow(self, load: Load, samples: Samples) -> None:
-        """How far it is."""
+        """How much of the replay is done."""
         done_s = max(0.0, float(samples.due_s.max(initial=0.0)))
         self._progress(ProgressEvent("replaying", min(int(done_s), int(load.seconds)), max(1, int(load.seconds))))

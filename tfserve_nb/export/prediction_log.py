@@ -26,12 +26,12 @@ MAX_FILES = 16
 
 @dataclass(frozen=True, slots=True)
 class LoggedCall:
-    """One answered request.
+    """One request with its outputs.
 
     Attributes:
         api: `predict`, `classify` or `regress`.
         model: the model's name.
-        version: who answered.
+        version: the version that ran it.
         signature: the signature's name.
         inputs: name -> array; for classify and regress the one array holds serialized `tf.Example`s.
         outputs: name -> array.

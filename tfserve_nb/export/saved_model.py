@@ -1,7 +1,7 @@
-"""Write a model as the next version of its name, so that nobody ever sees half of it.
+"""Write a model as the next version of its name, so that no server ever reads half of it.
 
 The version is written into a temporary folder beside its place, checked there, brought to the disk, and renamed. A
-full disk, a killed kernel or Ctrl-C leaves at most a folder that no server looks at, and the next export removes it.
+full disk, a killed kernel or Ctrl-C leaves at most a folder that no server reads, and the next export removes it.
 
 Thread: the one that owns the model, usually the kernel's main thread.
 """
@@ -70,14 +70,14 @@ def export_version(
     """Write a model as a new version of a name.
 
     Args:
-        model: whatever `prepare_source` takes, or what it returned.
+        model: what `prepare_source` takes or returns.
         base_path: the folder that holds one folder per model; made if it is not there.
         name: the model's name.
         version: the number, or None for the next free one, also when several processes export at the same time.
         above: the next free number is larger than this: numbers that were used and deleted stay used.
         example: a batch of inputs; see `prepare_source`.
         verify: called with the complete temporary folder; when it raises, nothing is left behind.
-        progress: told what happens, from this thread.
+        progress: called with each step, on this thread.
 
     Returns:
         The version; from this moment on every server that polls the folder sees it.
@@ -197,7 +197,7 @@ def _check(verify: Verify, folder: Path, progress: Progress) -> None:
     try:
         verify(folder)
     except OSError as error:
-        # Told from the errors of writing, which are about the folder of the model.
+        # Kept apart from the errors of writing, which are about the folder of the model.
         raise ExportFailed(
             f"the SavedModel cannot be checked: {innermost(error)}", hint="see what the check could not read or write"
         ) from error
@@ -232,7 +232,7 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _rename(folder: Path, model_dir: Path, version: int | None, above: int) -> int:
-    """Give the finished folder its number; with none given, the next one that nobody else has taken.
+    """Give the finished folder its number; with none given, the next one that is free.
 
     Raises:
         VersionExists: if the version asked for appeared in the meantime.

@@ -35,7 +35,7 @@ def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None
 
     Raises:
         ExportFailed: if the model cannot be traced.
-        Exception: whatever TensorFlow raises when it cannot write; the caller makes sense of it.
+        Exception: what TensorFlow raises when it cannot write; the caller translates it.
     """
     import tensorflow as tf
     from keras.export import ExportArchive
@@ -126,7 +126,7 @@ def rename_inputs(folder: Path, names: Mapping[str, str]) -> None:
 
 
 def _trace(endpoint: Any, description: str) -> None:
-    """Trace now, so that an error of the model is told from an error of the disk.
+    """Trace now, so that an error of the model is not taken for an error of the disk.
 
     Raises:
         ExportFailed: if the model's code cannot be traced.

@@ -110,7 +110,7 @@ def write_warmup_requests(version_dir: Path, name: str, rows: Tensors, signature
 
 
 def write_warmup_calls(version_dir: Path, calls: Iterable[LoggedCall]) -> Path:
-    """Store requests that were answered, with their answers; a file that is there already is replaced.
+    """Store requests with their outputs; a file that is there already is replaced.
 
     Args:
         version_dir: the version's folder.

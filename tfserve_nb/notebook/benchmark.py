@@ -38,7 +38,7 @@ class LoadedUrl:
 
 
 def check_together(name: str | None, url: str | None, run: RunOptions) -> None:
-    """Refuse options that say two things.
+    """Refuse options that contradict each other.
 
     Args:
         name: the model that is named.
@@ -49,13 +49,13 @@ def check_together(name: str | None, url: str | None, run: RunOptions) -> None:
         UsageError: naming them.
     """
     if url is not None and name is not None:
-        raise UsageError(f"--url says what is loaded; {name} does too")
+        raise UsageError(f"--url and the name {name} exclude each other: both name what is loaded")
     if run.grpc_address is not None and url is None:
         raise UsageError("--grpc-address goes with --url; the gRPC port of a served model is known")
 
 
 def load_url(url: str, run: RunOptions, options: Options, folder: Path, view: BenchmarkView | None) -> AnyResult:
-    """Load what answers at a URL.
+    """Load the server at a URL.
 
     Args:
         url: of a model, or of anything that takes JSON.
@@ -119,12 +119,12 @@ class BenchmarkView:
             print(text, flush=True)
 
     def follow(self, load: Load, samples: Samples) -> None:
-        """Show how far it is and what was found."""
+        """Show the progress and the latency so far."""
         if not self._output.is_due():
             return
         at_s = float(samples.due_s.max(initial=-load.warmup_s))
         num_failed = int((samples.status != OK).sum())
-        words = f"{'warming up' if at_s < 0 else f'{at_s:.0f} of {load.seconds:.3g} s'}, {len(samples)} answers"
+        words = f"{'warming up' if at_s < 0 else f'{at_s:.0f} of {load.seconds:.3g} s'}, {len(samples)} responses"
         words += f", {num_failed} failed" if num_failed else ""
         if self._output.is_notebook:
             self._output.show(self._page(load, samples, at_s, words))
@@ -147,7 +147,7 @@ class BenchmarkView:
             axis = TimeAxis(at_s - timeline.at_s, at_s)
             lines = [Line(f"p{n}", getattr(timeline, f"p{n}_ms"), place, place) for place, n in enumerate((50, 95, 99))]
             title = f"Latency so far: {load}"
-            chart = STYLE + line_chart(title, "ms", axis, lines, empty="too few answers yet")
+            chart = STYLE + line_chart(title, "ms", axis, lines, empty="too few responses yet")
         return f"<div>{status_line(self._activity)}<div>{bar} {words}</div>{chart}</div>"
 
 

@@ -40,7 +40,7 @@ def run_body(shell: InteractiveShell, source: str) -> BodyResult:
 
     Raises:
         UsageError: for `await` outside a function.
-        BaseException: whatever the body raises.
+        BaseException: what the body raises.
     """
     transformed = shell.transform_cell(source)
     # Cached under a name of its own, so that tracebacks show the lines.

@@ -1,7 +1,7 @@
 """How deployments, dashboards and results show themselves: text, live widgets, and HTML that a saved notebook keeps.
 
 IPython asks its own table of printers before the object, so the rich views are registered from here and `deployment.py`
-needs to know nothing of widgets.
+needs no widgets.
 
 A dashboard is shown as two outputs: its widgets, and a still page. While the widgets live they hide the still page,
 which is brought up to date behind them every few seconds; once the kernel is gone, it is what remains.

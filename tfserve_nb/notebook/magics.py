@@ -63,7 +63,7 @@ from .commands import (
 )
 from .overview import Overview
 from .progress import ProgressView
-from .replay import capture, limits_asked_for, replay
+from .replay import capture, replay, replay_limits
 
 T = TypeVar("T")
 
@@ -98,16 +98,16 @@ class DeployMagics(Magics):
         parsed = parse(self.deploy, line)
         if parsed is None:
             return None
-        asked, output = read(DeployedModel, parsed), read(Output, parsed)
-        if cell is None and asked.model is None:
+        chosen, output = read(DeployedModel, parsed), read(Output, parsed)
+        if cell is None and chosen.model is None:
             raise UsageError("%deploy needs a model: %deploy MODEL (or %%deploy above the cell that makes it)")
         with wrong_options_as_usage_error():
             options = {"max_batch_size": self.max_batch_size, "keep": self.keep, **given(parsed, *GROUPS)}
-            options["check_replay"] = limits_asked_for(parsed) or False
+            options["check_replay"] = replay_limits(parsed) or False
             check_options(options)
         typed = f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}"
         code = running_cell(self.shell) or Code(typed.rstrip("\n"))
-        model, name = self._model(asked, cell)
+        model, name = self._model(chosen, cell)
         for group in GROUPS:
             options |= look_up_variables(self.shell.user_ns, group, options)
         options.setdefault("base_path", self._base_path(name))
@@ -121,7 +121,7 @@ class DeployMagics(Magics):
     def serving(self, line: str) -> Overview | Deployment | VersionDiff | None:
         """Show what this kernel serves, what two versions differ in, or bring back what an earlier kernel served.
 
-        `%serving NAME --capture on` keeps its answered requests with their arrival times, in the memory of its server,
+        `%serving NAME --capture on` keeps its requests with their arrival times, in the memory of its server,
         for `%replay` and `%deploy --check-replay`. Headers and tokens are never among them.
         """
         parsed = parse(self.serving, line)
@@ -148,7 +148,7 @@ class DeployMagics(Magics):
     @line_magic
     @with_options(ServedModel, RollbackOptions)
     def rollback(self, line: str) -> None:
-        """Go back to the version that answered before, or end a running traffic split."""
+        """Go back to the version that was promoted before, or end a running traffic split."""
         parsed = parse(self.rollback, line)
         if parsed is not None:
             handle, options = self._served(parsed), read(RollbackOptions, parsed)
@@ -195,7 +195,7 @@ class DeployMagics(Magics):
 
         `%benchmark NAME` sends rows that it makes up from the signature. `%%benchmark NAME` runs the rest of the cell
         first and sends the rows that its last expression gives. Requests come in an open loop: at their times,
-        whatever became of earlier ones; latency counts from the moment at which each was due. Interrupting the cell
+        even while earlier ones wait; latency counts from the moment at which each was due. Interrupting the cell
         keeps what was found until then.
         """
         parsed = parse(self.benchmark, line)
@@ -230,12 +230,12 @@ class DeployMagics(Magics):
     @line_cell_magic
     @with_options(ServedModel, *AB_OPTIONS, AskOptions, EndOptions, Output)
     def abtest(self, line: str, cell: str | None = None) -> ABTest | None:
-        """Compare two versions under real traffic: split it, watch, and say what follows.
+        """Compare two versions under real traffic: split it, observe, and reach a verdict.
 
         `%abtest NAME --a 1 --b 2` begins and returns at once: the traffic comes from elsewhere, and `%dashboard` shows
-        how it goes. With `--values VAR`, or as `%%abtest` with the rows of the cell's last expression, the model is
-        asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it. `%abtest NAME`
-        alone shows the latest one.
+        how it goes. With `--values VAR`, or as `%%abtest` with the rows of the cell's last expression, the magic
+        sends these rows to the model until there is a verdict. `--stop`, `--promote` and `--rollback` end it. `%abtest
+        NAME` alone shows the latest one.
         """
         parsed = parse(self.abtest, line)
         if parsed is None:
@@ -248,7 +248,7 @@ class DeployMagics(Magics):
         if cell is not None:
             values = run_body(self.shell, cell).value
             if values is None:
-                raise UsageError("the cell's last expression must give the rows to ask with")
+                raise UsageError("the cell's last expression must give the rows to send")
         view = None if output.quiet else ExperimentView(self.shell)
         with wrong_options_as_usage_error():
             handle = self._served(parsed)
@@ -258,9 +258,9 @@ class DeployMagics(Magics):
     @line_magic
     @with_options(ServedModel, ReplayOptions, ReplayedRequests, AgreementOptions, Output)
     def replay(self, line: str) -> ReplayResult | None:
-        """Send captured requests to a version at the times at which they came; compare answers and latencies.
+        """Send captured requests to a version at the times at which they came; compare outputs and latencies.
 
-        Clients see nothing of it. The same requests go to the version that answered them, in turns.
+        Clients see nothing of it. The same requests go to the version that served them, in turns.
         """
         parsed = parse(self.replay, line)
         if parsed is None:
@@ -278,7 +278,7 @@ class DeployMagics(Magics):
         return self._output(result, output)
 
     def _output(self, result: T, output: Output) -> T | None:
-        """What a magic gives back, once it is bound to the variable that was asked for."""
+        """What a magic returns; binds it to the variable of `--out` before."""
         if output.out is not None:
             self.shell.user_ns[output.out] = result
         return None if output.quiet else result
@@ -312,7 +312,7 @@ class DeployMagics(Magics):
             raise
 
     def _base_path(self, name: str | None) -> str | None:
-        """The folder of a model; one that is served stays where it is, whatever the default is now."""
+        """The folder of a model; one that is served stays where it is, even when the default has changed."""
         is_served = any(handle.name == name for handle in deployments())
         return None if is_served else self.base_path
 

@@ -22,7 +22,7 @@ class Code:
     Attributes:
         source: its text, without the secrets that were found.
         kind: `cell` or `script`.
-        cell_id: the id of the cell in its notebook; "" when the front end tells none.
+        cell_id: the id of the cell in its notebook; "" when the front end sends none.
         execution_count: the number in the cell's brackets; None when it has none.
         path: the script's file name; "" for a cell.
         num_redacted: secrets that were taken out.
@@ -87,7 +87,7 @@ def running_script() -> Code | None:
 
 
 def _current_shell() -> Any:
-    """None while nobody imported IPython: asking must not import it."""
+    """None while IPython is not imported: this must not import it."""
     ipython = sys.modules.get("IPython")
     return None if ipython is None else ipython.get_ipython()
 

@@ -58,7 +58,7 @@ def _symbolic_outputs(model: Any) -> dict[str, Any]:
 
 
 def _only_output(folder: Path) -> dict[str, None]:
-    """The output of a model with only one, whose graph Keras does not know."""
+    """The output of a model with only one, whose graph Keras does not hold."""
     with contextlib.suppress(ServingError):
         names = {name for one in read_signatures(folder).values() for name in one.outputs}
         return dict.fromkeys(names) if len(names) == 1 else {}

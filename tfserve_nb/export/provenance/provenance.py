@@ -1,6 +1,6 @@
 """Where a version comes from: code, commit, packages, data, seed, metrics, layers; stored in the version itself.
 
-The file is `assets.extra/tfserve_nb.json`. TensorFlow Serving looks at nothing in that folder but its warm-up file, so
+The file is `assets.extra/tfserve_nb.json`. TensorFlow Serving reads nothing in that folder but its warm-up file, so
 the version stays a plain SavedModel, and what is known about it travels with it. docs/versions.md describes the format.
 
 Thread: the one that exports; reading: any.
@@ -77,7 +77,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class ProvenanceInput:
-    """What the caller tells about a version; checked before anything is exported.
+    """What the caller gives for a version's provenance; checked before anything is exported.
 
     Attributes:
         code: the cell, if it runs in one.
@@ -95,7 +95,7 @@ class ProvenanceInput:
 def provenance_input(
     code: Code | None = None, data: Any = None, seed: Any = None, metrics: Any = None
 ) -> ProvenanceInput:
-    """Check what the caller tells.
+    """Check what the caller gives.
 
     Args:
         code: the cell.
@@ -117,12 +117,12 @@ def provenance_input(
 
 
 def collect(source: ExportSource, folder: Path, given: ProvenanceInput) -> Provenance:
-    """Everything that is known about a version that is being exported.
+    """The provenance of a version that is being exported.
 
     Args:
         source: what is exported.
         folder: the SavedModel, complete but for this.
-        given: what the caller tells.
+        given: what the caller gave.
     """
     earlier = _earlier(folder)
     return Provenance(
@@ -151,7 +151,7 @@ def store(source: ExportSource, folder: Path, given: ProvenanceInput | None) -> 
         return ""
     try:
         write_provenance(folder, collect(source, folder, given))
-    except Exception as error:  # noqa: BLE001 - whatever user's objects and disks do: the model is what matters
+    except Exception as error:  # noqa: BLE001 - objects of users and disks may raise anything; the model is served all the same
         remove_provenance(folder)
         return f"provenance is not stored: {disk_reason(error) or innermost(error)}"
     return ""
@@ -209,7 +209,7 @@ def read_provenance(folder: Path) -> Provenance | None:
 
 
 def evidence_of(base_path: Path | None, name: str, version: int) -> Mapping[str, Evidence]:
-    """What a version's folder says about its outputs; empty when it says nothing or lies on another machine.
+    """What a version's provenance holds about its outputs; empty without provenance, or on another machine.
 
     Args:
         base_path: the folder of the model's versions, or the one above it.
@@ -219,7 +219,7 @@ def evidence_of(base_path: Path | None, name: str, version: int) -> Mapping[str,
     folder = None if base_path is None else find_version(base_path, name, version)
     if folder is None:
         return {}
-    with contextlib.suppress(FailedPrecondition):  # a diff tells that the file is damaged
+    with contextlib.suppress(FailedPrecondition):  # a diff reports that the file is damaged
         found = read_provenance(folder)
         return {} if found is None else found.outputs
     return {}
