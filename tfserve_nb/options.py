@@ -156,10 +156,16 @@ def takes(*kinds: type[Any]) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
-        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        own = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
         keywords = [
-            inspect.Parameter(one.field, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
-            for one in options_of(*kinds)
+            inspect.Parameter(
+                declared.field, inspect.Parameter.KEYWORD_ONLY, default=declared.default, annotation=declared.type
+            )
+            for declared in options_of(*kinds)
         ]
         vars(function)["__signature__"] = signature.replace(parameters=[*own, *keywords])
         return function
@@ -169,8 +175,8 @@ def takes(*kinds: type[Any]) -> Callable[[F], F]:
 
 def add_options(parser: argparse.ArgumentParser, *kinds: type[Any]) -> None:
     """Let a command line take the options that dataclasses declare; `read` reads them."""
-    for one in command_options(*kinds):
-        names, settings = one.for_argparse()
+    for declared in command_options(*kinds):
+        names, settings = declared.for_argparse()
         parser.add_argument(*names, **settings)
 
 

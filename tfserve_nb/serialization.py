@@ -159,8 +159,8 @@ def _converter(is_strict: bool) -> Any:
 def _resolved(kind: Any) -> Any:
     """A dataclass whose annotations are no longer text: cattrs would leave out the marks when it resolves them."""
     hints = get_type_hints(kind, include_extras=True)
-    for one in fields(kind):
-        one.type = hints[one.name]
+    for field in fields(kind):
+        field.type = hints[field.name]
     return kind
 
 

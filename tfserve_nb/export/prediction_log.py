@@ -174,10 +174,10 @@ def _fill_examples(log: Any, call: LoggedCall) -> None:
     labels, scores = call.outputs.get("classes"), call.outputs.get("scores")
     shape = (scores if scores is not None else labels).shape if call.outputs else (0, 0)  # type: ignore[union-attr]
     for row in np.ndindex(*shape[:1]):
-        one = log.response.result.classifications.add()
+        row_classes = log.response.result.classifications.add()
         for column in range(shape[1]):
             index = (*row, column)
-            one.classes.add(
+            row_classes.classes.add(
                 label="" if labels is None else bytes(labels[index]).decode("utf-8", "replace"),
                 score=0.0 if scores is None else float(scores[index]),
             )

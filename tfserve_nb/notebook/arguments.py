@@ -26,8 +26,8 @@ def with_options(*kinds: type[Any]) -> Callable[[Any], Any]:
 
     def decorate(function: Any) -> Any:
         declared = command_options(*kinds)
-        for one in reversed(declared):
-            names, settings = one.for_argparse()
+        for option in reversed(declared):
+            names, settings = option.for_argparse()
             function = argument(*names, **settings)(function)
         function.options = declared
         return magic_arguments()(function)
@@ -86,9 +86,9 @@ def look_up_variables(namespace: Mapping[str, Any], kind: type[Any], values: Map
         UsageError: naming the option, the word and close matches.
     """
     return {
-        one.field: look_up(namespace, values[one.field], one.written[0])
-        for one in options_of(kind)
-        if one.is_variable and values.get(one.field) is not None
+        option.field: look_up(namespace, values[option.field], option.written[0])
+        for option in options_of(kind)
+        if option.is_variable and values.get(option.field) is not None
     }
 
 

@@ -70,9 +70,9 @@ class Provenance:
     @property
     def num_params(self) -> int:
         """Numbers in all weights; a weight that two layers share counts once."""
-        variables = {one.key or f"{place} {one.name}": one for place, layer in enumerate(self.layers)
-                     for one in layer.variables}  # fmt: skip
-        return sum(one.num_values for one in variables.values())
+        variables = {variable.key or f"{place} {variable.name}": variable for place, layer in enumerate(self.layers)
+                     for variable in layer.variables}  # fmt: skip
+        return sum(variable.num_values for variable in variables.values())
 
 
 @dataclass(frozen=True, slots=True)
