@@ -110,11 +110,6 @@ def check_format(found: object, newest: int, where: object) -> None:
         )
 
 
-def tensors_to_json(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Name -> tensor, as `to_json` does for a field of this type."""
-    return {name: _tensor_to_json(array) for name, array in tensors.items()}
-
-
 @cache
 def _converter(is_strict: bool) -> Any:
     """The converter; made with the first use, since cattrs takes its time to be imported."""

@@ -10,7 +10,7 @@ import difflib
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple  # the user's rows
+from typing import Any  # the user's rows
 
 from ..agreement.result import Agreement, Disagreement
 from ..bench.load.process import generate
@@ -25,22 +25,10 @@ from ..experiment.state import NUM_DISAGREEMENTS, ExperimentState
 from ..server.handle import ServerHandle
 
 CLIENTS = 8
-"""Clients of the closed loop that asks when no rate was named."""
+"""Clients of the closed loop that sends when no rate is given."""
 LOOK_S = 0.25
-_LIMITS = tuple(one.name for one in dataclasses.fields(Limits))
-_PLAN = tuple(one.name for one in dataclasses.fields(Plan) if one.name not in ("name", "a", "b", "limits"))
-
-
-class Asker(NamedTuple):
-    """Who asks during an experiment.
-
-    Attributes:
-        target: where to, and with what.
-        load: how often, and how long.
-    """
-
-    target: Target
-    load: Load
+_LIMITS = tuple(field.name for field in dataclasses.fields(Limits))
+_PLAN = tuple(field.name for field in dataclasses.fields(Plan) if field.name not in ("name", "a", "b", "limits"))
 
 
 class ABTest:
@@ -212,7 +200,7 @@ def begin_test(server: ServerHandle, plan: Plan, deployment: Any) -> ABTest:
 
     Args:
         server: serves the model.
-        plan: what is asked for.
+        plan: the experiment.
         deployment: the handle of the model.
 
     Raises:
@@ -236,14 +224,16 @@ def end_test(server: ServerHandle, name: str, how: str, deployment: Any) -> ABTe
     return ABTest(server.experiments, name, state.started_at, deployment)
 
 
-def asker_of(server: ServerHandle, name: str, values: Any, *, rate: float | None, seconds: float) -> Asker:
-    """Who asks the model with the user's rows: tried with one request, before an experiment begins.
+def requests_of(
+    server: ServerHandle, name: str, values: Any, *, rate: float | None, seconds: float
+) -> tuple[Target, Load]:
+    """Requests with the user's rows, and when they are sent; one request is tried before an experiment begins.
 
     Args:
         server: serves the model.
         name: the model.
         values: rows, as `Deployment.predict` takes them.
-        rate: requests per second of an open loop with Poisson arrivals; None for `CLIENTS` clients that ask one
+        rate: requests per second of an open loop with Poisson arrivals; None for `CLIENTS` clients that send one
             request after the other.
         seconds: the longest time.
 
@@ -254,17 +244,20 @@ def asker_of(server: ServerHandle, name: str, values: Any, *, rate: float | None
     load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
     target = target_of(server.rest_url(name), server.token, Wish(values=values))
     probe(target)
-    return Asker(target, load)
+    return target, load
 
 
-def ask_until_decided(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | None = None) -> None:
-    """Ask the model until there is a verdict.
+def send_until_decided(
+    test: ABTest, target: Target, load: Load, watch: Callable[[ExperimentState], None] | None = None
+) -> None:
+    """Send requests to the model until there is a verdict, or `load` ends.
 
     The requests come from another process over HTTP and name no version, as real clients' would.
 
     Args:
         test: the experiment.
-        by: who asks.
+        target: the requests.
+        load: when they are sent.
         watch: called with the state of the experiment a few times a second, on the calling thread; None for no calls.
     """
 
@@ -274,6 +267,6 @@ def ask_until_decided(test: ABTest, by: Asker, watch: Callable[[ExperimentState]
             watch(state)
         return not state.is_decided
 
-    generate(by.target, by.load, on_samples)
+    generate(target, load, on_samples)
     if watch is not None:
         watch(test.state)

@@ -36,7 +36,7 @@ from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import KEPT, RequestSample
 from ..serving.telemetry.resources import Resources
 from ..types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus
-from .ab_test import ABTest, ask_until_decided, asker_of, begin_test, end_test, latest_test, plan_of
+from .ab_test import ABTest, begin_test, end_test, latest_test, plan_of, requests_of, send_until_decided
 from .benchmark import benchmark_model
 from .servers import proxied_url, served, server_of, settle
 
@@ -308,9 +308,9 @@ class Deployment:
         plan = plan_of(self.name, self._version_of(a), self._version_of(b), options)
         if values is None:
             return begin_test(self._server, plan, self)
-        by = asker_of(self._server, self.name, values, rate=rate, seconds=seconds)
+        target, load = requests_of(self._server, self.name, values, rate=rate, seconds=seconds)
         test = begin_test(self._server, plan, self)
-        ask_until_decided(test, by, watch)
+        send_until_decided(test, target, load, watch)
         return test
 
     def ended_test(self, how: str) -> ABTest:
