@@ -23,7 +23,7 @@ import numpy as np
 from tfserve_nb.experiment.engine.evaluate import evaluate
 from tfserve_nb.experiment.engine.observations import Observations
 from tfserve_nb.experiment.plan import Plan
-from tfserve_nb.experiment.reading import Reading
+from tfserve_nb.experiment.state import Reading
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore

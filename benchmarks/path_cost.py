@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from tornado import web
 
+from tfserve_nb.server import interpreter
 from tfserve_nb.server.calls import Calls
 from tfserve_nb.server.http.connection import Connection
 from tfserve_nb.server.http.limits import Limits
@@ -35,7 +36,6 @@ from tfserve_nb.server.http.tornado_sink import sinks_of
 from tfserve_nb.server.rest.fast_path import fast_path
 from tfserve_nb.server.rest.handler import RestHandler
 from tfserve_nb.server.rest.inference_v2 import InferenceV2
-from tfserve_nb.server.runtime import garbage_collector as collector
 from tfserve_nb.server.settings import ServerSettings
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -213,8 +213,7 @@ def main() -> int:
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-    sys.setswitchinterval(0.0001)
-    collector.put_off()
+    interpreter.server_starts()
     with tempfile.TemporaryDirectory() as folder:
         core = make_core(folder)
         if options.profile:

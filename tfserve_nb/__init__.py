@@ -37,6 +37,7 @@ from .errors import (
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
+    from .agreement.worst import frame_of
     from .api.ab_test import ABTest
     from .api.callback import DeployCallback
     from .api.connect import connect, deployment, resume
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from .bench.result import BenchmarkResult, load_result
     from .bench.sweep import SweepResult
     from .diff.result import VersionDiff
-    from .experiment.views.frames import frame_of
     from .replay.result import ReplayLimits, ReplayResult
     from .serving.telemetry.captured import CapturedRequests, load_captured
 

@@ -20,13 +20,13 @@ from tfserve_nb.bench.run import Nobody
 from tfserve_nb.bench.statistics import Summary, summarise
 from tfserve_nb.errors import InvalidOption
 from tfserve_nb.replay.figure import png_of
-from tfserve_nb.replay.paired import paired_effects
 from tfserve_nb.replay.report import report_of
 from tfserve_nb.replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from tfserve_nb.replay.run import (
     FEWEST_ROUNDS,
     MAX_GAP_S,
     Turn,
+    paired_effects,
     replay_in_turns,
     schedule_of,
     turns_of,

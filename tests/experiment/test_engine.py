@@ -214,7 +214,7 @@ def test_what_cannot_be_compared_is_refused(lab: Lab) -> None:
     with pytest.raises(ModelNotFound):
         lab.experiments.start(Plan("other", 1, 2))
     with pytest.raises(InvalidOption, match="shadow=0 makes no copies"):
-        lab.experiments.start(Plan("net", 1, 2, shadow=0, limits=Limits(max_disagreement=0.1)))
+        Plan("net", 1, 2, shadow=0, limits=Limits(max_disagreement=0.1))
 
     lab.experiments.start(Plan("net", 1, 2))
     with pytest.raises(InvalidOption, match="has an experiment that goes on"):

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfserve_nb.experiment.statistics import latency
+from tfserve_nb.experiment.statistics.latency import MAX_SIZES, WARM_UP, Cell, Strata, Sums
 from tfserve_nb.experiment.statistics.sequential import Effect
-from tfserve_nb.experiment.statistics.strata import MAX_SIZES, WARM_UP, Cell, Strata, Sums
 
 ALPHA = 0.05
 Run = tuple[str, int, float]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.integrate import quad
 from scipy.stats import beta, binom
 
-from tfserve_nb.experiment.reading import SRM_LIMIT
+from tfserve_nb.experiment.state import SRM_LIMIT
 from tfserve_nb.experiment.statistics.ratio import CONCENTRATION, MOST_KEYS, Assigned, log_evidence
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfserve_nb.experiment.statistics import tail
-from tfserve_nb.experiment.statistics.blocks import MOST, STEPS, WARM_UP, Blocks
+from tfserve_nb.experiment.statistics.tail import MOST, STEPS, WARM_UP, Blocks
 from tfserve_nb.serving.telemetry.histogram import counts_of
 
 

@@ -21,8 +21,7 @@ from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import InvalidOption, ServingError
 from tfserve_nb.experiment.engine.experiments import Experiments
 from tfserve_nb.experiment.plan import Limits, Plan
-from tfserve_nb.experiment.reading import Estimate
-from tfserve_nb.experiment.state import ExperimentState, Moment
+from tfserve_nb.experiment.state import Estimate, ExperimentState, Moment
 from tfserve_nb.export.saved_model import ExportedVersion
 from tfserve_nb.serialization import from_json, to_json
 from tfserve_nb.server.admin.operations import MAX_DISAGREEMENT_BYTES, fitting

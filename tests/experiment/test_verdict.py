@@ -9,12 +9,11 @@ import math
 import numpy as np
 import pytest
 
-from tfserve_nb.experiment.engine.canary import move
-from tfserve_nb.experiment.engine.evaluate import evaluate
+from tfserve_nb.experiment.engine.evaluate import evaluate, percent, rounded
 from tfserve_nb.experiment.engine.observations import Observations
-from tfserve_nb.experiment.engine.verdict import percent, rounded
+from tfserve_nb.experiment.engine.running import move
 from tfserve_nb.experiment.plan import Limits, Plan
-from tfserve_nb.experiment.reading import Reading, SampleRatio, Verdict
+from tfserve_nb.experiment.state import Reading, SampleRatio, Verdict
 
 
 class Story:

@@ -10,15 +10,16 @@ import numpy as np
 
 from tfserve_nb.agreement.result import Agreement, Disagreement, OutputAgreement
 from tfserve_nb.experiment.plan import Limits, Plan
-from tfserve_nb.experiment.reading import (
+from tfserve_nb.experiment.state import (
     Calibration,
     Estimate,
+    ExperimentState,
     Guardrail,
+    Moment,
     Reading,
     SampleRatio,
     Verdict,
 )
-from tfserve_nb.experiment.state import ExperimentState, Moment
 from tfserve_nb.serving.telemetry.histogram import counts_of
 
 STARTED_AT = 1.7e9

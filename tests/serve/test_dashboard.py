@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.black_box import Served, Start
+from helpers.black_box import START_S, Served, Start
 from helpers.eventually import eventually
 
 import tfserve_nb
@@ -144,4 +144,4 @@ def test_the_dashboard_needs_the_rest_port(start: Start, store: Path) -> None:
     served = start(f"--model_base_path={store}/half_plus_two", "--port=8599", "--dashboard", wait=False, rest=False)
 
     served.wait_for("--dashboard needs --rest_api_port")
-    assert served.process.wait(20) == 255
+    assert served.process.wait(START_S) == 255

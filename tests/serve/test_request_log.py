@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.black_box import Start
+from helpers.black_box import START_S, Start
 from helpers.client_requests import example_request, predict_request
 
 from tfserve_nb.errors import ConfigRejected
@@ -83,7 +83,7 @@ def test_a_warmup_file_that_fails_fails_the_load(start: Start, own_store: Path) 
     flags = (f"--model_base_path={version.parent}", "--max_num_load_retries=0")
 
     served = start(*flags, wait=False)
-    assert served.process.wait(30) == 255
+    assert served.process.wait(START_S) == 255
     assert "Please verify your warmup data is in TFRecord format." in served.text
 
     served = start(*flags, "--enable_model_warmup=false")

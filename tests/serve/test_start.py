@@ -208,7 +208,7 @@ def test_sigterm_lets_running_requests_finish(start: Start, store: Path, tmp_pat
     for thread in threads:
         thread.join()
 
-    assert served.process.wait(60) == 0
+    assert served.process.wait(START_S) == 0
     assert answers == [str(end)] * 2
     served.close_channels()
 
@@ -240,5 +240,5 @@ def test_a_signal_that_reaches_another_thread_ends_the_server_too(start: Start, 
 
     assert ctypes.CDLL(None).tgkill(pid, other, signal.SIGTERM) == 0
 
-    assert served.process.wait(20) == 0
+    assert served.process.wait(START_S) == 0
     assert "Stopping: running requests may finish" in served.text

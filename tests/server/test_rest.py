@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 
 import pytest
 from helpers.eventually import eventually
@@ -256,6 +257,8 @@ def test_defect_shows_a_number_and_not_its_details(server, caplog) -> None:
     assert answer.status == 500
     assert "secret" not in answer.text
     number = answer.json["error"].split()[2].rstrip(";")
+    logger = logging.getLogger(answer.json["error"].partition("Python logger ")[2].partition(")")[0])
+    assert logger is server.thread.log
     assert any(number in line and "secret detail" in line for line in server.thread.log_ring.lines)
 
 

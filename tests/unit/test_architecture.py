@@ -51,7 +51,7 @@ THIRD_PARTY = {
     "ai_edge_litert": ("serving",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),
-    "uvloop": ("server/runtime/event_loop", "bench/load/generator"),
+    "uvloop": ("server/event_loop", "bench/load/generator"),
     "simdjson": ("server/rest/json_numbers",),
     "orjson": ("server",),
     "ipywidgets": ("dashboards", "notebook/display"),
@@ -63,7 +63,7 @@ THIRD_PARTY = {
     "pynvml": ("serving/telemetry/resources",),
     "scipy": ("bench/statistics", "bench/comparison", "experiment", "agreement"),
     "rich": ("cli", "reports/text"),
-    "pandas": ("bench/result", "replay/result", "experiment/views/frames", "serving/telemetry/captured"),
+    "pandas": ("bench/result", "replay/result", "agreement/worst", "serving/telemetry/captured"),
     "pyarrow": ("serving/telemetry/captured",),
 }
 """Third-party package -> the folders and modules that may import it; "" is the whole package."""

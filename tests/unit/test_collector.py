@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tfserve_nb.server.runtime import garbage_collector as collector
+from tfserve_nb.server import interpreter
 
 
 @pytest.fixture(autouse=True)
@@ -34,19 +34,19 @@ def old_garbage() -> weakref.ref[Node]:
 
 
 def test_the_thresholds_come_back_with_the_last_server(thresholds) -> None:
-    collector.put_off()
-    collector.put_off()
+    interpreter.server_starts()
+    interpreter.server_starts()
     assert gc.get_threshold() != thresholds
-    collector.resume()
+    interpreter.server_stopped()
     assert gc.get_threshold() != thresholds
-    collector.resume()
+    interpreter.server_stopped()
     assert gc.get_threshold() == thresholds
 
 
 def test_what_the_user_sets_meanwhile_stays(thresholds) -> None:
-    collector.put_off()
+    interpreter.server_starts()
     gc.set_threshold(123, 4, 5)
-    collector.resume()
+    interpreter.server_stopped()
     assert gc.get_threshold() == (123, 4, 5)
     gc.set_threshold(*thresholds)
 
@@ -54,36 +54,36 @@ def test_what_the_user_sets_meanwhile_stays(thresholds) -> None:
 def test_a_collector_that_is_switched_off_stays_off() -> None:
     gc.disable()
     try:
-        collector.put_off()
-        collector.resume()
+        interpreter.server_starts()
+        interpreter.server_stopped()
         assert not gc.isenabled()
     finally:
         gc.enable()
 
 
 def test_old_garbage_goes_when_nobody_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    collector.put_off()
+    interpreter.server_starts()
     try:
         found = old_garbage()
-        monkeypatch.setattr(collector, "PENDING", 0)
-        monkeypatch.setattr(collector._state, "done_s", 0.0)  # noqa: SLF001 - as if the last one was long ago
-        monkeypatch.setattr(collector._state, "took_s", 0.0)  # noqa: SLF001
-        monkeypatch.setattr(collector, "LONGEST_S", float("inf"))
+        monkeypatch.setattr(interpreter, "PENDING", 0)
+        monkeypatch.setattr(interpreter._state, "done_s", 0.0)  # noqa: SLF001 - as if the last one was long ago
+        monkeypatch.setattr(interpreter._state, "took_s", 0.0)  # noqa: SLF001
+        monkeypatch.setattr(interpreter, "LONGEST_S", float("inf"))
 
-        collector.collect_when_idle(is_idle=False)
+        interpreter.collect_when_idle(is_idle=False)
         assert found() is not None
 
-        collector.collect_when_idle(is_idle=True)
+        interpreter.collect_when_idle(is_idle=True)
         assert found() is None
     finally:
-        collector.resume()
+        interpreter.server_stopped()
 
 
 def test_nothing_is_collected_for_a_user_with_other_thresholds(monkeypatch: pytest.MonkeyPatch) -> None:
     found = old_garbage()
-    monkeypatch.setattr(collector, "PENDING", 0)
+    monkeypatch.setattr(interpreter, "PENDING", 0)
 
-    collector.collect_when_idle(is_idle=True)
+    interpreter.collect_when_idle(is_idle=True)
 
     assert found() is not None
     gc.collect()

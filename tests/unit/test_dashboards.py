@@ -21,16 +21,15 @@ from tfserve_nb import dashboards
 from tfserve_nb.api.connect import remote_server
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.dashboards import view
+from tfserve_nb.dashboards.actions import rebalanced
 from tfserve_nb.dashboards.cells import CellRuns
 from tfserve_nb.dashboards.charts.bar import Outline, bar_chart, latency_histogram
 from tfserve_nb.dashboards.charts.stacked import stacked_chart
 from tfserve_nb.dashboards.charts.svg import Marker, Stretch, TimeAxis
-from tfserve_nb.dashboards.pages.still import still_page
 from tfserve_nb.dashboards.pages.values import rendered
 from tfserve_nb.dashboards.pages.versions import versions_table
 from tfserve_nb.dashboards.snapshot import Snapshot
-from tfserve_nb.dashboards.traffic_split import rebalanced
-from tfserve_nb.dashboards.view import Dashboard
+from tfserve_nb.dashboards.view import Dashboard, still_page
 from tfserve_nb.errors import ModelNotFound
 from tfserve_nb.serving.telemetry.metrics import Metrics
 from tfserve_nb.types import ModelStatus, VersionState, VersionStatus

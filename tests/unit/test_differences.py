@@ -8,9 +8,7 @@ import re
 from pathlib import Path
 
 from tfserve_nb.agreement.result import Agreement, OutputAgreement
-from tfserve_nb.diff.changes import LatencyChange, LayerChange, SignatureChange
-from tfserve_nb.diff.report import MAX_LAYERS
-from tfserve_nb.diff.result import VersionDiff
+from tfserve_nb.diff.result import MAX_LAYERS, LatencyChange, LayerChange, SignatureChange, VersionDiff
 from tfserve_nb.export.provenance.code import Code
 from tfserve_nb.export.provenance.environment import GitState
 from tfserve_nb.export.provenance.fingerprint import DataFingerprint

@@ -20,18 +20,16 @@ from hypothesis import strategies as st
 
 from tfserve_nb import dashboards
 from tfserve_nb.agreement.result import Disagreement
+from tfserve_nb.agreement.worst import columns_of, frame_of
 from tfserve_nb.dashboards.charts.band import band_chart
 from tfserve_nb.dashboards.pages.disagreements import disagreements_page
 from tfserve_nb.dashboards.pages.experiment import experiment_page
-from tfserve_nb.dashboards.pages.still import still_page
 from tfserve_nb.dashboards.snapshot import Snapshot
-from tfserve_nb.dashboards.view import Dashboard
+from tfserve_nb.dashboards.view import Dashboard, still_page
 from tfserve_nb.dashboards.web import WebPages
-from tfserve_nb.experiment.plan import Plan
-from tfserve_nb.experiment.reading import Estimate, Guardrail, Verdict
-from tfserve_nb.experiment.state import ExperimentState, Moment
+from tfserve_nb.experiment.plan import Limits, Plan
+from tfserve_nb.experiment.state import Estimate, ExperimentState, Guardrail, Moment, Verdict
 from tfserve_nb.experiment.views.figure import figure_of, png_of
-from tfserve_nb.experiment.views.frames import columns_of, frame_of
 from tfserve_nb.experiment.views.report import (
     effect_text,
     effect_words,
@@ -317,7 +315,9 @@ def test_without_copies_it_is_said_why_there_is_nothing_to_compare() -> None:
     few = state_of("few")
 
     assert "No rows were compared yet" in disagreements_page(few, [])
-    assert "copies no requests" in disagreements_page(replace(few, plan=replace(few.plan, shadow=0.0)), [])
+    assert "copies no requests" in disagreements_page(
+        replace(few, plan=replace(few.plan, shadow=0.0, limits=Limits())), []
+    )
     assert disagreements_page(None, []) == ""
 
 

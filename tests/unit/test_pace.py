@@ -19,7 +19,7 @@ from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.batching.pace import FEWEST, Median, QueuePace
 from tfserve_nb.serving.batching.queue import BatchQueue, Task
 from tfserve_nb.serving.batching.runner import Runner
-from tfserve_nb.serving.telemetry.batch_summary import combined
+from tfserve_nb.serving.telemetry.model_metrics import combined
 from tfserve_nb.types import Tensors
 
 

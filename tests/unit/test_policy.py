@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve_nb.serving.versions.policy import Load, Unload, next_action
+from tfserve_nb.serving.versions.lifecycle import Load, Unload, next_action
 from tfserve_nb.types import VersionState
 
 START, LOADING, AVAILABLE, UNLOADING, END = VersionState

@@ -20,8 +20,7 @@ from ..bench.load.targets import Wish, probe, target_of
 from ..errors import InvalidOption, ModelNotFound, NotAvailable
 from ..experiment.admin import ExperimentAdmin
 from ..experiment.plan import Limits, Plan
-from ..experiment.reading import Reading, SampleRatio, Verdict
-from ..experiment.state import NUM_DISAGREEMENTS, ExperimentState
+from ..experiment.state import NUM_DISAGREEMENTS, ExperimentState, Reading, SampleRatio, Verdict
 from ..server.handle import ServerHandle
 
 CLIENTS = 8

@@ -22,7 +22,7 @@ from ..serialization import from_json
 from ..server.handle import ServerHandle
 from ..serving.backend import ModelSpec
 from ..serving.models.state_store import StateStore, new_event
-from ..serving.telemetry.batch_summary import combined
+from ..serving.telemetry.model_metrics import combined
 from ..types import ModelStatus
 
 MAX_EVENT_CHARS = 120

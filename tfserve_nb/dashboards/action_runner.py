@@ -8,7 +8,6 @@ Thread: `tfserve-dashboard-action`, a daemon for each action; everything else ru
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from ..errors import InvalidRequest
@@ -79,11 +78,9 @@ class ActionRunner:
         threading.Thread(target=self._work, args=(job,), name="tfserve-dashboard-action", daemon=True).start()
 
     def _work(self, job: Job) -> None:
-        started_s = time.perf_counter()
         undo = job.undo
         try:
-            result = job.work()
-            said = job.done(result, (time.perf_counter() - started_s) * 1e3)
+            said = job.carry_out()
         except Exception as error:  # noqa: BLE001 - shown to the person who clicked, whatever it is
             said, undo = in_words(error), self.undo
         self._updater.post_if_running(lambda: self._finish(said, undo))

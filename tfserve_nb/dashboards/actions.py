@@ -8,6 +8,7 @@ Thread: any.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any  # JSON values
@@ -15,7 +16,6 @@ from typing import Any  # JSON values
 from ..errors import InvalidRequest
 from ..types import ModelStatus, VersionState
 from .controls import DeploymentControls
-from .traffic_split import rebalanced, whole_shares
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +99,12 @@ class Job:
     work: Callable[[], object]
     done: Callable[[object, float], str]
     undo: Undo | None = None
+
+    def carry_out(self) -> str:
+        """Do it; returns the text of `done`, raises what `work` raises."""
+        started_s = time.perf_counter()
+        result = self.work()
+        return self.done(result, (time.perf_counter() - started_s) * 1e3)
 
 
 Work = Callable[[DeploymentControls, Choice], object]
@@ -212,8 +218,38 @@ def known_versions(status: ModelStatus) -> list[int]:
 
 
 def shares_of(status: ModelStatus) -> dict[int, int]:
-    """Whole percents of the traffic of all loaded versions."""
-    return whole_shares(status.traffic, loaded_versions(status))
+    """Whole percents of the traffic of all loaded versions, 0 for those without any."""
+    return {version: round(status.traffic.get(version, 0.0)) for version in loaded_versions(status)}
+
+
+def rebalanced(shares: Mapping[int, int], version: int, percent: int) -> dict[int, int]:
+    """Give one version a share; the others keep their proportions in what remains.
+
+    Args:
+        shares: version -> percent of all that take part, `version` among them.
+        version: the one that is moved.
+        percent: its new share, 0 to 100.
+
+    Returns:
+        Whole percents that sum to 100 (largest remainder method). The only version gets 100; when the others had
+        nothing so far they share equally.
+
+    Example:
+        >>> rebalanced({1: 50, 2: 30, 3: 20}, 1, 90)
+        {1: 90, 2: 6, 3: 4}
+    """
+    others = {other: share for other, share in shares.items() if other != version}
+    if not others:
+        return {version: 100}
+    percent = min(100, max(0, percent))
+    left = 100 - percent
+    before = sum(others.values())
+    exact = {other: left * (share / before if before else 1 / len(others)) for other, share in others.items()}
+    whole = {other: int(value) for other, value in exact.items()}
+    missing = left - sum(whole.values())
+    for other in sorted(exact, key=lambda one: (whole[one] - exact[one], one))[:missing]:
+        whole[other] += 1
+    return {one: percent if one == version else whole[one] for one in shares}
 
 
 def _answers_now(controls: DeploymentControls, _: Choice, took_ms: float) -> str:

@@ -5,26 +5,28 @@ Thread: everything that touches a widget runs on the updater's thread; the publi
 
 from __future__ import annotations
 
+import os
 import secrets
+import sys
 import time
 from collections.abc import Callable
 from typing import Any  # ipywidgets is untyped
 
 from ..errors import ServingError
 from ..experiment.state import ExperimentState
-from ..markup import note, status_line
+from ..markup import grid, note, status_line
 from ..types import HistoryEvent
 from .action_runner import ActionRunner, in_words
 from .cells import CELL_RUNS
 from .charts.svg import STYLE
 from .controls import DeploymentControls
-from .jupyter_front_end import advice
-from .pages.still import still_page
+from .pages.experiment import experiment_page
+from .pages.latency import latency_charts
+from .pages.versions import versions_page
 from .sections.context import SPANS, Bind, Section, TabContext, ViewOptions
 from .sections.experiment import ExperimentSection
-from .sections.latency import LatencySection
+from .sections.measurements import LatencySection, ResourcesSection
 from .sections.requests import RequestsSection
-from .sections.resources import ResourcesSection
 from .sections.versions import VersionsSection
 from .snapshot import Snapshot, clock
 from .updater import Updater
@@ -49,6 +51,16 @@ TAB_STYLE = (
 """Tabs are as wide as their titles, in as many rows as a narrow column needs; wide tables scroll by themselves."""
 STILL_EVERY_S = 10.0
 """How old the still page of a saved notebook may be."""
+NUM_STILL_CHARTS = 4
+_COLAB = (
+    "Colab shows updates only while a cell runs, and brings clicks when none does: run %dashboard's .refresh() to "
+    "look again, or .watch(30) to follow along."
+)
+_VS_CODE = (
+    "VS Code brings clicks when no cell runs. During a long cell, %rollback and %promote have to wait too; "
+    "tfserve_nb.connect from another notebook does not."
+)
+_VOILA = "Voilà shows what its cells draw: end the notebook with the dashboard's .watch(seconds) to keep this alive."
 
 
 class Dashboard:
@@ -65,7 +77,7 @@ class Dashboard:
         self.name = controls.name
         self._controls = controls
         self._updater = updater
-        self._look = ViewOptions()
+        self._options = ViewOptions()
         self._snapshot: Snapshot | None = None
         self._shown: object = None
         self._looked_s = self._remembered_s = float("-inf")
@@ -173,8 +185,8 @@ class Dashboard:
         self._status = widgets.HTML()
         self._actions = ActionRunner(self._controls, self._updater, self._say, self._redraw)
         bind = lambda: self._bind  # noqa: E731 - it comes later, with the first notebook that shows this
-        room = TabContext(self._controls, self._updater, self._actions, self._look, self._redraw, self._say, bind)
-        self._sections: list[Section] = [one(room) for one in SECTIONS]
+        context = TabContext(self._controls, self._updater, self._actions, self._options, self._redraw, self._say, bind)
+        self._sections: list[Section] = [section(context) for section in SECTIONS]
         self._tab = widgets.Tab(
             children=[section.widget for section in self._sections],
             titles=[section.title for section in self._sections],
@@ -197,7 +209,7 @@ class Dashboard:
     @property
     def _metrics_every_s(self) -> float:
         has_series = self._sections[self._tab.selected_index or 0].has_series
-        return max(METRICS_EVERY_S, SPANS[self._look.span][1] - 0.05 if has_series else 0.0)
+        return max(METRICS_EVERY_S, SPANS[self._options.span][1] - 0.05 if has_series else 0.0)
 
     def _count_views(self, change: Any) -> None:
         """On any thread: a front end shows it once more or once less."""
@@ -223,7 +235,7 @@ class Dashboard:
         status = self._controls.status()
         before = self._snapshot
         if with_metrics or before is None:
-            metrics = self._controls.metrics(*SPANS[self._look.span], self._look.signature)
+            metrics = self._controls.metrics(*SPANS[self._options.span], self._options.signature)
             self._looked_s = time.perf_counter()
         else:
             metrics = before.metrics
@@ -270,3 +282,29 @@ class Dashboard:
         self._follow_still()
         self._enable(False)
         self._say(f"closed {clock(time.time())}; this is what was shown last")
+
+
+def still_page(snapshot: Snapshot, experiment: ExperimentState | None = None) -> str:
+    """Versions, history, the latest experiment and the most important charts.
+
+    Args:
+        snapshot: what was shown.
+        experiment: the model's latest one; None when there was none.
+    """
+    compared = "" if experiment is None else experiment_page(experiment, snapshot.events)
+    when = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(snapshot.at))
+    return (
+        f"<div>{versions_page(snapshot)}{compared}{grid(latency_charts(snapshot)[:NUM_STILL_CHARTS])}"
+        f"{note(f'{snapshot.status.name} as of {when}')}</div>"
+    )
+
+
+def advice() -> str:
+    """A line about a Jupyter front end in which the dashboard is not as live as elsewhere; "" for all others."""
+    if "google.colab" in sys.modules or "COLAB_RELEASE_TAG" in os.environ:
+        return _COLAB
+    if any(name in os.environ for name in ("VSCODE_PID", "VSCODE_CWD")):
+        return _VS_CODE
+    if "VOILA_BASE_URL" in os.environ or os.environ.get("SERVER_SOFTWARE", "").startswith("voila"):
+        return _VOILA
+    return ""

@@ -26,9 +26,8 @@ from ..server.handle import ServerHandle
 from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
-from .changes import ADDED, CHANGED, REMOVED, SAME, LatencyChange, SignatureChange
 from .layers import layer_changes
-from .result import VersionDiff
+from .result import ADDED, CHANGED, REMOVED, SAME, LatencyChange, SignatureChange, VersionDiff
 
 ROWS_OF_A_RUN = 64
 SPAN_S = 900

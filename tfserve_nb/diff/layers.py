@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from ..export.provenance.layer_facts import chunks, squared_norm
 from ..export.provenance.provenance import Provenance
 from ..export.weights import Variable, Weights
-from .changes import ADDED, CHANGED, REMOVED, SAME, LayerChange
+from .result import ADDED, CHANGED, REMOVED, SAME, LayerChange
 
 _COUNTED = re.compile(r"_\d+(?=/|$)")
 """What Keras appends to names, another number in each run of a cell."""

@@ -15,6 +15,8 @@ from ..errors import InvalidOption
 from ..options import option
 from ..serialization import HighEnd, LowEnd
 
+ARMS = ("a", "b")
+"""The current version and the candidate, in records, metrics and response headers."""
 METRICS = ("latency", "p95", "quality")
 """What the verdict can be about: the time of a run at equal batch sizes, its tail, or what labels say."""
 
@@ -161,8 +163,17 @@ class Plan:
         if not self.key or any(char.isspace() or char == ":" for char in self.key):
             raise InvalidOption(f"key={self.key!r} must be the name of a header", hint="--key X-User-Id")
         self.agreement  # noqa: B018 - checks kind and tolerance
+        self._check_copies()
+
+    def _check_copies(self) -> None:
+        """Refuse a plan without copies that gives B nothing, or that limits what only copies show."""
         if not self.first_percent and not self.shadow:
             raise InvalidOption("split=0 and shadow=0: B would get nothing", hint="--split 50, or --shadow 20")
+        if self.limits.max_disagreement is not None and not self.shadow:
+            raise InvalidOption(
+                "max_disagreement compares predictions for the same rows, and shadow=0 makes no copies",
+                hint="--shadow 20",
+            )
 
     def _promote_at_the_end(self) -> None:
         """B gets everything once it passed the last step before."""

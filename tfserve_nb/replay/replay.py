@@ -33,9 +33,8 @@ from ..serving.models.state_store import StateStore, new_event
 from ..serving.telemetry.captured import CapturedRequest, CapturedRequests
 from ..serving.versions.inputs import check_inputs
 from ..types import Tensors
-from .paired import paired_effects
 from .result import ReplayOptions, ReplayResult
-from .run import Replayed, Schedule, replay_in_turns, schedule_of
+from .run import Replayed, Schedule, paired_effects, replay_in_turns, schedule_of
 
 MAX_EVENT_CHARS = 200
 KEPT_ROWS = 20

@@ -13,7 +13,7 @@ import numpy as np
 from ..bench.comparison import COMPARED, Effect
 from ..bench.report import needs, origin_of, percentile_text
 from ..bench.statistics import Percentile, Summary
-from ..reports.agreement import agreement_table, flips_in_words
+from ..reports.agreement import agreement_table, flip_notes, kind_notes
 from ..reports.report import Report, Table, names, numbers
 from ..types import Tensors
 from .result import ReplayResult
@@ -29,7 +29,7 @@ def report_of(result: ReplayResult) -> Report:
         lead=(result.verdict,),
         warnings=tuple(_warnings(result)),
         sections=(_latency_table(result), agreement_table("Outputs", result.agreement), _row_table(result)),
-        notes=(*flips_in_words(result.agreement), *_schedule_notes(result)),
+        notes=(*kind_notes(result.agreement), *flip_notes(result.agreement), *_schedule_notes(result)),
     )
 
 

@@ -18,7 +18,7 @@ from ..agreement.result import Agreement, Disagreement
 from ..bench.comparison import Effect
 from ..bench.statistics import Percentile, Summary
 from ..errors import InvalidOption
-from ..experiment.reading import Verdict
+from ..experiment.state import Verdict
 from ..options import option
 from ..serialization import to_json
 

@@ -1,4 +1,4 @@
-"""How two versions' outputs agree, as a table that every report shows alike.
+"""How two versions' outputs agree, as a table and notes that every report shows alike.
 
 Thread: any; pure functions.
 """
@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping
 
 from ..agreement.result import Agreement, OutputAgreement
-from .report import Table, names, numbers, prose
+from .report import Table, names, numbers
 
 NUM_FLIPS = 5
 """Changes of the decided class that are named."""
@@ -25,33 +25,39 @@ def agreement_table(heading: str, found: Agreement, biases: Mapping[str, tuple[f
     """
     columns = (
         *names("output"),
+        *names("kind"),
         *numbers("rows that agree", "95 % interval", "largest difference", "error, spreads of A", "bias, B - A"),
-        *prose("compared as"),
     )
     known = biases or {}
     rows = [
         (
             name,
-            *_share(one),
-            number(one.largest_difference),
-            number(one.error),
-            _bias(one, known.get(name)),
-            _why(one),
+            output.kind,
+            *_share(output),
+            number(output.largest_difference),
+            number(output.error),
+            _bias(output, known.get(name)),
         )
-        for name, one in found.items()
+        for name, output in found.items()
     ]
     if len(rows) != 1 and found.num_rows:
-        rows.append(("all of them", *_share(found), "", "", "", "a row agrees when each of its outputs does"))
+        rows.append(("all outputs", "", *_share(found), "", "", ""))
     return Table(heading, columns, tuple(rows))
 
 
-def flips_in_words(found: Agreement) -> list[str]:
+def kind_notes(found: Agreement) -> list[str]:
+    """Why each output is compared as it is, a line for each."""
+    notes = [_reason(name, output) for name, output in found.items()]
+    return [*notes, "a row agrees in all outputs when it agrees in each of them"] if len(notes) > 1 else notes
+
+
+def flip_notes(found: Agreement) -> list[str]:
     """The classes that changed most often, a line for each output where some did."""
     return [
         f"classes of {name} that changed: "
-        + ", ".join(f"{a} → {b}: {count}" for (a, b), count in list(one.flips.items())[:NUM_FLIPS])
-        for name, one in found.items()
-        if one.flips
+        + ", ".join(f"{a} → {b}: {count}" for (a, b), count in list(output.flips.items())[:NUM_FLIPS])
+        for name, output in found.items()
+        if output.flips
     ]
 
 
@@ -70,12 +76,12 @@ def _share(found: Agreement | OutputAgreement) -> tuple[str, str]:
     )
 
 
-def _bias(one: OutputAgreement, interval: tuple[float, float] | None) -> str:
+def _bias(output: OutputAgreement, interval: tuple[float, float] | None) -> str:
     if interval is None or not all(map(math.isfinite, interval)):
-        return number(one.bias, sign=True)
-    return f"{one.bias:+.3g} [{interval[0]:+.3g}, {interval[1]:+.3g}]"
+        return number(output.bias, sign=True)
+    return f"{output.bias:+.3g} [{interval[0]:+.3g}, {interval[1]:+.3g}]"
 
 
-def _why(one: OutputAgreement) -> str:
-    within = f", within {one.tolerance:g} of size plus spread" if one.is_numbers else ""
-    return f"{one.kind}{within}: {one.reason}"
+def _reason(name: str, output: OutputAgreement) -> str:
+    within = f", within {output.tolerance:g} of size plus spread" if output.is_numbers else ""
+    return f"{name} is compared as {output.kind}{within}: {output.reason}"

@@ -16,7 +16,7 @@ from ..errors import DeadlineExceeded
 from ..serving.backend import Answer, Assignment, Handle, InferenceBackend, ModelSpec, Outcome, Ticket
 from ..serving.telemetry.records import RequestRecord, RequestTensors
 from ..types import Tensors
-from .runtime.completions import Completions
+from .event_loop import Completions
 from .telemetry.request_log import RequestLog
 
 
@@ -118,7 +118,7 @@ class PendingRequest:
 
     def on_done(self, outcome: Outcome) -> None:
         """The core has an outcome; any thread."""
-        self._completions.put(self, outcome)
+        self._completions.put(self.finish, outcome)
 
     def finish(self, outcome: Outcome) -> None:
         """Pass the outcome on; does nothing once it is over."""

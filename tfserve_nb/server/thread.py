@@ -16,9 +16,11 @@ from ..experiment.admin import ExperimentAdmin
 from ..serving.admin import ModelAdmin
 from ..serving.backend import InferenceBackend
 from ..threads import hide_from_debuggers
+from . import interpreter
 from .admin.handlers import admin_routes, admin_values
 from .admin.web_dashboard import DashboardPages, dashboard_routes
 from .calls import Calls
+from .event_loop import new_loop
 from .grpc.listener import GrpcListener, import_stubs
 from .grpc.model_service import Reload
 from .http.listener import HttpListener
@@ -26,11 +28,8 @@ from .rest.app import make_application
 from .rest.fast_path import fast_path
 from .rest.handler import MAX_INFLATED_BYTES, RestHandler
 from .rest.inference_v2 import InferenceV2
-from .runtime import garbage_collector as collector
-from .runtime.event_loop import new_loop
-from .runtime.switch_interval import shorten, unshorten
 from .settings import ServerSettings
-from .telemetry.log_ring import open_log
+from .telemetry.log import open_log
 from .telemetry.prometheus import Monitor
 from .telemetry.request_log import RequestLog
 from .workers.listener import WorkerListener
@@ -75,7 +74,7 @@ class ServerThread:
         self, backend: InferenceBackend, settings: ServerSettings, features: ServerFeatures | None = None
     ) -> None:
         self.settings = settings
-        self.log, self.log_ring = open_log("rest")
+        self.log, self.log_ring = open_log()
         self.grpc_port = 0
         self._features = features or ServerFeatures()
         self._backend = backend
@@ -110,8 +109,7 @@ class ServerThread:
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(http, ready), name="tfserve-server", daemon=True)
         hide_from_debuggers(self._thread)
-        shorten()
-        collector.put_off()
+        interpreter.server_starts()
         try:
             self._thread.start()
             is_up = ready.wait(START_LIMIT_S)
@@ -144,8 +142,7 @@ class ServerThread:
                 loop.call_soon_threadsafe(stop.set)
         if thread is not threading.current_thread() and thread.is_alive():
             thread.join(drain_s + JOIN_S)
-        unshorten()
-        collector.resume()
+        interpreter.server_stopped()
 
     def _make_listener(self) -> HttpListener | WorkerListener | None:
         if self.settings.port is None:
@@ -181,7 +178,7 @@ class ServerThread:
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():
-            collector.collect_when_idle(is_idle=not calls.num_running and (http is None or not http.num_running))
+            interpreter.collect_when_idle(is_idle=not calls.num_running and (http is None or not http.num_running))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), IDLE_LOOK_S)
         if http is not None:

@@ -41,9 +41,9 @@ from .telemetry.request_samples import KEPT, RequestSamples, Samples
 from .telemetry.resources import ResourceReader, Resources
 from .traffic import Shadow
 from .versions.lifecycle import ServableManager
-from .versions.record import VersionHandle
 from .versions.servable import Loader, load_saved_model
 from .versions.source import VersionSource
+from .versions.version import VersionHandle
 
 UNLOAD_WAIT_S = 40.0
 

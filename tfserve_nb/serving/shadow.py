@@ -29,7 +29,7 @@ from .batching.runner import as_serving_error
 from .telemetry.observer import Observers
 from .telemetry.records import CopyCounts, Pair
 from .traffic import Shadow
-from .versions.record import VersionHandle
+from .versions.version import VersionHandle
 
 MAX_WAITING = 256
 MAX_WAITING_BYTES = 64 << 20

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...experiment.state import Moment
-from ...experiment.views.report import interval_text
-from ...experiment.views.trace import trace_of
+from ...experiment.views.report import interval_text, trace_of
 from .svg import (
     BOTTOM,
     COLOURS,

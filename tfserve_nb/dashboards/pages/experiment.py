@@ -17,6 +17,7 @@ from ...experiment.views.report import (
     effect_words,
     flip_table,
     guardrail_table,
+    margin_of,
     metric_table,
     nothing_yet,
     output_table,
@@ -25,8 +26,8 @@ from ...experiment.views.report import (
     srm_line,
     step_line,
 )
-from ...experiment.views.trace import margin_of
 from ...markup import COLOUR, grid, note, text
+from ...reports.agreement import kind_notes
 from ...reports.html import table_html
 from ...types import HistoryEvent
 from ..charts.band import band_chart
@@ -63,6 +64,7 @@ def experiment_page(state: ExperimentState | None, events: Sequence[HistoryEvent
             grid(_charts(state)),
             table_html(metric_table(state)),
             table_html(output_table(state.reading)),
+            *(note(_capital(f"{line}.")) for line in kind_notes(state.reading.agreement)),
             _guardrails(state),
             grid(_small_tables(state)) if _small_tables(state) else "",
             _story(state, events),

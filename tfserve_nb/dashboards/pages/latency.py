@@ -10,9 +10,8 @@ from collections.abc import Collection
 import numpy as np
 
 from ...markup import grid, note
-from ...serving.telemetry.batch_summary import BatchSummary, combined
 from ...serving.telemetry.histogram import FEWEST_SAMPLES
-from ...serving.telemetry.model_metrics import PHASES, ModelMetrics, VersionMetrics
+from ...serving.telemetry.model_metrics import PHASES, BatchSummary, ModelMetrics, VersionMetrics, combined
 from ..charts.bar import Outline, bar_chart, latency_histogram
 from ..charts.line import Line, line_chart
 from ..charts.stacked import stacked_chart

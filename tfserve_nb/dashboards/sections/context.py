@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias  # ipywidgets is untyped
 
+from ...markup import text
 from ..action_runner import ActionRunner
 from ..actions import ACTIONS
 from ..controls import DeploymentControls
@@ -24,7 +25,7 @@ SPANS = {"1 minute": (60, 1), "2 minutes": (120, 2), "5 minutes": (300, 5), "15 
 
 @dataclass
 class ViewOptions:
-    """What a person chose to look at.
+    """What a person chose to see.
 
     Attributes:
         span: a key of `SPANS`.
@@ -45,7 +46,7 @@ class TabContext:
         controls: the deployment.
         updater: the thread that writes widgets.
         actions: carries out what is clicked.
-        look: what to look at, shared by the sections.
+        options: what is shown, shared by the sections.
         redraw: draws anew, on the updater's thread.
         say: shows a line of plain text.
         bind: gives what puts values into the notebook's namespace, or None where there is no notebook.
@@ -54,7 +55,7 @@ class TabContext:
     controls: DeploymentControls
     updater: Updater
     actions: ActionRunner
-    look: ViewOptions
+    options: ViewOptions
     redraw: Callable[[], None]
     say: Callable[[str], None]
     bind: Callable[[], Bind | None] = lambda: None
@@ -89,19 +90,19 @@ def row(*children: Any) -> Any:
     return widgets.HBox(list(children), layout=widgets.Layout(flex_flow="row wrap", align_items="center"))
 
 
-def button(room: TabContext, description: str, tooltip: str, on_click: Callable[[], None], **options: Any) -> Any:
+def button(context: TabContext, description: str, tooltip: str, on_click: Callable[[], None], **options: Any) -> Any:
     """A button. Clicks come on any thread: they only leave a command."""
     import ipywidgets as widgets
 
     made = widgets.Button(description=description, tooltip=tooltip, layout=widgets.Layout(width="auto"), **options)
-    made.on_click(lambda _: room.updater.post(on_click))
+    made.on_click(lambda _: context.updater.post(on_click))
     return made
 
 
-def action_button(room: TabContext, name: str, on_click: Callable[[], None]) -> Any:
+def action_button(context: TabContext, name: str, on_click: Callable[[], None]) -> Any:
     """The button of an action of the table."""
     action = ACTIONS[name]
-    return button(room, action.text, action.title, on_click, button_style="primary" if action.is_main else "")
+    return button(context, action.text, action.title, on_click, button_style="primary" if action.is_main else "")
 
 
 def choose_from(choice: Any, options: list[Any], default: Any) -> None:
@@ -119,3 +120,40 @@ def choose_from(choice: Any, options: list[Any], default: Any) -> None:
         values = [option[1] if isinstance(option, tuple) else option for option in options]
         fallback = values[0] if values else None
         choice.value = chosen if chosen in values else default if default in values else fallback
+
+
+class Confirmation:
+    """A question with two answers, shown only while it is asked.
+
+    Args:
+        context: the dashboard.
+        no: the answer that does nothing, such as `Keep it`.
+    """
+
+    def __init__(self, context: TabContext, no: str) -> None:
+        import ipywidgets as widgets
+
+        self._question = widgets.HTML()
+        self._yes = button(context, "Yes", "Yes", self._agree, button_style="danger")
+        self._no = button(context, no, "No", self.hide)
+        self._then: Callable[[], None] | None = None
+        self.widget: Any = row(self._question, self._yes, self._no)
+        self.widget.layout.display = "none"
+
+    def ask(self, question: str, answer: str, then: Callable[[], None]) -> None:
+        """Ask; `then` is called after yes."""
+        self._question.value = f'<span role="alert">{text(question)}&nbsp;</span>'
+        self._yes.description = answer
+        self._then = then
+        self.widget.layout.display = None
+
+    def hide(self) -> None:
+        """Ask no more."""
+        self._then = None
+        self.widget.layout.display = "none"
+
+    def _agree(self) -> None:
+        then = self._then
+        self.hide()
+        if then is not None:
+            then()

@@ -9,8 +9,8 @@ import keyword
 import time
 from typing import Any  # ipywidgets is untyped
 
+from ...agreement.worst import frame_of
 from ...experiment.state import ExperimentState
-from ...experiment.views.frames import frame_of
 from ...markup import note
 from ..actions import Job
 from ..pages.disagreements import NUM_SHOWN, disagreements_page
@@ -27,13 +27,13 @@ class Explorer:
     """A table that follows the experiment while its tab is in front, and a button that keeps its rows.
 
     Args:
-        room: the dashboard.
+        context: the dashboard.
     """
 
-    def __init__(self, room: TabContext) -> None:
+    def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets
 
-        self._room = room
+        self._context = context
         self._is_enabled = True
         self._stage: tuple[float, bool] | None = None
         self._counts = (0, 0)
@@ -41,7 +41,7 @@ class Explorer:
         self._num_found = 0
         self._page = widgets.HTML()
         self._name = widgets.Text(value=NAME, description="Variable", layout=widgets.Layout(width="240px"))
-        self._keep = button(room, "To a DataFrame", "", self._bind)
+        self._keep = button(context, "To a DataFrame", "", self._bind)
         self._why = widgets.HTML()
         self._controls = row(self._name, self._keep, self._why)
         self.widget: Any = widgets.VBox([self._page, self._controls])
@@ -54,7 +54,7 @@ class Explorer:
         is_late = time.perf_counter() - self._looked_s >= EVERY_S
         if stage != self._stage or (is_late and counts != self._counts):
             self._stage, self._counts, self._looked_s = stage, counts, time.perf_counter()
-            found = self._room.controls.disagreements(NUM_SHOWN) if counts[0] else []
+            found = self._context.controls.disagreements(NUM_SHOWN) if counts[0] else []
             self._num_found = len(found)
             self._page.value = disagreements_page(state, found)
         self._controls.layout.display = None if self._num_found else "none"
@@ -63,20 +63,20 @@ class Explorer:
     def enable(self, is_enabled: bool) -> None:
         """Let people click, or not."""
         self._is_enabled = is_enabled
-        is_inside = self._room.bind() is not None
+        is_inside = self._context.bind() is not None
         self._name.disabled = not is_enabled or not is_inside
         self._keep.disabled = not is_enabled or not is_inside or not self._num_found
         self._keep.tooltip = f"Put up to {MAX_ROWS} of these rows into a variable" if is_inside else OUTSIDE
         self._why.value = "" if is_inside else note(OUTSIDE)
 
     def _bind(self) -> None:
-        name, bind = self._name.value.strip(), self._room.bind()
+        name, bind = self._name.value.strip(), self._context.bind()
         if bind is None:
-            self._room.say(OUTSIDE)
+            self._context.say(OUTSIDE)
         elif not name.isidentifier() or keyword.iskeyword(name):
-            self._room.say(f"{name!r} cannot be the name of a variable (try: {NAME})")
+            self._context.say(f"{name!r} cannot be the name of a variable (try: {NAME})")
         else:
-            controls = self._room.controls
+            controls = self._context.controls
 
             def work() -> str:
                 found = controls.disagreements(MAX_ROWS)
@@ -84,4 +84,4 @@ class Explorer:
                 bind(name, value)
                 return f"{name} is a {type(value).__name__} with {len(found)} rows"
 
-            self._room.actions.run(Job(f"{name} =", work, lambda said, _: str(said)))
+            self._context.actions.run(Job(f"{name} =", work, lambda said, _: str(said)))

@@ -12,11 +12,10 @@ from ...experiment.views.report import phase_line
 from ...markup import note
 from ...types import ModelStatus
 from ..actions import Choice, known_versions
+from ..pages.compare import compare_page
 from ..pages.experiment import experiment_page
 from ..snapshot import Snapshot
-from .compare import CompareSection
-from .confirmation import Confirmation
-from .context import TabContext, action_button, choose_from, row
+from .context import Confirmation, TabContext, action_button, choose_from, row
 from .disagreements import Explorer
 
 HEADING = '<div style="font-weight:600;margin-top:12px">Any two versions side by side</div>'
@@ -26,30 +25,30 @@ class ExperimentSection:
     """Controls, the verdict and what it rests on, disagreements, and a comparison of any two versions.
 
     Args:
-        room: the dashboard.
+        context: the dashboard.
     """
 
     title = "A/B"
     has_series = True
 
-    def __init__(self, room: TabContext) -> None:
+    def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets
 
-        self._room = room
+        self._context = context
         self.is_always_moving = False
         self._state: ExperimentState | None = None
         self._phase: tuple[float, str] | None = None
-        self._start = _Start(room)
+        self._start = _Start(context)
         self._ends = [
-            action_button(room, "promote_b", self._promote),
-            action_button(room, "back_to_a", lambda: self._end("back_to_a")),
-            action_button(room, "stop_test", lambda: self._end("stop_test")),
+            action_button(context, "promote_b", self._promote),
+            action_button(context, "back_to_a", lambda: self._end("back_to_a")),
+            action_button(context, "stop_test", lambda: self._end("stop_test")),
         ]
-        self._confirm = Confirmation(room, "Go on testing")
+        self._confirm = Confirmation(context, "Go on testing")
         self._buttons = row(*self._ends)
         self._page = widgets.HTML()
-        self._explorer = Explorer(room)
-        self._compare = CompareSection(room)
+        self._explorer = Explorer(context)
+        self._compare = _Comparison(context)
         self.widget: Any = widgets.VBox(
             [
                 self._buttons, self._confirm.widget, self._page, self._explorer.widget, self._start.widget,
@@ -59,7 +58,7 @@ class ExperimentSection:
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw."""
-        self._state = self._room.controls.experiment()
+        self._state = self._context.controls.experiment()
         is_open = self._state is not None and not self._state.is_over
         self.is_always_moving = is_open  # what it finds changes without requests too
         _display(self._buttons, is_open)
@@ -84,7 +83,7 @@ class ExperimentSection:
         state, before = self._state, self._phase
         self._phase = None if state is None else (state.started_at, state.phase)
         if state is not None and before is not None and before[0] == state.started_at and before != self._phase:
-            self._room.say(phase_line(state))
+            self._context.say(phase_line(state))
 
     def _promote(self) -> None:
         """Against the verdict only after a question."""
@@ -102,16 +101,16 @@ class ExperimentSection:
     def _end(self, action: str) -> None:
         if self._state is not None:
             plan = self._state.plan
-            self._room.actions.start(action, Choice(a=plan.a, b=plan.b), None)
+            self._context.actions.start(action, Choice(a=plan.a, b=plan.b), None)
 
 
 class _Start:
     """What a new experiment needs: two versions and a share."""
 
-    def __init__(self, room: TabContext) -> None:
+    def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets
 
-        self._room = room
+        self._context = context
         self._is_enabled = True
         self._status: ModelStatus | None = None
         style = {"description_width": "100px"}
@@ -122,7 +121,7 @@ class _Start:
             50, 0, 100, description="B gets, in %", continuous_update=False, style=style,
             layout=widgets.Layout(width="min(100%, 360px)"),
         )  # fmt: skip
-        self._button = action_button(room, "ab_test", self._start)
+        self._button = action_button(context, "ab_test", self._start)
         self._hint = widgets.HTML()
         self.widget: Any = widgets.VBox([row(self._a, self._b), row(self._split, self._button), self._hint])
 
@@ -145,7 +144,31 @@ class _Start:
 
     def _start(self) -> None:
         choice = Choice(a=self._a.value, b=self._b.value, percent=float(self._split.value))
-        self._room.actions.start("ab_test", choice, self._status)
+        self._context.actions.start("ab_test", choice, self._status)
+
+
+class _Comparison:
+    """Any two versions side by side, without an experiment."""
+
+    def __init__(self, context: TabContext) -> None:
+        import ipywidgets as widgets
+
+        wide = widgets.Layout(width="170px")
+        self._a = widgets.Dropdown(options=[], description="A: version", layout=wide)
+        self._b = widgets.Dropdown(options=[], description="B: version", layout=wide)
+        for control in (self._a, self._b):
+            control.observe(lambda _: context.updater.post(context.redraw), "value")
+        self._page = widgets.HTML()
+        self.widget: Any = widgets.VBox([row(self._a, self._b), self._page])
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw; the default and the newest other version are compared first."""
+        versions = sorted(set(snapshot.metrics.versions) | set(snapshot.status.traffic))
+        default = snapshot.status.default_version
+        others = [version for version in versions if version != default]
+        choose_from(self._a, versions, default)
+        choose_from(self._b, versions, others[-1] if others else None)
+        self._page.value = compare_page(snapshot, self._a.value, self._b.value)
 
 
 def _display(widget: Any, is_shown: bool) -> None:

@@ -20,27 +20,27 @@ class RequestsSection:
     """A switch, a list, a choice, and the way back to the server.
 
     Args:
-        room: the dashboard.
+        context: the dashboard.
     """
 
     title = "Requests"
     is_always_moving = False
     has_series = False
 
-    def __init__(self, room: TabContext) -> None:
+    def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets
 
-        self._room = room
+        self._context = context
         self._samples: dict[int, RequestSample] = {}
         self._shown: object = None
         self._is_on = False
-        self._switch = action_button(room, "sample", self._turn)
+        self._switch = action_button(context, "sample", self._turn)
         self._choice = widgets.Dropdown(options=[], description="Request", layout=widgets.Layout(width="260px"))
         self._to = widgets.Dropdown(
             options=[(DEFAULT, DEFAULT)], description="Send to", layout=widgets.Layout(width="230px")
         )
-        self._again = button(room, "Send again", "Send the chosen request once more", self._send)
-        self._choice.observe(lambda _: room.updater.post(self._draw), "value")
+        self._again = button(context, "Send again", "Send the chosen request once more", self._send)
+        self._choice.observe(lambda _: context.updater.post(self._draw), "value")
         self._table, self._request, self._answer = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self.widget: Any = widgets.VBox(
             [row(self._switch, self._choice, self._to, self._again), self._table, self._request, self._answer]
@@ -48,10 +48,10 @@ class RequestsSection:
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw."""
-        self._is_on = self._room.controls.is_sampling
+        self._is_on = self._context.controls.is_sampling
         self._switch.description = ACTIONS[self._turning].text
         self._switch.tooltip = ACTIONS[self._turning].title
-        found = self._room.controls.samples()
+        found = self._context.controls.samples()
         self._samples = {sample.number: sample for sample in found}
         choose_from(self._choice, [(label_of(sample), sample.number) for sample in found], None)
         versions = [(f"version {version}", version) for version in snapshot.metrics.versions]
@@ -75,7 +75,7 @@ class RequestsSection:
             self._request.value = "" if chosen is None else request_page(chosen)
 
     def _turn(self) -> None:
-        self._room.actions.start(self._turning, Choice(), None)
+        self._context.actions.start(self._turning, Choice(), None)
 
     @property
     def _turning(self) -> str:
@@ -91,13 +91,13 @@ class RequestsSection:
 
         def done(outputs: Any, took_ms: float) -> str:
             page = again_page(sample, named(outputs, sample), where)
-            self._room.updater.post_if_running(lambda: setattr(self._answer, "value", page))
+            self._context.updater.post_if_running(lambda: setattr(self._answer, "value", page))
             return f"request {sample.number} was answered by {where} in {took_ms:.1f} ms"
 
-        self._room.actions.run(
+        self._context.actions.run(
             Job(
                 f"sending request {sample.number} to {where}",
-                lambda: self._room.controls.send_again(sample, version),
+                lambda: self._context.controls.send_again(sample, version),
                 done,
             )
         )

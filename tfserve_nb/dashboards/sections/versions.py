@@ -10,40 +10,38 @@ from typing import Any  # ipywidgets is untyped
 
 from ...markup import note
 from ...types import ModelStatus
-from ..actions import ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice, known_versions, shares_of
+from ..actions import ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice, known_versions, rebalanced, shares_of
 from ..pages.versions import history_list, versions_table
 from ..snapshot import Snapshot
-from ..traffic_split import rebalanced
-from .confirmation import Confirmation
-from .context import TabContext, action_button, button, choose_from, row
+from .context import Confirmation, TabContext, action_button, button, choose_from, row
 
 
 class VersionsSection:
     """Table, buttons, sliders, history.
 
     Args:
-        room: the dashboard.
+        context: the dashboard.
     """
 
     title = "Versions"
     is_always_moving = False
     has_series = False
 
-    def __init__(self, room: TabContext) -> None:
+    def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets
 
-        self._room = room
+        self._context = context
         self._status: ModelStatus | None = None
         self._table, self._history = widgets.HTML(), widgets.HTML()
         self._choice = widgets.Dropdown(options=[], description="Version", layout=widgets.Layout(width="190px"))
-        self._undo = button(room, "Undo", "Nothing to undo", room.actions.take_back)
+        self._undo = button(context, "Undo", "Nothing to undo", context.actions.take_back)
         self._label = widgets.Text(placeholder="stable", description="Label", layout=widgets.Layout(width="190px"))
         self._buttons = {
-            name: action_button(room, name, functools.partial(self._act, name))
+            name: action_button(context, name, functools.partial(self._act, name))
             for name in (*VERSION_ACTIONS, *LABEL_ACTIONS)
         }
-        self._confirm = Confirmation(room, "Keep it")
-        self._traffic = _TrafficSliders(room)
+        self._confirm = Confirmation(context, "Keep it")
+        self._traffic = _TrafficSliders(context)
         self.widget = widgets.VBox(
             [
                 self._table,
@@ -69,7 +67,7 @@ class VersionsSection:
         for control in (self._choice, self._label, *self._buttons.values()):
             control.disabled = not is_enabled
         self._traffic.enable(is_enabled)
-        undo = self._room.actions.undo
+        undo = self._context.actions.undo
         self._undo.disabled = undo is None or not is_enabled
         self._undo.tooltip = "Nothing to undo" if undo is None else f"Take back: {undo.what}"
         self._undo.description = "Undo" if undo is None else f"Undo: {undo.what}"
@@ -81,10 +79,10 @@ class VersionsSection:
         action, status = ACTIONS[name], self._status
 
         def start() -> None:
-            self._room.actions.start(name, choice, status)
+            self._context.actions.start(name, choice, status)
 
         if action.question and version is not None:
-            question = action.question.format(name=self._room.controls.name, version=version)
+            question = action.question.format(name=self._context.controls.name, version=version)
             self._confirm.ask(question, action.what.format(version=version).capitalize(), start)
         else:
             start()
@@ -93,10 +91,10 @@ class VersionsSection:
 class _TrafficSliders:
     """A slider for each loaded version; together they are always 100 %."""
 
-    def __init__(self, room: TabContext) -> None:
+    def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets
 
-        self._room = room
+        self._context = context
         self._status: ModelStatus | None = None
         self._shares: dict[int, int] = {}
         self._sliders: dict[int, Any] = {}
@@ -146,10 +144,10 @@ class _TrafficSliders:
         """On any thread."""
         percent = int(change["new"])
         if percent != self._shares.get(version):
-            self._room.updater.post(lambda: self._apply(version, percent))
+            self._context.updater.post(lambda: self._apply(version, percent))
 
     def _apply(self, version: int, percent: int) -> None:
         if version not in self._shares:
             return
         self._write(rebalanced(self._shares, version, percent))
-        self._room.actions.start("share", Choice(version=version, percent=percent), self._status)
+        self._context.actions.start("share", Choice(version=version, percent=percent), self._status)

@@ -8,7 +8,6 @@ Thread: any.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -68,7 +67,7 @@ class WebPages:
                 return {"actions": known, "rows": [VERSION_ACTIONS, LABEL_ACTIONS]}
             if page == "requests":
                 return {"html": _requests(controls, query), "is_on": controls.is_sampling}
-            snapshot = _look(controls, query)
+            snapshot = _snapshot(controls, query)
             html = STYLE + _html(controls, snapshot, page, query)
             return {"html": html, "signatures": list(snapshot.metrics.signatures)}
         except (KeyError, ValueError) as error:
@@ -93,13 +92,10 @@ class WebPages:
             raise InvalidRequest(f"there is no action {action!r}", hint=", ".join(ACTIONS))
         controls = self._controls_of(model)
         job = found.job(controls, Choice.from_json(given), controls.status())
-        started_s = time.perf_counter()
-        result = job.work()
-        said = job.done(result, (time.perf_counter() - started_s) * 1e3)
-        return {"said": said, "undo": None if job.undo is None else asdict(job.undo)}
+        return {"said": job.carry_out(), "undo": None if job.undo is None else asdict(job.undo)}
 
 
-def _look(controls: DeploymentControls, query: Mapping[str, str]) -> Snapshot:
+def _snapshot(controls: DeploymentControls, query: Mapping[str, str]) -> Snapshot:
     span_s, step_s = SPANS[query.get("span", "2 minutes")]
     metrics = controls.metrics(span_s, step_s, query.get("signature") or None)
     return Snapshot(controls.status(), metrics, tuple(controls.history(NUM_EVENTS)))
@@ -120,7 +116,7 @@ def _html(controls: DeploymentControls, snapshot: Snapshot, page: str, query: Ma
 
 
 def _experiment(controls: DeploymentControls, snapshot: Snapshot) -> str:
-    """The latest experiment and some of its disagreements, to look at; nothing when there was none."""
+    """The latest experiment and some of its disagreements; nothing when there was none."""
     state = controls.experiment()
     if state is None:
         return ""

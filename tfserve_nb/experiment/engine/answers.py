@@ -159,7 +159,8 @@ def _is_right(kept: _Kept, request_id: str, output: str, label: Any) -> np.ndarr
         raise InvalidRequest(f"request {request_id} has no output {output!r}; it has {known}", hint="label={'NAME': 1}")
     labels = _labels(label)
     values = decided.values
-    if decided.classes is not None and labels.dtype.kind in "iub":
+    is_class = labels.dtype.kind in "iubf" and bool((labels == np.round(labels)).all())
+    if decided.classes is not None and (is_class or labels.shape != values.shape):
         values = decided.classes
     if values.ndim == 2 and labels.size == values.size:  # the targets of a single row
         labels = labels.reshape(values.shape)

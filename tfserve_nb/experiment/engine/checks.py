@@ -14,19 +14,6 @@ from ...types import SignatureSpec, TensorSpec
 from ..plan import Plan
 
 
-def check_limits(plan: Plan) -> None:
-    """Refuse limits that nothing could be compared with.
-
-    Raises:
-        InvalidOption: naming the limit.
-    """
-    if plan.limits.max_disagreement is not None and not plan.shadow:
-        raise InvalidOption(
-            "max_disagreement compares answers to the same rows, and shadow=0 makes no copies",
-            hint="--shadow 20",
-        )
-
-
 def check_signatures(core: ServingCore, plan: Plan) -> None:
     """Every signature of A must be one of B, take the same inputs and give outputs of the same names.
 

@@ -28,7 +28,7 @@ from ...types import HistoryEvent
 from ..plan import Plan
 from ..state import BY_HAND, NUM_DISAGREEMENTS, ExperimentState
 from .answers import Answers
-from .checks import check_limits, check_signatures
+from .checks import check_signatures
 from .running import Change, Running
 
 _log = logging.getLogger(__name__)
@@ -67,7 +67,6 @@ class Experiments(Observer):
     def start(self, plan: Plan) -> ExperimentState:
         """Begin; see `ExperimentAdmin.start`."""
         self._check_free(plan.name)
-        check_limits(plan)
         # Both are loaded first, without a lock and without traffic, so that nothing is half done when one cannot be.
         with self._core.holding(plan.name, (plan.a, plan.b)):
             check_signatures(self._core, plan)

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 
 from ...agreement.result import Agreement
 from ..plan import Plan
-from ..reading import Estimate
+from ..state import Estimate
 from ..statistics import latency, quality, rates, sequential, tail
-from ..statistics.blocks import Blocks
+from ..statistics.latency import Sums
 from ..statistics.quality import Labelled
 from ..statistics.sequential import Effect
-from ..statistics.strata import Sums
+from ..statistics.tail import Blocks
 
 NUM_GUARDRAILS = 3
 """Errors, and two of run times, tail and quality."""

@@ -11,20 +11,89 @@ count, so a breach is seen after at most `breaches` windows and one that had beg
 - `outputs`: a row of B's outputs was NaN or infinite where A's was not, or outside the range that is allowed.
 - `disagreement`: B's outputs disagree with A's on a larger share of copied rows than the limit; all outputs count.
 
-Thread: any; pure functions.
+Thread: one; pure apart from the state of `Windows`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ..plan import Limits
-from ..reading import Guardrail
+from ..state import Guardrail
 from ..statistics.rates import binomial_tail
-from ..statistics.windows import Window
 
 EVIDENCE = 1e-3
 SLOW_SHARE = 0.01
+
+
+@dataclass(slots=True)
+class Window:
+    """Counts of one window.
+
+    Attributes:
+        number: the window's number; it holds `[number, number + 1)` times its length.
+        requests_a: requests that A answered or failed.
+        failed_a: of these, failed.
+        requests_b: requests that B answered or failed, copies included.
+        failed_b: of these, failed.
+        answered_b: requests that B answered, without copies.
+        slow_b: of these, slower than the limit.
+        rows_a: rows of A's outputs that were looked at.
+        nonfinite_a: of these, not finite.
+        rows_b: rows of B's outputs that were looked at.
+        nonfinite_b: of these, not finite although A's were, or outside the allowed range.
+        pairs: rows that both versions answered.
+        differing: of these, decided differently.
+    """
+
+    number: int
+    requests_a: int = 0
+    failed_a: int = 0
+    requests_b: int = 0
+    failed_b: int = 0
+    answered_b: int = 0
+    slow_b: int = 0
+    rows_a: int = 0
+    nonfinite_a: int = 0
+    rows_b: int = 0
+    nonfinite_b: int = 0
+    pairs: int = 0
+    differing: int = 0
+
+
+class Windows:
+    """The last windows.
+
+    Args:
+        length_s: of one.
+        num: how many complete ones are looked back at.
+    """
+
+    def __init__(self, length_s: float, num: int) -> None:
+        self._length_s = max(length_s, 1e-3)
+        self._num = num
+        self._windows: deque[Window] = deque(maxlen=num + 2)
+
+    def at(self, at_s: float) -> Window:
+        """The window that a moment belongs to; one that is gone already is made up for nobody."""
+        number = int(at_s // self._length_s)
+        for window in reversed(self._windows):
+            if window.number == number:
+                return window
+            if window.number < number:
+                break
+        window = Window(number)
+        if not self._windows or number > self._windows[-1].number:
+            self._windows.append(window)
+        return window
+
+    def complete(self, now_s: float) -> list[Window]:
+        """The last complete windows, oldest first; empty ones are those without traffic."""
+        current = int(now_s // self._length_s)
+        known = {window.number: window for window in self._windows}
+        return [known.get(number) or Window(number) for number in range(max(0, current - self._num), current)]
 
 
 def guardrails(windows: list[Window], limits: Limits) -> tuple[Guardrail, ...]:

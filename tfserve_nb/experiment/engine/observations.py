@@ -15,14 +15,14 @@ from ...agreement.result import Disagreement
 from ...agreement.rows import num_rows, with_rows
 from ...agreement.summary import Agreeing, Evidences
 from ...types import Tensors
-from ..plan import Plan
-from ..statistics.blocks import Blocks
+from ..plan import ARMS, Plan
+from ..statistics.latency import Strata
 from ..statistics.quality import Labelled
 from ..statistics.rates import MOST_OF_KEY
 from ..statistics.ratio import Assigned
-from ..statistics.strata import ARMS, Strata
-from ..statistics.windows import Windows
+from ..statistics.tail import Blocks
 from .findings import Evidence, is_even
+from .limits import Windows
 
 OK = "OK"
 NOBODYS_FAULT = frozenset({"CANCELLED", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})

@@ -27,7 +27,7 @@ from typing import Any  # JSON
 
 import numpy as np
 
-from ..reading import Calibration
+from ..state import Calibration
 from . import sequential
 from .sequential import Effect
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 
-from ..reading import Estimate
+from ..state import Estimate
 
 MOST_OF_KEY = 3
 TINY = 1e-12

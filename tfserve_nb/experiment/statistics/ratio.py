@@ -33,7 +33,7 @@ from typing import Any  # JSON
 
 import numpy as np
 
-from .strata import ARMS
+from ..plan import ARMS
 
 CONCENTRATION = 200.0
 """How near to the right share the alternative looks: with 200, within about 7 points of 50 %."""

@@ -21,13 +21,14 @@ from .report import (
     counts_of_arm,
     effect_text,
     guardrail_table,
+    margin_of,
     nothing_yet,
     plan_lines,
     srm_line,
     title_of,
+    trace_of,
     where_it_stands,
 )
-from .trace import margin_of, trace_of
 
 BUCKETS_OF_A_STEP = 2
 NUM_FLIPS = 6

@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any  # JSON values
@@ -20,12 +19,13 @@ from urllib.parse import unquote
 
 from tornado import web
 
-from ...errors import InvalidRequest, ServingError
+from ...errors import InvalidRequest
 from ...experiment.admin import ExperimentAdmin
 from ...serving.admin import ModelAdmin
-from ..runtime.run_in_thread import run_in_thread
+from ..event_loop import run_in_thread
 from ..security import refusal
 from ..settings import ServerSettings
+from ..telemetry.log import public_error
 from .operations import EXPERIMENT_OPERATIONS, MODEL, MODEL_OPERATIONS, PREFIX, Operation
 
 NAME = re.escape("{name}")
@@ -54,18 +54,14 @@ class AdminHandler(web.RequestHandler):
         try:
             given = self._given()
             self.finish(json.dumps(await run_in_thread("tfserve-admin", lambda: work(given))))
-        except ServingError as error:
-            self.set_status(error.http_status)
-            text = {"error": error.message, "hint": error.hint, "code": error.code, "kind": type(error).__name__}
-            self.finish(text)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.set_status(400)
             self.finish({"error": f"{type(error).__name__}: {error}", "kind": "InvalidRequest"})
-        except Exception:  # noqa: BLE001 - a defect of ours: the client gets a number, the log the trace
-            number = secrets.token_hex(4)
-            self._server_log.exception("error %s in %s", number, self.request.path)
-            self.set_status(500)
-            self.finish({"error": f"Internal error {number}; the server's log has the details"})
+        except Exception as error:  # noqa: BLE001 - see `public_error`
+            public = public_error(error, self._server_log, self.request.path)
+            self.set_status(public.http_status)
+            text = {"error": public.message, "hint": public.hint, "code": public.code, "kind": type(public).__name__}
+            self.finish(text)
 
     def not_found(self) -> None:
         """Answer that there is no such operation, naming those that there are."""

@@ -17,7 +17,7 @@ from typing import Any  # protobuf messages and gRPC's contexts
 from ...errors import InvalidRequest
 from ...serving.backend import Handle, ModelSpec
 from ..calls import REQUEST_ID, Calls, RequestContext
-from ..runtime.defects import as_public
+from ..telemetry.log import public_error
 
 LONGEST_S = 2147.0
 """How long a call without a deadline may take: TensorFlow Serving's INT_MAX microseconds."""
@@ -54,8 +54,8 @@ class GrpcCalls:
         except asyncio.CancelledError:
             notes.code = "CANCELLED"
             raise
-        except Exception as error:  # noqa: BLE001 - see `as_public`
-            public = as_public(error, self._log, api)
+        except Exception as error:  # noqa: BLE001 - see `public_error`
+            public = public_error(error, self._log, api)
             notes.code = public.code
             await _identify(context, notes)
             await _abort(context, public.code, public.message)

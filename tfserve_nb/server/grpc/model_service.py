@@ -15,7 +15,7 @@ from ...errors import InvalidRequest, Unimplemented
 from ...serving.models.model_config import ModelConfig
 from ..calls import Calls, RequestContext
 from ..config_files import to_model_configs
-from ..runtime.run_in_thread import run_in_thread
+from ..event_loop import run_in_thread
 from .calls import GrpcCalls, spec_of
 
 Reload = Callable[[tuple[ModelConfig, ...]], None]

@@ -19,7 +19,7 @@ from ...types import Tensors
 from ..calls import Calls, RequestContext
 from ..examples import classify, regress
 from ..http.head import Fields
-from ..runtime.defects import as_public
+from ..telemetry.log import public_error
 from .example_json import classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
 from .json_text import error_body
@@ -120,7 +120,7 @@ class RestHandler:
         if isinstance(error, VersionOverflow):
             notes.code = error.code
             return Reply(error.http_status, b"")
-        public = as_public(error, self._log, f"{notes.api} of {notes.model}")
+        public = public_error(error, self._log, f"{notes.api} of {notes.model}")
         notes.code = public.code
         headers: tuple[tuple[str, str], ...] = ()
         if public.http_status == 503 or public.retry_after_s:

@@ -9,15 +9,16 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any  # messages by their type
 
 from ...errors import QueueFull, RunFailed, RunRejected, ServingError
 from ...serving.backend import Answer, Handle, InferenceBackend, ModelView, Outcome, Ticket
 from ...types import Tensors
+from ..event_loop import Completions
 from ..http.server import HttpServer
-from ..runtime.completions import Completions
-from ..runtime.defects import as_public
 from ..settings import ServerSettings
+from ..telemetry.log import public_error
 from ..telemetry.request_log import RequestLog
 from .forwarding import ForwardedConnection
 from .link import Link
@@ -72,16 +73,15 @@ class BundleRun:
 
     def _submit(self, position: int, inputs: Tensors, num_requests: int) -> None:
         """Submit the request at a position, or all of them at -1."""
-        waiting = _Part(self, position, num_requests)
         try:
             ticket = self._handle.submit(
                 self._bundle.signature,
                 inputs,
                 deadline_s=self._bundle.deadline_s,
-                on_done=lambda outcome: self._end.completions.put(waiting, outcome),
+                on_done=partial(self._end.completions.put, partial(self.done, position, num_requests)),
                 wakes=False,
             )
-        except Exception as error:  # noqa: BLE001 - see `as_public`
+        except Exception as error:  # noqa: BLE001 - see `public_error`
             self.done(position, num_requests, self._end.public(error))
             return
         self._tickets.append(ticket)
@@ -112,21 +112,6 @@ class BundleRun:
             self._submit(position, {name: array[first:last] for name, array in self._bundle.inputs.items()}, 1)
             first = last
         self._end.wake()
-
-
-class _Part:
-    """What waits for the outcome of a bundle, or of one request of it."""
-
-    __slots__ = ("_num_requests", "_position", "_run")
-
-    def __init__(self, run: BundleRun, position: int, num_requests: int) -> None:
-        self._run = run
-        self._position = position
-        self._num_requests = num_requests
-
-    def finish(self, outcome: Outcome) -> None:
-        """On the loop."""
-        self._run.done(self._position, self._num_requests, outcome)
 
 
 class Worker:
@@ -201,7 +186,7 @@ class Worker:
 
     def public(self, error: Exception) -> ServingError:
         """The error that clients may see."""
-        return as_public(error, self._hub.log, "a bundle of requests")
+        return public_error(error, self._hub.log, "a bundle of requests")
 
     def _take(self, messages: list[Message]) -> None:
         for message in messages:
@@ -235,8 +220,8 @@ class Worker:
     def _run(self, bundle: Bundle) -> None:
         try:
             handle = self._hub.backend.acquire(bundle.spec, bundle.version)
-        except Exception as error:  # noqa: BLE001 - see `as_public`
-            public = as_public(error, self._hub.log, f"predict of {bundle.spec.name}")
+        except Exception as error:  # noqa: BLE001 - see `public_error`
+            public = public_error(error, self._hub.log, f"predict of {bundle.spec.name}")
             piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, public)
             if self._link is not None:
                 self._link.send(BundleAnswer(bundle.number, bundle.version, (piece,)))

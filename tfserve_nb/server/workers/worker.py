@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from .. import tls
 from ..calls import Calls
+from ..event_loop import new_loop
 from ..http.connection import Connection
 from ..http.listener import limits_of
 from ..http.message import Message as HttpMessage
@@ -27,8 +28,8 @@ from ..rest.fast_path import fast_path
 from ..rest.handler import MAX_INFLATED_BYTES, RestHandler
 from ..rest.inference_v2 import PREFIX, InferenceV2, find_v2_route
 from ..rest.routes import find_route
-from ..runtime.event_loop import new_loop
 from ..settings import GrpcSettings, ServerSettings
+from ..telemetry.log import LOG_NAME
 from .forwarding import Forwarder
 from .link import Link
 from .link_backend import RECORDS_EACH_S, LinkBackend
@@ -69,7 +70,7 @@ class WorkerProcess:
         self._grpc: GrpcProxy | None = None
         self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._log = logging.getLogger("tfserve_nb.server.workers")
+        self._log = logging.getLogger(LOG_NAME)
 
     async def run(self, one_end: socket.socket) -> None:
         """Serve until the core is gone or wants it to end."""

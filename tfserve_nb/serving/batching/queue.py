@@ -229,7 +229,7 @@ class BatchQueue:
 
     def close(self, error: ServingError | None = None) -> Finished:
         """Refuse new tasks; the waiting ones are finished with `error`."""
-        self._closed = error or NotAvailable("the version was unloaded")
+        self._closed = self._closed or error or NotAvailable("the version was unloaded")
         finished: Finished = []
         while self._tasks:
             self._finish(self._tasks.popleft(), self._closed, finished)

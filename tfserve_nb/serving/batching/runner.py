@@ -14,19 +14,17 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...errors import Cancelled, NotAvailable, RunFailed, ServingError
+from ...errors import Cancelled, NotAvailable, RunFailed, RunRejected, ServingError
 from ...threads import start_thread
 from ...types import Tensors
 from ..backend import Outcome
-from ..telemetry.batch_summary import BatchSummary
-from .padding import pad_variable_length
+from ..telemetry.model_metrics import REASONS, BatchSummary
 from .queue import Batch, BatchQueue, Finished, Part, Task
-from .stats import BatchStats
 
 RunFunction = Callable[[Tensors], Tensors]
 """Inputs -> outputs of one run: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
@@ -35,6 +33,39 @@ Observe = Callable[[Batch, float, float], None]
 """Told about a batch that was run, and when it started and was done; on the runner's thread."""
 
 JOIN_S = 1.5
+
+
+class BatchStats:
+    """Counts the batches of one queue. The runner's thread writes; a reader may be one batch behind."""
+
+    def __init__(self) -> None:
+        self._num_rows = 0
+        self._num_padded = 0
+        self._num_requests = 0
+        self._queue_s = 0.0
+        self._sizes: dict[int, int] = {}
+        self._reasons = dict.fromkeys(REASONS, 0)
+
+    def add(self, batch: Batch, size: int, started_s: float) -> None:
+        """A batch was run as `size` rows."""
+        self._num_rows += batch.num_rows
+        self._num_padded += max(0, size - batch.num_rows)
+        self._num_requests += len(batch.parts)
+        self._queue_s += sum([started_s - part.task.enqueued_s for part in batch.parts])
+        self._sizes[size] = self._sizes.get(size, 0) + 1
+        self._reasons[batch.reason] += 1
+
+    def summary(self, run_s: Mapping[int, float]) -> BatchSummary:
+        """The counts now, with what was learned of the runs."""
+        return BatchSummary(
+            num_batches=sum(self._reasons.values()),
+            num_rows=self._num_rows,
+            num_padded=self._num_padded,
+            reasons=dict(self._reasons),
+            sizes=dict(self._sizes),
+            queue_ms=1e3 * self._queue_s / max(1, self._num_requests),
+            run_ms={size: 1e3 * seconds for size, seconds in run_s.items()},
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -347,6 +378,34 @@ def _assemble(name: str, parts: tuple[Part, ...], padding: int, queue: BatchQueu
         filler = rows[:1] if len(rows) else _blank_row(rows)
         arrays += [filler] * padding
     return _joined(arrays)
+
+
+def pad_variable_length(arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """Make arrays of different inner dimensions as large as the largest, each filled up with its own first element.
+
+    Args:
+        arrays: each `(b_i, ...)`, of equal rank from 1 to 6.
+
+    Raises:
+        RunRejected: for other ranks, or when an array without elements has to be filled up.
+
+    Reference: TensorFlow Serving's batching_util.cc.
+    """
+    ranks = {array.ndim for array in arrays}
+    if len(ranks) != 1 or not 1 <= arrays[0].ndim <= 6:
+        raise RunRejected("Only tensors with rank from 1 to 6 can be padded.")
+    inner = tuple(max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True))
+    padded = []
+    for array in arrays:
+        if array.shape[1:] == inner:
+            padded.append(array)
+            continue
+        if not array.size:
+            raise RunRejected("Got empty tensor in batch of non-empty tensors.")
+        larger = np.full((len(array), *inner), array.flat[0], dtype=array.dtype)
+        larger[tuple(slice(size) for size in array.shape)] = array
+        padded.append(larger)
+    return padded
 
 
 def _joined(arrays: list[np.ndarray]) -> np.ndarray:

@@ -3,7 +3,7 @@
 States go START → LOADING → AVAILABLE → UNLOADING → END. AVAILABLE is published after the version can be acquired,
 UNLOADING before it no longer can; a version is freed when the last handle was released, so no request is lost.
 
-Thread: `tfserve-manager`, a daemon, loads and unloads, one action at a time as `policy.next_action` says. Everything
+Thread: `tfserve-manager`, a daemon, loads and unloads, one action at a time as `next_action` says. Everything
 else may be called from any thread; one lock guards the records and is never held while a model loads or runs.
 """
 
@@ -12,7 +12,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 
 from ...errors import Cancelled, NotAvailable, ServingError
 from ...export.layout import folder_bytes
@@ -20,14 +22,11 @@ from ...threads import start_thread
 from ...types import Progress, ProgressEvent, VersionState, VersionStatus
 from ..backend import VersionView
 from ..batching.runner import Runner
-from ..telemetry.batch_summary import BatchSummary, combined
+from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
-from .inputs import check_of
-from .lanes import Lanes
-from .policy import Load, Unload, next_action
-from .record import VersionHandle, VersionRecord, view_of
 from .servable import Loader, Servable
 from .source import VersionSource
+from .version import LoadedVersion, VersionHandle, VersionRecord
 from .warmup import warm_up
 
 _log = logging.getLogger(__name__)
@@ -40,6 +39,42 @@ LONGEST_WAIT_S = 60.0
 """A deadline may lie further away than a lock can wait."""
 GRACE_S = 5.0
 """How long after its deadline a request may still hold its version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Load this version."""
+
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """Unload this version."""
+
+    version: int
+
+
+def next_action(states: Mapping[int, VersionState], aspired: AbstractSet[int]) -> Load | Unload | None:
+    """The next step towards the aspired versions: a pure function.
+
+    Args:
+        states: version -> state now; an unknown version is not in it.
+        aspired: the versions that should be AVAILABLE.
+
+    Returns:
+        Unload of the lowest version that is not aspired, once an aspired one is AVAILABLE (or none is aspired, or more
+        than one is to go); else Load of the highest aspired version in START; else None.
+
+    Reference: tensorflow_serving/core/availability_preserving_policy.h and aspired_version_policy.h: stateless, one
+    action at a time, a new version is loaded before the old one is unloaded.
+    """
+    available = {version for version, state in states.items() if state is VersionState.AVAILABLE}
+    superfluous = sorted(available - set(aspired))
+    if superfluous and (not aspired or available & set(aspired) or len(superfluous) > 1):
+        return Unload(superfluous[0])
+    new = [version for version in aspired if states.get(version) is VersionState.START]
+    return Load(max(new)) if new else None
 
 
 class ServableManager:
@@ -95,8 +130,8 @@ class ServableManager:
             records = [record for versions in self._models.values() for record in versions.values()]
             self._models.clear()
         for record in records:
-            if record.servable is not None:
-                record.servable.close()
+            if record.loaded is not None:
+                record.loaded.close()
 
     def runner_for(self, device: str | None) -> Runner:
         """The runner of a device, started with the first version on it."""
@@ -207,10 +242,10 @@ class ServableManager:
         with self._lock:
             versions = self._models.get(name)
             record = None if versions is None else versions.get(version)
-            if record is None or record.state is not VersionState.AVAILABLE:
+            if record is None or record.loaded is None or record.state is not VersionState.AVAILABLE:
                 return None
             record.num_handles += 1
-            return VersionHandle(version, record, self.release)
+            return VersionHandle(version, record, record.loaded, self.release)
 
     def release(self, record: VersionRecord) -> None:
         """Unpin; wakes the thread when it waits for this to free the version."""
@@ -239,18 +274,19 @@ class ServableManager:
         with self._lock:
             records = self._models.get(name, {})
             return {
-                version: record.view
+                version: record.loaded.view
                 for version, record in records.items()
-                if record.view is not None and record.state is VersionState.AVAILABLE
+                if record.loaded is not None and record.state is VersionState.AVAILABLE
             }
 
     def batches(self, name: str) -> dict[int, BatchSummary]:
         """What the loaded versions of a model have run."""
         with self._lock:
-            lanes = {
-                version: tuple(record.live_lanes.values()) for version, record in self._models.get(name, {}).items()
-            }
-        return {version: combined([lane.summary() for lane in some]) for version, some in lanes.items()}
+            loaded = {version: record.loaded for version, record in self._models.get(name, {}).items()}
+        return {
+            version: combined([] if held is None else [lane.summary() for lane in held.lanes.values()])
+            for version, held in loaded.items()
+        }
 
     def available(self, name: str) -> frozenset[int]:
         """The versions of a model that can answer now."""
@@ -326,21 +362,17 @@ class ServableManager:
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
             batchable = warm_up(servable, source, self._reporter(record), self._observers)
-            runner = self.runner_for(source.device)
-            lanes = Lanes(runner, servable, source, batchable, observers=self._observers, model=name, version=version)
-            view = view_of(servable.signatures, batchable, source.options)
-            checks = {
-                name: check_of(signature, checks_shapes=view.checks_shapes)
-                for name, signature in view.signatures.items()
-            }
+            loaded = LoadedVersion(
+                self.runner_for(source.device), servable, source, batchable, observers=self._observers, model=name,
+                version=version,
+            )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
             if servable is not None:
                 servable.close()
             self._load_failed(name, version, record, error)
             return
         with self._changed:
-            record.servable, record.runner, record.live_lanes, record.checks = servable, runner, lanes.live, checks
-            record.lanes, record.view = lanes, view
+            record.loaded = loaded
             is_wanted = self._models.get(name, {}).get(version) is record and not self._stopping
             if is_wanted:
                 record.error, record.state = None, VersionState.AVAILABLE
@@ -372,13 +404,10 @@ class ServableManager:
         return report
 
     def _free(self, record: VersionRecord) -> None:
-        if record.lanes is not None:
-            record.lanes.detach()
-        servable = record.servable
-        if servable is not None:
-            servable.close()
+        if record.loaded is not None:
+            record.loaded.close()
         with self._changed:
-            record.servable, record.live_lanes, record.lanes = None, {}, None
+            record.loaded = None
             record.state = VersionState.END
             self._changed.notify_all()
 

@@ -1,4 +1,4 @@
-"""The tab with the charts.
+"""The tabs that only show measurements: latency of the model, resources of the server.
 
 Thread: the updater's.
 """
@@ -10,6 +10,7 @@ from typing import Any  # ipywidgets is untyped
 
 from ...markup import note
 from ..pages.latency import latency_page
+from ..pages.resources import resources_page
 from ..snapshot import Snapshot, clock
 from .context import SPANS, TabContext, choose_from, row
 
@@ -17,29 +18,29 @@ ALL = "all"
 
 
 class LatencySection:
-    """Charts, and what to look at.
+    """Charts, and controls that choose what they show.
 
     Args:
-        room: the dashboard.
+        context: the dashboard.
     """
 
     title = "Latency"
     is_always_moving = False
     has_series = True
 
-    def __init__(self, room: TabContext) -> None:
+    def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets
 
-        self._room = room
+        self._context = context
         wide = widgets.Layout(width="210px")
-        self._span = widgets.Dropdown(options=list(SPANS), value=room.look.span, description="Last", layout=wide)
+        self._span = widgets.Dropdown(options=list(SPANS), value=context.options.span, description="Last", layout=wide)
         self._signature = widgets.Dropdown(options=[ALL], description="Signature", layout=wide)
         self._version = widgets.Dropdown(options=[(ALL, ALL)], description="Version", layout=wide)
         self._pause = widgets.ToggleButton(
             description="Pause", tooltip="Let the charts stand still", layout=widgets.Layout(width="auto")
         )
         for control in (self._span, self._signature, self._version, self._pause):
-            control.observe(lambda _: room.updater.post(self._chosen), "value")
+            control.observe(lambda _: context.updater.post(self._chosen), "value")
         self._charts = widgets.HTML()
         controls = row(self._span, self._version, self._signature, self._pause)
         self.widget: Any = widgets.VBox([controls, self._charts])
@@ -50,7 +51,7 @@ class LatencySection:
         choose_from(self._signature, [ALL, *metrics.signatures], ALL)
         versions = [(ALL, ALL), *((f"v{version}", version) for version in metrics.versions)]
         choose_from(self._version, versions, ALL)
-        if self._room.look.is_paused:
+        if self._context.options.is_paused:
             return
         only = None if self._version.value == ALL else (self._version.value,)
         self._charts.value = latency_page(snapshot, only)
@@ -59,11 +60,37 @@ class LatencySection:
         """Looking is always allowed."""
 
     def _chosen(self) -> None:
-        look = self._room.look
-        look.span = self._span.value
-        look.signature = None if self._signature.value == ALL else self._signature.value
-        if self._pause.value and not look.is_paused:
+        options = self._context.options
+        options.span = self._span.value
+        options.signature = None if self._signature.value == ALL else self._signature.value
+        if self._pause.value and not options.is_paused:
             self._charts.value += note(f"paused at {clock(time.time())}")
-        look.is_paused = self._pause.value
-        self._pause.description = "Go on" if look.is_paused else "Pause"
-        self._room.redraw()
+        options.is_paused = self._pause.value
+        self._pause.description = "Go on" if options.is_paused else "Pause"
+        self._context.redraw()
+
+
+class ResourcesSection:
+    """Charts and tables.
+
+    Args:
+        context: the dashboard.
+    """
+
+    title = "Resources"
+    is_always_moving = True
+    has_series = False
+
+    def __init__(self, context: TabContext) -> None:
+        import ipywidgets as widgets
+
+        self._context = context
+        self._page = widgets.HTML()
+        self.widget: Any = widgets.VBox([self._page])
+
+    def show(self, snapshot: Snapshot) -> None:
+        """Draw."""
+        self._page.value = resources_page(self._context.controls.resources(), snapshot.status)
+
+    def enable(self, is_enabled: bool) -> None:
+        """Looking is always allowed."""

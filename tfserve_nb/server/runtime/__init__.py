@@ -1,1 +1,0 @@
-"""What a server process needs beside its protocols: event loop, threads, garbage collection, internal errors."""

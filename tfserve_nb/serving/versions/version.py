@@ -1,0 +1,300 @@
+"""One version: its state, what it holds while it is loaded, and the handle that pins it for a request.
+
+Thread: a `VersionRecord` is guarded by its manager's lock; a `LoadedVersion` may be used from any thread; a
+`VersionHandle` belongs to one request.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Protocol
+
+from ...errors import InvalidRequest, NotAvailable, ServingError
+from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
+from ..backend import Assignment, Outcome, Ticket, VersionView
+from ..batching.queue import Batch, BatchQueue, Task
+from ..batching.runner import Lane, Observe, Runner
+from ..telemetry.observer import Observers
+from ..telemetry.records import BatchRecord
+from .inputs import check_of, has_one_shape
+from .servable import Servable
+from .source import VersionSource
+
+
+class RequestCopier(Protocol):
+    """Copies submitted requests for another version; `shadow.Copier` does."""
+
+    def copying(self, signature: str, inputs: Tensors, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
+        """What to call with the outcome instead of `on_done`."""
+
+
+class CopyQueue(BatchQueue):
+    """A queue of shadow copies: each is a batch of its own, so that none fails because of another.
+
+    A live batch that fails is run again request by request at once; for copies that would keep live requests waiting.
+    """
+
+    def _may_join(self, task: Task, first: Task) -> bool:
+        """Never."""
+        del task, first
+        return False
+
+
+class LoadedVersion:
+    """A servable with its batch queues, which are attached to its device's runner.
+
+    Each signature has a lane for requests, and a background lane for shadow copies once there are any.
+
+    Args:
+        runner: of the version's device.
+        servable: runs.
+        source: with its limits.
+        batchable: signature -> whether rows of several requests may share a run.
+        observers: get each batch.
+        model: the model's name.
+        version: the version's number.
+
+    Attributes:
+        runner: the same.
+        servable: the same.
+        view: what servers in other processes have to know of the version.
+        checks: signature -> the check for each request.
+        lanes: signature -> where requests wait.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        servable: Servable,
+        source: VersionSource,
+        batchable: Mapping[str, bool],
+        *,
+        observers: Observers,
+        model: str,
+        version: int,
+    ) -> None:
+        self.runner = runner
+        self.servable = servable
+        self._options = options = source.options
+        self._observers = observers
+        self._model = model
+        self._version = version
+        self.view = VersionView(
+            dict(servable.signatures),
+            dict(batchable),
+            options.max_batch_size,
+            options.max_enqueued_rows,
+            options.checks_shapes,
+        )
+        self.checks = {
+            name: check_of(signature, checks_shapes=options.checks_shapes)
+            for name, signature in self.view.signatures.items()
+        }
+        self._lock = threading.Lock()
+        self._is_closed = False
+        self._background: dict[str, Lane] = {}
+        self.lanes = {name: self._attach(name, is_background=False) for name in batchable}
+
+    def background(self, signature: str) -> Lane:
+        """Where copies for a signature wait; they run when nothing else wants the device.
+
+        Raises:
+            NotAvailable: if the version was unloaded.
+        """
+        with self._lock:
+            if self._is_closed:
+                raise NotAvailable(f"version {self._version} was unloaded")
+            lane = self._background.get(signature)
+            if lane is None:
+                lane = self._background[signature] = self._attach(signature, is_background=True)
+        return lane
+
+    def close(self) -> None:
+        """Close all lanes (requests that wait in them get `NotAvailable`) and the servable."""
+        with self._lock:
+            self._is_closed = True
+            lanes = [*self.lanes.values(), *self._background.values()]
+        for lane in lanes:
+            self.runner.detach(lane)
+        self.servable.close()
+
+    def _attach(self, name: str, *, is_background: bool) -> Lane:
+        signature, options = self.view.signatures[name], self._options
+        is_batchable, one_shape = self.view.batchable[name], options.checks_shapes and has_one_shape(signature)
+        if is_background:
+            copies = replace(options, batch_timeout_micros=0)
+            queue: BatchQueue = CopyQueue(copies, is_batchable=is_batchable, has_one_shape=one_shape)
+        else:
+            queue = BatchQueue(options, is_batchable=is_batchable, has_one_shape=one_shape)
+        run = partial(self.servable.run, name)
+        observe = self._observer(signature, is_background=is_background)
+        return self.runner.attach(queue, run, observe, is_background=is_background)
+
+    def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
+        """What a runner calls after each batch of one signature, with when it started and was done."""
+        observers, options = self._observers, self._options
+
+        def observe(batch: Batch, started_s: float, done_s: float) -> None:
+            if not observers.hears_batches:
+                return
+            observers.on_batch(
+                BatchRecord(
+                    model=self._model,
+                    version=self._version,
+                    signature=signature.name,
+                    task_rows=tuple([part.stop - part.start for part in batch.parts]),
+                    num_inputs=len(signature.inputs),
+                    execution_rows=options.padded_size(batch.num_rows) if batch.num_rows else 0,
+                    waited_s=tuple([started_s - part.task.enqueued_s for part in batch.parts]),
+                    run_s=done_s - started_s,
+                    reason=batch.reason,
+                    is_batched=options.is_enabled,
+                    done_s=done_s,
+                    is_background=is_background,
+                )
+            )
+
+        return observe
+
+
+class VersionRecord:
+    """What the manager knows of one version. Guarded by the manager's lock."""
+
+    __slots__ = (
+        "busy_until_s",
+        "detail",
+        "done",
+        "error",
+        "loaded",
+        "num_handles",
+        "num_tries",
+        "retry_at_s",
+        "source",
+        "state",
+        "total",
+        "unload_by_s",
+        "weights_bytes",
+    )
+
+    def __init__(self, source: VersionSource) -> None:
+        self.source = source
+        self.state = VersionState.START
+        self.loaded: LoadedVersion | None = None
+        self.num_handles = 0
+        self.error: ServingError | None = None
+        self.detail = "loading"
+        self.done, self.total = 0, 1
+        self.unload_by_s = 0.0
+        self.busy_until_s = 0.0
+        self.weights_bytes = 0
+        self.num_tries = 0
+        self.retry_at_s: float | None = None
+
+    def status(self, version: int) -> VersionStatus:
+        """The snapshot for others."""
+        ended_by = self.error if self.state is VersionState.END else None
+        return VersionStatus(
+            version=version,
+            state=self.state,
+            error_code="OK" if ended_by is None else ended_by.code,
+            error_message="" if ended_by is None else ended_by.message,
+            detail=self.detail if self.state in (VersionState.START, VersionState.LOADING) else "",
+            deployed_at=self.source.deployed_at,
+            weights_bytes=0 if self.loaded is None else self.weights_bytes,
+            done=self.done,
+            total=self.total,
+        )
+
+
+class VersionHandle:
+    """A `Handle`: one pinned version.
+
+    Args:
+        version: its number.
+        record: counts its handles.
+        loaded: queues its requests.
+        release: called once, when the handle is released.
+
+    Attributes:
+        assignment: how the request came here, while traffic is split or compared.
+        copier: copies what is submitted for another version, or None.
+        wants_tensors: whether an observer wants the request's tensors.
+    """
+
+    __slots__ = (
+        "_loaded",
+        "_record",
+        "_release",
+        "assignment",
+        "copier",
+        "signature_defs",
+        "signatures",
+        "version",
+        "wants_tensors",
+    )
+
+    def __init__(
+        self, version: int, record: VersionRecord, loaded: LoadedVersion, release: Callable[[VersionRecord], None]
+    ) -> None:
+        self.version = version
+        self.assignment: Assignment | None = None
+        self.copier: RequestCopier | None = None
+        self.wants_tensors = False
+        self.signatures: Mapping[str, SignatureSpec] = loaded.servable.signatures
+        self.signature_defs: SignatureDefs = loaded.servable.signature_defs
+        self._record = record
+        self._loaded = loaded
+        self._release: Callable[[VersionRecord], None] | None = release
+
+    def submit(
+        self,
+        signature: str,
+        inputs: Tensors,
+        *,
+        deadline_s: float,
+        on_done: Callable[[Outcome], None],
+        wakes: bool = True,
+    ) -> Ticket:
+        """Check the inputs and queue them; see `Handle.submit`."""
+        record, loaded = self._record, self._loaded
+        # An unload waits for the latest deadline of those who hold the version; only a later one matters.
+        if deadline_s > record.busy_until_s:  # noqa: PLR1730 - a call of max costs three times as much
+            record.busy_until_s = deadline_s
+        num_rows = loaded.checks[signature](inputs)
+        if self.copier is not None:
+            on_done = self.copier.copying(signature, inputs, on_done)
+        return loaded.runner.submit(
+            loaded.lanes[signature],
+            inputs,
+            1 if num_rows is None else num_rows,
+            deadline_s=deadline_s,
+            on_done=on_done,
+            is_alone=num_rows is None,
+            wakes=wakes,
+        )
+
+    def submit_copy(
+        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
+    ) -> Task:
+        """Queue a shadow copy, to be run when no request wants the device; as `submit`."""
+        loaded = self._loaded
+        if signature not in self.signatures:
+            raise InvalidRequest(f'Serving signature name: "{signature}" not found in signature def')
+        num_rows = loaded.checks[signature](inputs)
+        return loaded.runner.submit(
+            loaded.background(signature),
+            inputs,
+            1 if num_rows is None else num_rows,
+            deadline_s=deadline_s,
+            on_done=on_done,
+            is_alone=num_rows is None,
+        )
+
+    def release(self) -> None:
+        """Unpin the version; further calls do nothing."""
+        release, self._release = self._release, None
+        if release is not None:
+            release(self._record)
