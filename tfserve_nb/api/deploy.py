@@ -175,12 +175,12 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     with _removed_unless_used(server, exported, folder):
         loaded = VersionSource(exported.path, request.batching, request.serve.device, deployed_at=time.time())
         if request.limits is None:
-            _place(server, exported.version, loaded, request, progress)
+            place(server, exported, loaded, folder, placement, request.guard, progress)
             return exported
         staged = Placement(stage=True, keep=placement.keep)
         server.models.deploy(name, exported.version, loaded, folder, staged, progress)
         with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
-            _place(server, exported.version, loaded, request, progress)
+            place(server, exported, loaded, folder, placement, request.guard, progress)
     return exported
 
 
@@ -193,11 +193,30 @@ def _num_workers(workers: int | None, frontends: int | None) -> int | None:
     return frontends
 
 
-def _place(
-    server: ServerHandle, version: int, source: VersionSource, request: DeployRequest, progress: Progress
+def place(
+    server: ServerHandle,
+    exported: ExportedVersion,
+    source: VersionSource,
+    folder: Path,
+    placement: Placement,
+    guard: Limits | None,
+    progress: Progress,
 ) -> None:
-    """Load a version and give it its requests; with a guard, an experiment watches it from then on."""
-    name, folder, placement, guard = request.name, request.folder, request.placement, request.guard
+    """Load a version and give it its requests.
+
+    Args:
+        server: the server.
+        exported: the version.
+        source: where it comes from.
+        folder: the base folder.
+        placement: which requests it gets.
+        guard: limits that it must keep once it has requests; None for no watch.
+        progress: called with each step.
+
+    Raises:
+        ServingError: if it cannot be loaded, or the experiment that watches it cannot begin.
+    """
+    name, version = exported.name, exported.version
     before = server.models.model_status(name).default_version if name in server.models.names else None
     if guard is None or before is None:
         server.models.deploy(name, version, source, folder, placement, progress)
