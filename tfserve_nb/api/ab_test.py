@@ -1,4 +1,4 @@
-"""Experiments as people use them: `d.ab_test(...)` and the object that it gives.
+"""Experiments for users: `d.ab_test(...)` and the object that it returns.
 
 Thread: any.
 """
@@ -56,7 +56,7 @@ class ABTest:
 
     @property
     def state(self) -> ExperimentState:
-        """Everything about it, as a value; the last known one when the model has a later experiment or is gone."""
+        """Its complete state, as a value; the last known one when the model has a later experiment or is gone."""
         last = self._last
         if last is not None and last.ended_at is not None:
             return last
@@ -145,7 +145,7 @@ class ABTest:
         return self._experiments.disagreements(self.name, limit)
 
     def report(self) -> Any:
-        """What was found, as a matplotlib `Figure`."""
+        """The results as a matplotlib `Figure`."""
         from ..experiment.views.figure import figure_of
 
         return figure_of(self.state)

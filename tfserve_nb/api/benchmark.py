@@ -1,4 +1,4 @@
-"""Benchmarks of what is served here or elsewhere: makes the requests, runs the load, keeps the result in the history.
+"""Benchmarks of what is served here or elsewhere: makes the requests, runs the load, stores the result in the history.
 
 Thread: the caller's, which stays busy until the end.
 """
@@ -31,7 +31,7 @@ MAX_EVENT_CHARS = 120
 def benchmark_model(
     server: ServerHandle, name: str, options: Options, folder: Path, watcher: Watcher | None = None
 ) -> AnyResult:
-    """Load a model and keep what was found.
+    """Load a model and store the result.
 
     Args:
         server: the server.
@@ -92,7 +92,7 @@ def benchmark_url(
 
 
 def keep(result: AnyResult, store: StateStore) -> AnyResult:
-    """Number the runs of a result and store them; a store that cannot be written loses nothing but that."""
+    """Number the runs of a result and store them; without a number if the store cannot be written."""
     if isinstance(result, SweepResult):
         return dataclasses.replace(result, results=tuple(_kept(one, store) for one in result.results))
     if isinstance(result, ComparisonResult):

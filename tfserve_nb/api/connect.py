@@ -1,4 +1,4 @@
-"""The ways to a handle: of what is served here, of what was served before a restart, of a server elsewhere.
+"""Handles: of models served here, of models served before a restart, and of models on another server.
 
 Thread: any.
 """

@@ -164,7 +164,7 @@ class DeployRequest:
 
 
 def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, progress: Progress) -> ExportedVersion:
-    """Write the next version, and let it be served."""
+    """Write the next version, and serve it."""
     name, folder, placement, export = request.name, request.folder, request.placement, request.export
     progress(ProgressEvent("exporting", 0, 1))
     source = prepare_source(model, example=export.check)
@@ -263,7 +263,7 @@ def _server(request: DeployRequest, progress: Progress) -> ServerHandle:
 
 
 def _checks(source: ExportSource, request: DeployRequest, progress: Progress) -> Callable[[Path], None]:
-    """What is done with a version's folder before it counts: compare it, and put our own files into it."""
+    """Completes a version's folder before it counts: compares it, and adds the warm-up and provenance files."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
         servable = load_saved_model(path)
@@ -289,7 +289,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
 
 @contextlib.contextmanager
 def _removed_unless_used(server: ServerHandle, exported: ExportedVersion, folder: Path) -> Iterator[None]:
-    """A version that could not be loaded leaves nothing behind; one that was switched to stays, come what may."""
+    """A version that could not be loaded leaves nothing behind; one that was switched to stays, after errors too."""
     try:
         yield
     except BaseException:

@@ -47,7 +47,7 @@ RECORDED_S = (0.002, 0.02)
 
 
 class Deployment:
-    """A served model: its versions, who gets the traffic, and predictions without a socket.
+    """A served model: its versions, how they share the traffic, and predictions without a socket.
 
     Handles are given by `deploy`, `deployment`, `resume` and `connect`. Those of one name are equal, and
     stay valid over later deploys of it.
@@ -211,7 +211,7 @@ class Deployment:
         return self
 
     def history(self, limit: int = 100) -> list[HistoryEvent]:
-        """Who did what, newest first; it outlives the kernel."""
+        """The history of the model, newest first; it outlives the kernel."""
         return self._server.models.history(self.name, limit)
 
     def sample_requests(self, is_on: bool = True) -> Deployment:

@@ -154,7 +154,7 @@ class IsolatedServer:
         self._models.connection.close()
 
     def _resume(self) -> None:
-        """Serve everything again; on the thread that watches the process."""
+        """Serve all models again; on the thread that watches the process."""
         for name, folder in self._folders.items():
             with contextlib.suppress(ServingError):  # its status holds the reason
                 self._models.resume(folder, name)
@@ -162,7 +162,7 @@ class IsolatedServer:
 
 @dataclass(slots=True)
 class _Process:
-    """The servers of this process, and what the next one takes over from the last."""
+    """The servers of this process, and the port and token that the next one takes over."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     kernel: KernelServer | None = None

@@ -187,7 +187,7 @@ def _web_pages(core: ServingCore, experiments: Experiments) -> WebPages:
 
 
 class ConfigPoller:
-    """Follows a configuration file that changes.
+    """Reads a configuration file again and again, and follows its changes.
 
     Args:
         reload: reads and follows it.

@@ -63,7 +63,7 @@ class ServePlan:
 
 
 def make_plan(flags: argparse.Namespace) -> ServePlan:
-    """Read the files that flags name and put all together.
+    """Read the files that the flags name, and combine all settings.
 
     Raises:
         ServingError: what is wrong, with the flag or file.

@@ -1,4 +1,4 @@
-"""IPython: the magics, how a cell's body runs, completion, and how things show themselves."""
+"""IPython: the magics, how a cell's body runs, completion, and how objects are displayed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `%abtest` does with its options, and what is seen while it runs.
+"""What `%abtest` does with its options, and what it shows while the experiment runs.
 
 Thread: the kernel's main thread; requests come from another process, or from elsewhere.
 """
@@ -72,7 +72,7 @@ class ExperimentView:
         self._output = LiveOutput(shell)
 
     def __call__(self, state: ExperimentState) -> None:
-        """Show where it stands, now and then, and the end."""
+        """Show the state, at most every half second, and the end."""
         if not (state.is_decided or self._output.is_due()):
             return
         requests = sum(state.reading.samples.values())

@@ -1,4 +1,4 @@
-"""What `%benchmark` does with its options, and what is seen while it runs.
+"""What `%benchmark` does with its options, and what it shows while it runs.
 
 Thread: the kernel's main thread; the load comes from another process.
 """
@@ -132,9 +132,9 @@ class BenchmarkView:
             print(f"  {words}", flush=True)
 
     def finish(self, result: AnyResult | ReplayResult | None) -> None:
-        """Replace the chart by what was done."""
+        """Replace the chart by one line about the end."""
         if self._output.is_shown:
-            self._output.show(note("it did not end well" if result is None else ending_of(result)))
+            self._output.show(note("it ended with an error" if result is None else ending_of(result)))
 
     def _page(self, load: Load, samples: Samples, at_s: float, words: str) -> str:
         done = max(0.0, at_s + load.warmup_s)
@@ -152,7 +152,7 @@ class BenchmarkView:
 
 
 def ending_of(result: AnyResult | ReplayResult) -> str:
-    """What stays of the progress."""
+    """The line that stays in place of the progress."""
     is_whole = not (result.summary.interrupted if isinstance(result, BenchmarkResult) else result.interrupted)
     return f"{'done' if is_whole else 'interrupted'}: {result.title}"
 

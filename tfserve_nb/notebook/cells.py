@@ -20,7 +20,7 @@ _recorded: list[InteractiveShell] = []
 
 @dataclass(frozen=True, slots=True)
 class BodyResult:
-    """What a body left behind.
+    """The result of a body.
 
     Attributes:
         value: the value of its last expression; None when it does not end with one.

@@ -1,4 +1,4 @@
-"""What the magics may be given, beside the options that they share with Python and the command line.
+"""The options of the magics beside those that they share with Python and the command line.
 
 Thread: any; immutable.
 """
@@ -40,7 +40,7 @@ class DeployedModel:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What becomes of a magic's result.
+    """Where a magic's result goes.
 
     Raises:
         UsageError: if no variable can be called so.

@@ -1,4 +1,4 @@
-"""How deployments, dashboards and results show themselves: text, live widgets, and HTML that a saved notebook keeps.
+"""How deployments, dashboards and results are displayed: text, live widgets, and HTML that a saved notebook keeps.
 
 IPython asks its own table of printers before the object, so the rich views are registered from here and `deployment.py`
 needs no widgets.
