@@ -26,8 +26,7 @@ from ..reasons import disk_reason, innermost
 from .code import Code, running_script
 from .environment import GitState, git_state, imported_packages, python_version, random_seed
 from .fingerprint import DataFingerprint, fingerprint
-from .layer_facts import LayerFacts, layers_of
-from .output_facts import outputs_of
+from .keras_facts import LayerFacts, layers_of, outputs_of
 
 PROVENANCE_FILE = Path("assets.extra", "tfserve_nb.json")
 FORMAT = 1
