@@ -33,9 +33,9 @@ from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.source import VersionSource
 from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
-from .deploy_options import ExportOptions, ServeOptions, guard_of
+from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
-from .replay_gate import check_captured, limits_of, only_if_replayed
+from .replay_gate import check_captured, only_if_replayed
 from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, settle
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from ..bench.load.samples import Samples
@@ -18,33 +17,6 @@ from ..replay.result import ReplayLimits, ReplayResult
 from ..server.handle import ServerHandle
 from ..types import Progress, ProgressEvent
 from .servers import server_of
-
-
-def limits_of(
-    check_replay: bool | ReplayLimits, kind: str | None = None, tolerance: float | None = None
-) -> ReplayLimits | None:
-    """What `deploy(check_replay=...)` asks for; None for nothing.
-
-    Args:
-        check_replay: whether, or with which limits.
-        kind: what the outputs are; replaces the kind of the limits.
-        tolerance: of numbers; replaces the tolerance of the limits.
-
-    Raises:
-        InvalidOption: for something else, and for a kind or tolerance without a replay.
-    """
-    replaced = {name: value for name, value in (("kind", kind), ("tolerance", tolerance)) if value is not None}
-    if replaced and check_replay is False:
-        raise InvalidOption(
-            f"{' and '.join(replaced)} set how replayed outputs are compared, and nothing is replayed",
-            hint="check_replay=True (--check-replay)",
-        )
-    if isinstance(check_replay, bool | ReplayLimits):
-        limits = check_replay if isinstance(check_replay, ReplayLimits) else ReplayLimits() if check_replay else None
-        return None if limits is None else replace(limits, **replaced)  # type: ignore[arg-type]
-    raise InvalidOption(
-        f"check_replay={check_replay!r} must be True or ReplayLimits", hint="ReplayLimits(max_disagreement=0.05)"
-    )
 
 
 def check_captured(name: str) -> None:
