@@ -40,12 +40,7 @@ from ..serving.models.placement import DEFAULT_KEEP
 from .abtest import OPTIONS as AB_OPTIONS
 from .abtest import ExperimentView
 from .abtest import run as run_abtest
-from .arguments import (
-    look_up_model,
-    look_up_variables,
-    parse,
-    with_options,
-)
+from .arguments import look_up_model, look_up_variables, with_options
 from .benchmark import BenchmarkView, LoadedUrl, check_together, load_url, save, stored_in
 from .cells import run_body
 from .commands import (
@@ -88,16 +83,13 @@ class DeployMagics(Magics):
 
     @line_cell_magic
     @with_options(DeployedModel, *GROUPS, ReplayLimits, Output)
-    def deploy(self, line: str, cell: str | None = None) -> Deployment | None:
+    def deploy(self, parsed: argparse.Namespace, cell: str | None = None) -> Deployment | None:
         """Export a model as the next version, check it, load it, and switch to it without losing a request.
 
         `%deploy MODEL` deploys a variable. `%%deploy [MODEL]` runs the rest of the cell first, as a normal cell;
         without MODEL, the value of its last expression is deployed. If the cell fails, what was served before
         still is.
         """
-        parsed = parse(self.deploy, line)
-        if parsed is None:
-            return None
         chosen, output = read(DeployedModel, parsed), read(Output, parsed)
         if cell is None and chosen.model is None:
             raise UsageError("%deploy needs a model: %deploy MODEL (or %%deploy above the cell that makes it)")
@@ -105,7 +97,7 @@ class DeployMagics(Magics):
             options = {"max_batch_size": self.max_batch_size, "keep": self.keep, **given(parsed, *GROUPS)}
             options["check_replay"] = replay_limits(parsed) or False
             check_options(options)
-        typed = f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}"
+        typed = f"%deploy {parsed.line}" if cell is None else f"%%deploy {parsed.line}\n{cell}"
         code = running_cell(self.shell) or Code(typed.rstrip("\n"))
         model, name = self._model(chosen, cell)
         for group in GROUPS:
@@ -118,15 +110,12 @@ class DeployMagics(Magics):
 
     @line_magic
     @with_options(ServedModel, ServingOptions, AgreementOptions)
-    def serving(self, line: str) -> Overview | Deployment | VersionDiff | None:
+    def serving(self, parsed: argparse.Namespace) -> Overview | Deployment | VersionDiff | None:
         """Show what this kernel serves, what two versions differ in, or bring back what an earlier kernel served.
 
         `%serving NAME --capture on` keeps its requests with their arrival times, in the memory of its server,
         for `%replay` and `%deploy --check-replay`. Headers and tokens are never among them.
         """
-        parsed = parse(self.serving, line)
-        if parsed is None:
-            return None
         name, options = read(ServedModel, parsed).name, read(ServingOptions, parsed)
         if options.capture is not None:
             with wrong_options_as_usage_error():
@@ -147,30 +136,23 @@ class DeployMagics(Magics):
 
     @line_magic
     @with_options(ServedModel, RollbackOptions)
-    def rollback(self, line: str) -> None:
+    def rollback(self, parsed: argparse.Namespace) -> None:
         """Go back to the version that was promoted before, or end a running traffic split."""
-        parsed = parse(self.rollback, line)
-        if parsed is not None:
-            handle, options = self._served(parsed), read(RollbackOptions, parsed)
-            self._switch(handle, lambda: handle.rollback(options.to))
+        handle, options = self._served(parsed), read(RollbackOptions, parsed)
+        self._switch(handle, lambda: handle.rollback(options.to))
 
     @line_magic
     @with_options(PromotedVersion)
-    def promote(self, line: str) -> None:
+    def promote(self, parsed: argparse.Namespace) -> None:
         """Give all traffic to a version."""
-        parsed = parse(self.promote, line)
-        if parsed is not None:
-            options = read(PromotedVersion, parsed)
-            handle = self._handle(options.name)
-            self._switch(handle, lambda: handle.promote(options.version))
+        options = read(PromotedVersion, parsed)
+        handle = self._handle(options.name)
+        self._switch(handle, lambda: handle.promote(options.version))
 
     @line_magic
     @with_options(ServedModel, UndeployOptions)
-    def undeploy(self, line: str) -> None:
+    def undeploy(self, parsed: argparse.Namespace) -> None:
         """Stop serving a model, or unload one version of it. The server stops with its last model."""
-        parsed = parse(self.undeploy, line)
-        if parsed is None:
-            return
         handle, options = self._served(parsed), read(UndeployOptions, parsed)
         with wrong_options_as_usage_error():
             handle.undeploy(options.version, delete=options.delete)
@@ -179,18 +161,15 @@ class DeployMagics(Magics):
 
     @line_magic
     @with_options(ServedModel)
-    def dashboard(self, line: str) -> Any:
+    def dashboard(self, parsed: argparse.Namespace) -> Any:
         """Show the versions and live latency of a model, with buttons to promote and roll back."""
-        parsed = parse(self.dashboard, line)
-        if parsed is None:
-            return None
         from ..dashboards import dashboard_for
 
         return dashboard_for(self._served(parsed))
 
     @line_cell_magic
     @with_options(ServedModel, Options, LoadedUrl, RunOptions, Output)
-    def benchmark(self, line: str, cell: str | None = None) -> AnyResult | None:
+    def benchmark(self, parsed: argparse.Namespace, cell: str | None = None) -> AnyResult | None:
         """Load a model from another process and show what its clients see: latency, throughput, failures.
 
         `%benchmark NAME` sends rows that it makes up from the signature. `%%benchmark NAME` runs the rest of the cell
@@ -198,9 +177,6 @@ class DeployMagics(Magics):
         even while earlier ones wait; latency counts from the moment at which each was due. Interrupting the cell
         keeps what was found until then.
         """
-        parsed = parse(self.benchmark, line)
-        if parsed is None:
-            return None
         name, url = read(ServedModel, parsed).name, read(LoadedUrl, parsed).url
         run, output = read(RunOptions, parsed), read(Output, parsed)
         check_together(name, url, run)
@@ -229,7 +205,7 @@ class DeployMagics(Magics):
 
     @line_cell_magic
     @with_options(ServedModel, *AB_OPTIONS, AskOptions, EndOptions, Output)
-    def abtest(self, line: str, cell: str | None = None) -> ABTest | None:
+    def abtest(self, parsed: argparse.Namespace, cell: str | None = None) -> ABTest | None:
         """Compare two versions under real traffic: split it, observe, and reach a verdict.
 
         `%abtest NAME --a 1 --b 2` begins and returns at once: the traffic comes from elsewhere, and `%dashboard` shows
@@ -237,9 +213,6 @@ class DeployMagics(Magics):
         sends these rows to the model until there is a verdict. `--stop`, `--promote` and `--rollback` end it. `%abtest
         NAME` alone shows the latest one.
         """
-        parsed = parse(self.abtest, line)
-        if parsed is None:
-            return None
         how, output = read(EndOptions, parsed).how, read(Output, parsed)
         if how is not None and given(parsed, TestedVersions):
             raise UsageError(f"--{how} ends the experiment that runs; leave --a and --b out")
@@ -257,14 +230,11 @@ class DeployMagics(Magics):
 
     @line_magic
     @with_options(ServedModel, ReplayOptions, ReplayedRequests, AgreementOptions, Output)
-    def replay(self, line: str) -> ReplayResult | None:
+    def replay(self, parsed: argparse.Namespace) -> ReplayResult | None:
         """Send captured requests to a version at the times at which they came; compare outputs and latencies.
 
         Clients see nothing of it. The same requests go to the version that served them, in turns.
         """
-        parsed = parse(self.replay, line)
-        if parsed is None:
-            return None
         output = read(Output, parsed)
         view = None if output.quiet else BenchmarkView(self.shell)
         with wrong_options_as_usage_error():
