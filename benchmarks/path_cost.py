@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/path_cost.py [--rounds N] [--profile] [--json]
 
-The model does nothing, the transport swallows what it gets. 256 requests are always on their way: each answer sends the
-next one. What remains is our own code, on one core.
+The model does nothing, and the transport drops what is written to it. 256 requests are always in flight: each response
+sends the next request. What remains is the cost of our own code, on one core.
 """
 
 from __future__ import annotations
@@ -30,12 +30,9 @@ from tornado import web
 from tfserve_nb.server import interpreter
 from tfserve_nb.server.calls import Calls
 from tfserve_nb.server.http.connection import Connection
-from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.server import HttpServer
 from tfserve_nb.server.http.tornado_sink import sinks_of
 from tfserve_nb.server.rest.fast_path import fast_path
-from tfserve_nb.server.rest.handler import RestHandler
-from tfserve_nb.server.rest.inference_v2 import InferenceV2
 from tfserve_nb.server.settings import ServerSettings
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -160,9 +157,8 @@ async def requests_through_server(core: ServingCore, request: bytes, num_open: i
     loop = asyncio.get_running_loop()
     log = logging.getLogger("bench")
     settings = ServerSettings(token="secret")  # noqa: S106
-    handler = RestHandler(Calls(core, loop), request_timeout_s=30, max_inflated_bytes=1 << 20, log=log)
-    fast = fast_path(handler, InferenceV2(handler, core), settings)
-    server = HttpServer(sinks_of(web.Application(), log), Limits(), log, fast)
+    fast = fast_path(Calls(core, loop), settings, log)
+    server = HttpServer(sinks_of(web.Application(), log), settings, log, fast)
     server.date_line = b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
     until_s = time.perf_counter() + seconds
     num_done, num_clients = 0, num_open
@@ -205,7 +201,7 @@ def run_loop(
 
 
 def main() -> int:
-    """Measure by turns and print medians."""
+    """Measure in turns and print medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="show where the loop's thread spends its time")

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from .bench.sweep import SweepResult
     from .diff.result import VersionDiff
     from .replay.result import ReplayLimits, ReplayResult
-    from .serving.telemetry.captured import CapturedRequests, load_captured
+    from .serving.telemetry.capture import CapturedRequests, load_captured
 
 __all__ = [
     "ABTest",
@@ -99,7 +99,7 @@ __all__ = [
 _MODULES = {
     "ABTest": "api.ab_test",
     "BenchmarkResult": "bench.result",
-    "CapturedRequests": "serving.telemetry.captured",
+    "CapturedRequests": "serving.telemetry.capture",
     "ComparisonResult": "bench.comparison",
     "DeployCallback": "api.callback",
     "Deployment": "api.deployment",
@@ -111,7 +111,7 @@ _MODULES = {
     "deploy": "api.deploy",
     "deployment": "api.connect",
     "frame_of": "experiment.views.frames",
-    "load_captured": "serving.telemetry.captured",
+    "load_captured": "serving.telemetry.capture",
     "load_result": "bench.result",
     "resume": "api.connect",
     "shutdown": "api.servers",

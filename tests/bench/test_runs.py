@@ -16,14 +16,14 @@ import pytest
 
 from tfserve_nb.api.benchmark import benchmark_url, compare_runs, stored_runs
 from tfserve_nb.bench.figure import png_of
-from tfserve_nb.bench.load.arrivals import due_times
+from tfserve_nb.bench.load.kernel_load import generate_here
 from tfserve_nb.bench.load.samples import Samples
-from tfserve_nb.bench.load.schedule import Load
+from tfserve_nb.bench.load.schedule import Load, due_times
 from tfserve_nb.bench.load.targets import Wish, target_of
 from tfserve_nb.bench.options import Options, carry_out
 from tfserve_nb.bench.report import report_of
 from tfserve_nb.bench.result import BenchmarkResult, load_result
-from tfserve_nb.bench.run import Subject, run_load
+from tfserve_nb.bench.run import Subject, Watcher, run_load
 from tfserve_nb.bench.sweep import SweepResult, sweep
 from tfserve_nb.cli import main
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, QueueFull
@@ -139,7 +139,7 @@ def test_the_token_is_in_nobodys_sight(server, tmp_path: Path) -> None:
     server.needs_token = "very-secret-token"
     seen: list[str] = []
 
-    class Watcher:
+    class Recorder(Watcher):
         def say(self, text: str) -> None:
             seen.append(text)
 
@@ -147,7 +147,7 @@ def test_the_token_is_in_nobodys_sight(server, tmp_path: Path) -> None:
             children = psutil.Process().children(recursive=True)
             seen.extend(" ".join(child.cmdline()) + str(child.environ()) for child in children)
 
-    result = benchmark_url(server.url, "very-secret-token", Options(rate=50, **SHORT), tmp_path, Watcher())
+    result = benchmark_url(server.url, "very-secret-token", Options(rate=50, **SHORT), tmp_path, Recorder())
 
     assert any("generator" in text for text in seen)
     assert result.summary.num_errors == 0
@@ -343,3 +343,22 @@ def test_any_server_that_takes_json_can_be_loaded(server, tmp_path: Path, monkey
     assert code in (0, 1)  # 1 when this machine was too busy for a valid run
     assert server.heads[0].startswith(b"POST /ask?really=1 ")
     assert main(["bench", url, "--body", str(Path(os.devnull)), "--seconds", "1"]) == 1
+
+
+def test_calls_that_end_while_the_watcher_is_busy_are_counted() -> None:
+    called: list[int] = []
+    found: list[Samples] = []
+    is_over = threading.Event()
+
+    def predict(_: object) -> None:
+        called.append(1)
+
+    def keep(new: Samples) -> bool:
+        found.append(new)
+        is_over.wait(1.5)  # the run of 0.5 s ends meanwhile
+        is_over.set()
+        return True
+
+    generate_here(predict, [0], Load(concurrency=2, seconds=0.5, warmup_s=0.0), keep)
+
+    assert sum(map(len, found)) == len(called)

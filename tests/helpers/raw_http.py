@@ -17,10 +17,10 @@ from tornado import web
 from tornado.iostream import StreamClosedError
 
 from tfserve_nb.server.http.connection import Connection, status_line
-from tfserve_nb.server.http.limits import Limits
 from tfserve_nb.server.http.message import Message
 from tfserve_nb.server.http.server import HttpServer
 from tfserve_nb.server.http.tornado_sink import CONTINUE, sinks_of
+from tfserve_nb.server.settings import ServerSettings
 
 from .eventually import eventually
 
@@ -261,7 +261,7 @@ class RunningServer:
 
     def __init__(
         self,
-        limits: Limits | None = None,
+        limits: ServerSettings | None = None,
         context: ssl.SSLContext | None = None,
         new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
     ) -> None:
@@ -269,7 +269,7 @@ class RunningServer:
         self.gate.set()
         self.has_left = threading.Event()
         self.num_waiting = self.num_written = self.num_taken = 0
-        self._limits = limits or Limits()
+        self._limits = limits or ServerSettings()
         self._context = context
         self.loop = new_loop()
         self.problems: list[str] = []
@@ -328,7 +328,7 @@ class RunningServer:
 
 
 @contextlib.contextmanager
-def running(limits: Limits | None = None, **options: Any) -> Iterator[RunningServer]:
+def running(limits: ServerSettings | None = None, **options: Any) -> Iterator[RunningServer]:
     """A server for a while."""
     server = RunningServer(limits, **options)
     try:

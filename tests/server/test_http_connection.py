@@ -15,7 +15,7 @@ import uvloop
 from helpers.eventually import eventually
 from helpers.raw_http import Client, RunningServer, chunked, request, running
 
-from tfserve_nb.server.http.limits import Limits
+from tfserve_nb.server.settings import ServerSettings
 
 CERTIFICATE = Path(tornado.test.__file__).with_name("test.crt")
 LOOPS = {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.SelectorEventLoop}
@@ -31,7 +31,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[RunningServer]:
 
 @pytest.fixture
 def slow_server() -> Iterator[RunningServer]:
-    with running(Limits(idle_timeout_s=0.2, body_timeout_s=0.2, write_timeout_s=0.2)) as one:
+    with running(ServerSettings(idle_timeout_s=0.2, body_timeout_s=0.2, write_timeout_s=0.2)) as one:
         yield one
 
 
@@ -229,7 +229,7 @@ def test_answer_before_the_body_has_arrived_ends_the_connection(server, query: s
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_refusal_reaches_a_client_that_goes_on_sending(loop: str, is_tls) -> None:
     context = server_context() if is_tls else None
-    with running(Limits(max_body_bytes=1000), context=context, new_loop=LOOPS[loop]) as server:
+    with running(ServerSettings(max_body_bytes=1000), context=context, new_loop=LOOPS[loop]) as server:
         for path in (*PATHS, "/slow"):
             for data in (request(path, b"", "Content-Length: 9000000"), chunked(target=path, tail=b"fffffff\r\n")):
                 with connect(server, is_tls) as client:
@@ -244,7 +244,7 @@ def test_refusal_reaches_a_client_that_goes_on_sending(loop: str, is_tls) -> Non
 
 
 def test_handler_can_allow_a_larger_body() -> None:
-    with running(Limits(max_body_bytes=1000)) as server, server.connect() as client:
+    with running(ServerSettings(max_body_bytes=1000)) as server, server.connect() as client:
         body = b"x" * 5000
         assert client.ask(request("/slow?most=5000", body)).body == b"5000"
         assert client.ask(chunked(body, target="/slow?most=5000")).body == b"5000"
@@ -346,7 +346,7 @@ def test_head_that_comes_byte_by_byte_is_cut_off(slow_server) -> None:
 @pytest.mark.parametrize("is_tls", [False, True])
 def test_client_that_does_not_read_is_cut_off_and_costs_little(is_tls) -> None:
     context = server_context() if is_tls else None
-    with running(Limits(write_timeout_s=0.3), context=context) as server, connect(server, is_tls) as client:
+    with running(ServerSettings(write_timeout_s=0.3), context=context) as server, connect(server, is_tls) as client:
         client.send(get(f"/large/{64 * MEGABYTE}"))
         eventually(lambda: server.num_written > 0)
         eventually(lambda: not server.num_connections)
@@ -355,7 +355,7 @@ def test_client_that_does_not_read_is_cut_off_and_costs_little(is_tls) -> None:
 
 def test_requests_of_a_client_that_does_not_read_wait_outside() -> None:
     body = b"x" * 10_000
-    with running(Limits(write_timeout_s=5.0)) as server, server.connect() as client:
+    with running(ServerSettings(write_timeout_s=5.0)) as server, server.connect() as client:
         client.socket.setblocking(False)
         data = memoryview(request("/short", body) * 10_000)
         num_sent = send_what_fits(client, data)
@@ -389,7 +389,7 @@ def test_client_that_leaves_in_the_middle_of_everything(server) -> None:
 
 
 def test_connections_beyond_the_limit_are_closed() -> None:
-    with running(Limits(max_connections=1)) as server, server.connect() as one:
+    with running(ServerSettings(max_connections=1)) as server, server.connect() as one:
         assert one.ask(get()).status == 200
         with server.connect() as two:
             assert two.is_closed()
@@ -456,7 +456,7 @@ def connect(server: RunningServer, is_tls: bool = True) -> Client:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_tls(loop: str) -> None:
     body = b"x" * MEGABYTE
-    limits = Limits(max_body_bytes=2 * MEGABYTE)
+    limits = ServerSettings(max_body_bytes=2 * MEGABYTE)
     with running(limits, context=server_context(), new_loop=LOOPS[loop]) as server:
         with connect(server) as client:
             for path in PATHS:

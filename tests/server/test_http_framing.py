@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from helpers.raw_http import RunningServer, chunked, request, running
 
-from tfserve_nb.server.http.limits import Limits
+from tfserve_nb.server.settings import ServerSettings
 
 HEAD = b"POST /echo HTTP/1.1\r\nHost: x\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -16,7 +16,7 @@ BEHIND = request("/behind", method="GET")
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RunningServer]:
-    with running(Limits(max_header_bytes=4000, max_body_bytes=10_000)) as one:
+    with running(ServerSettings(max_header_bytes=4000, max_body_bytes=10_000)) as one:
         yield one
 
 

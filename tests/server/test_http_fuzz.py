@@ -26,14 +26,13 @@ from tornado.httputil import (
 from tornado.iostream import IOStream
 
 from tfserve_nb.server.http.connection import Connection
-from tfserve_nb.server.http.head import Refused
-from tfserve_nb.server.http.limits import Limits
-from tfserve_nb.server.http.message import Message
+from tfserve_nb.server.http.message import Message, Refused
 from tfserve_nb.server.http.reader import RequestReader
 from tfserve_nb.server.http.server import HttpServer
 from tfserve_nb.server.http.tornado_sink import sinks_of
+from tfserve_nb.server.settings import ServerSettings
 
-LIMITS = Limits(max_header_bytes=4000, max_body_bytes=4000)
+LIMITS = ServerSettings(max_header_bytes=4000, max_body_bytes=4000)
 LOG = logging.getLogger("http_fuzz")
 DATE = re.compile(rb"Date: [^\r]*\r\n")
 Seen = tuple[str, str, bytes]

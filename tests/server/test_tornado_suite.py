@@ -18,9 +18,11 @@ from tornado.httputil import HTTPServerConnectionDelegate
 from tornado.ioloop import IOLoop
 from tornado.log import access_log, app_log
 
-from tfserve_nb.server.http.limits import Limits
+from tfserve_nb.server.http.connection import Connection
+from tfserve_nb.server.http.message import Message
 from tfserve_nb.server.http.server import HttpServer
 from tfserve_nb.server.http.tornado_sink import sinks_of
+from tfserve_nb.server.settings import ServerSettings
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # Tornado's test modules are not ours to judge
@@ -79,6 +81,7 @@ class TornadoServer:
         context = options.pop("ssl_options", None)
         self._context = None if context is None else netutil.ssl_options_to_context(context, server_side=True)
         self._application = application
+        self._keeps_alive = not options.pop("no_keep_alive", False)
         self._limits = limits_of(options)
         self._server: HttpServer | None = None
         self._starting: list[asyncio.Task[None]] = []
@@ -98,8 +101,12 @@ class TornadoServer:
     async def _start(self, listener: socket.socket) -> None:
         if self._server is None:
             log = OnlyErrors(app_log, {})
-            self._server = HttpServer(sinks_of(self._application, log), self._limits, log)
+            self._server = HttpServer(sinks_of(self._application, log), self._limits, log, self._prepare)
         await self._server.listen(listener, self._context)
+
+    def _prepare(self, _: Connection, message: Message) -> None:
+        """Asked first for each request; leaves it to Tornado's application."""
+        message.keeps_alive = message.keeps_alive and self._keeps_alive
 
     def stop(self) -> None:
         if self._server is not None:
@@ -110,7 +117,7 @@ class TornadoServer:
             await self._server.close()
 
 
-def limits_of(options: dict[str, Any]) -> Limits:
+def limits_of(options: dict[str, Any]) -> ServerSettings:
     """Tornado's options as ours."""
     names = {
         "max_header_size": "max_header_bytes",
@@ -118,8 +125,7 @@ def limits_of(options: dict[str, Any]) -> Limits:
         "idle_connection_timeout": "idle_timeout_s",
         "body_timeout": "body_timeout_s",
     }
-    is_closing = options.pop("no_keep_alive", False)
-    return Limits(keeps_alive=not is_closing, **{names[name]: value for name, value in options.items()})
+    return ServerSettings(**{names[name]: value for name, value in options.items()})
 
 
 class MaybeLog(tornado.testing.ExpectLog):

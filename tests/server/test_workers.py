@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import os
 import signal
@@ -21,7 +22,7 @@ from hypothesis import strategies as st
 
 from tfserve_nb.errors import InvalidOption, QueueFull, ServingError
 from tfserve_nb.server.settings import ServerSettings
-from tfserve_nb.server.workers.link import from_frame, to_frame
+from tfserve_nb.server.workers.link import Link, from_frame, to_frame
 from tfserve_nb.server.workers.link_backend import LinkBackend
 from tfserve_nb.server.workers.messages import Bundle, Piece
 from tfserve_nb.serving.backend import ModelSpec, ModelView, VersionView
@@ -190,10 +191,14 @@ def test_text_and_errors_arrive_too() -> None:
 def test_an_answer_for_a_model_that_is_gone_reaches_its_client_all_the_same() -> None:
     spec = SignatureSpec("serving_default", {"x": TensorSpec("x", "float32", (None, 2))}, {})
     view = VersionView({"serving_default": spec}, {"serving_default": True}, 8, 64, checks_shapes=True)
-    port = LinkBackend()
-    port.learn({"net": ModelView({1: 50.0, 2: 50.0}, {}, {1: view, 2: view}, arms={1: "a", 2: "b"})})
-    handle = port.acquire(ModelSpec("net"), key="ann")
-    port.learn({})
+
+    async def make_backend() -> LinkBackend:
+        return LinkBackend(Link(lambda _: None, lambda: None))
+
+    backend = asyncio.run(make_backend())
+    backend.set_models({"net": ModelView({1: 50.0, 2: 50.0}, {}, {1: view, 2: view}, arms={1: "a", 2: "b"})})
+    handle = backend.acquire(ModelSpec("net"), key="ann")
+    backend.set_models({})
 
     handle.answered_by(3 - handle.version)
 

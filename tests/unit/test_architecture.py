@@ -63,8 +63,8 @@ THIRD_PARTY = {
     "pynvml": ("serving/telemetry/resources",),
     "scipy": ("bench/statistics", "bench/comparison", "experiment", "agreement"),
     "rich": ("cli", "reports/text"),
-    "pandas": ("bench/result", "replay/result", "agreement/worst", "serving/telemetry/captured"),
-    "pyarrow": ("serving/telemetry/captured",),
+    "pandas": ("bench/result", "replay/result", "agreement/worst", "serving/telemetry/capture"),
+    "pyarrow": ("serving/telemetry/capture",),
 }
 """Third-party package -> the folders and modules that may import it; "" is the whole package."""
 
@@ -85,7 +85,6 @@ VIEWS_OF_THE_CORE = {
         "serving.batching.options",
         "serving.models.model_config",
         "serving.models.placement",
-        "serving.models.stored_model",
         "serving.versions.source",
         "serving.versions.inputs",
         "export.prediction_log",

@@ -21,8 +21,14 @@ from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.models.placement import Placement
-from tfserve_nb.serving.telemetry.capture import Captures
-from tfserve_nb.serving.telemetry.captured import MIB, CapturedRequest, CapturedRequests, CaptureSettings, load_captured
+from tfserve_nb.serving.telemetry.capture import (
+    MIB,
+    CapturedRequest,
+    CapturedRequests,
+    Captures,
+    CaptureSettings,
+    load_captured,
+)
 from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
 from tfserve_nb.serving.versions.source import VersionSource
 

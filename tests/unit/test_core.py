@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.models.state_store import FILE_NAME
 from tfserve_nb.serving.telemetry.observer import Observer
 from tfserve_nb.serving.telemetry.records import RequestRecord
+from tfserve_nb.serving.versions import lifecycle
 from tfserve_nb.serving.versions.source import VersionSource
 from tfserve_nb.types import ProgressEvent, VersionState
 
@@ -421,3 +423,21 @@ class Recorder(Observer):
 
     def on_request(self, record: RequestRecord, tensors: object) -> None:
         self._records.append(record)
+
+
+def test_a_request_that_comes_after_its_version_was_unloaded_gets_not_available(
+    core: ServingCore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "UNLOAD_LIMIT_S", 0.0)
+    monkeypatch.setattr(lifecycle, "GRACE_S", -1e9)
+    deploy(core, tmp_path, 1)
+    handle = core.acquire(NET)
+    outcomes: list[Outcome] = []
+
+    core.undeploy("net")
+
+    for submit in (handle.submit, handle.submit_copy):
+        with pytest.raises(NotAvailable, match="unloaded"):
+            submit("serving_default", {"x": rows(1)}, deadline_s=time.perf_counter() + 9, on_done=outcomes.append)
+    handle.release()
+    assert outcomes == []

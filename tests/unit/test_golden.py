@@ -21,9 +21,9 @@ from tfserve_nb.experiment.engine.running import Running
 from tfserve_nb.experiment.state import ExperimentState
 from tfserve_nb.export.provenance.provenance import read_provenance
 from tfserve_nb.serialization import from_json
+from tfserve_nb.serving.models.model import read_stored_model
 from tfserve_nb.serving.models.state_store import FILE_NAME, StateStore
-from tfserve_nb.serving.models.stored_model import read_stored_model
-from tfserve_nb.serving.telemetry.captured import CapturedRequests, CaptureSettings, load_captured
+from tfserve_nb.serving.telemetry.capture import CapturedRequests, CaptureSettings, load_captured
 from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
 from tfserve_nb.serving.telemetry.request_samples import Samples
 from tfserve_nb.serving.telemetry.resources import Resources

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfserve_nb.errors import InvalidRequest, ServingError
-from tfserve_nb.server.rest.debug_text import debug_text
 from tfserve_nb.server.rest.json_tensors import UnsupportedDtype, _careful, to_array
-from tfserve_nb.server.rest.json_text import parse_object
+from tfserve_nb.server.rest.json_text import debug_text, parse_object
 from tfserve_nb.server.rest.predict_json import parse_predict, to_body, to_tensors
 from tfserve_nb.types import SignatureSpec, TensorSpec
 

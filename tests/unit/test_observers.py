@@ -14,7 +14,7 @@ from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.direct import predict
 from tfserve_nb.serving.models.placement import Placement
-from tfserve_nb.serving.telemetry.captured import CaptureSettings
+from tfserve_nb.serving.telemetry.capture import CaptureSettings
 from tfserve_nb.serving.telemetry.observer import Observer
 from tfserve_nb.serving.telemetry.records import BatchRecord, RequestRecord, RequestTensors, WarmupRecord
 from tfserve_nb.serving.versions.source import VersionSource

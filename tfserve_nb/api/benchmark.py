@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 from ..bench.comparison import ComparisonResult, compare_stored
 from ..bench.load.schedule import Target
 from ..bench.load.targets import pieces_of, plain_target, signatures_of, target_of
-from ..bench.options import Options, carry_out, numbered
+from ..bench.options import Options, carry_out
 from ..bench.report import AnyResult
 from ..bench.result import BenchmarkResult
 from ..bench.run import Subject, Watcher
@@ -83,8 +83,7 @@ def benchmark_url(
     subjects = []
     for version in versions:
         if body is not None:
-            headers = () if token is None else (("Authorization", f"Bearer {token}"),)
-            target = plain_target(url, headers, body, options.rows)
+            target = plain_target(url, token, body, options.rows)
         else:
             target = target_of(url, token, options.wish(version), grpc_address)
         subjects.append(Subject(_name_of(url), version, target, rows=options.rows, payload=target.what))
@@ -104,7 +103,7 @@ def keep(result: AnyResult, store: StateStore) -> AnyResult:
 def stored_runs(folder: Path) -> dict[int, BenchmarkResult]:
     """The runs that are kept in a folder, by number."""
     return {
-        number: numbered(from_json(value, BenchmarkResult), number)
+        number: dataclasses.replace(from_json(value, BenchmarkResult), run=number)
         for number, value in StateStore(folder).benchmarks().items()
     }
 
@@ -131,7 +130,7 @@ def _kept(result: BenchmarkResult, store: StateStore) -> BenchmarkResult:
     event = new_event("benchmark", result.version, detail[:MAX_EVENT_CHARS])
     try:
         store.path.parent.mkdir(parents=True, exist_ok=True)
-        return numbered(result, store.add_benchmark(result.name, result.stored(), event))
+        return dataclasses.replace(result, run=store.add_benchmark(result.name, result.stored(), event))
     except (ServingError, OSError):
         return result
 

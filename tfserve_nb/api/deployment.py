@@ -31,7 +31,7 @@ from ..replay.replay import replay_captured
 from ..replay.result import ReplayOptions, ReplayResult, check_number
 from ..server.handle import ServerHandle
 from ..serving.backend import ModelSpec
-from ..serving.telemetry.captured import MAX_MIB, MAX_REQUESTS, MAX_ROWS, CapturedRequests, CaptureSettings, Redact
+from ..serving.telemetry.capture import MAX_MIB, MAX_REQUESTS, MAX_ROWS, CapturedRequests, CaptureSettings, Redact
 from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import KEPT, RequestSample
 from ..serving.telemetry.resources import Resources

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..bench.load.samples import Samples
 from ..bench.load.schedule import Load
+from ..bench.run import Watcher
 from ..errors import InvalidOption, ReplayFailed, ServingError
 from ..replay.replay import replay_captured
 from ..replay.result import ReplayLimits, ReplayResult
@@ -80,8 +81,8 @@ def _failed(result: ReplayResult, limits: ReplayLimits) -> ReplayFailed:
     )
 
 
-class _ReplayProgress:
-    """A `Watcher` that reports a replay as steps of a deploy."""
+class _ReplayProgress(Watcher):
+    """Reports a replay as progress of the deploy that waits for it."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -13,7 +13,7 @@ import numpy as np
 
 from .load.schedule import Load
 from .result import BenchmarkResult
-from .run import Nobody, Subject, Watcher, run_load
+from .run import Subject, Watcher, run_load
 from .statistics import CONFIDENCE
 
 COMPARED = (0.5, 0.95, 0.99)
@@ -89,7 +89,7 @@ def compare(
         slo_ms: the latency that answers should keep.
         watcher: follows the runs.
     """
-    watching = watcher or Nobody()
+    watching = watcher or Watcher()
     pairs: list[tuple[BenchmarkResult, BenchmarkResult]] = []
     for number in range(repeats):
         order = (0, 1) if number % 2 == 0 else (1, 0)

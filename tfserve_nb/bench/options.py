@@ -5,7 +5,6 @@ Thread: the caller's.
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from .comparison import ComparisonResult, compare
 from .load.schedule import ARRIVALS, Load
 from .load.targets import Wish
 from .result import BenchmarkResult
-from .run import Nobody, Subject, Watcher, check, modest_rate, run_load
+from .run import Subject, Watcher, check, modest_rate, run_load
 from .sweep import SweepResult, sweep
 
 PROTOCOLS = ("json", "binary", "grpc", "kernel")
@@ -165,7 +164,7 @@ def carry_out(
     Raises:
         ServingError: if the first request already fails, and what to check.
     """
-    watching = watcher or Nobody()
+    watching = watcher or Watcher()
     for subject in subjects:
         check(subject)
     rate, capacity = 1.0, 0.0
@@ -183,8 +182,3 @@ def carry_out(
         return compare((subjects[0], subjects[1]), labels, load, repeats=options.repeats, slo_ms=options.slo_ms,
                        watcher=watching)  # fmt: skip
     return run_load(subjects[0], load, slo_ms=options.slo_ms, watcher=watching)
-
-
-def numbered(result: BenchmarkResult, run: int) -> BenchmarkResult:
-    """The same with its number in the history."""
-    return dataclasses.replace(result, run=run)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidOption
 from ..serialization import check_format, from_json, to_json
-from .load.samples import OK, Samples, status_text
+from .load.samples import ARRAYS, OK, Samples, status_text
 from .load.schedule import Load
 from .statistics import FEWEST, Summary
 
@@ -27,7 +27,6 @@ CURVE_POINTS = 200
 NUM_STEPS = 60
 FORMAT = 1
 """Of saved results; those that were written before there was a number are read the same way."""
-_ARRAYS = ("due_s", "taken_s", "sent_s", "done_s", "status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +140,7 @@ class BenchmarkResult:
         arrays: dict[str, Any] = {}
         reasons: Mapping[int, str] = {}
         if self.samples is not None:
-            arrays = {name: getattr(self.samples, name) for name in _ARRAYS}
+            arrays = {name: getattr(self.samples, name) for name in ARRAYS}
             reasons = self.samples.reasons
         text = json.dumps(
             {"format": FORMAT, **self.stored(), "sample_reasons": {str(status): one for status, one in reasons.items()}}
@@ -162,7 +161,7 @@ def load_result(path: str | Path) -> BenchmarkResult:
             value = json.loads(str(file["result"]))
             check_format(value.pop("format", FORMAT), FORMAT, path)
             reasons = {int(status): text for status, text in value.pop("sample_reasons", {}).items()}
-            arrays: dict[str, Any] = {name: file[name] for name in _ARRAYS if name in file}
+            arrays: dict[str, Any] = {name: file[name] for name in ARRAYS if name in file}
             samples = Samples(**arrays, reasons=reasons) if arrays else None
         return dataclasses.replace(from_json(value, BenchmarkResult), samples=samples)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -9,7 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from ..errors import NotAvailable, RunFailed
 from .environment import environment
@@ -60,24 +60,14 @@ class Subject:
         return "kernel" if self.target is None else self.target.protocol
 
 
-class Watcher(Protocol):
-    """Whoever follows a run."""
+class Watcher:
+    """Follows a run; this class ignores what it receives, subclasses show it."""
 
     def say(self, text: str) -> None:
         """A line of plain text about what is being done."""
 
     def follow(self, load: Load, samples: Samples) -> None:
         """Everything that a run has found so far; a few times a second."""
-
-
-class Nobody:
-    """A `Watcher` who does not look."""
-
-    def say(self, text: str) -> None:
-        """Nothing."""
-
-    def follow(self, load: Load, samples: Samples) -> None:
-        """Nothing."""
 
 
 def check(subject: Subject) -> None:
@@ -111,7 +101,7 @@ def run_load(
         ServerFailed: if the generator cannot run.
     """
     seen: list[Samples] = []
-    watching = watcher or Nobody()
+    watching = watcher or Watcher()
     at = time.time()
     subject.batches()
     stopped = ""

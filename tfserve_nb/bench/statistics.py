@@ -202,6 +202,12 @@ def percentiles(latencies_s: np.ndarray) -> tuple[Percentile, ...]:
     return tuple(percentile(ordered, quantile) for quantile, fewest in FEWEST.items() if len(ordered) >= fewest)
 
 
+def order_statistic(ordered: np.ndarray, quantile: float) -> float:
+    """The sample of rank `ceil(q n)` of sorted samples, shape `(n,)`, n > 0."""
+    n = len(ordered)
+    return float(ordered[min(n, max(1, math.ceil(quantile * n - 1e-9))) - 1])
+
+
 def percentile(ordered_s: np.ndarray, quantile: float) -> Percentile:
     """The sample of rank `ceil(q n)` of sorted samples, with its binomial interval.
 
@@ -216,10 +222,9 @@ def percentile(ordered_s: np.ndarray, quantile: float) -> Percentile:
     """
     n = len(ordered_s)
     low, high = interval_ranks(n, quantile)
-    at = ordered_s[min(n, max(1, math.ceil(quantile * n - 1e-9))) - 1]
     return Percentile(
         quantile,
-        1e3 * float(at),
+        1e3 * order_statistic(ordered_s, quantile),
         1e3 * float(ordered_s[low - 1]) if low >= 1 else 0.0,
         1e3 * float(ordered_s[high - 1]) if high <= n else math.inf,
     )
@@ -253,7 +258,7 @@ def stability(due_s: np.ndarray, took_s: np.ndarray, seconds: float) -> tuple[st
     fewest = min(len(window) for window in windows)
     for quantile in (0.99, 0.95, 0.5):
         if fewest >= FEWEST[quantile]:
-            found = [float(window[math.ceil(quantile * len(window) - 1e-9) - 1]) for window in windows]
+            found = [order_statistic(window, quantile) for window in windows]
             return f"p{100 * quantile:g}", max(found) / max(min(found), 1e-9)
     return None
 
@@ -261,4 +266,4 @@ def stability(due_s: np.ndarray, took_s: np.ndarray, seconds: float) -> tuple[st
 def _uncorrected(took_s: np.ndarray) -> float | None:
     if len(took_s) < FEWEST[0.99]:
         return None
-    return 1e3 * float(np.sort(took_s)[math.ceil(0.99 * len(took_s) - 1e-9) - 1])
+    return 1e3 * order_statistic(np.sort(took_s), 0.99)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .load.schedule import Load
 from .result import BenchmarkResult
-from .run import Nobody, Subject, Watcher, run_load
+from .run import Subject, Watcher, run_load
 from .statistics import Summary
 
 GROWTH = 1.6
@@ -64,7 +64,7 @@ def sweep(
         slo_ms: the latency that p99 should keep; None for ten times the median of the lowest rate.
         watcher: follows the runs.
     """
-    watching = watcher or Nobody()
+    watching = watcher or Watcher()
     found: dict[float, BenchmarkResult] = {}
     wanted_ms = slo_ms
 

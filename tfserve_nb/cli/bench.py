@@ -20,6 +20,7 @@ from ..bench.load.schedule import Load
 from ..bench.options import Options, RunOptions
 from ..bench.report import AnyResult, report_of
 from ..bench.result import BenchmarkResult
+from ..bench.run import Watcher
 from ..errors import InvalidOption, ServingError
 from ..options import add_options, option, read
 from ..reports.text import to_terminal
@@ -115,7 +116,7 @@ def _is_good(result: AnyResult) -> bool:
     )
 
 
-class _Bar:
+class _Bar(Watcher):
     """A progress bar on standard error; follows a run."""
 
     def __init__(self, *, is_quiet: bool) -> None:

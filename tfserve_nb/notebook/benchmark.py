@@ -19,6 +19,7 @@ from ..bench.load.schedule import Load
 from ..bench.options import Options, RunOptions
 from ..bench.report import AnyResult
 from ..bench.result import BenchmarkResult, timeline_of
+from ..bench.run import Watcher
 from ..dashboards.charts.line import Line, line_chart
 from ..dashboards.charts.svg import STYLE, TimeAxis
 from ..errors import InvalidOption
@@ -99,7 +100,7 @@ def stored_in(handle: Deployment | None, default: Path) -> Path:
     return own if own is not None and own.is_dir() else default
 
 
-class BenchmarkView:
+class BenchmarkView(Watcher):
     """Follows a run: a chart in a notebook, lines in a terminal.
 
     Args:

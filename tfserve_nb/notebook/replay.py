@@ -13,7 +13,7 @@ from ..agreement.kinds import AgreementOptions
 from ..api.deployment import Deployment
 from ..options import given, read
 from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
-from ..serving.telemetry.captured import CapturedRequests, load_captured
+from ..serving.telemetry.capture import CapturedRequests, load_captured
 from .benchmark import BenchmarkView
 from .commands import ReplayedRequests, ServingOptions
 

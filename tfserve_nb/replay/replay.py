@@ -22,7 +22,7 @@ from ..bench.environment import environment
 from ..bench.load.samples import OK, status_text
 from ..bench.load.schedule import Target
 from ..bench.load.targets import Wish, signatures_at, target_with
-from ..bench.run import Nobody, Watcher
+from ..bench.run import Watcher
 from ..bench.statistics import percentiles
 from ..errors import InvalidOption, InvalidRequest, ServingError, VersionNotFound
 from ..export.provenance.provenance import evidence_of
@@ -30,7 +30,7 @@ from ..server.handle import ServerHandle
 from ..serving.admin import ModelAdmin
 from ..serving.backend import ModelSpec
 from ..serving.models.state_store import StateStore, new_event
-from ..serving.telemetry.captured import CapturedRequest, CapturedRequests
+from ..serving.telemetry.capture import CapturedRequest, CapturedRequests
 from ..serving.versions.inputs import check_inputs
 from ..types import Tensors
 from .result import ReplayOptions, ReplayResult
@@ -68,7 +68,7 @@ def replay_captured(
         VersionNotFound: if the version is not loaded.
         ServingError: if the server cannot be reached.
     """
-    core, watching, at = server.models, watcher or Nobody(), time.time()
+    core, watching, at = server.models, watcher or Watcher(), time.time()
     against = check(server, name, captured, options)
     requests, schedule = chosen(captured, options)
     runs = (options.onto,) if against in (None, options.onto) else (against, options.onto)

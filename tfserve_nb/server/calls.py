@@ -21,7 +21,7 @@ from .telemetry.request_log import RequestLog
 
 
 class RequestContext:
-    """One request's notes for its `RequestRecord`: the timestamps, and what was found out about it.
+    """One request's notes for its `RequestRecord`: the timestamps, and what is known of it.
 
     Args:
         received_s: `perf_counter` time of the request's head.
@@ -29,7 +29,7 @@ class RequestContext:
     Attributes:
         api: the call, such as `Predict` (gRPC) or `predict` (REST).
         entrypoint: `GRPC` or `REST`.
-        assignment: how it came to its version, while there is something to tell.
+        assignment: how it came to its version, while traffic is split or compared.
         request_id: what client and server call it, while traffic is compared or observed; or "".
         wants_tensors: whether observers want to see what it carries.
         tensors: what it carries, while they do.
@@ -61,7 +61,7 @@ class RequestContext:
         return "" if self.assignment is None else self.assignment.arm
 
     def record(self) -> RequestRecord:
-        """The record; the answer is written now."""
+        """The record; the response is written now."""
         key, _, is_assigned = self.assignment or _UNASSIGNED
         return RequestRecord(
             self.model,
@@ -104,7 +104,7 @@ class PendingRequest:
     Args:
         completions: brings the outcome to the loop.
         resolve: gets the outcome, on the loop, unless the request was cancelled.
-        deadline_s: `perf_counter` time after which the answer is not wanted any more.
+        deadline_s: `perf_counter` time after which the response is not wanted any more.
     """
 
     __slots__ = ("_completions", "_resolve", "deadline_s", "is_over", "ticket")
@@ -176,7 +176,7 @@ class Calls:
         Args:
             spec: what it names.
             notes: gets the version, and how it was chosen.
-            find: the value of a header (gRPC: metadata) by its name; only called while something asks for it.
+            find: the value of a header (gRPC: metadata) by its name; only called while it is needed.
 
         Raises:
             ServingError: if there is no such version.
@@ -204,9 +204,9 @@ class Calls:
             handle: the pinned version.
             signature: a key of the handle's signatures.
             inputs: name -> array.
-            deadline_s: `perf_counter` time after which the answer is not wanted any more.
+            deadline_s: `perf_counter` time after which the response is not wanted any more.
             notes: gets the number of rows and the timestamps.
-            on_outcome: gets the answer, or why there is none, on the loop; not called after `cancel`.
+            on_outcome: gets the response, or why there is none, on the loop; not called after `cancel`.
 
         Raises:
             ServingError: if the request is refused at once.
@@ -218,7 +218,7 @@ class Calls:
 
         def resolve(outcome: Outcome) -> None:
             self._running.discard(running)
-            # Only now: a worker learns from the core's answer which version it was.
+            # Only now: a worker learns from the core's response which version it was.
             notes.version, notes.assignment = handle.version, handle.assignment
             if isinstance(outcome, Answer):
                 notes.started_s, notes.done_s = outcome.started_s, outcome.done_s
@@ -247,7 +247,7 @@ class Calls:
         """The same as a coroutine; cancelling it takes the request out of the queue.
 
         Raises:
-            ServingError: why there is no answer.
+            ServingError: why there is no response.
         """
         future: asyncio.Future[Outcome] = self._loop.create_future()
         running = self.start(handle, signature, inputs, deadline_s, notes, future.set_result)
@@ -290,7 +290,7 @@ class Calls:
     def _expire(self) -> None:
         self._timer, self._timer_s = None, math.inf
         now_s = time.perf_counter()
-        for running in [one for one in self._running if one.deadline_s <= now_s]:
+        for running in [request for request in self._running if request.deadline_s <= now_s]:
             self._running.discard(running)
             running.expire()
         if self._running:

@@ -144,7 +144,7 @@ class ChildServer:
     def _wait_until_ready(self, progress: Progress) -> None:
         progress(ProgressEvent("starting the server process", 0, 1))
         until_s = time.perf_counter() + START_LIMIT_S
-        while not self._answers():
+        while not self._is_ready():
             code = self._process.poll() if self._process is not None else 0
             if code is not None or time.perf_counter() > until_s:
                 why = f"it ended with code {code}" if code is not None else f"no answer within {START_LIMIT_S:g} s"
@@ -153,7 +153,7 @@ class ChildServer:
                 raise ServerFailed("the server process was stopped while it started")
         progress(ProgressEvent("starting the server process", 1, 1))
 
-    def _answers(self) -> bool:
+    def _is_ready(self) -> bool:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
         try:
             connection.request("GET", "/healthz")

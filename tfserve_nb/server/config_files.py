@@ -1,14 +1,19 @@
 """TensorFlow Serving's configuration files: protobufs in text form.
 
-`tensorflow-serving-api` brings the messages for models, `config_messages` those for batching, TLS and monitoring.
+`tensorflow-serving-api` brings the messages for models. Those for batching, TLS and monitoring are a table here, not
+`.proto` files compiled at build time: the compiler would be one more build dependency, and the modules that it writes
+register their messages in the process's pool, where TensorFlow Serving's own may be. Names, numbers and types are
+TensorFlow Serving's; error texts name the messages, so their package is its package too.
 
 Thread: any.
 
-Reference: tensorflow_serving/config/model_server_config.proto and servables/tensorflow/batching_util.cc.
+Reference: tensorflow_serving/config/{model_server_config,ssl_config,monitoring_config}.proto,
+servables/tensorflow/session_bundle_config.proto and batching_util.cc.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # protobuf messages
@@ -16,12 +21,35 @@ from typing import Any  # protobuf messages
 from ..errors import ConfigRejected, InvalidOption
 from ..serving.batching.options import BatchingOptions
 from ..serving.models.model_config import LoggingOptions, ModelConfig, VersionPolicy
-from .config_messages import new_message
 
 DEFAULT_MAX_BATCH_SIZE = 1000
 DEFAULT_MAX_ENQUEUED_BATCHES = 10
 DEFAULT_METRICS_PATH = "/monitoring/prometheus/metrics"
 PER_MODEL_BATCHING_FILE = "batching_params.pbtxt"
+
+_PACKAGE = "tensorflow.serving"
+_MESSAGES = {
+    "BatchingParameters": {
+        "max_batch_size": (1, "google.protobuf.Int64Value"),
+        "batch_timeout_micros": (2, "google.protobuf.Int64Value"),
+        "max_enqueued_batches": (3, "google.protobuf.Int64Value"),
+        "num_batch_threads": (4, "google.protobuf.Int64Value"),
+        "thread_pool_name": (5, "google.protobuf.StringValue"),
+        "allowed_batch_sizes": (6, "repeated int64"),
+        "pad_variable_length_inputs": (7, "bool"),
+        "enable_large_batch_splitting": (8, "google.protobuf.BoolValue"),
+        "max_execution_batch_size": (9, "google.protobuf.Int64Value"),
+    },
+    "SSLConfig": {
+        "server_key": (1, "string"),
+        "server_cert": (2, "string"),
+        "custom_ca": (3, "string"),
+        "client_verify": (4, "bool"),
+    },
+    "PrometheusConfig": {"enable": (1, "bool"), "path": (2, "string")},
+    "MonitoringConfig": {"prometheus_config": (1, "tensorflow.serving.PrometheusConfig")},
+}
+"""Message -> field -> (number, type), as a `.proto` file would have them."""
 
 _TENSORFLOW = 1
 """`ModelType.TENSORFLOW`, the deprecated way to name the platform."""
@@ -34,7 +62,7 @@ class TlsFiles:
     Attributes:
         key: the server's private key.
         certificate: the server's certificate, with its chain.
-        client_ca: who may have signed clients' certificates; empty for the system's.
+        client_ca: certificates of those who may sign clients' certificates; empty for the system's.
         verifies_clients: whether clients must show a certificate.
         path: the file that all this comes from, for errors.
     """
@@ -95,7 +123,7 @@ def read_batching(path: str | Path) -> BatchingOptions:
     Raises:
         ConfigRejected: naming the file, if it cannot be read or holds a value that is not allowed.
     """
-    message = _parse(str(path), new_message("BatchingParameters"))
+    message = _parse(str(path), _message_classes()["BatchingParameters"]())
     try:
         return to_batching(message)
     except InvalidOption as error:
@@ -108,7 +136,7 @@ def to_batching(message: Any | None = None) -> BatchingOptions:
     Raises:
         InvalidOption: if a value is not allowed.
     """
-    message = new_message("BatchingParameters") if message is None else message
+    message = _message_classes()["BatchingParameters"]() if message is None else message
     limit = _value(message, "max_batch_size", DEFAULT_MAX_BATCH_SIZE)
     splits = bool(_value(message, "enable_large_batch_splitting", 0))
     size = _value(message, "max_execution_batch_size", limit) if splits else limit
@@ -134,8 +162,8 @@ def to_batching(message: Any | None = None) -> BatchingOptions:
 
 
 def num_batch_threads(path: str | Path) -> int | None:
-    """`num_batch_threads` of a `BatchingParameters` file, or None when it says nothing."""
-    message = _parse(str(path), new_message("BatchingParameters"))
+    """`num_batch_threads` of a `BatchingParameters` file, or None when it does not set it."""
+    message = _parse(str(path), _message_classes()["BatchingParameters"]())
     return message.num_batch_threads.value if message.HasField("num_batch_threads") else None
 
 
@@ -145,7 +173,7 @@ def read_tls(path: str) -> TlsFiles:
     Raises:
         ConfigRejected: naming the file, if it cannot be read or lacks key or certificate.
     """
-    message = _parse(path, new_message("SSLConfig"))
+    message = _parse(path, _message_classes()["SSLConfig"]())
     for field in ("server_key", "server_cert"):
         if "-----BEGIN " not in getattr(message, field):
             raise ConfigRejected(
@@ -179,7 +207,7 @@ def read_metrics_path(path: str) -> str | None:
     Raises:
         ConfigRejected: naming the file, if it cannot be read.
     """
-    config = _parse(path, new_message("MonitoringConfig")).prometheus_config
+    config = _parse(path, _message_classes()["MonitoringConfig"]()).prometheus_config
     return (config.path or DEFAULT_METRICS_PATH) if config.enable else None
 
 
@@ -228,3 +256,31 @@ def _parse(path: str, message: Any) -> Any:
         raise ConfigRejected(
             f"Invalid protobuf file: '{path}': Error parsing text-format {message.DESCRIPTOR.full_name}: {error}"
         ) from error
+
+
+@functools.cache
+def _message_classes() -> dict[str, Any]:
+    """Message -> its class, in a pool of their own."""
+    from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, wrappers_pb2
+
+    field = descriptor_pb2.FieldDescriptorProto
+    scalars = {"int64": field.TYPE_INT64, "bool": field.TYPE_BOOL, "string": field.TYPE_STRING}
+    file = descriptor_pb2.FileDescriptorProto(name="tfserve_nb/server_config.proto", package=_PACKAGE, syntax="proto3")
+    file.dependency.append(wrappers_pb2.DESCRIPTOR.name)
+    for message, fields in _MESSAGES.items():
+        described = file.message_type.add(name=message)
+        for name, (number, written) in fields.items():
+            kind = written.removeprefix("repeated ")
+            described.field.add(
+                name=name,
+                number=number,
+                label=field.LABEL_OPTIONAL if written == kind else field.LABEL_REPEATED,
+                type=scalars.get(kind, field.TYPE_MESSAGE),
+                type_name=None if kind in scalars else f".{kind}",
+            )
+    pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(wrappers_pb2.DESCRIPTOR.serialized_pb)
+    pool.Add(file)
+    return {
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"{_PACKAGE}.{name}")) for name in _MESSAGES
+    }

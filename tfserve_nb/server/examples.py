@@ -1,4 +1,4 @@
-"""Classify and regress: what their signatures must look like, how they run, and what their outputs mean.
+"""Classify and regress: which signatures they take, how they run, and what their outputs mean.
 
 The one input of such a signature takes serialized `tf.Example`s. REST and gRPC share everything here.
 
@@ -49,7 +49,7 @@ async def classify(
         handle: the pinned version.
         signature: one of its signatures.
         examples: object array `(n,)` of serialized `tf.Example`s.
-        deadline_s: `perf_counter` time after which the answer is not wanted any more.
+        deadline_s: `perf_counter` time after which the response is not wanted any more.
         notes: the request's notes.
 
     Raises:

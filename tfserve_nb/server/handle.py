@@ -1,4 +1,4 @@
-"""How a server with models is reached, as a value: in this kernel, in a child process of it, or elsewhere.
+"""How a server with models is reached: in this kernel, in a child process of it, or elsewhere.
 
 Thread: any.
 """
@@ -19,7 +19,7 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 
 @dataclass(frozen=True, slots=True)
 class ServerHandle:
-    """A server with models: what administers them, and where it answers.
+    """A server with models: what administers them, and its addresses.
 
     Handles of the same server with the same token are equal, so that deployments of it are equal too and share a
     dashboard.
@@ -29,9 +29,9 @@ class ServerHandle:
             is reached by its URL only, `standalone` for the process of `tfserve-nb serve` itself.
         models: administers its models.
         experiments: compares versions of them.
-        url: where HTTP answers, without a path; "" for `standalone`, whose pages know it by themselves.
+        url: address of HTTP, without a path; "" for `standalone`, whose pages know it by themselves.
         token: what requests must carry, or None for a server without authentication.
-        grpc_address: where gRPC answers, or None; the admin API of a remote server does not tell it.
+        grpc_address: address of gRPC, or None; the admin API of a remote server does not report it.
     """
 
     kind: Kind
@@ -52,5 +52,5 @@ class ServerHandle:
 
     @property
     def is_on_this_machine(self) -> bool:
-        """Whether its files can be looked for here."""
+        """Whether its files are on this machine."""
         return self.kind != "remote" or urlsplit(self.url).hostname in _LOOPBACK

@@ -1,6 +1,6 @@
 """Interpreter settings that keep pauses away from requests while servers share the process with the user's cells.
 
-Garbage collection: a full collection looks at every object of the process: 0.2 s and more once TensorFlow is imported,
+Garbage collection: a full collection visits every object of the process: 0.2 s and more once TensorFlow is imported,
 with every request waiting. While servers run, the automatic ones are put off, and `collect_when_idle` collects when no
 request is on its way; young objects are collected as ever. Nothing changes for memory that reference counts free, which
 is nearly all.

@@ -1,4 +1,4 @@
-"""Who may ask: token, Host and Origin checks of a server that every web page on this machine could reach.
+"""Token, Host and Origin checks of a server that every web page on this machine could reach.
 
 Thread: the server's loop; pure functions.
 
@@ -11,7 +11,7 @@ import hmac
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from .http.head import Fields, RequestHead
+from .http.message import Fields, RequestHead
 from .settings import ServerSettings, is_loopback
 
 MAX_KEPT = 256
@@ -33,7 +33,7 @@ class Refusal:
 
 
 class Gate:
-    """Decides for one server; the same clients say the same things again and again, so decisions are kept.
+    """Decides for one server; clients repeat the same headers, so decisions are kept.
 
     Args:
         settings: the server's.
@@ -47,7 +47,7 @@ class Gate:
         """None to go on, or why not; see `refusal`."""
         get = head.fields.get
         # All that decisions depend on.
-        said = (
+        fields = (
             get(b"authorization"),
             get(b"x-tfserve-token"),
             get(b"host"),
@@ -56,13 +56,13 @@ class Gate:
             get(b"content-type"),
         )
         is_plain = len(head.fields) == len(head.lines)
-        if is_plain and said in self._let_in:
+        if is_plain and fields in self._let_in:
             return None
         refused = refusal(head, self._settings)
         if refused is None and is_plain:
             if len(self._let_in) >= MAX_KEPT:
                 self._let_in.clear()
-            self._let_in.add(said)
+            self._let_in.add(fields)
         return refused
 
 
@@ -78,24 +78,24 @@ def refusal(fields: Fields, settings: ServerSettings) -> Refusal | None:
     """
     token = settings.token
     if token is not None:
-        given = _authorization(fields)
-        if given is None:
+        authorization = _authorization(fields)
+        if authorization is None:
             return Refusal(401, "A token is needed: send the header 'Authorization: Bearer TOKEN'")
-        if not is_text_right(given, token):
+        if not is_token_right(authorization, token):
             return Refusal(401, "The token is wrong")
     elif settings.is_loopback and not is_loopback(_host_name(fields.get("Host") or "")):
         # With the right token the Host does not matter: a page that rebinds its name does not know the token.
         return Refusal(403, "The Host header names another machine, and this server asks for no token")
-    return _foreign(fields) if settings.checks_origin else None
+    return _cross_site_refusal(fields) if settings.checks_origin else None
 
 
-def _foreign(fields: Fields) -> Refusal | None:
-    """Whether a request comes from a web page that is not ours."""
+def _cross_site_refusal(fields: Fields) -> Refusal | None:
+    """Why a request of a web page that is not ours is refused; None for other requests."""
     origin = fields.get("Origin")
     if origin is None and fields.get("Sec-Fetch-Site") is None:
         return None
     if origin is not None and urlsplit(origin).netloc.lower() != (fields.get("Host") or "").lower():
-        return Refusal(403, "Requests from other web pages are not answered")
+        return Refusal(403, "Requests from other web pages are refused")
     if (fields.get("Content-Type") or "").split(";")[0].strip().lower() in _FORM_TYPES:
         return Refusal(415, "Content-Type must be application/json")
     return None
@@ -110,7 +110,7 @@ def _authorization(fields: Fields) -> str | None:
     return given
 
 
-def is_text_right(authorization: str, token: str) -> bool:
+def is_token_right(authorization: str, token: str) -> bool:
     """Compare `Bearer TOKEN` with the right token, in constant time."""
     scheme, _, given = authorization.partition(" ")
     is_bearer = scheme.lower() == "bearer"

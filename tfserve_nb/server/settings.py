@@ -58,7 +58,7 @@ class ServerSettings:
         max_header_bytes: largest request line and headers.
         idle_timeout_s: how long a connection may wait for the next complete request head.
         body_timeout_s: how long a body may take to arrive.
-        write_timeout_s: how long a client may take to read its answer.
+        write_timeout_s: how long a client may take to read its response.
         request_timeout_s: how long a request may wait and run, as `--rest_api_timeout_in_ms`.
         max_connections: open connections; more are closed at once.
         checks_origin: refuse requests from web pages of other origins, as a notebook's server must.

@@ -26,8 +26,6 @@ from .grpc.model_service import Reload
 from .http.listener import HttpListener
 from .rest.app import make_application
 from .rest.fast_path import fast_path
-from .rest.handler import MAX_INFLATED_BYTES, RestHandler
-from .rest.inference_v2 import InferenceV2
 from .settings import ServerSettings
 from .telemetry.log import open_log
 from .telemetry.prometheus import Monitor
@@ -165,16 +163,10 @@ class ServerThread:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
         calls = Calls(self._backend, self._loop, self._features.request_log)
-        handler = RestHandler(
-            calls,
-            request_timeout_s=settings.request_timeout_s,
-            max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
-            log=self.log,
-        )
         grpc = await self._start_grpc(calls, http)
         if http is not None:
             application = make_application(settings, self._features.monitor, self._admin_routes())
-            await http.start(application, self.log, fast_path(handler, InferenceV2(handler, self._backend), settings))
+            await http.start(application, self.log, fast_path(calls, settings, self.log))
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():

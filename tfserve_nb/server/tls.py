@@ -1,4 +1,4 @@
-"""Keys and certificates: what TLS needs, and what is wrong with it in words.
+"""TLS: keys and certificates are checked, and become OpenSSL's context.
 
 Thread: any.
 """
@@ -44,7 +44,7 @@ def check(tls: TlsFiles) -> None:
     if now < certificate.not_valid_before_utc:
         raise ServerFailed(
             f"{tls.path}: server_cert ({name}) is valid from {certificate.not_valid_before_utc:%Y-%m-%d} only",
-            hint="look at this machine's clock",
+            hint="check this machine's clock",
         )
 
 

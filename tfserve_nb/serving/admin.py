@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from ..types import HistoryEvent, ModelStatus, Progress, Tensors
 from .backend import ModelSpec
 from .models.placement import Placement
-from .telemetry.captured import CapturedRequests, CaptureSettings
+from .telemetry.capture import CapturedRequests, CaptureSettings
 from .telemetry.model_metrics import ModelMetrics
 from .telemetry.request_samples import Samples
 from .telemetry.resources import Resources

@@ -24,15 +24,12 @@ from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors,
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
 from .models.followed import FollowedModel
-from .models.model import ServedModel
+from .models.model import ServedModel, read_stored_model, resumed
 from .models.placement import Placement
-from .models.resuming import resumed
 from .models.routing import Routing, not_found
 from .models.state_store import StateStore, new_event
-from .models.stored_model import read_stored_model
 from .shadow import ShadowCopies
-from .telemetry.capture import Captures
-from .telemetry.captured import CapturedRequests, CaptureSettings
+from .telemetry.capture import CapturedRequests, Captures, CaptureSettings
 from .telemetry.metrics import Metrics
 from .telemetry.model_metrics import ModelMetrics
 from .telemetry.observer import Observers

@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from dataclasses import dataclass
 from typing import Any  # what users pass to predict
 
 import numpy as np
@@ -71,75 +70,18 @@ def predict(
     Raises:
         ServingError: InvalidRequest, ModelNotFound, LabelNotFound, QueueFull, DeadlineExceeded or RunFailed.
     """
-    notes = _Notes(time.perf_counter(), key, request_id)
-    try:
-        outputs = _joined(_answers(backend, spec, signature_name, value, rows, limit_s, notes))
-        notes.outputs = outputs
-        return outputs  # noqa: TRY300 - `finally` follows
-    except ServingError as error:
-        notes.code, notes.message = error.code, error.message
-        raise
-    except BaseException:
-        notes.code = "CANCELLED"
-        raise
-    finally:
-        tensors = None
-        if notes.wants_tensors and notes.inputs is not None:
-            tensors = RequestTensors(notes.inputs, notes.outputs, notes.message)
-        backend.record(notes.record(spec.name, signature_name), tensors)
-
-
-@dataclass(slots=True)
-class _Notes:
-    """What becomes the `RequestRecord`."""
-
-    received_s: float
-    key: str = ""
-    request_id: str = ""
-    decoded_s: float = 0.0
-    started_s: float | None = None
-    done_s: float | None = None
-    version: int | None = None
-    num_rows: int = 0
-    code: str = "OK"
-    message: str = ""
+    received_s = time.perf_counter()
+    record = RequestRecord(
+        spec.name, None, signature_name, "OK", 0, received_s, received_s, None, None, received_s, request_id=request_id
+    )
+    handle: Handle | None = None
     inputs: Tensors | None = None
     outputs: Tensors | None = None
-    assignment: Assignment | None = None
-    wants_tensors: bool = False
-
-    def record(self, model: str, signature: str) -> RequestRecord:
-        return RequestRecord(
-            model,
-            self.version,
-            signature,
-            self.code,
-            self.num_rows,
-            self.received_s,
-            self.decoded_s or self.received_s,
-            self.started_s,
-            self.done_s,
-            time.perf_counter(),
-            key="" if self.assignment is None else self.assignment.key,
-            request_id=self.request_id,
-            is_assigned=self.assignment is not None and self.assignment.is_assigned,
-        )
-
-
-def _answers(
-    backend: InferenceBackend,
-    spec: ModelSpec,
-    signature_name: str,
-    value: Any,
-    rows: int,
-    limit_s: float,
-    notes: _Notes,
-) -> list[Answer]:
-    """Pin a version, make the value fit it, and run."""
-    handle = backend.acquire(spec, key=notes.key)
+    message = ""
     try:
-        notes.version, notes.assignment = handle.version, handle.assignment
-        notes.wants_tensors = handle.wants_tensors
+        handle = backend.acquire(spec, key=key)
+        assignment = handle.assignment or Assignment()
+        record = record._replace(version=handle.version, key=assignment.key, is_assigned=assignment.is_assigned)
         signature = handle.signatures.get(signature_name)
         if signature is None:
             raise InvalidRequest(
@@ -147,14 +89,24 @@ def _answers(
                 hint=f"signatures: {', '.join(handle.signatures)}",
             )
         inputs = as_tensors(signature, value)
-        notes.inputs = inputs
-        notes.num_rows = check_inputs(signature, inputs)
-        notes.decoded_s = time.perf_counter()
-        answers = _run(handle, signature, inputs, notes.num_rows, rows, limit_s)
-        notes.started_s, notes.done_s = answers[0].started_s, answers[-1].done_s
-        return answers
+        record = record._replace(num_rows=check_inputs(signature, inputs), decoded_s=time.perf_counter())
+        answers = _run(handle, signature, inputs, record.num_rows, rows, limit_s)
+        record = record._replace(started_s=answers[0].started_s, done_s=answers[-1].done_s)
+        outputs = _joined(answers)
+        return outputs  # noqa: TRY300 - `finally` follows
+    except ServingError as error:
+        record, message = record._replace(code=error.code), error.message
+        raise
+    except BaseException:
+        record = record._replace(code="CANCELLED")
+        raise
     finally:
-        handle.release()
+        tensors = None
+        if handle is not None:
+            handle.release()
+            if handle.wants_tensors and inputs is not None:
+                tensors = RequestTensors(inputs, outputs, message)
+        backend.record(record._replace(written_s=time.perf_counter()), tensors)
 
 
 def _run(
@@ -167,11 +119,15 @@ def _run(
     starts = range(0, num_rows, rows) if can_cut else (0,)
     in_flight: deque[_Waiter] = deque()
     answers: list[Answer] = []
+
+    def wait_for_oldest() -> None:
+        answers.append(in_flight.popleft().result(time.perf_counter() + limit_s))
+
     try:
         for start in starts:
             piece = {name: array[start : start + rows] for name, array in inputs.items()} if can_cut else inputs
             if len(in_flight) == MAX_IN_FLIGHT:
-                answers.append(in_flight.popleft().result(time.perf_counter() + limit_s))
+                wait_for_oldest()
             while True:
                 try:
                     in_flight.append(_Waiter(handle, signature.name, piece, time.perf_counter() + limit_s))
@@ -179,9 +135,9 @@ def _run(
                 except QueueFull:
                     if not in_flight:
                         raise
-                    answers.append(in_flight.popleft().result(time.perf_counter() + limit_s))
+                    wait_for_oldest()
         while in_flight:
-            answers.append(in_flight.popleft().result(time.perf_counter() + limit_s))
+            wait_for_oldest()
     finally:
         for waiter in in_flight:
             waiter.cancel()

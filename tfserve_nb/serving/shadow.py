@@ -18,8 +18,6 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from ..errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull
 from ..threads import start_thread
 from ..types import Tensors
@@ -27,7 +25,7 @@ from .backend import Answer, ModelSpec, Outcome
 from .batching.queue import Task
 from .batching.runner import as_serving_error
 from .telemetry.observer import Observers
-from .telemetry.records import CopyCounts, Pair
+from .telemetry.records import CopyCounts, Pair, num_bytes, own_copy
 from .traffic import Shadow
 from .versions.version import VersionHandle
 
@@ -76,7 +74,7 @@ class ShadowCopy:
     @property
     def num_bytes(self) -> int:
         """What it takes in memory."""
-        return _num_bytes(self.inputs) + _num_bytes(self.outputs)
+        return num_bytes(self.inputs) + num_bytes(self.outputs)
 
 
 class ShadowCopies:
@@ -146,7 +144,7 @@ class ShadowCopies:
         """Our own inputs of the next request; None when it is not chosen, or there is no room."""
         if self._draw() * 100 >= shadow.percent:
             return None
-        has_room = len(self._waiting) < MAX_WAITING and self._num_bytes + _num_bytes(inputs) <= MAX_WAITING_BYTES
+        has_room = len(self._waiting) < MAX_WAITING and self._num_bytes + num_bytes(inputs) <= MAX_WAITING_BYTES
         own = _owned(inputs) if has_room else None
         if own is None:
             self._dropped(model, shadow.version)
@@ -154,12 +152,12 @@ class ShadowCopies:
 
     def offer(self, copy: ShadowCopy) -> None:
         """Let a copy of an answered request wait for its turn, if there is room."""
-        num_bytes = copy.num_bytes
+        size = copy.num_bytes
         with self._changed:
-            fits = len(self._waiting) < MAX_WAITING and self._num_bytes + num_bytes <= MAX_WAITING_BYTES
+            fits = len(self._waiting) < MAX_WAITING and self._num_bytes + size <= MAX_WAITING_BYTES
             if fits and not self._stopping:
                 self._waiting.append(copy)
-                self._num_bytes += num_bytes
+                self._num_bytes += size
                 self._changed.notify()
                 return
         self._dropped(copy.model, copy.shadow)
@@ -326,18 +324,6 @@ class Copier:
 def _owned(tensors: Tensors) -> Tensors | None:
     """Copies of arrays, read-only; None when there is not even memory for them."""
     try:
-        own = {name: array.copy() for name, array in tensors.items()}
+        return {name: own_copy(array) for name, array in tensors.items()}
     except MemoryError:
         return None
-    for array in own.values():
-        array.flags.writeable = False
-    return own
-
-
-def _num_bytes(tensors: Tensors) -> int:
-    return sum([_size(array) for array in tensors.values()])
-
-
-def _size(array: np.ndarray) -> int:
-    """Bytes of an array, with those of its texts."""
-    return int(array.nbytes) + (sum([len(item) for item in array.reshape(-1)]) if array.dtype == object else 0)

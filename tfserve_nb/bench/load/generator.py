@@ -18,9 +18,8 @@ import sys
 import time
 from typing import Any
 
-from .arrivals import due_times
 from .client_log import Client, Log, write_line
-from .schedule import Load
+from .schedule import Load, due_times
 
 REPORT_EVERY_S = 0.25
 START_S = 0.1

@@ -20,7 +20,8 @@ GRPC = 1000
 _GRPC_NAMES = {1: "CANCELLED", 3: "INVALID_ARGUMENT", 4: "DEADLINE_EXCEEDED", 5: "NOT_FOUND", 7: "PERMISSION_DENIED",
                8: "RESOURCE_EXHAUSTED", 9: "FAILED_PRECONDITION", 12: "UNIMPLEMENTED", 13: "INTERNAL",
                14: "UNAVAILABLE", 16: "UNAUTHENTICATED"}  # fmt: skip
-_FIELDS = ("due_s", "taken_s", "sent_s", "done_s", "status")
+ARRAYS = ("due_s", "taken_s", "sent_s", "done_s", "status")
+"""The arrays of `Samples`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,12 @@ class Samples:
 
     def among(self, mask: np.ndarray) -> Samples:
         """Some of them."""
-        return Samples(**{name: getattr(self, name)[mask] for name in _FIELDS}, reasons=self.reasons)
+        return Samples(**{name: getattr(self, name)[mask] for name in ARRAYS}, reasons=self.reasons)
 
     @classmethod
     def of(cls, rows: Sequence[tuple[float, float, float, float, int]], reasons: Mapping[int, str]) -> Samples:
         """From tuples in the order of the arrays."""
-        numbers = np.array(rows, dtype=np.float64).reshape(-1, len(_FIELDS))
+        numbers = np.array(rows, dtype=np.float64).reshape(-1, len(ARRAYS))
         due_s, taken_s, sent_s, done_s = numbers[:, :4].T.copy()
         return cls(due_s, taken_s, sent_s, done_s, numbers[:, 4].astype(np.int16), dict(reasons))
 
@@ -69,7 +70,7 @@ def joined(parts: Sequence[Samples]) -> Samples:
     if not parts:
         return Samples.of([], {})
     reasons = {status: text for part in reversed(parts) for status, text in part.reasons.items()}
-    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _FIELDS}
+    arrays: dict[str, Any] = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ARRAYS}
     return Samples(**arrays, reasons=reasons)
 
 

@@ -106,13 +106,9 @@ def target_of(model_url: str, token: str | None, wish: Wish, grpc_address: str |
         url += f"/versions/{wish.version}"
     elif wish.label is not None:
         url += f"/labels/{quote(wish.label, safe='')}"
-    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
+    headers = _headers(token)
     signatures, version = _signatures(url, headers)
-    signature = signatures.get(wish.signature)
-    if signature is None:
-        raise InvalidOption(
-            f"there is no signature {wish.signature!r}", hint=f"--signature {next(iter(signatures), '')}"
-        )
+    signature = _signature_of(signatures, wish.signature)
     pieces = pieces_of(signature, wish)
     words = ", ".join(f"{name} {spec}" for name, spec in signature.inputs.items())
     origin = "made up" if wish.values is None else "given"
@@ -141,7 +137,7 @@ def target_with(
         InvalidOption: if the protocol needs something that is not there.
         InvalidRequest: if it cannot carry the inputs.
     """
-    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
+    headers = _headers(token)
     url = f"{model_url}/versions/{wish.version}"
     return _target(url, headers, wish, pieces, f"{len(pieces)} recorded requests", grpc_address)
 
@@ -164,19 +160,19 @@ def _target(
 
 def signatures_at(model_url: str, token: str | None, version: int) -> Mapping[str, SignatureSpec]:
     """The signatures of one version of a served model, from its metadata; errors as `target_of`."""
-    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
-    return _signatures(f"{model_url}/versions/{version}", headers)[0]
+    return _signatures(f"{model_url}/versions/{version}", _headers(token))[0]
 
 
 def signatures_of(model_url: str, token: str | None, name: str) -> SignatureSpec:
     """A signature of a served model, from its metadata; errors as `target_of`."""
-    headers = () if token is None else (("Authorization", f"Bearer {token}"),)
-    return _one_of(_signatures(model_url, headers)[0], name)
+    return _signature_of(_signatures(model_url, _headers(token))[0], name)
 
 
-def plain_target(url: str, headers: Headers, body: bytes, rows: int) -> Target:
+def plain_target(url: str, token: str | None, body: bytes, rows: int) -> Target:
     """Requests with a body of the caller's own, for a server that knows nothing of TensorFlow Serving's API."""
-    return Target("json", url, (body,), rows, (*headers, ("Content-Type", "application/json")), f"{len(body)} bytes")
+    return Target(
+        "json", url, (body,), rows, (*_headers(token), ("Content-Type", "application/json")), f"{len(body)} bytes"
+    )
 
 
 def probe(target: Target) -> None:
@@ -210,6 +206,10 @@ def raise_for(status: int, body: bytes, url: str) -> None:
     raise RunFailed(f"{url} answers {status}: {text}", hint="look at the server's log")
 
 
+def _headers(token: str | None) -> Headers:
+    return () if token is None else (("Authorization", f"Bearer {token}"),)
+
+
 def _signatures(url: str, headers: Headers) -> tuple[Mapping[str, SignatureSpec], int]:
     status, body = _request("GET", f"{url}/metadata", headers, None)
     if status != 200:
@@ -222,7 +222,7 @@ def _signatures(url: str, headers: Headers) -> tuple[Mapping[str, SignatureSpec]
         ) from error
 
 
-def _one_of(signatures: Mapping[str, SignatureSpec], name: str) -> SignatureSpec:
+def _signature_of(signatures: Mapping[str, SignatureSpec], name: str) -> SignatureSpec:
     found = signatures.get(name)
     if found is None:
         raise InvalidOption(f"there is no signature {name!r}", hint=f"--signature {next(iter(signatures), '')}")

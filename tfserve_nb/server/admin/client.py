@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -24,7 +23,7 @@ from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable
 from ...experiment.admin import ExperimentAdmin
 from ...serving.admin import ModelAdmin
 from ...serving.backend import ModelSpec, as_header
-from ...serving.telemetry.captured import CaptureSettings
+from ...serving.telemetry.capture import CaptureSettings
 from ...serving.versions.inputs import as_tensors
 from ...types import (
     Progress,
@@ -75,9 +74,9 @@ class RemoteAdmin:
         """Ask for an operation; what it returns.
 
         Args:
-            operation: what is asked for.
-            arguments: name -> value, those that were given. A `progress` among them is told meanwhile what the server
-                is doing, on the calling thread.
+            operation: what the server shall do.
+            arguments: name -> value, those that were given. A `progress` among them is called meanwhile with what
+                the server is doing, on the calling thread.
         """
         body = operation.body_of(arguments)
         name = str(arguments.get("name") or body.get("name", ""))
@@ -95,10 +94,12 @@ class RemoteAdmin:
         if progress is no_progress:
             return ask()
         version = arguments.get("version", arguments.get("to"))
-        return self._telling(ask, progress, lambda: self._loading(name, version))
+        return self._with_progress(ask, progress, lambda: self._load_event(name, version))
 
-    def _telling(self, ask: Callable[[], Any], progress: Progress, look: Callable[[], ProgressEvent | None]) -> Any:
-        """What `ask` returns; `progress` is told meanwhile what `look` finds."""
+    def _with_progress(
+        self, ask: Callable[[], Any], progress: Progress, read_event: Callable[[], ProgressEvent | None]
+    ) -> Any:
+        """What `ask` returns; `progress` gets the events of `read_event` meanwhile."""
         results: list[Any] = []
 
         def work() -> None:
@@ -112,7 +113,7 @@ class RemoteAdmin:
         latest: ProgressEvent | None = None
         while thread.is_alive():
             thread.join(POLL_S)
-            event = look()
+            event = read_event()
             if event is not None and event != latest and thread.is_alive():
                 progress(event)
                 latest = event
@@ -121,7 +122,7 @@ class RemoteAdmin:
             raise result
         return result
 
-    def _loading(self, name: str, version: int | None) -> ProgressEvent | None:
+    def _load_event(self, name: str, version: int | None) -> ProgressEvent | None:
         """What the server does to load a version, or any; None when nothing is loaded."""
         status = OPERATIONS[ModelAdmin.model_status]
         try:
@@ -134,12 +135,12 @@ class RemoteAdmin:
 
 @dataclass(frozen=True, slots=True)
 class KnownSignatures:
-    """What a server told of the version that answers at a path.
+    """What a server reports of the version that answers at a path.
 
     Attributes:
         version: its number.
         signatures: name -> what it takes and gives.
-        mark: what the server calls these signatures; "" for a server that has no name for them.
+        mark: the server's name for these signatures; "" for a server that has no name for them.
     """
 
     version: int
@@ -152,9 +153,8 @@ class RemoteModels(RemoteAdmin):
 
     Args:
         url: such as `http://127.0.0.1:8501`, without a path.
-        token: what the server asks for, or None.
-        unavailable_reason: says why the server cannot be reached, when that is known; "" otherwise.
-        context: for HTTPS; the system's certificates by default.
+        token: what requests must carry, or None.
+        unavailable_reason: returns why the server cannot be reached, when that is known; "" otherwise.
     """
 
     def __init__(
@@ -163,9 +163,8 @@ class RemoteModels(RemoteAdmin):
         token: str | None,
         *,
         unavailable_reason: Callable[[], str] = lambda: "",
-        context: ssl.SSLContext | None = None,
     ) -> None:
-        super().__init__(ServerConnection(url, token, unavailable_reason=unavailable_reason, context=context))
+        super().__init__(ServerConnection(url, token, unavailable_reason=unavailable_reason))
         self._known: dict[str, KnownSignatures] = {}
 
     model_status = asks(ModelAdmin.model_status)
@@ -238,8 +237,8 @@ class RemoteModels(RemoteAdmin):
     ) -> Tensors:
         """Predict over REST; large requests are sent in pieces, all to the version that answers the first one.
 
-        What the version takes is asked once and kept. Each request says which signatures it was made for, and the
-        server refuses to run it with others; then it is asked again.
+        The version's signatures are read once and kept. Each request names the signatures it was made for, and the
+        server refuses to run it with others; then they are read again.
         """
         path = _predict_path(spec)
         headers = {self.model_status(spec.name).key_header: as_header(key)} if key else {}
@@ -248,19 +247,19 @@ class RemoteModels(RemoteAdmin):
         for number in range(MOST_TRIES):
             known = self._known.get(path)
             if known is None or signature not in known.signatures:
-                known = self._ask_signatures(path, headers)
-            found = known.signatures.get(signature)
-            if found is None:
+                known = self._read_signatures(path, headers)
+            spec_of_signature = known.signatures.get(signature)
+            if spec_of_signature is None:
                 raise InvalidRequest(
                     f'Serving signature name: "{signature}" not found in signature def',
                     hint=f"signatures: {', '.join(known.signatures)}",
                 )
-            inputs = as_tensors(found, value)
+            inputs = as_tensors(spec_of_signature, value)
             # Versions between which the traffic is split may have different signatures: the last try takes any.
             mark = known.mark if number < MOST_TRIES - 1 else ""
             more = {**headers, SIGNATURES_FIELD: mark} if mark else headers
             try:
-                return self._run(spec, path, found, inputs, limit_s, more)
+                return self._run(spec, path, spec_of_signature, inputs, limit_s, more)
             except SignaturesChanged:
                 self._known.pop(path, None)
         raise NotAvailable(f"{self.connection.url} changes what it serves of {spec.name}", hint="try again")
@@ -280,7 +279,7 @@ class RemoteModels(RemoteAdmin):
             body = encode_inputs(signature.name, inputs)
             answer, _ = self.connection.call("POST", f"{path}:predict", body, limit_s, headers)
             return decode_outputs(answer, signature)
-        version = self._ask_signatures(path, headers).version
+        version = self._read_signatures(path, headers).version
         pinned = f"/v1/models/{quote(spec.name, safe='')}/versions/{version}"
         pieces = []
         for start in range(0, num_rows, ROWS_OF_ONE_REQUEST):
@@ -290,7 +289,7 @@ class RemoteModels(RemoteAdmin):
             pieces.append(decode_outputs(answer, signature))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
 
-    def _ask_signatures(self, path: str, headers: Mapping[str, str]) -> KnownSignatures:
+    def _read_signatures(self, path: str, headers: Mapping[str, str]) -> KnownSignatures:
         """What the version that answers takes and gives; kept when the server has a name for it."""
         answer, fields = self.connection.call("GET", f"{path}/metadata", None, READ_S, headers)
         signatures, version = parse_signatures(answer)
@@ -316,7 +315,7 @@ class RemoteExperiments(RemoteAdmin):
     disagreements = asks(ExperimentAdmin.disagreements)
 
     def feedback(self, name: str, request_id: str, label: Any) -> bool:
-        """What the right answer to an earlier request was."""
+        """Record the right label of an earlier request."""
         arguments = {"name": name, "request_id": request_id, "label": np.asarray(label).tolist()}
         is_known: bool = self.carry_out(OPERATIONS[ExperimentAdmin.feedback], arguments)
         return is_known

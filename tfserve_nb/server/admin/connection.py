@@ -38,7 +38,7 @@ _KINDS = {
     503: "QueueFull",
     504: "DeadlineExceeded",
 }
-"""HTTP status -> our class for it, for answers of TensorFlow Serving's API, which tell no class."""
+"""HTTP status -> our class for it, for responses of TensorFlow Serving's API, which name no class."""
 
 
 class SignaturesChanged(ServingError):
@@ -52,9 +52,8 @@ class ServerConnection:
 
     Args:
         url: such as `http://127.0.0.1:8501`, without a path.
-        token: what the server asks for, or None.
-        unavailable_reason: says why the server cannot be reached, when that is known; "" otherwise.
-        context: for HTTPS; the system's certificates by default.
+        token: what requests must carry, or None.
+        unavailable_reason: returns why the server cannot be reached, when that is known; "" otherwise.
     """
 
     def __init__(
@@ -63,12 +62,10 @@ class ServerConnection:
         token: str | None,
         *,
         unavailable_reason: Callable[[], str] = lambda: "",
-        context: ssl.SSLContext | None = None,
     ) -> None:
         self.url = url
         self.token = token
         self._unavailable_reason = unavailable_reason
-        self._context = context
         self._client: httpx.Client | None = None
         self._pid = 0
 
@@ -86,7 +83,7 @@ class ServerConnection:
         limit_s: float,
         more: Mapping[str, str] | None = None,
     ) -> tuple[Any, Mapping[str, str]]:
-        """One request; its JSON answer and the answer's header fields.
+        """One request; its JSON response and the response's header fields.
 
         A GET whose connection breaks is sent once more: the server may have been restarted. What changes something,
         or runs a model, is never sent twice.
@@ -101,7 +98,7 @@ class ServerConnection:
         Raises:
             NotAvailable: if the server cannot be reached.
             SignaturesChanged: see there.
-            ServingError: what the server answered.
+            ServingError: the server's error.
         """
         import httpx
 
@@ -135,8 +132,8 @@ class ServerConnection:
         client = self._client
         if client is None or self._pid != os.getpid():
             client = httpx.Client(
-                verify=self._context or ssl.create_default_context(),
-                # As urllib finds proxies, not as httpx does: ALL_PROXY and .netrc are not looked at.
+                verify=ssl.create_default_context(),
+                # As urllib finds proxies, not as httpx does: ALL_PROXY and .netrc are not used.
                 proxy=proxy_of(self.url),
                 trust_env=False,
                 follow_redirects=True,
@@ -149,15 +146,15 @@ class ServerConnection:
 
 
 def error_from_response(response: httpx.Response, url: str, path: str) -> ServingError:
-    """The error that a server answered.
+    """The error in a server's response.
 
     Args:
         response: with a status of 400 or more.
         url: the server.
-        path: what it was asked.
+        path: of the request.
     """
     if response.status_code == SIGNATURES_CHANGED:
-        return SignaturesChanged(f"{url} answers with other signatures now")
+        return SignaturesChanged(f"{url} has other signatures now")
     value: Any = None
     with contextlib.suppress(ValueError):
         value = response.json()

@@ -3,7 +3,7 @@
 It lies below `/tfserve/v1/`, speaks JSON, and exists only on servers with a token. docs/admin-api.md describes it,
 `operations` declares it.
 
-Thread: handlers on the server's loop; what they ask for runs on `tfserve-admin`, a daemon thread for each request.
+Thread: handlers on the server's loop; operations run on `tfserve-admin`, a daemon thread for each request.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class AdminHandler(web.RequestHandler):
         self._server_log = log
 
     def prepare(self) -> None:
-        """Refuse whoever has no token."""
+        """Refuse requests without the token."""
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json")
         denied = refusal(self.request.headers, self._settings)
@@ -52,8 +52,8 @@ class AdminHandler(web.RequestHandler):
     async def run(self, work: Callable[[Mapping[str, Any]], object]) -> None:
         """Answer with what the work returns, or with its error."""
         try:
-            given = self._given()
-            self.finish(json.dumps(await run_in_thread("tfserve-admin", lambda: work(given))))
+            arguments = self._arguments()
+            self.finish(json.dumps(await run_in_thread("tfserve-admin", lambda: work(arguments))))
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             self.set_status(400)
             self.finish({"error": f"{type(error).__name__}: {error}", "kind": "InvalidRequest"})
@@ -68,14 +68,14 @@ class AdminHandler(web.RequestHandler):
         self.set_status(404)
         _, _, action = self.request.path.removeprefix(f"{PREFIX}/models/").partition("/")
         known = ", ".join(
-            f"{one.http_method} {one.path.removeprefix(MODEL).removeprefix('/')}".rstrip()
-            for one in (*MODEL_OPERATIONS, *EXPERIMENT_OPERATIONS)
-            if one.path.startswith(MODEL)
+            f"{operation.http_method} {operation.path.removeprefix(MODEL).removeprefix('/')}".rstrip()
+            for operation in (*MODEL_OPERATIONS, *EXPERIMENT_OPERATIONS)
+            if operation.path.startswith(MODEL)
         )
         error = f"no action {self.request.method} {action}; there are {known}"
         self.finish({"error": error, "kind": "InvalidRequest"})
 
-    def _given(self) -> Mapping[str, Any]:
+    def _arguments(self) -> Mapping[str, Any]:
         if self.request.method == "GET":
             return {name: self.get_query_argument(name) for name in self.request.query_arguments}
         value = json.loads(self.request.body or b"{}")
@@ -85,13 +85,13 @@ class AdminHandler(web.RequestHandler):
 
 
 class OperationHandler(AdminHandler):
-    """One path of the admin API: what its operations say."""
+    """One path of the admin API, with its operations."""
 
     def initialize(self, operations: Mapping[str, tuple[object, Operation]], **values: Any) -> None:  # type: ignore[override]  # Tornado's way
         """Called by Tornado with the values of the route.
 
         Args:
-            operations: HTTP method -> who carries the operation out, and which one it is.
+            operations: HTTP method -> the object that carries the operation out, and the operation.
             values: those of every handler.
         """
         super().initialize(**values)
@@ -117,11 +117,11 @@ class UnknownOperationHandler(AdminHandler):
     """Everything else about one model."""
 
     async def get(self, _: str) -> None:
-        """Say what there is."""
+        """List the operations that there are."""
         self.not_found()
 
     async def post(self, _: str) -> None:
-        """Say what there is."""
+        """List the operations that there are."""
         self.not_found()
 
 
@@ -138,7 +138,7 @@ def admin_values(core: ModelAdmin, settings: ServerSettings, log: logging.Logger
     token = settings.token or settings.admin_token
     if token is None:
         return None
-    # Whatever others may do: this API is for people with the token, and for no web page but our own.
+    # This API always needs the token, and no web page but our own may use it.
     return {"core": core, "settings": replace(settings, token=token, checks_origin=True), "log": log}
 
 
@@ -148,14 +148,14 @@ def admin_routes(
     """The routes of the admin API.
 
     Args:
-        core: carries out what is asked of models.
-        experiments: the same of experiments; None for a server without.
+        core: carries out the operations on models.
+        experiments: carries out those on experiments; None for a server without.
         values: those of `admin_values`.
     """
     by_path: dict[str, dict[str, tuple[object, Operation]]] = {}
     for admin, operations in ((core, MODEL_OPERATIONS), (experiments, EXPERIMENT_OPERATIONS)):
-        for one in operations if admin is not None else ():
-            by_path.setdefault(one.path, {})[one.http_method] = (admin, one)
+        for operation in operations if admin is not None else ():
+            by_path.setdefault(operation.path, {})[operation.http_method] = (admin, operation)
     return [
         (rf"{PREFIX}/models", ModelsHandler, values),
         *(

@@ -28,7 +28,7 @@ CHANGE_S = 660.0
 CAPTURE_S = 120.0
 MAX_SPAN_S = 900
 MAX_DISAGREEMENT_BYTES = 16 << 20
-"""Of all tensors of an answer: a client waits for it, and the server's loop writes it at once."""
+"""Of all tensors of a response: a client waits for it, and the server's loop writes it at once."""
 
 Body = dict[str, Any]
 
@@ -45,8 +45,8 @@ class Operation:
         http_method: `GET` or `POST`.
         path: below `/tfserve/v1/`; `{name}` stands for the model's name.
         call: the method that carries it out.
-        answer: the name under which the result stands in the answer; "" for a result that is the answer.
-        repeats: the parameter that the answer repeats, for a method that returns nothing; "" for none.
+        answer: the name under which the result stands in the response; "" for a result that is the response.
+        repeats: the parameter that the response repeats, for a method that returns nothing; "" for none.
         limit_s: how long a client waits.
         to_body: from the arguments as JSON to the body, where it is laid out otherwise.
         from_body: the inverse, for a server; refuses what is not allowed.
@@ -73,17 +73,18 @@ class Operation:
         """The parameters that a request carries beside its path."""
         parameters = list(inspect.signature(self.call).parameters.values())[1:]
         is_named = "{name}" in self.path
-        return tuple(one for one in parameters if one.name != "progress" and not (is_named and one.name == "name"))
+        left_out = ("progress", "name") if is_named else ("progress",)
+        return tuple(parameter for parameter in parameters if parameter.name not in left_out)
 
     def body_of(self, arguments: Mapping[str, Any]) -> Body:
         """What a client sends; arguments that are not given have their defaults on the server."""
-        known = {one.name: one for one in self.sent}
+        names = {parameter.name for parameter in self.sent}
         return self.to_body(
-            {name: to_json(value, self.types[name]) for name, value in arguments.items() if name in known}
+            {name: to_json(value, self.types[name]) for name, value in arguments.items() if name in names}
         )
 
     def carry_out(self, admin: object, name: str, body: Mapping[str, Any]) -> Any:
-        """Call the method with what a client sent; what the server answers, as JSON.
+        """Call the method with what a client sent; the response's JSON value.
 
         Args:
             admin: a `ModelAdmin` or `ExperimentAdmin`.
@@ -98,11 +99,12 @@ class Operation:
         """
         given = self.from_body({**body, "name": name} if "{name}" in self.path else dict(body))
         arguments = {"name": name} if "name" in inspect.signature(self.call).parameters else {}
-        for one in self.sent:
-            if one.name in given:
-                arguments[one.name] = from_json(given[one.name], self.types[one.name], is_strict=True)
-            elif one.default is one.empty:
-                raise KeyError(one.name)
+        for parameter in self.sent:
+            if parameter.name in given:
+                value = from_json(given[parameter.name], self.types[parameter.name], is_strict=True)
+                arguments[parameter.name] = value
+            elif parameter.default is parameter.empty:
+                raise KeyError(parameter.name)
         result = getattr(admin, self.call.__name__)(**arguments)
         if self.repeats:
             return {self.repeats: to_json(arguments[self.repeats])}
@@ -112,21 +114,21 @@ class Operation:
         return {self.answer: value} if self.answer else value
 
     def result_of(self, answer: Any) -> Any:
-        """What the method returns to a client of the server that answered so."""
+        """What the method returns to a client that got this response."""
         kind = self.types["return"]
         return None if kind is type(None) else from_json(answer[self.answer] if self.answer else answer, kind)
 
 
-def fitting(found: Iterable[Disagreement]) -> list[Disagreement]:
-    """The worst rows, as many as an answer has room for; the first one in any case."""
+def fitting(rows: Iterable[Disagreement]) -> list[Disagreement]:
+    """The worst rows, as many as a response has room for; the first one in any case."""
     kept: list[Disagreement] = []
     num_bytes = 0
-    for one in found:
-        tensors = (one.inputs, one.outputs_a, one.outputs_b)
+    for row in rows:
+        tensors = (row.inputs, row.outputs_a, row.outputs_b)
         num_bytes += sum(array.nbytes for part in tensors for array in part.values())
         if kept and num_bytes > MAX_DISAGREEMENT_BYTES:
             break
-        kept.append(one)
+        kept.append(row)
     return kept
 
 
@@ -204,6 +206,6 @@ EXPERIMENT_OPERATIONS = (
 )
 
 OPERATIONS: Mapping[Callable[..., Any], Operation] = {
-    one.call: one for one in (*MODEL_OPERATIONS, *EXPERIMENT_OPERATIONS)
+    operation.call: operation for operation in (*MODEL_OPERATIONS, *EXPERIMENT_OPERATIONS)
 }
 """Method -> its operation."""

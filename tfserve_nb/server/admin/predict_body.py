@@ -1,4 +1,4 @@
-"""The client's side of REST: named arrays to a columnar request, and its answer back to arrays of the right dtype.
+"""The client's side of REST: named arrays to a columnar request, and its response back to arrays of the right dtype.
 
 Thread: any; pure functions.
 """
@@ -19,11 +19,11 @@ _DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"}
 
 
 def parse_signatures(metadata: Mapping[str, Any]) -> tuple[dict[str, SignatureSpec], int]:
-    """The signatures and the version of a metadata answer."""
+    """The signatures and the version of a metadata response."""
     definitions = metadata["metadata"]["signature_def"]["signature_def"]
     signatures = {
-        name: SignatureSpec(name, _specs(one["inputs"]), _specs(one["outputs"]), one["method_name"])
-        for name, one in definitions.items()
+        name: SignatureSpec(name, _specs(info["inputs"]), _specs(info["outputs"]), info["method_name"])
+        for name, info in definitions.items()
         if not name.startswith("__")
     }
     return signatures, int(metadata["model_spec"]["version"])
@@ -44,7 +44,7 @@ def encode_inputs(signature: str, inputs: Tensors) -> bytes:
 
 
 def decode_outputs(answer: Mapping[str, Any], signature: SignatureSpec) -> dict[str, np.ndarray]:
-    """The arrays of a columnar predict answer."""
+    """The arrays of a columnar predict response."""
     outputs = answer["outputs"]
     if len(signature.outputs) == 1:
         outputs = dict.fromkeys(signature.outputs, outputs)

@@ -34,7 +34,7 @@ class GrpcCalls:
     """
 
     def __init__(self, calls: Calls, log: logging.Logger) -> None:
-        self._calls = calls
+        self.calls = calls
         self._log = log
 
     async def answer(self, context: Any, api: str, work: Callable[[RequestContext], Awaitable[Any]]) -> Any:
@@ -60,13 +60,13 @@ class GrpcCalls:
             await _identify(context, notes)
             await _abort(context, public.code, public.message)
         finally:
-            self._calls.record(notes)
+            self.calls.record(notes)
 
     @contextlib.contextmanager
     def acquired(self, spec: ModelSpec, notes: RequestContext, context: Any) -> Iterator[Handle]:
         """Pin the version that answers while the body runs; `context` is gRPC's."""
         notes.model, notes.label = spec.name, spec.label or ""
-        handle = self._calls.acquire(spec, notes, lambda name: _metadata(context, name))
+        handle = self.calls.acquire(spec, notes, lambda name: _metadata(context, name))
         try:
             yield handle
         finally:
@@ -115,15 +115,15 @@ def _metadata(context: Any, name: str) -> str | None:
 
 
 async def _identify(context: Any, notes: RequestContext) -> None:
-    """Tell which version and arm answered, and what the request is called, as REST does in its headers."""
+    """Send the version, the arm and the request's id as metadata, as REST does in its headers."""
     if notes.version is None or (notes.assignment is None and not notes.request_id):
         return
-    told = {
+    metadata = {
         "x-tfserve-version": str(notes.version),
         "x-tfserve-arm": notes.arm,
         REQUEST_ID: notes.request_id,
     }
-    await context.send_initial_metadata(tuple((name, value) for name, value in told.items() if value))
+    await context.send_initial_metadata(tuple((name, value) for name, value in metadata.items() if value))
 
 
 async def _abort(context: Any, code: str, message: str) -> None:

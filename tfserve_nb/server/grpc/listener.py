@@ -14,11 +14,11 @@ from typing import Any  # gRPC's objects
 from ...errors import PortInUse, ServerFailed
 from .. import tls
 from ..calls import Calls
-from ..security import is_text_right
+from ..security import is_token_right
 from ..settings import GrpcSettings
 from .calls import GrpcCalls
 from .model_service import CounterValue, ModelService, Reload
-from .prediction_service import PredictionOptions, PredictionService
+from .prediction_service import PredictionService
 
 HEALTH_METHODS = "/grpc.health.v1.Health/"
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
@@ -91,7 +91,7 @@ class GrpcListener:
             return
         await server.stop(grace_s)
         path = self._settings.socket_path
-        if path and os.path.exists(path):  # noqa: ASYNC240, PTH110 - one look at the file system, at the end
+        if path and os.path.exists(path):  # noqa: ASYNC240, PTH110 - one call to the file system, at the end
             os.unlink(path)  # noqa: PTH108
 
     async def _add_services(self, server: Any) -> None:
@@ -100,10 +100,8 @@ class GrpcListener:
 
         settings = self._settings
         grpc_calls = GrpcCalls(self._calls, self._log)
-        options = PredictionOptions(settings.as_content, settings.checks_method_names)
-        add_PredictionServiceServicer_to_server(PredictionService(self._calls, grpc_calls, options), server)
-        model_service = ModelService(self._calls, grpc_calls, self._reload, self._counter_value)
-        add_ModelServiceServicer_to_server(model_service, server)
+        add_PredictionServiceServicer_to_server(PredictionService(grpc_calls, settings), server)
+        add_ModelServiceServicer_to_server(ModelService(grpc_calls, self._reload, self._counter_value), server)
         names = list(SERVICE_NAMES)
         if settings.has_health:
             names.append(await _add_health(server))
@@ -123,7 +121,7 @@ def import_stubs() -> None:
         prediction_service_pb2_grpc,
     )
 
-    # The first and third hold the services' descriptions, which reflection looks up.
+    # The first and third hold the services' descriptions, which reflection needs.
     del grpc, reflection, model_service_pb2, model_service_pb2_grpc, prediction_service_pb2, prediction_service_pb2_grpc
 
 
@@ -187,7 +185,7 @@ def _credentials(settings: GrpcSettings) -> Any:
         )
     except ValueError as error:
         raise ServerFailed(
-            f"{files.path}: {error}", hint="custom_ca holds who signs the clients' certificates"
+            f"{files.path}: {error}", hint="custom_ca: the certificates of those who sign the clients' certificates"
         ) from error
 
 
@@ -207,8 +205,8 @@ def _token_check(token: str) -> Any:
 
     class TokenCheck(aio.ServerInterceptor):  # type: ignore[misc]
         async def intercept_service(self, continuation: Any, details: Any) -> Any:
-            given = dict(details.invocation_metadata).get("authorization", "")
-            if details.method.startswith(HEALTH_METHODS) or is_text_right(str(given), token):
+            authorization = dict(details.invocation_metadata).get("authorization", "")
+            if details.method.startswith(HEALTH_METHODS) or is_token_right(str(authorization), token):
                 return await continuation(details)
             handler = await continuation(details)
             if handler is not None and handler.response_streaming:

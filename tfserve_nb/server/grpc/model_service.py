@@ -13,13 +13,13 @@ from typing import Any  # protobuf messages
 
 from ...errors import InvalidRequest, Unimplemented
 from ...serving.models.model_config import ModelConfig
-from ..calls import Calls, RequestContext
+from ..calls import RequestContext
 from ..config_files import to_model_configs
 from ..event_loop import run_in_thread
 from .calls import GrpcCalls, spec_of
 
 Reload = Callable[[tuple[ModelConfig, ...]], None]
-"""Serves what a new configuration says; raises `ServingError`."""
+"""Follows a new configuration; raises `ServingError`."""
 
 CounterValue = Callable[[str], int | None]
 """The value of a metric by its name, such as `/tensorflow/serving/request_count`; None for an unknown one."""
@@ -29,16 +29,12 @@ class ModelService:
     """The methods of `tensorflow.serving.ModelService`.
 
     Args:
-        calls: the way to the core.
         grpc_calls: what every method does around its work.
         reload: follows a new configuration; None for a server that follows none.
         counter_value: for reloads that ask how much a metric grew.
     """
 
-    def __init__(
-        self, calls: Calls, grpc_calls: GrpcCalls, reload: Reload | None, counter_value: CounterValue = lambda _: None
-    ) -> None:
-        self._calls = calls
+    def __init__(self, grpc_calls: GrpcCalls, reload: Reload | None, counter_value: CounterValue) -> None:
         self._grpc = grpc_calls
         self._reload = reload
         self._counter_value = counter_value
@@ -58,7 +54,7 @@ class ModelService:
         spec = spec_of(request)
         notes.model = spec.name
         response = GetModelStatusResponse()
-        for found in self._calls.backend.status(spec):
+        for found in self._grpc.calls.backend.status(spec):
             status = response.model_version_status.add(version=found.version, state=found.state.value)
             # Numbers of gRPC's codes and of TensorFlow's are the same.
             status.status.error_code = grpc.StatusCode[found.error_code].value[0]

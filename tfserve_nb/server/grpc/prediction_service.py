@@ -9,7 +9,6 @@ regressor.cc, multi_inference.cc and get_model_metadata_impl.cc, whose texts the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any  # protobuf messages
 
 import numpy as np
@@ -18,40 +17,27 @@ from ...errors import FailedPrecondition, InvalidRequest, ServerFailed, Unimplem
 from ...export.prediction_log import serialized_examples
 from ...serving.backend import Handle
 from ...types import DEFAULT_SIGNATURE, SignatureSpec
-from ..calls import Calls, RequestContext
+from ..calls import RequestContext
 from ..examples import CLASSIFY_METHOD, REGRESS_METHOD, classify, regress
+from ..settings import GrpcSettings
 from .calls import GrpcCalls, spec_of
 from .tensor_protos import fill, to_array
 
 PREDICT_METHODS = ("tensorflow/serving/predict", CLASSIFY_METHOD, REGRESS_METHOD)
 
 
-@dataclass(frozen=True, slots=True)
-class PredictionOptions:
-    """How the service answers.
-
-    Attributes:
-        as_content: numbers as `tensor_content` instead of typed fields.
-        checks_method_names: refuse signatures whose `method_name` does not fit the call.
-    """
-
-    as_content: bool = False
-    checks_method_names: bool = False
-
-
 class PredictionService:
     """The methods of `tensorflow.serving.PredictionService`.
 
     Args:
-        calls: the way to the core.
         grpc_calls: what every method does around its work.
-        options: how to answer.
+        settings: how numbers are written, and whether method names are checked.
     """
 
-    def __init__(self, calls: Calls, grpc_calls: GrpcCalls, options: PredictionOptions) -> None:
-        self._calls = calls
+    def __init__(self, grpc_calls: GrpcCalls, settings: GrpcSettings) -> None:
+        self._calls = grpc_calls.calls
         self._grpc = grpc_calls
-        self._options = options
+        self._settings = settings
 
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - the method's name on the wire
         """Run one signature on named tensors."""
@@ -59,11 +45,15 @@ class PredictionService:
 
     async def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Classes and scores of `tf.Example`s."""
-        return await self._grpc.answer(context, "Classify", lambda notes: self._classify(request, context, notes))
+        return await self._grpc.answer(
+            context, "Classify", lambda notes: self._run_examples(CLASSIFY_METHOD, request, context, notes)
+        )
 
     async def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
         """One value for each `tf.Example`."""
-        return await self._grpc.answer(context, "Regress", lambda notes: self._regress(request, context, notes))
+        return await self._grpc.answer(
+            context, "Regress", lambda notes: self._run_examples(REGRESS_METHOD, request, context, notes)
+        )
 
     async def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Several signatures of one model on the same `tf.Example`s."""
@@ -92,34 +82,26 @@ class PredictionService:
             answer = await self._calls.run(handle, name, inputs, self._grpc.deadline_s(context), notes)
             response = PredictResponse()
             for alias in wanted:
-                fill(response.outputs[alias], answer.outputs[alias], as_content=self._options.as_content)
+                fill(response.outputs[alias], answer.outputs[alias], as_content=self._settings.as_content)
             _fill_spec(response.model_spec, notes, handle, name)
             return response
 
-    async def _classify(self, request: Any, context: Any, notes: RequestContext) -> Any:
+    async def _run_examples(self, method: str, request: Any, context: Any, notes: RequestContext) -> Any:
+        """Classify or regress, by the method's name."""
         from tensorflow_serving.apis.classification_pb2 import ClassificationResponse
-
-        with self._grpc.acquired(spec_of(request), notes, context) as handle:
-            name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            response = ClassificationResponse()
-            await self._fill_classes(response.result, handle, name, request.input, context, notes)
-            _fill_spec(response.model_spec, notes, handle, name)
-            return response
-
-    async def _regress(self, request: Any, context: Any, notes: RequestContext) -> Any:
         from tensorflow_serving.apis.regression_pb2 import RegressionResponse
 
         with self._grpc.acquired(spec_of(request), notes, context) as handle:
             name = request.model_spec.signature_name or DEFAULT_SIGNATURE
-            response = RegressionResponse()
-            await self._fill_values(response.result, handle, name, request.input, context, notes)
+            response = ClassificationResponse() if method == CLASSIFY_METHOD else RegressionResponse()
+            await self._fill_result(response.result, method, handle, name, request.input, context, notes)
             _fill_spec(response.model_spec, notes, handle, name)
             return response
 
     async def _multi_inference(self, request: Any, context: Any, notes: RequestContext) -> Any:
         from tensorflow_serving.apis.inference_pb2 import MultiInferenceResponse
 
-        # The first task alone says which version is asked, as in TensorFlow Serving.
+        # The first task alone names the version, as in TensorFlow Serving.
         first = request.tasks[0] if request.tasks else request
         with self._grpc.acquired(spec_of(first), notes, context) as handle:
             names = _check_tasks(request.tasks, handle)
@@ -127,12 +109,8 @@ class PredictionService:
             for task, name in zip(request.tasks, names, strict=True):
                 result = response.results.add()
                 is_classify = task.method_name == CLASSIFY_METHOD
-                if is_classify:
-                    part = result.classification_result
-                    await self._fill_classes(part, handle, name, request.input, context, notes)
-                else:
-                    part = result.regression_result
-                    await self._fill_values(part, handle, name, request.input, context, notes)
+                part = result.classification_result if is_classify else result.regression_result
+                await self._fill_result(part, task.method_name, handle, name, request.input, context, notes)
                 _fill_spec(result.model_spec, notes, handle, name)
             return response
 
@@ -155,32 +133,31 @@ class PredictionService:
             packed.value = handle.signature_defs.proto
             return response
 
-    async def _fill_classes(
-        self, result: Any, handle: Handle, name: str, given: Any, context: Any, notes: RequestContext
+    async def _fill_result(
+        self, result: Any, method: str, handle: Handle, name: str, given: Any, context: Any, notes: RequestContext
     ) -> None:
+        """Run a signature on the examples of an `Input` message and write what it returns into `result`."""
         examples = serialized_examples(given)
-        signature = _example_signature(handle, name, notes)
-        if self._options.checks_method_names and signature.method_name != CLASSIFY_METHOD:
-            raise _wrong_method("classification", CLASSIFY_METHOD, signature)
-        deadline_s = self._grpc.deadline_s(context)
-        for pairs in await classify(self._calls, handle, signature, examples, deadline_s, notes):
-            classification = result.classifications.add()
-            for label, score in pairs:
-                classification.classes.add(label=label, score=score)
-
-    async def _fill_values(
-        self, result: Any, handle: Handle, name: str, given: Any, context: Any, notes: RequestContext
-    ) -> None:
-        examples = serialized_examples(given)
-        signature = _example_signature(handle, name, notes)
-        if self._options.checks_method_names and signature.method_name != REGRESS_METHOD:
-            raise _wrong_method("regression", REGRESS_METHOD, signature)
-        deadline_s = self._grpc.deadline_s(context)
-        for value in await regress(self._calls, handle, signature, examples, deadline_s, notes):
-            result.regressions.add(value=value)
+        signature = handle.signatures.get(name)
+        if signature is None:
+            raise InvalidRequest(f"No signature was found with the name: {name}")
+        notes.signature = name
+        is_classify = method == CLASSIFY_METHOD
+        if self._settings.checks_method_names and signature.method_name != method:
+            kind = "classification" if is_classify else "regression"
+            raise InvalidRequest(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
+        run = (self._calls, handle, signature, examples, self._grpc.deadline_s(context), notes)
+        if is_classify:
+            for pairs in await classify(*run):
+                classification = result.classifications.add()
+                for label, score in pairs:
+                    classification.classes.add(label=label, score=score)
+        else:
+            for value in await regress(*run):
+                result.regressions.add(value=value)
 
     def _check_predict_method(self, signature: SignatureSpec) -> None:
-        if self._options.checks_method_names and signature.method_name not in PREDICT_METHODS:
+        if self._settings.checks_method_names and signature.method_name not in PREDICT_METHODS:
             raise ServerFailed(
                 "Expected prediction signature method_name to be one of "
                 f"{{{', '.join(PREDICT_METHODS)}}}. Was: {signature.method_name}"
@@ -235,14 +212,6 @@ def _wanted_outputs(signature: SignatureSpec, wanted: list[str]) -> list[str]:
     return list(wanted)
 
 
-def _example_signature(handle: Handle, name: str, notes: RequestContext) -> SignatureSpec:
-    signature = handle.signatures.get(name)
-    if signature is None:
-        raise InvalidRequest(f"No signature was found with the name: {name}")
-    notes.signature = name
-    return signature
-
-
 def _check_tasks(tasks: Any, handle: Handle) -> list[str]:
     """The signature names of a MultiInference request."""
     names: list[str] = []
@@ -266,7 +235,3 @@ def _fill_spec(spec: Any, notes: RequestContext, handle: Handle, signature: str)
     spec.name = notes.model
     spec.signature_name = signature
     spec.version.value = handle.version
-
-
-def _wrong_method(kind: str, expected: str, signature: SignatureSpec) -> InvalidRequest:
-    return InvalidRequest(f"Expected {kind} signature method_name to be {expected}. Was: {signature.method_name}")

@@ -55,7 +55,7 @@ MAX_REPEATED = 2**27
 
 _DTYPES = {name: np.dtype(name) for name in _KINDS if name not in ("string", "bfloat16")}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-"""NumPy makes a dtype's name up anew each time that it is asked for."""
+"""NumPy makes a dtype's name up anew each time that it is read."""
 _BY_NUMBER = {kind.number: name for name, kind in _KINDS.items()}
 
 

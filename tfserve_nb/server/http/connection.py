@@ -1,4 +1,4 @@
-"""A client's connection: requests and their answers, one after the other.
+"""A client's connection: requests and their responses, one after the other.
 
 A request that arrives while an earlier one is answered waits, and nothing more is read meanwhile, so a client holds one
 read's worth of memory at most beside the body in hand.
@@ -17,20 +17,19 @@ from collections import deque
 from http import HTTPStatus
 from typing import Protocol, cast
 
-from .head import Refused
-from .limits import Limits
-from .message import Message, Sink
+from ..settings import ServerSettings
+from .message import Message, Refused, Sink
 from .reader import RequestReader
 
 LINGER_S = 2.0
-"""How long a refused client may go on sending before it is cut off; closing at once could destroy the answer."""
+"""How long a refused client may go on sending before it is cut off; closing at once could destroy the response."""
 
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _FOREVER = float("inf")
 
 
 def status_line(status: int, phrase: str | None = None) -> bytes:
-    """`HTTP/1.1 STATUS PHRASE` with Python's phrase unless told."""
+    """`HTTP/1.1 STATUS PHRASE` with Python's phrase by default."""
     if phrase is None:
         return _STATUS_LINES.get(status) or f"HTTP/1.1 {status} Unknown\r\n".encode()
     return f"HTTP/1.1 {status} {phrase}\r\n".encode()
@@ -47,7 +46,7 @@ class Owner(Protocol):
         is_draining: no request is taken after those that run.
     """
 
-    limits: Limits
+    limits: ServerSettings
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
     date_line: bytes
@@ -186,7 +185,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def has_unsent(self) -> bool:
-        """Whether a part of an answer waits for the client to read."""
+        """Whether a part of a response waits for the client to read."""
         transport = self._transport
         return transport is not None and not transport.is_closing() and transport.get_write_buffer_size() > 0
 
@@ -218,7 +217,7 @@ class Connection(asyncio.Protocol):
         return future
 
     def respond(self, message: Message, first_line: bytes, fields: bytes, body: bytes) -> None:
-        """Send a whole answer and go on to the next request.
+        """Send a whole response and go on to the next request.
 
         Args:
             message: the request.
@@ -239,13 +238,13 @@ class Connection(asyncio.Protocol):
         self.done(message)
 
     def stays_open_after(self, message: Message) -> bool:
-        """Whether there can be another request after this one, as its answer must tell."""
+        """Whether there can be another request after this one, which its response announces."""
         if not message.is_complete or self._server.is_draining:
             message.keeps_alive = False
         return message.keeps_alive
 
     def done(self, message: Message) -> None:
-        """The answer to `message` is written: go on, or close."""
+        """The response to `message` is written: go on, or close."""
         if message is not self._current:
             return
         self._current = None
@@ -296,7 +295,7 @@ class Connection(asyncio.Protocol):
         message.start(self._server.sink_for(self, message))
 
     def _broke(self, error: Exception) -> None:
-        """Who should answer the request in hand has a defect."""
+        """The code that should answer the request in hand has a defect."""
         self._server.log.error("uncaught error", exc_info=error)
         if self._current is None:
             self.close_kindly()  # it has been answered
@@ -304,7 +303,7 @@ class Connection(asyncio.Protocol):
             self.refuse(Refused(500, type(error).__name__))
 
     def _stop_reading(self, refused: Refused) -> None:
-        """What came is broken; the good requests before it get their answers first."""
+        """What came is broken; the good requests before it get their responses first."""
         incoming, current = self._reader.incoming, self._current
         if incoming is not None and self._waiting and self._waiting[-1] is incoming:
             self._waiting.pop()
@@ -316,7 +315,7 @@ class Connection(asyncio.Protocol):
             self.pause_reading()
 
     def refuse(self, refused: Refused) -> None:
-        """Answer the request in hand with an error and close; an answer that has begun is cut off."""
+        """Answer the request in hand with an error and close; a response that has begun is cut off."""
         if self._is_closing:
             return
         self._server.log.info("refused a request: %d, %s", refused.status, refused)
@@ -341,13 +340,13 @@ class Connection(asyncio.Protocol):
         is_reading = not transport.get_write_buffer_size()
         self.deadline_s = time.perf_counter() + (LINGER_S if is_reading else self._limits.write_timeout_s)
         if self._reader.num_unfinished or self._is_reading_paused:
-            # Something unread may be left, and closing now would make the kernel destroy the answer.
+            # Something unread may be left, and closing now would make the kernel destroy the response.
             if self._is_reading_paused:
                 self._is_reading_paused = False
                 transport.resume_reading()
             if transport.can_write_eof():
                 transport.write_eof()
-            # TLS cannot be closed by half: its client goes by the answer's length, or waits for the deadline.
+            # TLS cannot be closed by half: its client goes by the response's length, or waits for the deadline.
             return
         transport.close()
 

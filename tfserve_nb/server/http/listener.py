@@ -16,7 +16,6 @@ from tornado.httputil import HTTPServerConnectionDelegate
 from ...errors import PortInUse, ServerFailed
 from .. import tls
 from ..settings import ServerSettings
-from .limits import Limits
 from .server import BACKLOG, FastPath, HttpServer
 from .tornado_sink import sinks_of
 
@@ -54,7 +53,7 @@ class HttpListener:
         self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
     ) -> None:
         """Answer requests from now on."""
-        self._server = HttpServer(sinks_of(application, log), limits_of(self._settings), log, fast_path)
+        self._server = HttpServer(sinks_of(application, log), self._settings, log, fast_path)
         await self._server.listen(self._socket, self._context)
 
     def stop(self) -> None:
@@ -76,18 +75,6 @@ class HttpListener:
     def close_socket(self) -> None:
         """Give the port back when the server never started."""
         self._socket.close()
-
-
-def limits_of(settings: ServerSettings) -> Limits:
-    """What clients may take."""
-    return Limits(
-        max_header_bytes=settings.max_header_bytes,
-        max_body_bytes=settings.max_body_bytes,
-        idle_timeout_s=settings.idle_timeout_s,
-        body_timeout_s=settings.body_timeout_s,
-        write_timeout_s=settings.write_timeout_s,
-        max_connections=settings.max_connections,
-    )
 
 
 def bind(host: str, port: int, *, shares: bool = False) -> socket.socket:

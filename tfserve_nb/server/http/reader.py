@@ -14,9 +14,8 @@ from collections.abc import Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from .head import Refused, RequestHead, has_token
-from .limits import Limits
-from .message import Message
+from ..settings import ServerSettings
+from .message import Message, Refused, RequestHead, has_token
 
 CHUNK_LINE_BYTES = 64
 """What the line before a chunk may cost beside its data, on average; Tornado allows as much for each."""
@@ -41,25 +40,25 @@ class RequestReader:
         "_fields",
         "_head_bytes",
         "_last_head",
+        "_last_parts",
         "_limits",
         "_num_chunks",
         "_on_message",
         "_parser",
         "_pieces",
         "_read_s",
-        "_said",
         "_target",
         "incoming",
         "num_unfinished",
     )
 
-    def __init__(self, limits: Limits, on_message: Callable[[Message], None]) -> None:
+    def __init__(self, limits: ServerSettings, on_message: Callable[[Message], None]) -> None:
         self._limits = limits
         self._on_message = on_message
         self._read_s = 0.0
         self.incoming: Message | None = None
         self.num_unfinished = 0
-        self._said: tuple[object, ...] = ()
+        self._last_parts: tuple[object, ...] = ()
         self._last_head: RequestHead
         self.on_message_begin()
         self._parser = HttpRequestParser(self)
@@ -152,8 +151,8 @@ class RequestReader:
 
     def _head(self, method: bytes, version: str) -> RequestHead:
         """The head that was parsed. Clients repeat themselves: the last one does again when nothing differs."""
-        said = (method, self._target, version, self._fields)
-        if said != self._said:
+        parts = (method, self._target, version, self._fields)
+        if parts != self._last_parts:
             head = RequestHead(
                 method.decode(),
                 self._target.decode("latin-1"),
@@ -163,9 +162,9 @@ class RequestReader:
                 self._parser.should_keep_alive(),
             )
             if not head.is_http11 and head.keeps_alive and has_token(head.get("connection"), "close"):
-                head = head._replace(keeps_alive=False)  # llhttp looks for keep-alive only
+                head = head._replace(keeps_alive=False)  # llhttp knows keep-alive only
             head.check()
-            self._said, self._last_head = said, head
+            self._last_parts, self._last_head = parts, head
         return self._last_head
 
     def on_chunk_header(self) -> None:

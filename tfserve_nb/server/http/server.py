@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 
+from ..settings import ServerSettings
 from .connection import Connection
-from .limits import Limits
 from .message import Message, Sink
 
 BACKLOG = 1024
@@ -36,7 +36,7 @@ class HttpServer:
         sink_for: chooses the sink of a request, see `tornado_sink.sinks_of`.
         limits: what clients may take.
         log: for refused requests and defects.
-        fast_path: asked first for each request.
+        fast_path: called first for each request.
 
     Attributes:
         limits: what clients may take.
@@ -45,7 +45,7 @@ class HttpServer:
     """
 
     def __init__(
-        self, sink_for: SinkFor, limits: Limits, log: logging.Logger, fast_path: FastPath | None = None
+        self, sink_for: SinkFor, limits: ServerSettings, log: logging.Logger, fast_path: FastPath | None = None
     ) -> None:
         self.limits = limits
         self.log = log
@@ -70,12 +70,12 @@ class HttpServer:
         self.start_clock()
 
     def start_clock(self) -> None:
-        """Keep the date, and cut off who is too slow, from now on."""
+        """Keep the date, and cut off slow clients, from now on."""
         if self._timer is None:
             self._tick()
 
     def stop(self) -> None:
-        """Take no new connections; idle ones are closed, the others after their answer."""
+        """Take no new connections; idle ones are closed, the others after their response."""
         self.is_draining = True
         for listener in self._listeners:
             listener.close()
@@ -84,7 +84,7 @@ class HttpServer:
                 connection.close_kindly()
 
     async def drained(self) -> None:
-        """Wait until no request is received or answered any more, and clients have what they were answered."""
+        """Wait until no request is received or answered any more, and clients have their responses."""
         while any(client.is_busy or client.has_unsent for client in self._connections):  # noqa: ASYNC110 - at the very end only
             await asyncio.sleep(LOOK_S)
 
@@ -115,13 +115,11 @@ class HttpServer:
 
     def sink_for(self, connection: Connection, message: Message) -> Sink:
         """Choose what takes the body of a request and answers it."""
-        if not self.limits.keeps_alive:
-            message.keeps_alive = False
         sink = None if self._fast_path is None else self._fast_path(connection, message)
         return self._sink_for(connection, message) if sink is None else sink
 
     def _tick(self) -> None:
-        """Cut off who is too slow. One timer for all: a timer for each request would cost more than the request."""
+        """Cut off slow clients. One timer for all: a timer for each request would cost more than the request."""
         self._timer = self.loop.call_later(self._tick_s, self._tick)
         self.date_line = f"Date: {formatdate(usegmt=True)}\r\n".encode()
         now_s = time.perf_counter()

@@ -29,8 +29,7 @@ from tornado.httputil import (
 from tornado.iostream import StreamClosedError
 
 from .connection import Connection
-from .head import Refused
-from .message import Message
+from .message import Message, Refused
 from .server import SinkFor
 
 MAX_BUFFERED_BYTES = 64 * 1024
@@ -70,12 +69,12 @@ class Peer:
 
 
 class RequestConnection(TornadoConnection):
-    """What a handler writes its answer to.
+    """What a handler writes its response to.
 
     Args:
         connection: the client's.
         message: the request.
-        on_finish: called when the answer is complete.
+        on_finish: called when the response is complete.
     """
 
     def __init__(self, connection: Connection, message: Message, on_finish: Callable[[], object]) -> None:
@@ -109,9 +108,9 @@ class RequestConnection(TornadoConnection):
     def write_headers(
         self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders, chunk: bytes | None = None
     ) -> Future[None]:
-        """Write the head of the answer, and a first part of its body."""
+        """Write the head of the response, and a first part of its body."""
         if not isinstance(start_line, ResponseStartLine):
-            raise TypeError("a server writes answers")
+            raise TypeError("a server writes responses")
         code = start_line.code
         if code >= 200:
             self._frame(code, headers)
@@ -124,7 +123,7 @@ class RequestConnection(TornadoConnection):
         return self._write(text + self._framed(chunk or b""))
 
     def _frame(self, code: int, headers: HTTPHeaders) -> None:
-        """Decide where the answer's body ends, and whether the connection goes on after it."""
+        """Decide where the response's body ends, and whether the connection goes on after it."""
         message, head = self._message, self._message.head
         if headers.get("Connection", "").lower() == "close":
             message.keeps_alive = False
@@ -150,7 +149,7 @@ class RequestConnection(TornadoConnection):
         return self._write(self._framed(chunk))
 
     def finish(self) -> None:
-        """The answer is complete."""
+        """The response is complete."""
         if self._left and not self.closed():
             self._connection.abort()
             raise HTTPOutputError(f"Tried to write {self._left} bytes less than Content-Length")
@@ -236,14 +235,14 @@ class DelegateSink:
         self._changed.set()
 
     def abandon(self) -> None:
-        """The client left: tell the delegate while it reads, and afterwards the handler."""
+        """The client left: notify the delegate while it reads, and afterwards the handler."""
         if self._task.done():
             self._request.leave()
             return
         self._task.cancel()
-        self._tell_delegate()
+        self._notify_delegate()
 
-    def _tell_delegate(self) -> None:
+    def _notify_delegate(self) -> None:
         """The delegate gets nothing more."""
         if self._delegate is not None:
             with contextlib.suppress(Exception):
@@ -290,4 +289,4 @@ class DelegateSink:
                 self._connection.resume_reading()
                 self._changed.clear()
                 await self._changed.wait()
-        self._tell_delegate()  # it answered before it had everything
+        self._notify_delegate()  # it answered before it had everything

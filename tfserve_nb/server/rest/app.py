@@ -24,7 +24,7 @@ _NOT_FOUND = b"""<html>
 
 
 class HealthHandler(web.RequestHandler):
-    """`GET /healthz`: the server runs. Says nothing else, and asks for no token."""
+    """`GET /healthz`: the server runs. Nothing else is reported, and no token is needed."""
 
     def get(self) -> None:
         """Answer `{"status": "ok"}`."""
@@ -59,7 +59,7 @@ class MetricsHandler(web.RequestHandler):
 
 
 class UnknownHandler(web.RequestHandler):
-    """Everything else: a page, as TensorFlow Serving's HTTP library answers."""
+    """Everything else: a page, as TensorFlow Serving's HTTP library sends it."""
 
     SUPPORTED_METHODS = METHODS
 
@@ -75,7 +75,7 @@ class UnknownHandler(web.RequestHandler):
 def make_application(
     settings: ServerSettings, monitor: Monitor | None = None, admin: list[tuple[Any, ...]] | None = None
 ) -> web.Application:
-    """The routes of a server beside those below `/v1/`, which `rest_sink` answers."""
+    """The routes of a server beside those below `/v1/`, which `fast_path` serves."""
     routes: list[tuple[Any, ...]] = [("/healthz", HealthHandler), *(admin or ())]
     if monitor is not None and settings.metrics_path is not None:
         path = re.escape(settings.metrics_path)

@@ -16,9 +16,8 @@ import numpy as np
 from ...errors import InvalidRequest
 from ...types import DEFAULT_SIGNATURE
 from ..examples import Classes
-from .debug_text import debug_text
 from .json_tensors import decode_base64, is_base64
-from .json_text import dump_with_nan, json_type, parse_object, signature_name
+from .json_text import debug_text, dump_with_nan, json_type, parse_object, signature_name
 from .predict_json import shortest
 
 _MAX_INT64 = 2**63 - 1
@@ -31,12 +30,10 @@ class ExampleRequest:
     Attributes:
         signature: the signature's name.
         examples: object array `(n,)` of serialized `tf.Example`s, each with the request's context, n at least 1.
-        context: the serialized context, or b"".
     """
 
     signature: str
     examples: np.ndarray
-    context: bytes
 
 
 def parse_examples(body: bytes) -> ExampleRequest:
@@ -59,8 +56,8 @@ def parse_examples(body: bytes) -> ExampleRequest:
         raise InvalidRequest(f"JSON Value: {debug_text(value)} 'examples' value is an empty array")
     serialized = np.empty(len(examples), dtype=object)
     # Two serialized messages, one after the other, are their merger.
-    serialized[:] = [context + _example(one) for one in examples]
-    return ExampleRequest(signature, serialized, context)
+    serialized[:] = [context + _example(example) for example in examples]
+    return ExampleRequest(signature, serialized)
 
 
 def classify_body(classes: Classes) -> bytes:

@@ -5,13 +5,14 @@ Thread: the server's loop.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Protocol
+from typing import TypeAlias
 
-from ..calls import RequestContext
+from ..calls import Calls, RequestContext
 from ..http.connection import Connection, status_line
-from ..http.head import Fields
-from ..http.message import Message
+from ..http.message import Fields, Message
 from ..http.server import FastPath
 from ..http.tornado_sink import CONTINUE
 from ..security import Gate
@@ -26,36 +27,35 @@ _PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 
 _OK_LINE = status_line(200)
 
+Start: TypeAlias = Callable[[str, str, Fields, bytes, RequestContext, OnReply], GiveUp | None]
+"""`RestHandler.start` or `InferenceV2.start`."""
 
-def fast_path(handler: RestHandler, v2: InferenceV2, settings: ServerSettings) -> FastPath:
-    """Takes everything below `/v1/` and `/v2`."""
+
+def fast_path(calls: Calls, settings: ServerSettings, log: logging.Logger) -> FastPath:
+    """Takes everything below `/v1/` and `/v2`.
+
+    Args:
+        calls: the way to the core.
+        settings: the server's.
+        log: for failures that clients see only the number of.
+    """
+    handler = RestHandler(calls, settings, log)
+    v2 = InferenceV2(handler)
     gate = Gate(settings)
 
     def sink(connection: Connection, message: Message) -> RestSink | None:
         target = message.head.target
-        answers: Answers = handler
+        start = handler.start
         if target[:3] == PREFIX and (target == PREFIX or target[3] in "/?"):
-            answers = v2
+            start = v2.start
         elif target[:4].lower() != _PREFIX:
             return None
         message.check_size()
         if message.head.expects_continue:
             connection.write(CONTINUE)
-        return RestSink(connection, message, answers, settings, None if target.startswith(HEALTH) else gate)
+        return RestSink(connection, message, calls, start, settings, None if target.startswith(HEALTH) else gate)
 
     return sink
-
-
-class Answers(Protocol):
-    """Who answers: `RestHandler`, or `InferenceV2`."""
-
-    def start(
-        self, method: str, uri: str, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
-    ) -> GiveUp | None:
-        """Answer a request; see `RestHandler.start`."""
-
-    def record(self, notes: RequestContext) -> None:
-        """Count a request whose answer was written."""
 
 
 class RestSink:
@@ -64,20 +64,28 @@ class RestSink:
     Args:
         connection: the client's.
         message: the request.
-        handler: answers it.
-        settings: what else answers carry.
+        calls: counts it once its response is written.
+        start: answers it; see `RestHandler.start`.
+        settings: which headers responses carry.
         gate: which requests are refused; None to refuse none.
     """
 
-    __slots__ = ("_chunks", "_connection", "_gate", "_give_up", "_handler", "_message", "_notes", "_settings")
+    __slots__ = ("_calls", "_chunks", "_connection", "_gate", "_give_up", "_message", "_notes", "_settings", "_start")
 
     def __init__(
-        self, connection: Connection, message: Message, handler: Answers, settings: ServerSettings, gate: Gate | None
+        self,
+        connection: Connection,
+        message: Message,
+        calls: Calls,
+        start: Start,
+        settings: ServerSettings,
+        gate: Gate | None,
     ) -> None:
         self._gate = gate
         self._connection = connection
         self._message = message
-        self._handler = handler
+        self._calls = calls
+        self._start = start
         self._settings = settings
         self._chunks: list[bytes] = []
         self._give_up: GiveUp | None = None
@@ -101,7 +109,7 @@ class RestSink:
             self._reply(Reply(denied.status, error_body(denied.message), challenge))
             return
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        self._give_up = self._handler.start(head.method, head.target, head, body, notes, self._reply)
+        self._give_up = self._start(head.method, head.target, head, body, notes, self._reply)
 
     def abandon(self) -> None:
         """The client left: its request leaves the queue. It is counted: leaving may have to do with the version."""
@@ -109,7 +117,7 @@ class RestSink:
             self._give_up()
             if self._notes.version is not None:
                 self._notes.code = "CANCELLED"
-                self._handler.record(self._notes)
+                self._calls.record(self._notes)
 
     def _preflight(self) -> Reply:
         """A browser asks what it may do; it never sends a token with that."""
@@ -126,11 +134,11 @@ class RestSink:
             lines += _identity(self._notes)
         first = _OK_LINE if status == 200 else status_line(status, _PHRASES.get(status))
         self._connection.respond(self._message, first, lines, body)
-        self._handler.record(self._notes)
+        self._calls.record(self._notes)
 
 
 def _identity(notes: RequestContext) -> bytes:
-    """The header lines that tell which arm of a comparison answered, and what the request is called."""
+    """The header lines with the arm of a comparison that answered, and with the request's id."""
     arm = f"X-TFServe-Arm: {notes.arm}\r\n" if notes.arm else ""
     name = f"X-Request-Id: {notes.request_id}\r\n" if notes.request_id else ""
     return (arm + name).encode("ascii")
@@ -138,11 +146,11 @@ def _identity(notes: RequestContext) -> bytes:
 
 @lru_cache(maxsize=256)
 def _lines(fields: tuple[tuple[str, str], ...], has_cors: bool, has_token: bool) -> bytes:
-    """The header lines of an answer; the same few for all requests."""
-    found = {"Content-Type": "application/json"}
+    """The header lines of a response; the same few for all requests."""
+    fields_by_name = {"Content-Type": "application/json"}
     if has_cors:
-        found["Access-Control-Allow-Origin"] = "*"
-        found["Access-Control-Allow-Methods"] = "POST, GET"
-        found["Access-Control-Allow-Headers"] = "Content-Type, Authorization" if has_token else "Content-Type"
-    found.update(fields)
-    return "".join([f"{name}: {value}\r\n" for name, value in found.items()]).encode("latin-1")
+        fields_by_name["Access-Control-Allow-Origin"] = "*"
+        fields_by_name["Access-Control-Allow-Methods"] = "POST, GET"
+        fields_by_name["Access-Control-Allow-Headers"] = "Content-Type, Authorization" if has_token else "Content-Type"
+    fields_by_name.update(fields)
+    return "".join([f"{name}: {value}\r\n" for name, value in fields_by_name.items()]).encode("latin-1")

@@ -18,7 +18,8 @@ from ...serving.backend import Answer, Handle, ModelSpec, Outcome
 from ...types import Tensors
 from ..calls import Calls, RequestContext
 from ..examples import classify, regress
-from ..http.head import Fields
+from ..http.message import Fields
+from ..settings import ServerSettings
 from ..telemetry.log import public_error
 from .example_json import classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
@@ -32,7 +33,7 @@ MAX_INFLATED_BYTES = 100 * 1024 * 1024
 
 
 class Reply(NamedTuple):
-    """An answer for any transport.
+    """A response for any transport.
 
     Attributes:
         status: HTTP status.
@@ -53,10 +54,10 @@ GiveUp: TypeAlias = Callable[[], object]
 
 
 class SignaturesDiffer(ServingError):
-    """The request says which signatures it was made for, and the version that answers has others."""
+    """The request names the signatures it was made for, and the version that answers has others."""
 
     http_status = 412
-    code = "CANCELLED"  # nothing was run: it says nothing about the version
+    code = "CANCELLED"  # nothing was run: it is no failure of the version
 
 
 class RestHandler:
@@ -64,23 +65,14 @@ class RestHandler:
 
     Args:
         calls: the way to the core.
-        request_timeout_s: how long a request may wait and run.
-        max_inflated_bytes: limit for inflated bodies.
+        settings: how long a request may wait and run, and how large a body may be.
         log: for failures that clients see only the number of.
     """
 
-    def __init__(
-        self,
-        calls: Calls,
-        *,
-        request_timeout_s: float,
-        max_inflated_bytes: int,
-        log: logging.Logger,
-    ) -> None:
-        self._calls = calls
-        self._backend = calls.backend
-        self._request_timeout_s = request_timeout_s
-        self._max_inflated_bytes = max_inflated_bytes
+    def __init__(self, calls: Calls, settings: ServerSettings, log: logging.Logger) -> None:
+        self.calls = calls
+        self._request_timeout_s = settings.request_timeout_s
+        self._max_inflated_bytes = min(settings.max_body_bytes, MAX_INFLATED_BYTES)
         self._log = log
         self._numbers = NumbersReader()
 
@@ -94,7 +86,7 @@ class RestHandler:
             uri: path and query, as received.
             fields: the header fields.
             body: as received.
-            notes: gets what is found out.
+            notes: gets what is known of the request.
             on_reply: gets the reply, now or later.
 
         Returns:
@@ -104,7 +96,7 @@ class RestHandler:
             route = find_route(method, uri)
             notes.model, notes.label = route.spec.name, route.spec.label or ""
             if method != "POST":
-                on_reply(self._about(route, fields))
+                on_reply(self._status_or_metadata(route, fields))
                 return None
             notes.api = route.call
             body = self.inflated(fields, body)
@@ -127,19 +119,11 @@ class RestHandler:
             headers = (("Retry-After", str(max(1, math.ceil(public.retry_after_s)))),)
         return Reply(public.http_status, error_body(public.message), headers)
 
-    def acquire(self, spec: ModelSpec, fields: Fields, notes: RequestContext) -> Handle:
-        """Choose and pin the version that answers; see `Calls.acquire`."""
-        return self._calls.acquire(spec, notes, fields.get)
-
-    def record(self, notes: RequestContext) -> None:
-        """Count a request whose answer was written, or whose client left."""
-        self._calls.record(notes)
-
-    def _about(self, route: Route, fields: Fields) -> Reply:
+    def _status_or_metadata(self, route: Route, fields: Fields) -> Reply:
         """Status or metadata of a model."""
         if route.call == "status":
-            return Reply(200, status_body(self._backend.status(route.spec)))
-        handle = self._backend.acquire(route.spec, key=fields.get)
+            return Reply(200, status_body(self.calls.backend.status(route.spec)))
+        handle = self.calls.backend.acquire(route.spec, key=fields.get)
         try:
             body = metadata_body(route.spec.name, handle.version, handle.signature_defs)
             return Reply(200, body, ((SIGNATURES_FIELD, signatures_mark(handle.signatures)),))
@@ -149,7 +133,7 @@ class RestHandler:
     def _start_predict(
         self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp:
-        handle = self._acquired(spec, fields, body, notes)
+        handle = self._acquire_for_predict(spec, fields, body, notes)
         try:
             mark = fields.get(SIGNATURES_FIELD)
             if mark is not None and mark != signatures_mark(handle.signatures):
@@ -183,7 +167,7 @@ class RestHandler:
             signature: a key of its signatures.
             tensors: name -> array.
             notes: gets the timestamps.
-            encode: makes the reply of an answer.
+            encode: makes the reply from what the model returned.
             on_reply: gets it, or the reply for what went wrong.
 
         Raises:
@@ -200,18 +184,18 @@ class RestHandler:
             on_reply(reply)
 
         deadline_s = time.perf_counter() + self._request_timeout_s
-        running = self._calls.start(handle, signature, tensors, deadline_s, notes, answered)
+        running = self.calls.start(handle, signature, tensors, deadline_s, notes, answered)
 
         def give_up() -> None:
-            self._calls.cancel(running)
+            self.calls.cancel(running)
             handle.release()
 
         return give_up
 
-    def _acquired(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Handle:
+    def _acquire_for_predict(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Handle:
         """Pin the version that answers; a body that is no JSON is a client's first error."""
         try:
-            return self.acquire(spec, fields, notes)
+            return self.calls.acquire(spec, notes, fields.get)
         except ServingError:
             parse_predict(body)
             raise
@@ -232,14 +216,14 @@ class RestHandler:
 
     async def _examples(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Reply:
         request = parse_examples(body)
-        handle = self.acquire(spec, fields, notes)
+        handle = self.calls.acquire(spec, notes, fields.get)
         try:
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f"No signature was found with the name: {request.signature}")
             notes.signature = request.signature
             deadline_s = time.perf_counter() + self._request_timeout_s
-            run = (self._calls, handle, signature, request.examples, deadline_s, notes)
+            run = (self.calls, handle, signature, request.examples, deadline_s, notes)
             text = classify_body(await classify(*run)) if notes.api == "classify" else regress_body(await regress(*run))
             return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
         finally:

@@ -16,12 +16,13 @@ import numpy as np
 
 from ..._version import __version__
 from ...errors import InvalidRequest, ModelNotFound
-from ...serving.backend import Answer, Handle, InferenceBackend, ModelSpec
+from ...serving.backend import Answer, Handle, ModelSpec
 from ...types import DEFAULT_SIGNATURE
 from ..calls import RequestContext
-from ..http.head import Fields
+from ..http.message import Fields
 from .handler import GiveUp, OnReply, Reply, RestHandler
 from .json_text import dump
+from .routes import Route
 from .v2_tensors import Wanted, metadata_of, parse_json, to_array, to_output, write_json
 
 PREFIX = "/v2"
@@ -31,21 +32,9 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 _MODEL = re.compile(r"/v2/models/([^/:]+)(?:/versions/(\d{1,18}))?(?:/(infer|ready))?")
 
 
-class V2Route(NamedTuple):
-    """A call about a model.
-
-    Attributes:
-        call: `infer`, `ready` or `metadata`.
-        spec: the model.
-    """
-
-    call: str
-    spec: ModelSpec
-
-
 @functools.lru_cache(maxsize=256)
-def find_v2_route(method: str, uri: str) -> V2Route | None:
-    """The call that a request line is, or None when it is about no model.
+def find_v2_route(method: str, uri: str) -> Route | None:
+    """The call that a request line is: `infer`, `ready` or `metadata`; None when it is about no model.
 
     Raises:
         InvalidRequest: for a wrong method or path.
@@ -57,7 +46,7 @@ def find_v2_route(method: str, uri: str) -> V2Route | None:
     call = "" if match is None else match[3] or "metadata"
     if match is None or method not in (("POST",) if call == "infer" else ("GET", "HEAD")):
         raise InvalidRequest(f"Malformed request: {method} {uri}")
-    return V2Route(call, ModelSpec(unquote(match[1]), None if match[2] is None else int(match[2])))
+    return Route(call, ModelSpec(unquote(match[1]), None if match[2] is None else int(match[2])))
 
 
 class _Infer(NamedTuple):
@@ -75,12 +64,11 @@ class InferenceV2:
 
     Args:
         handler: takes requests from tensors on.
-        backend: the core.
     """
 
-    def __init__(self, handler: RestHandler, backend: InferenceBackend) -> None:
+    def __init__(self, handler: RestHandler) -> None:
         self._handler = handler
-        self._backend = backend
+        self._backend = handler.calls.backend
 
     def start(
         self, method: str, uri: str, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
@@ -89,27 +77,23 @@ class InferenceV2:
         try:
             route = find_v2_route(method, uri)
             if route is None:
-                on_reply(self._about_server(uri))
+                on_reply(self._server_reply(uri))
                 return None
             notes.model, notes.api = route.spec.name, route.call
             if route.call == "infer":
                 return self._start_infer(route.spec, fields, body, notes, on_reply)
-            on_reply(self._about_model(route))
+            on_reply(self._model_reply(route))
         except Exception as error:  # noqa: BLE001 - see `RestHandler.failed`
             on_reply(self._handler.failed(error, notes))
         return None
 
-    def record(self, notes: RequestContext) -> None:
-        """Count a request whose answer was written."""
-        self._handler.record(notes)
-
     @staticmethod
-    def _about_server(uri: str) -> Reply:
+    def _server_reply(uri: str) -> Reply:
         if uri.startswith(HEALTH):
             return Reply(200, b"")
         return Reply(200, dump({"name": "tfserve_nb", "version": __version__, "extensions": ["binary_tensor_data"]}))
 
-    def _about_model(self, route: V2Route) -> Reply:
+    def _model_reply(self, route: Route) -> Reply:
         handle = self._backend.acquire(route.spec)
         try:
             if route.call == "ready":
@@ -134,7 +118,7 @@ class InferenceV2:
     ) -> GiveUp:
         body = self._handler.inflated(fields, body)
         request = parse_infer(body, fields.get(HEADER_LENGTH))
-        handle = self._handler.acquire(spec, fields, notes)
+        handle = self._handler.calls.acquire(spec, notes, fields.get)
         try:
             signature = handle.signatures.get(request.signature)
             if signature is None:

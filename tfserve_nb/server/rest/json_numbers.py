@@ -1,7 +1,7 @@
 """Numbers of a predict request straight from its text into arrays, without a Python object for each.
 
-simdjson parses the text and hands out the numbers of nested lists as one buffer, which tells nothing of how they were
-nested. So the shape is read along the first elements, and the text must have exactly the brackets and commas of that
+simdjson parses the text and hands out the numbers of nested lists as one buffer, without the structure of the
+lists. So the shape is read along the first elements, and the text must have exactly the brackets and commas of that
 shape. Whatever is not plain (text, booleans, rows as objects, NaN, ragged lists, keys twice) is left to the parser that
 knows all rules: `read` returns None, and never an array that the other path would not give.
 
@@ -41,7 +41,7 @@ class Numbers(NamedTuple):
 
     Attributes:
         signature: the signature's name.
-        is_row_format: whether it says `instances` and not `inputs`.
+        is_row_format: whether it has `instances` and not `inputs`.
         tensors: name -> array of exactly the signature's dtype.
     """
 
@@ -57,7 +57,7 @@ class NumbersReader:
         self._parser = None if simdjson is None else simdjson.Parser()
 
     def read(self, body: bytes, signatures: Mapping[str, SignatureSpec]) -> Numbers | None:
-        """The tensors of a request, or None when the careful path has to look.
+        """The tensors of a request, or None for a request that needs the careful path.
 
         Args:
             body: JSON text.
@@ -71,7 +71,7 @@ class NumbersReader:
         except (ValueError, TypeError):
             return None  # not JSON, or not of one type
         except RuntimeError:
-            # Somebody, a debugger perhaps, still holds a part of the last document.
+            # Other code, perhaps a debugger, still holds a part of the last document.
             self._parser = simdjson.Parser()
             return None
 
@@ -129,9 +129,9 @@ def _shape_along_first(value: Any) -> tuple[int, ...] | None:
 
 
 def _has_structure(value: Any, body: bytes, shape: tuple[int, ...]) -> bool:
-    """Whether the lists are nested regularly, as `shape` says, with nothing but scalars at the bottom."""
+    """Whether the lists are nested regularly, as in `shape`, with nothing but scalars at the bottom."""
     if len(shape) <= 2:
-        # Few lists: look at each length. The number of brackets says that nothing is nested deeper.
+        # Few lists: check each length. The number of brackets shows that nothing is nested deeper.
         if not _has_lists(body, 1 if len(shape) == 1 else 1 + shape[0]):
             return False
         return len(shape) == 1 or all(type(row) is simdjson.Array and len(row) == shape[1] for row in value)

@@ -1,8 +1,8 @@
 """JSON values to tensors, by TensorFlow Serving's rules.
 
 Numbers are converted list-wise by numpy. That is exact for regular lists of JSON numbers; everything else (booleans
-among numbers, text, ragged lists, numbers that do not fit) takes the careful path, which walks the value and says what
-is wrong in TensorFlow Serving's words.
+among numbers, text, ragged lists, numbers that do not fit) takes the careful path, which walks the value and reports
+errors in TensorFlow Serving's words.
 
 Thread: any; pure functions.
 
@@ -20,8 +20,7 @@ import numpy as np
 
 from ...errors import InvalidRequest, Unimplemented
 from ...types import TensorSpec, tf_name
-from .debug_text import debug_text
-from .json_text import json_type
+from .json_text import debug_text, json_type
 
 _INT32 = (-(2**31), 2**31 - 1)
 INTEGERS = {
@@ -65,7 +64,7 @@ def to_array(value: Any, spec: TensorSpec, *, may_hold_booleans: bool) -> np.nda
 
 
 def _fast_numbers(value: Any, spec: TensorSpec) -> np.ndarray | None:
-    """Numbers by numpy alone, or None when the careful path has to look."""
+    """Numbers by numpy alone, or None for a value that needs the careful path."""
     if not isinstance(value, list):
         return None
     try:

@@ -3,7 +3,7 @@
 Thread: any; pure functions.
 
 Reference: tensorflow_serving/util/json_tensor.cc parses with rapidjson's flags for NaN and Infinity and stops after the
-first value.
+first value; `JsonValueToDebugString` and rapidjson 1.1.0's prettywriter.h lay out values in error texts.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any  # JSON values
 
 import orjson
 
 from ...errors import InvalidRequest
 from . import tolerant_json
-from .debug_text import debug_text
 
 
 def parse_object(body: bytes) -> dict[str, Any]:
@@ -60,6 +59,9 @@ _KEYS = (b'"instances"', b'"inputs"', b'"signature_name"', b'"examples"', b'"con
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
+MAX_DEBUG_CHARS = 256
+_MAX_DEBUG_DEPTH = 200
+
 TOLERANT_BYTES = 4 * 1024 * 1024
 """Longer texts are not given to the slow parser: all other requests would wait for it."""
 
@@ -85,12 +87,12 @@ def _parse_tolerantly(body: bytes) -> Any:
 
 
 def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        found.clear()
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        members.clear()
         for name, value in pairs:
-            found.setdefault(name, value)
-    return found
+            members.setdefault(name, value)
+    return members
 
 
 def _float(text: str) -> float:
@@ -140,3 +142,41 @@ def json_type(value: Any) -> str:
     if isinstance(value, bool):
         return "True" if value else "False"
     return {type(None): "Null", dict: "Object", list: "Array", str: "String"}.get(type(value), "Number")
+
+
+def debug_text(value: Any) -> str:
+    """A JSON value for an error message, in the layout of TensorFlow Serving's messages.
+
+    Objects have a member a line, indented by four spaces for each object and list around it; lists stand in one line.
+    After about 256 characters nothing more is written, not even closing brackets, and the rest is not read.
+    """
+    text = ""
+    for token in _debug_tokens(value, 0):
+        text += token
+        if len(text) >= MAX_DEBUG_CHARS:
+            break
+    return text
+
+
+def _debug_tokens(value: Any, depth: int) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        indent = "\n" + "    " * (depth + 1)
+        for number, (name, item) in enumerate(value.items()):
+            yield f"{',' if number else '{'}{indent}{_debug_scalar(name)}: "
+            yield from _debug_tokens(item, depth + 1)
+        yield "\n" + "    " * depth + "}"
+    elif isinstance(value, list) and value and depth < _MAX_DEBUG_DEPTH:
+        for number, item in enumerate(value):
+            yield ", " if number else "["
+            yield from _debug_tokens(item, depth + 1)
+        yield "]"
+    else:
+        yield _debug_scalar(value)
+
+
+def _debug_scalar(value: Any) -> str:
+    if isinstance(value, list | dict):
+        return "[]" if isinstance(value, list) else "{}"
+    if isinstance(value, str):
+        value = value[:MAX_DEBUG_CHARS]
+    return json.dumps(value, ensure_ascii=False)

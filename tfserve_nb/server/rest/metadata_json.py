@@ -1,4 +1,4 @@
-"""The bodies of status and metadata answers, in protobuf's JSON layout.
+"""The bodies of status and metadata responses, in protobuf's JSON layout.
 
 Thread: any; pure functions.
 
@@ -15,8 +15,8 @@ from ...types import SignatureDefs, SignatureSpec, TensorSpec, VersionStatus
 from .json_text import pretty
 
 SIGNATURES_FIELD = "X-TFServe-Signatures"
-"""The header field with `signatures_mark`: metadata answers carry it, and a predict request may, which is refused then
-by a version with other signatures."""
+"""The header field with `signatures_mark`. Metadata responses carry it. A predict request may carry it too: a version
+with other signatures refuses it then."""
 
 
 def status_body(versions: Iterable[VersionStatus]) -> bytes:
@@ -48,8 +48,8 @@ def metadata_body(name: str, version: int, signature_defs: SignatureDefs) -> byt
 def signatures_mark(signatures: Mapping[str, SignatureSpec]) -> str:
     """A name for what a version takes and gives: equal for versions that a client can call alike."""
 
-    def described(specs: Mapping[str, TensorSpec]) -> list[tuple[str, str, object]]:
+    def summarize(specs: Mapping[str, TensorSpec]) -> list[tuple[str, str, object]]:
         return [(name, spec.dtype, spec.shape) for name, spec in sorted(specs.items())]
 
-    text = repr([(name, described(one.inputs), described(one.outputs)) for name, one in sorted(signatures.items())])
+    text = repr([(name, summarize(spec.inputs), summarize(spec.outputs)) for name, spec in sorted(signatures.items())])
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -16,9 +16,8 @@ import numpy as np
 
 from ...errors import InvalidRequest
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, tf_name
-from .debug_text import debug_text
 from .json_tensors import MAX_RANK, UnsupportedDtype, is_base64, to_array
-from .json_text import dump, dump_with_nan, parse_object, signature_name
+from .json_text import debug_text, dump, dump_with_nan, parse_object, signature_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class PredictRequest:
 
     @property
     def is_row_format(self) -> bool:
-        """Whether it says `instances` (answered with `predictions`) and not `inputs` (answered with `outputs`)."""
+        """Whether it has `instances` (the response has `predictions`) and not `inputs` (it has `outputs`)."""
         return "instances" in self.value
 
 
@@ -59,7 +58,7 @@ def to_tensors(request: PredictRequest, signature: SignatureSpec) -> dict[str, n
         signature: the one that the request names.
 
     Returns:
-        Input name -> array of exactly the signature's dtype; shapes are not looked at here.
+        Input name -> array of exactly the signature's dtype; shapes are not checked here.
 
     Raises:
         InvalidRequest: with TensorFlow Serving's text.
@@ -136,7 +135,7 @@ def _from_objects(instances: list[Any], request: PredictRequest, signature: Sign
 
 
 def _stack(items: list[Any], spec: TensorSpec, request: PredictRequest, where: str) -> np.ndarray:
-    """Row by row, to say which row is at fault; `where` takes its number and what is wrong with it."""
+    """Row by row, so that the error names the row; `where` takes its number and what is wrong with it."""
     arrays: list[np.ndarray] = []
     for position, item in enumerate(items):
         try:
@@ -178,7 +177,7 @@ _PLAIN = frozenset(np.dtype(name) for name in ("float32", "float64", "int32", "i
 
 
 def to_body(outputs: Tensors, *, is_row_format: bool) -> bytes:
-    """The text of a predict answer.
+    """The text of a predict response.
 
     Args:
         outputs: name -> array.

@@ -1,4 +1,4 @@
-"""A JSON parser that takes what TensorFlow Serving's takes, and says what is wrong in its words, at its offsets.
+"""A JSON parser that takes what TensorFlow Serving's takes, and reports errors in its words, at its offsets.
 
 It is the slow way, for texts that the fast parsers refuse: `Inf` and `-NaN`, lists nested without limit, bytes after
 the value, text that is no UTF-8. Of members with the same name the first one counts. Without recursion.

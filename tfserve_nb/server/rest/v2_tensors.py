@@ -183,7 +183,7 @@ def _as_bytes(item: Any) -> bytes:
 
 
 def write_json(value: dict[str, Any]) -> bytes:
-    """The JSON of an answer; NaN and infinity are written bare, as in the REST API below `/v1`."""
+    """The JSON of a response; NaN and infinity are written bare, as in the REST API below `/v1`."""
     arrays = [output["data"] for output in value["outputs"] if isinstance(output.get("data"), np.ndarray)]
     if all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays):
         return dump(value)

@@ -1,4 +1,4 @@
-"""The server's log: a bounded ring in memory, and the numbers under which clients hear of errors that it explains.
+"""The server's log: a bounded ring in memory, and the numbers of the internal errors that it explains.
 
 Nothing is printed into the user's cells; `tfserve-nb serve` prints warnings and errors on its standard error.
 

@@ -32,7 +32,7 @@ class Monitor(Observer):
     """All metrics of one server.
 
     Args:
-        states: asked whenever metrics are read.
+        states: called whenever metrics are read.
         copies: likewise.
 
     Attributes:

@@ -29,7 +29,7 @@ class RequestLog:
 
     Args:
         options_of: model name -> what is to be logged of it, or None.
-        on_logged: told model and status code of each sampled request.
+        on_logged: called with model and status code of each sampled request.
         draw: uniform numbers on [0, 1).
     """
 

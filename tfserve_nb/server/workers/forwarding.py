@@ -10,8 +10,7 @@ import time
 from typing import Any  # what a transport knows of its peer
 
 from ..http.connection import Connection
-from ..http.head import Refused
-from ..http.message import Message
+from ..http.message import Message, Refused
 from ..http.server import HttpServer
 from ..http.tornado_sink import CONTINUE, Peer
 from .link import Link
@@ -19,16 +18,16 @@ from .messages import Forward, Forwarded, GiveUp
 
 
 class Forwarder:
-    """The worker's side: requests that wait for the core's answers."""
+    """The worker's side: requests that wait for the core's responses.
 
-    def __init__(self) -> None:
-        self._link: Link | None = None
+    Args:
+        link: the way to the core.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._sinks: dict[int, ForwardSink] = {}
         self._number = 0
-
-    def connect(self, link: Link) -> None:
-        """Use a link from now on."""
-        self._link = link
 
     def sink(self, connection: Connection, message: Message) -> ForwardSink:
         """Take a request."""
@@ -41,13 +40,12 @@ class Forwarder:
         """Pass a request on; its number."""
         self._number += 1
         self._sinks[self._number] = sink
-        if self._link is not None:
-            self._link.send(Forward(self._number, message.head, body, peer))
+        self._link.send(Forward(self._number, message.head, body, peer))
         return self._number
 
     def give_up(self, number: int) -> None:
         """The client left."""
-        if self._sinks.pop(number, None) is not None and self._link is not None:
+        if self._sinks.pop(number, None) is not None:
             self._link.send(GiveUp(number))
 
     def answered(self, answer: Forwarded) -> None:
@@ -83,7 +81,7 @@ class ForwardSink:
         self._forwarder.give_up(self._number)
 
     def answer(self, answer: Forwarded) -> None:
-        """Pass the answer's bytes on."""
+        """Pass the response's bytes on."""
         if answer.data is None:
             self._connection.abort()
             return
@@ -109,7 +107,7 @@ class _Collected(asyncio.Transport):
         return False
 
     def get_extra_info(self, name: str, default: Any = None) -> Any:
-        """What the worker said of the client."""
+        """What the worker knows of the client."""
         if name == "peername":
             return (self._peer[0], 0)
         if name == "ssl_object" and self._peer[1]:
@@ -121,7 +119,7 @@ class ForwardedConnection(Connection):
     """The core's side: a connection that carries one forwarded request.
 
     Args:
-        server: who answers.
+        server: answers the request.
         link: the way back.
         forward: the request.
     """
@@ -145,14 +143,14 @@ class ForwardedConnection(Connection):
             self.refuse(refused)
 
     def done(self, message: Message) -> None:
-        """The answer is complete."""
+        """The response is complete."""
         if message is self._current:
             self._current = None
             message.answered()
             self._send(b"".join(self._collected.parts), keeps_alive=message.keeps_alive)
 
     def close_kindly(self) -> None:
-        """Refused: the answer is complete, and the client's connection ends."""
+        """Refused: the response is complete, and the client's connection ends."""
         self._send(b"".join(self._collected.parts), keeps_alive=False)
 
     def abort(self) -> None:

@@ -19,13 +19,13 @@ from ...errors import ServingError
 from ..calls import Calls
 from ..grpc.calls import GrpcCalls, spec_of
 from ..grpc.listener import UNLIMITED, bind_port, new_server
-from ..grpc.prediction_service import PredictionOptions, PredictionService
+from ..grpc.prediction_service import PredictionService
 from ..settings import GrpcSettings
 from .link_backend import LinkBackend
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
 OWN_METADATA = ("grpc-", "user-agent", ":")
-"""What gRPC says by itself on each connection."""
+"""Metadata that gRPC itself sends on each connection."""
 
 
 class GrpcProxy:
@@ -45,8 +45,7 @@ class GrpcProxy:
         self._backend = backend
         self._settings = settings
         self._token = token
-        options = PredictionOptions(settings.as_content, settings.checks_method_names)
-        self._service = PredictionService(calls, GrpcCalls(calls, log), options)
+        self._service = PredictionService(GrpcCalls(calls, log), settings)
         self._server: Any = None
         self._core: Any = None
 
@@ -92,8 +91,8 @@ class GrpcProxy:
 
         call = self._core.unary_unary(PREDICT)
 
-        def known(body: bytes) -> Any:
-            """The request, unless the core has to say what is wrong with it."""
+        def decoded(body: bytes) -> Any:
+            """The request, unless the core has to refuse it."""
             try:
                 request = PredictRequest.FromString(body)
                 return request if self._backend.knows(spec_of(request)) else None
@@ -101,7 +100,7 @@ class GrpcProxy:
                 return None
 
         async def answer(body: bytes, context: Any) -> bytes:
-            request = known(body)
+            request = decoded(body)
             if request is not None:
                 response: bytes = (await self._service.Predict(request, context)).SerializeToString()
                 return response
@@ -144,10 +143,10 @@ def grpc_error() -> type[Exception]:
 
 
 async def _pass_metadata(upstream: Any, context: Any) -> None:
-    """Tell the client what the core tells beside its answer."""
-    told = [(key, value) for key, value in await upstream.initial_metadata() or () if key.startswith("x-")]
-    if told:
-        await context.send_initial_metadata(tuple(told))
+    """Send the client the core's metadata."""
+    metadata = [(key, value) for key, value in await upstream.initial_metadata() or () if key.startswith("x-")]
+    if metadata:
+        await context.send_initial_metadata(tuple(metadata))
 
 
 async def _fail_as(context: Any, error: Any) -> None:

@@ -1,4 +1,4 @@
-"""The core's side of the workers: bundles in, answers out.
+"""The core's side of the workers: bundles in, their outcomes out.
 
 Thread: the server's loop.
 """
@@ -41,6 +41,10 @@ from .messages import (
 
 _SPLITS = (QueueFull, RunFailed, RunRejected)
 """Errors that one request may cause and another may not: its bundle is tried again request by request."""
+
+
+WATCH_S = 0.05
+"""How often workers get what is served, when that changed."""
 
 
 class BundleRun:
@@ -127,7 +131,7 @@ class Worker:
         self._on_lost = on_lost
         self._runs: dict[int, BundleRun] = {}
         self._forwarded: dict[int, ForwardedConnection] = {}
-        self._link: Link | None = None
+        self._link = Link(self._take, self._lost)
         self.completions = hub.completions
         self.ready = asyncio.Event()
         self.settled = asyncio.Event()
@@ -150,32 +154,25 @@ class Worker:
 
     async def open(self, one_end: socket.socket) -> None:
         """Talk over a socket from now on."""
-        self._link = await Link.over(one_end, self._take, self._lost)
+        await self._link.open(one_end)
         self._link.send(Hello(self._hub.settings))
-        self.tell(self._hub.models)
+        self.send_models(self._hub.models)
 
-    def tell(self, models: Mapping[str, ModelView]) -> None:
-        """Say what is served."""
-        if self._link is not None:
-            self._link.send(Catalog(models))
+    def send_models(self, models: Mapping[str, ModelView]) -> None:
+        """Send what is served."""
+        self._link.send(Catalog(models))
 
     def drain(self) -> None:
         """Let it finish and end."""
-        if self._link is not None:
-            self._link.send(Drain())
-
-    def close(self) -> None:
-        """End it now."""
-        if self._link is not None:
-            self._link.close()
+        self._link.send(Drain())
 
     def wake(self) -> None:
         """Start what was submitted."""
         self._hub.backend.wake()
 
     def finished(self, bundle: Bundle, answer: BundleAnswer) -> None:
-        """A bundle has its answer."""
-        if self._runs.pop(bundle.number, None) is not None and self._link is not None:
+        """A bundle has its response."""
+        if self._runs.pop(bundle.number, None) is not None:
             self._link.send(answer)
 
     def log_request(self, bundle: Bundle, version: int, answer: Answer) -> None:
@@ -223,22 +220,19 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - see `public_error`
             public = public_error(error, self._hub.log, f"predict of {bundle.spec.name}")
             piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, public)
-            if self._link is not None:
-                self._link.send(BundleAnswer(bundle.number, bundle.version, (piece,)))
+            self._link.send(BundleAnswer(bundle.number, bundle.version, (piece,)))
             return
         run = self._runs[bundle.number] = BundleRun(self, bundle, handle)
         run.start()
 
     def _forward(self, message: Forward) -> None:
-        if self._link is None:
-            return
-        connection = ForwardedConnection(self._hub.http, self._link, message)
-        self._forwarded = {number: one for number, one in self._forwarded.items() if not one.is_closing}
-        self._forwarded[message.number] = connection
+        self._forwarded = {
+            number: connection for number, connection in self._forwarded.items() if not connection.is_closing
+        }
+        connection = self._forwarded[message.number] = ForwardedConnection(self._hub.http, self._link, message)
         connection.answer(message)
 
     def _lost(self) -> None:
-        self._link = None
         self.settled.set()
         runs, self._runs = list(self._runs.values()), {}
         for run in runs:
@@ -282,10 +276,15 @@ class Hub:
         """Bundles on their way."""
         return sum([end.num_running for end in self.ends])
 
-    def look(self) -> None:
-        """Tell all workers when something else is served; called now and then."""
-        models = self.backend.catalog()
-        if models != self.models:
-            self.models = models
-            for end in self.ends:
-                end.tell(models)
+    async def watch_models(self) -> None:
+        """Send all workers what is served, whenever that changed; runs until it is cancelled."""
+        while True:
+            try:
+                models = self.backend.catalog()
+                if models != self.models:
+                    self.models = models
+                    for end in self.ends:
+                        end.send_models(models)
+            except Exception:
+                self.log.exception("the workers could not be sent what is served")
+            await asyncio.sleep(WATCH_S)

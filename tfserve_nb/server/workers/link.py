@@ -32,18 +32,12 @@ class Link(asyncio.Protocol):
     """One end.
 
     Args:
-        loop: the running one.
         on_messages: gets the messages of each frame.
         on_lost: called once when the other end is gone.
     """
 
-    def __init__(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        on_messages: Callable[[list[Message]], None],
-        on_lost: Callable[[], None],
-    ) -> None:
-        self._loop = loop
+    def __init__(self, on_messages: Callable[[list[Message]], None], on_lost: Callable[[], None]) -> None:
+        self._loop = asyncio.get_running_loop()
         self._on_messages = on_messages
         self._on_lost = on_lost
         self._transport: asyncio.Transport | None = None
@@ -54,18 +48,13 @@ class Link(asyncio.Protocol):
         self._num_wanted = _PREFIX.size
         self.is_congested = False
 
-    @classmethod
-    async def over(
-        cls, one_end: socket.socket, on_messages: Callable[[list[Message]], None], on_lost: Callable[[], None]
-    ) -> Link:
-        """A link over a connected socket, which belongs to it from now on."""
-        loop = asyncio.get_running_loop()
+    async def open(self, one_end: socket.socket) -> None:
+        """Use a connected socket, which belongs to this link from now on."""
         one_end.setblocking(False)
-        _, link = await loop.create_unix_connection(lambda: cls(loop, on_messages, on_lost), sock=one_end)
-        return link
+        await self._loop.create_unix_connection(lambda: self, sock=one_end)
 
     def send(self, message: Message) -> None:
-        """Send with everything else of this turn of the loop."""
+        """Send with everything else of this turn of the loop; does nothing once the other end is gone."""
         self._outbox.append(message)
         if not self._is_flushing:
             self._is_flushing = True

@@ -51,7 +51,7 @@ class LinkTask:
         self.is_over = False
 
     def finish(self, outcome: Outcome) -> None:
-        """Tell, once."""
+        """Pass the outcome on, once."""
         if not self.is_over:
             self.is_over = True
             self.on_done(outcome)
@@ -61,11 +61,11 @@ class LinkTask:
         if not self.is_over:
             self.finish(Cancelled("the caller went away"))
             if self.bundle:
-                self.lane.backend.gave_up(self.bundle)
+                self.lane.backend.request_given_up(self.bundle)
 
 
 class Lane:
-    """The requests for one signature of one version, asked for in one way.
+    """The requests for one signature of one version, named by requests in one way.
 
     Args:
         backend: whose lane it is.
@@ -167,7 +167,7 @@ class LinkHandle:
     """A version that a request was decoded by. Nothing is pinned here: the core pins what it runs.
 
     Attributes:
-        version: its number; the version that answered, once there is an answer.
+        version: its number; the version that answered, once there is a response.
         assignment: how the request came to it, while traffic is split or compared.
         wants_tensors: whether an observer of the core wants the request's tensors.
     """
@@ -203,7 +203,7 @@ class LinkHandle:
         return task
 
     def answered_by(self, version: int) -> None:
-        """The core has the last word on who answers."""
+        """Note the version that answered: the core decides."""
         if version != self.version and self.assignment is not None:
             model = self._backend.catalog().get(self._spec.name)  # it may be gone by now
             arm = "" if model is None else model.arms.get(version, "")
@@ -215,19 +215,19 @@ class LinkHandle:
 
 
 class LinkBackend:
-    """An `InferenceBackend` whose core is at the other end of a link."""
+    """An `InferenceBackend` whose core is at the other end of a link.
 
-    def __init__(self) -> None:
-        self._link: Link | None = None
+    Args:
+        link: the way there.
+    """
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
         self._models: Mapping[str, ModelView] = {}
         self._lanes: dict[tuple[ModelSpec, int, str], Lane] = {}
         self._bundles: dict[int, tuple[Lane, list[LinkTask]]] = {}
         self._number = 0
         self._records: list[RequestRecord] = []
-
-    def connect(self, link: Link) -> None:
-        """Use a link from now on."""
-        self._link = link
 
     # --- InferenceBackend ----------------------------------------------------------------------------------------
 
@@ -240,12 +240,12 @@ class LinkBackend:
         """Choose the version that a request is decoded by; the core takes the same one if it can."""
         del preferred
         model = self._models.get(spec.name)
-        who = "" if model is None else model.key_of(key)
-        version = None if model is None else model.version_for(spec, random.random, who)
+        key_value = "" if model is None else model.key_of(key)
+        version = None if model is None else model.version_for(spec, random.random, key_value)
         if model is None or version is None:
             raise ModelNotFound(f"Servable not found for request: {spec.name}")
         handle = LinkHandle(self, spec, version, model.versions[version])
-        handle.assignment = assignment_of(spec, version, who, model.traffic, model.arms)
+        handle.assignment = assignment_of(spec, version, key_value, model.traffic, model.arms)
         handle.wants_tensors = model.wants_tensors
         return handle
 
@@ -255,7 +255,7 @@ class LinkBackend:
             lane.flush()
 
     def status(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
-        """The core answers questions of status itself."""
+        """The core serves status requests itself."""
         raise NotAvailable(f"the status of {spec.name} is not known in a worker")
 
     def record(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
@@ -263,13 +263,13 @@ class LinkBackend:
 
         A core that does not keep up gets no tensors.
         """
-        if tensors is not None and self._link is not None and not self._link.is_congested:
+        if tensors is not None and not self._link.is_congested:
             self._link.send(ObservedRequest(record, tensors))
         else:
             self._records.append(record)
 
     def catalog(self) -> Mapping[str, ModelView]:
-        """What the core said last."""
+        """What the core serves, as of its last message."""
         return self._models
 
     # --- lanes --------------------------------------------------------------------------------------------------
@@ -277,7 +277,7 @@ class LinkBackend:
     @property
     def is_congested(self) -> bool:
         """Whether the core does not even read."""
-        return self._link is None or self._link.is_congested
+        return self._link.is_congested
 
     def lane(self, spec: ModelSpec, version: int, view: VersionView, signature: str) -> Lane:
         """Where a request waits."""
@@ -294,16 +294,15 @@ class LinkBackend:
 
     def send_bundle(self, lane: Lane, tasks: list[LinkTask], bundle: Bundle) -> None:
         """Give the core some requests."""
-        if self._link is not None:
-            self._bundles[bundle.number] = lane, tasks
-            for task in tasks:
-                task.bundle = bundle.number
-            self._link.send(bundle)
+        self._bundles[bundle.number] = lane, tasks
+        for task in tasks:
+            task.bundle = bundle.number
+        self._link.send(bundle)
 
-    def gave_up(self, number: int) -> None:
+    def request_given_up(self, number: int) -> None:
         """One of a bundle's requests is over before its time."""
-        found = self._bundles.get(number)
-        if found is not None and all(task.is_over for task in found[1]) and self._link is not None:
+        bundle = self._bundles.get(number)
+        if bundle is not None and all(task.is_over for task in bundle[1]):
             lane, tasks = self._bundles.pop(number)
             self._link.send(GiveUpBundle(number))
             lane.done(tasks)
@@ -311,27 +310,27 @@ class LinkBackend:
     def send_records(self) -> None:
         """Pass finished requests on; called now and then."""
         records, self._records = self._records, []
-        if records and self._link is not None:
+        if records:
             self._link.send(Records(tuple(records)))
 
     # --- from the core ------------------------------------------------------------------------------------------
 
-    def learn(self, models: Mapping[str, ModelView]) -> None:
-        """The core serves something else now; who waits for what is gone is told by the core."""
+    def set_models(self, models: Mapping[str, ModelView]) -> None:
+        """The core serves something else now; it fails the requests for versions that are gone."""
         self._models = models
         for key, lane in list(self._lanes.items()):
             spec, version, _ = key
             model = models.get(spec.name)
             if model is None or model.versions.get(version) != lane.view:
-                lane.flush()  # what the core has no room for now follows its answers
+                lane.flush()  # what the core has no room for now follows its responses
                 del self._lanes[key]
 
     def answered(self, answer: BundleAnswer) -> None:
         """The core has answered a bundle."""
-        found = self._bundles.pop(answer.number, None)
-        if found is None:
+        bundle = self._bundles.pop(answer.number, None)
+        if bundle is None:
             return
-        lane, tasks = found
+        lane, tasks = bundle
         first = 0
         for piece in answer.pieces:
             last = first + piece.num_requests

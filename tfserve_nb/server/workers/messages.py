@@ -1,4 +1,4 @@
-"""What a worker and the core tell each other.
+"""The messages between a worker and the core.
 
 Thread: any; immutable.
 """
@@ -12,7 +12,7 @@ from ...errors import ServingError
 from ...serving.backend import ModelSpec, ModelView
 from ...serving.telemetry.records import RequestRecord, RequestTensors
 from ...types import Tensors
-from ..http.head import RequestHead
+from ..http.message import RequestHead
 from ..settings import ServerSettings
 
 
@@ -87,7 +87,7 @@ class Forward(NamedTuple):
 
 
 class Forwarded(NamedTuple):
-    """Core to worker: the answer's bytes; None to cut the client off."""
+    """Core to worker: the response's bytes; None to cut the client off."""
 
     number: int
     data: bytes | None
@@ -101,7 +101,7 @@ class GiveUp(NamedTuple):
 
 
 class GiveUpBundle(NamedTuple):
-    """Worker to core: all clients of a bundle have left; it gets no answer."""
+    """Worker to core: all clients of a bundle have left; it gets no response."""
 
     number: int
 

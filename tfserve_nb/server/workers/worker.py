@@ -1,6 +1,6 @@
 """A worker's process: `python -m tfserve_nb.server.workers.worker LINK LISTENER`, both inherited file descriptors.
 
-It serves what the core says and ends with it: the link is the only thing that keeps it alive.
+It serves what the core serves and ends with it: the link is the only thing that keeps it alive.
 
 Thread: the main one, which runs the loop.
 """
@@ -20,13 +20,11 @@ from .. import tls
 from ..calls import Calls
 from ..event_loop import new_loop
 from ..http.connection import Connection
-from ..http.listener import limits_of
 from ..http.message import Message as HttpMessage
 from ..http.message import Sink
 from ..http.server import HttpServer
 from ..rest.fast_path import fast_path
-from ..rest.handler import MAX_INFLATED_BYTES, RestHandler
-from ..rest.inference_v2 import PREFIX, InferenceV2, find_v2_route
+from ..rest.inference_v2 import PREFIX, find_v2_route
 from ..rest.routes import find_route
 from ..settings import GrpcSettings, ServerSettings
 from ..telemetry.log import LOG_NAME
@@ -63,39 +61,37 @@ class WorkerProcess:
 
     def __init__(self, listener: socket.socket) -> None:
         self._listener = listener
-        self._backend = LinkBackend()
-        self._forwarder = Forwarder()
-        self._link: Link | None = None
+        self._over = asyncio.Event()
+        self._link = Link(self._take, self._over.set)
+        self._backend = LinkBackend(self._link)
+        self._forwarder = Forwarder(self._link)
         self._server: HttpServer | None = None
         self._grpc: GrpcProxy | None = None
-        self._over = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logging.getLogger(LOG_NAME)
 
     async def run(self, one_end: socket.socket) -> None:
-        """Serve until the core is gone or wants it to end."""
-        link = self._link = await Link.over(one_end, self._take, self._over.set)
+        """Serve until the core is gone or asks it to end."""
         self._log.setLevel(logging.INFO)
-        self._log.addHandler(LinkHandler(link))
-        self._backend.connect(link)
-        self._forwarder.connect(link)
+        self._log.addHandler(LinkHandler(self._link))
+        await self._link.open(one_end)
         while not self._over.is_set():
             self._backend.send_records()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), RECORDS_EACH_S)
         if self._server is not None:
             await self._server.close()
-        link.close()
+        self._link.close()
 
     def _take(self, messages: list[Message]) -> None:
-        """What the core said; nothing at all when it has caught up with us."""
+        """Messages of the core; none at all when it has caught up with us."""
         for message in messages:
             if isinstance(message, BundleAnswer):
                 self._backend.answered(message)
             elif isinstance(message, Forwarded):
                 self._forwarder.answered(message)
             elif isinstance(message, Catalog):
-                self._backend.learn(message.models)
+                self._backend.set_models(message.models)
             elif isinstance(message, Hello):
                 self._spawn(self._serve(message.settings))
             elif isinstance(message, Drain):
@@ -111,26 +107,19 @@ class WorkerProcess:
     async def _serve(self, settings: ServerSettings) -> None:
         loop = asyncio.get_running_loop()
         calls = Calls(self._backend, loop)
-        handler = RestHandler(
-            calls,
-            request_timeout_s=settings.request_timeout_s,
-            max_inflated_bytes=min(settings.max_body_bytes, MAX_INFLATED_BYTES),
-            log=self._log,
-        )
-        rest = fast_path(handler, InferenceV2(handler, self._backend), settings)
+        rest = fast_path(calls, settings, self._log)
 
-        def known(connection: Connection, message: HttpMessage) -> Sink | None:
+        def decode_here(connection: Connection, message: HttpMessage) -> Sink | None:
             """Decode what can be decoded here; the core answers all else."""
             if message.head.method == "POST" and self._is_known(message.head.target):
                 return rest(connection, message)
             return None
 
-        server = self._server = HttpServer(self._forwarder.sink, limits_of(settings), self._log, known)
+        server = self._server = HttpServer(self._forwarder.sink, settings, self._log, decode_here)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
         if settings.grpc is not None and settings.grpc.core_path:
             await self._serve_grpc(calls, settings.grpc, settings.token)
-        if self._link is not None:
-            self._link.send(Ready())
+        self._link.send(Ready())
 
     async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None) -> None:
         from .grpc_proxy import GrpcProxy  # gRPC takes a tenth of a second to import
@@ -142,7 +131,7 @@ class WorkerProcess:
     def _is_known(self, target: str) -> bool:
         try:
             route = find_v2_route("POST", target) if target.startswith(PREFIX) else find_route("POST", target)
-        except Exception:  # noqa: BLE001 - whatever is wrong with it, the core says so
+        except Exception:  # noqa: BLE001 - the core refuses it with the right error
             return False
         return route is not None and route.call in ("predict", "infer") and self._backend.knows(route.spec)
 
@@ -161,7 +150,7 @@ class WorkerProcess:
 def main() -> int:
     """Run with the two inherited sockets."""
     link_fd, listener_fd = (int(text) for text in sys.argv[1:3])
-    # Everything imported so far stays; the collector need not look at it again and again.
+    # Everything imported so far stays; the collector need not visit it again and again.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

@@ -1,4 +1,4 @@
-"""One served model: its routing pointer, where its versions come from, and how both change and are stored.
+"""One served model: its routing pointer, where its versions come from, how both change, are stored and resumed.
 
 Thread: any. `routing` is read without a lock; everything is written under the model's lock, which is never held while a
 version loads.
@@ -9,11 +9,13 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any  # JSON
 
 from ...errors import ServingError, VersionNotFound
 from ...export.layout import list_versions, version_dir
+from ...serialization import from_json, to_json
 from ...types import HistoryEvent, Progress
 from ..backend import ModelSpec, ModelView
 from ..batching.options import BatchingOptions
@@ -21,9 +23,23 @@ from ..versions.lifecycle import ServableManager
 from ..versions.source import VersionSource
 from .routing import Routing
 from .state_store import StateStore
-from .stored_model import StoredModel, read_stored_model
 
 LOAD_LIMIT_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """What an earlier kernel left behind.
+
+    Attributes:
+        routing: as it was, versions that are gone included.
+        keep: versions to keep loaded.
+        versions: version -> how to load it.
+    """
+
+    routing: Routing
+    keep: int
+    versions: Mapping[int, VersionSource]
 
 
 class ServedModel:
@@ -138,7 +154,7 @@ class ServedModel:
             self._remember(event)
 
     def _remember(self, event: HistoryEvent) -> None:
-        state = StoredModel(self.routing, self.keep, self._manager.sources(self.name)).stored()
+        state = to_json(StoredModel(self.routing, self.keep, self._manager.sources(self.name)))
         with self.noting_problem():
             self.store.save(self.name, state, event)
 
@@ -159,3 +175,71 @@ class ServedModel:
 
     def _aspire(self) -> None:
         self._manager.set_aspired(self.name, self.routing.aspired(self.keep) | frozenset(self._pending))
+
+
+def read_stored_model(name: str, base_path: Path, value: Mapping[str, Any]) -> StoredModel:
+    """The inverse of `to_json(StoredModel)`, with the versions that are on disk now.
+
+    Versions that appeared on disk since get default options; files may also have been moved with their folder.
+
+    Args:
+        name: the model.
+        base_path: the folder that holds `NAME/VERSION`.
+        value: from the state file.
+
+    Raises:
+        ServingError: if something is missing or of another kind; nothing is read then.
+    """
+    on_disk = {version: version_dir(base_path, name, version) for version in list_versions(base_path / name)}
+    try:
+        kept = {
+            version: {**value["versions"][str(version)], "path": str(path)}
+            for version, path in on_disk.items()
+            if str(version) in value["versions"]
+        }
+        routing = {"name": name, **value["routing"]}
+        stored = from_json({**value, "routing": routing, "versions": kept}, StoredModel)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise ServingError(
+            f"the stored state of model {name!r} in {base_path} cannot be read: {type(error).__name__}: {error}",
+            hint="move the state file away to start anew",
+        ) from error
+    unknown = {
+        version: VersionSource(path, BatchingOptions()) for version, path in on_disk.items() if version not in kept
+    }
+    return StoredModel(stored.routing, stored.keep, {**unknown, **stored.versions})
+
+
+@contextlib.contextmanager
+def resumed(
+    manager: ServableManager, stored: StoredModel, base_path: Path, progress: Progress
+) -> Iterator[tuple[ServedModel, list[str]]]:
+    """A model with the versions that it had, as far as they can be loaded; they stay loaded while the body runs.
+
+    Args:
+        manager: loads them.
+        stored: what is known of the model.
+        base_path: the folder that holds `NAME/VERSION`.
+        progress: told about each step.
+
+    Yields:
+        The model, which is not served yet, and what could not be brought back, in words.
+    """
+    name = stored.routing.name
+    on_disk = frozenset(stored.versions)
+    routing = stored.routing.restricted_to(on_disk)
+    gone = sorted(stored.routing.aspired(stored.keep) - on_disk)
+    problems = [f"version {version} is no longer on disk" for version in gone]
+    model = ServedModel(name, base_path, stored.keep, manager)
+    for version, source in stored.versions.items():
+        manager.set_source(name, version, source)
+    loaded: set[int] = set()
+    with contextlib.ExitStack() as held:
+        for version in sorted(routing.aspired(stored.keep)):
+            try:
+                held.enter_context(model.loaded([version], progress))
+                loaded.add(version)
+            except ServingError as error:
+                problems.append(f"version {version}: {error.message}")
+        model.routing = routing.restricted_to(frozenset(loaded))
+        yield model, problems

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from ...types import Tensors
 
 
@@ -159,3 +161,20 @@ class CopyCounts(NamedTuple):
     num_run: int = 0
     num_failed: int = 0
     num_dropped: int = 0
+
+
+def own_copy(array: np.ndarray) -> np.ndarray:
+    """A C-contiguous, read-only copy of a request's array, to keep after the request is over."""
+    copy = np.array(array, order="C", copy=True)
+    copy.flags.writeable = False
+    return copy
+
+
+def num_bytes(tensors: Tensors) -> int:
+    """What arrays take in memory; each text counts with what Python adds to it."""
+    return sum(
+        [
+            int(array.nbytes) if array.dtype != object else sum([56 + len(item) for item in array.reshape(-1)])
+            for array in tensors.values()
+        ]
+    )

@@ -21,7 +21,7 @@ import numpy as np
 
 from ...types import Tensors
 from .observer import Observer
-from .records import RequestRecord, RequestTensors
+from .records import RequestRecord, RequestTensors, num_bytes, own_copy
 
 KEPT = 50
 MAX_ROWS = 8
@@ -175,16 +175,9 @@ def _copied(tensors: Tensors) -> tuple[Mapping[str, np.ndarray], bool]:
     found = {}
     for name, array in tensors.items():
         rows = array[:MAX_ROWS] if array.ndim else array
-        if _size(rows) <= MAX_BYTES:
-            found[name] = rows.copy()
-            found[name].flags.writeable = False
+        if num_bytes({name: rows}) <= MAX_BYTES:
+            found[name] = own_copy(rows)
     return found, len(found) < len(tensors)
-
-
-def _size(array: np.ndarray) -> int:
-    if array.dtype != object:
-        return int(array.nbytes)
-    return sum(len(item) for item in array.reshape(-1))
 
 
 def _ms(from_s: float | None, to_s: float | None) -> float | None:
