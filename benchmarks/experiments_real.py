@@ -105,7 +105,7 @@ def take(
     for at_s, arm, size, run_s in [runs.pop(0) for _ in range(len(runs))]:
         observations.add_batch(arm, at_s - zero_s, size, run_s, is_background=False)
     for at_s, arm, came_s in [answered.pop(0) for _ in range(len(answered))]:
-        observations.add_request(arm, at_s - zero_s, at_s - came_s, "OK", 1, "", is_assigned=True)
+        observations.add_request(arm, at_s - zero_s, at_s - came_s, "OK", "", is_assigned=True)
 
 
 def main() -> int:

@@ -110,7 +110,7 @@ _MODULES = {
     "connect": "api.connect",
     "deploy": "api.deploy",
     "deployment": "api.connect",
-    "frame_of": "experiment.views.frames",
+    "frame_of": "agreement.worst",
     "load_captured": "serving.telemetry.capture",
     "load_result": "bench.result",
     "resume": "api.connect",

@@ -213,7 +213,7 @@ def test_a_version_that_agrees_and_is_as_fast_passes() -> None:
 
 def test_each_reason_against_a_version_names_its_number() -> None:
     differs = result_of(agreement=agreement_of(97, {(1, 2): 3}))
-    assert differs.problems() == ("it answers 3 % of 100 rows differently, allowed are 1 %",)
+    assert differs.problems() == ("it disagrees on 3 % of 100 rows, allowed are 1 %",)
     assert differs.passed(max_disagreement=0.03 + 1e-9)
 
     slow = np.linspace(0.01, 0.02, 200)

@@ -241,8 +241,8 @@ def test_plain_saved_models_are_compared_by_their_variables() -> None:
     assert [(one.name, one.change, one.weight_change) for one in diff.layers] == [("dense", "changed", 0.5)]
     assert diff.code is None
     assert [note[:60] for note in diff.notes] == [
-        "version 1 tells nothing about where it comes from: its code,",
-        "version 2 tells nothing about where it comes from: its code,",
+        "version 1 has no provenance: its code,",
+        "version 2 has no provenance: its code,",
     ]
     assert diff.agreement["y"].largest_difference == 1.0
 

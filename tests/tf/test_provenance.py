@@ -126,7 +126,7 @@ def test_without_provenance_there_is_no_file_not_even_that_of_the_copied_version
     for version in (2, 3):
         assert not (folder_of(handle, version) / PROVENANCE_FILE).exists()
         assert not (folder_of(handle, version) / PROVENANCE_FILE.parent).exists()
-        with pytest.raises(FailedPrecondition, match=f"version {version} of net tells nothing") as caught:
+        with pytest.raises(FailedPrecondition, match=f"version {version} of net has no provenance") as caught:
             handle.provenance(version)
         assert "--no-provenance" in caught.value.hint
 

@@ -33,13 +33,13 @@ def test_many_layers_show_those_that_changed_most_in_their_order() -> None:
 
 
 def test_what_is_not_known_is_left_out_or_said() -> None:
-    diff = VersionDiff("net", 1, 2, notes=("version 1 tells nothing",))
+    diff = VersionDiff("net", 1, 2, notes=("version 1 has no provenance",))
 
     shown = str(diff)
 
     assert "net: version 2 (B) compared with version 1 (A)" in shown
     assert "Code: not known of both versions" in shown
-    assert "version 1 tells nothing" in shown
+    assert "version 1 has no provenance" in shown
     assert "Metrics" not in shown
     assert diff.packages == diff.metrics == {}
 

@@ -33,7 +33,7 @@ from tfserve_nb.experiment.views.figure import figure_of, png_of
 from tfserve_nb.experiment.views.report import (
     effect_text,
     effect_words,
-    estimate_says,
+    estimate_meaning,
     phase_line,
     report_of,
     step_line,
@@ -137,8 +137,8 @@ def test_what_happened_by_itself_is_told_with_time_and_reason() -> None:
 
 def test_an_experiment_that_passed_says_that_it_waits_for_a_person() -> None:
     assert phase_line(state_of("quality")) == "passed, and waits for you"
-    asked = replace(state_of("slower"), phase="held", reason="B is slower; nothing was changed, as asked")
-    assert phase_line(asked) == "waits for you: B is slower; nothing was changed, as asked"
+    asked = replace(state_of("slower"), phase="held", reason="B is slower; nothing was changed, as the plan demands")
+    assert phase_line(asked) == "waits for you: B is slower; nothing was changed, as the plan demands"
 
 
 def test_a_verdict_that_waits_for_a_person_has_the_numbers_of_now() -> None:
@@ -153,9 +153,9 @@ def test_an_experiment_that_was_stopped_says_so_beside_what_it_knew() -> None:
     state = replace(state_of("equal"), phase="stopped", reason="stopped by hand")
     assert str(state.verdict) == f"{state.reading.verdict}; stopped by hand"
 
-    state = replace(state, reason="somebody changed the traffic")
-    assert str(state.verdict) == f"{state.reading.verdict}; stopped: somebody changed the traffic"
-    assert text_of(state).count("somebody changed the traffic") == 1
+    state = replace(state, reason="the traffic was changed from outside")
+    assert str(state.verdict) == f"{state.reading.verdict}; stopped: the traffic was changed from outside"
+    assert text_of(state).count("the traffic was changed from outside") == 1
     assert "50 %     " not in text_of(state).split("Sample ratio")[0]
 
 
@@ -238,7 +238,7 @@ def test_the_chart_says_in_words_what_it_draws() -> None:
     ],
 )
 def test_intervals_are_told_in_words(low: float, high: float, margin: float | None, worse: int, says: str) -> None:
-    assert estimate_says(Estimate(0.0, low, high, 0.5, 10), margin, worse) == says
+    assert estimate_meaning(Estimate(0.0, low, high, 0.5, 10), margin, worse) == says
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def judge(rule: Rule, a: np.ndarray, b: np.ndarray) -> Judged:
 
     Args:
         rule: of the output.
-        a: what A answered, `(n, ...)`.
-        b: what B answered to the same rows.
+        a: what A predicted, `(n, ...)`.
+        b: what B predicted for the same rows.
     """
     if a.shape != b.shape or is_text(a) != is_text(b):
         return never(len(a))

@@ -1,4 +1,4 @@
-"""Sums up how two versions answered many requests: shares that agree, errors, bias, the rows that differ most.
+"""Sums up how two versions agree on many requests: shares that agree, errors, bias, the rows that differ most.
 
 The first `DECIDING_ROWS` rows are kept whole; they decide the kind of each output and the spread of its numbers, which
 then stay. Until then every figure is computed from all rows so far, so it does not matter how rows were cut into
@@ -32,11 +32,11 @@ MOST_FLIPS = 2000
 KEPT_ROWS = 64
 
 Evidences = Mapping[str, tuple[Evidence | None, Evidence | None]]
-"""Output name -> what the provenance of A and of B says about it."""
+"""Output name -> its evidence from the provenance of A and of B."""
 
 
-def both(a: Mapping[str, Evidence], b: Mapping[str, Evidence]) -> Evidences:
-    """What two versions' provenance says about their outputs, side by side."""
+def evidence_pairs(a: Mapping[str, Evidence], b: Mapping[str, Evidence]) -> Evidences:
+    """The evidence of two versions, side by side by output."""
     return {name: (a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b])}
 
 
@@ -181,8 +181,8 @@ class Agreeing:
     """The accumulator.
 
     Args:
-        options: what the user says.
-        evidence: what the versions' provenance says about their outputs.
+        options: the user's.
+        evidence: from the versions' provenance.
         num_worst: how many of the rows that differ most are kept.
     """
 
@@ -204,11 +204,11 @@ class Agreeing:
         self._totals = _Totals(num_worst)
 
     def add(self, inputs: Tensors, a: Tensors, b: Tensors, rows: int, at: float) -> np.ndarray:
-        """Take in a request that both answered.
+        """Take in a request that both versions ran.
 
         Args:
             inputs: name -> array.
-            a: output name -> what A answered.
+            a: output name -> what A predicted.
             b: the same of B.
             rows: rows of the request.
             at: when, on any clock.
@@ -272,7 +272,7 @@ class Agreeing:
             self._rules = {**self._decided([piece]), **self._rules}
 
     def _decided(self, pieces: Sequence[_Piece]) -> dict[str, Rule]:
-        """Output name -> rule, from rows that both versions answered."""
+        """Output name -> rule, from rows that both versions predicted."""
         found = {}
         for name in dict.fromkeys(name for piece in pieces for name in piece.a):
             pairs = [
@@ -303,7 +303,7 @@ class Agreeing:
     def from_json(
         cls, value: Mapping[str, Any], options: AgreementOptions | None = None, evidence: Evidences | None = None
     ) -> Agreeing:
-        """The inverse of `to_json`; counts of before kinds were told apart are left out, and all begins anew."""
+        """The inverse of `to_json`; counts of versions before there were kinds are left out."""
         self = cls(options, evidence)
         if not value.get("rules"):
             return self

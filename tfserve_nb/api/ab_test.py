@@ -88,7 +88,7 @@ class ABTest:
 
     @property
     def effect(self) -> float:
-        """B compared with A in the experiment's metric: relative for latencies (0.1: 10 % slower), else a difference.
+        """B compared with A in the metric: relative for latencies (0.1: 10 % slower), a difference for quality.
 
         NaN while there are too few observations.
         """

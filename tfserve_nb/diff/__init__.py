@@ -1,1 +1,1 @@
-"""What two versions of a model differ in: signatures, layers, weights, code, metrics, latency, answers."""
+"""What two versions of a model differ in: signatures, layers, weights, code, metrics, latency, outputs."""

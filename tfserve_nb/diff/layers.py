@@ -9,7 +9,7 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..export.provenance.keras_facts import chunks, squared_norm
 from ..export.provenance.provenance import Provenance
@@ -94,17 +94,13 @@ def _compare(one: _Layer | None, other: _Layer | None, a: Weights, b: Weights) -
     found = LayerChange(other.name, other.class_name, SAME, one.num_params, other.num_params)
     shapes = [[variable.shape for variable in layer.variables] for layer in (one, other)]
     if shapes[0] != shapes[1]:
-        return _with(found, CHANGED, None, f"shapes {_listed(shapes[0])} → {_listed(shapes[1])}")
+        return replace(found, change=CHANGED, note=f"shapes {_listed(shapes[0])} → {_listed(shapes[1])}")
     if not one.variables:
         return found
     moved = _moved(one, other, a, b)
     if moved is None:
-        return _with(found, CHANGED, None, "weights that are no numbers differ, or types do")
-    return found if moved == 0 else _with(found, CHANGED, moved, "")
-
-
-def _with(found: LayerChange, change: str, moved: float | None, note: str) -> LayerChange:
-    return LayerChange(found.name, found.class_name, change, found.params_a, found.params_b, moved, note)
+        return replace(found, change=CHANGED, note="weights that are not numbers differ, or types do")
+    return found if moved == 0 else replace(found, change=CHANGED, weight_change=moved)
 
 
 def _moved(one: _Layer, other: _Layer, a: Weights, b: Weights) -> float | None:

@@ -15,7 +15,7 @@ from .result import ReplayResult
 
 
 def figure_of(result: ReplayResult) -> Any:
-    """Latencies of both versions request by request, and how far the answers are apart: a matplotlib `Figure`."""
+    """Latencies of both versions request by request, and how far the outputs are apart: a matplotlib `Figure`."""
     return drawn(result.title, functools.partial(_draw, result))
 
 

@@ -1,4 +1,4 @@
-"""What a replay has to say.
+"""The report of a replay.
 
 Thread: any; pure functions.
 """

@@ -1,4 +1,4 @@
-"""What administers a core, wherever it runs: in this process, in a child process, on another machine.
+"""The interface that administers a core, in this process, in a child process or on another machine.
 
 `ServingCore` implements it, and so does `server.admin.client.RemoteModels`, which asks another server. What it declares
 is also the admin API: `server.admin.operations` gives each method its HTTP path.
@@ -34,7 +34,7 @@ class ModelAdmin(Protocol):
         """The models that are served."""
 
     def model_status(self, name: str) -> ModelStatus:
-        """Everything that is known of a model now."""
+        """The status of a model."""
 
     def uses(self, name: str, version: int) -> bool:
         """Whether traffic, a label or the stage needs a version."""
@@ -75,7 +75,7 @@ class ModelAdmin(Protocol):
         """The newest captured requests of a model, or all, in the order of arrival."""
 
     def resources(self) -> Resources:
-        """What the server's process takes of its machine."""
+        """Resource usage of the server's process."""
 
     def predict(
         self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
@@ -119,7 +119,7 @@ class ModelAdmin(Protocol):
         shadow: tuple[int, float] | None = None,
         progress: Progress = ...,
     ) -> None:
-        """Set all that a comparison needs at once: traffic, salt, the key's header, arms and who gets copies."""
+        """Set all that a comparison needs at once: traffic, salt, the key's header, arms and shadow."""
 
     def set_shadow(self, name: str, version: int | None, percent: float = 100.0, progress: Progress = ...) -> None:
         """Give a version copies of requests that others answer (None ends it)."""

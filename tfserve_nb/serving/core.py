@@ -58,8 +58,8 @@ class ServingCore:
         metrics: counts requests.
         samples: some requests of the models that are sampled, in full.
         captures: the requests of the models that are captured, for a replay.
-        observers: told of requests, batches, warm-ups, shadow copies and resumed models.
-        copies: the shadow copies, and what became of them.
+        observers: get requests, batches, warm-ups, shadow copies and resumed models.
+        copies: the shadow copies and their counts.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class ServingCore:
         return tuple(sorted(self._models))
 
     def model_status(self, name: str) -> ModelStatus:
-        """Everything that is known of a model now.
+        """The status of a model.
 
         Raises:
             ModelNotFound: if it is not served.
@@ -227,7 +227,7 @@ class ServingCore:
             source: where it comes from.
             base_path: the folder that holds `NAME/VERSION`, where the state is stored too.
             placement: which requests it gets.
-            progress: told about each step, on the calling thread.
+            progress: called with each step, on the calling thread.
 
         Raises:
             ServingError: why it could not be loaded; the routing is as before then.
@@ -302,7 +302,7 @@ class ServingCore:
         return model
 
     def unfollow(self, model: FollowedModel) -> None:
-        """Unload a followed model; `status` still says what became of its versions."""
+        """Unload a followed model; `status` still reports its versions."""
         model.set_versions({})
         self._remove(model)
 
@@ -319,7 +319,7 @@ class ServingCore:
         Args:
             base_path: the folder with the models and their stored state.
             only: one model; None for all that are not served now.
-            progress: told about each step.
+            progress: called with each step.
 
         Returns:
             Model -> what could not be brought back, in words; empty when all is as before.
@@ -437,7 +437,7 @@ class ServingCore:
             name: the model.
             version: the version that gets the copies.
             percent: share of the requests that are copied.
-            progress: told about each step, on the calling thread.
+            progress: called with each step, on the calling thread.
 
         Raises:
             InvalidOption: if the version answers everything itself, or the share is none.
@@ -505,10 +505,10 @@ class ServingCore:
         return self.captures.requests_of(name, limit)
 
     def resources(self) -> Resources:
-        """What this process takes."""
+        """Resource usage of this process."""
         return self._resources.read()
 
-    # --- inner workings -----------------------------------------------------------------------------------------
+    # --- helpers -----------------------------------------------------------------------------------------------
 
     def _model(self, name: str) -> ServedModel:
         """A served model.
@@ -554,7 +554,7 @@ class ServingCore:
             self._observe(self.captures)
 
     def _observe(self, observer: RequestSamples | Captures) -> None:
-        """Let it observe for as long as it wants any model: requests cost nothing more until then.
+        """Add an observer while it wants any model, and remove it otherwise: requests cost nothing more then.
 
         The caller holds the lock.
         """

@@ -52,7 +52,7 @@ def predict(
     backend: InferenceBackend, spec: ModelSpec, signature_name: str, value: Any, *, rows: int, limit_s: float,
     key: str = "", request_id: str = "",
 ) -> Tensors:  # fmt: skip
-    """Answer one request of this process.
+    """Run one request of this process.
 
     Args:
         backend: the core.
@@ -62,7 +62,7 @@ def predict(
         rows: rows of one piece; larger requests are sent in pieces, all to the same version.
         limit_s: seconds that one piece may wait.
         key: keeps its client with one version while the traffic is split; "" for none.
-        request_id: what the caller names the request, for feedback; "" for nothing.
+        request_id: the caller's id of the request, for feedback; "" for none.
 
     Returns:
         name -> array; row i answers input row i.
@@ -112,7 +112,7 @@ def predict(
 def _run(
     handle: Handle, signature: SignatureSpec, inputs: Tensors, num_rows: int, rows: int, limit_s: float
 ) -> list[Answer]:
-    """Submit in pieces of `rows` rows, a few at a time, and collect the answers in order."""
+    """Submit in pieces of `rows` rows, a few at a time, and collect the outputs in order."""
     can_cut = num_rows > rows and all(
         spec.is_batched for spec in (*signature.inputs.values(), *signature.outputs.values())
     )

@@ -1,10 +1,10 @@
-"""What was found about each metric, all on one scale: larger is worse.
+"""The estimate of each metric, all on one scale: larger is worse.
 
 Whether B is harmful or fine follows from where the interval lies. The probability of a wrong roll-back is shared out:
-all intervals are two-sided, and only their harmful end takes B back. The primary metric's interval has the plan's
+all intervals are two-sided, and only their harmful end rolls B back. The primary metric's interval has the plan's
 alpha, so its harmful end costs half of it; the other half is divided among the guardrails (Bonferroni), each of which
-has an interval with `alpha / number of guardrails`. So the probability that identical versions are ever told apart to
-B's disadvantage is at most alpha, over the whole experiment and all metrics.
+has an interval with `alpha / number of guardrails`. So the probability that identical versions ever lead to a rollback
+is at most alpha, over the whole experiment and all metrics.
 
 Times are comparable only when both versions have enough to do. A version that gets less than `LEAST_SHARE` of the
 requests runs colder than the other, at any batch size, and would be slower than its own copy. So at such a split a
@@ -38,7 +38,7 @@ one: with a tenth of the traffic, a copy of the same small network took 10 to 26
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What there is to judge.
+    """The observations that are judged.
 
     Attributes:
         strata: times of runs by size.
@@ -94,7 +94,7 @@ class Finding:
 
     @property
     def is_harmful(self) -> bool:
-        """Whether B is worse for certain, and by more than the margin as far as one can tell."""
+        """Whether B is worse for certain, and by more than the margin by the estimate."""
         value, low, _ = self.harm
         return low > self.cold_b and value > self.margin + self.cold_b
 

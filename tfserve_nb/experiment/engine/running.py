@@ -1,8 +1,8 @@
-"""One experiment while it goes on: takes in what was seen, and says what should change.
+"""One experiment while it goes on: takes in what was observed, and proposes changes.
 
 It decides nothing about traffic itself: `Experiments` carries out the `Change` that `look` asks for.
 
-Thread: the experiments' thread, or whoever holds the lock of `Experiments`.
+Thread: the experiments' thread, or the thread that holds the lock of `Experiments`.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ MAX_MOMENTS = 400
 
 
 def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, version: int, reading: Reading) -> Move:
-    """What follows from a reading.
+    """What a canary does after a reading.
 
-    A step before the last is passed when its time is over and nothing speaks against B; proof that B is not worse would
-    take too long with one percent of the traffic, and is asked for at the last step only.
+    A step before the last is passed when its time is over and nothing shows that B is worse; proof that B is not worse
+    would take too long with one percent of the traffic, and is required at the last step only.
 
     Args:
         steps: percents, increasing; empty for one step without an end of its own.
@@ -41,7 +41,7 @@ def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, v
         step: the number of the current one, from 0.
         in_step_s: how long it has lasted, in seconds.
         version: B.
-        reading: what was found.
+        reading: the latest results.
 
     Returns:
         What to do now.
@@ -76,12 +76,12 @@ class Running:
     """An experiment.
 
     Args:
-        plan: what was asked for.
+        plan: its options.
         now: the clock in seconds, that of the server's records.
         started_at: seconds since the epoch.
         elapsed_s: how long it went on before, when it is resumed.
         observations: what was seen before.
-        evidence: what the versions' provenance says about their outputs.
+        evidence: loss and activation of the outputs, from the versions' provenance.
     """
 
     def __init__(
@@ -239,7 +239,11 @@ class Running:
     def _back(self, why: str) -> Change | None:
         if self.plan.auto_rollback:
             return Change("rollback", 0.0, why)
-        return None if self.phase == "held" else Change("hold", self.percent, f"{why}; nothing was changed, as asked")
+        return (
+            None
+            if self.phase == "held"
+            else Change("hold", self.percent, f"{why}; nothing was changed, as the plan demands")
+        )
 
     def _passed(self, reading: Reading) -> Change:
         if self.plan.auto_promote:

@@ -116,7 +116,7 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
     axes.set_title("outputs on the same rows", fontsize=9)
     if not agreement:
         axes.set_axis_off()
-        say(axes, "no rows were compared" if state.plan.shadow else "no copies were asked for")
+        say(axes, "no rows were compared" if state.plan.shadow else "no requests are copied")
         return
     flips = next((list(one.flips.items())[:NUM_FLIPS] for one in agreement.values() if one.flips), [])
     axes.set_title(_agreement(agreement), fontsize=9)
@@ -142,7 +142,7 @@ def _agreement(one: Agreement) -> str:
 
 
 def _numbers_in_words(found: Agreement) -> str:
-    """What is said in the place of changed classes: errors and bias of the outputs that are compared as numbers."""
+    """Text in the place of changed classes: errors and bias of the outputs that are compared as numbers."""
     lines = [
         f"{name}: error {number(one.error)} spreads of A, bias {number(one.bias, sign=True)}"
         for name, one in list(found.items())[:NUM_FLIPS]

@@ -1,4 +1,4 @@
-"""What the counters say about a model: snapshots for people, dashboards and the admin API.
+"""Snapshots of a model's metrics, for people, dashboards and the admin API.
 
 Thread: any; immutable.
 """
@@ -138,7 +138,8 @@ class ModelMetrics:
     def with_batches(self, batches: Mapping[int, BatchSummary]) -> ModelMetrics:
         """The same with what the versions have run."""
         versions = {
-            version: replace(one, batches=batches.get(version, one.batches)) for version, one in self.versions.items()
+            version: replace(metrics, batches=batches.get(version, metrics.batches))
+            for version, metrics in self.versions.items()
         }
         return replace(self, versions=versions)
 
@@ -196,8 +197,8 @@ def step_ends(span_s: int, step_s: int, tail_s: int) -> np.ndarray:
 def summarised(version: int, window: Window, *, span_s: int, step_s: int, tail_s: int) -> VersionMetrics:
     """Turn seconds into a `VersionMetrics`.
 
-    The first `tail_s` rows are only looked back at. The last row is the running second: it counts, but the series end
-    before it, or every line would dip at its end.
+    The first `tail_s` rows only serve the first percentiles. The last row is the running second: it counts, but the
+    series end before it, or every line would dip at its end.
 
     Args:
         version: its number.
