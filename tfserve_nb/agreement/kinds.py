@@ -1,4 +1,4 @@
-"""What kind of output is compared, decided once for each output, with the reason in words.
+"""The kind of each output, decided once, with the reason in words.
 
 In this order: by the user's options, by the versions' provenance (loss and last activation), by the rows. Shares of
 classes are recognised by their rows, which are nonnegative and sum to one. All other floating-point
@@ -28,7 +28,7 @@ KINDS = (CLASS_SHARES, SCORES, REGRESSION, EXACT, SETS)
 """Every value of `OutputAgreement.kind`; docs/agreement.md describes how each is recognised and what agrees."""
 
 ASKED_KINDS = ("classification", "regression", "exact")
-"""What `--kind` and `kind=` take."""
+"""The values of `--kind` and `kind=`."""
 
 DEFAULT_TOLERANCE = 1e-3
 ZERO_SPREAD = 1e-3
@@ -266,16 +266,16 @@ def _judged_by_provenances(evidence: tuple[Evidence | None, Evidence | None], co
     return known[0][1], known[0][0]
 
 
-def _judged_by_provenance(one: Evidence, columns: int) -> str:
-    """What a loss and an activation mean for an output of so many columns; "" when nothing follows."""
-    loss, activation = one.loss, one.activation
+def _judged_by_provenance(evidence: Evidence, columns: int) -> str:
+    """How an output of so many columns is judged by its loss and activation; "" when nothing follows."""
+    loss, activation = evidence.loss, evidence.activation
     if loss in _NUMBER_LOSSES:
         return NUMBERS
     is_binary = "binary" in loss and loss.endswith("crossentropy")
     is_class_loss = (loss.endswith("crossentropy") and not is_binary) or loss == "categorical_hinge"
     if columns > 1 and (is_class_loss or activation in ("softmax", "log_softmax")):
         return ARGMAX
-    if loss in _SIGN_LOSSES or (is_binary and one.from_logits):
+    if loss in _SIGN_LOSSES or (is_binary and evidence.from_logits):
         return SIGN
     if activation in ("sigmoid", "hard_sigmoid"):
         return HALF

@@ -127,6 +127,6 @@ def _stacked(rows: Sequence[np.ndarray | None]) -> np.ndarray:
     if len(kinds) == 1 and None not in kinds:
         return np.stack([np.asarray(one) for one in known])
     found = np.empty(len(known), dtype=object)
-    for place, one in enumerate(known):
-        found[place] = one
+    for place, row in enumerate(known):
+        found[place] = row
     return found

@@ -16,7 +16,7 @@ from ..agreement.result import Agreement, Disagreement
 from ..bench.load.process import generate
 from ..bench.load.samples import Samples
 from ..bench.load.schedule import Load, Target
-from ..bench.load.targets import Wish, probe, target_of
+from ..bench.load.targets import RequestOptions, probe, target_of
 from ..errors import InvalidOption, ModelNotFound, NotAvailable
 from ..experiment.admin import ExperimentAdmin
 from ..experiment.plan import Limits, Plan
@@ -241,7 +241,7 @@ def requests_of(
         ServingError: if the request fails, such as for rows that do not fit.
     """
     load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
-    target = target_of(server.rest_url(name), server.token, Wish(values=values))
+    target = target_of(server.rest_url(name), server.token, RequestOptions(values=values))
     probe(target)
     return target, load
 

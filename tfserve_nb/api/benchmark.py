@@ -85,7 +85,7 @@ def benchmark_url(
         if body is not None:
             target = plain_target(url, token, body, options.rows)
         else:
-            target = target_of(url, token, options.wish(version), grpc_address)
+            target = target_of(url, token, options.request_options(version), grpc_address)
         subjects.append(Subject(_name_of(url), version, target, rows=options.rows, payload=target.what))
     return keep(carry_out(options, tuple(subjects), watcher), StateStore(folder))
 
@@ -141,7 +141,7 @@ def _subject(server: ServerHandle, name: str, options: Options, version: int | N
     seen, split = _version_and_split(server.models.model_status(name), version, options.label)
     batches = _Batches(server, name)
     if options.protocol != "kernel":
-        target = target_of(url, server.token, options.wish(version), server.grpc_address)
+        target = target_of(url, server.token, options.request_options(version), server.grpc_address)
         return Subject(name, seen, target, rows=options.rows, payload=target.what + split, batches=batches)
     if server.kind != "in_kernel":
         raise InvalidOption(f"{name} is not served by this kernel", hint="--protocol json")
@@ -151,7 +151,7 @@ def _subject(server: ServerHandle, name: str, options: Options, version: int | N
         name,
         seen,
         predict=lambda inputs: server.models.predict(spec, options.signature, inputs, options.timeout_s),
-        inputs=pieces_of(signature, options.wish(version)),
+        inputs=pieces_of(signature, options.request_options(version)),
         rows=options.rows,
         payload=f"{options.rows} rows, d.predict in this kernel, whose threads the callers share{split}",
         batches=batches,

@@ -61,7 +61,7 @@ def version_folder(server: ServerHandle, name: str, version: int) -> Path:
 
 
 def provenance_of(server: ServerHandle, name: str, version: int) -> Provenance:
-    """Where a version comes from.
+    """The provenance of a version.
 
     Raises:
         FailedPrecondition: if it has none, or its file cannot be read.
@@ -137,7 +137,7 @@ def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, Signa
 
 
 def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureSpec]) -> list[SignatureChange]:
-    """What changed in what the versions take and give."""
+    """The changes of inputs and outputs, signature by signature."""
     changes = []
     for name in dict.fromkeys([*a, *b]):
         if name not in a or name not in b:
@@ -162,9 +162,9 @@ def _tensor_changes(kind: str, a: Mapping[str, TensorSpec], b: Mapping[str, Tens
     return found
 
 
-def _code(one: Provenance | None, other: Provenance | None, a: int, b: int) -> str | None:
+def _code(provenance_a: Provenance | None, provenance_b: Provenance | None, a: int, b: int) -> str | None:
     """Unified diff of what deployed them; None when one is not known."""
-    before, after = (side.code if side is not None else None for side in (one, other))
+    before, after = (provenance.code if provenance is not None else None for provenance in (provenance_a, provenance_b))
     if before is None or after is None:
         return None
     lines = difflib.unified_diff(
@@ -181,15 +181,15 @@ def _called(code: Code, version: int) -> str:
 def _latency(server: ServerHandle, name: str, a: int, b: int) -> list[LatencyChange]:
     """Run times at equal batch sizes, and percentiles of requests, of the last 15 minutes."""
     versions = server.models.model_metrics(name, SPAN_S, SPAN_S // 15).versions
-    one, other = versions.get(a), versions.get(b)
-    if one is None or other is None:
+    of_a, of_b = versions.get(a), versions.get(b)
+    if of_a is None or of_b is None:
         return []
     found = [
-        LatencyChange(f"a run of {size} rows", one.batches.run_ms[size], other.batches.run_ms[size])
-        for size in sorted(set(one.batches.run_ms) & set(other.batches.run_ms))
+        LatencyChange(f"a run of {size} rows", of_a.batches.run_ms[size], of_b.batches.run_ms[size])
+        for size in sorted(set(of_a.batches.run_ms) & set(of_b.batches.run_ms))
     ]
     for quantile in ("p50", "p95"):
-        values = getattr(one, f"{quantile}_ms"), getattr(other, f"{quantile}_ms")
+        values = getattr(of_a, f"{quantile}_ms"), getattr(of_b, f"{quantile}_ms")
         if values != (None, None):
             found.append(LatencyChange(f"{quantile} of requests", *values))
     return found

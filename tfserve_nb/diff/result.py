@@ -238,7 +238,7 @@ def package_table(packages: Mapping[str, tuple[str, str]]) -> Table:
 
 
 def code_section(code: str | None) -> CodeDiff:
-    """What differs in the code of the cells, or that nothing does."""
+    """The differences in the code of the cells."""
     if code is None:
         return CodeDiff("Code: not known of both versions")
     return CodeDiff("Code" if code else "Code: the same", tuple(code.splitlines()))

@@ -18,8 +18,8 @@ from ..serialization import HighEnd, LowEnd
 ARMS = ("a", "b")
 """The current version and the candidate, in records, metrics and response headers."""
 METRICS = ("latency", "p95", "quality")
-"""What the verdict can be about: the time of a run at equal batch sizes, the tail of the
-latencies, or the share of right predictions."""
+"""The metrics of a verdict: the time of a run at equal batch sizes, the tail of the latencies, or the share of right
+predictions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ class Plan:
 
     @property
     def first_percent(self) -> float:
-        """What B gets at first."""
+        """Percent of the requests that B gets at first."""
         return self.steps[0] if self.steps else self.split
 
     @property

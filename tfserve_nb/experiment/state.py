@@ -1,4 +1,4 @@
-"""What an experiment has found so far, and where it stands: values that dashboards, scripts and the admin API read.
+"""The results and the state of an experiment: values that dashboards, scripts and the admin API read.
 
 Thread: any; immutable.
 """
@@ -227,14 +227,14 @@ class ExperimentState:
 
     @property
     def verdict(self) -> Verdict:
-        """What was found and, when it is over, what was done, such as `B is slower by 12 % ...: rolled back`."""
+        """The conclusion and, when it is over, the action taken, such as `B is slower by 12 % ...: rolled back`."""
         found = self.reading.verdict
         if self.phase == "running":
             return found
         if self.phase == "held":
             if not self.reason.endswith(WAITS):
                 return Verdict(self.reason, "rollback")
-            # What was concluded stays so, also when later requests make the interval wider again.
+            # The conclusion stays, also when later requests make the interval wider again.
             return Verdict(f"{found}; {WAITS}" if found.decision == "promote" else self.reason, "promote")
         if self.phase == "stopped" or self.reason.endswith(BY_HAND):
             did = self.reason if self.reason.endswith(BY_HAND) else f"{self.phase}: {self.reason}"

@@ -21,7 +21,7 @@ from ..agreement.summary import Agreeing, evidence_pairs, whole_rows
 from ..bench.environment import environment
 from ..bench.load.samples import OK, status_text
 from ..bench.load.schedule import Target
-from ..bench.load.targets import Wish, signatures_at, target_with
+from ..bench.load.targets import RequestOptions, signatures_at, target_with
 from ..bench.run import Watcher
 from ..bench.statistics import percentiles
 from ..errors import InvalidOption, InvalidRequest, ServingError, VersionNotFound
@@ -158,13 +158,13 @@ def _check_fits(server: ServerHandle, name: str, captured: CapturedRequests, ver
     """Names, dtypes and shapes of what was captured must be what the version takes."""
     signatures = signatures_at(server.rest_url(name), server.token, version)
     problems: list[str] = []
-    for one in captured:
-        signature = signatures.get(one.signature)
+    for request in captured:
+        signature = signatures.get(request.signature)
         if signature is None:
-            problems.append(f"it has no signature {one.signature!r}")
+            problems.append(f"it has no signature {request.signature!r}")
             continue
         try:
-            check_inputs(signature, one.inputs)
+            check_inputs(signature, request.inputs)
         except InvalidRequest as error:
             problems.append(error.message)
     if problems:
@@ -219,30 +219,30 @@ def _compare(
     folder = core.base_path(name) if server.is_on_this_machine else None
     evidence = [{} if version is None else evidence_of(folder, name, version) for version in (against, options.onto)]
     found = _Compared(Agreeing(options.agreement, evidence_pairs(*evidence), KEPT_ROWS))
-    for one in requests:
+    for request in requests:
         found.pairs.append(None)
-        found.num_reasked += one.is_redacted
+        found.num_reasked += request.is_redacted
         try:
-            before = _reference(core, name, one, against)
+            before = _reference(core, name, request, against)
         except ServingError:  # the other version gives no outputs to compare with
             before = None
         try:
-            after = core.predict(ModelSpec(name, options.onto), one.signature, dict(one.inputs), PREDICT_S)
+            after = core.predict(ModelSpec(name, options.onto), request.signature, dict(request.inputs), PREDICT_S)
         except ServingError as error:
             found.failures[error.message[:200]] += 1
             continue
         if before is not None:
-            found.pairs[-1] = (before, after, one.num_rows)
-            found.agreeing.add(one.inputs, before, after, one.num_rows, one.at)
+            found.pairs[-1] = (before, after, request.num_rows)
+            found.agreeing.add(request.inputs, before, after, request.num_rows, request.at)
     return found
 
 
-def _reference(core: ModelAdmin, name: str, one: CapturedRequest, against: int | None) -> Tensors | None:
-    if not one.is_redacted:
-        return one.outputs
+def _reference(core: ModelAdmin, name: str, request: CapturedRequest, against: int | None) -> Tensors | None:
+    if not request.is_redacted:
+        return request.outputs
     if against is None:
         return None
-    return core.predict(ModelSpec(name, against), one.signature, dict(one.inputs), PREDICT_S)
+    return core.predict(ModelSpec(name, against), request.signature, dict(request.inputs), PREDICT_S)
 
 
 def _target(
@@ -250,7 +250,7 @@ def _target(
 ) -> Target:
     pieces = [(one.signature, one.inputs) for one in requests]
     return target_with(
-        server.rest_url(name), server.token, Wish(options.protocol, version), pieces, server.grpc_address
+        server.rest_url(name), server.token, RequestOptions(options.protocol, version), pieces, server.grpc_address
     )
 
 

@@ -89,7 +89,7 @@ class ReplayOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReplayLimits:
-    """What a new version must keep in a replay before a deploy switches to it.
+    """The limits that a new version must keep in a replay before a deploy switches to it.
 
     Attributes:
         max_errors: share of the requests that may fail, beyond those that fail with the version that answers now.

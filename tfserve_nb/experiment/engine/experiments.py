@@ -320,7 +320,7 @@ class Experiments(Observer):
         return None if folder is None else StateStore(folder)
 
     def _keep_in(self, name: str, number: int | None) -> None:
-        """Where an experiment is kept from now on, also when its model is no longer served; `number` if it was."""
+        """Set the store of an experiment, also when its model is no longer served; `number` if it was."""
         self._numbers.pop(name, None)
         if number is not None:
             self._numbers[name] = number

@@ -32,8 +32,8 @@ NUM_GUARDRAILS = 3
 """Errors, and two of run times, tail and quality."""
 LEAST_SHARE = 0.4
 COLD = math.log(1.5)
-"""What a version that gets less than `LEAST_SHARE` may lose by it, because caches and threads have turned to the other
-one: with a tenth of the traffic, a copy of the same small network took 10 to 26 % longer at equal batch sizes."""
+"""By how much a version may be slower because it gets less than `LEAST_SHARE`: caches and threads serve the other
+version. With a tenth of the traffic, a copy of the same small network took 10 to 26 % longer at equal batch sizes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known about one metric.
+    """The estimate of one metric, and how it is judged.
 
     Attributes:
         metric: `latency`, `p95`, `errors` or `quality`.
@@ -138,12 +138,12 @@ def biases(agreement: Agreement, alpha: float) -> dict[str, Estimate]:
     as numbers have a bias that means something.
     """
     found = {}
-    for name, one in agreement.items():
-        num = one.num_biased
-        if not one.is_numbers or num < 2 or not math.isfinite(one.bias) or not math.isfinite(one.bias_variance):
+    for name, output in agreement.items():
+        num = output.num_biased
+        if not output.is_numbers or num < 2 or not math.isfinite(output.bias + output.bias_variance):
             continue
         effect = sequential.effect(
-            one.bias, one.bias_variance / num, num / 2, num - 1, alpha=alpha, num_a=num, num_b=num
+            output.bias, output.bias_variance / num, num / 2, num - 1, alpha=alpha, num_a=num, num_b=num
         )
         found[name] = Estimate(effect.value, effect.low, effect.high, effect.p_value, num)
     return found

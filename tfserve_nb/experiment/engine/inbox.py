@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 MAX_REQUESTS = 200_000
 MAX_PAIRS = 500
-"""What may wait; the oldest are dropped when there are more between two evaluations, which hits both arms alike."""
+"""The most that may wait between two evaluations; the oldest of more are dropped, which hits both arms alike."""
 MAX_WAITING_BYTES = 64 << 20
 """Of outputs, and of copies again, that wait; about so much, as if all were as large as the newest."""
 

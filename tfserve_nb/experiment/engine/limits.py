@@ -169,13 +169,12 @@ def _differs(limit: float) -> Callable[[Window], bool | None]:
 
 
 def _slow_text(windows: list[Window], limits: Limits) -> str:
-    slow, num = sum(one.slow_b for one in windows), sum(one.answered_b for one in windows)
-    return f"{_share(slow, num)} of B's requests took longer than {limits.slo_p99_ms:g} ms (limit: 1 %)"
+    slow = _share(windows, "slow_b", "answered_b")
+    return f"{slow} of B's requests took longer than {limits.slo_p99_ms:g} ms (limit: 1 %)"
 
 
 def _errors_text(windows: list[Window], limits: Limits) -> str:
-    share = _share(sum(one.failed_b for one in windows), sum(one.requests_b for one in windows))
-    usual = _share(sum(one.failed_a for one in windows), sum(one.requests_a for one in windows))
+    share, usual = _share(windows, "failed_b", "requests_b"), _share(windows, "failed_a", "requests_a")
     return f"{share} of B's requests failed, {usual} of A's (limit: {100 * (limits.max_error_rate or 0):g} % more)"
 
 
@@ -184,16 +183,15 @@ def _outputs_text(windows: list[Window], limits: Limits) -> str:
     if limits.output_range is not None:
         low, high = limits.output_range
         what += f"{' or ' if what else ''}outside {low:g} to {high:g}"
-    return (
-        f"{_share(sum(one.nonfinite_b for one in windows), sum(one.rows_b for one in windows))} of B's rows were {what}"
-    )
+    return f"{_share(windows, 'nonfinite_b', 'rows_b')} of B's rows were {what}"
 
 
 def _disagreement_text(windows: list[Window], limits: Limits) -> str:
-    share = _share(sum(one.differing for one in windows), sum(one.pairs for one in windows))
+    share = _share(windows, "differing", "pairs")
     return f"B disagrees with A on {share} of the rows, {100 * (limits.max_disagreement or 0):g} % may differ"
 
 
-def _share(part: int, whole: int) -> str:
-    """A share in words: `3 of 200 (1.5 %)`."""
+def _share(windows: list[Window], part_name: str, whole_name: str) -> str:
+    """The share of one count in another, over all windows: `3 of 200 (1.5 %)`."""
+    part, whole = (sum(getattr(window, name) for window in windows) for name in (part_name, whole_name))
     return f"{part} of {whole} ({100 * part / whole:.3g} %)" if whole else "0 of 0"

@@ -31,7 +31,7 @@ MOST_FAILING_KEYS = 4096
 
 
 class Observations:
-    """What was seen of both arms.
+    """The observations of both arms, in bounded memory.
 
     Attributes:
         plan: the experiment.
@@ -205,7 +205,7 @@ class Observations:
         return {arm: tuple(counts.tolist()) for arm, counts in zip(ARMS, self._blocks.totals(), strict=True)}
 
     def evidence(self) -> Evidence:
-        """What there is to judge."""
+        """The observations that are judged."""
         return Evidence(
             strata=self._strata.sums(),
             blocks=self._blocks,

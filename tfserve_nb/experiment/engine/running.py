@@ -21,7 +21,7 @@ from .inbox import Inbox
 from .observations import Observations
 
 Move: TypeAlias = Literal["stay", "next", "done", "back"]
-"""What a canary does next. `next`: the next step; `done`: the last step was passed; `back`: everything goes to A."""
+"""The next action of a canary. `next`: the next step; `done`: the last step was passed; `back`: A gets everything."""
 
 FEWEST_REQUESTS = 20
 """Requests that B must have got in all before a step counts as passed."""
@@ -30,7 +30,7 @@ MAX_MOMENTS = 400
 
 
 def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, version: int, reading: Reading) -> Move:
-    """What a canary does after a reading.
+    """The next action of a canary after a reading.
 
     A step before the last is passed when its time is over and nothing shows that B is worse; proof that B is not worse
     would take too long with one percent of the traffic, and is required at the last step only.
@@ -59,7 +59,7 @@ def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, v
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What should be done.
+    """A change that the experiment proposes.
 
     Attributes:
         action: `traffic` for another share of B, `rollback`, `promote`, or `hold` to change nothing and wait.
@@ -169,7 +169,7 @@ class Running:
         self.phase, self.reason, self._ended_at = phase, reason, ended_at
 
     def snapshot(self) -> ExperimentState:
-        """Where it stands."""
+        """The current state."""
         counts = self.observations.latency_counts()
         return ExperimentState(
             plan=self.plan,
@@ -197,7 +197,7 @@ class Running:
         return [replace(one, at=self._started_at + one.at) for one in self.observations.disagreements(limit)]
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` needs to go on after a restart, beside the state that people see."""
+        """The JSON value that `from_json` needs after a restart, beside the state."""
         return {
             "observations": self.observations.to_json(),
             "elapsed_s": self.elapsed_s,

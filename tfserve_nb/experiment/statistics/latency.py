@@ -86,7 +86,7 @@ FEWEST = 8
 
 
 class Usual:
-    """Where the times of one arm and size lie: median and robust spread of the last ones."""
+    """Median and robust spread of the last times of one arm and size."""
 
     __slots__ = ("_recent", "median", "num", "spread")
 
@@ -147,7 +147,7 @@ class MachinePace:
 
 @dataclass(slots=True, eq=False)
 class Sums:
-    """What closed cells of one size leave behind.
+    """Sums over the closed cells of one size.
 
     Attributes:
         counts: batches of A and B, shape `(2,)`.
@@ -269,7 +269,7 @@ class Strata:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """What there is by size; what is usual is learned anew."""
+        """The sums by size; medians and spreads are learned anew."""
         found: dict[str, Any] = to_json(self.sums(), dict[int, Sums])
         return found
 

@@ -74,7 +74,7 @@ def phase_line(state: ExperimentState, *, is_below_verdict: bool = False) -> str
 
 
 def where_it_stands(state: ExperimentState) -> list[str]:
-    """What stands below the verdict in a report: the phase, and the step of a canary."""
+    """The lines below the verdict in a report: the phase, and the step of a canary."""
     return [line for line in (phase_line(state, is_below_verdict=True), step_line(state)) if line]
 
 
@@ -91,7 +91,7 @@ def step_line(state: ExperimentState) -> str:
 
 
 def nothing_yet(plan: Plan) -> str:
-    """What stands in the place of an effect that is not known yet."""
+    """The text in the place of an effect that is not known yet."""
     return "too few labels yet" if plan.metric == "quality" else "too few requests yet"
 
 
@@ -160,7 +160,7 @@ def counts_of_arm(state: ExperimentState, version: int) -> np.ndarray:
 
 
 def metric_table(state: ExperimentState) -> Table:
-    """What is known of B compared with A, the plan's metric marked."""
+    """The estimates of B compared with A, the plan's metric marked."""
     plan, reading = state.plan, state.reading
     known: list[tuple[str, str, Estimate | None, Callable[[float], str], int]] = [
         ("latency", "time of a run at equal batch sizes", reading.latency, _percent, 1),
@@ -184,7 +184,7 @@ def metric_table(state: ExperimentState) -> Table:
 
 
 def estimate_meaning(effect: Estimate, margin: float | None, worse: int) -> str:
-    """What an interval means.
+    """The meaning of an interval, in words.
 
     Args:
         effect: with its interval.
@@ -339,7 +339,7 @@ class Trace:
 
 
 def trace_of(moments: Sequence[Moment], margin: float | None) -> Trace | None:
-    """What there is to draw; None while no effect is known.
+    """The effect over time, ready to draw; None while no effect is known.
 
     Args:
         moments: the effect over time, oldest first.

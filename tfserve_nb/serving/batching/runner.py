@@ -202,13 +202,7 @@ class Runner:
 
     def cancel(self, task: Task) -> None:
         """Finish a task with `Cancelled`, unless it was finished already; its batch mates are not touched."""
-        with self._wake:
-            if task.is_finished:
-                return
-            task.is_finished = True
-            if task.queue is not None:
-                task.queue.forget(task)
-        _deliver([(task, Cancelled("the caller went away"))])
+        self._fail(task, Cancelled("the caller went away"))
 
     def _work(self, ready: threading.Event) -> None:
         ready.set()
@@ -317,6 +311,7 @@ class Runner:
         return done_s
 
     def _fail(self, task: Task, error: ServingError) -> None:
+        """Finish one task with an error, unless it is finished."""
         with self._lock:
             if task.is_finished:
                 return
