@@ -1,4 +1,4 @@
-"""What the model itself costs, without any server: one row at a time, and the best loop over batches.
+"""The cost of the model itself, without any server: one row at a time, and the best loop over batches.
 
 Usage: python benchmarks/bare_model.py MODEL SECONDS
 """

@@ -1,9 +1,9 @@
-"""Draw how batches form: requests that come in at three paces, and the runs of the model that answered them.
+"""Draw how batches form: requests that arrive at three rates, and the runs of the model that answered them.
 
 Usage: python benchmarks/batching_figure.py [docs/figures/batching.svg]
 
-Everything in the picture happened: a small network is served without HTTP, a thread sends rows, and the core's observer
-notes when each batch started, how long it took and how many rows it had.
+The picture shows a real measurement: a small network is served without HTTP, a thread sends rows, and the core's
+observer records when each batch started, how long it took and how many rows it had.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def make_core(folder: Path, notes: Notes) -> ServingCore:
 
 
 def send(core: ServingCore, gap_s: float, number: int) -> list[float]:
-    """Send rows at a pace; when each was sent."""
+    """Send rows at a constant rate; returns when each was sent."""
     handle = core.acquire(ModelSpec("mlp"))
     (name,) = handle.signatures["serving_default"].inputs
     row = {name: np.random.default_rng(0).random((1, 784)).astype(np.float32)}

@@ -31,7 +31,7 @@ class Bench:
         is_quick: whether to leave out what takes long.
         seed: of random arrivals.
         server_models: models that the servers are measured with; all (quick: the MLP) when empty.
-        names: contenders to leave in, as parts of their names; all for none.
+        names: contenders to measure, as parts of their names; all when empty.
     """
 
     models: dict[str, BenchModel]
@@ -59,7 +59,7 @@ def ask_script(name: str, *arguments: object) -> dict[str, float]:
     """Run one of our scripts in a process of its own; its last line is JSON.
 
     Raises:
-        RuntimeError: if it fails; the text ends with what it said.
+        RuntimeError: if it fails; the text ends with its output.
     """
     command = [sys.executable, str(HERE / name), *map(str, arguments)]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}

@@ -1,4 +1,4 @@
-"""Who is compared: our server in its ways of running, and peers that serve the same SavedModel."""
+"""The servers that are compared: ours in its ways of running, and peers that serve the same SavedModel."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class Contender:
     Attributes:
         name: for tables and pictures.
         command: what starts it; `{port}`, `{model}` (the version's folder), `{base}` (the folder above) and `{info}` (a
-            file to tell about itself in) are filled in.
-        wire: the body format that it is compared with.
-        paths: body format -> URL path, for each that it may understand.
-        is_ours: whether it is this project's.
+            file that it writes its token and process id to) are filled in.
+        wire: the body format of the comparison.
+        paths: body format -> URL path, for each format that it supports.
+        is_ours: whether it is this project's server.
         tells: whether it writes `{info}`.
         environment: added to that of its process.
-        problem: why it cannot run here; empty when it can.
+        problem: why it cannot run on this machine; empty when it can.
     """
 
     name: str
@@ -65,7 +65,7 @@ def in_kernel(*, is_isolated: bool = False, max_batch_size: int = 64) -> Contend
 
 
 def serve(num_workers: int) -> Contender:
-    """`tfserve-nb serve` with so many processes in front."""
+    """`tfserve-nb serve` with some workers."""
     command = [
         sys.executable, "-m", "tfserve_nb", "serve", "--port={grpc_port}", "--rest_api_port={port}",
         "--model_name=bench",

@@ -1,4 +1,4 @@
-"""How long `DeployCallback` holds an epoch up, and how much of it is the provenance.
+"""How long `DeployCallback` delays an epoch, and how much of the delay is the provenance.
 
     .venv/bin/python benchmarks/epoch_cost.py
 
@@ -34,7 +34,7 @@ def build(widths: list[int]) -> keras.Model:
 
 
 def held_up_s(model: keras.Model, *, provenance: bool) -> list[float]:
-    """What each epoch but the first was held up, which pays for imports and the server's start."""
+    """The delay of each epoch except the first, which includes imports and the server's start."""
     with tempfile.TemporaryDirectory() as folder:
         callback = tfserve_nb.DeployCallback("net", base_path=folder, keep=1, provenance=provenance)
         model.fit(np.ones((64, 784), np.float32), np.ones((64, 10), np.float32), epochs=EPOCHS, verbose=0,

@@ -1,9 +1,9 @@
-"""How far verdicts of A/B comparisons can be believed: simulations on the real batch queues, with pictures.
+"""How often verdicts of A/B tests are wrong: simulations on the real batch queues, with pictures.
 
 Usage: python benchmarks/experiments.py [--runs N] [--quick] [--only identical|slower|tail]... [--out docs/figures]
 
-Identical versions are compared again and again, and watched all the time: how often does somebody see a difference that
-is not there? Then B is made slower: how many requests does it take to see it? The numbers are printed as Markdown
+First, identical versions are compared many times, with repeated looks: how often is a difference reported that does not
+exist? Then B is made slower: how many requests are needed to find this? The numbers are printed as Markdown
 (`docs/experiments.md` has them), the pictures saved as experiments-aa.svg and experiments-power.svg.
 """
 
@@ -57,7 +57,7 @@ EFFECTS = (0.05, 0.1, 0.2)
 
 @dataclass
 class Watch:
-    """When each method first saw a difference, in requests of both arms; infinite for never."""
+    """When each method first found a difference, in requests of both arms; infinite for never."""
 
     latency: float = NEVER
     rollback: float = NEVER
@@ -92,7 +92,7 @@ def watch(world: World, seed: int, num_requests: int, *, metric: str = "latency"
 
 
 def look_naively(traffic: Traffic, seen: Watch, requests: int) -> None:
-    """What somebody would see who tests requests, or batches without a correction for looking often."""
+    """The results of tests that treat requests as independent, or batches without a correction for repeated looks."""
     a, b = (traffic.latencies[arm] for arm in ("a", "b"))
     if min(len(a), len(b)) >= 20:
         p = float(mannwhitneyu(a, b).pvalue)
@@ -115,7 +115,7 @@ def repeat(what: str, runs: int, one: Callable[[int], Watch]) -> list[Watch]:
 
 
 def share(found: list[Watch], name: str) -> float:
-    """Share of runs in which a method saw something."""
+    """Share of runs in which a method found a difference."""
     return float(np.mean([getattr(one, name) < NEVER for one in found]))
 
 
@@ -172,7 +172,7 @@ def _number(value: float) -> str:
 
 
 def draw_alarms(found: list[Watch], num_requests: int, path: Path) -> None:
-    """False alarms against requests, for each method."""
+    """Share of false alarms over the number of requests, for each method."""
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for name, label, colour in (
         ("mann_whitney", "Mann-Whitney on requests", WARN),
@@ -196,7 +196,7 @@ def draw_alarms(found: list[Watch], num_requests: int, path: Path) -> None:
 
 
 def draw_power(found: dict[float, list[Watch]], path: Path) -> None:
-    """Share rolled back against requests of each version."""
+    """Share of rollbacks over the number of requests of each version."""
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for (effect, runs), colour in zip(found.items(), (LIGHT, ACCENT, DARK), strict=True):
         at = np.sort([one.per_arm for one in runs])

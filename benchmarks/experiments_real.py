@@ -1,8 +1,8 @@
-"""Two copies of one network, compared on a real device: what is left of a difference that is not there.
+"""Two copies of one network, compared on a real device: how large a difference is reported although there is none.
 
 Usage: python benchmarks/experiments_real.py [--runs 5] [--seconds 7] [--rate 600]
 
-No clock is made up here: a core serves both versions without HTTP, single rows come at random, and the observations are
+This is not a simulation: a core serves both versions without HTTP, single rows come at random, and the observations are
 looked at four times a second. The split is 50, 40, 33 and 10 percent for B.
 """
 
@@ -101,11 +101,11 @@ def take(
     answered: list[tuple[float, str, float]],
     zero_s: float,
 ) -> None:
-    """Hand over what happened since the last look."""
+    """Return the batches since the last look."""
     for at_s, arm, size, run_s in [runs.pop(0) for _ in range(len(runs))]:
         observations.add_batch(arm, at_s - zero_s, size, run_s, is_background=False)
     for at_s, arm, came_s in [answered.pop(0) for _ in range(len(answered))]:
-        observations.add_request(arm, at_s - zero_s, at_s - came_s, "OK", 1, "", is_assigned=True)
+        observations.add_request(arm, at_s - zero_s, at_s - came_s, "OK", "", is_assigned=True)
 
 
 def main() -> int:

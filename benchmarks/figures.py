@@ -25,7 +25,7 @@ LOAD = 64
 
 
 def write(results: Results) -> list[Path]:
-    """Draw what there are samples for; returns the files."""
+    """Draw every picture that there are samples for; returns the files."""
     mpl.use("Agg")
     mpl.rcParams.update({
         "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
@@ -130,7 +130,7 @@ def request(results: Results) -> Any:
 
 
 def request_bars(results: Results) -> dict[str, dict[str, float]]:
-    """Title -> piece -> microseconds. What no part measures alone is the rest."""
+    """Title -> piece -> microseconds. The rest is the time that no part measures by itself."""
     core_us = 1e6 / median(results.series("core", "core alone", "rate"))
     path_us = 1e6 / median(results.series("core", "bytes to bytes", "rate"))
     own = {"HTTP and JSON": path_us - core_us, "core: queue, batch, scatter": core_us}

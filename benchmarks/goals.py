@@ -1,4 +1,4 @@
-"""What we want to reach, and by how much it was reached or missed."""
+"""The goals of the project's performance, and by how much each was reached or missed."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ async def serve_nothing(port: int) -> None:
 
 
 def main() -> int:
-    """Be the one or the other."""
+    """Run the client or the empty server."""
     if sys.argv[1] == "empty":
         asyncio.run(serve_nothing(int(sys.argv[2])))
         return 0

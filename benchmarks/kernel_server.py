@@ -1,11 +1,11 @@
-"""A notebook kernel that serves: a real ipykernel whose first cell deploys, and which does other things when told.
+"""A notebook kernel that serves: a real ipykernel whose first cell deploys, and which does other work on command.
 
 Usage: python kernel_server.py PORT MODEL INFO [--isolate] [--grpc-port N] [--max-batch-size N]
 
 INFO is a file that gets the server's token and the kernel's process number as JSON. Commands come line by line over
 standard input, each is answered with `ok`: `spin` runs a cell of pure Python without end, `fit` trains a network
-without end, `versions` splits the traffic between six versions, `dashboard` shows the dashboard's charts, five times a
-second, and `idle` interrupts what runs.
+without end, `versions` splits traffic between six versions, `dashboard` shows the dashboard's charts, five times a
+second, and `idle` interrupts the running cell.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ d.set_traffic({{version: 100 / 6 for version in d.versions}})
 
 
 def main() -> int:
-    """Start the kernel, deploy, obey."""
+    """Start the kernel, deploy, and carry out commands."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("port", type=int)
     parser.add_argument("model")
@@ -78,7 +78,7 @@ def main() -> int:
 
 
 def obey(manager: Any, client: Any, cells: dict[str, str]) -> None:
-    """Do what the lines of standard input say; `cells` run to their end."""
+    """Carry out the commands on standard input; `cells` run to their end."""
     for line in sys.stdin:
         command = line.strip()
         if command in ("spin", "fit"):

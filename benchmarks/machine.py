@@ -1,4 +1,4 @@
-"""What the numbers belong to: the machine, the Python build, and the versions of everything."""
+"""The conditions of a measurement: the machine, the Python build, and the versions of all packages."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 Usage: python benchmarks/open_loop.py HOST PORT RATE SECONDS SEED CONNECTIONS < REQUEST
 
 A closed loop waits for a slow server and so hides how long users would have waited. Here arrivals are a Poisson stream,
-and a latency counts from the moment at which its request was due: what waits for a free connection, waits. REQUEST is
-the raw text of one HTTP request. This is a process of its own without TensorFlow, on a loop whose timers know less than
-a millisecond; it measures how late it was itself, and a run in which that was too much is not valid.
+and a latency is measured from the time at which its request was due, so it includes the wait for a free connection.
+REQUEST is the raw text of one HTTP request. This is a process of its own without TensorFlow, on a loop whose timers are
+more exact than a millisecond. It measures how late it was itself; a run in which it was too late is not valid.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CONNECTIONS = 128
 
 @dataclass(frozen=True)
 class OpenLoad:
-    """What an open loop saw.
+    """The results of an open loop.
 
     Attributes:
         sent: requests.
@@ -83,7 +83,7 @@ class Generator:
 
     async def send_all(self, rate: float, seconds: float, seed: int) -> None:
         """Send for some seconds, then wait for the last answers."""
-        random_numbers = random.Random(seed)  # noqa: S311 - nobody must not guess it
+        random_numbers = random.Random(seed)  # noqa: S311 - arrival times are no secret
         due_s = start_s = time.perf_counter() + 0.05
         while True:
             due_s += random_numbers.expovariate(rate)
@@ -102,7 +102,7 @@ class Generator:
 
     @property
     def num_answers(self) -> int:
-        """Good and bad ones."""
+        """Successful and failed ones."""
         return len(self.latencies_s) + self.num_failed
 
     def send(self, due_s: float) -> None:
@@ -125,7 +125,7 @@ class Generator:
 
 
 class Client(asyncio.Protocol):
-    """One connection; it knows as much of HTTP as answers with a length need."""
+    """One connection; it supports only HTTP responses with a content length."""
 
     def __init__(self, generator: Generator) -> None:
         self._generator = generator
@@ -166,7 +166,7 @@ class Client(asyncio.Protocol):
         self._generator.answered(self, self._due_s, is_good=is_good)
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Nobody should do that during a run."""
+        """A connection must not be closed during a run."""
         del error
         if self in self._generator.free:
             self._generator.free.remove(self)
@@ -199,7 +199,7 @@ def percentile(ordered: list[float], share: float) -> float:
 
 
 def main() -> int:
-    """Be the client process."""
+    """Run the client process."""
     host, port, rate, seconds, seed, connections = sys.argv[1:]
     # uvloop and epoll wait whole milliseconds; select waits microseconds.
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selectors.SelectSelector())) as runner:

@@ -1,4 +1,4 @@
-"""Whether verdicts of A/B comparisons can be believed: the full simulations, and two copies on a real device."""
+"""How often verdicts of A/B tests are wrong: the full simulations, and two copies on a real device."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def measure(bench: Bench) -> None:
         try:
             with started(contenders.in_kernel(), bench.models["mlp"]) as server:
                 wrk.run(server.target(), CLIENTS, WARM_S)
-                for _ in range(2):  # A B A B: what drifts meets both
+                for _ in range(2):  # A B A B: a machine that drifts affects both
                     bench.results.add("generator", "wrk", number, **_of_wrk(bench, server))
                     bench.results.add("generator", "tfserve-nb bench", number, **_of_ours(bench, server))
         except (NoServer, wrk.LoadFailed) as error:

@@ -1,4 +1,4 @@
-"""What a kernel does beside serving: cells that spin or train, a dashboard; and gRPC from a kernel."""
+"""Serving from a kernel that is busy (cells that spin or train, a dashboard), and gRPC from a kernel."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def measure_dashboard(bench: Bench) -> None:
 
 
 def _load_and_idle(bench: Bench, server: Server) -> tuple[float, float]:
-    """Requests per second, and the share of a core that the kernel takes when nothing is asked."""
+    """Requests per second, and the share of a core that the kernel takes without requests."""
     rate = wrk.run(server.target(), 64, bench.seconds).rate
     pid = int(str(server.info["pid"]))
     time.sleep(0.5)

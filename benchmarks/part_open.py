@@ -29,7 +29,7 @@ def measure(bench: Bench) -> None:
 
 
 def measure_contender(bench: Bench, one: Contender, number: int) -> None:
-    """Higher and higher rates, until it is hopeless."""
+    """Rising rates, until the server can no longer follow."""
     say(f"open loop, round {number + 1} of {bench.rounds}: {one.name}")
     try:
         with started(one, bench.models["mlp"]) as server:

@@ -1,4 +1,4 @@
-"""Our server beside what bounds it: the bare model, the offline batch loop, the cost of our own Python code."""
+"""Our server compared with its limits: the bare model, the offline batch loop, the cost of our own Python code."""
 
 from __future__ import annotations
 

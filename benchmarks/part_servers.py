@@ -47,7 +47,7 @@ def measure_model(bench: Bench, name: str) -> None:
 
 
 def is_chosen(bench: Bench, name: str) -> bool:
-    """Whether a contender was asked for."""
+    """Whether a contender is to be measured."""
     return not bench.names or any(part.lower() in name.lower() for part in bench.names)
 
 

@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/path_cost.py [--rounds N] [--profile] [--json]
 
-The model does nothing, the transport swallows what it gets. 256 requests are always on their way: each answer sends the
-next one. What remains is our own code, on one core.
+The model does nothing, and the transport drops what is written to it. 256 requests are always in flight: each response
+sends the next request. What remains is the cost of our own code, on one core.
 """
 
 from __future__ import annotations
@@ -201,7 +201,7 @@ def run_loop(
 
 
 def main() -> int:
-    """Measure by turns and print medians."""
+    """Measure in turns and print medians."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true", help="show where the loop's thread spends its time")

@@ -1,4 +1,4 @@
-"""The peers' virtual environments: given ones, or made on the first run.
+"""The peers' virtual environments: existing ones, or created on the first run.
 
 `BENCH_VENVS` names a folder with environments of the peers' names; without it they are made below `.bench/`.
 """

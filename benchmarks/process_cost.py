@@ -1,4 +1,4 @@
-"""Processor time of a request by process, with 0, 1 and 2 workers: what tells how far more cores would carry.
+"""Processor time of a request by process, with 0, 1 and 2 workers, from which the limit with more cores follows.
 
 Usage: python benchmarks/process_cost.py [--rounds N] [--seconds S] [--connections C]
 """
@@ -38,7 +38,7 @@ def measure(num_workers: int, model: BenchModel, connections: int, seconds: floa
 
 
 def main() -> int:
-    """Measure by turns and print every round."""
+    """Measure in turns and print every round."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4)

@@ -1,4 +1,4 @@
-"""What was measured, as flat samples, in one JSON file that is written after each, so that an end loses nothing."""
+"""Measured samples, in one JSON file that is written after each, so that an interrupted run loses none."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Series = dict[int, float]
 
 @dataclass(frozen=True)
 class Sample:
-    """One number: what was measured of which case in which part and round."""
+    """One measured number of a case, in a part and a round."""
 
     part: str
     case: str
@@ -75,7 +75,7 @@ class Results:
         return list(dict.fromkeys(sample.part for sample in self.samples))
 
     def save(self) -> None:
-        """Write the file, at once or not at all."""
+        """Write the file, as a whole or not at all."""
         stored = {
             "about": self.about,
             "problems": self.problems,
@@ -87,7 +87,7 @@ class Results:
 
 
 def ratios(series: Series, base: Series) -> Series:
-    """Quotients of the same round: a machine changes its speed from minute to minute, rounds do less."""
+    """Quotients within the same round, because the speed of a machine changes from minute to minute."""
     return {number: value / base[number] for number, value in series.items() if base.get(number)}
 
 
@@ -105,7 +105,7 @@ def spread(series: Series, digits: int = 3) -> str:
 
 
 def short(value: float, digits: int = 3) -> str:
-    """A number with so many significant digits and thousands apart."""
+    """A number with some significant digits, its thousands separated by spaces."""
     if value != value:  # noqa: PLR0124 - NaN
         return "–"
     if abs(value) >= 10 ** (digits - 1):

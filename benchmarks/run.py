@@ -91,7 +91,7 @@ def main() -> int:
 
 
 def measure(options: argparse.Namespace, results: Results, folder: Path) -> bool:
-    """Run the parts; whether all came to their end."""
+    """Run the parts; returns whether all were completed."""
     started_s = time.perf_counter()
     folder.mkdir(parents=True, exist_ok=True)
     try:

@@ -1,4 +1,4 @@
-"""The models of the benchmarks as SavedModels, each with an example and the answer that the model itself gives to it.
+"""The models of the benchmarks as SavedModels, each with example rows and the model's own predictions for them.
 
 Usage: python benchmarks/saved_models.py FOLDER
 
@@ -27,7 +27,7 @@ class BenchModel:
 
     Attributes:
         name: its name here.
-        base: the folder of its versions, as servers want it.
+        base: the folder of its versions, as servers expect it.
     """
 
     name: str
@@ -46,7 +46,7 @@ class BenchModel:
 
     @property
     def answers(self) -> np.ndarray:
-        """What the model answers to them, float32 `(MAX_ROWS, k)`."""
+        """The model's predictions for them, float32 `(MAX_ROWS, k)`."""
         loaded: np.ndarray = np.load(self.base.with_suffix(".y.npy"))
         return loaded
 

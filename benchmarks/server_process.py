@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 
 
 class NoServer(Exception):
-    """A contender does not start, or answers something else than its model."""
+    """A contender does not start, or its predictions are not the model's."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Target:
     Attributes:
         url: the whole address.
         request: what to post.
-        token: of a server that wants one.
+        token: for a server that requires one.
     """
 
     url: str
@@ -62,7 +62,7 @@ class Server:
         model: what it serves.
         port: where it listens.
         process: its first process.
-        info: what the process told about itself: `token`, `pid` of the kernel.
+        info: what the process wrote about itself: `token`, `pid` of the kernel.
     """
 
     contender: Contender
@@ -90,7 +90,7 @@ class Server:
         """Compare an answer with the model's own.
 
         Raises:
-            NoServer: if it is another one.
+            NoServer: if they differ.
         """
         wire = wire or self.contender.wire
         try:
@@ -105,7 +105,7 @@ class Server:
 
 @contextlib.contextmanager
 def started(contender: Contender, model: BenchModel, num_rows: int = 1) -> Iterator[Server]:
-    """A server that is known to answer right; stopped at the end.
+    """A server whose prediction was checked; stopped at the end.
 
     Raises:
         NoServer: if it does not start or answers wrongly; the text says why.
@@ -119,7 +119,7 @@ def started(contender: Contender, model: BenchModel, num_rows: int = 1) -> Itera
         command = [part.format_map(values) for part in contender.command]
         environment = {**os.environ, **contender.environment, "BENCH_MODEL": str(model.version)}
         environment.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
-        # A pipe that nobody reads would fill up with what a peer logs, and stop it.
+        # A pipe that is not read would fill up with the peer's log, and block it.
         with log.open("w") as output, subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.PIPE,
             stdout=subprocess.PIPE if contender.tells else output, stderr=output, text=True, start_new_session=True,
@@ -131,7 +131,7 @@ def started(contender: Contender, model: BenchModel, num_rows: int = 1) -> Itera
 
 
 def _ready(server: Server, info: Path, log: Path, num_rows: int) -> Server:
-    """Wait until a request is answered, then look at the answer."""
+    """Wait until a request is answered, then check the response."""
     until_s = time.perf_counter() + START_S
     reason: object = ""
     while time.perf_counter() < until_s:
@@ -174,7 +174,7 @@ def post(target: Target) -> tuple[bytes, Mapping[str, str]]:
 
 
 def free_port() -> int:
-    """A port that is free together with the two after it, which some peers want for themselves."""
+    """A TCP port that is free together with the two after it, which some peers use as well."""
     while True:
         with socket.socket() as one:
             one.bind(("127.0.0.1", 0))

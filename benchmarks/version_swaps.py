@@ -1,4 +1,4 @@
-"""How a serving process grows while version after version replaces the one before.
+"""The memory of a serving process while each new version replaces the one before.
 
 Usage: python benchmarks/version_swaps.py MODEL SWAPS
 """

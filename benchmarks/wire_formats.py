@@ -1,4 +1,4 @@
-"""The request and answer bodies that the servers of the comparison speak."""
+"""The request and response bodies of the compared servers."""
 
 from __future__ import annotations
 

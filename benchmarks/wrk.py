@@ -21,7 +21,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True)
 class Load:
-    """What a closed loop got.
+    """The results of a closed loop.
 
     Attributes:
         rate: answers per second.
@@ -49,7 +49,7 @@ def run(target: Target, connections: int, seconds: float) -> Load:
     One thread of wrk sends more than any of the servers answers; a second one would only take their core away.
 
     Raises:
-        LoadFailed: when one answer was not 2xx (wrk counts 4xx and 5xx; nobody here redirects), or a socket failed.
+        LoadFailed: when one answer was not 2xx (wrk counts 4xx and 5xx; no server here redirects), or a socket failed.
     """
     seconds = max(1, round(seconds))
     with tempfile.NamedTemporaryFile() as body:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from tfserve_nb.agreement.result import Agreement, Disagreement, OutputAgreement
 from tfserve_nb.bench.load.process import generate
-from tfserve_nb.bench.load.samples import OK, TIMED_OUT, Samples
+from tfserve_nb.bench.load.samples import OK, TIMED_OUT, Samples, joined
 from tfserve_nb.bench.load.schedule import Load, Target, replay_load
-from tfserve_nb.bench.run import Nobody
+from tfserve_nb.bench.run import Watcher
 from tfserve_nb.bench.statistics import Summary, summarise
 from tfserve_nb.errors import InvalidOption
 from tfserve_nb.replay.figure import png_of
@@ -75,7 +75,14 @@ def test_requests_have_their_own_paths_and_a_pause_waits_for_all_answers(server)
     server.pause_s = lambda number: 0.2 if number == 0 else 0.0
     target = Target("json", server.url, bodies(3), 1, paths=("/a", "/b", "/c"))
 
-    samples = generate(target, replay_load([0.0, 0.01, 0.02], pauses=(2,)), lambda _: True)
+    found: list[Samples] = []
+
+    def keep(new: Samples) -> bool:
+        found.append(new)
+        return True
+
+    generate(target, replay_load([0.0, 0.01, 0.02], pauses=(2,)), keep)
+    samples = joined(found)
 
     order = np.argsort(samples.due_s)
     assert sorted(head.split()[1] for head in server.heads) == [b"/a", b"/b", b"/c"]
@@ -102,7 +109,7 @@ def test_a_replay_in_turns_puts_each_answer_to_its_request(server) -> None:
     server._answer = answer  # noqa: SLF001
     schedule = schedule_of([0.0, 0.01, 0.02, 0.03, 0.04, 0.05], 1.0)
 
-    found, interrupted = replay_in_turns(targets, schedule.times_s, 5.0, Nobody())
+    found, interrupted = replay_in_turns(targets, schedule.times_s, 5.0, Watcher())
 
     assert not interrupted
     assert found[3].summary.num_due == found[4].summary.num_due == 6 * FEWEST_ROUNDS
@@ -114,7 +121,7 @@ def test_a_replay_in_turns_puts_each_answer_to_its_request(server) -> None:
     assert np.isnan(found[4].latency_s).sum() == 2
 
 
-class Impatient(Nobody):
+class Impatient(Watcher):
     """Interrupts once it has seen so many answers."""
 
     def __init__(self, num: int) -> None:
@@ -206,7 +213,7 @@ def test_a_version_that_agrees_and_is_as_fast_passes() -> None:
 
 def test_each_reason_against_a_version_names_its_number() -> None:
     differs = result_of(agreement=agreement_of(97, {(1, 2): 3}))
-    assert differs.problems() == ("it answers 3 % of 100 rows differently, allowed are 1 %",)
+    assert differs.problems() == ("it disagrees on 3 % of 100 rows, allowed are 1 %",)
     assert differs.passed(max_disagreement=0.03 + 1e-9)
 
     slow = np.linspace(0.01, 0.02, 200)

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb.bench.comparison import effects_of
-from tfserve_nb.bench.load.arrivals import schedule
 from tfserve_nb.bench.load.samples import GRPC, TIMED_OUT, UNREACHABLE, Samples, joined, status_text
-from tfserve_nb.bench.load.schedule import Load
+from tfserve_nb.bench.load.schedule import Load, schedule
 from tfserve_nb.bench.result import BenchmarkResult, curve_of, timeline_of
 from tfserve_nb.bench.statistics import FEWEST, interval_ranks, percentiles, stability, summarise
 from tfserve_nb.errors import InvalidOption

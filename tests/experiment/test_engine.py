@@ -160,7 +160,7 @@ def test_a_person_can_end_it(lab: Lab, how: str, winner: int, phase: str) -> Non
     assert (state.phase, state.reason) == (phase, f"{phase} by hand")
     assert lab.core.model_status("net").traffic == {winner: 100.0}
     assert lab.history()[0][:2] == ({"promote": "promote", "rollback": "rollback"}[how], winner)
-    with pytest.raises(InvalidOption, match="no experiment that goes on"):
+    with pytest.raises(InvalidOption, match="no running experiment"):
         lab.experiments.end("net", "stop")
 
 
@@ -217,7 +217,7 @@ def test_what_cannot_be_compared_is_refused(lab: Lab) -> None:
         Plan("net", 1, 2, shadow=0, limits=Limits(max_disagreement=0.1))
 
     lab.experiments.start(Plan("net", 1, 2))
-    with pytest.raises(InvalidOption, match="has an experiment that goes on"):
+    with pytest.raises(InvalidOption, match="has a running experiment"):
         lab.experiments.start(Plan("net", 1, 2))
 
 
@@ -227,7 +227,7 @@ def test_somebody_elses_switch_ends_the_experiment(lab: Lab) -> None:
     lab.core.promote("net", 2)
 
     state = lab.wait_for("stopped")
-    assert "changed the traffic" in state.reason
+    assert "the traffic was changed from outside" in state.reason
     assert lab.core.model_status("net").traffic == {2: 100.0}
 
 
@@ -277,7 +277,7 @@ def test_a_model_that_is_undeployed_ends_its_experiment(lab: Lab) -> None:
     with pytest.raises(ModelNotFound):
         lab.experiments.state("net")
     lab.deploy()
-    assert lab.wait_for("stopped").reason.startswith("somebody changed the traffic")
+    assert lab.wait_for("stopped").reason.startswith("the traffic was changed from outside")
     assert Experiments(lab.core).state("net").phase == "stopped"  # type: ignore[union-attr]  # there is one
 
 
@@ -458,7 +458,7 @@ def test_a_person_who_ends_it_undoes_nothing_that_another_did(labs: Any) -> None
     lab.experiments.start(Plan("net", 1, 2))
     lab.core.promote("net", 2)
 
-    with pytest.raises(InvalidOption, match="somebody changed the traffic"):
+    with pytest.raises(InvalidOption, match="the traffic was changed from outside"):
         lab.experiments.end("net", "stop")
 
     assert lab.core.model_status("net").traffic == {2: 100.0}

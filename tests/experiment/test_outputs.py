@@ -10,9 +10,9 @@ import pytest
 from tfserve_nb.agreement.decisions import Decisions, decisions_of
 from tfserve_nb.agreement.kinds import AgreementOptions, Evidence
 from tfserve_nb.errors import InvalidRequest
-from tfserve_nb.experiment.engine.answers import MAX_ROWS, Answers
 from tfserve_nb.experiment.engine.inbox import MAX_WAITING_BYTES, Inbox
 from tfserve_nb.experiment.engine.observations import Observations
+from tfserve_nb.experiment.engine.predictions import MAX_ROWS, Predictions
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
 
@@ -51,7 +51,7 @@ def test_what_was_decided_for_large_outputs_takes_little_memory() -> None:
 def test_a_label_is_compared_with_what_the_output_is(
     outputs: list[Any], evidence: Evidence | None, label: list[Any], is_right: list[bool]
 ) -> None:
-    answers = Answers()
+    answers = Predictions()
     answers.begin("net", frozenset({1}), AgreementOptions(), {"y": (evidence, None)})
     answers.on_request(answered()._replace(version=1), RequestTensors({}, {"y": np.array(outputs)}))
 
@@ -62,7 +62,7 @@ def test_a_label_is_compared_with_what_the_output_is(
 
 
 def test_labels_of_several_outputs_are_named() -> None:
-    answers = Answers()
+    answers = Predictions()
     answers.begin("net", frozenset({1}))
     outputs = {"kind": np.array([[0.2, 0.8]]), "price": np.array([[7.0]])}
     for number in range(3):
@@ -81,7 +81,7 @@ def test_labels_of_several_outputs_are_named() -> None:
 @pytest.mark.parametrize("label", ["cat", b"cat", ["cat"], [["cat"]], np.array(["cat"])])
 def test_text_is_judged_by_text_whether_bytes_or_not(label: object) -> None:
     plan = Plan("net", 1, 2)
-    answers = Answers()
+    answers = Predictions()
     answers.begin("net", frozenset({plan.a, plan.b}))
     record = RequestRecord("net", 1, "serving_default", "OK", 1, 0.0, 0.0, None, None, 0.1, request_id="r")
     answers.on_request(record, RequestTensors({}, {"word": np.array([b"cat"], object)}))
@@ -133,7 +133,7 @@ def test_one_thing_that_cannot_be_taken_in_leaves_the_rest(caplog: pytest.LogCap
 
 
 def test_remembered_answers_are_bounded_in_rows_and_hold_nothing_else_alive() -> None:
-    answers = Answers()
+    answers = Predictions()
     answers.begin("net", frozenset({1, 2}))
     rows = MAX_ROWS // 4
     batch = np.zeros((rows, 1), np.int64)

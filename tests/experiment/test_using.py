@@ -123,7 +123,7 @@ def test_watched_deploys_follow_each_other_but_end_no_comparison(server: ServerH
 
     server.experiments.end("net", "promote")
     server.experiments.start(Plan("net", 5, 4))
-    with pytest.raises(InvalidOption, match="has an experiment that goes on"):
+    with pytest.raises(InvalidOption, match="has a running experiment"):
         placed(server, tmp_path, 6, Limits(slo_p99_ms=50))
     assert server.models.model_status("net").traffic == {4: 50.0, 5: 50.0}
 

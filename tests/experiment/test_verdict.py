@@ -32,7 +32,7 @@ class Story:
             run_s = 5e-3 * math.exp(self.rng.normal() * 0.1) * (1 + (arm == "b") * slower)
             code = "INTERNAL" if arm == "b" and self.rng.random() < fails else "OK"
             self.observations.add_batch(arm, self.now_s, 1, run_s, is_background=False)
-            self.observations.add_request(arm, self.now_s, run_s + 1e-3, code, 1, "", is_assigned=True)
+            self.observations.add_request(arm, self.now_s, run_s + 1e-3, code, "", is_assigned=True)
         return evaluate(self.observations, self.now_s)
 
 
@@ -113,7 +113,7 @@ def test_a_version_with_little_to_do_may_be_slower_for_that_reason_but_not_by_an
     equal = Story(a_tenth, rng).go_on(3000, share=0.1).verdict
 
     assert colder.decision == "wait"
-    assert colder.startswith("not yet: at a split of 90 to 10 the one with less to do is slower for that reason")
+    assert colder.startswith("not yet: at a split of 90 to 10 the version with less traffic is slower for that reason")
     assert slower.decision == "rollback"
     assert equal.decision == "promote"
 
@@ -147,7 +147,7 @@ def test_one_client_that_sends_nonsense_takes_nobody_back(rng: np.random.Generat
     story = Story(plan(), rng)
     story.go_on(1000)
     for _ in range(500):
-        story.observations.add_request("b", story.now_s, 1e-3, "INVALID_ARGUMENT", 1, "bad-client", is_assigned=True)
+        story.observations.add_request("b", story.now_s, 1e-3, "INVALID_ARGUMENT", "bad-client", is_assigned=True)
 
     assert story.go_on(2000).verdict.decision == "promote"
 
@@ -155,7 +155,7 @@ def test_one_client_that_sends_nonsense_takes_nobody_back(rng: np.random.Generat
 def test_callers_who_go_away_are_nobodys_fault(rng: np.random.Generator) -> None:
     story = Story(plan(), rng)
     for _ in range(300):
-        story.observations.add_request("b", 1.0, 1e-3, "CANCELLED", 1, "", is_assigned=False)
+        story.observations.add_request("b", 1.0, 1e-3, "CANCELLED", "", is_assigned=False)
 
     reading = story.go_on(1000)
     assert reading.errors is not None
@@ -174,7 +174,7 @@ def limited(**limits: object) -> Observations:
 def answers(observations: Observations, second: int, slow: int, num: int, code: str = "OK", arm: str = "b") -> None:
     for number in range(num):
         latency_s = 0.2 if number < slow else 0.01
-        observations.add_request(arm, second + 0.5, latency_s, code, 1, "", is_assigned=True)
+        observations.add_request(arm, second + 0.5, latency_s, code, "", is_assigned=True)
 
 
 def test_two_of_three_slow_windows_break_the_limit_on_latency_and_one_does_not() -> None:

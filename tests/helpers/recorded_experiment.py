@@ -146,7 +146,9 @@ def _few() -> ExperimentState:
 
 def _equal() -> ExperimentState:
     return _state(
-        Verdict("not yet: about 300 more requests (B against A at equal batch sizes so far: -6 % to +6 %)"), 0.0, 40
+        Verdict("not yet: about 300 more requests (B compared with A at equal batch sizes so far: -6 % to +6 %)"),
+        0.0,
+        40,
     )
 
 

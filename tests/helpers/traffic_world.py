@@ -138,7 +138,7 @@ class Traffic:
             latency_s = self.now_s - came_s
             self.latencies[arm].append(latency_s)
             code = "INTERNAL" if fails else "OK"
-            self.observations.add_request(arm, self.now_s, latency_s, code, 1, key, is_assigned=True)
+            self.observations.add_request(arm, self.now_s, latency_s, code, key, is_assigned=True)
 
         self._runner.submit(self._lanes[number], ROW, 1, deadline_s=DEADLINE_S, on_done=done)
 

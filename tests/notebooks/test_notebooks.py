@@ -78,14 +78,14 @@ class GrowingList(list[tuple[float, str]]):
         return super().__iter__()
 
 
-def test_the_figure_of_who_answered_can_be_drawn_while_clients_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_figure_of_which_version_answered_can_be_drawn_while_clients_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib.pyplot as plt
 
     monkeypatch.setattr(plt, "show", lambda: None)
     notebook = nbformat.read(NOTEBOOKS[1], as_version=4)
-    cell = next(cell.source for cell in notebook.cells if "who answered:" in cell.source)
+    cell = next(cell.source for cell in notebook.cells if "which version answered:" in cell.source)
 
-    exec(compile(cell, NOTEBOOKS[1].name, "exec"), {"answers": GrowingList([(0.0, "2")]), "plt": plt})  # noqa: S102
+    exec(compile(cell, NOTEBOOKS[1].name, "exec"), {"responses": GrowingList([(0.0, "2")]), "plt": plt})  # noqa: S102
 
     plt.close("all")
 

@@ -44,7 +44,7 @@ def two(modeller: Any) -> Any:
         ("net --a 1 --b 2 --values nix", UsageError, "there is no variable 'nix'"),
         ("net --a 1 --b 2 --values rows --rate -5", UsageError, "rate=-5.0"),
         ("net --a 1 --b 2 --values rows", InvalidRequest, r"expected float32\[\?, 2\]"),
-        ("net --stop", UsageError, "no experiment that goes on"),
+        ("net --stop", UsageError, "no running experiment"),
         ("net --stop --promote", UsageError, "--stop and --promote exclude each other"),
         ("net --stop --a 1", UsageError, "leave --a and --b out"),
     ],
@@ -68,7 +68,9 @@ def test_a_cell_without_rows_is_told(two) -> None:
 def test_a_second_experiment_is_refused_while_one_goes_on(two) -> None:
     two.run("%abtest net --a stable --b 2 --out t --quiet")
 
-    with pytest.raises(UsageError, match=r"goes on: version 2 against 1 \(try: %abtest net --stop\)"):
+    with pytest.raises(
+        UsageError, match=r"running experiment: version 2 compared with version 1 \(try: %abtest net --stop\)"
+    ):
         two.run("%abtest net --a 1 --b 2")
 
     assert two.user_ns["t"].state.phase == "running"

@@ -18,7 +18,8 @@ import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.errors import InvalidRequest, LabelNotFound, VersionNotFound
-from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, Code
+from tfserve_nb.export.provenance.code import Code
+from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE
 from tfserve_nb.export.weights import Weights
 from tfserve_nb.reports.html import to_html
 from tfserve_nb.reports.text import to_text
@@ -240,8 +241,8 @@ def test_plain_saved_models_are_compared_by_their_variables() -> None:
     assert [(one.name, one.change, one.weight_change) for one in diff.layers] == [("dense", "changed", 0.5)]
     assert diff.code is None
     assert [note[:60] for note in diff.notes] == [
-        "version 1 tells nothing about where it comes from: its code,",
-        "version 2 tells nothing about where it comes from: its code,",
+        "version 1 has no provenance: its code,",
+        "version 2 has no provenance: its code,",
     ]
     assert diff.agreement["y"].largest_difference == 1.0
 

@@ -17,7 +17,8 @@ import requests
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import FailedPrecondition, InvalidOption, VersionNotFound
-from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, Code, read_provenance
+from tfserve_nb.export.provenance.code import Code
+from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, read_provenance
 from tfserve_nb.export.weights import Weights
 from tfserve_nb.types import ProgressEvent
 
@@ -125,7 +126,7 @@ def test_without_provenance_there_is_no_file_not_even_that_of_the_copied_version
     for version in (2, 3):
         assert not (folder_of(handle, version) / PROVENANCE_FILE).exists()
         assert not (folder_of(handle, version) / PROVENANCE_FILE.parent).exists()
-        with pytest.raises(FailedPrecondition, match=f"version {version} of net tells nothing") as caught:
+        with pytest.raises(FailedPrecondition, match=f"version {version} of net has no provenance") as caught:
             handle.provenance(version)
         assert "--no-provenance" in caught.value.hint
 

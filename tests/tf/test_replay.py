@@ -292,7 +292,7 @@ def test_a_deploy_switches_when_the_replay_agrees(gated: Deployment) -> None:
     [
         (
             lambda: Scaler(3.0),
-            r"version 2 of net was not deployed \(replay 1\): it answers 95 % of 20 rows differently",
+            r"version 2 of net was not deployed \(replay 1\): it disagrees on 95 % of 20 rows",
         ),
         (lambda: Scaler(2.0, limit=15.0), r"it failed 90 % of the requests \(.*too large"),
         (

@@ -145,7 +145,7 @@ class BatchingMachine(RuleBasedStateMachine):
                 self.run()
             elif self.lane.queue.ready_at() is None:
                 break
-        assert all(len(asked.outcomes) == 1 for asked in self.asked), "somebody was never answered"
+        assert all(len(asked.outcomes) == 1 for asked in self.asked), "a request has no outcome"
         arrival = {id(asked.task): position for position, asked in enumerate(self.asked)}
         positions = [arrival[task] for task in self.order]
         assert positions == sorted(positions), "requests overtook each other"
@@ -276,7 +276,7 @@ def test_closed_queue_refuses_and_finishes_what_waits() -> None:
         queue.add(make_task(1, []))
 
 
-@settings(deadline=None)  # real threads: how long it takes says nothing
+@settings(deadline=None)  # real threads: how long it takes does not matter
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=30), st.integers(1, 8))
 def test_threads_that_submit_at_the_same_time_each_get_their_own_rows(sizes: list[int], max_batch_size: int) -> None:
     servable = FakeServable(1)
@@ -333,7 +333,7 @@ def test_runner_survives_any_exception_of_a_model() -> None:
 
 def test_runner_survives_a_caller_that_cannot_take_its_answer(caplog: pytest.LogCaptureFixture) -> None:
     def broken(_: Outcome) -> None:
-        raise RuntimeError("nobody listens")
+        raise RuntimeError("no client is left")
 
     outcomes: list[Outcome] = []
     runner = Runner()
@@ -347,7 +347,7 @@ def test_runner_survives_a_caller_that_cannot_take_its_answer(caplog: pytest.Log
         runner.stop()
 
     assert isinstance(outcomes[0], Answer)
-    assert "nobody listens" in caplog.text
+    assert "no client is left" in caplog.text
 
 
 def test_wrong_number_of_output_rows_is_an_error_and_no_wrong_answer() -> None:

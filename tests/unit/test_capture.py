@@ -52,7 +52,7 @@ def captures(**limits: Any) -> Captures:
     return found
 
 
-def test_nothing_is_kept_until_somebody_asks_and_what_is_kept_stays_when_it_ends() -> None:
+def test_nothing_is_kept_until_it_is_switched_on_and_what_is_kept_stays_when_it_ends() -> None:
     ring = Captures()
     ring.on_request(record(), seen())
     assert (ring.wants_tensors("net"), len(ring.requests_of("net")), ring.requests_of("net").is_on) == (False, 0, False)
@@ -76,15 +76,15 @@ def test_a_request_is_kept_with_its_tensors_and_arrival_and_without_its_key_and_
     ring = captures()
     x = X.copy()
     given_at = time.time()
-    one = record(api="Predict", entrypoint="GRPC", key="user-7", request_id="id-7")
-    ring.on_request(one, seen(x))
+    answered = record(api="Predict", entrypoint="GRPC", key="user-7", request_id="id-7")
+    ring.on_request(answered, seen(x))
     x[:] = -1  # the caller's arrays are the caller's
 
     (kept,) = ring.requests_of("net")
     np.testing.assert_array_equal(kept.inputs["x"], X)
     np.testing.assert_array_equal(kept.outputs["y"], 2 * X)
     assert (kept.version, kept.api, kept.entrypoint, kept.num_rows) == (1, "predict", "GRPC", 3)
-    assert kept.arrived_s == one.received_s
+    assert kept.arrived_s == answered.received_s
     assert kept.at == pytest.approx(given_at, abs=5)
     assert kept.latency_ms == pytest.approx(2)
     assert not kept.is_redacted
@@ -109,8 +109,8 @@ def test_failed_requests_and_those_from_before_are_not_kept() -> None:
 def test_requests_come_back_in_the_order_of_their_arrival() -> None:
     ring = captures()
     late, early = record(received_s=time.perf_counter() + 2), record(received_s=time.perf_counter() + 1)
-    for one in (late, early):
-        ring.on_request(one, seen())
+    for request in (late, early):
+        ring.on_request(request, seen())
 
     assert [one.arrived_s for one in ring.requests_of("net")] == [early.received_s, late.received_s]
     assert [one.arrived_s for one in ring.requests_of("net", 1)] == [late.received_s]
@@ -250,8 +250,8 @@ ARRAYS = st.one_of(
 @settings(deadline=None)  # the first use of pyarrow imports it
 @given(tensors=st.dictionaries(st.text(min_size=1, max_size=3), ARRAYS, max_size=3))
 def test_files_and_the_wire_give_back_what_went_in(tensors: dict[str, np.ndarray], tmp_path_factory) -> None:
-    one = CapturedRequest(3, 1e9 + 0.25, 7.5, 2, "s", "predict", "REST", 1, 1.5, tensors, {"y": X}, is_redacted=True)
-    before = CapturedRequests("net", (one,), CaptureSettings(redact=("a",)), 1, 10, 2, "why")
+    kept = CapturedRequest(3, 1e9 + 0.25, 7.5, 2, "s", "predict", "REST", 1, 1.5, tensors, {"y": X}, is_redacted=True)
+    before = CapturedRequests("net", (kept,), CaptureSettings(redact=("a",)), 1, 10, 2, "why")
     path = before.save(tmp_path_factory.mktemp("captured") / "deep" / "net.parquet")
 
     on_wire = from_json(json.loads(json.dumps(to_json(before))), CapturedRequests)
@@ -264,7 +264,7 @@ def test_files_and_the_wire_give_back_what_went_in(tensors: dict[str, np.ndarray
             got = {**again.inputs, **again.outputs}[name]
             np.testing.assert_array_equal(got, array)
             assert (got.dtype, got.shape) == (array.dtype, array.shape)
-        assert (again.at, again.arrived_s, again.is_redacted, again.api) == (one.at, 7.5, True, "predict")
+        assert (again.at, again.arrived_s, again.is_redacted, again.api) == (kept.at, 7.5, True, "predict")
 
 
 def test_a_file_that_is_none_of_ours_is_named(tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ def test_how_often_folders_are_looked_at(core: ServingCore, base: Path, wait_s: 
         models.stop()
 
 
-def test_a_failing_version_is_tried_again_and_given_up_when_nobody_wants_it(
+def test_a_failing_version_is_tried_again_and_given_up_when_it_is_not_wanted(
     core: ServingCore, loader: FakeLoader, base: Path
 ) -> None:
     loader.broken.add(2)
@@ -153,7 +153,7 @@ def test_limits_that_cannot_be_read_fail_the_version(core: ServingCore, base: Pa
     assert core.status(ModelSpec("m"))[0].state is VersionState.END
 
 
-def test_a_slow_model_holds_up_nobody_else(base: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_slow_model_holds_up_no_other(base: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     gate = threading.Event()
     loader = FakeLoader(lambda version: (gate.wait(5), None)[1] if version == 77 else None)
     core = ServingCore(loader)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tfserve_nb.agreement.result import Agreement, OutputAgreement
 from tfserve_nb.diff.result import MAX_LAYERS, LatencyChange, LayerChange, SignatureChange, VersionDiff
+from tfserve_nb.export.provenance.code import Code
 from tfserve_nb.export.provenance.environment import GitState
 from tfserve_nb.export.provenance.fingerprint import DataFingerprint
-from tfserve_nb.export.provenance.provenance import Code, Provenance, read_provenance, write_provenance
+from tfserve_nb.export.provenance.provenance import Provenance, read_provenance, write_provenance
 from tfserve_nb.reports.html import to_html
 
 
@@ -32,13 +33,13 @@ def test_many_layers_show_those_that_changed_most_in_their_order() -> None:
 
 
 def test_what_is_not_known_is_left_out_or_said() -> None:
-    diff = VersionDiff("net", 1, 2, notes=("version 1 tells nothing",))
+    diff = VersionDiff("net", 1, 2, notes=("version 1 has no provenance",))
 
     shown = str(diff)
 
     assert "net: version 2 (B) compared with version 1 (A)" in shown
     assert "Code: not known of both versions" in shown
-    assert "version 1 tells nothing" in shown
+    assert "version 1 has no provenance" in shown
     assert "Metrics" not in shown
     assert diff.packages == diff.metrics == {}
 

@@ -33,7 +33,7 @@ from tfserve_nb.experiment.views.figure import figure_of, png_of
 from tfserve_nb.experiment.views.report import (
     effect_text,
     effect_words,
-    estimate_says,
+    estimate_meaning,
     phase_line,
     report_of,
     step_line,
@@ -137,8 +137,8 @@ def test_what_happened_by_itself_is_told_with_time_and_reason() -> None:
 
 def test_an_experiment_that_passed_says_that_it_waits_for_a_person() -> None:
     assert phase_line(state_of("quality")) == "passed, and waits for you"
-    asked = replace(state_of("slower"), phase="held", reason="B is slower; nothing was changed, as asked")
-    assert phase_line(asked) == "waits for you: B is slower; nothing was changed, as asked"
+    asked = replace(state_of("slower"), phase="held", reason="B is slower; nothing was changed, as the plan demands")
+    assert phase_line(asked) == "waits for you: B is slower; nothing was changed, as the plan demands"
 
 
 def test_a_verdict_that_waits_for_a_person_has_the_numbers_of_now() -> None:
@@ -153,9 +153,9 @@ def test_an_experiment_that_was_stopped_says_so_beside_what_it_knew() -> None:
     state = replace(state_of("equal"), phase="stopped", reason="stopped by hand")
     assert str(state.verdict) == f"{state.reading.verdict}; stopped by hand"
 
-    state = replace(state, reason="somebody changed the traffic")
-    assert str(state.verdict) == f"{state.reading.verdict}; stopped: somebody changed the traffic"
-    assert text_of(state).count("somebody changed the traffic") == 1
+    state = replace(state, reason="the traffic was changed from outside")
+    assert str(state.verdict) == f"{state.reading.verdict}; stopped: the traffic was changed from outside"
+    assert text_of(state).count("the traffic was changed from outside") == 1
     assert "50 %     " not in text_of(state).split("Sample ratio")[0]
 
 
@@ -238,7 +238,7 @@ def test_the_chart_says_in_words_what_it_draws() -> None:
     ],
 )
 def test_intervals_are_told_in_words(low: float, high: float, margin: float | None, worse: int, says: str) -> None:
-    assert estimate_says(Estimate(0.0, low, high, 0.5, 10), margin, worse) == says
+    assert estimate_meaning(Estimate(0.0, low, high, 0.5, 10), margin, worse) == says
 
 
 @pytest.mark.parametrize(
@@ -296,7 +296,7 @@ def test_disagreements_show_inputs_both_answers_and_say_that_they_are_chosen() -
     assert "<b>3: 0.9</b><br>0: 0.01, 1: 0.01" in page
     assert "<b>8: 0.9</b>" in page
     assert page.count('<th scope="row"') == 8
-    assert "312 rows were answered by both versions (20 % of A&#x27;s requests are copied, 4 copies were left" in page
+    assert "312 rows were predicted by both versions (20 % of A&#x27;s requests are copied, 4 copies were left" in page
     assert "do not read a rate from them" in page
 
 
@@ -369,7 +369,7 @@ def test_without_an_experiment_the_tab_offers_one(dashboard: Dashboard, controls
     eventually(lambda: controls.calls == ["test 3 against 2, 30 %"])
     eventually(lambda: is_shown(dashboard, "Promote B") and not is_shown(dashboard, "Start A/B test"))
     eventually(lambda: "Not yet: about 300 more" in shown(dashboard))
-    press(dashboard, "Undo: A/B test of version 3 against version 2")
+    press(dashboard, "Undo: A/B test of versions 2 and 3")
     eventually(lambda: controls.calls[-1] == "end stop")
 
 
@@ -378,7 +378,7 @@ def test_promoting_against_the_verdict_asks_first(dashboard: Dashboard, controls
     dashboard.refresh()
 
     button(dashboard, "Promote B").click()
-    eventually(lambda: "The experiment does not say so: not yet" in shown(dashboard))
+    eventually(lambda: "The experiment does not recommend this: not yet" in shown(dashboard))
     assert controls.calls == []
     press(dashboard, "Promote B anyway")
 

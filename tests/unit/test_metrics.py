@@ -1,4 +1,4 @@
-"""What the counters say, on a clock of our own."""
+"""Counters and snapshots of requests, on a clock of our own."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ def test_a_series_has_the_rate_of_each_step_and_ends_with_the_last_full_second(m
     record(metrics, 10_000.2)  # in the running second
 
     found = metrics.snapshot("net", span_s=10, step_s=2)
-    one = found.versions[1]
+    version = found.versions[1]
 
-    assert one.series.rps.tolist() == [10.5, 12.5, 14.5, 16.5, 18.5]
+    assert version.series.rps.tolist() == [10.5, 12.5, 14.5, 16.5, 18.5]
     assert found.age_s.tolist() == [8.0, 6.0, 4.0, 2.0, 0.0]
-    assert one.histogram.sum() == one.num_recent
-    assert one.num_recent == sum(range(10, 20)) + 1
+    assert version.histogram.sum() == version.num_recent
+    assert version.num_recent == sum(range(10, 20)) + 1
 
 
 def test_a_step_with_too_few_samples_is_a_gap(metrics: Metrics, clock: Clock) -> None:
@@ -145,19 +145,19 @@ def test_what_is_older_than_the_ring_is_gone_and_its_slots_are_reused(metrics: M
     clock.now_s += HISTORY_S
     record(metrics, clock.now_s)
 
-    one = metrics.snapshot("net").versions[1]
+    version = metrics.snapshot("net").versions[1]
 
-    assert (one.num_requests, one.num_recent) == (2, 1)
+    assert (version.num_requests, version.num_recent) == (2, 1)
 
 
 def test_a_version_that_rests_shows_no_recent_requests(metrics: Metrics, clock: Clock) -> None:
     record(metrics, clock.now_s)
     clock.now_s += 200
 
-    one = metrics.snapshot("net", span_s=120).versions[1]
+    version = metrics.snapshot("net", span_s=120).versions[1]
 
-    assert (one.num_requests, one.num_recent) == (1, 0)
-    assert one.series.rps.tolist() == [0.0] * 60
+    assert (version.num_requests, version.num_recent) == (1, 0)
+    assert version.series.rps.tolist() == [0.0] * 60
 
 
 def test_a_forgotten_model_starts_anew(metrics: Metrics, clock: Clock) -> None:

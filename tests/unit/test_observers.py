@@ -23,7 +23,7 @@ NET = ModelSpec("net")
 
 
 class Notes(Observer):
-    """Keeps what it is told of."""
+    """Keeps what it gets."""
 
     def __init__(self, wanted: str = "") -> None:
         self.wanted = wanted
@@ -121,8 +121,8 @@ def test_an_observer_with_a_defect_changes_neither_requests_nor_what_others_get(
     core: ServingCore, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     notes = Notes("net")
-    for one in (Broken(), notes):
-        core.observers.add(one)
+    for observer in (Broken(), notes):
+        core.observers.add(observer)
 
     assert [ask(core, number) for number in range(5)] == [[2 * number + 1] for number in range(5)]
 

@@ -42,7 +42,7 @@ def record(code: str = "OK", num_rows: int = 1) -> RequestRecord:
 SEEN = RequestTensors({"x": np.array([[1.0, 2.0]])}, {"y": np.array([3.0])})
 
 
-def test_nothing_is_kept_until_somebody_asks_and_after_it_was_turned_off(clock: Clock) -> None:
+def test_nothing_is_kept_until_it_is_switched_on_and_after_it_was_turned_off(clock: Clock) -> None:
     samples = RequestSamples(clock)
     assert not samples.wants_tensors("net")
     samples.on_request(record(), SEEN)

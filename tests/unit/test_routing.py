@@ -210,7 +210,7 @@ def test_promoting_or_going_back_ends_the_comparison_and_its_copies() -> None:
     assert compared.promote(1).default_version == compared.roll_back().default_version == 1
 
 
-def test_copies_beside_a_comparison_stay_when_somebody_else_is_promoted() -> None:
+def test_copies_beside_a_comparison_stay_when_another_version_is_promoted() -> None:
     routing = Routing("net").promote(1).with_shadow(Shadow(2, 50))
 
     assert routing.promote(3).shadow == (2, 50)

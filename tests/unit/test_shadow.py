@@ -1,4 +1,4 @@
-"""Shadow copies: another version gets them, and nobody who waits for an answer can tell."""
+"""Shadow copies: another version gets them, and clients notice nothing."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def core(loader: FakeLoader, draws: Draws, num_threads: int, tmp_path: Path) -> 
 
 @pytest.fixture
 def pairs(core: ServingCore) -> list[Pair]:
-    """All that were told."""
+    """All that were passed on."""
     kept = Pairs()
     core.observers.add(kept)
     return kept.found
@@ -328,7 +328,7 @@ def test_a_promoted_version_gets_no_copies_any_more(core: ServingCore, pairs: li
     assert counts(core) == (0, 0, 0)
 
 
-def test_nobody_shadows_himself_and_unknown_versions_are_named(core: ServingCore) -> None:
+def test_no_version_shadows_itself_and_unknown_versions_are_named(core: ServingCore) -> None:
     with pytest.raises(InvalidOption, match="gets all requests"):
         core.set_shadow("net", 1)
     with pytest.raises(VersionNotFound, match="no version 9"):

@@ -1,1 +1,1 @@
-"""The one rule for "do two versions answer the same rows alike": replay, A/B tests and diffs all use it."""
+"""The rule for whether two versions agree on the same rows; replays, A/B tests and diffs use it."""

@@ -1,4 +1,4 @@
-"""What a version decided for each row, to be compared with the right answer once that is known.
+"""The decisions of a version for each row, to be compared with its label once that is known.
 
 Thread: any; pure functions.
 """
@@ -21,7 +21,7 @@ MOST_NUMBERS = 64
 
 
 class Decisions(NamedTuple):
-    """What one output says about some rows.
+    """The decisions of one output for some rows.
 
     Attributes:
         values: classes (int64) for scores and shares, else the rows' values; `(n,)` or `(n, k)`, object for rows of
@@ -40,13 +40,13 @@ class Decisions(NamedTuple):
 def decisions_of(
     outputs: Tensors, rows: int, options: AgreementOptions, evidence: Evidences
 ) -> Mapping[str, Decisions]:
-    """Output name -> what it says about each row.
+    """Output name -> what it decides for each row.
 
     Args:
         outputs: name -> array of `rows` rows.
         rows: rows of the request.
-        options: what the user says about the outputs.
-        evidence: what the versions' provenance says.
+        options: the user's options for the outputs.
+        evidence: loss and activation of the outputs, from the versions' provenance.
     """
     return {
         name: _decisions(with_rows(array, rows), options, *evidence.get(name, (None, None)))
@@ -77,7 +77,7 @@ def _decisions(array: np.ndarray, options: AgreementOptions, a: Evidence | None,
 
 
 def _possible_classes(numbers: np.ndarray) -> np.ndarray | None:
-    """What `(n, k)` numbers would decide if they were scores; None for a column that is no share."""
+    """The classes that `(n, k)` numbers decide if they were scores; None for a column that is no share."""
     if numbers.shape[1] > 1:
         found: np.ndarray = numbers.argmax(axis=1)
         return found

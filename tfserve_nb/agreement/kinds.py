@@ -1,8 +1,8 @@
-"""What kind of output is compared, decided once for each output, with the reason in words.
+"""The kind of each output, decided once, with the reason in words.
 
-In this order: what the user says, what the versions' provenance says (loss and last activation), what the rows look
-like. Shares of classes can be told by their rows, which are nonnegative and sum to one. All other floating-point
-numbers are compared as numbers unless the user or the provenance says that they are scores: two regression targets look
+In this order: by the user's options, by the versions' provenance (loss and last activation), by the rows. Shares of
+classes are recognised by their rows, which are nonnegative and sum to one. All other floating-point
+numbers are compared as numbers unless the options or the provenance call them scores: two regression targets look
 like the logits of two classes.
 
 Thread: any; pure functions.
@@ -25,10 +25,10 @@ REGRESSION = "regression"
 EXACT = "exact"
 SETS = "sets"
 KINDS = (CLASS_SHARES, SCORES, REGRESSION, EXACT, SETS)
-"""Every value of `OutputAgreement.kind`; docs/agreement.md says how each is recognised and what agrees."""
+"""Every value of `OutputAgreement.kind`; docs/agreement.md describes how each is recognised and what agrees."""
 
 ASKED_KINDS = ("classification", "regression", "exact")
-"""What `--kind` and `kind=` take."""
+"""The values of `--kind` and `kind=`."""
 
 DEFAULT_TOLERANCE = 1e-3
 ZERO_SPREAD = 1e-3
@@ -58,7 +58,7 @@ _DECIDES = {
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What a version's provenance says about one output.
+    """Loss and activation of one output, from a version's provenance.
 
     Attributes:
         activation: of the layer that makes it, such as `softmax`; "" when it is not known.
@@ -78,7 +78,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class AgreementOptions:
-    """What the user says about the outputs; None leaves it to be found out.
+    """The user's options for the outputs; None leaves a value to be derived.
 
     Attributes:
         kind: one of `ASKED_KINDS`, for all outputs of numbers.
@@ -91,7 +91,7 @@ class AgreementOptions:
     """
 
     kind: str | None = option(
-        None, "what the outputs are, to compare them", choices=ASKED_KINDS, shown="found out from the model"
+        None, "what the outputs are, to compare them", choices=ASKED_KINDS, shown="derived from the model"
     )
     tolerance: float | None = option(
         None, "by how much numbers of a regression may differ, relative", shown=f"{DEFAULT_TOLERANCE:g}"
@@ -114,8 +114,8 @@ class Rule:
         kind: one of `KINDS`.
         reason: why, in words.
         judged_by: `ARGMAX`, `HALF`, `SIGN`, `NUMBERS` or `EQUAL`.
-        is_guess: whether nothing but the numbers themselves speaks for it.
-        tolerance: see `AgreementOptions`; 0 where equality is asked for.
+        is_guess: whether it rests on the numbers alone.
+        tolerance: see `AgreementOptions`; 0 where equality is required.
         spread: standard deviation of A's numbers by column, float64 `(k,)`, or of all together `(1,)`; 0 for numbers
             that never change.
         unit: what errors are divided by to be comparable: the spread, or the size of a number that never changes;
@@ -163,9 +163,9 @@ def decide(
     """The rule for one output.
 
     Args:
-        pieces: what A and B answered to the same rows, arrays `(n, ...)`; pieces may differ in their other sizes.
-        options: what the user says.
-        evidence: what the provenance of A and of B says about this output.
+        pieces: what A and B predicted for the same rows, arrays `(n, ...)`; pieces may differ in their other sizes.
+        options: the user's.
+        evidence: of this output, from the provenance of A and of B.
     """
     texts = [(is_text(a), is_text(b)) for a, b in pieces]
     if not pieces or any(a or b for a, b in texts):
@@ -176,8 +176,8 @@ def decide(
     shapes = next(((a.shape[1:], b.shape[1:]) for a, b in pieces if a.shape[1:] != b.shape[1:]), None)
     first = pieces[0][0]
     if options.kind == "exact" or (first.dtype.kind in "iub" and shapes is None and options.kind is None
-                                   and _says_both(evidence, max(widths))[0] != ARGMAX):  # fmt: skip
-        words = "kind=exact was said" if options.kind else "integers and booleans must be equal"
+                                   and _judged_by_provenances(evidence, max(widths))[0] != ARGMAX):  # fmt: skip
+        words = "kind=exact was given" if options.kind else "integers and booleans must be equal"
         return Rule(EXACT, words, EQUAL)
     if shapes is not None or len(widths) > 1:
         words = f"rows of A and B have shapes {shapes[0]} and {shapes[1]}" if shapes else "rows of different length"
@@ -206,18 +206,18 @@ def _kind_of(
     Args:
         a: positions by columns, `(m, k)`.
         b: the same of the other version.
-        asked: what the user says.
-        evidence: what the provenances say.
+        asked: the user's `kind`.
+        evidence: from the provenance of A and of B.
     """
     if asked == "regression" or "c" in (a.dtype.kind, b.dtype.kind):
-        return REGRESSION, NUMBERS, "kind=regression was said" if asked else "complex numbers", False
+        return REGRESSION, NUMBERS, "kind=regression was given" if asked else "complex numbers", False
     seen = _Seen(a.shape[1], (_are_shares(a), _are_shares(b)), _are_within(a, 0.0) and _are_within(b, SLACK))
     if asked == "classification":
         judged_by = ARGMAX if seen.columns > 1 else HALF if seen.is_within_one else SIGN
-        says, words = judged_by, "kind=classification was said"
+        says, words = judged_by, "kind=classification was given"
         is_shares = all(seen.shares) if judged_by == ARGMAX else judged_by == HALF
     else:
-        says, words = _says_both(evidence, seen.columns)
+        says, words = _judged_by_provenances(evidence, seen.columns)
         says = (HALF if seen.is_within_one else SIGN) if says == _BY_VALUES else says
         judged_by, is_shares = seen.confirms(says)
     if judged_by:
@@ -232,21 +232,21 @@ def _kind_of(
     return (
         REGRESSION,
         NUMBERS,
-        "a guess: numbers, and nothing says that they are scores of classes (kind=classification would)",
+        "a guess: neither the provenance nor kind= shows that these numbers are scores of classes",
         True,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What the rows look like: columns, whether A's and B's are shares, whether all lie from about 0 to 1."""
+    """Properties of the rows: columns, whether A's and B's are shares, whether all lie from about 0 to 1."""
 
     columns: int
     shares: tuple[bool, bool]
     is_within_one: bool
 
     def confirms(self, says: str) -> tuple[str, bool]:
-        """How rows are judged that the provenance calls so, and whether they are shares; "" when they are not so."""
+        """How rows are judged if they fit the provenance, and whether they are shares; "" if they do not fit."""
         if says == ARGMAX and self.shares[0] == self.shares[1]:
             return ARGMAX, self.shares[0]
         if says == HALF and self.is_within_one:
@@ -254,9 +254,9 @@ class _Seen:
         return (SIGN, False) if says == SIGN else ("", False)
 
 
-def _says_both(evidence: tuple[Evidence | None, Evidence | None], columns: int) -> tuple[str, str]:
-    """What the provenances say together, and in which words; ("", "") when they say nothing."""
-    found = [(one, _says(one, columns)) for one in evidence if one is not None]
+def _judged_by_provenances(evidence: tuple[Evidence | None, Evidence | None], columns: int) -> tuple[str, str]:
+    """How both provenances together judge an output, and why, in words; ("", "") when they do not decide."""
+    found = [(one, _judged_by_provenance(one, columns)) for one in evidence if one is not None]
     known = [(str(one), says) for one, says in found if says]
     if not known:
         return "", ""
@@ -266,16 +266,16 @@ def _says_both(evidence: tuple[Evidence | None, Evidence | None], columns: int) 
     return known[0][1], known[0][0]
 
 
-def _says(one: Evidence, columns: int) -> str:
-    """What a loss and an activation mean for an output of so many columns; "" when nothing follows."""
-    loss, activation = one.loss, one.activation
+def _judged_by_provenance(evidence: Evidence, columns: int) -> str:
+    """How an output of so many columns is judged by its loss and activation; "" when nothing follows."""
+    loss, activation = evidence.loss, evidence.activation
     if loss in _NUMBER_LOSSES:
         return NUMBERS
     is_binary = "binary" in loss and loss.endswith("crossentropy")
     is_class_loss = (loss.endswith("crossentropy") and not is_binary) or loss == "categorical_hinge"
     if columns > 1 and (is_class_loss or activation in ("softmax", "log_softmax")):
         return ARGMAX
-    if loss in _SIGN_LOSSES or (is_binary and one.from_logits):
+    if loss in _SIGN_LOSSES or (is_binary and evidence.from_logits):
         return SIGN
     if activation in ("sigmoid", "hard_sigmoid"):
         return HALF

@@ -25,8 +25,8 @@ class Disagreement:
         score: how much, larger is worse: in units of A's spread for numbers, otherwise the largest difference of two
             numbers; infinite where they cannot be subtracted.
         inputs: name -> the row, shape `(1, ...)`.
-        outputs_a: name -> what A answered, shape `(1, ...)`.
-        outputs_b: name -> what B answered.
+        outputs_a: name -> what A predicted, shape `(1, ...)`.
+        outputs_b: name -> what B predicted.
         at: when, seconds since the epoch.
     """
 
@@ -37,15 +37,33 @@ class Disagreement:
     at: float
 
 
+class _Counted:
+    """Rows of which some agree."""
+
+    __slots__ = ()
+    num_rows: int
+    num_same: int
+
+    @property
+    def share(self) -> float:
+        """The share of the rows that agree, 0 to 1; NaN without rows."""
+        return self.num_same / self.num_rows if self.num_rows else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's 95 % interval of the share, for a single look; it assumes that rows are independent."""
+        return wilson(self.num_same, self.num_rows)
+
+
 @dataclass(frozen=True, slots=True)
-class OutputAgreement:
+class OutputAgreement(_Counted):
     """How one output of both versions compares on the same rows.
 
     Attributes:
         kind: one of `kinds.KINDS`.
         reason: in words, why it is compared so.
-        is_guess: whether nothing but the numbers themselves speaks for that kind.
-        num_rows: rows that both answered.
+        is_guess: whether that kind rests on the numbers alone.
+        num_rows: rows that both predicted.
         num_same: rows on which this output agrees.
         largest_difference: the largest absolute difference of two numbers; infinite where two cannot be subtracted, as
             for NaN in only one of them.
@@ -72,27 +90,17 @@ class OutputAgreement:
     flips: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
     @property
-    def share(self) -> float:
-        """The share of the rows that agree, 0 to 1; NaN without rows."""
-        return self.num_same / self.num_rows if self.num_rows else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share, for one look; it takes rows for independent."""
-        return wilson(self.num_same, self.num_rows)
-
-    @property
     def is_numbers(self) -> bool:
         """Whether numbers are compared, so that error and bias mean something."""
         return self.kind in NUMBER_KINDS
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement(Mapping[str, OutputAgreement]):
-    """Output name -> how it compares; and whole rows, which agree when all of their outputs do.
+class Agreement(_Counted, Mapping[str, OutputAgreement]):
+    """Output name -> how it compares; and the counts of whole rows, which agree when all of their outputs do.
 
     Attributes:
-        num_rows: rows that both answered.
+        num_rows: rows that both predicted.
         num_same: rows of which every output agrees.
         outputs: name -> how that output compares.
     """
@@ -100,16 +108,6 @@ class Agreement(Mapping[str, OutputAgreement]):
     num_rows: int = 0
     num_same: int = 0
     outputs: Mapping[str, OutputAgreement] = field(default_factory=dict)
-
-    @property
-    def share(self) -> float:
-        """The share of the rows of which every output agrees; NaN without rows."""
-        return self.num_same / self.num_rows if self.num_rows else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Wilson's 95 % interval of the share, for one look; it takes rows for independent."""
-        return wilson(self.num_same, self.num_rows)
 
     def __getitem__(self, name: str) -> OutputAgreement:
         return self.outputs[name]

@@ -67,8 +67,8 @@ def judge(rule: Rule, a: np.ndarray, b: np.ndarray) -> Judged:
 
     Args:
         rule: of the output.
-        a: what A answered, `(n, ...)`.
-        b: what B answered to the same rows.
+        a: what A predicted, `(n, ...)`.
+        b: what B predicted for the same rows.
     """
     if a.shape != b.shape or is_text(a) != is_text(b):
         return never(len(a))
@@ -138,12 +138,12 @@ def _judge_classes(rule: Rule, a: np.ndarray, b: np.ndarray, rounding: float) ->
 
 
 def _largest(a: np.ndarray, b: np.ndarray, rounding: float) -> list[np.ndarray]:
-    """Where the largest numbers stand, `(n, p, 1)` each; a tie in both versions is decided alike."""
+    """The places of the largest numbers, `(n, p, 1)` each; a tie in both versions is decided alike."""
     ranked = [np.where(np.isnan(one), -math.inf, one) for one in (a, b)]
     places = [one.argmax(axis=2)[..., np.newaxis] for one in ranked]
     is_tie = np.ones(places[0].shape, bool)
-    for one, other in zip(ranked, reversed(places), strict=True):
-        first, second = one.max(axis=2, keepdims=True), np.take_along_axis(one, other, axis=2)
+    for numbers, places_of_other in zip(ranked, reversed(places), strict=True):
+        first, second = numbers.max(axis=2, keepdims=True), np.take_along_axis(numbers, places_of_other, axis=2)
         with np.errstate(invalid="ignore"):
             is_tie &= (first == second) | (first - second <= rounding * np.abs(first))
     return [places[0], np.where(is_tie, places[0], places[1])]

@@ -1,4 +1,4 @@
-"""Sums up how two versions answered many requests: shares that agree, errors, bias, the rows that differ most.
+"""Sums up how two versions agree on many requests: shares that agree, errors, bias, the rows that differ most.
 
 The first `DECIDING_ROWS` rows are kept whole; they decide the kind of each output and the spread of its numbers, which
 then stay. Until then every figure is computed from all rows so far, so it does not matter how rows were cut into
@@ -32,11 +32,11 @@ MOST_FLIPS = 2000
 KEPT_ROWS = 64
 
 Evidences = Mapping[str, tuple[Evidence | None, Evidence | None]]
-"""Output name -> what the provenance of A and of B says about it."""
+"""Output name -> its evidence from the provenance of A and of B."""
 
 
-def both(a: Mapping[str, Evidence], b: Mapping[str, Evidence]) -> Evidences:
-    """What two versions' provenance says about their outputs, side by side."""
+def evidence_pairs(a: Mapping[str, Evidence], b: Mapping[str, Evidence]) -> Evidences:
+    """The evidence of two versions, side by side by output."""
     return {name: (a.get(name), b.get(name)) for name in dict.fromkeys([*a, *b])}
 
 
@@ -71,7 +71,7 @@ class _Mean:
 
 @dataclass(slots=True)
 class _Sums:
-    """What is known of one output."""
+    """Sums over the rows of one output."""
 
     num_rows: int = 0
     num_same: int = 0
@@ -88,10 +88,10 @@ class _Sums:
         self.largest = max([self.largest, *(float(one.difference.max(initial=0.0)) for one in judged)])
         self.bias.add(np.concatenate([one.bias for one in judged]))
         self.squared_error.add(np.concatenate([one.squared_error for one in judged]))
-        for one in judged:
-            if one.decisions is None:
+        for rows in judged:
+            if rows.decisions is None:
                 continue
-            for a, b in one.decisions[one.decisions[:, 0] != one.decisions[:, 1]].tolist():
+            for a, b in rows.decisions[rows.decisions[:, 0] != rows.decisions[:, 1]].tolist():
                 if (a, b) in self.flips or len(self.flips) < MOST_FLIPS:
                     self.flips[a, b] += 1
 
@@ -172,8 +172,8 @@ def judge_outputs(rules: Mapping[str, Rule], a: Tensors, b: Tensors, rows: int) 
 def whole_rows(judged: Mapping[str, Judged], rows: int) -> np.ndarray:
     """Whether every output of each row agrees; bool `(rows,)`."""
     agrees = np.full(rows, bool(judged))
-    for one in judged.values():
-        agrees &= one.agrees
+    for output in judged.values():
+        agrees &= output.agrees
     return agrees
 
 
@@ -181,8 +181,8 @@ class Agreeing:
     """The accumulator.
 
     Args:
-        options: what the user says.
-        evidence: what the versions' provenance says about their outputs.
+        options: the user's.
+        evidence: from the versions' provenance.
         num_worst: how many of the rows that differ most are kept.
     """
 
@@ -204,11 +204,11 @@ class Agreeing:
         self._totals = _Totals(num_worst)
 
     def add(self, inputs: Tensors, a: Tensors, b: Tensors, rows: int, at: float) -> np.ndarray:
-        """Take in a request that both answered.
+        """Take in a request that both versions ran.
 
         Args:
             inputs: name -> array.
-            a: output name -> what A answered.
+            a: output name -> what A predicted.
             b: the same of B.
             rows: rows of the request.
             at: when, on any clock.
@@ -235,7 +235,7 @@ class Agreeing:
 
     @property
     def agreement(self) -> Agreement:
-        """What was found so far; empty without rows."""
+        """The agreement so far; empty without rows."""
         rules, totals = self._current()
         return totals.result(rules)
 
@@ -272,7 +272,7 @@ class Agreeing:
             self._rules = {**self._decided([piece]), **self._rules}
 
     def _decided(self, pieces: Sequence[_Piece]) -> dict[str, Rule]:
-        """Output name -> rule, from rows that both versions answered."""
+        """Output name -> rule, from rows that both versions predicted."""
         found = {}
         for name in dict.fromkeys(name for piece in pieces for name in piece.a):
             pairs = [
@@ -288,10 +288,10 @@ class Agreeing:
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` reads, without the worst rows; what the outputs are stays so in it."""
         rules, totals = self._current()
-        sums = {name: asdict(one) | {"flips": [[*pair, count] for pair, count in one.flips.items()]}
-                for name, one in totals.outputs.items()}  # fmt: skip
-        for one in sums.values():
-            one["largest"] = to_json(one["largest"], TextFloat)
+        sums = {name: asdict(output) | {"flips": [[*pair, count] for pair, count in output.flips.items()]}
+                for name, output in totals.outputs.items()}  # fmt: skip
+        for output in sums.values():
+            output["largest"] = to_json(output["largest"], TextFloat)
         return {
             "num_rows": totals.num_rows,
             "num_same": totals.num_same,
@@ -303,20 +303,20 @@ class Agreeing:
     def from_json(
         cls, value: Mapping[str, Any], options: AgreementOptions | None = None, evidence: Evidences | None = None
     ) -> Agreeing:
-        """The inverse of `to_json`; counts of before kinds were told apart are left out, and all begins anew."""
+        """The inverse of `to_json`; counts of versions before there were kinds are left out."""
         self = cls(options, evidence)
         if not value.get("rules"):
             return self
-        for name, one in value["rules"].items():
-            self._rules[name] = Rule(**{**one, "spread": tuple(one["spread"]), "unit": tuple(one["unit"])})
-        for name, one in value["outputs"].items():
+        for name, rule in value["rules"].items():
+            self._rules[name] = Rule(**{**rule, "spread": tuple(rule["spread"]), "unit": tuple(rule["unit"])})
+        for name, sums in value["outputs"].items():
             self._totals.outputs[name] = _Sums(
-                one["num_rows"],
-                one["num_same"],
-                float(one["largest"]),
-                _Mean(**one["bias"]),
-                _Mean(**one["squared_error"]),
-                Counter({(a, b): count for a, b, count in one["flips"]}),
+                sums["num_rows"],
+                sums["num_same"],
+                float(sums["largest"]),
+                _Mean(**sums["bias"]),
+                _Mean(**sums["squared_error"]),
+                Counter({(a, b): count for a, b, count in sums["flips"]}),
             )
         self._totals.num_rows, self._totals.num_same = value["num_rows"], value["num_same"]
         self._is_settled = True
@@ -328,8 +328,8 @@ def _cut(piece: _Piece, room: int) -> tuple[_Piece, _Piece]:
 
     def part(rows: slice, num: int) -> _Piece:
         inputs, a, b = (
-            {name: array[rows] if array.ndim and len(array) == piece.rows else array for name, array in one.items()}
-            for one in piece[:3]
+            {name: array[rows] if array.ndim and len(array) == piece.rows else array for name, array in tensors.items()}
+            for tensors in piece[:3]
         )
         return _Piece(inputs, a, b, num, piece.at)
 

@@ -72,7 +72,7 @@ class Worst:
 
 
 def _digest(inputs: Tensors) -> bytes:
-    """Tells inputs from others."""
+    """A digest of inputs, equal for equal inputs only."""
     digest = hashlib.blake2b(digest_size=16)
     for name, array in sorted(inputs.items()):
         content = str(array.tolist()).encode() if array.dtype == object else array.tobytes()
@@ -109,9 +109,9 @@ def columns_of(found: Sequence[Disagreement]) -> dict[str, np.ndarray]:
         return columns
     arms = {"a": [one.outputs_a for one in found], "b": [one.outputs_b for one in found]}
     outputs = {
-        f"{name}_{arm}": [tensors.get(name) for tensors in answers]
+        f"{name}_{arm}": [tensors.get(name) for tensors in rows_of_arm]
         for name in found[0].outputs_a
-        for arm, answers in arms.items()
+        for arm, rows_of_arm in arms.items()
     }
     taken = {*columns, *outputs}
     for name in found[0].inputs:
@@ -127,6 +127,6 @@ def _stacked(rows: Sequence[np.ndarray | None]) -> np.ndarray:
     if len(kinds) == 1 and None not in kinds:
         return np.stack([np.asarray(one) for one in known])
     found = np.empty(len(known), dtype=object)
-    for place, one in enumerate(known):
-        found[place] = one
+    for place, row in enumerate(known):
+        found[place] = row
     return found

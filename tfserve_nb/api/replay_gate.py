@@ -7,44 +7,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from ..bench.load.samples import Samples
 from ..bench.load.schedule import Load
+from ..bench.run import Watcher
 from ..errors import InvalidOption, ReplayFailed, ServingError
 from ..replay.replay import replay_captured
 from ..replay.result import ReplayLimits, ReplayResult
 from ..server.handle import ServerHandle
 from ..types import Progress, ProgressEvent
 from .servers import server_of
-
-
-def limits_of(
-    check_replay: bool | ReplayLimits, kind: str | None = None, tolerance: float | None = None
-) -> ReplayLimits | None:
-    """What `deploy(check_replay=...)` asks for; None for nothing.
-
-    Args:
-        check_replay: whether, or with which limits.
-        kind: what the outputs are, instead of what the limits say.
-        tolerance: of numbers, instead of what the limits say.
-
-    Raises:
-        InvalidOption: for something else, and for a kind or tolerance without a replay.
-    """
-    said = {name: value for name, value in (("kind", kind), ("tolerance", tolerance)) if value is not None}
-    if said and check_replay is False:
-        raise InvalidOption(
-            f"{' and '.join(said)} say how replayed outputs are compared, and nothing is replayed",
-            hint="check_replay=True (--check-replay)",
-        )
-    if isinstance(check_replay, bool | ReplayLimits):
-        limits = check_replay if isinstance(check_replay, ReplayLimits) else ReplayLimits() if check_replay else None
-        return None if limits is None else replace(limits, **said)  # type: ignore[arg-type]
-    raise InvalidOption(
-        f"check_replay={check_replay!r} must be True or ReplayLimits", hint="ReplayLimits(max_disagreement=0.05)"
-    )
 
 
 def check_captured(name: str) -> None:
@@ -60,7 +33,7 @@ def check_captured(name: str) -> None:
         )
     found = server.models.captured(name, 0)
     if not found.num_kept:
-        state = "capture is on, but no request was answered since" if found.is_on else "capture is off"
+        state = "capture is on, but no request came since" if found.is_on else "capture is off"
         raise InvalidOption(
             f"there are no captured requests of {name} to replay: {state}",
             hint=f"%serving {name} --capture on, let clients send requests, then deploy",
@@ -79,7 +52,7 @@ def only_if_replayed(
         version: loaded, without traffic.
         limits: what it must keep.
         folder: where the result is kept when the model's own folder is not on this machine.
-        progress: told about each step.
+        progress: called with each step.
 
     Raises:
         ReplayFailed: naming the numbers.
@@ -87,7 +60,7 @@ def only_if_replayed(
     try:
         options = limits.options(version, server.models.model_status(name).default_version)
         captured = server.models.captured(name, limits.requests)
-        result = replay_captured(server, name, captured, options, folder, _Told(progress))
+        result = replay_captured(server, name, captured, options, folder, _ReplayProgress(progress))
         if not result.passed(limits.max_disagreement, limits.max_slowdown, limits.max_errors):
             raise _failed(result, limits)
         progress(ProgressEvent("replaying", 1, 1, str(result.verdict)))
@@ -108,8 +81,8 @@ def _failed(result: ReplayResult, limits: ReplayLimits) -> ReplayFailed:
     )
 
 
-class _Told:
-    """A `Watcher` that tells a deploy's progress."""
+class _ReplayProgress(Watcher):
+    """Reports a replay as progress of the deploy that waits for it."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
@@ -119,6 +92,6 @@ class _Told:
         self._progress(ProgressEvent("replaying", 0, 1, text))
 
     def follow(self, load: Load, samples: Samples) -> None:
-        """How far it is."""
+        """How much of the replay is done."""
         done_s = max(0.0, float(samples.due_s.max(initial=0.0)))
         self._progress(ProgressEvent("replaying", min(int(done_s), int(load.seconds)), max(1, int(load.seconds))))

@@ -1,4 +1,4 @@
-"""What a benchmark found, and what is kept of it.
+"""The result of a benchmark, and how it is stored.
 
 Thread: any; immutable.
 """
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidOption
 from ..serialization import check_format, from_json, to_json
-from .load.samples import OK, Samples, status_text
+from .load.samples import ARRAYS, OK, Samples, status_text
 from .load.schedule import Load
 from .statistics import FEWEST, Summary
 
@@ -27,7 +27,6 @@ CURVE_POINTS = 200
 NUM_STEPS = 60
 FORMAT = 1
 """Of saved results; those that were written before there was a number are read the same way."""
-_ARRAYS = ("due_s", "taken_s", "sent_s", "done_s", "status")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Timeline:
 
     Attributes:
         at_s: the middle of each step, in seconds from the start.
-        rate: successful answers per second, of the requests that were due in the step.
+        rate: successful responses per second, of the requests that were due in the step.
         p50_ms: their median latency; NaN where there are too few.
         p95_ms: their 95th percentile; NaN where there are too few.
         p99_ms: their 99th percentile; NaN where there are too few.
@@ -60,7 +59,8 @@ class BenchmarkResult:
         version: the version that was asked for, or that had the traffic; None when that is not known.
         load: how requests came.
         summary: the numbers.
-        curve: shares of the requests (0 to 1) and the latency in milliseconds that they kept; shape `(2, n)`, float64.
+        curve: shares of the requests (0 to 1) and the latency in milliseconds that they did not exceed; float64
+            `(2, n)`.
         timeline: the run over time.
         environment: machine and versions.
         batching: the server's batches meanwhile, in words, or "".
@@ -141,7 +141,7 @@ class BenchmarkResult:
         arrays: dict[str, Any] = {}
         reasons: Mapping[int, str] = {}
         if self.samples is not None:
-            arrays = {name: getattr(self.samples, name) for name in _ARRAYS}
+            arrays = {name: getattr(self.samples, name) for name in ARRAYS}
             reasons = self.samples.reasons
         text = json.dumps(
             {"format": FORMAT, **self.stored(), "sample_reasons": {str(status): one for status, one in reasons.items()}}
@@ -162,7 +162,7 @@ def load_result(path: str | Path) -> BenchmarkResult:
             value = json.loads(str(file["result"]))
             check_format(value.pop("format", FORMAT), FORMAT, path)
             reasons = {int(status): text for status, text in value.pop("sample_reasons", {}).items()}
-            arrays: dict[str, Any] = {name: file[name] for name in _ARRAYS if name in file}
+            arrays: dict[str, Any] = {name: file[name] for name in ARRAYS if name in file}
             samples = Samples(**arrays, reasons=reasons) if arrays else None
         return dataclasses.replace(from_json(value, BenchmarkResult), samples=samples)
     except (OSError, ValueError, KeyError, TypeError) as error:

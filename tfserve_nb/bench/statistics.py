@@ -1,8 +1,8 @@
-"""What samples say, and how sure one can be of it.
+"""Statistics of a run: percentiles with intervals, and warnings.
 
-Latencies count from the moment at which a request was due, so a server that stands still does not make its own waiting
-clients disappear (coordinated omission). Percentiles are order statistics of all answered requests; their intervals are
-exact binomial ones. Too few samples, a generator that was late, and a run that had not settled are said.
+Latencies count from the moment at which a request was due, so the requests that wait while a server stands still
+count too (no coordinated omission). Percentiles are order statistics of all successful requests; their intervals are
+exact binomial ones. Warnings report a generator that was late and a run that had not settled.
 
 Thread: any; pure functions.
 """
@@ -65,20 +65,20 @@ class Summary:
         num_due: requests that were due in that time.
         num_ok: of these, answered with success.
         num_warmup: requests before, not counted.
-        rate: successful answers per second.
+        rate: successful responses per second.
         rows_per_s: rows of them per second.
         errors: status in words -> how many.
-        reasons: status in words -> the text of the first answer.
+        reasons: status in words -> the text of the first response.
         percentiles: those with enough samples.
-        uncorrected_p99_ms: p99 from the moment of sending, as tools measure that forget who had to wait; or None.
-        mean_ms: mean latency; NaN without an answer.
-        goodput: successful answers within the SLO per second; None without one.
-        slo_ms: the latency that answers should keep, or None.
+        uncorrected_p99_ms: p99 from the moment of sending, which leaves out waits in the client; or None.
+        mean_ms: mean latency; NaN without a response.
+        goodput: successful responses within the SLO per second; None without one.
+        slo_ms: the latency that responses should keep, or None.
         late_share: requests that the generator got to more than a millisecond too late, of all.
         lag_p99_ms: how late it was for 1 % of them.
         stability: the percentile that was checked for stability and the ratio of its extremes over three windows, or
             None when there are too few samples.
-        interrupted: whether somebody ended it early.
+        interrupted: whether it was interrupted.
         stopped: why it ended early by itself, or "".
     """
 
@@ -112,17 +112,17 @@ class Summary:
 
     @property
     def is_stable(self) -> bool | None:
-        """Whether the last windows agree; None when that cannot be told."""
+        """Whether the last windows agree; None when there are too few samples."""
         return None if self.stability is None else self.stability[1] <= STABLE_RATIO
 
     @property
     def num_errors(self) -> int:
-        """Requests without a successful answer."""
+        """Requests without a successful response."""
         return self.num_due - self.num_ok
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader must know before believing the numbers."""
+        """Reasons to doubt the numbers."""
         found = []
         if self.stopped:
             found.append(f"STOPPED EARLY: {self.stopped}")
@@ -161,8 +161,8 @@ def summarise(
         samples: all requests; those due before 0 are the warm-up.
         load: how they came.
         rows: rows of a request.
-        slo_ms: the latency that answers should keep.
-        interrupted: whether somebody ended it early.
+        slo_ms: the latency that responses should keep.
+        interrupted: whether it was interrupted.
         stopped: why it ended early by itself.
     """
     measured = samples.among(samples.due_s >= 0)
@@ -170,7 +170,7 @@ def summarise(
     took_s = measured.latency_s[is_ok]
     last_s = float(measured.due_s.max(initial=0.0))
     seconds = min(load.seconds, last_s) if interrupted or stopped else load.seconds
-    # A closed loop runs over the end by its last answers, which belong to the time that they took.
+    # A closed loop runs over the end by its last responses, which belong to the time that they took.
     seconds = max(seconds, 1e-9)
     lag_s = measured.taken_s - measured.due_s
     statuses, counts = np.unique(measured.status[~is_ok], return_counts=True)
@@ -197,9 +197,15 @@ def summarise(
 
 
 def percentiles(latencies_s: np.ndarray) -> tuple[Percentile, ...]:
-    """Those that there are samples enough for; order statistics, shape of the input `(n,)`."""
+    """The percentiles with enough samples; order statistics, shape of the input `(n,)`."""
     ordered = np.sort(latencies_s)
     return tuple(percentile(ordered, quantile) for quantile, fewest in FEWEST.items() if len(ordered) >= fewest)
+
+
+def order_statistic(ordered: np.ndarray, quantile: float) -> float:
+    """The sample of rank `ceil(q n)` of sorted samples, shape `(n,)`, n > 0."""
+    n = len(ordered)
+    return float(ordered[min(n, max(1, math.ceil(quantile * n - 1e-9))) - 1])
 
 
 def percentile(ordered_s: np.ndarray, quantile: float) -> Percentile:
@@ -216,10 +222,9 @@ def percentile(ordered_s: np.ndarray, quantile: float) -> Percentile:
     """
     n = len(ordered_s)
     low, high = interval_ranks(n, quantile)
-    at = ordered_s[min(n, max(1, math.ceil(quantile * n - 1e-9))) - 1]
     return Percentile(
         quantile,
-        1e3 * float(at),
+        1e3 * order_statistic(ordered_s, quantile),
         1e3 * float(ordered_s[low - 1]) if low >= 1 else 0.0,
         1e3 * float(ordered_s[high - 1]) if high <= n else math.inf,
     )
@@ -253,7 +258,7 @@ def stability(due_s: np.ndarray, took_s: np.ndarray, seconds: float) -> tuple[st
     fewest = min(len(window) for window in windows)
     for quantile in (0.99, 0.95, 0.5):
         if fewest >= FEWEST[quantile]:
-            found = [float(window[math.ceil(quantile * len(window) - 1e-9) - 1]) for window in windows]
+            found = [order_statistic(window, quantile) for window in windows]
             return f"p{100 * quantile:g}", max(found) / max(min(found), 1e-9)
     return None
 
@@ -261,4 +266,4 @@ def stability(due_s: np.ndarray, took_s: np.ndarray, seconds: float) -> tuple[st
 def _uncorrected(took_s: np.ndarray) -> float | None:
     if len(took_s) < FEWEST[0.99]:
         return None
-    return 1e3 * float(np.sort(took_s)[math.ceil(0.99 * len(took_s) - 1e-9) - 1])
+    return 1e3 * order_statistic(np.sort(took_s), 0.99)

@@ -1,1 +1,1 @@
-"""What two versions of a model differ in: signatures, layers, weights, code, metrics, latency, answers."""
+"""The differences of two versions of a model: signatures, layers, weights, code, metrics, latency, outputs."""

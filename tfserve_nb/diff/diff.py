@@ -1,4 +1,4 @@
-"""Compare two versions of a served model, as far as files and numbers tell.
+"""Compare two versions of a served model by their files, metrics and outputs.
 
 Thread: any; the models are loaded one after the other when rows are compared.
 """
@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple  # the user's rows
 
 from ..agreement.kinds import AgreementOptions
-from ..agreement.summary import Agreeing, both
+from ..agreement.summary import Agreeing, evidence_pairs
 from ..errors import FailedPrecondition, InvalidRequest, NotAvailable, ServingError, VersionNotFound
 from ..export.layout import find_version, folder_bytes, list_versions
-from ..export.provenance.provenance import Code, Provenance, read_provenance
+from ..export.provenance.code import Code
+from ..export.provenance.provenance import Provenance, read_provenance
 from ..export.signatures import read_signatures
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
@@ -32,7 +33,7 @@ ROWS_OF_A_RUN = 64
 SPAN_S = 900
 
 
-class Asked(NamedTuple):
+class _Run(NamedTuple):
     """One run: its inputs and outputs by name, and how many rows they have."""
 
     inputs: Tensors
@@ -60,15 +61,15 @@ def version_folder(server: ServerHandle, name: str, version: int) -> Path:
 
 
 def provenance_of(server: ServerHandle, name: str, version: int) -> Provenance:
-    """Where a version comes from.
+    """The provenance of a version.
 
     Raises:
-        FailedPrecondition: if it tells nothing, or its file cannot be read.
+        FailedPrecondition: if it has none, or its file cannot be read.
     """
     found = read_provenance(version_folder(server, name, version))
     if found is None:
         raise FailedPrecondition(
-            f"version {version} of {name} tells nothing about where it comes from",
+            f"version {version} of {name} has no provenance",
             hint="it was deployed with --no-provenance, or made by another program",
         )
     return found
@@ -84,7 +85,7 @@ def diff_versions(
         name: the model.
         a: the older or current version.
         b: the other.
-        rows: what to ask both with, as `predict` takes it; by default the rows that were stored to warm them up.
+        rows: the rows to run both on, as `predict` takes it; by default the rows that were stored to warm them up.
         options: how outputs are compared.
 
     Raises:
@@ -93,19 +94,19 @@ def diff_versions(
     """
     folders = version_folder(server, name, a), version_folder(server, name, b)
     notes: list[str] = []
-    told = [_provenance(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
+    provenances = [_provenance(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
     signatures = [_signatures(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
-    agreeing = Agreeing(options, both(*({} if one is None else one.outputs for one in told)))
+    agreeing = Agreeing(options, evidence_pairs(*({} if one is None else one.outputs for one in provenances)))
     rows_from = _compare_outputs(folders, signatures, rows, agreeing, notes)
     return VersionDiff(
         name=name,
         a=a,
         b=b,
         signatures=tuple(signature_changes(*signatures)),
-        layers=layer_changes(Weights(folders[0]), Weights(folders[1]), *told),
-        code=_code(told[0], told[1], a, b),
-        provenance_a=told[0],
-        provenance_b=told[1],
+        layers=layer_changes(Weights(folders[0]), Weights(folders[1]), *provenances),
+        code=_code(provenances[0], provenances[1], a, b),
+        provenance_a=provenances[0],
+        provenance_b=provenances[1],
         bytes_a=folder_bytes(folders[0]),
         bytes_b=folder_bytes(folders[1]),
         latency=tuple(_latency(server, name, a, b)),
@@ -123,10 +124,7 @@ def _provenance(folder: Path, version: int, notes: list[str]) -> Provenance | No
         notes.append(error.message)
         return None
     if found is None:
-        notes.append(
-            f"version {version} tells nothing about where it comes from: its code, commit, packages, data and metrics "
-            "are not known"
-        )
+        notes.append(f"version {version} has no provenance: its code, commit, packages, data and metrics are not known")
     return found
 
 
@@ -139,7 +137,7 @@ def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, Signa
 
 
 def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureSpec]) -> list[SignatureChange]:
-    """What changed in what the versions take and give."""
+    """The changes of inputs and outputs, signature by signature."""
     changes = []
     for name in dict.fromkeys([*a, *b]):
         if name not in a or name not in b:
@@ -164,9 +162,9 @@ def _tensor_changes(kind: str, a: Mapping[str, TensorSpec], b: Mapping[str, Tens
     return found
 
 
-def _code(one: Provenance | None, other: Provenance | None, a: int, b: int) -> str | None:
+def _code(provenance_a: Provenance | None, provenance_b: Provenance | None, a: int, b: int) -> str | None:
     """Unified diff of what deployed them; None when one is not known."""
-    before, after = (side.code if side is not None else None for side in (one, other))
+    before, after = (provenance.code if provenance is not None else None for provenance in (provenance_a, provenance_b))
     if before is None or after is None:
         return None
     lines = difflib.unified_diff(
@@ -183,15 +181,15 @@ def _called(code: Code, version: int) -> str:
 def _latency(server: ServerHandle, name: str, a: int, b: int) -> list[LatencyChange]:
     """Run times at equal batch sizes, and percentiles of requests, of the last 15 minutes."""
     versions = server.models.model_metrics(name, SPAN_S, SPAN_S // 15).versions
-    one, other = versions.get(a), versions.get(b)
-    if one is None or other is None:
+    of_a, of_b = versions.get(a), versions.get(b)
+    if of_a is None or of_b is None:
         return []
     found = [
-        LatencyChange(f"a run of {size} rows", one.batches.run_ms[size], other.batches.run_ms[size])
-        for size in sorted(set(one.batches.run_ms) & set(other.batches.run_ms))
+        LatencyChange(f"a run of {size} rows", of_a.batches.run_ms[size], of_b.batches.run_ms[size])
+        for size in sorted(set(of_a.batches.run_ms) & set(of_b.batches.run_ms))
     ]
     for quantile in ("p50", "p95"):
-        values = getattr(one, f"{quantile}_ms"), getattr(other, f"{quantile}_ms")
+        values = getattr(of_a, f"{quantile}_ms"), getattr(of_b, f"{quantile}_ms")
         if values != (None, None):
             found.append(LatencyChange(f"{quantile} of requests", *values))
     return found
@@ -204,29 +202,29 @@ def _compare_outputs(
     agreeing: Agreeing,
     notes: list[str],
 ) -> str:
-    """Ask both versions with the same rows; says whose rows they were, "" when nothing could be compared."""
+    """Run both versions on the same rows; returns whose rows they were, "" when nothing could be compared."""
     where, values = ("given rows", rows) if rows is not None else ("stored warm-up rows", _stored_rows(folders, notes))
     if values is None:
-        notes.append("outputs were not compared, for want of rows: d.diff(A, B, rows=x_test), or --values VAR")
+        notes.append("outputs were not compared, because there are no rows: d.diff(A, B, rows=x_test), or --values VAR")
         return ""
     specs = [one.get(DEFAULT_SIGNATURE) for one in signatures]
     if specs[0] is None or specs[1] is None:
         notes.append(f"outputs were not compared: not both versions have the signature {DEFAULT_SIGNATURE}")
         return ""
-    answered: list[list[Asked]] = []
+    runs: list[list[_Run]] = []
     for folder, spec in zip(folders, specs, strict=True):
-        assert spec is not None  # noqa: S101 - both were looked at above
+        assert spec is not None  # noqa: S101 - both were checked above
         try:
-            answered.append(_run(folder, spec, _tensors(spec, values)))
+            runs.append(_run(folder, spec, _tensors(spec, values)))
         except InvalidRequest as error:
-            if rows is not None and not answered:
+            if rows is not None and not runs:
                 raise
             notes.append(f"outputs were not compared: {where} do not fit version {folder.name}: {error.message}")
             return ""
         except ServingError as error:
             notes.append(f"outputs were not compared: version {folder.name}: {error.message}")
             return ""
-    for a, b in zip(*answered, strict=True):
+    for a, b in zip(*runs, strict=True):
         agreeing.add(a.inputs, a.outputs, b.outputs, a.num_rows, time.time())
     return where
 
@@ -253,14 +251,14 @@ def _tensors(spec: SignatureSpec, values: Any) -> Tensors:
     return tensors
 
 
-def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> list[Asked]:
-    """Load a version, ask it, and free it again: requests that are served meanwhile keep their numbers clean."""
+def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> list[_Run]:
+    """Load a version, run it, and free it again: requests that are served meanwhile keep their numbers clean."""
     with contextlib.closing(load_saved_model(folder)) as servable:
         if not all(one.is_batched for one in spec.inputs.values()):
-            return [Asked(inputs, servable.run(spec.name, inputs), 1)]
+            return [_Run(inputs, servable.run(spec.name, inputs), 1)]
         num_rows = len(next(iter(inputs.values())))
         found = []
         for first in range(0, num_rows, ROWS_OF_A_RUN):
             part = {name: array[first : first + ROWS_OF_A_RUN] for name, array in inputs.items()}
-            found.append(Asked(part, servable.run(spec.name, part), min(ROWS_OF_A_RUN, num_rows - first)))
+            found.append(_Run(part, servable.run(spec.name, part), min(ROWS_OF_A_RUN, num_rows - first)))
         return found

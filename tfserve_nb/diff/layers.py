@@ -9,15 +9,15 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ..export.provenance.layer_facts import chunks, squared_norm
+from ..export.provenance.keras_facts import chunks, squared_norm
 from ..export.provenance.provenance import Provenance
 from ..export.weights import Variable, Weights
 from .result import ADDED, CHANGED, REMOVED, SAME, LayerChange
 
 _COUNTED = re.compile(r"_\d+(?=/|$)")
-"""What Keras appends to names, another number in each run of a cell."""
+"""The suffix that Keras appends to names, another number in each run of a cell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,32 +85,28 @@ def _matched(a: Sequence[_Layer], b: Sequence[_Layer]) -> Iterator[tuple[_Layer 
             yield from ((None, one) for one in b[first_b:last_b])
 
 
-def _compare(one: _Layer | None, other: _Layer | None, a: Weights, b: Weights) -> LayerChange:
-    if one is None:
-        assert other is not None  # noqa: S101 - `_matched` gives at least one
-        return LayerChange(other.name, other.class_name, ADDED, None, other.num_params)
-    if other is None:
-        return LayerChange(one.name, one.class_name, REMOVED, one.num_params, None)
-    found = LayerChange(other.name, other.class_name, SAME, one.num_params, other.num_params)
-    shapes = [[variable.shape for variable in layer.variables] for layer in (one, other)]
+def _compare(of_a: _Layer | None, of_b: _Layer | None, a: Weights, b: Weights) -> LayerChange:
+    if of_a is None:
+        assert of_b is not None  # noqa: S101 - `_matched` gives at least one
+        return LayerChange(of_b.name, of_b.class_name, ADDED, None, of_b.num_params)
+    if of_b is None:
+        return LayerChange(of_a.name, of_a.class_name, REMOVED, of_a.num_params, None)
+    found = LayerChange(of_b.name, of_b.class_name, SAME, of_a.num_params, of_b.num_params)
+    shapes = [[variable.shape for variable in layer.variables] for layer in (of_a, of_b)]
     if shapes[0] != shapes[1]:
-        return _with(found, CHANGED, None, f"shapes {_listed(shapes[0])} → {_listed(shapes[1])}")
-    if not one.variables:
+        return replace(found, change=CHANGED, note=f"shapes {_listed(shapes[0])} → {_listed(shapes[1])}")
+    if not of_a.variables:
         return found
-    moved = _moved(one, other, a, b)
+    moved = _moved(of_a, of_b, a, b)
     if moved is None:
-        return _with(found, CHANGED, None, "weights that are no numbers differ, or types do")
-    return found if moved == 0 else _with(found, CHANGED, moved, "")
+        return replace(found, change=CHANGED, note="weights that are not numbers differ, or types do")
+    return found if moved == 0 else replace(found, change=CHANGED, weight_change=moved)
 
 
-def _with(found: LayerChange, change: str, moved: float | None, note: str) -> LayerChange:
-    return LayerChange(found.name, found.class_name, change, found.params_a, found.params_b, moved, note)
-
-
-def _moved(one: _Layer, other: _Layer, a: Weights, b: Weights) -> float | None:
+def _moved(of_a: _Layer, of_b: _Layer, a: Weights, b: Weights) -> float | None:
     """`‖B - A‖ / ‖A‖`; 0 for weights that are equal to the bit, None when they differ and are no numbers."""
     squares, distance, is_equal = 0.0, 0.0, True
-    for before, after in zip(one.variables, other.variables, strict=True):
+    for before, after in zip(of_a.variables, of_b.variables, strict=True):
         old, new = a.read(before.key), b.read(after.key)
         is_equal &= old.dtype == new.dtype and (old.tolist() == new.tolist() if old.dtype.hasobject
                                                 else old.tobytes() == new.tobytes())  # fmt: skip

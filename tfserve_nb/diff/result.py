@@ -20,7 +20,7 @@ from ..reports.text import to_text
 SAME, CHANGED, ADDED, REMOVED = "same", "changed", "added", "removed"
 MAX_LAYERS = 60
 SYMBOLS = {SAME: "=", CHANGED: "~", ADDED: "+", REMOVED: "-"}
-"""Change -> what stands before it, so that colour never says it alone."""
+"""Change -> what stands before it, so that colour is not the only sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class LayerChange:
         params_b: the same in B.
         weight_change: relative L2 norm of the difference, `‖B - A‖ / ‖A‖` over all weights of the layer; infinite when
             A is all zeros and B is not; None when they are equal, when the shapes differ, or for what are no numbers.
-        note: what there is to say beside the numbers.
+        note: more in words; may be empty.
     """
 
     name: str
@@ -94,7 +94,7 @@ class VersionDiff:
         bytes_a: size of A's files.
         bytes_b: the same of B.
         latency: measured on the versions' live traffic; empty while there is none.
-        rows_from: whose rows both were asked with: `given rows` or `stored warm-up rows`; "" when none were.
+        rows_from: whose rows both ran on: `given rows` or `stored warm-up rows`; "" when neither ran.
         agreement: output name -> how it compares on those rows; empty when nothing was compared.
         disagreements: the rows that differ most, the worst first.
         notes: in words, what is not known, and why.
@@ -238,7 +238,7 @@ def package_table(packages: Mapping[str, tuple[str, str]]) -> Table:
 
 
 def code_section(code: str | None) -> CodeDiff:
-    """What differs in the code of the cells, or that nothing does."""
+    """The differences in the code of the cells."""
     if code is None:
         return CodeDiff("Code: not known of both versions")
     return CodeDiff("Code" if code else "Code: the same", tuple(code.splitlines()))

@@ -1,6 +1,6 @@
-"""What runs experiments, wherever the server is.
+"""The operations on a server's experiments.
 
-`Experiments` implements it beside the core; `server.admin.client.RemoteExperiments` asks another server.
+`Experiments` carries them out beside the core; `server.admin.client.RemoteExperiments` sends them to another server.
 
 Thread: any.
 """
@@ -21,7 +21,7 @@ class ExperimentAdmin(Protocol):
     """
 
     def start(self, plan: Plan) -> ExperimentState:
-        """Begin an experiment: load both versions, split the traffic, observe; returns where it stands.
+        """Begin an experiment: load both versions, split the traffic, observe; returns its state.
 
         Raises:
             InvalidOption: if the model has an experiment that runs, or the versions do not take the same inputs.
@@ -29,7 +29,7 @@ class ExperimentAdmin(Protocol):
         """
 
     def state(self, name: str) -> ExperimentState | None:
-        """Where the model's latest experiment stands; None when there was none."""
+        """The state of the model's latest experiment; None when there was none."""
 
     def end(self, name: str, how: str) -> ExperimentState:
         """End the running experiment.
@@ -43,7 +43,7 @@ class ExperimentAdmin(Protocol):
         """
 
     def feedback(self, name: str, request_id: str, label: Any) -> bool:
-        """What the right answer to an earlier request was; False when the request is not known (any more)."""
+        """Note the right label of an earlier request; False when the request is not known (any more)."""
 
     def disagreements(self, name: str, limit: int = ...) -> list[Disagreement]:
         """The rows on which both versions differed most, the worst first."""

@@ -1,4 +1,4 @@
-"""What an experiment is asked to do, checked once.
+"""The plan of an experiment: its options and limits, checked once.
 
 Thread: any; immutable.
 """
@@ -10,7 +10,7 @@ import secrets
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any  # what a user gave
 
-from ..agreement.kinds import ASKED_KINDS, AgreementOptions
+from ..agreement.kinds import AgreementOptions
 from ..errors import InvalidOption
 from ..options import option
 from ..serialization import HighEnd, LowEnd
@@ -18,12 +18,13 @@ from ..serialization import HighEnd, LowEnd
 ARMS = ("a", "b")
 """The current version and the candidate, in records, metrics and response headers."""
 METRICS = ("latency", "p95", "quality")
-"""What the verdict can be about: the time of a run at equal batch sizes, its tail, or what labels say."""
+"""The metrics of a verdict: the time of a run at equal batch sizes, the tail of the latencies, or the share of right
+predictions."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a candidate is taken back, whatever the statistics say. None leaves a limit out.
+    """Limits that roll a candidate back, whatever the statistics show. None leaves a limit out.
 
     A limit is breached when `breaches` of the last `windows` windows are bad.
 
@@ -34,28 +35,26 @@ class Limits:
         output_range: lowest and highest number that its outputs may hold.
         max_disagreement: share of the copied rows on which its outputs may disagree with the current version's, 0 to 1.
         window_s: seconds of a window.
-        windows: how many windows are looked back at.
+        windows: how many of the last windows count.
         breaches: how many of them must be bad.
     """
 
     slo_p99_ms: float | None = option(
-        None, "take B back when more than 1 % of its answers are slower", metavar="MS", shown="no limit"
+        None, "roll back when more than 1 % of B's responses are slower", metavar="MS", shown="no limit"
     )
-    max_error_rate: float | None = option(
-        0.05, "take B back when a larger share of its requests fails", metavar="SHARE"
-    )
-    allow_nan: bool = option(False, "whether B may answer NaN or infinity", is_python_only=True)
+    max_error_rate: float | None = option(0.05, "roll back when a larger share of B's requests fails", metavar="SHARE")
+    allow_nan: bool = option(False, "whether B may predict NaN or infinity", is_python_only=True)
     output_range: tuple[LowEnd, HighEnd] | None = option(
-        None, "take B back when its numbers leave this range", metavar="LOW,HIGH", shown="no limit"
+        None, "roll back when B's numbers leave this range", metavar="LOW,HIGH", shown="no limit"
     )
     max_disagreement: float | None = option(
         None,
-        "take B back when it disagrees with A on a larger share of the copied rows",
+        "roll back when B disagrees with A on a larger share of the copied rows",
         metavar="SHARE",
         shown="no limit",
     )
     window_s: float = option(5.0, "seconds of a window", is_python_only=True)
-    windows: int = option(3, "how many windows are looked back at", is_python_only=True)
+    windows: int = option(3, "how many of the last windows count", is_python_only=True)
     breaches: int = option(2, "how many of them must break a limit", is_python_only=True)
 
     def __post_init__(self) -> None:
@@ -64,7 +63,7 @@ class Limits:
         _check("max_disagreement", self.max_disagreement, 0, 1, "--max-disagreement 0.1")
         _check("window_s", self.window_s, 0, 3600, "window_s=5")
         counts = (self.breaches, self.windows)
-        if not all(type(one) is int for one in counts) or not 1 <= self.breaches <= self.windows <= 100:
+        if not all(type(count) is int for count in counts) or not 1 <= self.breaches <= self.windows <= 100:
             raise InvalidOption(
                 f"breaches={self.breaches} of windows={self.windows}: from 1 to 100, and breaches not the larger",
                 hint="breaches=2, windows=3",
@@ -84,27 +83,27 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """An experiment: version B against version A of one model.
+    """An experiment: version B of a model compared with version A.
 
     Attributes:
         name: the model.
-        a: the current version, which clients get when B is taken back.
+        a: the current version, which clients get after a rollback.
         b: the candidate.
         split: percent of the requests that B gets, those that name neither version nor label; 0 compares by copies
             alone.
         steps: percents that B gets one after the other instead of `split`, increasing, such as `(1, 5, 25, 50)`. A last
             step of 100 is the promotion itself: it sets `auto_promote` and is left out.
         hold_s: seconds that each step lasts at least.
-        shadow: percent of A's requests that are copied to B, to compare outputs; clients never see those answers.
+        shadow: percent of A's requests that are copied to B, to compare outputs; clients never get those predictions.
         key: the header (gRPC: metadata) whose value keeps a client with its version.
         metric: what the verdict is about, one of `METRICS`.
         margin: how much worse B may be and still count as not worse, relative (0.05 is 5 %).
-        alpha: probability of a wrong verdict that is accepted, over the whole experiment however often one looks.
+        alpha: probability of a wrong verdict that is accepted, over the whole experiment, however often you look.
         limits: hard limits.
         auto_promote: whether B gets everything by itself once it passed.
         auto_rollback: whether A gets everything by itself when B is harmful.
-        kind: what the outputs are, to compare them on copied rows: see `AgreementOptions`.
-        tolerance: by how much numbers of a regression may differ: see `AgreementOptions`.
+        kind: as `AgreementOptions`, for the copied rows.
+        tolerance: as `AgreementOptions`.
         salt: decides together with a key who gets which version; new for every experiment.
 
     Raises:
@@ -134,15 +133,8 @@ class Plan:
     auto_rollback: bool = option(
         True, "watch, but leave it to a person to give A everything when B is harmful", flags=("--no-rollback",)
     )
-    kind: str | None = option(
-        None,
-        "what the outputs are, to compare them; see docs/agreement.md",
-        choices=ASKED_KINDS,
-        shown="found out",
-    )
-    tolerance: float | None = option(
-        None, "by how much numbers of a regression may differ, relative", metavar="T", shown="0.001"
-    )
+    kind: str | None = None
+    tolerance: float | None = None
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
@@ -191,7 +183,7 @@ class Plan:
 
     @property
     def first_percent(self) -> float:
-        """What B gets at first."""
+        """Percent of the requests that B gets at first."""
         return self.steps[0] if self.steps else self.split
 
     @property
@@ -201,7 +193,7 @@ class Plan:
 
 
 def _check(what: str, value: float | None, low: float, high: float, hint: str) -> None:
-    """Refuse what is no number within the bounds."""
+    """Refuse values other than a number within the bounds, or None."""
     if value is None:
         return
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

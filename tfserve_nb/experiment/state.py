@@ -1,4 +1,4 @@
-"""What an experiment has found so far, and where it stands: values that dashboards, scripts and the admin API read.
+"""The results and the state of an experiment: values that dashboards, scripts and the admin API read.
 
 Thread: any; immutable.
 """
@@ -17,12 +17,12 @@ DECISIONS = ("wait", "promote", "rollback", "blocked")
 """`wait`: not known yet; `promote`: B is not worse; `rollback`: B is harmful; `blocked`: nothing can be concluded."""
 
 SRM_LIMIT = 0.001
-"""p-value of the sample ratio below which no other number is to be believed."""
+"""p-value of the sample ratio below which no other result is trusted."""
 
 BY_HAND = "by hand"
-"""How the reason of what a person did ends."""
+"""The end of the reason of what a person did."""
 WAITS = "waits for a person"
-"""How the reason of an experiment that passed ends."""
+"""The end of the reason of an experiment that passed."""
 
 NUM_DISAGREEMENTS = 24
 """Rows that are shown and kept of those on which the versions differ most."""
@@ -32,7 +32,7 @@ PHASES = ("running", "held", "promoted", "rolled back", "stopped")
 
 
 class Verdict(str):
-    """What follows, in words; `decision` is one of `DECISIONS`."""
+    """The verdict, in words; `decision` is one of `DECISIONS`."""
 
     __slots__ = ("decision",)
     decision: str
@@ -59,7 +59,8 @@ class Estimate(NamedTuple):
     """An effect with an interval that holds at all times at once, so that looking often costs nothing.
 
     Attributes:
-        value: B against A; for latencies relative (0.1: B takes 10 % longer), for rates a difference (0.01: one point).
+        value: B compared with A; for latencies relative (0.1: B takes 10 % longer), for rates a difference (0.01: a
+            point).
         low: lower end of the interval.
         high: upper end.
         p_value: always-valid p-value of "there is no difference".
@@ -96,13 +97,13 @@ class SampleRatio:
 
     @property
     def is_mismatch(self) -> bool:
-        """Whether nothing that was read can be believed."""
+        """Whether the other results cannot be trusted."""
         return self.p_value < SRM_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """How sure a version is against how often it is right, from rows whose label is known.
+    """How sure a version is compared with how often it is right, from rows whose label is known.
 
     Attributes:
         num_rows: rows with a label.
@@ -136,10 +137,10 @@ class Guardrail:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Everything that can be said now.
+    """Everything that is known now.
 
     Attributes:
-        verdict: what follows.
+        verdict: in words, with its decision.
         effect: of the plan's metric; None while too little is known.
         samples: version -> requests that it answered or failed, those that traffic sent there.
         units: version -> independent units of the metric.
@@ -147,10 +148,10 @@ class Reading:
         latency: relative difference of the time of a run at equal batch sizes.
         tail: relative difference of the 95th percentile of a request's latency.
         errors: difference of the shares of failed requests.
-        quality: difference of the shares of right answers, from feedback.
+        quality: difference of the shares of right predictions, from labels.
         agreement: output name -> how it compares on the same rows; empty without copies.
         bias: output name -> B's numbers minus A's on the same rows, for outputs that are compared as numbers.
-        calibration: version -> how sure it is against how often it is right.
+        calibration: version -> how sure it is compared with how often it is right.
         guardrails: the limits.
     """
 
@@ -171,7 +172,7 @@ class Reading:
     @property
     def breached(self) -> Guardrail | None:
         """The first limit that B has broken."""
-        return next((one for one in self.guardrails if one.is_breached), None)
+        return next((guardrail for guardrail in self.guardrails if guardrail.is_breached), None)
 
 
 class Moment(NamedTuple):
@@ -197,7 +198,7 @@ class ExperimentState:
     """A snapshot of an experiment.
 
     Attributes:
-        plan: what was asked for.
+        plan: its options.
         phase: one of `PHASES`.
         reason: why it is no longer running, or what it waits for; in words.
         started_at: seconds since the epoch.
@@ -207,7 +208,7 @@ class ExperimentState:
         reading: what was found.
         moments: the effect over time, oldest first, thinned out.
         latencies: version -> histogram of the latencies of its requests, as `serving.histogram.counts_of`, a list.
-        num_shadow_dropped: copies that were left out because the server had better things to do.
+        num_shadow_dropped: copies that were left out because the server was busy.
         step_since: when the current canary step began, seconds since the epoch; None when it is not known.
     """
 
@@ -226,14 +227,14 @@ class ExperimentState:
 
     @property
     def verdict(self) -> Verdict:
-        """What was found and, when it is over, what was done, such as `B is slower by 12 % ...: rolled back`."""
+        """The conclusion and, when it is over, the action taken, such as `B is slower by 12 % ...: rolled back`."""
         found = self.reading.verdict
         if self.phase == "running":
             return found
         if self.phase == "held":
             if not self.reason.endswith(WAITS):
                 return Verdict(self.reason, "rollback")
-            # What was concluded stays so, also when later requests make the interval wider again.
+            # The conclusion stays, also when later requests make the interval wider again.
             return Verdict(f"{found}; {WAITS}" if found.decision == "promote" else self.reason, "promote")
         if self.phase == "stopped" or self.reason.endswith(BY_HAND):
             did = self.reason if self.reason.endswith(BY_HAND) else f"{self.phase}: {self.reason}"

@@ -1,1 +1,1 @@
-"""Replays captured requests onto a version and compares answers and latencies."""
+"""Replays captured requests onto a version and compares outputs and latencies."""

@@ -1,6 +1,6 @@
-"""Replays captured requests onto a version of a model that is served, here or elsewhere, and keeps what was found.
+"""Replays captured requests onto a version of a model that is served, here or elsewhere, and stores the result.
 
-How answers and latencies are compared, and why so, stands in docs/replay.md.
+docs/replay.md describes how outputs and latencies are compared.
 
 Thread: the caller's, which stays busy until the end.
 """
@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 from ..agreement.rows import Judged
-from ..agreement.summary import Agreeing, both, whole_rows
+from ..agreement.summary import Agreeing, evidence_pairs, whole_rows
 from ..bench.environment import environment
 from ..bench.load.samples import OK, status_text
 from ..bench.load.schedule import Target
-from ..bench.load.targets import Wish, signatures_at, target_with
-from ..bench.run import Nobody, Watcher
+from ..bench.load.targets import RequestOptions, signatures_at, target_with
+from ..bench.run import Watcher
 from ..bench.statistics import percentiles
 from ..errors import InvalidOption, InvalidRequest, ServingError, VersionNotFound
 from ..export.provenance.provenance import evidence_of
@@ -52,7 +52,7 @@ def replay_captured(
 ) -> ReplayResult:
     """Send captured requests to a version, and compare.
 
-    The answers come from a pass of its own, request by request without a clock, so that they need no parsing while
+    The outputs come from a pass of its own, request by request without a clock, so that they need no parsing while
     latencies are measured, and no rounding by JSON; the latencies and failures under load from a second one.
 
     Args:
@@ -68,13 +68,13 @@ def replay_captured(
         VersionNotFound: if the version is not loaded.
         ServingError: if the server cannot be reached.
     """
-    core, watching, at = server.models, watcher or Nobody(), time.time()
+    core, watching, at = server.models, watcher or Watcher(), time.time()
     against = check(server, name, captured, options)
     requests, schedule = chosen(captured, options)
     runs = (options.onto,) if against in (None, options.onto) else (against, options.onto)
     targets = {version: _target(server, name, requests, options, version) for version in runs if version is not None}
     with _capture_off(core, name):
-        watching.say(f"asking version {options.onto} for {len(requests)} answers")
+        watching.say(f"comparing the outputs of version {options.onto} for {len(requests)} requests")
         compared = _compare(server, name, requests, options, against)
         replayed, interrupted = replay_in_turns(targets, schedule.times_s, options.timeout_s, watching)
     a = replayed[against] if against is not None and against != options.onto else None
@@ -126,7 +126,9 @@ def check(server: ServerHandle, name: str, captured: CapturedRequests, options: 
             hint=f"%serving {name} --capture on, then send requests",
         )
     _check_fits(server, name, captured, options.onto)
-    against = options.against if options.against is not None else _usual(server.models, name, captured, loaded)
+    against = (
+        options.against if options.against is not None else _default_against(server.models, name, captured, loaded)
+    )
     if options.against is None and against is not None:
         try:
             _check_fits(server, name, captured, against)
@@ -136,7 +138,7 @@ def check(server: ServerHandle, name: str, captured: CapturedRequests, options: 
 
 
 def chosen(captured: CapturedRequests, options: ReplayOptions) -> tuple[Sequence[CapturedRequest], Schedule]:
-    """The newest requests whose schedule is not longer than asked for, and that schedule."""
+    """The newest requests whose schedule is at most `options.seconds` long, and that schedule."""
     requests = captured.requests
     schedule = schedule_of([one.arrived_s for one in requests], options.speed)
     if options.seconds is None or schedule.times_s[-1] <= options.seconds:
@@ -145,8 +147,8 @@ def chosen(captured: CapturedRequests, options: ReplayOptions) -> tuple[Sequence
     return requests[first:], schedule_of([one.arrived_s for one in requests[first:]], options.speed)
 
 
-def _usual(core: ModelAdmin, name: str, captured: CapturedRequests, loaded: Sequence[int]) -> int | None:
-    """Who answered most of the requests, if it is still loaded; or else who answers now."""
+def _default_against(core: ModelAdmin, name: str, captured: CapturedRequests, loaded: Sequence[int]) -> int | None:
+    """The version that answered most of the requests, if it is still loaded; or else the default version."""
     most = Counter(one.version for one in captured).most_common()
     default = core.model_status(name).default_version
     return next((version for version, _ in [*most, (default, 0)] if version in loaded), None)
@@ -156,13 +158,13 @@ def _check_fits(server: ServerHandle, name: str, captured: CapturedRequests, ver
     """Names, dtypes and shapes of what was captured must be what the version takes."""
     signatures = signatures_at(server.rest_url(name), server.token, version)
     problems: list[str] = []
-    for one in captured:
-        signature = signatures.get(one.signature)
+    for request in captured:
+        signature = signatures.get(request.signature)
         if signature is None:
-            problems.append(f"it has no signature {one.signature!r}")
+            problems.append(f"it has no signature {request.signature!r}")
             continue
         try:
-            check_inputs(signature, one.inputs)
+            check_inputs(signature, request.inputs)
         except InvalidRequest as error:
             problems.append(error.message)
     if problems:
@@ -175,7 +177,7 @@ def _check_fits(server: ServerHandle, name: str, captured: CapturedRequests, ver
 
 @contextlib.contextmanager
 def _capture_off(core: ModelAdmin, name: str) -> Iterator[None]:
-    """Replayed requests are no real ones: they must not push those out of the ring."""
+    """Stop capturing: replayed requests must not push real ones out of the buffer."""
     settings = core.captured(name, 0).settings
     if settings is None:
         yield
@@ -195,7 +197,7 @@ class _Compared:
     Attributes:
         agreeing: sums of all requests.
         pairs: for each request both outputs and their rows; None when they could not be compared.
-        failures: what the version said instead of answers -> requests.
+        failures: error message of the version -> how many requests got it.
         num_reasked: requests whose inputs were redacted.
     """
 
@@ -212,35 +214,35 @@ class _Compared:
 def _compare(
     server: ServerHandle, name: str, requests: Sequence[CapturedRequest], options: ReplayOptions, against: int | None
 ) -> _Compared:
-    """Ask the version for every answer; and the other one where the recorded answer belongs to inputs that are gone."""
+    """Run every request with the version; redacted ones with the other too, as their recorded outputs do not fit."""
     core = server.models
     folder = core.base_path(name) if server.is_on_this_machine else None
     evidence = [{} if version is None else evidence_of(folder, name, version) for version in (against, options.onto)]
-    found = _Compared(Agreeing(options.agreement, both(*evidence), KEPT_ROWS))
-    for one in requests:
+    found = _Compared(Agreeing(options.agreement, evidence_pairs(*evidence), KEPT_ROWS))
+    for request in requests:
         found.pairs.append(None)
-        found.num_reasked += one.is_redacted
+        found.num_reasked += request.is_redacted
         try:
-            before = _before(core, name, one, against)
-        except ServingError:  # the other version has no answer to compare with
+            before = _reference(core, name, request, against)
+        except ServingError:  # the other version gives no outputs to compare with
             before = None
         try:
-            after = core.predict(ModelSpec(name, options.onto), one.signature, dict(one.inputs), PREDICT_S)
+            after = core.predict(ModelSpec(name, options.onto), request.signature, dict(request.inputs), PREDICT_S)
         except ServingError as error:
             found.failures[error.message[:200]] += 1
             continue
         if before is not None:
-            found.pairs[-1] = (before, after, one.num_rows)
-            found.agreeing.add(one.inputs, before, after, one.num_rows, one.at)
+            found.pairs[-1] = (before, after, request.num_rows)
+            found.agreeing.add(request.inputs, before, after, request.num_rows, request.at)
     return found
 
 
-def _before(core: ModelAdmin, name: str, one: CapturedRequest, against: int | None) -> Tensors | None:
-    if not one.is_redacted:
-        return one.outputs
+def _reference(core: ModelAdmin, name: str, request: CapturedRequest, against: int | None) -> Tensors | None:
+    if not request.is_redacted:
+        return request.outputs
     if against is None:
         return None
-    return core.predict(ModelSpec(name, against), one.signature, dict(one.inputs), PREDICT_S)
+    return core.predict(ModelSpec(name, against), request.signature, dict(request.inputs), PREDICT_S)
 
 
 def _target(
@@ -248,7 +250,7 @@ def _target(
 ) -> Target:
     pieces = [(one.signature, one.inputs) for one in requests]
     return target_with(
-        server.rest_url(name), server.token, Wish(options.protocol, version), pieces, server.grpc_address
+        server.rest_url(name), server.token, RequestOptions(options.protocol, version), pieces, server.grpc_address
     )
 
 

@@ -1,4 +1,4 @@
-"""What a replay has to say.
+"""The report of a replay.
 
 Thread: any; pure functions.
 """
@@ -64,7 +64,7 @@ def _row_table(result: ReplayResult) -> Table:
 
 
 def _warnings(result: ReplayResult) -> list[str]:
-    """What a reader must know first."""
+    """The warnings above the report."""
     found = ["INTERRUPTED: only complete rounds count"] if result.interrupted else []
     late = [load for load in (result.a, result.b) if load is not None and not load.is_valid]
     if late:
@@ -77,7 +77,7 @@ def _warnings(result: ReplayResult) -> list[str]:
 
 
 def _schedule_notes(result: ReplayResult) -> list[str]:
-    """What was sent, and how it was measured."""
+    """Notes about the requests and the measurement."""
     found = [
         f"{count} requests failed, so that their outputs could not be compared: {why}"
         for why, count in list(result.failures.items())[:SHOWN_ROWS]

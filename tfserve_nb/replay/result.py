@@ -1,4 +1,4 @@
-"""A replay: what was asked for, what it found, and what follows.
+"""A replay: its options and limits, and its result with the verdict.
 
 Thread: any; immutable.
 """
@@ -59,7 +59,7 @@ class ReplayOptions:
         None,
         "the version that gets them too, to compare with",
         metavar="VERSION",
-        shown="who answered most of them",
+        shown="the version that answered most of them",
         names="version",
     )
     speed: float = option(1.0, "how much faster than they came; 2 halves all gaps")
@@ -89,7 +89,7 @@ class ReplayOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReplayLimits:
-    """What a new version must keep in a replay before a deploy switches to it.
+    """The limits that a new version must keep in a replay before a deploy switches to it.
 
     Attributes:
         max_errors: share of the requests that may fail, beyond those that fail with the version that answers now.
@@ -105,7 +105,7 @@ class ReplayLimits:
     """
 
     max_disagreement: float = option(
-        MAX_DISAGREEMENT, "with `--check-replay`: share of the rows that it may answer differently", metavar="SHARE"
+        MAX_DISAGREEMENT, "with `--check-replay`: share of the rows on which it may disagree", metavar="SHARE"
     )
     max_slowdown: float = option(
         MAX_SLOWDOWN,
@@ -135,7 +135,7 @@ class ReplayLimits:
 
 @dataclass(frozen=True, slots=True)
 class ReplayResult:
-    """What a version made of captured requests.
+    """The result of sending captured requests to a version.
 
     Attributes:
         name: the model.
@@ -147,17 +147,17 @@ class ReplayResult:
         num_requests: how many.
         num_rows: rows of them.
         seconds: the length of the schedule.
-        num_shortened: gaps that were shortened, since nothing came for longer than a second.
+        num_shortened: gaps that were shortened, because no request came for longer than a second.
         agreement: output name -> how it compares with what was recorded; empty when nothing could be compared.
-        failures: what the version said instead of answers when it was asked for them -> requests.
+        failures: error message of the version -> how many requests got it.
         disagreements: the rows that differ most, the worst first.
-        num_reasked: requests whose inputs were redacted, so that `against` was asked for an answer too.
+        num_reasked: requests whose inputs were redacted, so that `against` ran them too.
         recorded: percentiles of the latencies that the server noted when the requests came.
         a: the load with `against`; None when there was none.
         b: the load with `onto`.
         effects: how the latencies of B relate to A's: `Effect`s of the percentiles with enough requests.
         environment: machine and versions.
-        interrupted: whether somebody ended it early; only complete rounds count.
+        interrupted: whether it was interrupted; only complete rounds count then.
         at: when it began, seconds since the epoch.
         run: its number in the history, or None when it was not stored.
         requests: column -> one value for each request, `(n,)`; see `to_dataframe`.
@@ -174,7 +174,7 @@ class ReplayResult:
     num_shortened: int
     agreement: Agreement
     failures: Mapping[str, int]
-    disagreements: tuple[Disagreement, ...]
+    disagreements: tuple[Disagreement, ...] = field(repr=False)
     num_reasked: int
     recorded: tuple[Percentile, ...]
     a: Summary | None
@@ -196,7 +196,7 @@ class ReplayResult:
 
     @property
     def disagreement(self) -> float:
-        """The share of the rows that were answered differently; NaN when none could be compared."""
+        """The share of the rows that disagree; NaN when none could be compared."""
         return 1 - self.agreement.share
 
     @property
@@ -206,7 +206,7 @@ class ReplayResult:
 
     @property
     def error_share(self) -> float:
-        """The share of B's requests that failed, under load or when they were asked for their outputs."""
+        """The share of B's requests that failed, under load or in the pass that compares outputs."""
         return max(_share_of_errors(self.b), sum(self.failures.values()) / max(1, self.num_requests))
 
     def problems(
@@ -215,7 +215,7 @@ class ReplayResult:
         max_slowdown: float = MAX_SLOWDOWN,
         max_errors: float = MAX_ERRORS,
     ) -> tuple[str, ...]:
-        """What speaks against the version, in words with the numbers; empty when nothing does."""
+        """The limits that the version breaks, in words with the numbers; empty when it keeps them."""
         found = []
         allowed_errors = max_errors + (0.0 if self.a is None else _share_of_errors(self.a))
         if self.error_share > allowed_errors:
@@ -226,8 +226,7 @@ class ReplayResult:
         elif self.agreement and self.disagreement > max_disagreement:
             share = _percent(self.disagreement)
             found.append(
-                f"it answers {share} of {self.agreement.num_rows:,} rows differently, allowed are "
-                f"{_percent(max_disagreement)}"
+                f"it disagrees on {share} of {self.agreement.num_rows:,} rows, allowed are {_percent(max_disagreement)}"
             )
         found += [
             f"its p{100 * one.quantile:g} takes {one.ratio:.2f} times as long as version {self.against}'s "
@@ -246,7 +245,7 @@ class ReplayResult:
         """Whether the version keeps the limits.
 
         Args:
-            max_disagreement: share of the rows that may be answered differently.
+            max_disagreement: share of the rows that may disagree.
             max_slowdown: how much longer p50 and p95 may take than with `against`; it counts as slower only when the
                 95 % interval of the ratio says so too.
             max_errors: share of the requests that may fail, beyond those that fail with `against`.
@@ -255,16 +254,18 @@ class ReplayResult:
 
     @property
     def verdict(self) -> Verdict:
-        """What follows with the default limits."""
-        who = f"version {self.onto}"
+        """The verdict with the default limits."""
+        version = f"version {self.onto}"
         problems = self.problems()
         if problems:
-            return Verdict(f"{who} should not take over: {'; '.join(problems)}", "rollback")
+            return Verdict(f"{version} should not take over: {'; '.join(problems)}", "rollback")
         if self.interrupted:
             return Verdict("not yet: the replay was interrupted", "wait")
         rows = self.agreement.num_rows
         share = "all" if self.disagreement == 0 else _percent(1 - self.disagreement)
-        return Verdict(f"{who} agrees on {share} of {rows:,} rows{self._speed_in_words()}: it can take over", "promote")
+        return Verdict(
+            f"{version} agrees on {share} of {rows:,} rows{self._speed_in_words()}: it can take over", "promote"
+        )
 
     def _speed_in_words(self) -> str:
         if self.a is None:
@@ -272,7 +273,7 @@ class ReplayResult:
         judged = [one for one in self.effects if one.quantile in JUDGED]
         if not judged:
             return f", there were too few requests to compare its latency with version {self.against}'s"
-        worst = max(judged, key=lambda one: one.ratio)
+        worst = max(judged, key=lambda effect: effect.ratio)
         is_sure = max(one.high for one in judged) <= 1 + MAX_SLOWDOWN
         shown = f"by more than {_percent(MAX_SLOWDOWN)}" if is_sure else "as far as this machine could tell"
         return (
@@ -298,13 +299,13 @@ class ReplayResult:
         return pd.DataFrame(dict(self.requests))
 
     def stored(self) -> dict[str, Any]:
-        """What the history keeps, as JSON: no inputs, no outputs, no single requests."""
+        """The JSON value that the history stores: no inputs, no outputs, no single requests."""
         kept = to_json(replace(self, disagreements=(), requests={}, run=None))
         return {**kept, "verdict": str(self.verdict), "decision": self.verdict.decision}
 
 
 def check_number(what: str, value: float | None, lowest: float) -> None:
-    """Refuse what is no finite number of at least `lowest`; None is allowed."""
+    """Refuse values other than a finite number of at least `lowest`, or None."""
     if value is None:
         return
     is_number = isinstance(value, int | float) and not isinstance(value, bool)

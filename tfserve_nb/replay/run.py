@@ -52,7 +52,7 @@ class Schedule(NamedTuple):
 
 
 class Replayed(NamedTuple):
-    """What became of the requests with one version.
+    """The outcome of the requests with one version.
 
     Attributes:
         summary: the numbers.
@@ -90,7 +90,7 @@ def schedule_of(arrived_s: Sequence[float], speed: float) -> Schedule:
         speed: how much faster than they came.
     """
     gaps = np.diff(np.asarray(arrived_s, dtype=np.float64))
-    # No two at the same moment: results are told apart by when they were due.
+    # No two at the same moment: results are identified by when they were due.
     times_s = np.cumsum([0.0, *np.maximum(np.minimum(gaps, MAX_GAP_S) / speed, SMALLEST_GAP_S)])
     return Schedule(times_s, int((gaps > MAX_GAP_S).sum()))
 
@@ -125,7 +125,7 @@ def replay_in_turns(
         watcher: follows it.
 
     Returns:
-        Version -> what became of the requests; and whether it was interrupted (`KeyboardInterrupt`): complete
+        Version -> the outcome of the requests; and whether it was interrupted (`KeyboardInterrupt`): complete
         rounds count then.
 
     Raises:
@@ -221,7 +221,7 @@ def paired_effects(a_s: Sequence[np.ndarray], b_s: Sequence[np.ndarray], seed: i
     Requests of one round share batches and what the machine was doing: not they are independent evidence, but rounds.
     So rounds are drawn with replacement, both versions' halves of them together, and the 95 % interval lies between the
     2.5th and the 97.5th percentile of the ratios (the cluster bootstrap: Davison & Hinkley 1997, Bootstrap Methods and
-    Their Application, section 3.8). It assumes that one round says nothing about the next, and is too narrow with
+    Their Application, section 3.8). It assumes that rounds are independent, and is too narrow with
     fewer than about ten.
 
     Args:
@@ -264,7 +264,7 @@ class _Ordered:
             counts: of each round; `(draws, rounds)`.
 
         Returns:
-            `(draws,)`; a draw of rounds without any answer gives the largest.
+            `(draws,)`; a draw of rounds without any response gives the largest.
         """
         cumulated = np.cumsum(counts[:, self._rounds], axis=1)
         wanted = np.ceil(quantile * cumulated[:, -1:] - 1e-9)

@@ -1,4 +1,4 @@
-"""What administers a core, wherever it runs: in this process, in a child process, on another machine.
+"""The interface that administers a core, in this process, in a child process or on another machine.
 
 `ServingCore` implements it, and so does `server.admin.client.RemoteModels`, which asks another server. What it declares
 is also the admin API: `server.admin.operations` gives each method its HTTP path.
@@ -34,7 +34,7 @@ class ModelAdmin(Protocol):
         """The models that are served."""
 
     def model_status(self, name: str) -> ModelStatus:
-        """Everything that is known of a model now."""
+        """The status of a model."""
 
     def uses(self, name: str, version: int) -> bool:
         """Whether traffic, a label or the stage needs a version."""
@@ -75,7 +75,7 @@ class ModelAdmin(Protocol):
         """The newest captured requests of a model, or all, in the order of arrival."""
 
     def resources(self) -> Resources:
-        """What the server's process takes of its machine."""
+        """Resource usage of the server's process."""
 
     def predict(
         self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
@@ -91,22 +91,45 @@ class ModelAdmin(Protocol):
         placement: Placement,
         progress: Progress = ...,
     ) -> None:
-        """Load a version and route to it; the other versions answer until then."""
+        """Load a version and route to it; the other versions answer until then.
+
+        Args:
+            name: the model; it is served from now on.
+            version: the version's number.
+            source: where it comes from.
+            base_path: the folder that holds `NAME/VERSION`, where the state is stored too.
+            placement: which requests it gets.
+            progress: called with each step, on the calling thread; so for all methods.
+
+        Raises:
+            ServingError: why it could not be loaded; the routing is as before then.
+        """
 
     def promote(self, name: str, version: int, progress: Progress = ...) -> None:
-        """Give all traffic to a version."""
+        """Give all traffic to a version; it is loaded first if need be.
+
+        Raises:
+            VersionNotFound: if the model has no such version, naming those it has.
+        """
 
     def roll_back(self, name: str, to: int | None = None, progress: Progress = ...) -> int:
-        """Go back to an earlier version; returns the version that answers now."""
+        """Go back to an earlier version; milliseconds while it is still loaded.
+
+        Returns:
+            The version that answers now.
+
+        Raises:
+            VersionNotFound: if there is none.
+        """
 
     def stage(self, name: str, version: int, progress: Progress = ...) -> None:
         """Load a version and keep it loaded, without traffic."""
 
     def set_label(self, name: str, label: str, version: int | None, progress: Progress = ...) -> None:
-        """Point a label to a version (None removes it)."""
+        """Point a label to a version (None removes it); the version is loaded first if need be."""
 
     def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = ...) -> None:
-        """Split the traffic between versions."""
+        """Split the traffic between versions; they are loaded first if need be."""
 
     def set_split(
         self,
@@ -119,13 +142,45 @@ class ModelAdmin(Protocol):
         shadow: tuple[int, float] | None = None,
         progress: Progress = ...,
     ) -> None:
-        """Set all that a comparison needs at once: traffic, salt, the key's header, arms and who gets copies."""
+        """Set all that a comparison needs at once, and load what it needs first; see `Routing.with_split`."""
 
     def set_shadow(self, name: str, version: int | None, percent: float = 100.0, progress: Progress = ...) -> None:
-        """Give a version copies of requests that others answer (None ends it)."""
+        """Give a version copies of requests that others answer (None ends it); it is loaded first if need be.
+
+        Clients never see its predictions. Requests that name a version or a label are not copied.
+
+        Args:
+            name: the model.
+            version: the version that gets the copies.
+            percent: share of the requests that are copied.
+            progress: called with each step.
+
+        Raises:
+            InvalidOption: if the version answers everything itself, or the share is none.
+            VersionNotFound: if there is no such version.
+        """
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
-        """Stop serving a model, or unload one version of it."""
+        """Stop serving a model, or unload one version of it.
+
+        Args:
+            name: the model.
+            version: one version, which must have neither traffic nor labels; None for all.
+            delete: remove the files too.
+
+        Raises:
+            InvalidOption: if the version is still used.
+            VersionNotFound: if there is no such version.
+        """
 
     def resume(self, base_path: Path, only: str | None = None, progress: Progress = ...) -> dict[str, list[str]]:
-        """Serve again what was served from a folder; model -> what could not be brought back."""
+        """Serve again what was served from a folder when its last kernel ended.
+
+        Args:
+            base_path: the folder with the models and their stored state.
+            only: one model; None for all that are not served now.
+            progress: called with each step.
+
+        Returns:
+            Model -> what could not be brought back, in words; empty when all is as before.
+        """

@@ -1,4 +1,4 @@
-"""`InferenceBackend`: all that servers and `Deployment.predict` know of the core.
+"""`InferenceBackend`: the interface of the core for servers and `Deployment.predict`.
 
 The core may live in the same process (`core.ServingCore`) or in another one (an HTTP worker's `LinkBackend`). A request
 acquires a `Handle`, which pins one version (it is not unloaded while the handle is held), makes its tensors fit the
@@ -40,8 +40,8 @@ MAX_KEY_CHARS = 256
 """A longer key is kept as its hash: records of many requests hold their keys."""
 
 Key: TypeAlias = str | Callable[[str], str | None]
-"""What keeps a client with its version: the key itself, or what finds the value of a header. Only called for a model
-whose traffic is split, or that is compared or shadowed."""
+"""What keeps a client with its version: the key itself, or a function that returns the value of a header, which is only
+called for a model whose traffic is split, or that is compared or shadowed."""
 
 
 class Assignment(NamedTuple):
@@ -73,14 +73,14 @@ class Answer(NamedTuple):
 
 
 Outcome: TypeAlias = Answer | ServingError
-"""What `on_done` gets: an answer, or the reason why there is none."""
+"""What `on_done` gets: the outputs, or the error."""
 
 
 class Ticket(Protocol):
     """A submitted request, as its caller holds it."""
 
     def cancel(self) -> None:
-        """Give up: if the request was not answered yet, `on_done` gets `Cancelled` and its rows are not run."""
+        """Give up: if the request is not done yet, `on_done` gets `Cancelled` and its rows are not run."""
 
 
 class Handle(Protocol):
@@ -160,7 +160,7 @@ class ModelView:
     Attributes:
         traffic: version -> percent of the requests that name no version.
         labels: label -> version.
-        versions: those that can answer now.
+        versions: the AVAILABLE ones.
         salt: decides together with a key which client gets which version.
         key_header: the header whose value is the key.
         arms: version -> its name in the running comparison.
@@ -208,7 +208,7 @@ def found_key(key: Key | None, header: str) -> str:
 
 
 def _from_header(value: str) -> str:
-    """The inverse of `as_header`; what no such header holds stays as it is."""
+    """The inverse of `as_header`; other values stay as they are."""
     try:
         return value if value.isascii() else value.encode("latin-1").decode()
     except UnicodeError:
@@ -216,7 +216,7 @@ def _from_header(value: str) -> str:
 
 
 def as_header(key: str) -> str:
-    """A key as it stands in a header: UTF-8 bytes, which HTTP's libraries take and give as latin-1."""
+    """A key as the value of a header: UTF-8 bytes, which HTTP's libraries read and write as latin-1."""
     return key.encode().decode("latin-1")
 
 
@@ -241,8 +241,8 @@ def assignment_of(
 class InferenceBackend(Protocol):
     """Where servers send requests: the core, in this process or in another one.
 
-    For each request: `acquire`, `Handle.submit`, `Handle.release` after the outcome, and `record` once the answer is
-    written.
+    For each request: `acquire`, `Handle.submit`, `Handle.release` after the outcome, and `record` once the response
+    is written.
     """
 
     def acquire(self, spec: ModelSpec, preferred: int | None = None, key: Key | None = None) -> Handle:
@@ -274,7 +274,7 @@ class InferenceBackend(Protocol):
 
         Args:
             record: its numbers.
-            tensors: what it carried, if its handle `wants_tensors` and it got as far as having any.
+            tensors: its inputs and outputs, if its handle `wants_tensors` and it was decoded.
         """
 
     def catalog(self) -> Mapping[str, ModelView]:

@@ -1,6 +1,6 @@
 """Models as a configuration lists them: which there are, where they lie, and which of their versions are served.
 
-A thread reads the folders again and again. A model whose folder is missing keeps what it serves, and never stops
+A thread reads the folders regularly. A model whose folder is missing keeps what it serves, and never stops
 the others from being updated.
 
 Thread: `tfserve-poller`, a daemon, polls; everything else from any thread.
@@ -68,12 +68,12 @@ class ConfiguredModels:
         self._lock = threading.RLock()
         self._configs: dict[str, ModelConfig] = {}
         self._models: dict[str, FollowedModel] = {}
-        self._noted: dict[str, str] = {}
+        self._problems: dict[str, str] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Read the folders from now on, if `poll_wait_s` says so."""
+        """Read the folders every `poll_wait_s` seconds from now on, if that is above 0."""
         if self._options.poll_wait_s <= 0 or self._thread is not None:
             return
         self._thread = threading.Thread(target=self._work, name="tfserve-poller", daemon=True)
@@ -86,11 +86,11 @@ class ConfiguredModels:
             self._thread.join(JOIN_S)
 
     def apply(self, configs: Iterable[ModelConfig], *, at_start: bool = False) -> None:
-        """Serve what a new configuration says; returns when the models that are new in it answer.
+        """Serve what a new configuration lists; returns when its new models can answer.
 
         Args:
             configs: all models; those that were served and are not in it are unloaded.
-            at_start: whether nothing is served yet, which only changes the words of an error.
+            at_start: whether nothing is served yet, which only changes an error's text.
 
         Raises:
             ConfigRejected: if the configuration cannot be followed (nothing is changed then), or a new model cannot be
@@ -134,7 +134,7 @@ class ConfiguredModels:
         try:
             on_disk = find_versions(config.base_path)
         except OSError as error:
-            self._note(
+            self._log_once(
                 config.name,
                 f"Could not find base path {config.base_path} for servable {config.name} with error "
                 f"{error.strerror or error}",
@@ -143,19 +143,19 @@ class ConfiguredModels:
         chosen = config.policy.choose(on_disk)
         missing = sorted(set(config.policy.specific or ()) - on_disk.keys())
         if not on_disk:
-            self._note(
+            self._log_once(
                 config.name,
                 f"No versions of servable {config.name} found under base path {config.base_path}. Did you forget to "
                 "name your leaf directory as a number (eg. '/1/')?",
             )
         elif missing:
-            self._note(
+            self._log_once(
                 config.name,
                 f"Version {missing[0]} of servable {config.name}, which was requested to be served as a 'specific' "
                 f"version in the servable's configuration, was not found in the file system",
             )
         else:
-            self._noted.pop(config.name, None)
+            self._problems.pop(config.name, None)
         self._models[config.name].set_versions({version: self._source(on_disk[version]) for version in chosen})
 
     def _source(self, path: Path) -> VersionSource:
@@ -170,10 +170,10 @@ class ConfiguredModels:
             num_warmup_iterations=options.num_warmup_iterations,
         )
 
-    def _note(self, name: str, problem: str) -> None:
-        """Say what is wrong with a folder, once as long as it stays so."""
-        if self._noted.get(name) != problem:
-            self._noted[name] = problem
+    def _log_once(self, name: str, problem: str) -> None:
+        """Log what is wrong with a folder, once as long as it stays the same."""
+        if self._problems.get(name) != problem:
+            self._problems[name] = problem
             _log.warning("%s", problem)
 
     def _check_labels(self, wanted: Iterable[ModelConfig]) -> None:
@@ -194,14 +194,14 @@ class ConfiguredModels:
                     )
 
     def _wait_for(self, new: list[ModelConfig], what: str) -> None:
-        """Wait until new models answer."""
+        """Wait until new models can answer."""
         failures: list[str] = []
         for config in new:
             model = self._models.get(config.name)
             if model is None:
                 continue
             if not model.versions:
-                problem = self._noted.get(config.name) or f"no version of {config.name} is to be served"
+                problem = self._problems.get(config.name) or f"no version of {config.name} is to be served"
                 failures.append(f"{{name: {config.name}}} due to error: NOT_FOUND: {problem}")
                 continue
             statuses = self._core.wait_until_settled(config.name, model.versions).values()

@@ -58,8 +58,8 @@ class ServingCore:
         metrics: counts requests.
         samples: some requests of the models that are sampled, in full.
         captures: the requests of the models that are captured, for a replay.
-        observers: told of requests, batches, warm-ups, shadow copies and resumed models.
-        copies: the shadow copies, and what became of them.
+        observers: get requests, batches, warm-ups, shadow copies and resumed models.
+        copies: the shadow copies and their counts.
     """
 
     def __init__(
@@ -156,11 +156,7 @@ class ServingCore:
         return tuple(sorted(self._models))
 
     def model_status(self, name: str) -> ModelStatus:
-        """Everything that is known of a model now.
-
-        Raises:
-            ModelNotFound: if it is not served.
-        """
+        """See `ModelAdmin.model_status`."""
         model = self._model(name)
         return ModelStatus(
             name=name,
@@ -180,17 +176,17 @@ class ServingCore:
     def predict(
         self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
     ) -> Tensors:
-        """Predict through routing, checks and batch queue, without a socket; see `direct.predict`."""
+        """See `ModelAdmin.predict`; without a socket, as `direct.predict`."""
         rows = self.max_batch_size(spec.name)
         return direct.predict(self, spec, signature, value, rows=rows, limit_s=limit_s, key=key, request_id=request_id)
 
     def uses(self, name: str, version: int) -> bool:
-        """Whether traffic, a label or the stage needs a version."""
+        """See `ModelAdmin.uses`."""
         model = self._models.get(name)
         return model is not None and version in model.routing.aspired(0)
 
     def available(self, name: str) -> tuple[int, ...]:
-        """The loaded versions of a model, in increasing order."""
+        """See `ModelAdmin.available`."""
         return tuple(sorted(self._manager.available(name)))
 
     def base_path(self, name: str) -> Path | None:
@@ -219,19 +215,7 @@ class ServingCore:
         placement: Placement,
         progress: Progress = no_progress,
     ) -> None:
-        """Load a version and route to it; the other versions answer until then.
-
-        Args:
-            name: the model; it is served from now on.
-            version: the version's number.
-            source: where it comes from.
-            base_path: the folder that holds `NAME/VERSION`, where the state is stored too.
-            placement: which requests it gets.
-            progress: told about each step, on the calling thread.
-
-        Raises:
-            ServingError: why it could not be loaded; the routing is as before then.
-        """
+        """See `ModelAdmin.deploy`."""
         with self._lock:
             model = self._models.get(name)
             _check_unconfigured(model)
@@ -257,17 +241,7 @@ class ServingCore:
             self.observers.on_resumed(name)  # what it inherited may be a split that an experiment made
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
-        """Stop serving a model, or unload one version of it.
-
-        Args:
-            name: the model.
-            version: one version, which must have neither traffic nor labels; None for all.
-            delete: remove the files too.
-
-        Raises:
-            InvalidOption: if the version is still used.
-            VersionNotFound: if there is no such version.
-        """
+        """See `ModelAdmin.undeploy`."""
         model = self._model(name)
         _check_unconfigured(model)
         if version is None:
@@ -288,7 +262,7 @@ class ServingCore:
             delete_version(model.base_path, name, number)
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
-        """The newest events of a model, newest first."""
+        """See `ModelAdmin.history`."""
         model = self._model(name)
         if isinstance(model, FollowedModel):
             return list(model.events[:limit])
@@ -302,7 +276,7 @@ class ServingCore:
         return model
 
     def unfollow(self, model: FollowedModel) -> None:
-        """Unload a followed model; `status` still says what became of its versions."""
+        """Unload a followed model; `status` still reports its versions."""
         model.set_versions({})
         self._remove(model)
 
@@ -314,16 +288,7 @@ class ServingCore:
     def resume(
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
     ) -> dict[str, list[str]]:
-        """Serve again what was served from a folder when its last kernel ended.
-
-        Args:
-            base_path: the folder with the models and their stored state.
-            only: one model; None for all that are not served now.
-            progress: told about each step.
-
-        Returns:
-            Model -> what could not be brought back, in words; empty when all is as before.
-        """
+        """See `ModelAdmin.resume`."""
         problems: dict[str, list[str]] = {}
         for name, state in sorted(StateStore(base_path).load().items()):
             if name not in self._models and only in (None, name):
@@ -338,11 +303,7 @@ class ServingCore:
     # --- which version answers -----------------------------------------------------------------------------------
 
     def promote(self, name: str, version: int, progress: Progress = no_progress) -> None:
-        """Give all traffic to a version; it is loaded first if need be.
-
-        Raises:
-            VersionNotFound: if the model has no such version, naming those it has.
-        """
+        """See `ModelAdmin.promote`."""
         model = self._model(name)
         with model.loaded([version], progress):
             model.change(lambda routing: routing.promote(version), new_event("promote", version))
@@ -355,16 +316,7 @@ class ServingCore:
         *,
         event: HistoryEvent | None = None,
     ) -> int:
-        """Go back to an earlier version; milliseconds while it is still loaded.
-
-        The history gets `event`, or which version answered before.
-
-        Returns:
-            The version that answers now.
-
-        Raises:
-            VersionNotFound: if there is none.
-        """
+        """See `ModelAdmin.roll_back`; the history gets `event`, or which version answered before."""
         model = self._model(name)
         before = model.routing
         target = before.roll_back(to).promoted[-1]
@@ -375,20 +327,20 @@ class ServingCore:
         return target
 
     def stage(self, name: str, version: int, progress: Progress = no_progress) -> None:
-        """Load a version and keep it loaded, without traffic."""
+        """See `ModelAdmin.stage`."""
         model = self._model(name)
         with model.loaded([version], progress):
             model.change(lambda routing: routing.stage(version), new_event("stage", version))
 
     def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
-        """Point a label to a version (None removes it); the version is loaded first if need be."""
+        """See `ModelAdmin.set_label`."""
         model = self._model(name)
         with model.loaded([] if version is None else [version], progress):
             event = new_event("label", version, label if version is not None else f"{label} removed")
             model.change(lambda routing: routing.with_label(label, version), event)
 
     def set_traffic(self, name: str, weights: Mapping[int, float], progress: Progress = no_progress) -> None:
-        """Split the traffic between versions; they are loaded first if need be."""
+        """See `ModelAdmin.set_traffic`."""
         model = self._model(name)
         model.routing.with_traffic(weights)
         wanted = [version for version, percent in weights.items() if percent > 0]
@@ -408,10 +360,7 @@ class ServingCore:
         event: HistoryEvent | None = None,
         progress: Progress = no_progress,
     ) -> None:
-        """Set all that a comparison needs at once; what it needs is loaded first. See `Routing.with_split`.
-
-        The history gets `event`, or the shares in words.
-        """
+        """See `ModelAdmin.set_split`; the history gets `event`, or the shares in words."""
         model = self._model(name)
         copies = None if shadow is None else Shadow(*shadow)
 
@@ -429,20 +378,7 @@ class ServingCore:
     def set_shadow(
         self, name: str, version: int | None, percent: float = 100.0, progress: Progress = no_progress
     ) -> None:
-        """Give a version copies of requests that others answer (None ends it); it is loaded first if need be.
-
-        Clients never see its answers. Requests that name a version or a label are not copied.
-
-        Args:
-            name: the model.
-            version: the version that gets the copies.
-            percent: share of the requests that are copied.
-            progress: told about each step, on the calling thread.
-
-        Raises:
-            InvalidOption: if the version answers everything itself, or the share is none.
-            VersionNotFound: if there is no such version.
-        """
+        """See `ModelAdmin.set_shadow`."""
         model = self._model(name)
         shadow = None if version is None else Shadow(version, percent)
         replace(model.routing, traffic=model.traffic).with_shadow(shadow)
@@ -475,7 +411,7 @@ class ServingCore:
         return Samples(self.samples.wants_tensors(name), tuple(self.samples.recent(name, limit)))
 
     def sample_requests(self, name: str, *, is_on: bool) -> None:
-        """Begin or end sampling a model's requests."""
+        """See `ModelAdmin.sample_requests`."""
         self._model(name)
         with self._lock:
             self.samples.switch(name, is_on=is_on)
@@ -505,10 +441,10 @@ class ServingCore:
         return self.captures.requests_of(name, limit)
 
     def resources(self) -> Resources:
-        """What this process takes."""
+        """See `ModelAdmin.resources`."""
         return self._resources.read()
 
-    # --- inner workings -----------------------------------------------------------------------------------------
+    # --- helpers -----------------------------------------------------------------------------------------------
 
     def _model(self, name: str) -> ServedModel:
         """A served model.
@@ -554,7 +490,7 @@ class ServingCore:
             self._observe(self.captures)
 
     def _observe(self, observer: RequestSamples | Captures) -> None:
-        """Let it observe for as long as it wants any model: requests cost nothing more until then.
+        """Add an observer while it wants any model, and remove it otherwise: requests cost nothing more then.
 
         The caller holds the lock.
         """

@@ -1,13 +1,12 @@
-"""Shadow copies: a version gets copies of requests that other versions answer; clients never see its answers.
+"""Shadow copies: a version gets copies of requests that other versions answer; clients never get its outputs.
 
-A sampled request is copied when it is submitted; once it was answered, its copy waits here with the answer. One thread
-submits the copies to lanes of their own, which run only while no live request wants the device. Copies are the first
-to go: when too many or too large ones wait, when one has waited too long, when its version is to get no more. What is
-left out is counted. Each request is sampled by itself, with a random number: a counter would fall into step with
-clients that take turns.
+A sampled request is copied when it is submitted; once it was answered, its copy waits here with the outputs. One thread
+submits the copies to lanes of their own, which run only while no live request wants the device. A copy is dropped
+and counted when too many or too large ones wait, when it has waited too long, or when its version is no longer to get
+copies. Each request is sampled with a random number: a counter would fall into step with clients that take turns.
 
-Thread: `tfserve-shadow`, a daemon, submits copies and tells the observers what came of them. `Copier.copying` runs on
-the submitting thread, what it returns on the runner's.
+Thread: `tfserve-shadow`, a daemon, submits copies and passes their outcomes to the observers. A copier runs on the
+submitting thread, what it returns on the runner's.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from ..errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull
 from ..threads import start_thread
@@ -27,7 +27,7 @@ from .batching.runner import as_serving_error
 from .telemetry.observer import Observers
 from .telemetry.records import CopyCounts, Pair, num_bytes, own_copy
 from .traffic import Shadow
-from .versions.version import VersionHandle
+from .versions.version import OnDone, RequestCopier, VersionHandle
 
 MAX_WAITING = 256
 MAX_WAITING_BYTES = 64 << 20
@@ -40,9 +40,7 @@ LOOK_S = 0.05
 JOIN_S = 1.5
 
 _DROPS = (Cancelled, DeadlineExceeded, NotAvailable, QueueFull)
-"""Outcomes that say nothing about the version."""
-
-OnDone = Callable[[Outcome], None]
+"""Outcomes that are not the version's fault: the copy counts as dropped."""
 
 
 @dataclass(eq=False, slots=True)
@@ -55,7 +53,7 @@ class ShadowCopy:
         shadow: the version that gets the copy.
         signature: the signature's name.
         inputs: name -> array, our own.
-        outputs: what was answered, our own.
+        outputs: those of the version that answered, our own.
         deadline_s: when it is dropped.
         handle: pins the version that gets it, from its submission on.
         ticket: the submitted copy; None when it was not even taken.
@@ -83,7 +81,7 @@ class ShadowCopies:
     Args:
         acquire: pins a version, or None when it cannot answer.
         current: a model's name -> the version that gets copies of its requests now.
-        observers: told of copies that were run.
+        observers: get the copies that were run.
         draw: uniform numbers on [0, 1), for the sample.
         now: the clock in seconds.
     """
@@ -128,8 +126,8 @@ class ShadowCopies:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(JOIN_S)
 
-    def copier(self, spec: ModelSpec, version: int, shadow: Shadow | None) -> Copier | None:
-        """What copies a request that comes to `version`; None when it is not to be copied.
+    def copier(self, spec: ModelSpec, version: int, shadow: Shadow | None) -> RequestCopier | None:
+        """The function that copies a request that comes to `version`; None when it is not to be copied.
 
         Args:
             spec: what it named: requests for a version or a label are not copied.
@@ -138,9 +136,27 @@ class ShadowCopies:
         """
         if shadow is None or version == shadow.version or spec.version is not None or spec.label is not None:
             return None
-        return Copier(self, spec.name, version, shadow)
+        return partial(self._copying, spec.name, version, shadow)
 
-    def sampled(self, model: str, shadow: Shadow, inputs: Tensors) -> Tensors | None:
+    def _copying(
+        self, model: str, version: int, shadow: Shadow, signature: str, inputs: Tensors, on_done: OnDone
+    ) -> OnDone:
+        """Sample a request: returns what to call with its outcome, which calls `on_done` before any copy."""
+        own_inputs = self._sample(model, shadow, inputs)
+        if own_inputs is None:
+            return on_done
+
+        def done(outcome: Outcome) -> None:
+            # The client may write to the outputs: they are copied before it gets them.
+            outputs = _owned(outcome.outputs) if isinstance(outcome, Answer) else None
+            on_done(outcome)
+            if outputs is not None:
+                deadline_s = self._now() + LIMIT_S
+                self._offer(ShadowCopy(model, version, shadow.version, signature, own_inputs, outputs, deadline_s))
+
+        return done
+
+    def _sample(self, model: str, shadow: Shadow, inputs: Tensors) -> Tensors | None:
         """Our own inputs of the next request; None when it is not chosen, or there is no room."""
         if self._draw() * 100 >= shadow.percent:
             return None
@@ -150,7 +166,7 @@ class ShadowCopies:
             self._dropped(model, shadow.version)
         return own
 
-    def offer(self, copy: ShadowCopy) -> None:
+    def _offer(self, copy: ShadowCopy) -> None:
         """Let a copy of an answered request wait for its turn, if there is room."""
         size = copy.num_bytes
         with self._changed:
@@ -163,17 +179,13 @@ class ShadowCopies:
         self._dropped(copy.model, copy.shadow)
 
     def counts(self) -> Mapping[tuple[str, int], CopyCounts]:
-        """(model, version) -> what became of the copies for it since the server started."""
+        """(model, version) -> counts of the copies for it since the server started."""
         with self._counting:
             return dict(self._counts)
 
     def num_dropped(self, model: str) -> int:
         """Copies of a model's requests that were left out since the server started."""
         return sum(counts.num_dropped for (name, _), counts in self.counts().items() if name == model)
-
-    def deadline_s(self) -> float:
-        """When a copy of now is dropped."""
-        return self._now() + LIMIT_S
 
     # --- the thread ---------------------------------------------------------------------------------------------
 
@@ -189,7 +201,7 @@ class ShadowCopies:
                 self._begin(copy)
             self._give_up()
         for copy in self._running:
-            self._let_go(copy)
+            self._abandon(copy)
 
     def _next(self) -> tuple[list[tuple[ShadowCopy, Outcome]], list[ShadowCopy]]:
         """Wait for something to do: copies that are done, and copies that may begin."""
@@ -229,7 +241,7 @@ class ShadowCopies:
             self._changed.notify()
 
     def _finish(self, copy: ShadowCopy, outcome: Outcome) -> None:
-        """Tell what became of a copy."""
+        """Count a copy, and pass it to the observers."""
         self._running.remove(copy)
         if copy.handle is not None:
             copy.handle.release()
@@ -253,13 +265,13 @@ class ShadowCopies:
         )
 
     def _give_up(self) -> None:
-        """Cancel copies that are late or no longer wanted; what runs already keeps its version until it is done."""
+        """Cancel copies that are late or no longer wanted; a copy that runs keeps its version until it is done."""
         for copy in self._running:
             if not self._is_wanted(copy) and copy.ticket is not None and copy.ticket.started_s is None:
                 copy.ticket.cancel()
 
     def _is_wanted(self, copy: ShadowCopy) -> bool:
-        """Whether a copy is in time, and its version still to get it."""
+        """Whether a copy is in time, and its version still gets copies."""
         shadow = self._current(copy.model)
         return shadow is not None and shadow.version == copy.shadow and copy.deadline_s > self._now()
 
@@ -272,53 +284,12 @@ class ShadowCopies:
             before = self._counts.get((model, version), CopyCounts())
             self._counts[model, version] = CopyCounts(*[a + b for a, b in zip(before, more, strict=True)])
 
-    def _let_go(self, copy: ShadowCopy) -> None:
-        """The end: whatever becomes of it."""
+    def _abandon(self, copy: ShadowCopy) -> None:
+        """Cancel a copy and unpin its version, at the end."""
         if copy.ticket is not None:
             copy.ticket.cancel()
         if copy.handle is not None:
             copy.handle.release()
-
-
-class Copier:
-    """Copies the requests that come to one version.
-
-    Args:
-        copies: takes them.
-        model: its name.
-        version: the version that answers.
-        shadow: the version that gets copies.
-    """
-
-    __slots__ = ("_copies", "_model", "_shadow", "_version")
-
-    def __init__(self, copies: ShadowCopies, model: str, version: int, shadow: Shadow) -> None:
-        self._copies = copies
-        self._model = model
-        self._version = version
-        self._shadow = shadow
-
-    def copying(self, signature: str, inputs: Tensors, on_done: OnDone) -> OnDone:
-        """What to call with the outcome of a request instead of `on_done`, which comes before any copy."""
-        own = self._copies.sampled(self._model, self._shadow, inputs)
-        if own is None:
-            return on_done
-
-        def answered(outcome: Outcome) -> None:
-            # The client may write to the answer's arrays: they are copied before it gets them.
-            copy = self._copy(signature, own, outcome) if isinstance(outcome, Answer) else None
-            on_done(outcome)
-            if copy is not None:
-                self._copies.offer(copy)
-
-        return answered
-
-    def _copy(self, signature: str, inputs: Tensors, answer: Answer) -> ShadowCopy | None:
-        outputs = _owned(answer.outputs)
-        if outputs is None:
-            return None
-        deadline_s = self._copies.deadline_s()
-        return ShadowCopy(self._model, self._version, self._shadow.version, signature, inputs, outputs, deadline_s)
 
 
 def _owned(tensors: Tensors) -> Tensors | None:

@@ -19,7 +19,7 @@ _BITS = 64
 
 
 class Shadow(NamedTuple):
-    """A version that gets copies of requests which others answer.
+    """A version that gets copies of the requests that others answer.
 
     Attributes:
         version: its number.
@@ -106,7 +106,7 @@ def choose_by_key(weights: Mapping[int, float], salt: str, key: str) -> int:
 
 
 def _uniform(salt: str, version: int, key: str) -> float:
-    """A number on (0, 1) that depends on all three; lengths keep what belongs to the salt out of the key."""
+    """A number on (0, 1) that depends on all three; the salt's length separates it from the key."""
     text = f"{len(salt)}:{salt}:{version}:{key}".encode("utf-8", "surrogatepass")
     number = int.from_bytes(blake2b(text, digest_size=_BITS // 8).digest(), "big")
     return min((number + 0.5) / float(2**_BITS), 1 - 2.0**-53)

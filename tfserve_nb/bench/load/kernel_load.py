@@ -1,6 +1,7 @@
 """Load without a socket: `Deployment.predict` called from threads of this process, for comparison with HTTP.
 
-The callers share the interpreter with the server and with everything else in the kernel; results say so.
+The callers share the interpreter with the server and with everything else in the kernel; results name the
+protocol `kernel`.
 
 Thread: one that keeps time, and one for each caller; all end with the run.
 """
@@ -15,10 +16,9 @@ from collections.abc import Callable, Sequence
 from typing import Any  # the user's rows
 
 from ...errors import DeadlineExceeded, ServingError
-from .arrivals import due_times
 from .process import OnSamples
-from .samples import OK, TIMED_OUT, Samples, joined
-from .schedule import Load
+from .samples import OK, TIMED_OUT, Samples
+from .schedule import Load, due_times
 
 REPORT_EVERY_S = 0.25
 MAX_CALLERS = 64
@@ -27,30 +27,25 @@ JOIN_S = 2.0
 _Row = tuple[float, float, float, float, int]
 
 
-def generate_here(
-    predict: Callable[[Any], object], inputs: Sequence[Any], load: Load, on_samples: OnSamples
-) -> Samples:
-    """Call `predict` as the load says; as `process.generate`.
+def generate_here(predict: Callable[[Any], object], inputs: Sequence[Any], load: Load, on_samples: OnSamples) -> None:
+    """Call `predict` as the load describes, as `process.generate` sends requests.
 
     Args:
         predict: raises `ServingError` when it fails.
         inputs: one value for each call, in turn.
         load: how calls come; at most `MAX_CALLERS` at the same time.
-        on_samples: told what is new, on the calling thread.
+        on_samples: gets what is new, and at last what was left, on the calling thread.
     """
     run = _Run(predict, inputs, load)
-    parts: list[Samples] = []
     try:
         run.start()
         while not run.is_over:
             time.sleep(REPORT_EVERY_S)
-            parts.append(run.new_samples())
-            if not on_samples(parts[-1]):
+            if not on_samples(run.new_samples()):
                 break
     finally:
         run.stop()
-    parts.append(run.new_samples())
-    return joined(parts)
+    on_samples(run.new_samples())
 
 
 class _Run:

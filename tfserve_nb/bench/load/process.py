@@ -1,4 +1,4 @@
-"""Starts the generator and reads what it says.
+"""Starts the generator and reads its output.
 
 Thread: the caller's; one more reads the process's errors.
 """
@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 from ...errors import ServerFailed
 from ...serialization import from_json
-from .samples import Samples, joined
+from .samples import Samples
 from .schedule import Load, Target
 
 LOOK_S = 0.1
@@ -29,20 +29,17 @@ OnSamples = Callable[[Samples], bool]
 """Gets what is new, a few times a second; False ends the run."""
 
 
-def generate(target: Target, load: Load, on_samples: OnSamples) -> Samples:
+def generate(target: Target, load: Load, on_samples: OnSamples) -> None:
     """Load a target from another process and wait for the end.
 
     Args:
         target: where requests go.
         load: how they come.
-        on_samples: told what is new, on the calling thread.
-
-    Returns:
-        What became of all requests, those of the warm-up too (due before 0). A `KeyboardInterrupt` goes through; the
-        process is gone then.
+        on_samples: gets what became of requests, those of the warm-up too (due before 0), on the calling thread.
 
     Raises:
         ServerFailed: if the generator cannot be started, or ends by itself.
+        KeyboardInterrupt: if it is interrupted; the process is gone then.
     """
     job = {
         "protocol": target.protocol,
@@ -52,7 +49,6 @@ def generate(target: Target, load: Load, on_samples: OnSamples) -> Samples:
         "headers": [list(pair) for pair in target.headers],
         "load": dataclasses.asdict(load),
     }
-    parts: list[Samples] = []
     with _process(json.dumps(job)) as lines:
         left_s = load.warmup_s + load.seconds + load.timeout_s * (1 + len(load.pauses)) + GRACE_S
         while True:
@@ -68,11 +64,8 @@ def generate(target: Target, load: Load, on_samples: OnSamples) -> Samples:
                     "the load generator ended by itself", hint="python -m tfserve_nb.bench.load.generator"
                 )
             value = json.loads(line)
-            if "end" in value:
-                return joined(parts)
-            parts.append(from_json(value, Samples))
-            if not on_samples(parts[-1]):
-                return joined(parts)
+            if "end" in value or not on_samples(from_json(value, Samples)):
+                return
 
 
 @contextlib.contextmanager

@@ -1,4 +1,6 @@
-"""What a load is: when requests are due, what they carry, and how long to wait for answers.
+"""What a load is: when requests are due, what they carry, and how long to wait for responses.
+
+The whole schedule is made before the first request is sent, and is the same for the same seed.
 
 Thread: any; immutable.
 """
@@ -8,6 +10,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from ...errors import InvalidOption
 
@@ -25,15 +29,16 @@ class Load:
 
     Attributes:
         rate: requests per second of an open loop; None for a closed loop.
-        concurrency: clients of a closed loop, each of which sends when it has its answer; None for an open loop.
+        concurrency: clients of a closed loop, which send their next request after each response; None for an open loop.
         arrivals: `poisson`, `constant` or `replay`, for an open loop.
         seconds: how long is measured.
-        warmup_s: how long the same load runs before; what is answered then is not counted.
+        warmup_s: how long the same load runs before; its requests are not counted.
         seed: of the arrivals.
-        connections: most connections that an open loop opens; who finds none free waits, and the wait counts.
+        connections: most connections that an open loop opens; a request that finds none free waits, which
+            counts.
         timeout_s: how long a request may take, from the moment at which it was due.
         times_s: when each request of a replay is due, in seconds from the start, increasing; see `replay_load`.
-        pauses: requests that wait until all earlier ones are answered; what follows is due that much later.
+        pauses: requests that wait until all earlier ones have responses; what follows is due that much later.
 
     Raises:
         InvalidOption: naming the value that is not allowed.
@@ -105,9 +110,44 @@ def replay_load(times_s: Sequence[float], timeout_s: float = 10.0, pauses: tuple
     )  # fmt: skip
 
 
+def due_times(load: Load) -> np.ndarray:
+    """When the requests of an open loop are due, its warm-up included: seconds from the start; float64, `(n,)`."""
+    if load.times_s:
+        return np.array(load.times_s)
+    assert load.rate is not None  # noqa: S101 - an open loop has one
+    return schedule(load.arrivals, load.rate, load.warmup_s + load.seconds, load.seed)
+
+
+def schedule(kind: str, rate: float, seconds: float, seed: int) -> np.ndarray:
+    """The moments at which requests are due.
+
+    Args:
+        kind: `poisson`: the gaps are exponential, as of many independent clients (MLPerf
+            Inference's Server scenario); `constant`: the gaps are equal.
+        rate: requests per second.
+        seconds: the length of the schedule.
+        seed: of the random gaps.
+
+    Returns:
+        Seconds from the start, increasing, all below `seconds`; float64, shape `(n,)`.
+    """
+    if kind == "constant":
+        return np.arange(0.0, seconds, 1.0 / rate)
+    generator = np.random.default_rng(seed)
+    found: list[np.ndarray] = []
+    last = 0.0
+    while last < seconds:
+        gaps = generator.exponential(1.0 / rate, size=max(16, int(1.1 * rate * (seconds - last)) + 1))
+        times = last + np.cumsum(gaps)
+        found.append(times)
+        last = float(times[-1])
+    times = np.concatenate(found)
+    return times[times < seconds]
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go and what they carry; everything is ready, the generator makes nothing.
+    """Where requests go and what they carry; bodies are encoded before the load begins.
 
     Attributes:
         protocol: `json`, `binary` (Open Inference Protocol with raw tensors), `grpc` or `kernel`.

@@ -1,6 +1,6 @@
 """Compute an experiment's current results from its observations: estimates, guardrails and one of four decisions.
 
-The order of the decisions is that of urgency: a broken limit or certain harm takes B back, whatever the split is; a
+The order of the decisions is that of urgency: a broken limit or certain harm rolls B back, whatever the split is; a
 split that is not what it should be blocks every other conclusion; a metric that is certainly not worse by more than the
 margin promotes B; everything else waits, with a forecast of how long.
 
@@ -19,7 +19,7 @@ from .limits import guardrails
 from .observations import Observations
 
 HARMS = ("latency", "errors", "quality")
-"""Metrics that take B back besides the primary one. The tail does so only when it is the primary one: it depends on
+"""Metrics that roll B back besides the primary one. The tail does so only when it is the primary one: it depends on
 load, which unequal arms share unequally; `--slo-p99-ms` is its guardrail."""
 WORDS = {
     "latency": ("slower", "faster", "at equal batch sizes"),
@@ -28,7 +28,7 @@ WORDS = {
     "errors": ("failing more often", "failing less often", ""),
 }
 FIRST_REQUESTS = 60
-"""Requests of each arm before anything can be said."""
+"""Requests of each arm before there is an estimate."""
 FIRST_TAIL = 300
 FIRST_LABELS = 25
 MOST_TIMES = 1000.0
@@ -36,7 +36,7 @@ MOST_TIMES = 1000.0
 
 
 def evaluate(observations: Observations, now_s: float) -> Reading:
-    """What can be said now; fast enough to be asked twice a second.
+    """The current results; fast enough to be computed twice a second.
 
     Args:
         observations: what was seen.
@@ -81,7 +81,7 @@ def _units(primary: Finding, plan: Plan) -> dict[int, int]:
 
 
 def _harm_guardrail(harm: Finding | None) -> Guardrail:
-    text = "no metric says that B is worse" if harm is None else harm_text(harm)
+    text = "B is not worse in any metric" if harm is None else harm_text(harm)
     return Guardrail("harm", text, is_breached=harm is not None)
 
 
@@ -106,10 +106,10 @@ def decide(
     num_units: tuple[int, int],
     share_b: float,
 ) -> Verdict:
-    """What follows.
+    """The verdict.
 
     Args:
-        plan: what was asked.
+        plan: the experiment's options.
         primary: the metric that the verdict is about.
         harm: the first metric by which B is harmful.
         limits: hard limits.
@@ -151,8 +151,8 @@ def _wait_text(finding: Finding, num_units: tuple[int, int], share_b: float) -> 
     more = more_needed(finding, num_units, share_b)
     if _room(finding) <= 0:
         text = (
-            f"not yet: at a split of {100 - 100 * share_b:g} to {100 * share_b:g} the one with less to do is slower "
-            "for that reason; compare at 60 to 40 or nearer"
+            f"not yet: at a split of {100 - 100 * share_b:g} to {100 * share_b:g} the version with less traffic is "
+            "slower for that reason; compare at 60 to 40 or nearer"
         )
     elif finding.effect is None and finding.metric == "p95" and min(num_units) >= FEWEST_REQUESTS:
         text = f"not yet: tails are compared over {FEWEST_BLOCKS * FIRST_S:g} seconds of traffic at least"
@@ -165,7 +165,7 @@ def _wait_text(finding: Finding, num_units: tuple[int, int], share_b: float) -> 
     low, high = finding.estimate.interval
     width = high - low
     so_far = f"{percent(low, width, signed=True)} to {percent(high, width, signed=True)}"
-    return f"{text} (B against A{_where(finding)} so far: {so_far})"
+    return f"{text} (B compared with A{_where(finding)} so far: {so_far})"
 
 
 def _mismatch_text(plan: Plan, srm: SampleRatio) -> str:
@@ -216,7 +216,7 @@ def _room(finding: Finding) -> float:
 
 
 def rounded(number: float) -> int:
-    """One significant digit, two from the hundreds on: what can be said of a forecast; at least 10."""
+    """One significant digit, two from the hundreds on: as precise as a forecast can be; at least 10."""
     number = max(10.0, number)
     step = 10 ** max(1, math.floor(math.log10(number)) - 1)
     return int(math.ceil(number / step) * step)

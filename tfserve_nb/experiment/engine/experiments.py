@@ -1,6 +1,6 @@
-"""The experiments of a server: begins them, looks at them, carries out what they ask for, keeps them beside the models.
+"""The experiments of a server: begins and evaluates them, carries out their changes, stores them beside the models.
 
-Thread: `tfserve-experiment`, a daemon, looks twice a second while an experiment goes on; everything else may be called
+Thread: `tfserve-experiment`, a daemon, evaluates twice a second while an experiment runs; everything else may be called
 from any thread. One lock guards the experiments; it is held while traffic is moved, never while a version loads.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any  # labels, JSON
 
 from ...agreement.result import Disagreement
-from ...agreement.summary import Evidences, both
+from ...agreement.summary import Evidences, evidence_pairs
 from ...errors import InvalidOption, ModelNotFound, ServingError
 from ...export.provenance.provenance import evidence_of
 from ...serialization import from_json, to_json
@@ -27,8 +27,8 @@ from ...threads import start_thread
 from ...types import HistoryEvent
 from ..plan import Plan
 from ..state import BY_HAND, NUM_DISAGREEMENTS, ExperimentState
-from .answers import Answers
 from .checks import check_signatures
+from .predictions import Predictions
 from .running import Change, Running
 
 _log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Experiments(Observer):
     Args:
         core: serves the versions.
         now: the clock of the core's records, in seconds.
-        look_s: how often experiments are looked at, in seconds.
+        look_s: how often experiments are evaluated, in seconds.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Experiments(Observer):
         self._numbers: dict[str, int] = {}
         self._stores: dict[str, StateStore] = {}
         self._earlier: dict[tuple[str, Path | None], ExperimentState | None] = {}
-        self._answers = Answers()
+        self._predictions = Predictions()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         core.observers.add(self)
@@ -74,12 +74,12 @@ class Experiments(Observer):
 
     def _begin(self, plan: Plan) -> ExperimentState:
         with self._lock:
-            self._check_free(plan.name)  # while the versions were loaded, somebody else may have begun
+            self._check_free(plan.name)  # another caller may have begun while the versions were loaded
             self._ensure_thread()
             running = Running(plan, now=self._now, started_at=time.time(), evidence=self._evidence(plan))
             self._listen(running)
             try:
-                event = new_event("experiment", plan.b, f"against version {plan.a}: {in_words(plan)}")
+                event = new_event("experiment", plan.b, f"compared with version {plan.a}: {in_words(plan)}")
                 self._split(plan, plan.first_percent, event)
             except BaseException:
                 self._unlisten(running)
@@ -90,13 +90,13 @@ class Experiments(Observer):
             return running.snapshot()
 
     def state(self, name: str) -> ExperimentState | None:
-        """Where the latest experiment stands; looked at now, not at the last tick."""
+        """The state of the latest experiment, evaluated now and not at the last tick."""
         self._core.model_status(name)
         with self._lock:
             running = self._running.get(name)
             if running is None:
                 where = name, self._core.base_path(name)
-                if where not in self._earlier:  # dashboards ask often, and nobody else writes it
+                if where not in self._earlier:  # dashboards call this often, and only this process writes it
                     self._earlier[where] = self._stored(name)
                 return self._earlier[where]
             if running.is_over:
@@ -117,8 +117,8 @@ class Experiments(Observer):
         with self._lock:
             running = self._running.get(name)
             if running is None or running.is_over:
-                raise InvalidOption(f"{name} has no experiment that goes on", hint=f"%abtest {name} --a 1 --b 2")
-            if not self._is_ours(running):  # and what somebody else made of the traffic is not to be undone
+                raise InvalidOption(f"{name} has no running experiment", hint=f"%abtest {name} --a 1 --b 2")
+            if not self._is_ours(running):  # changes from outside the experiment are not undone
                 self._tick(running)
                 raise InvalidOption(f"the experiment on {name} is over: {running.reason}", hint=f"%serving {name}")
             running.look()
@@ -129,18 +129,18 @@ class Experiments(Observer):
             return running.snapshot()
 
     def feedback(self, name: str, request_id: str, label: Any) -> bool:
-        """Note the right answer to an earlier request; see `ExperimentAdmin.feedback`."""
+        """Note the right label of an earlier request; see `ExperimentAdmin.feedback`."""
         self._core.model_status(name)
         with self._lock:
             running = self._running.get(name)
             if running is None:
                 raise InvalidOption(
-                    f"{name} has no experiment that could use feedback", hint=f"%abtest {name} --a 1 --b 2"
+                    f"{name} has no experiment that could take labels", hint=f"%abtest {name} --a 1 --b 2"
                 )
-            judged = self._answers.judge(name, request_id, label)
-            for one in judged or ():
-                arm = "a" if one.version == running.plan.a else "b"
-                running.observations.add_feedback(arm, one.key, one.is_right, one.confidence)
+            judged = self._predictions.judge(name, request_id, label)
+            for row in judged or ():
+                arm = "a" if row.version == running.plan.a else "b"
+                running.observations.add_feedback(arm, row.key, row.is_right, row.confidence)
             return judged is not None
 
     def disagreements(self, name: str, limit: int = NUM_DISAGREEMENTS) -> list[Disagreement]:
@@ -158,7 +158,7 @@ class Experiments(Observer):
         Its counts, its salt and its step are as they were; the time in between does not count.
         """
         with self._lock:
-            with self._noting(name):
+            with self._log_unreadable(name):
                 found = self._latest(name)
                 if found is None or "running" not in found[1]:
                     return False
@@ -195,9 +195,9 @@ class Experiments(Observer):
     # --- inner workings -----------------------------------------------------------------------------------------
 
     def _evidence(self, plan: Plan) -> Evidences:
-        """What the versions' files say about their outputs."""
+        """Loss and activation of the outputs, from both versions' provenance."""
         folder = self._core.base_path(plan.name)
-        return both(*(evidence_of(folder, plan.name, version) for version in (plan.a, plan.b)))
+        return evidence_pairs(*(evidence_of(folder, plan.name, version) for version in (plan.a, plan.b)))
 
     def _ensure_thread(self) -> None:
         if self._thread is not None and self._thread.is_alive():
@@ -217,19 +217,23 @@ class Experiments(Observer):
                     if running.is_over and running.plan.name not in self._core.names:
                         del self._running[running.plan.name]  # with the rows that it holds; how it ended is kept
                 if all(running.is_over for running in self._running.values()):
-                    self._thread = None  # under the lock: whoever begins next starts another one
+                    self._thread = None  # under the lock: the next experiment starts another one
                     return
             if is_due:
                 saved_s = self._now()
 
     def _tick(self, running: Running, *, is_saved: bool = False) -> None:
-        """Look at one experiment, and do what it asks for; never raises, the thread must not die."""
+        """Evaluate an experiment, and carry out its change; never raises, the thread must not die."""
         try:
             if running.is_over:
                 return
             if not self._is_ours(running):
                 running.look()
-                self._over(running, "stopped", "somebody changed the traffic, or a version is no longer served")
+                self._over(
+                    running,
+                    "stopped",
+                    "the traffic was changed from outside the experiment, or a version is no longer served",
+                )
                 return
             running.note_dropped(self._core.copies.num_dropped(running.plan.name))
             change = running.look()
@@ -239,8 +243,8 @@ class Experiments(Observer):
                 self._save(running)
         except ServingError as error:
             _log.warning("the experiment on %s: %s", running.plan.name, error.message)
-        except Exception:  # noqa: BLE001 - a defect of ours: the other experiments are looked at all the same
-            _log.exception("the experiment on %s could not be looked at", running.plan.name)
+        except Exception:  # noqa: BLE001 - a defect of ours: the other experiments are evaluated all the same
+            _log.exception("the experiment on %s could not be evaluated", running.plan.name)
 
     def _is_ours(self, running: Running) -> bool:
         """Whether the traffic is still what the experiment made of it."""
@@ -290,22 +294,22 @@ class Experiments(Observer):
 
     def _listen(self, running: Running) -> None:
         plan = running.plan
-        self._answers.begin(plan.name, running.inbox.versions, plan.agreement, running.evidence)
+        self._predictions.begin(plan.name, running.inbox.versions, plan.agreement, running.evidence)
         self._core.observers.add(running.inbox)
-        self._core.observers.add(self._answers)
+        self._core.observers.add(self._predictions)
 
     def _unlisten(self, running: Running) -> None:
-        self._answers.end(running.plan.name)
+        self._predictions.end(running.plan.name)
         self._core.observers.remove(running.inbox)
-        if not self._answers.is_on:
-            self._core.observers.remove(self._answers)
+        if not self._predictions.is_on:
+            self._core.observers.remove(self._predictions)
 
     def _check_free(self, name: str) -> None:
         with self._lock:
             current = self._running.get(name)
             if current is not None and not current.is_over:
                 raise InvalidOption(
-                    f"{name} has an experiment that goes on: version {current.plan.b} against {current.plan.a}",
+                    f"{name} has a running experiment: version {current.plan.b} compared with version {current.plan.a}",
                     hint=f"%abtest {name} --stop",
                 )
 
@@ -316,7 +320,7 @@ class Experiments(Observer):
         return None if folder is None else StateStore(folder)
 
     def _keep_in(self, name: str, number: int | None) -> None:
-        """Where an experiment is kept from now on, also when its model is no longer served; `number` if it was."""
+        """Set the store of an experiment, also when its model is no longer served; `number` if it was."""
         self._numbers.pop(name, None)
         if number is not None:
             self._numbers[name] = number
@@ -325,7 +329,7 @@ class Experiments(Observer):
             self._stores[name] = store
 
     def _save(self, running: Running) -> None:
-        """Keep an experiment; a file that cannot be written ends nothing, it is told in the log."""
+        """Keep an experiment; a file that cannot be written only makes a warning in the log."""
         name = running.plan.name
         value: dict[str, Any] = {"state": to_json(running.snapshot())}
         if not running.is_over:
@@ -335,7 +339,7 @@ class Experiments(Observer):
             if store is not None:
                 self._numbers[name] = store.save_experiment(name, value, self._numbers.get(name))
         except (ServingError, OSError) as error:
-            _log.warning("the experiment on %s goes on, but is not kept: %s", name, error)
+            _log.warning("the experiment on %s continues, but is not stored: %s", name, error)
 
     def _latest(self, name: str) -> tuple[int, Mapping[str, Any]] | None:
         store = self._store(name)
@@ -343,7 +347,7 @@ class Experiments(Observer):
 
     def _stored(self, name: str) -> ExperimentState | None:
         """The latest experiment, which does not go on: what was running when its process ended has stopped."""
-        with self._noting(name):
+        with self._log_unreadable(name):
             found = self._latest(name)
             state = None if found is None else from_json(found[1]["state"], ExperimentState)
             if state is not None and not state.is_over:
@@ -352,8 +356,8 @@ class Experiments(Observer):
         return None
 
     @contextlib.contextmanager
-    def _noting(self, name: str) -> Iterator[None]:
-        """Tell the log when what was kept cannot be read; the model is served all the same."""
+    def _log_unreadable(self, name: str) -> Iterator[None]:
+        """Log a warning when the stored experiment cannot be read; the model is served all the same."""
         try:
             yield
         except (ServingError, LookupError, TypeError, ValueError, AttributeError) as error:
@@ -366,7 +370,7 @@ def shares(plan: Plan, percent: float) -> dict[int, float]:
 
 
 def in_words(plan: Plan) -> str:
-    """What was asked for, in one line."""
+    """The plan in one line."""
     share = f"{plan.first_percent:g} % of the traffic" if plan.first_percent else "copies only"
     steps = f", then {', '.join(f'{step:g}' for step in plan.steps[1:])} %" if len(plan.steps) > 1 else ""
     return f"{share}{steps}; {plan.metric}, margin {100 * plan.margin:g} %"

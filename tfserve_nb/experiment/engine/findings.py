@@ -1,10 +1,10 @@
-"""What was found about each metric, all on one scale: larger is worse.
+"""The estimate of each metric, all on one scale: larger is worse.
 
 Whether B is harmful or fine follows from where the interval lies. The probability of a wrong roll-back is shared out:
-all intervals are two-sided, and only their harmful end takes B back. The primary metric's interval has the plan's
+all intervals are two-sided, and only their harmful end rolls B back. The primary metric's interval has the plan's
 alpha, so its harmful end costs half of it; the other half is divided among the guardrails (Bonferroni), each of which
-has an interval with `alpha / number of guardrails`. So the probability that identical versions are ever told apart to
-B's disadvantage is at most alpha, over the whole experiment and all metrics.
+has an interval with `alpha / number of guardrails`. So the probability that identical versions ever lead to a rollback
+is at most alpha, over the whole experiment and all metrics.
 
 Times are comparable only when both versions have enough to do. A version that gets less than `LEAST_SHARE` of the
 requests runs colder than the other, at any batch size, and would be slower than its own copy. So at such a split a
@@ -32,13 +32,13 @@ NUM_GUARDRAILS = 3
 """Errors, and two of run times, tail and quality."""
 LEAST_SHARE = 0.4
 COLD = math.log(1.5)
-"""What a version that gets less than `LEAST_SHARE` may lose by it, because caches and threads have turned to the other
-one: with a tenth of the traffic, a copy of the same small network took 10 to 26 % longer at equal batch sizes."""
+"""By how much a version may be slower because it gets less than `LEAST_SHARE`: caches and threads serve the other
+version. With a tenth of the traffic, a copy of the same small network took 10 to 26 % longer at equal batch sizes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What there is to judge.
+    """The observations that are judged.
 
     Attributes:
         strata: times of runs by size.
@@ -61,7 +61,7 @@ class Evidence:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What is known about one metric.
+    """The estimate of one metric, and how it is judged.
 
     Attributes:
         metric: `latency`, `p95`, `errors` or `quality`.
@@ -94,7 +94,7 @@ class Finding:
 
     @property
     def is_harmful(self) -> bool:
-        """Whether B is worse for certain, and by more than the margin as far as one can tell."""
+        """Whether B is worse for certain, and by more than the margin by the estimate."""
         value, low, _ = self.harm
         return low > self.cold_b and value > self.margin + self.cold_b
 
@@ -138,12 +138,12 @@ def biases(agreement: Agreement, alpha: float) -> dict[str, Estimate]:
     as numbers have a bias that means something.
     """
     found = {}
-    for name, one in agreement.items():
-        num = one.num_biased
-        if not one.is_numbers or num < 2 or not math.isfinite(one.bias) or not math.isfinite(one.bias_variance):
+    for name, output in agreement.items():
+        num = output.num_biased
+        if not output.is_numbers or num < 2 or not math.isfinite(output.bias + output.bias_variance):
             continue
         effect = sequential.effect(
-            one.bias, one.bias_variance / num, num / 2, num - 1, alpha=alpha, num_a=num, num_b=num
+            output.bias, output.bias_variance / num, num / 2, num - 1, alpha=alpha, num_a=num, num_b=num
         )
         found[name] = Estimate(effect.value, effect.low, effect.high, effect.p_value, num)
     return found

@@ -1,4 +1,4 @@
-"""Where the server leaves what it saw of an experiment, until the experiment's thread has time for it.
+"""A buffer of what the server observed of an experiment, until the experiment's thread has time for it.
 
 Thread: everything but `empty_into` is called on the server's threads and only appends; `empty_into` on the experiments'
 thread. A deque's ends can be used by two threads at once.
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 MAX_REQUESTS = 200_000
 MAX_PAIRS = 500
-"""What may wait; the oldest are dropped when there are more between two looks, which hits both arms alike."""
+"""The most that may wait between two evaluations; the oldest of more are dropped, which hits both arms alike."""
 MAX_WAITING_BYTES = 64 << 20
 """Of outputs, and of copies again, that wait; about so much, as if all were as large as the newest."""
 
@@ -49,7 +49,7 @@ class Inbox(Observer):
         self._outputs: deque[tuple[str, float, Tensors]] = deque(maxlen=MAX_PAIRS)
 
     def wants_tensors(self, model: str) -> bool:
-        """Outputs are looked at for numbers that are none."""
+        """Outputs are checked for NaN and infinity."""
         return model == self._name
 
     def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
@@ -93,7 +93,6 @@ class Inbox(Observer):
             at_s=record.written_s - zero_s,
             latency_s=record.latency_s,
             code=record.code,
-            num_rows=record.num_rows,
             key=record.key,
             is_assigned=record.is_assigned,
         )
@@ -114,10 +113,10 @@ def _add_pair(observations: Observations, pair: Pair, zero_s: float) -> None:
     )
 
 
-def _keep(waiting: deque[T], one: T, *parts: Tensors) -> None:
+def _keep(waiting: deque[T], item: T, *parts: Tensors) -> None:
     """Let something wait; the oldest make room."""
     num_bytes = sum([array.nbytes for tensors in parts for array in tensors.values()])
-    waiting.append(one)
+    waiting.append(item)
     while len(waiting) > 1 and len(waiting) * num_bytes > MAX_WAITING_BYTES:
         try:
             waiting.popleft()
@@ -130,12 +129,12 @@ def _drained(waiting: deque[T], take: Callable[[T], None]) -> int:
     num = 0
     for _ in range(len(waiting)):
         try:
-            one = waiting.popleft()
+            item = waiting.popleft()
         except IndexError:
             break
         num += 1
         try:
-            take(one)
-        except Exception:  # noqa: BLE001 - one odd answer must not keep an experiment from seeing all others
-            _log.exception("an experiment could not take something in")
+            take(item)
+        except Exception:  # noqa: BLE001 - an output that cannot be read must not stop the others
+            _log.exception("an experiment could not read an observation")
     return num

@@ -1,4 +1,4 @@
-"""Hard limits: a candidate that breaks one in k of the last m windows is taken back.
+"""Hard limits: a candidate that breaks one in k of the last m windows is rolled back.
 
 Whether a window is bad is decided by an exact binomial test, with `EVIDENCE` as its bound, so that two requests of
 which one was slow do not make a bad window, and two hundred failures are not needed to make one. Only complete windows
@@ -40,9 +40,9 @@ class Window:
         failed_b: of these, failed.
         answered_b: requests that B answered, without copies.
         slow_b: of these, slower than the limit.
-        rows_a: rows of A's outputs that were looked at.
+        rows_a: rows of A's outputs that were checked.
         nonfinite_a: of these, not finite.
-        rows_b: rows of B's outputs that were looked at.
+        rows_b: rows of B's outputs that were checked.
         nonfinite_b: of these, not finite although A's were, or outside the allowed range.
         pairs: rows that both versions answered.
         differing: of these, decided differently.
@@ -68,7 +68,7 @@ class Windows:
 
     Args:
         length_s: of one.
-        num: how many complete ones are looked back at.
+        num: how many of the last complete ones count.
     """
 
     def __init__(self, length_s: float, num: int) -> None:
@@ -77,7 +77,7 @@ class Windows:
         self._windows: deque[Window] = deque(maxlen=num + 2)
 
     def at(self, at_s: float) -> Window:
-        """The window that a moment belongs to; one that is gone already is made up for nobody."""
+        """The window that a moment belongs to; an empty one for moments before the oldest."""
         number = int(at_s // self._length_s)
         for window in reversed(self._windows):
             if window.number == number:
@@ -109,7 +109,7 @@ def guardrails(windows: list[Window], limits: Limits) -> tuple[Guardrail, ...]:
     if limits.max_error_rate is not None:
         found.append(_judge("errors", windows, limits, _fails(limits.max_error_rate), _errors_text))
     if not limits.allow_nan or limits.output_range is not None:
-        found.append(_judge("outputs", windows, limits, _is_odd, _outputs_text))
+        found.append(_judge("outputs", windows, limits, _has_bad_outputs, _outputs_text))
     if limits.max_disagreement is not None:
         found.append(_judge("disagreement", windows, limits, _differs(limits.max_disagreement), _disagreement_text))
     return tuple(found)
@@ -120,14 +120,14 @@ def _judge(
     windows: list[Window],
     limits: Limits,
     judge: Callable[[Window], bool | None],
-    say: Callable[[list[Window], Limits], str],
+    describe: Callable[[list[Window], Limits], str],
 ) -> Guardrail:
     """One limit."""
     judged = tuple(judge(window) for window in windows)
     bad = [window for window, is_bad in zip(windows, judged, strict=True) if is_bad]
     is_breached = len(bad) >= limits.breaches
     has_seen = any(is_bad is not None for is_bad in judged)
-    text = say(bad if is_breached else windows, limits) if has_seen else "no complete window with requests yet"
+    text = describe(bad if is_breached else windows, limits) if has_seen else "no complete window with requests yet"
     if is_breached:
         text += f", in {len(bad)} of the last {len(windows)} windows of {limits.window_s:g} s"
     return Guardrail(name, text, judged, is_breached)
@@ -149,10 +149,10 @@ def _fails(limit: float) -> Callable[[Window], bool | None]:
     return judge
 
 
-def _is_odd(window: Window) -> bool | None:
+def _has_bad_outputs(window: Window) -> bool | None:
     if not window.rows_b:
         return None
-    # Inputs that make every version answer NaN are not B's fault.
+    # Inputs that make every version predict NaN are not B's fault.
     usual = window.nonfinite_a / window.rows_a if window.rows_a else 0.0
     return bool(window.nonfinite_b) and (
         not usual or binomial_tail(window.nonfinite_b, window.rows_b, usual) < EVIDENCE
@@ -169,13 +169,12 @@ def _differs(limit: float) -> Callable[[Window], bool | None]:
 
 
 def _slow_text(windows: list[Window], limits: Limits) -> str:
-    slow, num = sum(one.slow_b for one in windows), sum(one.answered_b for one in windows)
-    return f"{_share(slow, num)} of B's requests took longer than {limits.slo_p99_ms:g} ms (limit: 1 %)"
+    slow = _share(windows, "slow_b", "answered_b")
+    return f"{slow} of B's requests took longer than {limits.slo_p99_ms:g} ms (limit: 1 %)"
 
 
 def _errors_text(windows: list[Window], limits: Limits) -> str:
-    share = _share(sum(one.failed_b for one in windows), sum(one.requests_b for one in windows))
-    usual = _share(sum(one.failed_a for one in windows), sum(one.requests_a for one in windows))
+    share, usual = _share(windows, "failed_b", "requests_b"), _share(windows, "failed_a", "requests_a")
     return f"{share} of B's requests failed, {usual} of A's (limit: {100 * (limits.max_error_rate or 0):g} % more)"
 
 
@@ -184,16 +183,15 @@ def _outputs_text(windows: list[Window], limits: Limits) -> str:
     if limits.output_range is not None:
         low, high = limits.output_range
         what += f"{' or ' if what else ''}outside {low:g} to {high:g}"
-    return (
-        f"{_share(sum(one.nonfinite_b for one in windows), sum(one.rows_b for one in windows))} of B's rows were {what}"
-    )
+    return f"{_share(windows, 'nonfinite_b', 'rows_b')} of B's rows were {what}"
 
 
 def _disagreement_text(windows: list[Window], limits: Limits) -> str:
-    share = _share(sum(one.differing for one in windows), sum(one.pairs for one in windows))
+    share = _share(windows, "differing", "pairs")
     return f"B disagrees with A on {share} of the rows, {100 * (limits.max_disagreement or 0):g} % may differ"
 
 
-def _share(part: int, whole: int) -> str:
-    """A share in words: `3 of 200 (1.5 %)`."""
+def _share(windows: list[Window], part_name: str, whole_name: str) -> str:
+    """The share of one count in another, over all windows: `3 of 200 (1.5 %)`."""
+    part, whole = (sum(getattr(window, name) for window in windows) for name in (part_name, whole_name))
     return f"{part} of {whole} ({100 * part / whole:.3g} %)" if whole else "0 of 0"

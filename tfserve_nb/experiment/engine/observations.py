@@ -1,4 +1,4 @@
-"""Everything that an experiment has seen, in bounded memory.
+"""Everything that an experiment has observed, in bounded memory.
 
 Thread: one at a time; not thread-safe. Times are seconds since the experiment began, on one monotonic clock.
 """
@@ -25,13 +25,13 @@ from .findings import Evidence, is_even
 from .limits import Windows
 
 OK = "OK"
-NOBODYS_FAULT = frozenset({"CANCELLED", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
-"""Codes of requests that say nothing about a version."""
+IGNORED_CODES = frozenset({"CANCELLED", "NOT_FOUND", "UNAUTHENTICATED", "PERMISSION_DENIED", "UNIMPLEMENTED"})
+"""Codes of failed requests that do not count as failures of a version."""
 MOST_FAILING_KEYS = 4096
 
 
 class Observations:
-    """What was seen of both arms.
+    """The observations of both arms, in bounded memory.
 
     Attributes:
         plan: the experiment.
@@ -41,7 +41,7 @@ class Observations:
 
     Args:
         plan: the experiment.
-        evidence: what the versions' provenance says about their outputs.
+        evidence: loss and activation of the outputs, from the versions' provenance.
     """
 
     def __init__(self, plan: Plan, evidence: Evidences | None = None) -> None:
@@ -72,28 +72,24 @@ class Observations:
             self._strata.forget()
             self._blocks.forget(at_s)
 
-    def add_request(
-        self, arm: str, at_s: float, latency_s: float, code: str, num_rows: int, key: str, is_assigned: bool
-    ) -> None:
+    def add_request(self, arm: str, at_s: float, latency_s: float, code: str, key: str, is_assigned: bool) -> None:
         """A request was answered or failed.
 
         Args:
             arm: `a` or `b`.
             at_s: when it was answered.
-            latency_s: from its arrival to its answer.
+            latency_s: from its arrival to its response.
             code: gRPC code name, `OK` for an answered request.
-            num_rows: its rows; not used.
             key: the client's key, or "".
             is_assigned: whether the traffic split chose the version; others are counted for limits only.
         """
-        del num_rows
         number = ARMS.index(arm)
         if is_assigned:
             self.assigned.add(arm, at_s - latency_s, at_s, key)
-        if code in NOBODYS_FAULT:
+        if code in IGNORED_CODES:
             return
         has_failed = code != OK
-        if has_failed and key and self._is_notorious(arm, key):
+        if has_failed and key and self._fails_often(arm, key):
             return
         self._count(number, at_s, has_failed)
         window = self.windows.at(at_s)
@@ -117,8 +113,8 @@ class Observations:
             window.requests_a += 1
             window.failed_a += has_failed
 
-    def _is_notorious(self, arm: str, key: str) -> bool:
-        """Whether a client has failed so often that another failure of it says nothing new."""
+    def _fails_often(self, arm: str, key: str) -> bool:
+        """Whether a client has failed so often that another failure of it adds nothing."""
         known = (arm, key)
         if known not in self._failing_keys and len(self._failing_keys) >= MOST_FAILING_KEYS:
             return False
@@ -140,7 +136,7 @@ class Observations:
             self._strata.add(arm, at_s, size, run_s)
 
     def add_outputs(self, arm: str, at_s: float, outputs: Tensors) -> None:
-        """Look at outputs that a client got, for NaN and numbers outside the allowed range.
+        """Check outputs that a client got for NaN and numbers outside the allowed range.
 
         Args:
             arm: `a` or `b`.
@@ -156,8 +152,8 @@ class Observations:
         Args:
             at_s: when.
             inputs: name -> array `(n, ...)`.
-            outputs_a: what A answered.
-            outputs_b: what B answered, or None when it failed.
+            outputs_a: what A predicted.
+            outputs_b: what B predicted, or None when it failed.
         """
         self._count(0, at_s, has_failed=False)
         self._count(1, at_s, has_failed=outputs_b is None)
@@ -170,7 +166,7 @@ class Observations:
         window.differing += int((~agrees).sum())
         rows_b = num_rows(outputs_b)
         odd = odd_rows(outputs_b, rows_b)
-        if num_rows(outputs_a) == rows_b:  # inputs that make every version answer NaN are not B's fault
+        if num_rows(outputs_a) == rows_b:  # inputs that make every version predict NaN are not B's fault
             odd &= ~odd_rows(outputs_a, rows_b)
         self._count_odd(True, at_s, odd, self._outside(outputs_b, rows_b))
 
@@ -190,13 +186,13 @@ class Observations:
             window.nonfinite_a += int(bad.sum())
 
     def add_feedback(self, arm: str, key: str, is_right: bool, confidence: float | None) -> None:
-        """What the right answer was became known.
+        """The right label of a prediction became known.
 
         Args:
-            arm: `a` or `b`, which had answered.
+            arm: `a` or `b`, the version that predicted.
             key: the client's key, or "".
-            is_right: whether the answer was right.
-            confidence: the answer's highest score, or None.
+            is_right: whether the prediction was right.
+            confidence: the prediction's highest score, or None.
         """
         self._labelled[ARMS.index(arm)].add(key, is_right, confidence)
 
@@ -209,7 +205,7 @@ class Observations:
         return {arm: tuple(counts.tolist()) for arm, counts in zip(ARMS, self._blocks.totals(), strict=True)}
 
     def evidence(self) -> Evidence:
-        """What there is to judge."""
+        """The observations that are judged."""
         return Evidence(
             strata=self._strata.sums(),
             blocks=self._blocks,

@@ -1,8 +1,8 @@
-"""One experiment while it goes on: takes in what was seen, and says what should change.
+"""One experiment while it goes on: takes in what was observed, and proposes changes.
 
 It decides nothing about traffic itself: `Experiments` carries out the `Change` that `look` asks for.
 
-Thread: the experiments' thread, or whoever holds the lock of `Experiments`.
+Thread: the experiments' thread, or the thread that holds the lock of `Experiments`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .inbox import Inbox
 from .observations import Observations
 
 Move: TypeAlias = Literal["stay", "next", "done", "back"]
-"""What a canary does next. `next`: the next step; `done`: the last step was passed; `back`: everything goes to A."""
+"""The next action of a canary. `next`: the next step; `done`: the last step was passed; `back`: A gets everything."""
 
 FEWEST_REQUESTS = 20
 """Requests that B must have got in all before a step counts as passed."""
@@ -30,10 +30,10 @@ MAX_MOMENTS = 400
 
 
 def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, version: int, reading: Reading) -> Move:
-    """What follows from a reading.
+    """The next action of a canary after a reading.
 
-    A step before the last is passed when its time is over and nothing speaks against B; proof that B is not worse would
-    take too long with one percent of the traffic, and is asked for at the last step only.
+    A step before the last is passed when its time is over and nothing shows that B is worse; proof that B is not worse
+    would take too long with one percent of the traffic, and is required at the last step only.
 
     Args:
         steps: percents, increasing; empty for one step without an end of its own.
@@ -41,7 +41,7 @@ def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, v
         step: the number of the current one, from 0.
         in_step_s: how long it has lasted, in seconds.
         version: B.
-        reading: what was found.
+        reading: the latest results.
 
     Returns:
         What to do now.
@@ -59,7 +59,7 @@ def move(steps: tuple[float, ...], hold_s: float, step: int, in_step_s: float, v
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What should be done.
+    """A change that the experiment proposes.
 
     Attributes:
         action: `traffic` for another share of B, `rollback`, `promote`, or `hold` to change nothing and wait.
@@ -76,12 +76,12 @@ class Running:
     """An experiment.
 
     Args:
-        plan: what was asked for.
+        plan: its options.
         now: the clock in seconds, that of the server's records.
         started_at: seconds since the epoch.
         elapsed_s: how long it went on before, when it is resumed.
         observations: what was seen before.
-        evidence: what the versions' provenance says about their outputs.
+        evidence: loss and activation of the outputs, from the versions' provenance.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class Running:
         self.phase, self.reason, self._ended_at = phase, reason, ended_at
 
     def snapshot(self) -> ExperimentState:
-        """Where it stands."""
+        """The current state."""
         counts = self.observations.latency_counts()
         return ExperimentState(
             plan=self.plan,
@@ -197,7 +197,7 @@ class Running:
         return [replace(one, at=self._started_at + one.at) for one in self.observations.disagreements(limit)]
 
     def to_json(self) -> dict[str, Any]:
-        """What `from_json` needs to go on after a restart, beside the state that people see."""
+        """The JSON value that `from_json` needs after a restart, beside the state."""
         return {
             "observations": self.observations.to_json(),
             "elapsed_s": self.elapsed_s,
@@ -239,7 +239,11 @@ class Running:
     def _back(self, why: str) -> Change | None:
         if self.plan.auto_rollback:
             return Change("rollback", 0.0, why)
-        return None if self.phase == "held" else Change("hold", self.percent, f"{why}; nothing was changed, as asked")
+        return (
+            None
+            if self.phase == "held"
+            else Change("hold", self.percent, f"{why}; nothing was changed, as the plan demands")
+        )
 
     def _passed(self, reading: Reading) -> Change:
         if self.plan.auto_promote:

@@ -6,11 +6,11 @@ The unit is one batch, never one request: the requests of a batch share their la
 independent raises false alarms in a third to three quarters of comparisons of identical versions.
 
 A *cell* holds the batches of one padded size in one stretch of time. It is closed as soon as both arms have some in it,
-so a machine that becomes slower, or a canary step that changes the arms' shares, does not look like a difference
+so a machine that becomes slower, or a canary step that changes the arms' shares, does not appear as a difference
 between the arms. What a closed cell leaves behind are sums of squares and products, so memory is bounded.
 
 Three things are known about each batch: `time`, the logarithm of its run time; `last`, by how much the run before it
-deviated from what is usual for its size and arm; `level`, the same, smoothed over the runs before. The two tell how
+deviated from what is usual for its size and arm; `level`, the same, smoothed over the runs before. The two show how
 busy the machine is right now. They are needed for fairness, not only for precision: after a slow run more requests
 wait, so at equal size the arm with less traffic is measured more often in busy moments than the other.
 
@@ -63,7 +63,7 @@ from . import sequential
 from .sequential import Effect
 
 WARM_UP = 4
-"""Batches of each arm and size that only tell where its times lie."""
+"""Batches of each arm and size that only show where its times lie."""
 RECENT = 48
 REFRESH = 8
 CLIP = 4.0
@@ -71,7 +71,7 @@ LEAST_SD = 0.05
 SMOOTHING = 0.6
 RIDGE = 1e-6
 GAP_S = 1.0
-"""After a pause as long as this, earlier runs say nothing about how busy the machine is."""
+"""After a pause as long as this, earlier runs do not show how busy the machine is."""
 FIRST_SLOPES = (0.5, 0.0)
 RELEARN = 25
 LEARN_DF = 50
@@ -86,7 +86,7 @@ FEWEST = 8
 
 
 class Usual:
-    """Where the times of one arm and size lie: median and robust spread of the last ones."""
+    """Median and robust spread of the last times of one arm and size."""
 
     __slots__ = ("_recent", "median", "num", "spread")
 
@@ -103,7 +103,7 @@ class Usual:
         if self.num <= 2 * REFRESH or self.num % REFRESH == 0:
             ordered = sorted(self._recent)
             self.median = ordered[len(ordered) // 2]
-            deviations = sorted(abs(one - self.median) for one in ordered)
+            deviations = sorted(abs(value - self.median) for value in ordered)
             self.spread = CLIP * max(LEAST_SD, 1.4826 * deviations[len(deviations) // 2])
 
     @property
@@ -115,7 +115,7 @@ class Usual:
 class MachinePace:
     """How busy the machine seems to be: by how much the last runs deviated from what is usual for their size and arm.
 
-    What that says about the next run is learned from differences within cells and arms. What is usual is learned from
+    What that means for the next run is learned from differences within cells and arms. What is usual is learned from
     times without it: the median of plain times of, say, an arm's small batches would be that of idle moments, in which
     small batches come up, and the next run would seem to be in a busier moment than it is.
     """
@@ -126,7 +126,7 @@ class MachinePace:
         self._slopes = FIRST_SLOPES
 
     def now(self, at_s: float) -> tuple[float, float, float]:
-        """The deviation of the last run, the smoothed one, and what both say about the next, in logarithms."""
+        """The deviation of the last run, the smoothed one, and what both predict for the next, in logarithms."""
         if at_s - self._last_s > GAP_S:
             self._last = self._level = 0.0
         return self._last, self._level, self._slopes[0] * self._last + self._slopes[1] * self._level
@@ -138,7 +138,7 @@ class MachinePace:
         self._level += SMOOTHING * (deviation - self._level)
 
     def learn(self, strata: Iterable[Sums]) -> None:
-        """Look at what there is so far."""
+        """Learn from the batches so far."""
         strata = list(strata)
         if sum(float(sums.df.sum()) for sums in strata) >= LEARN_DF:
             first, second = slopes(np.sum([sums.within.sum(axis=0) for sums in strata], axis=0)).tolist()
@@ -147,7 +147,7 @@ class MachinePace:
 
 @dataclass(slots=True, eq=False)
 class Sums:
-    """What closed cells of one size leave behind.
+    """Sums over the closed cells of one size.
 
     Attributes:
         counts: batches of A and B, shape `(2,)`.
@@ -269,7 +269,7 @@ class Strata:
         return found
 
     def to_json(self) -> dict[str, Any]:
-        """What there is by size; what is usual is learned anew."""
+        """The sums by size; medians and spreads are learned anew."""
         found: dict[str, Any] = to_json(self.sums(), dict[int, Sums])
         return found
 
@@ -282,7 +282,7 @@ class Strata:
 
 
 def slopes(within: np.ndarray) -> np.ndarray:
-    """What `last` and `level` say about a time.
+    """How a time depends on `last` and `level`.
 
     Args:
         within: sums of squares and products of `(last, level, time)` within cells and arms, shape `(3, 3)`.
@@ -323,7 +323,7 @@ def effect(strata: Iterable[Sums], alpha: float) -> Effect | None:
         return None
     common = max(float(sum(rest.sum() for rest in rests)) / sum(dfs), 1e-12)
     variances = [float(rest.sum() + PRIOR_DF * common) / (own + PRIOR_DF) for rest, own in zip(rests, dfs, strict=True)]
-    weights = [common / one for one in variances]
+    weights = [common / variance for variance in variances]
     total = np.sum([weight * _products(sums) for weight, sums in zip(weights, used, strict=True)], axis=0)
     inverse = np.linalg.inv(total[:3, :3] + RIDGE * np.eye(3))
     solution = inverse @ total[:3, 3]

@@ -1,17 +1,18 @@
 """How much more often B is right than A, from labels that come later, clustered by client.
 
-The answers of one client are alike, so the client's key is the unit; a label without a key is a unit of its own. With
-n_k labels and r_k right answers of key k, an arm's share is p = sum(r_k) / sum(n_k); its variance is that of a ratio,
+The predictions for one client are alike, so the client's key is the unit; a label without a key is a unit of its own.
+With n_k labels and r_k right predictions for key k, an arm's share is p = sum(r_k) / sum(n_k); its variance is that of
+a ratio,
 
     sum((r_k - p n_k)^2) / sum(n_k)^2 * K / (K - 1),
 
-with one right and one wrong answer added as units of their own, so that an arm that was always right or wrong so far is
-not taken for certain. The interval of the difference is the confidence sequence of `sequential`, information
+with one right and one wrong prediction added as units of their own, so that an arm that was always right or wrong so
+far is not taken for certain. The interval of the difference is the confidence sequence of `sequential`, information
 `K_a K_b / (K_a + K_b)`.
 
 Assumptions: clients are independent, and labels come for either arm alike; asymptotic in the number of clients.
 Sources: A. Deng, J. Lu, S. Litz, "Trustworthy Analysis of Online A/B Tests", WSDM 2017 (clusters and the delta
-method); A. Agresti, B. Caffo, The American Statistician 54 (2000), for the added answers.
+method); A. Agresti, B. Caffo, The American Statistician 54 (2000), for the added predictions.
 
 Calibration compares how sure an arm is with how often it is right: the expected calibration error is the mean of
 |share right - mean confidence| over ten bins of confidence, weighted by their rows (C. Guo, G. Pleiss, Y. Sun,
@@ -38,11 +39,11 @@ NUM_BINS = 10
 
 
 class Labelled:
-    """What labels said about one arm.
+    """The labels of one arm.
 
     Attributes:
         num_rows: labels.
-        num_right: of these, right answers.
+        num_right: of these, right predictions.
         num_units: keys, and labels without one.
     """
 
@@ -76,7 +77,7 @@ class Labelled:
 
     @property
     def share(self) -> float:
-        """Share of right answers."""
+        """Share of right predictions."""
         return self.num_right / self.num_rows if self.num_rows else 0.0
 
     def variance(self) -> float:
@@ -88,7 +89,7 @@ class Labelled:
         return float(rr - 2 * p * rn + p * p * nn) / rows**2 * units / (units - 1)
 
     def calibration(self) -> Calibration | None:
-        """How sure against how right; None without a label that came with a confidence."""
+        """How sure compared with how often right; None without a label that came with a confidence."""
         rows, confidence, right = self._bins.T
         if not rows.sum():
             return None
@@ -119,7 +120,7 @@ class Labelled:
 
 
 def effect(a: Labelled, b: Labelled, alpha: float) -> Effect | None:
-    """B's share of right answers minus A's; None while an arm has too few clients."""
+    """B's share of right predictions minus A's; None while an arm has too few clients."""
     if min(a.num_units, b.num_units) < FEWEST_UNITS:
         return None
     return sequential.effect(

@@ -9,7 +9,7 @@ smallest, is at most the product at the true p: the set of d where that minimum 
 difference at all times with probability 1 - alpha; no approximation, also with no failure at all.
 
 Assumption: requests fail independently, given their arm. Failures of one client do not: at most `MOST_OF_KEY` failures
-of one key are counted, so that a client that sends nonsense, and is kept with B, does not take B back.
+of one key are counted, so that a client that sends nonsense, and is kept with B, does not roll B back.
 
 Sources: H. Robbins, "Statistical methods related to the law of the iterated logarithm", Ann. Math. Stat. 41 (1970);
 the Beta mixture with Jeffreys' prior: R. Krichevsky, V. Trofimov, IEEE Trans. Inf. Theory 27 (1981); minimising over

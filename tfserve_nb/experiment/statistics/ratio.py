@@ -9,15 +9,15 @@ It is a martingale under the hypothesis, so `1 / evidence` is an always-valid p-
 new segment begins; evidence of segments is multiplied.
 
 The unit is what was assigned independently of everything else: a client's key, when it is seen first (its later
-requests follow it, so they say nothing), or a request without a key. Units are known when they are answered, a whole
+requests follow it, so they add nothing), or a request without a key. Units are known when they are answered, a whole
 batch of one arm at a time; those that came together with requests that are still being answered are left out until
 these have had `PATIENCE` times the longest latency. So a batch is no mismatch, and requests that are never answered
 are one.
 
-Assumptions: shares of keys are shares of the hash's range; answers are not lost in one arm only. That something breaks
-this is what the test is for. Source: M. Lindon, A. Malek, "Anytime-Valid Inference for Multinomial Count Data", NeurIPS
-2022, eq. 4. The habit of not reading anything below p = 0.001: A. Fabijan et al., "Diagnosing Sample Ratio Mismatch in
-Online Controlled Experiments", KDD 2019.
+Assumptions: shares of keys are shares of the hash's range; responses are not lost in one arm only. That something
+breaks this is what the test is for. Source: M. Lindon, A. Malek, "Anytime-Valid Inference for Multinomial Count Data",
+NeurIPS 2022, eq. 4. The rule to trust no result below p = 0.001: A. Fabijan et al., "Diagnosing Sample Ratio Mismatch
+in Online Controlled Experiments", KDD 2019.
 
 Thread: one; pure apart from its own state.
 """
@@ -36,7 +36,7 @@ import numpy as np
 from ..plan import ARMS
 
 CONCENTRATION = 200.0
-"""How near to the right share the alternative looks: with 200, within about 7 points of 50 %."""
+"""How near to the right share the alternative lies: with 200, within about 7 points of 50 %."""
 PATIENCE = 4.0
 LONG_AGO_S = 1e300
 FORGETTING = 0.998

@@ -1,4 +1,4 @@
-"""Evidence that may be looked at whenever one likes: the mixture martingale behind every interval of an experiment.
+"""Evidence that is valid however often it is evaluated: the mixture martingale behind an experiment's intervals.
 
 An estimate of an effect comes with a standard error and with `information`, a number that grows in proportion to the
 data. Under "the effect is d" the likelihood ratio of all other effects, weighted with a normal distribution around d,

@@ -215,7 +215,7 @@ class Tails:
         return ratio + direction * far
 
     def _threshold(self, ratio: float) -> float:
-        """Where the quantile of A's requests and B's, divided by the ratio, lies."""
+        """The position of the quantile of A's requests and B's, divided by the ratio."""
         target = self._quantile * float(self._num.sum())
         # It lies between both arms' own quantiles.
         low, high = sorted((self._quantiles[0], self._quantiles[1] - ratio))

@@ -1,4 +1,4 @@
-"""What an experiment has to say: its report, and the tables and lines that dashboards and figures show too.
+"""The report of an experiment, and the tables and lines that dashboards and figures show too.
 
 Thread: any; pure functions.
 """
@@ -18,16 +18,16 @@ from ...serving.telemetry.histogram import NUM_BUCKETS, percentile_s
 from ..plan import Plan
 from ..state import BY_HAND, Estimate, ExperimentState, Moment, Reading, SampleRatio
 
-METRIC_NAMES = {"latency": "time of a run", "p95": "p95 of a request", "quality": "share of right answers"}
+METRIC_NAMES = {"latency": "time of a run", "p95": "p95 of a request", "quality": "share of right predictions"}
 SYMBOLS = {"wait": "…", "promote": "✓", "rollback": "✗", "blocked": "⚠"}
-"""Decision -> what stands before the verdict, so that colour never says it alone."""
+"""Decision -> what stands before the verdict, so that colour is not the only sign."""
 _WINDOWS = {True: ("✗", "bad"), False: ("✓", "fine"), None: ("·", "too little traffic")}
 """Whether a window was bad -> symbol, and word for those who cannot see it."""
 NUM_FLIPS = 8
 
 
 def report_of(state: ExperimentState) -> Report:
-    """The verdict, then what it rests on, then what was asked for."""
+    """The verdict, then what it rests on, then the plan."""
     srm = state.reading.srm
     return Report(
         title_of(state),
@@ -54,11 +54,11 @@ def title_of(state: ExperimentState) -> str:
 
 
 def phase_line(state: ExperimentState, *, is_below_verdict: bool = False) -> str:
-    """Where it stands, such as `rolled back at 14:03:09: B is slower by 31 %`.
+    """The phase, such as `rolled back at 14:03:09: B is slower by 31 %`.
 
     Args:
         state: of the experiment.
-        is_below_verdict: whether the verdict is read just before, so that a reason which it holds is not said again.
+        is_below_verdict: whether the verdict is read just before, so that its reason is not repeated.
     """
     reason = state.reason.removesuffix("; waits for a person")
     is_said = is_below_verdict and reason.removesuffix(": promote") in state.verdict
@@ -74,7 +74,7 @@ def phase_line(state: ExperimentState, *, is_below_verdict: bool = False) -> str
 
 
 def where_it_stands(state: ExperimentState) -> list[str]:
-    """What stands below the verdict in a report: the phase, and the step of a canary."""
+    """The lines below the verdict in a report: the phase, and the step of a canary."""
     return [line for line in (phase_line(state, is_below_verdict=True), step_line(state)) if line]
 
 
@@ -91,12 +91,12 @@ def step_line(state: ExperimentState) -> str:
 
 
 def nothing_yet(plan: Plan) -> str:
-    """What stands in the place of an effect that is not known yet."""
+    """The text in the place of an effect that is not known yet."""
     return "too few labels yet" if plan.metric == "quality" else "too few requests yet"
 
 
 def plan_lines(plan: Plan) -> list[str]:
-    """What was asked for."""
+    """The plan, in words."""
     percents = " → ".join(f"{step:g}" for step in plan.steps)
     share = f"{percents if plan.steps else format(plan.split, 'g')} % of the requests"
     held = f", each step at least {plan.hold_s:g} s" if plan.steps else ""
@@ -160,13 +160,13 @@ def counts_of_arm(state: ExperimentState, version: int) -> np.ndarray:
 
 
 def metric_table(state: ExperimentState) -> Table:
-    """What is known of B compared with A, the plan's metric marked."""
+    """The estimates of B compared with A, the plan's metric marked."""
     plan, reading = state.plan, state.reading
     known: list[tuple[str, str, Estimate | None, Callable[[float], str], int]] = [
         ("latency", "time of a run at equal batch sizes", reading.latency, _percent, 1),
         ("p95", "p95 of a request's latency", reading.tail, _percent, 1),
         ("errors", "share of failed requests", reading.errors, _points, 1),
-        ("quality", "share of right answers", reading.quality, _points, -1),
+        ("quality", "share of right predictions", reading.quality, _points, -1),
     ]
     rows = [
         (
@@ -174,7 +174,7 @@ def metric_table(state: ExperimentState) -> Table:
             words(estimate.value),
             interval_text(estimate.low, estimate.high, words),
             str(estimate.num_units),
-            estimate_says(estimate, plan.margin if words is _percent else None, worse),
+            estimate_meaning(estimate, plan.margin if words is _percent else None, worse),
         )
         for key, name, estimate, words, worse in known
         if estimate is not None
@@ -183,8 +183,8 @@ def metric_table(state: ExperimentState) -> Table:
     return Table("Metrics, B compared with A", columns, tuple(rows))
 
 
-def estimate_says(effect: Estimate, margin: float | None, worse: int) -> str:
-    """What an interval says.
+def estimate_meaning(effect: Estimate, margin: float | None, worse: int) -> str:
+    """The meaning of an interval, in words.
 
     Args:
         effect: with its interval.
@@ -339,7 +339,7 @@ class Trace:
 
 
 def trace_of(moments: Sequence[Moment], margin: float | None) -> Trace | None:
-    """What there is to draw; None while no effect is known.
+    """The effect over time, ready to draw; None while no effect is known.
 
     Args:
         moments: the effect over time, oldest first.
@@ -356,7 +356,7 @@ def trace_of(moments: Sequence[Moment], margin: float | None) -> Trace | None:
 
 
 def margin_of(plan: Plan) -> float:
-    """The effect from which on B counts as worse: a longer time, or a smaller share of right answers."""
+    """The effect from which on B counts as worse: a longer time, or a smaller share of right predictions."""
     return -plan.margin if plan.metric == "quality" else plan.margin
 
 

@@ -14,7 +14,7 @@ from typing import Any  # protobuf messages
 import numpy as np
 
 from ...errors import FailedPrecondition, InvalidRequest, ServerFailed, Unimplemented
-from ...export.example_input import serialized_examples
+from ...export.prediction_log import serialized_examples
 from ...serving.backend import Handle
 from ...types import DEFAULT_SIGNATURE, SignatureSpec
 from ..calls import RequestContext

@@ -21,7 +21,7 @@ class BatchingOptions:
     Attributes:
         allowed_batch_sizes: increasing, the last one `max_batch_size`; () for powers of two.
         is_enabled: False runs every request alone.
-        pads: False runs batches as they come, whatever `allowed_batch_sizes` says.
+        pads: False runs batches without padding, whatever `allowed_batch_sizes` is.
         input_batch_size_limit: most rows of one request; more is refused. None splits any size.
         enable_large_batch_splitting: False never splits a request; its queue then counts whole batches.
         pad_variable_length_inputs: inputs of one batch may differ in their inner dimensions and are padded at the end

@@ -1,7 +1,8 @@
-"""What is learned about one queue while it works: how long runs take by size, and how fast rows come in.
+"""Estimates of one queue while it works: how long runs take by size, and how often requests come in.
 
-Medians are tracked by a step up or down for each sample, so one slow run (a collector's pause, a neighbour's job) moves
-them a little and not for long, and a version that becomes slower or faster is followed within some tens of runs.
+Medians are tracked by a step up or down for each sample, so one slow run (a pause of the garbage
+collector, for example) moves them a little, and they follow a version that becomes slower or faster within tens of
+runs.
 
 Thread: none of its own; guarded by the lock of the `Runner`.
 
@@ -17,10 +18,10 @@ STEP = 1.05
 """How far one sample moves an estimate."""
 
 FEWEST = 5
-"""Samples before an estimate is believed."""
+"""Samples before an estimate is used."""
 
 CERTAINTY = 0.5
-"""A request is hopeless when even this share of the expected time is too long for it."""
+"""A request is refused when even this share of the expected time exceeds its deadline."""
 
 PATIENCE = 3.0
 """Typical gaps after which no other request is expected to join a batch."""
@@ -78,7 +79,7 @@ class QueuePace:
         return {size: run.value for size, run in sorted(self._runs.items()) if run.value is not None}
 
     def service_s(self, size: int) -> float:
-        """Seconds that a run of `size` rows takes at least, as far as is known; 0 when it is not."""
+        """The estimated seconds of a run of `size` rows: at least those of smaller runs; 0 when nothing is known."""
         known = self._runs.get(size)
         if known is not None and known.value is not None:
             return known.value
@@ -86,7 +87,7 @@ class QueuePace:
         return max(smaller, default=0.0)
 
     def wait_s(self, rows_ahead: int, size: int, full_size: int) -> float:
-        """Seconds until a request is answered.
+        """The expected seconds until a request is done.
 
         Args:
             rows_ahead: rows that wait before it.

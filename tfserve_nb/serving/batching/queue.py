@@ -1,7 +1,7 @@
 """The batch queue: requests go in one by one, batches come out.
 
-Rows are counted, not requests. A request that fits into a batch is never torn apart; one that is larger than
-`max_batch_size` is cut into pieces that are put together again. Order is kept: rows leave in the order in which they
+Rows are counted, not requests. A request that fits into a batch is never split; one that is larger than
+`max_batch_size` is split, and its outputs are put together again. Order is kept: rows leave in the order in which they
 came. A request that was cancelled or has expired is dropped before it runs and changes nothing for the others.
 
 Thread: none of its own. `BatchQueue` and `Task` are guarded by the lock of the `Runner` that owns them; time comes in
@@ -84,12 +84,12 @@ class Task:
         self.is_finished = False
 
     def cancel(self) -> None:
-        """Finish the task with `Cancelled`, unless it was answered already; any thread."""
+        """Finish the task with `Cancelled`, unless it is finished already; any thread."""
         if self.owner is not None and not self.is_finished:
             self.owner.cancel(self)
 
     def add_piece(self, outputs: Tensors, start: int, stop: int, done_s: float) -> Answer | None:
-        """Keep the outputs of some rows; the answer once all rows are there.
+        """Keep the outputs of some rows; returns the `Answer` once all rows are there.
 
         Args:
             outputs: name -> array `(stop - start, ...)`.
@@ -175,7 +175,7 @@ class BatchQueue:
         if task.num_rows > room and num_rows:
             raise self._full(task, room)
         if num_rows and task.deadline_s - task.enqueued_s < self._longest_s:
-            self._check_hope(task)
+            self._check_deadline(task)
         if options.batch_timeout_micros:
             self.pace.arrived(task.enqueued_s)
         task.queue = self
@@ -190,8 +190,8 @@ class BatchQueue:
             # What a full queue takes: with more time than that, no request is without hope.
             self._longest_s = self.pace.wait_s(self.options.max_enqueued_rows, full, full)
 
-    def _check_hope(self, task: Task) -> None:
-        """Refuse a request that would only wait in vain."""
+    def _check_deadline(self, task: Task) -> None:
+        """Refuse a request whose deadline would pass while it waits."""
         if not self.is_batchable:
             return
         size = self.options.max_batch_size
@@ -200,8 +200,8 @@ class BatchQueue:
         left_s = task.deadline_s - task.enqueued_s
         if expected_s * CERTAINTY > left_s:
             raise DeadlineExceeded(
-                f"{self.num_rows} rows wait before this request, its answer is expected in {expected_s * 1e3:.0f} ms, "
-                f"and its deadline is in {left_s * 1e3:.0f} ms",
+                f"{self.num_rows} rows wait before this request, it is expected to be done in "
+                f"{expected_s * 1e3:.0f} ms, and its deadline is in {left_s * 1e3:.0f} ms",
                 hint="send less at once, or allow more time",
                 retry_after_s=expected_s,
             )
@@ -258,7 +258,7 @@ class BatchQueue:
         ready_at = self.ready_at()
         if ready_at is None or ready_at > now_s:
             return None, finished
-        tasks, why = self._tasks, self._why(now_s)
+        tasks, why = self._tasks, self._leave_reason(now_s)
         parts: list[Part] = []
         num_rows = 0
         while tasks:
@@ -285,7 +285,7 @@ class BatchQueue:
         is_full = num_rows >= self.options.max_batch_size or bool(self._tasks) or not self.is_batchable
         return Batch(tuple(parts), num_rows, "full" if is_full else why), finished
 
-    def _why(self, now_s: float) -> str:
+    def _leave_reason(self, now_s: float) -> str:
         """Why a batch that is not full leaves now."""
         timeout_s, head = self.options.batch_timeout_s, self._tasks[0]
         if timeout_s and now_s >= head.enqueued_s + timeout_s:

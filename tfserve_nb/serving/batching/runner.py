@@ -30,7 +30,7 @@ RunFunction = Callable[[Tensors], Tensors]
 """Inputs -> outputs of one run: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
 
 Observe = Callable[[Batch, float, float], None]
-"""Told about a batch that was run, and when it started and was done; on the runner's thread."""
+"""Gets a batch that was run, and when it started and was done; on the runner's thread."""
 
 JOIN_S = 1.5
 
@@ -70,14 +70,14 @@ class BatchStats:
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """A queue together with the function that runs its batches and the one that is told of them.
+    """A queue together with the function that runs its batches and the one that observes them.
 
     Attributes:
         queue: the queue.
         run: runs a batch.
         observe: called after each batch, or None.
-        stats: counts them.
-        is_background: whether it only gets what time is left over.
+        stats: counts its batches.
+        is_background: whether it only runs while no other lane has requests.
         finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
     """
 
@@ -97,7 +97,7 @@ class Runner:
     """Runs the batches of all versions on one device, and shares its time fairly between them.
 
     Each lane is charged for the time that its batches take, and the lane that had least goes first; one that was idle
-    starts level with the others and saves nothing up. So a large model does not crowd out a small one.
+    starts level with the others and has no credit. So a large model does not crowd out a small one.
 
     Background lanes get what time is left over: they run only while nothing waits in any other lane, and one of several
     threads is always left to the others.
@@ -194,7 +194,7 @@ class Runner:
         return task
 
     def wake(self) -> None:
-        """Look at what was submitted without waking."""
+        """Start what was submitted without waking."""
         # A thread that found nothing counts itself idle before it lets go of the lock that submitting takes.
         if self._num_idle:
             with self._lock:
@@ -202,13 +202,7 @@ class Runner:
 
     def cancel(self, task: Task) -> None:
         """Finish a task with `Cancelled`, unless it was finished already; its batch mates are not touched."""
-        with self._wake:
-            if task.is_finished:
-                return
-            task.is_finished = True
-            if task.queue is not None:
-                task.queue.forget(task)
-        _deliver([(task, Cancelled("the caller went away"))])
+        self._fail(task, Cancelled("the caller went away"))
 
     def _work(self, ready: threading.Event) -> None:
         ready.set()
@@ -317,6 +311,7 @@ class Runner:
         return done_s
 
     def _fail(self, task: Task, error: ServingError) -> None:
+        """Finish one task with an error, unless it is finished."""
         with self._lock:
             if task.is_finished:
                 return
@@ -441,4 +436,4 @@ def _deliver(finished: Finished) -> None:
             task.on_done(outcome)
         except Exception:
             # A caller with a defect must harm neither the runner's thread nor other callers.
-            logging.getLogger(__name__).exception("an answer could not be handed over")
+            logging.getLogger(__name__).exception("an outcome could not be delivered")

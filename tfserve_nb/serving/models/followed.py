@@ -1,7 +1,7 @@
-"""A model that follows a configuration: its versions are what the file system and a version policy say.
+"""A model that follows a configuration: its versions are those that its version policy chooses of a folder.
 
-Without a word on the version, the highest one that is AVAILABLE answers, as in TensorFlow Serving. Nothing is stored:
-the configuration is the state.
+The highest AVAILABLE version answers requests that name none, as in TensorFlow Serving. Nothing is stored: the
+configuration is the state.
 
 Thread: any, as `ServedModel`.
 """
@@ -25,7 +25,7 @@ MAX_EVENTS = 100
 
 
 class FollowedModel(ServedModel):
-    """A model of the core whose versions come and go as `set_versions` says.
+    """A model of the core whose versions are those of the last `set_versions`.
 
     Args:
         name: its name.
@@ -39,7 +39,7 @@ class FollowedModel(ServedModel):
         self._versions: frozenset[int] = frozenset()
 
     def set_versions(self, sources: Mapping[int, VersionSource]) -> None:
-        """Aspire exactly these versions. One that failed is tried again only after it was away for a while.
+        """Aspire exactly these versions. A version that failed is tried again only after it was removed and added.
 
         What was promoted or split by hand holds as long as its versions are there.
         """

@@ -29,7 +29,7 @@ LOAD_LIMIT_S = 600.0
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
-    """What an earlier kernel left behind.
+    """How a model was served, as the state file keeps it.
 
     Attributes:
         routing: as it was, versions that are gone included.
@@ -64,7 +64,7 @@ class ServedModel:
         self._pending: list[int] = []
 
     def inherit(self) -> None:
-        """Start from what an earlier kernel stored: its labels and the way back stay, only what is needed is loaded."""
+        """Start from what an earlier kernel stored: labels and earlier versions stay; only what is used is loaded."""
         with self.noting_problem():
             state = self.store.load().get(self.name)
             if state is None:
@@ -96,7 +96,7 @@ class ServedModel:
 
     @property
     def default_version(self) -> int | None:
-        """The version that answers when nothing else is said."""
+        """The version that answers requests that name none."""
         return self.routing.default_version
 
     @property
@@ -106,7 +106,7 @@ class ServedModel:
 
     @contextlib.contextmanager
     def loaded(self, versions: list[int], progress: Progress) -> Iterator[None]:
-        """Keep versions loaded while the body runs; what the routing says decides afterwards.
+        """Keep versions loaded while the body runs; afterwards the routing decides which stay.
 
         Raises:
             VersionNotFound: if a version is not there.
@@ -147,7 +147,7 @@ class ServedModel:
         return VersionSource(version_dir(self.base_path, self.name, version), BatchingOptions())
 
     def change(self, transform: Callable[[Routing], Routing], event: HistoryEvent) -> None:
-        """Move the pointer, then store it; a store that fails never undoes or delays a switch, it is shown."""
+        """Move the pointer, then store it; a failure to store never undoes or delays a switch, it is shown."""
         with self._lock:
             self.routing = transform(self.routing)
             self._aspire()
@@ -159,14 +159,14 @@ class ServedModel:
             self.store.save(self.name, state, event)
 
     def stop_routing(self) -> None:
-        """Let nothing be loaded or answered any more."""
+        """Route no requests any more, and unload all versions."""
         with self._lock:
             self.routing = Routing(self.name)
             self._aspire()
 
     @contextlib.contextmanager
     def noting_problem(self) -> Iterator[None]:
-        """Go on when the state file cannot be used; `problem` says why until it can be."""
+        """Go on when the state file cannot be used; `problem` holds the reason until it can be."""
         try:
             yield
             self.problem = ""
@@ -220,7 +220,7 @@ def resumed(
         manager: loads them.
         stored: what is known of the model.
         base_path: the folder that holds `NAME/VERSION`.
-        progress: told about each step.
+        progress: called with each step.
 
     Yields:
         The model, which is not served yet, and what could not be brought back, in words.

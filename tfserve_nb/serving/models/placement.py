@@ -19,7 +19,7 @@ DEFAULT_KEEP = 2
 class Placement:
     """Which requests a deploy gives to its version; by default all.
 
-    The first version of a model gets all traffic, whatever `canary` and `shadow` say.
+    The first version of a model gets all traffic, whatever `canary` and `shadow` are.
 
     Raises:
         InvalidOption: naming the value that is not allowed.
@@ -29,14 +29,14 @@ class Placement:
         None, "a label, such as `stable`, that points to this version", shown="none", names="label"
     )
     _: KW_ONLY
-    stage: bool = option(False, "load it, but let the old version go on answering")
+    stage: bool = option(False, "load it, but the old version goes on answering")
     canary: float | None = option(
         None, "give it this share of the requests that name no version", metavar="PERCENT", shown="off"
     )
     shadow: float | None = option(
         None,
         "give it no traffic, but copies of this share of the requests (of all without PERCENT); clients never see its "
-        "answers",
+        "predictions",
         metavar="PERCENT",
         bare=100.0,
         shown="off",

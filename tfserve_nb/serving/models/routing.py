@@ -36,7 +36,7 @@ class Routing:
         salt: decides together with a key which client gets which version; the model's name when it is empty.
         key_header: the header (gRPC: metadata) whose value keeps a client with its version.
         arms: version -> its name in the running comparison, `a` or `b`.
-        shadow: the version that gets copies of what others answer, and how many.
+        shadow: the version that gets copies of the requests that others answer, and how many.
         sole: the version that gets all traffic, when it is not split.
         is_plain: whether requests need no more than a version: no split, no comparison, no copies.
     """
@@ -78,7 +78,7 @@ class Routing:
             spec: what the request names.
             draw: gives uniform numbers on [0, 1), for the traffic split.
             preferred: the version to choose when the spec leaves the choice, as long as traffic goes to it.
-            key: whose requests all go to one version as long as the split stays; "" for none.
+            key: the client's; its requests all go to one version as long as the split stays; "" for none.
 
         Raises:
             LabelNotFound: for an unknown label (text and code as TensorFlow Serving).
@@ -177,7 +177,7 @@ class Routing:
         return _settled(replace(routing, promoted=promoted, traffic=traffic, staged=self.staged - set(traffic)))
 
     def with_shadow(self, shadow: Shadow | None) -> Routing:
-        """Give a version copies of what others answer; None ends it.
+        """Give a version copies of the requests that others answer; None ends it.
 
         Raises:
             InvalidOption: if the share is none, or the version gets all requests itself.

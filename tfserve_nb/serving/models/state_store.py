@@ -1,4 +1,4 @@
-"""What must outlive a kernel: how each model was served, and who did what. One SQLite file beside the models.
+"""The state that outlives a kernel: how each model was served, and the history. One SQLite file beside the models.
 
 Thread: any; every call opens its own connection, so kernels that share a folder do not disturb each other.
 """
@@ -74,7 +74,7 @@ class StateStore:
         """Model name -> stored state, for all models below the folder.
 
         Raises:
-            ModelNotFound: if the folder cannot be looked into.
+            ModelNotFound: if the folder cannot be read.
             ServingError: if the file cannot be read, or a newer version of this package wrote it.
         """
         try:
@@ -97,7 +97,7 @@ class StateStore:
             return [HistoryEvent(*row) for row in rows]
 
     def add_benchmark(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
-        """Keep what a benchmark found.
+        """Keep the result of a benchmark.
 
         Args:
             name: the model.
@@ -105,7 +105,7 @@ class StateStore:
             event: for the history.
 
         Returns:
-            The number of the run, which nothing else below the folder has.
+            The number of the run, unique below the folder.
 
         Raises:
             ServingError: if the file cannot be written.
@@ -113,12 +113,17 @@ class StateStore:
         return self._add("benchmarks", name, result, event)
 
     def add_replay(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
-        """Keep what a replay found, as `add_benchmark`; replays have numbers of their own."""
+        """Keep the result of a replay, as `add_benchmark`; replays have numbers of their own."""
         return self._add("replays", name, result, event)
 
     def benchmarks(self) -> dict[int, dict[str, Any]]:
-        """Number of the run -> what it found, for all models below the folder."""
-        return self._results("benchmarks")
+        """Number of the run -> its result, for all models below the folder."""
+        if not self.path.exists():
+            return {}
+        with self._open() as connection:
+            connection.executescript(_SCHEMA)
+            rows = connection.execute("SELECT id, result FROM benchmarks")
+            return {number: json.loads(text) for number, text in rows}
 
     def _add(self, table: str, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
         with self._writing() as connection:
@@ -127,16 +132,8 @@ class StateStore:
             _append(connection, name, event)
         return int(number or 0)
 
-    def _results(self, table: str) -> dict[int, dict[str, Any]]:
-        if not self.path.exists():
-            return {}
-        with self._open() as connection:
-            connection.executescript(_SCHEMA)
-            rows = connection.execute(f"SELECT id, result FROM {table}")  # noqa: S608 - a name of ours
-            return {number: json.loads(text) for number, text in rows}
-
     def save_experiment(self, name: str, value: Mapping[str, Any], number: int | None) -> int:
-        """Keep where an experiment stands.
+        """Keep the state of an experiment.
 
         Args:
             name: the model.
@@ -144,7 +141,7 @@ class StateStore:
             number: that of the experiment, when it was kept before.
 
         Returns:
-            The number of the experiment, which nothing else below the folder has.
+            The number of the experiment, unique below the folder.
 
         Raises:
             ServingError: if the file cannot be written.

@@ -1,6 +1,6 @@
 """Captured requests: real requests with their arrival times, kept to be sent to another version later, or in a file.
 
-Off until it is asked for. Bounded in requests, rows and bytes, see `CaptureSettings`; the oldest make room for the
+Off until it is switched on. Bounded in requests, rows and bytes, see `CaptureSettings`; the oldest make room for the
 newest. Only answered requests are kept, in this process's memory. Headers and tokens never get here; the client's key
 and the request's id, which do, are not kept, not even hashed: nothing needs them.
 
@@ -41,7 +41,7 @@ _PLAIN = ("number", "at", "arrived_s", "version", "signature", "api", "entrypoin
 _APIS = {"classify": "classify", "regress": "regress"}
 
 Redact: TypeAlias = Callable[[dict[str, np.ndarray]], Mapping[str, np.ndarray] | None]
-"""Gets the inputs of a request, and gives what may be kept of them; None leaves the request out."""
+"""Gets the inputs of a request and returns what may be kept of them; None leaves the request out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +86,13 @@ class CaptureSettings:
         return () if callable(self.redact) else self.redact
 
     def to_json(self) -> dict[str, Any]:
-        """The limits and the names; a function that redacts stays where it is."""
+        """The limits and the names; a function is left out."""
         limits = {name: getattr(self, name) for name in ("max_requests", "max_rows", "max_mib")}
         return {**limits, "redact": list(self.names)}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> CaptureSettings:
-        """The inverse of `to_json`; limits that are missing are the usual ones."""
+        """The inverse of `to_json`; missing limits get their defaults."""
         return cls(**{**value, "redact": tuple(value["redact"])})
 
     def __str__(self) -> str:
@@ -103,7 +103,7 @@ class CaptureSettings:
 
 @dataclass(frozen=True, slots=True)
 class CapturedRequest:
-    """One answered request. Neither its headers nor its client's key or request id are among it.
+    """One answered request. Its headers, its client's key and its request id are not kept.
 
     Attributes:
         number: counts the captured requests of a model.
@@ -114,10 +114,10 @@ class CapturedRequest:
         api: `predict`, `classify` or `regress`.
         entrypoint: `REST`, `GRPC` or `KERNEL`.
         num_rows: its rows.
-        latency_ms: from its head to its answer, as the server saw it.
+        latency_ms: from its head to its response, as measured by the server.
         inputs: name -> array.
-        outputs: name -> array, as it was answered.
-        is_redacted: whether the inputs are not those that the answer belongs to.
+        outputs: name -> array, as the client got them.
+        is_redacted: whether the inputs were changed, so that the outputs do not belong to them.
     """
 
     number: int
@@ -196,7 +196,7 @@ class CapturedRequests:
         try:
             import pandas as pd
         except ImportError as error:
-            raise InvalidOption("to_dataframe() needs pandas", hint="pip install pandas, or go through it") from error
+            raise InvalidOption("to_dataframe() needs pandas", hint="pip install pandas, or use a loop") from error
         table = pd.DataFrame([row for request in self.requests for row in _rows(request)])
         if len(table):
             table["at"] = pd.to_datetime(table["at"], unit="s", utc=True)
@@ -267,7 +267,7 @@ class Captures(Observer):
                 ring.shrink(settings)
 
     def forget(self, model: str) -> None:
-        """Drop a model's requests and stop."""
+        """Drop a model's requests and stop capturing it."""
         self.configure(model, None, clear=True)
         with self._lock:
             self._rings.pop(model, None)
@@ -345,7 +345,7 @@ class _Ring:
         self.problem = ""
 
     def add(self, request: CapturedRequest, size: int) -> None:
-        """Take one in."""
+        """Append a request of `size` bytes."""
         self.requests.append(request)
         self._sizes.append(size)
         self.num_rows += request.num_rows
@@ -410,7 +410,7 @@ def _are_same(kept: Tensors, given: Tensors) -> bool:
 
 
 def _rows(request: CapturedRequest) -> Iterator[dict[str, Any]]:
-    """One for each row; what has no rows of its own is in all of them."""
+    """The DataFrame's rows, one for each row of the request; an array without rows stands in all of them."""
     named = {f"inputs.{name}": array for name, array in request.inputs.items()}
     named |= {f"outputs.{name}": array for name, array in request.outputs.items()}
     for row in range(request.num_rows):
@@ -456,7 +456,7 @@ def load_captured(path: str | Path) -> CapturedRequests:
     """Read what `CapturedRequests.save` wrote.
 
     Raises:
-        InvalidOption: without pyarrow, or if the file is none of ours.
+        InvalidOption: without pyarrow, or if the file was not written by it.
     """
     pa, parquet = _pyarrow()
     try:

@@ -2,7 +2,7 @@
 
 Every number that the product shows comes from the five timestamps of a `RequestRecord`: received, decoded, batch
 started, batch done, written, all on one clock (`time.perf_counter`, seconds). A request is recorded once, after its
-answer was written.
+response was written.
 
 Thread: any; one lock guards the counters, a snapshot holds it for about a millisecond.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -31,7 +31,7 @@ TAIL_S = 30
 
 
 class _Second:
-    """What one version answered within one second by one signature."""
+    """The requests that one signature of one version answered within one second."""
 
     __slots__ = ("counts", "sums")
 
@@ -170,7 +170,8 @@ class Metrics:
 
     def _absorb(self) -> None:
         by_model: dict[str, list[RequestRecord]] = {}
-        for record in _emptied(self._pending):
+        while self._pending:  # others may add meanwhile
+            record = self._pending.popleft()
             by_model.setdefault(record.model, []).append(record)
         for name, records in by_model.items():
             counters = self._models.get(name)
@@ -193,7 +194,7 @@ class Metrics:
             model: its name; one without requests gives an empty snapshot.
             span_s: seconds that percentiles and series cover, at most `HISTORY_S - tail_s`.
             step_s: seconds of one step of the series.
-            tail_s: seconds that each p95 and p99 of the series looks back.
+            tail_s: seconds before each point of the series that its p95 and p99 cover.
             signature: count only requests of this signature; None for all.
         """
         span_s = min(span_s, HISTORY_S - tail_s)
@@ -220,9 +221,3 @@ class Metrics:
                 for version, window in windows.items()
             },
         )
-
-
-def _emptied(pending: deque[RequestRecord]) -> Iterable[RequestRecord]:
-    """What waits; others may add meanwhile."""
-    while pending:
-        yield pending.popleft()

@@ -1,4 +1,4 @@
-"""What the counters say about a model: snapshots for people, dashboards and the admin API.
+"""Snapshots of a model's metrics, for people, dashboards and the admin API.
 
 Thread: any; immutable.
 """
@@ -138,7 +138,8 @@ class ModelMetrics:
     def with_batches(self, batches: Mapping[int, BatchSummary]) -> ModelMetrics:
         """The same with what the versions have run."""
         versions = {
-            version: replace(one, batches=batches.get(version, one.batches)) for version, one in self.versions.items()
+            version: replace(metrics, batches=batches.get(version, metrics.batches))
+            for version, metrics in self.versions.items()
         }
         return replace(self, versions=versions)
 
@@ -149,23 +150,18 @@ def combined(summaries: Iterable[BatchSummary]) -> BatchSummary:
     if not known:
         return BatchSummary()
     num_batches = sum([summary.num_batches for summary in known])
+    sizes: Counter[int] = Counter()
+    for summary in known:
+        sizes.update(summary.sizes)
     return BatchSummary(
         num_batches=num_batches,
         num_rows=sum([summary.num_rows for summary in known]),
         num_padded=sum([summary.num_padded for summary in known]),
         reasons={reason: sum([summary.reasons.get(reason, 0) for summary in known]) for reason in REASONS},
-        sizes=_added([summary.sizes for summary in known]),
+        sizes=dict(sorted(sizes.items())),
         queue_ms=sum([summary.queue_ms * summary.num_batches for summary in known]) / max(1, num_batches),
         run_ms=known[-1].run_ms,
     )
-
-
-def _added(counts: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """The sum of several counts."""
-    total: Counter[int] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(sorted(total.items()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,8 +192,8 @@ def step_ends(span_s: int, step_s: int, tail_s: int) -> np.ndarray:
 def summarised(version: int, window: Window, *, span_s: int, step_s: int, tail_s: int) -> VersionMetrics:
     """Turn seconds into a `VersionMetrics`.
 
-    The first `tail_s` rows are only looked back at. The last row is the running second: it counts, but the series end
-    before it, or every line would dip at its end.
+    The first `tail_s` rows only serve the first percentiles. The last row is the running second: it counts, but the
+    series end before it, or every line would dip at its end.
 
     Args:
         version: its number.

@@ -1,11 +1,11 @@
-"""Observers of a core: told of finished requests, batches, warm-ups, shadow copies and resumed models.
+"""Observers of a core: they get finished requests, batches, warm-ups, shadow copies and resumed models.
 
-One way to look on for metrics, samples, captures and experiments: derive from `Observer`, override what is needed, and
-`Observers.add` it.
+Metrics, samples, captures and experiments all observe in the same way: derive from `Observer`, override the methods
+that are needed, and `Observers.add` it.
 
 Thread: requests come on the server's loop or the caller's thread, batches on the runners', warm-ups on the manager's,
-pairs on `tfserve-shadow`, resumed models on the thread that resumes them. An observer must be quick: what it is told of
-waits for it.
+pairs on `tfserve-shadow`, resumed models on the thread that resumes them. An observer must be quick: the
+thread that calls it waits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Observer:
-    """Is told what happens; each method does nothing unless it is overridden."""
+    """Gets what happens in a core; each method does nothing unless it is overridden."""
 
     def wants_tensors(self, model: str) -> bool:
         """Whether it wants to see the tensors of a model's requests. Asked for each request, so it must be cheap."""
@@ -51,12 +51,12 @@ class Observer:
 class Observers(Observer):
     """The observers of a core; they come and go while requests run.
 
-    An observer that raises is noted in the log: it changes neither a request's fate nor what other observers get. Only
-    those that override a method are called, so that what no observer wants costs nothing.
+    An exception of an observer is logged: it changes neither the outcome of a request nor what other observers get.
+    Only observers that override a method are called, so that what no observer wants costs nothing.
 
     Attributes:
-        hears_requests: whether an observer is told of requests.
-        hears_batches: whether an observer is told of batches.
+        hears_requests: whether an observer gets requests.
+        hears_batches: whether an observer gets batches.
     """
 
     def __init__(self) -> None:
@@ -64,13 +64,13 @@ class Observers(Observer):
         self._set(())
 
     def add(self, observer: Observer) -> None:
-        """Tell it everything from now on; adding it twice is the same as once."""
+        """Call an observer from now on; adding it twice is the same as once."""
         with self._lock:
             if all(other is not observer for other in self._all):
                 self._set((*self._all, observer))
 
     def remove(self, observer: Observer) -> None:
-        """Tell it nothing any more; one that was never added is no error."""
+        """Do not call an observer any more; one that was never added is no error."""
         with self._lock:
             self._set(tuple(other for other in self._all if other is not observer))
 
@@ -85,24 +85,24 @@ class Observers(Observer):
         return False
 
     def on_request(self, record: RequestRecord, tensors: RequestTensors | None = None) -> None:
-        """Tell of a request."""
-        _tell(self._of_requests, lambda observer: observer.on_request(record, tensors))
+        """Pass a finished request on."""
+        _call_each(self._of_requests, lambda observer: observer.on_request(record, tensors))
 
     def on_batch(self, record: BatchRecord) -> None:
-        """Tell of a batch."""
-        _tell(self._of_batches, lambda observer: observer.on_batch(record))
+        """Pass a batch on."""
+        _call_each(self._of_batches, lambda observer: observer.on_batch(record))
 
     def on_warmup(self, record: WarmupRecord) -> None:
-        """Tell of a warm-up file."""
-        _tell(self._all, lambda observer: observer.on_warmup(record))
+        """Pass the run of a warm-up file on."""
+        _call_each(self._all, lambda observer: observer.on_warmup(record))
 
     def on_pair(self, pair: Pair) -> None:
-        """Tell of a shadow copy."""
-        _tell(self._all, lambda observer: observer.on_pair(pair))
+        """Pass a shadow copy on."""
+        _call_each(self._all, lambda observer: observer.on_pair(pair))
 
     def on_resumed(self, model: str) -> None:
-        """Tell of a model that is served again."""
-        _tell(self._all, lambda observer: observer.on_resumed(model))
+        """Pass on that a model is served again."""
+        _call_each(self._all, lambda observer: observer.on_resumed(model))
 
     def _set(self, observers: tuple[Observer, ...]) -> None:
         """Replace all observers; the caller holds the lock."""
@@ -117,9 +117,9 @@ def _overrides(method: object, default: object) -> bool:
     return getattr(method, "__func__", method) is not default
 
 
-def _tell(observers: tuple[Observer, ...], tell: Callable[[Observer], None]) -> None:
+def _call_each(observers: tuple[Observer, ...], call: Callable[[Observer], None]) -> None:
     for observer in observers:
         try:
-            tell(observer)
+            call(observer)
         except Exception:  # noqa: BLE001 - see `Observers`
             _log.exception("%r failed", observer)

@@ -18,7 +18,7 @@ class RequestRecord(NamedTuple):
 
     Attributes:
         model: the model's name, or "" when the request named none that exists.
-        version: the version that answered, or None when it never got that far.
+        version: the version that answered, or None when none was chosen.
         signature: the signature's name, or "".
         code: gRPC code name, `OK` for an answered request.
         num_rows: rows of the request (dimension 0).
@@ -26,7 +26,7 @@ class RequestRecord(NamedTuple):
         decoded_s: the body had become tensors; equal to `received_s` when it never did.
         started_s: its first batch started; None when it never ran.
         done_s: its last batch was done; None when it never ran.
-        written_s: the answer was handed to the socket (in-kernel: returned).
+        written_s: the response was handed to the socket (in-kernel: returned).
         api: the call, such as `Predict` (gRPC) or `predict` (REST and in-kernel).
         entrypoint: `GRPC`, `REST` or `KERNEL`.
         label: the version label that the request named, or "".
@@ -54,7 +54,7 @@ class RequestRecord(NamedTuple):
 
     @property
     def latency_s(self) -> float:
-        """From the request's head to the answer handed over, in seconds."""
+        """From the request's head to the response, in seconds."""
         return self.written_s - self.received_s
 
 
@@ -88,7 +88,7 @@ class BatchRecord:
         reason: why the batch left: `full`, `timeout` or `free`.
         is_batched: whether requests may share runs here at all.
         done_s: when it was done, on the clock of `RequestRecord`.
-        is_background: whether these were shadow copies, whose answers no client gets.
+        is_background: whether these were shadow copies, whose outputs no client gets.
     """
 
     model: str
@@ -124,7 +124,7 @@ class WarmupRecord:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A request that one version answered, and what became of its copy for another.
+    """A request that one version answered, and the outcome of its copy for another.
 
     Attributes:
         model: the model's name.
@@ -150,12 +150,12 @@ class Pair:
 
 
 class CopyCounts(NamedTuple):
-    """What became of the copies for one version.
+    """Counts of the copies for one version.
 
     Attributes:
-        num_run: it answered.
-        num_failed: it was run, or refused its inputs, and gave no answer.
-        num_dropped: left out: there was no room or no time, or the version went away.
+        num_run: copies that were run.
+        num_failed: copies whose run failed, or whose inputs were refused.
+        num_dropped: copies that were left out: there was no room or no time, or the version was unloaded.
     """
 
     num_run: int = 0

@@ -1,4 +1,4 @@
-"""A sample of recent requests with their inputs and outputs, for people to look at; off until it is asked for.
+"""A sample of recent requests with their inputs and outputs, for display; off until it is switched on.
 
 Bounded in number, in rows and in bytes: a model holds at most `KEPT` samples of `MAX_ROWS` rows whose arrays are at
 most `MAX_BYTES` each, larger ones are left out. Headers and tokens are never kept, and nothing leaves this process's
@@ -27,7 +27,7 @@ KEPT = 50
 MAX_ROWS = 8
 MAX_BYTES = 1 << 20
 EVERY_S = 0.1
-"""At most ten samples a second, and as many failures beside them: a load shall not copy every request."""
+"""At most ten samples a second, and as many failures beside them: a busy server does not copy every request."""
 
 
 class PhaseTimes(NamedTuple):
@@ -37,7 +37,7 @@ class PhaseTimes(NamedTuple):
         decode: body to tensors.
         queue: waiting for a batch.
         run: the model.
-        encode: tensors to the answer.
+        encode: tensors to the response.
     """
 
     decode: float | None
@@ -52,7 +52,7 @@ class RequestSample:
 
     Attributes:
         number: counts the samples of a model.
-        at: when its answer was written, seconds since the epoch.
+        at: when its response was written, seconds since the epoch.
         version: the version that answered, or None.
         signature: the signature's name.
         entrypoint: `REST`, `GRPC` or `KERNEL`.
@@ -62,7 +62,7 @@ class RequestSample:
         inputs: name -> its first rows, shape `(at most MAX_ROWS, ...)`.
         outputs: name -> its first rows; empty when it failed.
         is_cut: whether rows, or arrays that are too large, are missing.
-        total_ms: from the first byte to the answer.
+        total_ms: from the first byte to the response.
         parts: where that time went.
     """
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 HISTORY_S = 900
 EVERY_S = 0.9
-"""Readings that are closer together give the one before."""
+"""A reading that follows sooner returns the one before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Gpu:
         utilisation: percent of the last period in which a kernel ran.
         used_bytes: memory in use, by all processes.
         total_bytes: memory that it has.
-        own_bytes: memory that this process has; 0 when the driver does not say.
+        own_bytes: memory that this process has; 0 when the driver does not report it.
         tensorflow_bytes: what TensorFlow's allocator has given out; None before TensorFlow runs there.
         tensorflow_peak_bytes: the most that it had given out.
     """

@@ -1,7 +1,7 @@
-"""GPU memory: TensorFlow takes it as needed if it is told so before it starts a GPU; users learn when it was too late.
+"""GPU memory: make TensorFlow take it as it is needed, and warn users when it is too late for that.
 
-By default TensorFlow reserves nearly all memory of every GPU when it first uses one, and never gives it back. Only
-before that can it be told to grow on demand.
+By default TensorFlow reserves nearly all memory of every GPU when it first uses one, and never gives it back. Growth on
+demand can only be set before that.
 
 Thread: any; TensorFlow's configuration has its own lock.
 
@@ -32,7 +32,7 @@ def grow_on_demand() -> bool:
 
 
 def isolation_problem(device: str | None) -> str:
-    """Why a second process may find no GPU memory beside this one; "" when nothing speaks against it.
+    """Why a second process may find no GPU memory beside this one; "" when it will find some.
 
     Args:
         device: the TensorFlow device asked for, or None.

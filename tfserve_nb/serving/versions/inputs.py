@@ -1,4 +1,4 @@
-"""Make values fit a signature, or say why they do not, before they join a batch.
+"""Make values fit a signature, or raise an error with the reason, before they join a batch.
 
 Thread: any; pure functions.
 """
@@ -25,7 +25,7 @@ def has_one_shape(signature: SignatureSpec) -> bool:
 
 
 def check_of(signature: SignatureSpec, *, checks_shapes: bool) -> Check:
-    """The check for each request of a signature; the usual request costs little."""
+    """The check for each request of a signature; fast for requests that fit."""
     if not checks_shapes:
         return lambda inputs: check_types(signature, inputs)
     if len(signature.inputs) != 1 or not has_one_shape(signature):
@@ -124,7 +124,7 @@ def _check_tensor(spec: TensorSpec, array: np.ndarray) -> None:
 
 
 def as_tensors(signature: SignatureSpec, value: Any) -> dict[str, np.ndarray]:
-    """Turn what a person passes to `predict` into named arrays of the signature's dtypes.
+    """Turn what a user passes to `predict` into named arrays of the signature's dtypes.
 
     Args:
         signature: what the version takes.

@@ -3,7 +3,7 @@
 States go START → LOADING → AVAILABLE → UNLOADING → END. AVAILABLE is published after the version can be acquired,
 UNLOADING before it no longer can; a version is freed when the last handle was released, so no request is lost.
 
-Thread: `tfserve-manager`, a daemon, loads and unloads, one action at a time as `next_action` says. Everything
+Thread: `tfserve-manager`, a daemon, loads and unloads, one action of `next_action` at a time. Everything
 else may be called from any thread; one lock guards the records and is never held while a model loads or runs.
 """
 
@@ -83,7 +83,7 @@ class ServableManager:
     Args:
         loader: turns a folder into a servable.
         num_run_threads: batches that may run at the same time on one device.
-        observers: told about batches and warm-ups.
+        observers: get batches and warm-ups.
         now: the clock in seconds.
     """
 
@@ -147,7 +147,7 @@ class ServableManager:
         return runner
 
     def set_source(self, name: str, version: int, source: VersionSource) -> None:
-        """Say where a version comes from; a version that ended starts anew."""
+        """Set where a version comes from; a version that ended starts anew."""
         with self._changed:
             record = self._models.setdefault(name, {}).get(version)
             if record is None or record.state is VersionState.END:
@@ -155,7 +155,7 @@ class ServableManager:
                 self._changed.notify_all()
 
     def set_aspired(self, name: str, aspired: frozenset[int]) -> None:
-        """Say which versions of a model should be AVAILABLE; the thread sees to it."""
+        """Set which versions of a model should be AVAILABLE; the thread loads and unloads them."""
         with self._changed:
             self._aspired[name] = aspired
             self._changed.notify_all()
@@ -185,7 +185,7 @@ class ServableManager:
             name: the model.
             version: a version with a source.
             limit_s: how long, in seconds.
-            progress: told about each step, on the calling thread.
+            progress: called with each step, on the calling thread.
 
         Raises:
             ServingError: what ended the version.
@@ -255,7 +255,7 @@ class ServableManager:
                 self._changed.notify_all()
 
     def wake(self) -> None:
-        """Let the runners look at what was submitted without waking them."""
+        """Let the runners start what was submitted without waking them."""
         for runner in list(self._runners.values()):
             runner.wake()
 
@@ -270,7 +270,7 @@ class ServableManager:
             )
 
     def views(self, name: str) -> dict[int, VersionView]:
-        """What others have to know of the versions that can answer now."""
+        """What servers in other processes have to know of the AVAILABLE versions."""
         with self._lock:
             records = self._models.get(name, {})
             return {
@@ -280,7 +280,7 @@ class ServableManager:
             }
 
     def batches(self, name: str) -> dict[int, BatchSummary]:
-        """What the loaded versions of a model have run."""
+        """The batches of the loaded versions of a model."""
         with self._lock:
             loaded = {version: record.loaded for version, record in self._models.get(name, {}).items()}
         return {
@@ -289,7 +289,7 @@ class ServableManager:
         }
 
     def available(self, name: str) -> frozenset[int]:
-        """The versions of a model that can answer now."""
+        """The AVAILABLE versions of a model."""
         with self._changed:
             records = self._models.get(name, {})
             return frozenset(v for v, record in records.items() if record.state is VersionState.AVAILABLE)
@@ -366,7 +366,7 @@ class ServableManager:
                 self.runner_for(source.device), servable, source, batchable, observers=self._observers, model=name,
                 version=version,
             )  # fmt: skip
-        except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on and the version says why
+        except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on; the status has the reason
             if servable is not None:
                 servable.close()
             self._load_failed(name, version, record, error)

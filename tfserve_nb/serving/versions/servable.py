@@ -186,7 +186,7 @@ def saved_model_loader(options: SessionOptions) -> Loader:
 
 @contextlib.contextmanager
 def _without_advice(tf: Any) -> Iterator[None]:
-    """Keep TensorFlow from telling the user that sessions are old; they are what TensorFlow Serving runs on."""
+    """Suppress TensorFlow's warning that sessions are old; they are what TensorFlow Serving runs on."""
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")
@@ -225,8 +225,8 @@ def _as_run_error(error: Exception) -> ServingError:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line that says something: TensorFlow puts a heading and a traceback before it."""
+    """The first line with the reason: TensorFlow puts a heading and a traceback before it."""
     lines = [line.strip() for line in str(getattr(error, "message", "") or error).splitlines()]
     nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
-    said = [line for line in lines[nodes[0] + 1 if nodes else 0 :] if line and line != _HEADING]
-    return shorten(said[0]) if said else type(error).__name__
+    reasons = [line for line in lines[nodes[0] + 1 if nodes else 0 :] if line and line != _HEADING]
+    return shorten(reasons[0]) if reasons else type(error).__name__

@@ -1,6 +1,6 @@
 """A TensorFlow Lite model as a servable: `model.tflite` in a version folder, run by LiteRT.
 
-Thread: `run` on any; an interpreter runs one call at a time, which a lock sees to.
+Thread: `run` on any; an interpreter runs one call at a time, under a lock.
 
 Reference: tensorflow_serving/servables/tensorflow/tflite_session.cc (`serving_default` from the tensors' names when the
 model has no signatures of its own).

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Protocol
+from typing import TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
@@ -23,12 +23,12 @@ from .inputs import check_of, has_one_shape
 from .servable import Servable
 from .source import VersionSource
 
+OnDone: TypeAlias = Callable[[Outcome], None]
+"""Gets the outcome of a request, once."""
 
-class RequestCopier(Protocol):
-    """Copies submitted requests for another version; `shadow.Copier` does."""
-
-    def copying(self, signature: str, inputs: Tensors, on_done: Callable[[Outcome], None]) -> Callable[[Outcome], None]:
-        """What to call with the outcome instead of `on_done`."""
+RequestCopier: TypeAlias = Callable[[str, Tensors, OnDone], OnDone]
+"""Copies a submitted request for another version: gets its signature, inputs and `on_done`, and returns the function to
+call with the outcome instead of `on_done`."""
 
 
 class CopyQueue(BatchQueue):
@@ -134,7 +134,7 @@ class LoadedVersion:
         return self.runner.attach(queue, run, observe, is_background=is_background)
 
     def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
-        """What a runner calls after each batch of one signature, with when it started and was done."""
+        """The function that a runner calls after each batch of one signature."""
         observers, options = self._observers, self._options
 
         def observe(batch: Batch, started_s: float, done_s: float) -> None:
@@ -255,7 +255,7 @@ class VersionHandle:
         inputs: Tensors,
         *,
         deadline_s: float,
-        on_done: Callable[[Outcome], None],
+        on_done: OnDone,
         wakes: bool = True,
     ) -> Ticket:
         """Check the inputs and queue them; see `Handle.submit`."""
@@ -265,7 +265,7 @@ class VersionHandle:
             record.busy_until_s = deadline_s
         num_rows = loaded.checks[signature](inputs)
         if self.copier is not None:
-            on_done = self.copier.copying(signature, inputs, on_done)
+            on_done = self.copier(signature, inputs, on_done)
         return loaded.runner.submit(
             loaded.lanes[signature],
             inputs,
@@ -276,9 +276,7 @@ class VersionHandle:
             wakes=wakes,
         )
 
-    def submit_copy(
-        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: Callable[[Outcome], None]
-    ) -> Task:
+    def submit_copy(self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: OnDone) -> Task:
         """Queue a shadow copy, to be run when no request wants the device; as `submit`."""
         loaded = self._loaded
         if signature not in self.signatures:

@@ -1,7 +1,7 @@
-"""Run a version before it may answer: every allowed batch size once, so that live traffic meets no first time.
+"""Run a version before it becomes AVAILABLE: every allowed batch size once, so that no client waits for a first run.
 
-While at it, find out whether rows may share a run at all: a model whose answer for a row depends on the rows beside it
-(a softmax over the batch, say) is served request by request, because a batched answer must equal the unbatched one.
+Warm-up also finds out whether rows may share a run: a model whose outputs for a row depend on the rows beside it (a
+softmax over the batch, for example) is served request by request, because batching must not change outputs.
 
 Thread: the manager's.
 """
@@ -38,8 +38,8 @@ def warm_up(
         servable: the loaded version.
         source: its folder and batching limits. Rows of the stored requests are used for the batch sizes; without them
             rows are made from the signature.
-        report: told about progress.
-        observer: told about a warm-up file, or None.
+        report: called with the progress.
+        observer: gets the run of a warm-up file, or None.
 
     Returns:
         signature -> whether requests may share a run.
@@ -119,7 +119,7 @@ def replay(servable: Servable, path: Path, num_iterations: int) -> Iterator[Warm
 
 
 def repeat_rows(rows: Tensors, size: int) -> dict[str, np.ndarray]:
-    """The rows again and again until there are `size` of them."""
+    """The rows, repeated until there are `size` of them."""
     return {name: np.resize(array, (size, *array.shape[1:])) for name, array in rows.items()}
 
 

@@ -1,7 +1,7 @@
-"""Answers that somebody may judge later, when the right label is known.
+"""Predictions of requests with an id, kept until their right labels are known.
 
-Bounded: the newest `MAX_ANSWERS` requests with an id, `MAX_ROWS` rows of them, and of each only what was decided, never
-its inputs.
+Bounded: the newest `MAX_PREDICTIONS` requests with an id, `MAX_ROWS` rows of them, and of each only the
+decisions, never the inputs.
 
 Thread: any; one lock.
 """
@@ -23,16 +23,16 @@ from ...errors import InvalidRequest
 from ...serving.telemetry.observer import Observer
 from ...serving.telemetry.records import RequestRecord, RequestTensors
 
-MAX_ANSWERS = 20_000
+MAX_PREDICTIONS = 20_000
 MAX_ROWS = 500_000
 """Of all remembered requests together."""
 
 
-class Judged(NamedTuple):
-    """One row that an arm answered, and whether it was right.
+class LabelledRow(NamedTuple):
+    """A row with a label, and whether its prediction was right.
 
     Attributes:
-        version: who answered.
+        version: the version that predicted it.
         key: the client's key, or the request's id when it had none: rows of one request are no independent clients.
         is_right: whether the decision equals the label.
         confidence: the highest score of the row, or None for outputs that are no scores.
@@ -44,26 +44,26 @@ class Judged(NamedTuple):
     confidence: float | None
 
 
-class _Kept(NamedTuple):
+class _Prediction(NamedTuple):
     version: int
     key: str
     rows: int
     decisions: Mapping[str, Decisions]
 
 
-class Answers(Observer):
-    """Remembers what was decided for requests with an id, while experiments go on."""
+class Predictions(Observer):
+    """Keeps the decisions of requests with an id while experiments run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._versions: dict[str, frozenset[int]] = {}
         self._rules: dict[str, tuple[AgreementOptions, Evidences]] = {}
-        self._kept: OrderedDict[tuple[str, str], _Kept] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, str], _Prediction] = OrderedDict()
         self._num_rows = 0
 
     @property
     def is_on(self) -> bool:
-        """Whether answers of any model are remembered."""
+        """Whether predictions of any model are kept."""
         return bool(self._versions)
 
     def begin(
@@ -73,13 +73,13 @@ class Answers(Observer):
         options: AgreementOptions | None = None,
         evidence: Evidences | None = None,
     ) -> None:
-        """Remember the answers of an experiment's versions from now on, and forget those of before.
+        """Keep the predictions of an experiment's versions from now on, and forget earlier ones.
 
         Args:
             name: the model.
             versions: those that are compared.
-            options: what the user says about the outputs.
-            evidence: what the versions' provenance says about them.
+            options: the user's options for the outputs.
+            evidence: loss and activation of the outputs, from the versions' provenance.
         """
         with self._lock:
             self._rules = {**self._rules, name: (options or AgreementOptions(), evidence or {})}
@@ -88,16 +88,16 @@ class Answers(Observer):
                 self._forget(key)
 
     def end(self, name: str) -> None:
-        """Remember no new answers of a model; what was kept can still be judged."""
+        """Keep no new predictions of a model; those that are kept can still get labels."""
         with self._lock:
             self._versions = {other: versions for other, versions in self._versions.items() if other != name}
 
     def wants_tensors(self, model: str) -> bool:
-        """Whether answers of a model are remembered."""
+        """Whether predictions of a model are kept."""
         return model in self._versions
 
     def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
-        """Remember a finished request, if it was answered by one of the experiment's versions."""
+        """Keep the decisions of a request that one of the experiment's versions answered."""
         if not record.request_id or tensors is None or not tensors.outputs or record.version is None:
             return
         if record.version not in self._versions.get(record.model, ()):
@@ -105,12 +105,12 @@ class Answers(Observer):
         options, evidence = self._rules[record.model]
         rows = num_rows(tensors.outputs)
         decisions = decisions_of(tensors.outputs, rows, options, evidence)
-        kept = _Kept(record.version, record.key or record.request_id, rows, decisions)
+        kept = _Prediction(record.version, record.key or record.request_id, rows, decisions)
         with self._lock:
             self._forget((record.model, record.request_id))
             self._kept[record.model, record.request_id] = kept
             self._num_rows += kept.rows
-            while len(self._kept) > MAX_ANSWERS or (self._num_rows > MAX_ROWS and len(self._kept) > 1):
+            while len(self._kept) > MAX_PREDICTIONS or (self._num_rows > MAX_ROWS and len(self._kept) > 1):
                 self._forget(next(iter(self._kept)))
 
     def _forget(self, key: tuple[str, str]) -> None:
@@ -118,8 +118,8 @@ class Answers(Observer):
         if kept is not None:
             self._num_rows -= kept.rows
 
-    def judge(self, name: str, request_id: str, label: Any) -> list[Judged] | None:
-        """Compare an answer with its label, once.
+    def judge(self, name: str, request_id: str, label: Any) -> list[LabelledRow] | None:
+        """Compare a prediction with its label, once.
 
         Args:
             name: the model.
@@ -128,7 +128,7 @@ class Answers(Observer):
                 labels. Without names it is about the first output. A number is right within the plan's tolerance.
 
         Returns:
-            One for each row; None when the request is not known, or was judged before.
+            A value for each row; None when the request is not known, or was judged before.
 
         Raises:
             InvalidRequest: if there is not one label for each row.
@@ -146,18 +146,18 @@ class Answers(Observer):
         confidences = kept.decisions[next(iter(given))].confidences
         scores = [None] * kept.rows if confidences is None else [float(score) for score in confidences]
         return [
-            Judged(kept.version, kept.key, bool(is_right), score)
+            LabelledRow(kept.version, kept.key, bool(is_right), score)
             for is_right, score in zip(np.logical_and.reduce(right), scores, strict=True)
         ]
 
 
-def _is_right(kept: _Kept, request_id: str, output: str, label: Any) -> np.ndarray:
+def _is_right(kept: _Prediction, request_id: str, output: str, label: Any) -> np.ndarray:
     """Whether an output is right, bool `(n,)`: the label's class, or a number within the tolerance of the label."""
     decided = kept.decisions.get(output)
     if decided is None:
         known = ", ".join(kept.decisions) or "none with rows of its own"
         raise InvalidRequest(f"request {request_id} has no output {output!r}; it has {known}", hint="label={'NAME': 1}")
-    labels = _labels(label)
+    labels = _labels_by_row(label)
     values = decided.values
     is_class = labels.dtype.kind in "iubf" and bool((labels == np.round(labels)).all())
     if decided.classes is not None and (is_class or labels.shape != values.shape):
@@ -172,7 +172,7 @@ def _is_right(kept: _Kept, request_id: str, output: str, label: Any) -> np.ndarr
         )
     if labels.dtype.kind in "US" and values.dtype.kind not in "USO":
         raise InvalidRequest(
-            f"label {label!r} is text, and the answer to request {request_id} was a number",
+            f"label {label!r} is text, and the prediction of request {request_id} is a number",
             hint=f"the number of the right class, such as label={values[0]}",
         )
     if values is decided.values and decided.tolerance and labels.dtype.kind in "iuf":
@@ -180,20 +180,20 @@ def _is_right(kept: _Kept, request_id: str, output: str, label: Any) -> np.ndarr
         return np.asarray(close.reshape(kept.rows, close.size // max(1, kept.rows)).all(axis=1))
     if values.ndim == 2:
         return np.asarray((values == labels).all(axis=1))
-    return np.array([bool(_told(value) == told) for value, told in zip(values, labels, strict=True)], dtype=bool)
+    return np.array([bool(_as_text(value) == right) for value, right in zip(values, labels, strict=True)], dtype=bool)
 
 
-def _labels(label: Any) -> np.ndarray:
-    """Labels by row; of shape `(n,)`, unless they are something else."""
+def _labels_by_row(label: Any) -> np.ndarray:
+    """Labels as an array of shape `(n,)` where that is possible."""
     try:
         labels = np.atleast_1d(np.asarray(label))
     except ValueError as error:
         raise InvalidRequest(f"the labels are no regular array: {error}", hint="one label for each row") from error
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    return np.array([_told(one) for one in labels], dtype=object) if labels.dtype.kind in "SO" else labels
+    return np.array([_as_text(value) for value in labels], dtype=object) if labels.dtype.kind in "SO" else labels
 
 
-def _told(value: Any) -> Any:
-    """Text as text: models answer with bytes, people give labels as `str`."""
+def _as_text(value: Any) -> Any:
+    """Bytes as `str`: models predict bytes, users give labels as `str`."""
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
