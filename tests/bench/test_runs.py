@@ -309,6 +309,13 @@ def test_the_command_line_does_the_same(server, tmp_path: Path, capsys, monkeypa
     assert "cannot be reached" in capsys.readouterr().err
 
 
+def test_the_command_line_refuses_the_kernel_as_a_protocol(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "http://127.0.0.1:9/v1/models/net", "--protocol", "kernel"])
+    assert ended.value.code == 2
+    assert "--protocol: 'kernel' works in a notebook only" in capsys.readouterr().err
+
+
 def test_the_command_line_compares_runs_of_its_history(server, tmp_path: Path, capsys) -> None:
     folder = ["--folder", str(tmp_path), "--quiet"]
     for _ in range(2):
@@ -323,7 +330,7 @@ def test_the_command_line_compares_runs_of_its_history(server, tmp_path: Path, c
     assert "one pair has no interval" in out
     assert (tmp_path / "pair.png").read_bytes()[:4] == b"\x89PNG"
     assert "there is no run 9" in err
-    assert "what shall be loaded? (try: tfserve-nb bench http://" in err
+    assert "a URL is missing (try: tfserve-nb bench http://" in err
 
 
 def test_any_server_that_takes_json_can_be_loaded(server, tmp_path: Path, monkeypatch) -> None:
