@@ -1,7 +1,7 @@
 """Serve the Keras model that is in this notebook: `%load_ext tfserve_nb`, then `%%deploy`.
 
 This module holds no state, because `%reload_ext` reloads it, and it alone. It imports nothing heavy: what `_MODULES`
-names is imported when it is asked for, and the imports under `TYPE_CHECKING` tell editors the same.
+names is imported at its first use, and the imports under `TYPE_CHECKING` are the same for editors.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from .agreement.worst import frame_of
     from .api.ab_test import ABTest
+    from .api.callback import DeployCallback
     from .api.connect import connect, deployment, resume
     from .api.deploy import deploy
     from .api.deployment import Deployment
@@ -49,7 +50,6 @@ if TYPE_CHECKING:
     from .diff.result import VersionDiff
     from .replay.result import ReplayLimits, ReplayResult
     from .serving.telemetry.capture import CapturedRequests, load_captured
-    from .training.callback import DeployCallback
 
 __all__ = [
     "ABTest",
@@ -101,7 +101,7 @@ _MODULES = {
     "BenchmarkResult": "bench.result",
     "CapturedRequests": "serving.telemetry.capture",
     "ComparisonResult": "bench.comparison",
-    "DeployCallback": "training.callback",
+    "DeployCallback": "api.callback",
     "Deployment": "api.deployment",
     "ReplayLimits": "replay.result",
     "ReplayResult": "replay.result",

@@ -1,4 +1,4 @@
-"""Everything that tfserve_nb raises on purpose.
+"""The exceptions that tfserve_nb raises on purpose.
 
 ::
 
@@ -13,8 +13,8 @@
     ├── Unimplemented         501
     ├── ModelNotFound         404, no such model, or no version of it that serves
     ├── VersionNotFound       404
-    ├── LabelNotFound         400, as TensorFlow Serving answers
-    ├── DeadlineExceeded      504, the answer would have come too late
+    ├── LabelNotFound         400, as in TensorFlow Serving
+    ├── DeadlineExceeded      504, the response would have come too late
     ├── QueueFull             503, the batch queue is full
     ├── NotAvailable          503, the version is loading, unloading or failed
     ├── Cancelled             499, the caller went away
@@ -23,7 +23,7 @@
     ├── PortInUse             the port asked for is taken
     └── ServerFailed          the server thread did not start
 
-The message of a `ServingError` is public: it may be sent to a client. `hint` says what to do next.
+The message of a `ServingError` is public: it may be sent to a client. `hint` names the next step.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class FailedPrecondition(ServingError):
 
 
 class Unimplemented(ServingError):
-    """Nobody can do that here."""
+    """The server has no such function."""
 
     http_status, code = 501, "UNIMPLEMENTED"
 
@@ -122,13 +122,13 @@ class VersionNotFound(ServingError):
 
 
 class LabelNotFound(ServingError):
-    """The model has no such label (TensorFlow Serving answers 400, not 404)."""
+    """The model has no such label (400 as in TensorFlow Serving, not 404)."""
 
     http_status, code = 400, "INVALID_ARGUMENT"
 
 
 class DeadlineExceeded(ServingError):
-    """The deadline passed before the answer was there."""
+    """The deadline passed before the prediction was there."""
 
     http_status, code = 504, "DEADLINE_EXCEEDED"
 
@@ -140,13 +140,13 @@ class QueueFull(ServingError):
 
 
 class NotAvailable(ServingError):
-    """The version cannot answer now: it is loading, unloading or has failed."""
+    """The version cannot serve now: it is loading, unloading or has failed."""
 
     http_status, code = 503, "UNAVAILABLE"
 
 
 class Cancelled(ServingError):
-    """The caller went away before the answer was there."""
+    """The caller went away before the prediction was there."""
 
     http_status, code = 499, "CANCELLED"
 

@@ -1,4 +1,4 @@
-"""Pieces of HTML that all views use. Everything that comes from users goes through `text`.
+"""Pieces of HTML that all views use. All that comes from users goes through `text`.
 
 Thread: any; pure functions.
 """
@@ -69,7 +69,7 @@ def alert(plain: str) -> str:
 
 
 def status_line(plain: str) -> str:
-    """A line that screen readers tell when it changes."""
+    """A line that screen readers read aloud when it changes."""
     return f'<div role="status" style="min-height:1.4em;{COLOUR}">{text(plain)}</div>'
 
 

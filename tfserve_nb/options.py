@@ -1,8 +1,8 @@
 """Options, declared once: a command's options are the fields of frozen dataclasses.
 
-A field that `option` makes carries what a magic's help, a command line's and a row of the documents say about it. The
-field's name becomes `--its-name` and stays the keyword in Python; its type decides what may be written behind it. Other
-fields are for Python only.
+A field that `option` makes carries the text of a magic's help, of a command line's help and of a row of the documents.
+The field's name becomes `--its-name` and stays the keyword in Python; its type decides what may be written behind it.
+Other fields are for Python only.
 
 Thread: any.
 """
@@ -38,12 +38,12 @@ class Option:
         field: the name of its field.
         type: the type of its field.
         default: the default of its field; `MISSING` for an argument that must be given.
-        shown: the default in words, where the value does not say it.
+        shown: the default in words, where the value itself does not show it.
         flags: how it is written, if not `--its-name`; the first one stands in documents, the others are aliases.
         is_positional: whether it is a word alone, without a flag.
         metavar: stands for its value.
         choices: all values; empty for any.
-        parse: turns a word into a value, where the type does not say how; raises `ValueError`.
+        parse: turns a word into a value, where the type does not determine it; raises `ValueError`.
         bare: its value when no word follows; None if one must.
         num_values: how many words follow.
         names: what its word names; arrays and dicts are variables of the user.
@@ -92,7 +92,7 @@ class Option:
 
     @property
     def default_text(self) -> str:
-        """What holds when it is not given, in words; empty when there is nothing to say."""
+        """What holds when it is not given, in words; empty when there is no default to show."""
         if self.is_switch:
             return "off"
         if self.shown or self.default in (MISSING, None, ()):
@@ -156,10 +156,16 @@ def takes(*kinds: type[Any]) -> Callable[[F], F]:
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
-        own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
+        own = [
+            parameter
+            for parameter in signature.parameters.values()
+            if parameter.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
         keywords = [
-            inspect.Parameter(one.field, inspect.Parameter.KEYWORD_ONLY, default=one.default, annotation=one.type)
-            for one in options_of(*kinds)
+            inspect.Parameter(
+                declared.field, inspect.Parameter.KEYWORD_ONLY, default=declared.default, annotation=declared.type
+            )
+            for declared in options_of(*kinds)
         ]
         vars(function)["__signature__"] = signature.replace(parameters=[*own, *keywords])
         return function
@@ -169,8 +175,8 @@ def takes(*kinds: type[Any]) -> Callable[[F], F]:
 
 def add_options(parser: argparse.ArgumentParser, *kinds: type[Any]) -> None:
     """Let a command line take the options that dataclasses declare; `read` reads them."""
-    for one in command_options(*kinds):
-        names, settings = one.for_argparse()
+    for declared in command_options(*kinds):
+        names, settings = declared.for_argparse()
         parser.add_argument(*names, **settings)
 
 
@@ -231,7 +237,7 @@ def _members(hint: Any) -> tuple[Any, ...]:
 
 
 def _reading(hint: Any) -> tuple[Callable[[str], Any], str]:
-    """How a word becomes a value of this type, and what stands for it in help; "" where the type says nothing."""
+    """How a word becomes a value of this type, and what stands for it in help; "" where the type gives none."""
     for member in _members(hint):
         if member is int:
             return int, "N"

@@ -4,7 +4,7 @@ Dataclasses become objects, named tuples lists, enums their names, paths text, s
 whose JSON is not simply its fields has `to_json` and `from_json`, which the converter calls. Of numbers and arrays:
 
 * JSON has no NaN and no infinity. A `float` that is either becomes null, and null becomes NaN; `LowEnd`, `HighEnd` and
-  `TextFloat` say it otherwise.
+  `TextFloat` write it otherwise.
 * `np.ndarray` is a tensor of any type: an object with `dtype`, `shape` and base64 `data` (texts: a list of base64).
 * `NDArray[np.float64]` and other arrays whose type is annotated are lists of numbers; `SparseCounts` an object with
   the counts that are not 0.
@@ -63,7 +63,7 @@ def to_json(value: Any, kind: Any = None) -> Any:
 
     Args:
         value: of a kind that is described above.
-        kind: its annotation, when that says more than its class, such as `tuple[LowEnd, HighEnd]`.
+        kind: its annotation, when that holds more than its class, such as `tuple[LowEnd, HighEnd]`.
     """
     return _converter(False).unstructure(value, unstructure_as=kind)
 
@@ -73,7 +73,7 @@ def from_json(value: Any, kind: type[T], *, is_strict: bool = False) -> T:
 
     Args:
         value: as `json.loads` gives it.
-        kind: what it shall become.
+        kind: the type to convert to.
         is_strict: whether names that `kind` does not have are refused, as in what a person typed; otherwise they are
             left out, as in what a newer version wrote.
 
@@ -108,11 +108,6 @@ def check_format(found: object, newest: int, where: object) -> None:
             f"{where} has the format {found!r}, and this version of tfserve_nb reads formats up to {newest}",
             hint="pip install --upgrade tfserve_nb, or use another folder or file",
         )
-
-
-def tensors_to_json(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Name -> tensor, as `to_json` does for a field of this type."""
-    return {name: _tensor_to_json(array) for name, array in tensors.items()}
 
 
 @cache
@@ -159,8 +154,8 @@ def _converter(is_strict: bool) -> Any:
 def _resolved(kind: Any) -> Any:
     """A dataclass whose annotations are no longer text: cattrs would leave out the marks when it resolves them."""
     hints = get_type_hints(kind, include_extras=True)
-    for one in fields(kind):
-        one.type = hints[one.name]
+    for field in fields(kind):
+        field.type = hints[field.name]
     return kind
 
 

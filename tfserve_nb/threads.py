@@ -14,7 +14,7 @@ START_LIMIT_S = 2.0
 
 
 def start_thread(name: str, work: Callable[[threading.Event], None]) -> threading.Thread:
-    """Start a daemon thread; returns when it says that it is ready.
+    """Start a daemon thread; returns when it has reported that it is ready.
 
     Args:
         name: begins with `tfserve-`.

@@ -146,7 +146,7 @@ class ModelStatus:
         labels: label -> version.
         problem: one line about something that needs a person, such as a state file that cannot be written; or empty.
         on_disk: the versions in the model's folder, loaded or not, in increasing order.
-        shadow: the version that gets copies of what others answer, and the percentage that is copied; or None.
+        shadow: the version that gets copies of requests, and the percentage that is copied; or None.
         key_header: the header (gRPC: metadata) whose value keeps a client with its version.
         base_path: the folder that the versions lie in, on the server's machine.
         highest_version: the highest version that was ever served; 0 when there is none.
@@ -187,11 +187,11 @@ class ProgressEvent:
 
 
 Progress: TypeAlias = Callable[[ProgressEvent], None]
-"""Told about each step of a long operation, on the thread that asked for it."""
+"""Called with each step of a long operation, on the thread that began it."""
 
 
 def no_progress(_: ProgressEvent) -> None:
-    """The `Progress` of callers who do not want to know."""
+    """A `Progress` that does nothing."""
 
 
 @dataclass(frozen=True, slots=True)

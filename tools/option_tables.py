@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+from tfserve_nb.agreement.kinds import AgreementOptions
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.notebook.commands import AskOptions
 from tfserve_nb.notebook.magics import DeployMagics
@@ -20,7 +21,7 @@ MARK = "<!-- options: "
 
 TABLES: dict[str, tuple[Option, ...]] = {
     **{f"%{magic}": getattr(DeployMagics, magic).options for magic in ("deploy", "benchmark", "replay")},
-    "d.ab_test": options_of(Plan, Limits, AskOptions),
+    "d.ab_test": options_of(Plan, AgreementOptions, Limits, AskOptions),
 }
 
 

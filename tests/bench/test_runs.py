@@ -19,7 +19,7 @@ from tfserve_nb.bench.figure import png_of
 from tfserve_nb.bench.load.kernel_load import generate_here
 from tfserve_nb.bench.load.samples import Samples
 from tfserve_nb.bench.load.schedule import Load, due_times
-from tfserve_nb.bench.load.targets import Wish, target_of
+from tfserve_nb.bench.load.targets import RequestOptions, target_of
 from tfserve_nb.bench.options import Options, carry_out
 from tfserve_nb.bench.report import report_of
 from tfserve_nb.bench.result import BenchmarkResult, load_result
@@ -34,7 +34,7 @@ SHORT = {"seconds": 1.0, "warmup_s": 0.2}
 
 
 def subject(server, **wish: object) -> Subject:
-    return Subject("net", 3, target_of(server.url, None, Wish(**wish)))
+    return Subject("net", 3, target_of(server.url, None, RequestOptions(**wish)))
 
 
 def test_a_stall_of_the_server_shows_in_p99_although_few_requests_met_it(server) -> None:
@@ -114,8 +114,8 @@ def test_not_one_answer_is_an_error_that_says_why(server) -> None:
     ("status", "kind", "text"),
     [
         (503, QueueFull, "refuses requests"),
-        (400, InvalidRequest, "answers 400: too much"),
-        (404, ModelNotFound, "answers 404"),
+        (400, InvalidRequest, "responds with 400: too much"),
+        (404, ModelNotFound, "responds with 404"),
     ],
 )
 def test_the_first_request_says_what_is_wrong(server, status: int, kind: type[Exception], text: str) -> None:
@@ -130,7 +130,7 @@ def test_nobody_there_and_no_token_are_said_at_once(server, tmp_path: Path) -> N
     with pytest.raises(NotAvailable, match="cannot be reached: .*refused"):
         benchmark_url("http://127.0.0.1:9/v1/models/net", None, Options(**SHORT), tmp_path)
     server.needs_token = "right"
-    with pytest.raises(InvalidOption, match="answers 401: A token is needed") as caught:
+    with pytest.raises(InvalidOption, match="responds with 401: A token is needed") as caught:
         benchmark_url(server.url, None, Options(**SHORT), tmp_path)
     assert "--token-env" in caught.value.hint
 
@@ -269,7 +269,7 @@ def test_runs_are_numbered_kept_compared_saved_and_read(server, tmp_path: Path) 
     assert sorted(stored_runs(tmp_path)) == [1, 2]
     compared = compare_runs(tmp_path, 1, 2)
     assert "run 1" in compared.title
-    assert "one pair says nothing about chance" in to_text(report_of(compared))
+    assert "one pair has no interval" in to_text(report_of(compared))
     with pytest.raises(InvalidOption, match="there is no run 9 in .*; there are 1, 2"):
         compare_runs(tmp_path, 1, 9)
     back = load_result(first.save(tmp_path / "folder" / "first"))
@@ -309,6 +309,13 @@ def test_the_command_line_does_the_same(server, tmp_path: Path, capsys, monkeypa
     assert "cannot be reached" in capsys.readouterr().err
 
 
+def test_the_command_line_refuses_the_kernel_as_a_protocol(capsys) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "http://127.0.0.1:9/v1/models/net", "--protocol", "kernel"])
+    assert ended.value.code == 2
+    assert "--protocol: 'kernel' works in a notebook only" in capsys.readouterr().err
+
+
 def test_the_command_line_compares_runs_of_its_history(server, tmp_path: Path, capsys) -> None:
     folder = ["--folder", str(tmp_path), "--quiet"]
     for _ in range(2):
@@ -320,10 +327,10 @@ def test_the_command_line_compares_runs_of_its_history(server, tmp_path: Path, c
 
     out, err = capsys.readouterr()
     assert "A: run 1: net, json" in out
-    assert "one pair says nothing about chance" in out
+    assert "one pair has no interval" in out
     assert (tmp_path / "pair.png").read_bytes()[:4] == b"\x89PNG"
     assert "there is no run 9" in err
-    assert "what shall be loaded? (try: tfserve-nb bench http://" in err
+    assert "a URL is missing (try: tfserve-nb bench http://" in err
 
 
 def test_any_server_that_takes_json_can_be_loaded(server, tmp_path: Path, monkeypatch) -> None:

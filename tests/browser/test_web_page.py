@@ -102,6 +102,7 @@ def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: 
     says(page, "version 1 is loaded")
     assert page.get_by_role("button", name="Undo").is_disabled()  # it was loaded before
     core.undeploy("late")
+    core.connection.close()
 
 
 def test_tabs_by_keyboard_charts_and_requests(page: Any, served: Served) -> None:

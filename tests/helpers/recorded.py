@@ -35,9 +35,8 @@ SAMPLE = RequestSample(
 class Recorded:
     """Something with versions."""
 
-    name = "recorded"
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "recorded", num_requests: int = 700) -> None:
+        self.name = name
         self.version = 2
         self.traffic: dict[int, float] = {2: 100.0}
         self.labels = {"stable": 1}
@@ -49,7 +48,7 @@ class Recorded:
         self.is_sampling = False
         self.reader = ResourceReader()
         self.running: ExperimentState | None = None
-        self.load(700)
+        self.load(num_requests)
 
     def load(self, num: int) -> None:
         """Let some requests have been answered lately."""

@@ -7,7 +7,9 @@ from helpers.real_kernel import Kernel
 
 NUM_WIDGETS = "len(__import__('ipywidgets').Widget.widgets)"
 THREADS = "[t.name for t in __import__('threading').enumerate() if t.name.startswith('tfserve-dashboard')]"
-HOOKS = "sum('cell_times' in str(getattr(f, '__module__', '')) for f in ip.events.callbacks['pre_run_cell'])"
+HOOKS = (
+    "sum('tfserve_nb.notebook.cells' in str(getattr(f, '__module__', '')) for f in ip.events.callbacks['pre_run_cell'])"
+)
 
 
 def test_twenty_times_shown_is_one_tree_and_one_thread(serving_kernel: Kernel) -> None:

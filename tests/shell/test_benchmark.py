@@ -107,7 +107,7 @@ def test_a_url_is_loaded_with_the_token_of_the_environment(served, monkeypatch) 
     over_grpc = f"--protocol grpc --grpc-address {handle.grpc_address}"
     result = served.run(f"%benchmark --url {handle.rest_url} --token-env NET_TOKEN {over_grpc} --rate 50 {SHORT}")
     assert (result.protocol, result.summary.num_errors, result.summary.num_ok > 20) == ("grpc", 0, True)
-    with pytest.raises(UsageError, match="answers 401"):
+    with pytest.raises(UsageError, match="responds with 401"):
         served.run(f"%benchmark --url {handle.rest_url} --rate 50 {SHORT}")
     with pytest.raises(UsageError, match="no environment variable 'NOT_SET'"):
         served.run(f"%benchmark --url {handle.rest_url} --token-env NOT_SET {SHORT}")

@@ -70,6 +70,18 @@ def test_a_deploy_is_gated(served, capsys) -> None:
     assert served.user_ns["d"].version == 4
 
 
+def test_a_gated_deploy_takes_what_the_outputs_are(served) -> None:
+    served.run("close = make(2.02)")
+    gated = "%deploy close --name net --check-replay --max-slowdown 1000 --quiet --out d"
+    with pytest.raises(ReplayFailed, match="differently"):
+        served.run(f"{gated} --kind regression")
+    with pytest.raises(ReplayFailed, match="differently"):
+        served.run(f"{gated} --kind exact")
+
+    served.run(f"{gated} --kind regression --tolerance 0.1")
+    assert served.user_ns["d"].version == 4
+
+
 @pytest.mark.parametrize(
     ("line", "text"),
     [
@@ -80,6 +92,12 @@ def test_a_deploy_is_gated(served, capsys) -> None:
         ("%replay net --onto 1 --out 1x", "no variable name"),
         ("%deploy model --name net --max-slowdown 2", "limits of --check-replay"),
         ("%deploy model --name net --check-replay --max-disagreement -1", "max_disagreement=-1.0"),
+        (
+            "%deploy model --name net --kind exact",
+            "kind set how replayed outputs are compared, and nothing is replayed",
+        ),
+        ("%deploy model --name net --check-replay --kind nearly", "argument --kind: invalid choice: 'nearly'"),
+        ("%deploy model --name net --check-replay --tolerance -1", "tolerance=-1.0 must be a number of at least 0"),
         ("%deploy model --name new --check-replay", "nothing to replay onto the first version of new"),
     ],
 )

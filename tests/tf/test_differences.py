@@ -18,7 +18,8 @@ import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.errors import InvalidRequest, LabelNotFound, VersionNotFound
-from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, Code
+from tfserve_nb.export.provenance.code import Code
+from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE
 from tfserve_nb.export.weights import Weights
 from tfserve_nb.reports.html import to_html
 from tfserve_nb.reports.text import to_text

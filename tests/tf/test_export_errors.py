@@ -12,16 +12,10 @@ import numpy as np
 import pytest
 
 from tfserve_nb.errors import ExportFailed, InvalidOption, ModelNotServable, ServingError, VersionExists
-from tfserve_nb.export import (
-    CheckReport,
-    compare_outputs,
-    example_batch,
-    export_version,
-    live_outputs,
-    prepare_source,
-    read_signatures,
-    verify_against_live,
-)
+from tfserve_nb.export.check import CheckReport, compare_outputs, example_batch, live_outputs, verify_against_live
+from tfserve_nb.export.saved_model import export_version
+from tfserve_nb.export.signatures import read_signatures
+from tfserve_nb.export.source import prepare_source
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -152,7 +146,7 @@ def test_a_saved_model_without_signature_is_refused(tmp_path: Path) -> None:
 
     error = refused(tmp_path / "bare", tmp_path, ModelNotServable)
 
-    assert "has no signature, so nobody could call it" in error.message
+    assert "has no signature, so no request could reach it" in error.message
 
 
 def test_a_saved_model_whose_variables_are_gone_is_refused(tmp_path: Path) -> None:
@@ -259,7 +253,7 @@ def test_a_ragged_output_is_refused(tmp_path: Path) -> None:
 
     error = refused(called(Ragged()), tmp_path, ModelNotServable)
 
-    assert error.message == "output 'parts' is a RaggedTensor; a served model answers dense tensors"
+    assert error.message == "output 'parts' is a RaggedTensor; a served model returns dense tensors"
     assert error.hint == "return value.to_tensor() instead"
 
 
@@ -434,7 +428,7 @@ def test_a_saved_model_that_fails_where_the_live_model_answers_is_refused(tmp_pa
         source, tmp_path, ExportFailed, verify=lambda path: verify_against_live(source, path, fails) and None
     )
 
-    assert error.message == "the SavedModel fails on rows that the live model can answer: RuntimeError: boom"
+    assert error.message == "the SavedModel fails on rows on which the live model does not: RuntimeError: boom"
 
 
 def test_a_check_that_cannot_read_something_does_not_blame_the_folder(tmp_path: Path) -> None:

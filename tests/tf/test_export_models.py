@@ -13,15 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfserve_nb.export import (
-    CheckReport,
-    ExportedVersion,
-    export_version,
-    live_outputs,
-    prepare_source,
-    read_signatures,
-    verify_against_live,
-)
+from tfserve_nb.export.check import CheckReport, live_outputs, verify_against_live
+from tfserve_nb.export.saved_model import ExportedVersion, export_version
+from tfserve_nb.export.signatures import read_signatures
+from tfserve_nb.export.source import prepare_source
 from tfserve_nb.types import DEFAULT_SIGNATURE, ProgressEvent, TensorSpec
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"

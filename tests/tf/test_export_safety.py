@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
-from tfserve_nb.export import export_version, list_versions, read_signatures
+from tfserve_nb.export.layout import list_versions
+from tfserve_nb.export.saved_model import export_version
+from tfserve_nb.export.signatures import read_signatures
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
@@ -30,7 +32,7 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 base = sys.argv[1]
 import keras, tensorflow as tf
 from tfserve_nb.errors import ServingError
-from tfserve_nb.export import export_version
+from tfserve_nb.export.saved_model import export_version
 model = keras.Sequential([keras.Input((784,)), keras.layers.Dense(128), keras.layers.Dense(10)])
 def say(*values):
     print(json.dumps(values), flush=True)

@@ -17,7 +17,8 @@ import requests
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import FailedPrecondition, InvalidOption, VersionNotFound
-from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, Code, read_provenance
+from tfserve_nb.export.provenance.code import Code
+from tfserve_nb.export.provenance.provenance import PROVENANCE_FILE, read_provenance
 from tfserve_nb.export.weights import Weights
 from tfserve_nb.types import ProgressEvent
 

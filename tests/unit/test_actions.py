@@ -39,7 +39,7 @@ WAYS_BACK = [
     ("stop_sampling", {}, "sample False", "sampling is off", None),
     (
         "ab_test", {"a": 2, "b": 1, "percent": 20}, "test 1 against 2, 20 %",
-        "A/B test of version 1 against version 2 runs", "end stop",
+        "A/B test of versions 2 and 1 runs", "end stop",
     ),
     ("promote_b", {"a": 2, "b": 1}, "end promote", "version 1 answers now", None),
     ("back_to_a", {"a": 2, "b": 1}, "end rollback", "version 2 answers now", None),

@@ -17,7 +17,6 @@ PACKAGE = Path(__file__).parents[2] / "tfserve_nb"
 
 LAYERS = (
     ("__init__", "__main__"),
-    ("training",),
     ("notebook", "cli"),
     ("dashboards",),
     ("api",),
@@ -39,7 +38,7 @@ RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 THIRD_PARTY = {
     "numpy": ("",),
     "tensorflow": ("export", "serving", "server/config_files"),
-    "keras": ("export", "serving", "training/callback"),
+    "keras": ("export", "serving", "api/callback"),
     "tensorflow_serving": ("export", "server", "bench/load/targets"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf
     "grpc": ("server", "bench/load"),
@@ -88,7 +87,6 @@ VIEWS_OF_THE_CORE = {
         "serving.models.placement",
         "serving.versions.source",
         "serving.versions.inputs",
-        "export.example_input",
         "export.prediction_log",
     ),
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 import numpy as np
 import pytest
@@ -12,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tfserve_nb.errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, RunRejected, ServingError
+from tfserve_nb.errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, RunFailed, RunRejected, ServingError
 from tfserve_nb.serving.backend import Answer, Outcome
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.batching.queue import Batch, BatchQueue, Part, Task
 from tfserve_nb.serving.batching.runner import Lane, Runner, run_parts
+from tfserve_nb.types import Tensors
 
 
 @dataclass
@@ -363,3 +366,26 @@ def test_wrong_number_of_output_rows_is_an_error_and_no_wrong_answer() -> None:
 
     assert isinstance(outcomes[0], ServingError)
     assert "0th dimension does not equal" in outcomes[0].message
+
+
+def test_a_split_request_whose_outputs_do_not_fit_together_fails_alone_and_the_runner_goes_on() -> None:
+    """A model whose outputs are as wide as its largest input: the two halves of the first request differ."""
+
+    def run(inputs: Tensors) -> Tensors:
+        return {"y": np.ones((len(inputs["x"]), int(inputs["x"].max())), dtype=np.float32)}
+
+    runner = Runner()
+    lane = runner.attach(BatchQueue(BatchingOptions(max_batch_size=2)), run)
+    done: SimpleQueue[Outcome] = SimpleQueue()
+    runner.start()
+    try:
+        for values in ([1, 1, 2, 2], [3]):
+            x = np.array(values, dtype=np.float32)[:, None]
+            runner.submit(lane, {"x": x}, len(x), deadline_s=time.perf_counter() + 10, on_done=done.put)
+        wrong, right = done.get(timeout=10), done.get(timeout=10)
+    finally:
+        runner.stop()
+
+    assert isinstance(wrong, RunFailed)
+    assert isinstance(right, Answer)
+    assert right.outputs["y"].shape == (1, 3)

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from helpers.eventually import eventually
 from helpers.fake_servable import BAD, FakeLoader, rows
+from helpers.fake_serving import FakeServing
 
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, RunRejected, VersionNotFound
+from tfserve_nb.serving import direct
 from tfserve_nb.serving.backend import Answer, ModelSpec, Outcome
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
@@ -441,3 +443,22 @@ def test_a_request_that_comes_after_its_version_was_unloaded_gets_not_available(
             submit("serving_default", {"x": rows(1)}, deadline_s=time.perf_counter() + 9, on_done=outcomes.append)
     handle.release()
     assert outcomes == []
+
+
+def test_an_interrupted_predict_cancels_its_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    serving = FakeServing()
+    serving.gate.clear()
+
+    def interrupt(*args: object) -> Answer:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(direct, "_result", interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            predict(serving, ModelSpec("double"), "serving_default", rows(1), rows=4, limit_s=10)
+
+        assert [ticket.was_cancelled.is_set() for ticket in serving.tickets] == [True]
+        assert [record.code for record in serving.wait_for_records(1)] == ["CANCELLED"]
+        assert serving.num_held == 0
+    finally:
+        serving.close()

@@ -378,7 +378,7 @@ def test_resources_tell_of_this_process(controls: FakeControls) -> None:
 def test_sampled_requests_are_shown_as_what_they_are_and_sent_again(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     open_tab(dashboard, "Requests")
-    assert "Nothing is kept of requests until you ask for it" in shown(dashboard)
+    assert "Nothing is kept of requests until you turn sampling on" in shown(dashboard)
 
     button(dashboard, "Sample requests").click()
     eventually(lambda: "image of 8 × 8" in shown(dashboard))

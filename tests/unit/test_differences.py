@@ -9,9 +9,10 @@ from pathlib import Path
 
 from tfserve_nb.agreement.result import Agreement, OutputAgreement
 from tfserve_nb.diff.result import MAX_LAYERS, LatencyChange, LayerChange, SignatureChange, VersionDiff
+from tfserve_nb.export.provenance.code import Code
 from tfserve_nb.export.provenance.environment import GitState
 from tfserve_nb.export.provenance.fingerprint import DataFingerprint
-from tfserve_nb.export.provenance.provenance import Code, Provenance, read_provenance, write_provenance
+from tfserve_nb.export.provenance.provenance import Provenance, read_provenance, write_provenance
 from tfserve_nb.reports.html import to_html
 
 

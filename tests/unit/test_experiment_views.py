@@ -296,7 +296,7 @@ def test_disagreements_show_inputs_both_answers_and_say_that_they_are_chosen() -
     assert "<b>3: 0.9</b><br>0: 0.01, 1: 0.01" in page
     assert "<b>8: 0.9</b>" in page
     assert page.count('<th scope="row"') == 8
-    assert "312 rows were answered by both versions (20 % of A&#x27;s requests are copied, 4 copies were left" in page
+    assert "312 rows were predicted by both versions (20 % of A&#x27;s requests are copied, 4 copies were left" in page
     assert "do not read a rate from them" in page
 
 
@@ -369,7 +369,7 @@ def test_without_an_experiment_the_tab_offers_one(dashboard: Dashboard, controls
     eventually(lambda: controls.calls == ["test 3 against 2, 30 %"])
     eventually(lambda: is_shown(dashboard, "Promote B") and not is_shown(dashboard, "Start A/B test"))
     eventually(lambda: "Not yet: about 300 more" in shown(dashboard))
-    press(dashboard, "Undo: A/B test of version 3 against version 2")
+    press(dashboard, "Undo: A/B test of versions 2 and 3")
     eventually(lambda: controls.calls[-1] == "end stop")
 
 
@@ -378,7 +378,7 @@ def test_promoting_against_the_verdict_asks_first(dashboard: Dashboard, controls
     dashboard.refresh()
 
     button(dashboard, "Promote B").click()
-    eventually(lambda: "The experiment does not say so: not yet" in shown(dashboard))
+    eventually(lambda: "The experiment does not recommend this: not yet" in shown(dashboard))
     assert controls.calls == []
     press(dashboard, "Promote B anyway")
 

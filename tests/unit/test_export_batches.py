@@ -87,7 +87,7 @@ def test_text_becomes_bytes() -> None:
     [
         ([[1, 2], [3]], "list [[1, 2], [3]] is no regular array"),
         (["a", None], "mixes text with NoneType values, such as None"),
-        (np.array(["2024-01-01"], dtype="datetime64[D]"), "has the type datetime64[D], which TensorFlow does not know"),
+        (np.array(["2024-01-01"], dtype="datetime64[D]"), "has the type datetime64[D], which TensorFlow does not have"),
     ],
 )
 def test_what_is_no_array_is_refused(value: object, message: str) -> None:
@@ -291,7 +291,7 @@ def test_real_differences_are_found(live: np.ndarray, served: np.ndarray, messag
 
 
 def test_missing_outputs_are_found() -> None:
-    with pytest.raises(ExportFailed, match="the SavedModel answers a, the live model b"):
+    with pytest.raises(ExportFailed, match="the SavedModel has the outputs a, the live model b"):
         compare_outputs({"b": np.zeros(1)}, {"a": np.zeros(1)})
 
 
@@ -357,7 +357,7 @@ def test_outputs_keep_keys_fields_and_layer_names() -> None:
     assert list(name_outputs([a, b], ("same", "same"))) == ["same", "same_1"]
 
 
-@pytest.mark.parametrize(("outputs", "message"), [({"a": None}, "output 'a' is a NoneType"), ([], "answers nothing")])
+@pytest.mark.parametrize(("outputs", "message"), [({"a": None}, "output 'a' is a NoneType"), ([], "returns nothing")])
 def test_outputs_that_are_no_tensors_are_refused(outputs: object, message: str) -> None:
     with pytest.raises(ModelNotServable, match=message):
         name_outputs(outputs)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tfserve_nb.api.callback import Improvement, rule_of
 from tfserve_nb.errors import InvalidOption
-from tfserve_nb.training.promotion import Improvement, rule_of
 
 numbers = st.floats(allow_nan=False)
 

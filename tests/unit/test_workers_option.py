@@ -6,7 +6,7 @@ import pytest
 from IPython.core.magic_arguments import parse_argstring
 
 import tfserve_nb
-from tfserve_nb.cli.flags import parse_serve
+from tfserve_nb.cli.serve_flags import parse_serve
 from tfserve_nb.errors import InvalidOption
 from tfserve_nb.notebook.magics import DeployMagics
 

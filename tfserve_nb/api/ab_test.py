@@ -1,4 +1,4 @@
-"""Experiments as people use them: `d.ab_test(...)` and the object that it gives.
+"""Experiments for users: `d.ab_test(...)` and the object that it returns.
 
 Thread: any.
 """
@@ -10,13 +10,13 @@ import difflib
 import math
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple  # the user's rows
+from typing import Any  # the user's rows
 
 from ..agreement.result import Agreement, Disagreement
 from ..bench.load.process import generate
 from ..bench.load.samples import Samples
 from ..bench.load.schedule import Load, Target
-from ..bench.load.targets import Wish, probe, target_of
+from ..bench.load.targets import RequestOptions, probe, target_of
 from ..errors import InvalidOption, ModelNotFound, NotAvailable
 from ..experiment.admin import ExperimentAdmin
 from ..experiment.plan import Limits, Plan
@@ -24,22 +24,10 @@ from ..experiment.state import NUM_DISAGREEMENTS, ExperimentState, Reading, Samp
 from ..server.handle import ServerHandle
 
 CLIENTS = 8
-"""Clients of the closed loop that asks when no rate was named."""
+"""Clients of the closed loop that sends when no rate is given."""
 LOOK_S = 0.25
-_LIMITS = tuple(one.name for one in dataclasses.fields(Limits))
-_PLAN = tuple(one.name for one in dataclasses.fields(Plan) if one.name not in ("name", "a", "b", "limits"))
-
-
-class Asker(NamedTuple):
-    """Who asks during an experiment.
-
-    Attributes:
-        target: where to, and with what.
-        load: how often, and how long.
-    """
-
-    target: Target
-    load: Load
+_LIMITS = tuple(field.name for field in dataclasses.fields(Limits))
+_PLAN = tuple(field.name for field in dataclasses.fields(Plan) if field.name not in ("name", "a", "b", "limits"))
 
 
 class ABTest:
@@ -51,7 +39,7 @@ class ABTest:
     Args:
         experiments: where it runs.
         name: the model.
-        started_at: tells this experiment from later ones of the model.
+        started_at: distinguishes this experiment from later ones of the model.
         deployment: the handle of the model.
 
     Attributes:
@@ -68,7 +56,7 @@ class ABTest:
 
     @property
     def state(self) -> ExperimentState:
-        """Everything about it, as a value; the last known one when the model has a later experiment or is gone."""
+        """Its complete state, as a value; the last known one when the model has a later experiment or is gone."""
         last = self._last
         if last is not None and last.ended_at is not None:
             return last
@@ -102,7 +90,7 @@ class ABTest:
     def effect(self) -> float:
         """B compared with A in the metric: relative for latencies (0.1: 10 % slower), a difference for quality.
 
-        NaN while too little is known.
+        NaN while there are too few observations.
         """
         effect = self.reading.effect
         return math.nan if effect is None else effect.value
@@ -125,7 +113,7 @@ class ABTest:
 
     @property
     def agreement(self) -> Agreement:
-        """Output name -> how it compares on the copied rows, which both versions answered; empty without any."""
+        """Output name -> how it compares on the copied rows, which both versions got; empty without any."""
         return self.reading.agreement
 
     @property
@@ -157,7 +145,7 @@ class ABTest:
         return self._experiments.disagreements(self.name, limit)
 
     def report(self) -> Any:
-        """What was found, as a matplotlib `Figure`."""
+        """The results as a matplotlib `Figure`."""
         from ..experiment.views.figure import figure_of
 
         return figure_of(self.state)
@@ -172,7 +160,7 @@ class ABTest:
         plan = state.plan
         samples = ", ".join(f"version {version}: {num}" for version, num in state.reading.samples.items())
         return (
-            f"<ABTest {self.name}: version {plan.b} (B) against {plan.a} (A), {state.phase}; {state.verdict}  "
+            f"<ABTest {self.name}: version {plan.b} (B) compared with {plan.a} (A), {state.phase}; {state.verdict}  "
             f"requests {samples or 'none'}>"
         )
 
@@ -199,7 +187,7 @@ def plan_of(name: str, a: int, b: int, options: dict[str, Any]) -> Plan:
 
 
 def _numbers(option: str, given: Any) -> tuple[float, ...]:
-    """Several numbers; which ones are allowed is for the plan to say."""
+    """Several numbers; the plan checks which ones are allowed."""
     try:
         return tuple(one.item() if hasattr(one, "item") else one for one in given)
     except TypeError as error:
@@ -211,7 +199,7 @@ def begin_test(server: ServerHandle, plan: Plan, deployment: Any) -> ABTest:
 
     Args:
         server: serves the model.
-        plan: what is asked for.
+        plan: the experiment.
         deployment: the handle of the model.
 
     Raises:
@@ -235,14 +223,16 @@ def end_test(server: ServerHandle, name: str, how: str, deployment: Any) -> ABTe
     return ABTest(server.experiments, name, state.started_at, deployment)
 
 
-def asker_of(server: ServerHandle, name: str, values: Any, *, rate: float | None, seconds: float) -> Asker:
-    """Who asks the model with the user's rows: tried with one request, before an experiment begins.
+def requests_of(
+    server: ServerHandle, name: str, values: Any, *, rate: float | None, seconds: float
+) -> tuple[Target, Load]:
+    """Requests with the user's rows, and when they are sent; one request is tried before an experiment begins.
 
     Args:
         server: serves the model.
         name: the model.
         values: rows, as `Deployment.predict` takes them.
-        rate: requests per second of an open loop with Poisson arrivals; None for `CLIENTS` clients that ask one
+        rate: requests per second of an open loop with Poisson arrivals; None for `CLIENTS` clients that send one
             request after the other.
         seconds: the longest time.
 
@@ -251,20 +241,23 @@ def asker_of(server: ServerHandle, name: str, values: Any, *, rate: float | None
         ServingError: if the request fails, such as for rows that do not fit.
     """
     load = Load(rate=rate, concurrency=CLIENTS if rate is None else None, seconds=seconds, warmup_s=0.0)
-    target = target_of(server.rest_url(name), server.token, Wish(values=values))
+    target = target_of(server.rest_url(name), server.token, RequestOptions(values=values))
     probe(target)
-    return Asker(target, load)
+    return target, load
 
 
-def ask_until_decided(test: ABTest, by: Asker, watch: Callable[[ExperimentState], None] | None = None) -> None:
-    """Ask the model until there is a verdict.
+def send_until_decided(
+    test: ABTest, target: Target, load: Load, watch: Callable[[ExperimentState], None] | None = None
+) -> None:
+    """Send requests to the model until there is a verdict, or `load` ends.
 
     The requests come from another process over HTTP and name no version, as real clients' would.
 
     Args:
         test: the experiment.
-        by: who asks.
-        watch: told where the experiment stands, a few times a second, on the calling thread; None for no calls.
+        target: the requests.
+        load: when they are sent.
+        watch: called with the state of the experiment a few times a second, on the calling thread; None for no calls.
     """
 
     def on_samples(_: Samples) -> bool:
@@ -273,6 +266,6 @@ def ask_until_decided(test: ABTest, by: Asker, watch: Callable[[ExperimentState]
             watch(state)
         return not state.is_decided
 
-    generate(by.target, by.load, on_samples)
+    generate(target, load, on_samples)
     if watch is not None:
         watch(test.state)

@@ -1,4 +1,4 @@
-"""Benchmarks of what is served here or elsewhere: makes the requests, runs the load, keeps the result in the history.
+"""Benchmarks of what is served here or elsewhere: makes the requests, runs the load, stores the result in the history.
 
 Thread: the caller's, which stays busy until the end.
 """
@@ -31,7 +31,7 @@ MAX_EVENT_CHARS = 120
 def benchmark_model(
     server: ServerHandle, name: str, options: Options, folder: Path, watcher: Watcher | None = None
 ) -> AnyResult:
-    """Load a model and keep what was found.
+    """Load a model and store the result.
 
     Args:
         server: the server.
@@ -68,7 +68,7 @@ def benchmark_url(
         folder: where results are kept.
         watcher: follows it.
         body: JSON that every request carries, for servers without TensorFlow Serving's metadata.
-        grpc_address: `HOST:PORT` of the same server, for gRPC; what requests look like is asked for over `url`.
+        grpc_address: `HOST:PORT` of the same server, for gRPC; the signature is read over `url`.
     """
     if options.protocol == "kernel":
         raise InvalidOption("protocol='kernel' needs a model's name, and no url", hint="--protocol json")
@@ -85,13 +85,13 @@ def benchmark_url(
         if body is not None:
             target = plain_target(url, token, body, options.rows)
         else:
-            target = target_of(url, token, options.wish(version), grpc_address)
+            target = target_of(url, token, options.request_options(version), grpc_address)
         subjects.append(Subject(_name_of(url), version, target, rows=options.rows, payload=target.what))
     return keep(carry_out(options, tuple(subjects), watcher), StateStore(folder))
 
 
 def keep(result: AnyResult, store: StateStore) -> AnyResult:
-    """Number the runs of a result and store them; a store that cannot be written loses nothing but that."""
+    """Number the runs of a result and store them; without a number if the store cannot be written."""
     if isinstance(result, SweepResult):
         return dataclasses.replace(result, results=tuple(_kept(one, store) for one in result.results))
     if isinstance(result, ComparisonResult):
@@ -138,10 +138,10 @@ def _kept(result: BenchmarkResult, store: StateStore) -> BenchmarkResult:
 def _subject(server: ServerHandle, name: str, options: Options, version: int | None) -> Subject:
     url = server.rest_url(name)
     target: Target | None = None
-    seen, split = _who_answers(server.models.model_status(name), version, options.label)
+    seen, split = _version_and_split(server.models.model_status(name), version, options.label)
     batches = _Batches(server, name)
     if options.protocol != "kernel":
-        target = target_of(url, server.token, options.wish(version), server.grpc_address)
+        target = target_of(url, server.token, options.request_options(version), server.grpc_address)
         return Subject(name, seen, target, rows=options.rows, payload=target.what + split, batches=batches)
     if server.kind != "in_kernel":
         raise InvalidOption(f"{name} is not served by this kernel", hint="--protocol json")
@@ -151,15 +151,15 @@ def _subject(server: ServerHandle, name: str, options: Options, version: int | N
         name,
         seen,
         predict=lambda inputs: server.models.predict(spec, options.signature, inputs, options.timeout_s),
-        inputs=pieces_of(signature, options.wish(version)),
+        inputs=pieces_of(signature, options.request_options(version)),
         rows=options.rows,
         payload=f"{options.rows} rows, d.predict in this kernel, whose threads the callers share{split}",
         batches=batches,
     )
 
 
-def _who_answers(status: ModelStatus, version: int | None, label: str | None) -> tuple[int | None, str]:
-    """The version that answers, None when there are several, and in words how the traffic is split."""
+def _version_and_split(status: ModelStatus, version: int | None, label: str | None) -> tuple[int | None, str]:
+    """The version that gets the requests, None when there are several, and in words how the traffic is split."""
     if version is not None:
         return version, ""
     if label is not None:
@@ -171,7 +171,7 @@ def _who_answers(status: ModelStatus, version: int | None, label: str | None) ->
 
 
 class _Batches:
-    """Tells the batches that a model ran since the last call, in words."""
+    """Callable: describes in words the batches that a model ran since the last call."""
 
     def __init__(self, server: ServerHandle, name: str) -> None:
         self._server = server

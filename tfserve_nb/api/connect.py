@@ -1,4 +1,4 @@
-"""The ways to a handle: of what is served here, of what was served before a restart, of a server elsewhere.
+"""Handles: of models served here, of models served before a restart, and of models on another server.
 
 Thread: any.
 """
@@ -61,7 +61,7 @@ def connect(url: str, token: str | None = None, name: str | None = None) -> Depl
 
 
 def remote_server(url: str, token: str | None) -> ServerHandle:
-    """A server that is reached by its URL only, such as `https://host:8501`; nothing is asked yet."""
+    """A server that is reached by its URL only, such as `https://host:8501`; no request is sent yet."""
     from ..server.admin.client import RemoteExperiments, RemoteModels  # brings Tornado, see `servers`
 
     models = RemoteModels(url, token)
@@ -82,8 +82,8 @@ def resume(
         base_path: the folder with the models; `tfserve_models` by default.
         name: one model; all by default.
         isolate: serve them in a child process.
-        progress: told about each step.
-        report: told in words what could not be brought back.
+        progress: called with each step.
+        report: called with a line for each version or model that could not be restored.
 
     Returns:
         The handles of the models that are served again.

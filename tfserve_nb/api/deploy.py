@@ -17,8 +17,8 @@ from ..experiment.plan import Limits, Plan
 from ..export.check import verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.layout import check_name, delete_version
-from ..export.provenance.provenance import Code, ProvenanceInput, provenance_input, store
-from ..export.provenance.running_cell import running_cell
+from ..export.provenance.code import Code, running_cell
+from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
 from ..export.signatures import read_signatures
 from ..export.source import prepare_source
@@ -33,9 +33,9 @@ from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.source import VersionSource
 from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
-from .deploy_options import ExportOptions, ServeOptions, guard_of
+from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
-from .replay_gate import check_captured, limits_of, only_if_replayed
+from .replay_gate import check_captured, only_if_replayed
 from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, settle
 
 
@@ -56,7 +56,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
 ) -> Deployment:  # fmt: skip
     """Export a model as the next version, check it, load it, warm it up, and switch to it.
 
-    Whatever goes wrong, nothing is left behind, and what was served before still is.
+    If anything fails, nothing is left behind, and the version before goes on serving.
 
     Args:
         model: a Keras model, a `tf.Module`, a `tf.function`, or the path of a SavedModel.
@@ -70,13 +70,13 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         label: point this label to the new version.
         stage: load the new version, but give it no traffic.
         canary: percent of the traffic for the new version; all of it by default.
-        shadow: load the new version without traffic, and give it copies of this percentage of the requests that others
-            answer.
+        shadow: load the new version without traffic, and give it copies of this percentage of the requests that the
+            other versions get.
         keep: versions that stay loaded, for instant rollback.
         device: TensorFlow device such as `/CPU:0`.
         isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
-        slo_p99_ms: go back to the version before, by itself, when over 1 % of the new version's answers take longer
-            than this many milliseconds, or requests fail, or answers hold NaN; an experiment watches, see `ab_test`.
+        slo_p99_ms: go back to the version before, by itself, when over 1 % of the new version's requests take longer
+            than this many milliseconds, requests fail, or outputs hold NaN; an experiment watches, see `ab_test`.
         check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
             keeps the limits (those of `ReplayLimits` for True).
         kind: with `check_replay`: what the outputs are, `classification`, `regression` or `exact`; found out by
@@ -97,12 +97,12 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         seed: the seed of the training; by default what `keras.utils.set_random_seed` was given.
         metrics: name -> number; by default those of the last epoch of `fit`.
         code: the code that deploys; by default the cell that runs, or the script.
-        progress: told about each step, on the calling thread.
+        progress: called with each step, on the calling thread.
 
     Raises:
         InvalidOption: if an option has a value that is not allowed.
         ModelNotServable: if the model cannot be exported.
-        ExportFailed: if writing failed, or the exported model answers differently from the live one.
+        ExportFailed: if writing failed, or the exported model's outputs differ from the live one's.
         ReplayFailed: if the new version did not keep the limits of `check_replay`.
         ServingError: if the version cannot be loaded.
     """
@@ -136,7 +136,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
 
 @dataclass(frozen=True, slots=True)
 class DeployRequest:
-    """What `deploy` was asked for, checked.
+    """The arguments of `deploy`, checked and resolved.
 
     Attributes:
         name: the model's name.
@@ -164,7 +164,7 @@ class DeployRequest:
 
 
 def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, progress: Progress) -> ExportedVersion:
-    """Write the next version, and let it be served."""
+    """Write the next version, and serve it."""
     name, folder, placement, export = request.name, request.folder, request.placement, request.export
     progress(ProgressEvent("exporting", 0, 1))
     source = prepare_source(model, example=export.check)
@@ -209,9 +209,9 @@ def place(
         exported: the version.
         source: where it comes from.
         folder: the base folder.
-        placement: who gets to it.
+        placement: which requests it gets.
         guard: limits that it must keep once it has requests; None for no watch.
-        progress: told about each step.
+        progress: called with each step.
 
     Raises:
         ServingError: if it cannot be loaded, or the experiment that watches it cannot begin.
@@ -239,14 +239,14 @@ def place(
 
 
 def _end_watch(server: ServerHandle, name: str, version: int) -> None:
-    """A version that has all requests and is watched since its deploy has stood its test when the next one comes."""
+    """End the watch of a version that has all requests, as passed: the next version replaces it."""
     state = server.experiments.state(name)
     if state is not None and not state.is_over and (state.plan.b, state.percent) == (version, 100.0):
         server.experiments.end(name, "promote")
 
 
 def _server(request: DeployRequest, progress: Progress) -> ServerHandle:
-    """The server that the model is on, or shall be on."""
+    """The server that serves the model or will serve it; started if there is none."""
     name, isolate, wanted = request.name, request.serve.isolate, request.listen
     now = server_of(name)
     if isolate and now is not None and now.kind == "in_kernel":
@@ -263,7 +263,7 @@ def _server(request: DeployRequest, progress: Progress) -> ServerHandle:
 
 
 def _checks(source: ExportSource, request: DeployRequest, progress: Progress) -> Callable[[Path], None]:
-    """What is done with a version's folder before it counts: compare it, and put our own files into it."""
+    """Completes a version's folder before it counts: compares it, and adds the warm-up and provenance files."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
         servable = load_saved_model(path)
@@ -289,7 +289,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
 
 @contextlib.contextmanager
 def _removed_unless_used(server: ServerHandle, exported: ExportedVersion, folder: Path) -> Iterator[None]:
-    """A version that could not be loaded leaves nothing behind; one that was switched to stays, come what may."""
+    """A version that could not be loaded leaves nothing behind; one that was switched to stays, after errors too."""
     try:
         yield
     except BaseException:
@@ -299,7 +299,7 @@ def _removed_unless_used(server: ServerHandle, exported: ExportedVersion, folder
 
 
 def _is_used(server: ServerHandle, exported: ExportedVersion) -> bool:
-    """Whether a version is served, or may be: a server that cannot be asked keeps its files."""
+    """Whether a version is served, or may be: a server that cannot be reached keeps its files."""
     try:
         return server.models.uses(exported.name, exported.version)
     except ModelNotFound:

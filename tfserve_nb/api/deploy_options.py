@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # arrays of the user
 
@@ -18,7 +18,6 @@ from ..options import option, read
 from ..replay.result import ReplayLimits
 from ..serving.batching.options import BatchingOptions
 from ..serving.models.placement import Placement
-from .replay_gate import limits_of
 from .servers import ListenOptions
 
 
@@ -77,7 +76,7 @@ class ServeOptions:
     isolate: bool = option(False, "serve it in a process of its own, which a busy kernel cannot slow down")
     slo_p99_ms: float | None = option(
         None,
-        "go back by itself when over 1 % of its answers are slower, requests fail, or answers hold NaN",
+        "go back by itself when over 1 % of its requests are slower, requests fail, or outputs hold NaN",
         metavar="MS",
         shown="off",
     )
@@ -121,6 +120,33 @@ class ProvenanceOptions:
     )
 
 
+def limits_of(
+    check_replay: bool | ReplayLimits, kind: str | None = None, tolerance: float | None = None
+) -> ReplayLimits | None:
+    """What `deploy(check_replay=...)` asks for; None for nothing.
+
+    Args:
+        check_replay: whether, or with which limits.
+        kind: what the outputs are; replaces the kind of the limits.
+        tolerance: of numbers; replaces the tolerance of the limits.
+
+    Raises:
+        InvalidOption: for something else, and for a kind or tolerance without a replay.
+    """
+    replaced = {name: value for name, value in (("kind", kind), ("tolerance", tolerance)) if value is not None}
+    if replaced and check_replay is False:
+        raise InvalidOption(
+            f"{' and '.join(replaced)} set how replayed outputs are compared, and nothing is replayed",
+            hint="check_replay=True (--check-replay)",
+        )
+    if isinstance(check_replay, bool | ReplayLimits):
+        limits = check_replay if isinstance(check_replay, ReplayLimits) else ReplayLimits() if check_replay else None
+        return None if limits is None else replace(limits, **replaced)  # type: ignore[arg-type]
+    raise InvalidOption(
+        f"check_replay={check_replay!r} must be True or ReplayLimits", hint="ReplayLimits(max_disagreement=0.05)"
+    )
+
+
 def guard_of(slo_p99_ms: float | None, placement: Placement) -> Limits | None:
     """The limits that `deploy(slo_p99_ms=...)` asks for; None for nothing.
 
@@ -141,7 +167,7 @@ def check_options(keywords: Mapping[str, Any]) -> None:
     """Refuse values that `deploy` would refuse, before there is a model.
 
     Args:
-        keywords: of `deploy`; what is not looked at may be anything.
+        keywords: of `deploy`; those that are no options of a group are ignored.
 
     Raises:
         InvalidOption: naming the value that is not allowed.

@@ -36,18 +36,18 @@ from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import KEPT, RequestSample
 from ..serving.telemetry.resources import Resources
 from ..types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus
-from .ab_test import ABTest, ask_until_decided, asker_of, begin_test, end_test, latest_test, plan_of
+from .ab_test import ABTest, begin_test, end_test, latest_test, plan_of, requests_of, send_until_decided
 from .benchmark import benchmark_model
 from .servers import proxied_url, served, server_of, settle
 
 DEFAULT_BASE_PATH = "tfserve_models"
 
 RECORDED_S = (0.002, 0.02)
-"""A request is counted just after its answer was written; a client may be back with the label before that."""
+"""A request is counted just after its response was written; a client may be back with the label before that."""
 
 
 class Deployment:
-    """A served model: its versions, who gets the traffic, and predictions without a socket.
+    """A served model: its versions, how they share the traffic, and predictions without a socket.
 
     Handles are given by `deploy`, `deployment`, `resume` and `connect`. Those of one name are equal, and
     stay valid over later deploys of it.
@@ -74,7 +74,7 @@ class Deployment:
 
     @property
     def grpc_address(self) -> str | None:
-        """Where gRPC answers, such as `127.0.0.1:8500`; None for a server without gRPC (`--grpc-port` opens it)."""
+        """The address of gRPC, such as `127.0.0.1:8500`; None for a server without gRPC (`--grpc-port` opens it)."""
         return self._server.grpc_address
 
     @property
@@ -89,7 +89,7 @@ class Deployment:
 
     @property
     def version(self) -> int | None:
-        """The promoted version, which answers requests that name none (unless the traffic is split)."""
+        """The promoted version, which gets the requests that name none (unless the traffic is split)."""
         return self.status().default_version
 
     @property
@@ -143,7 +143,7 @@ class Deployment:
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Predict through the same routing, checks and batch queue as an HTTP request.
 
-        In the kernel no socket is involved; an isolated or remote server is asked over REST.
+        In the kernel no socket is involved; an isolated or remote server gets the request over REST.
 
         Args:
             inputs: an array, list or DataFrame for a model with one input, or a dict of input name -> array; dimension
@@ -182,7 +182,7 @@ class Deployment:
         return self
 
     def rollback(self, to: int | None = None) -> Deployment:
-        """Go back: to `to`, or to the version that answered before, or out of a running traffic split."""
+        """Go back: to `to`, or to the version that was promoted before, or out of a running traffic split."""
         self._server.models.roll_back(self.name, to)
         return self
 
@@ -202,16 +202,16 @@ class Deployment:
         return self
 
     def shadow(self, version: int | None, percent: float = 100.0) -> Deployment:
-        """Give `version` copies of `percent` % of the requests that others answer; None ends it.
+        """Give `version` copies of `percent` % of the requests of other versions; None ends it.
 
-        Clients never see its answers. Copies run only while no live request waits for the device, and are left out when
-        there are too many. Requests that name a version or a label are not copied.
+        Clients never see its predictions. Copies run only while no live request waits for the device, and are left
+        out when there are too many. Requests that name a version or a label are not copied.
         """
         self._server.models.set_shadow(self.name, version, percent)
         return self
 
     def history(self, limit: int = 100) -> list[HistoryEvent]:
-        """Who did what, newest first; it outlives the kernel."""
+        """The history of the model, newest first; it outlives the kernel."""
         return self._server.models.history(self.name, limit)
 
     def sample_requests(self, is_on: bool = True) -> Deployment:
@@ -260,18 +260,18 @@ class Deployment:
             ServingError: if the first request already fails.
         """
         try:
-            asked = Options(**options)
+            wanted = Options(**options)
         except TypeError as error:
             known = ", ".join(one.name for one in dataclasses.fields(Options))
             raise InvalidOption(f"{error}; there are {known}") from None
-        return self.run_benchmark(asked, watcher)
+        return self.run_benchmark(wanted, watcher)
 
     def run_benchmark(self, options: Options, watcher: Watcher | None = None) -> AnyResult:
         """The same with options that were checked before."""
         folder = Path(DEFAULT_BASE_PATH).absolute()
         return benchmark_model(self._server, self.name, options, folder, watcher)
 
-    @takes(Plan, Limits)
+    @takes(Plan, AgreementOptions, Limits)
     def ab_test(
         self,
         a: int | str,
@@ -283,16 +283,16 @@ class Deployment:
         watch: Callable[[ExperimentState], None] | None = None,
         **options: Any,
     ) -> ABTest:
-        """Compare two versions under real traffic: split it, watch, and say what follows.
+        """Compare two versions under real traffic: split it, observe, and reach a verdict.
 
         Args:
             a: the current version, a number or a label; clients get it when B is taken back.
             b: the candidate.
-            values: rows to ask the model with until there is a verdict, as `predict` takes them. Then the call returns
+            values: rows to send to the model until there is a verdict, as `predict` takes them. Then the call returns
                 with the verdict; without, it returns at once, and the traffic has to come from elsewhere.
-            rate: with `values`: requests per second; by default 8 clients ask one request after the other.
+            rate: with `values`: requests per second; by default 8 clients send one request after the other.
             seconds: with `values`: the longest time.
-            watch: with `values`: told where the experiment stands, a few times a second, on the calling thread.
+            watch: with `values`: called with the state of the experiment a few times a second, on the calling thread.
             **options: the attributes of `experiment.plan.Plan` and `experiment.plan.Limits`, such as `split=50`,
                 `margin=0.05`, `metric="latency"`, `steps=(1, 5, 25, 50)`, `shadow=20`, `slo_p99_ms=50`,
                 `auto_promote=True`.
@@ -302,15 +302,15 @@ class Deployment:
 
         Raises:
             InvalidOption: if an option is not allowed, an experiment goes on, or the versions take different inputs.
-            ServingError: if the model cannot be asked with `values`; the experiment does not begin then.
+            ServingError: if requests with `values` fail; the experiment does not begin then.
             VersionNotFound: if there is no such version.
         """
         plan = plan_of(self.name, self._version_of(a), self._version_of(b), options)
         if values is None:
             return begin_test(self._server, plan, self)
-        by = asker_of(self._server, self.name, values, rate=rate, seconds=seconds)
+        target, load = requests_of(self._server, self.name, values, rate=rate, seconds=seconds)
         test = begin_test(self._server, plan, self)
-        ask_until_decided(test, by, watch)
+        send_until_decided(test, target, load, watch)
         return test
 
     def ended_test(self, how: str) -> ABTest:
@@ -334,10 +334,11 @@ class Deployment:
         return self._server.experiments.disagreements(self.name, limit)
 
     def feedback(self, request_id: str, label: Any) -> bool:
-        """Say what the right answer to an earlier request was, for the experiment's quality.
+        """Give the true label of an earlier request, for the quality that an experiment measures.
 
         Args:
-            request_id: the request's `X-Request-Id`: sent by the client, or made by the server and told in the answer.
+            request_id: the request's `X-Request-Id`: sent by the client, or made by the server and returned in the
+                response.
             label: the right class, number or text; one for each row of the request.
 
         Returns:
@@ -389,7 +390,7 @@ class Deployment:
         max_mib: float = MAX_MIB,
         redact: Sequence[str] | Redact = (),
     ) -> Deployment:
-        """Keep answered requests with their arrival times from now on, for `replay`; or stop, and keep what there is.
+        """Keep the requests that succeed, with their arrival times, for `replay`; or stop, and keep the earlier ones.
 
         They lie in the memory of the server, the newest of them, within all three limits, and end with it. Headers,
         tokens, keys and ids of requests are never among them.
@@ -425,7 +426,7 @@ class Deployment:
         """Write the newest captured requests, at most 1000, as a version's warm-up file; TensorFlow Serving reads it.
 
         Args:
-            version: a version's number, or its folder; the version that answers by default.
+            version: a version's number, or its folder; the promoted version by default.
 
         Returns:
             `assets.extra/tf_serving_warmup_requests` in the version's folder; it counts when that is loaded next.
@@ -458,11 +459,11 @@ class Deployment:
         """Send captured requests to a version at the times at which they came, and compare; `%replay` for scripts.
 
         The requests go to `onto` and to `against` in turns, from another process in an open loop; clients see nothing
-        of it. docs/replay.md says what is compared with what.
+        of it. docs/replay.md describes the comparison.
 
         Args:
             onto: the version, which must be loaded.
-            against: the version to compare latencies with; by default the one that answered most of the requests.
+            against: the version to compare latencies with; by default the one that served most of the requests.
             speed: how much faster than they came; 2 halves all gaps.
             requests: how many, the newest; or what `captured` or `load_captured` gave. All by default.
             seconds: the newest that take at most that long.

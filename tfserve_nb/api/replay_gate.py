@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from ..bench.load.samples import Samples
@@ -19,33 +18,6 @@ from ..replay.result import ReplayLimits, ReplayResult
 from ..server.handle import ServerHandle
 from ..types import Progress, ProgressEvent
 from .servers import server_of
-
-
-def limits_of(
-    check_replay: bool | ReplayLimits, kind: str | None = None, tolerance: float | None = None
-) -> ReplayLimits | None:
-    """What `deploy(check_replay=...)` asks for; None for nothing.
-
-    Args:
-        check_replay: whether, or with which limits.
-        kind: what the outputs are, instead of what the limits say.
-        tolerance: of numbers, instead of what the limits say.
-
-    Raises:
-        InvalidOption: for something else, and for a kind or tolerance without a replay.
-    """
-    said = {name: value for name, value in (("kind", kind), ("tolerance", tolerance)) if value is not None}
-    if said and check_replay is False:
-        raise InvalidOption(
-            f"{' and '.join(said)} say how replayed outputs are compared, and nothing is replayed",
-            hint="check_replay=True (--check-replay)",
-        )
-    if isinstance(check_replay, bool | ReplayLimits):
-        limits = check_replay if isinstance(check_replay, ReplayLimits) else ReplayLimits() if check_replay else None
-        return None if limits is None else replace(limits, **said)  # type: ignore[arg-type]
-    raise InvalidOption(
-        f"check_replay={check_replay!r} must be True or ReplayLimits", hint="ReplayLimits(max_disagreement=0.05)"
-    )
 
 
 def check_captured(name: str) -> None:
@@ -61,7 +33,7 @@ def check_captured(name: str) -> None:
         )
     found = server.models.captured(name, 0)
     if not found.num_kept:
-        state = "capture is on, but no request was answered since" if found.is_on else "capture is off"
+        state = "capture is on, but no request came since" if found.is_on else "capture is off"
         raise InvalidOption(
             f"there are no captured requests of {name} to replay: {state}",
             hint=f"%serving {name} --capture on, let clients send requests, then deploy",
@@ -80,7 +52,7 @@ def only_if_replayed(
         version: loaded, without traffic.
         limits: what it must keep.
         folder: where the result is kept when the model's own folder is not on this machine.
-        progress: told about each step.
+        progress: called with each step.
 
     Raises:
         ReplayFailed: naming the numbers.
@@ -120,6 +92,6 @@ class _ReplayProgress(Watcher):
         self._progress(ProgressEvent("replaying", 0, 1, text))
 
     def follow(self, load: Load, samples: Samples) -> None:
-        """How far it is."""
+        """How much of the replay is done."""
         done_s = max(0.0, float(samples.due_s.max(initial=0.0)))
         self._progress(ProgressEvent("replaying", min(int(done_s), int(load.seconds)), max(1, int(load.seconds))))

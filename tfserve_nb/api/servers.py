@@ -49,7 +49,7 @@ ANY = ListenOptions()
 
 
 class KernelServer:
-    """The core and its server in threads of this process; it answers once the object is made.
+    """The core and its server in threads of this process; it serves once the object is made.
 
     Args:
         port: TCP port of HTTP, 0 for a free one.
@@ -57,7 +57,7 @@ class KernelServer:
         wanted: gRPC and worker processes.
 
     Attributes:
-        handle: how it is reached.
+        handle: reaches it.
         listening: what it was started with, all values known.
 
     Raises:
@@ -104,7 +104,7 @@ class KernelServer:
 
 
 class IsolatedServer:
-    """A server in a child process, which a busy kernel cannot slow down; it answers once the object is made.
+    """A server in a child process, which a busy kernel cannot slow down; it serves once the object is made.
 
     When the process dies, a new one takes its port and serves the same models again, from the state that is stored
     beside them.
@@ -112,10 +112,10 @@ class IsolatedServer:
     Args:
         token: what requests must carry.
         wanted: ports and worker processes.
-        progress: told about the start.
+        progress: called with the steps of the start.
 
     Attributes:
-        handle: how it is reached.
+        handle: reaches it.
         listening: what it was started with, all values known.
 
     Raises:
@@ -154,15 +154,15 @@ class IsolatedServer:
         self._models.connection.close()
 
     def _resume(self) -> None:
-        """Serve everything again; on the thread that watches the process."""
+        """Serve all models again; on the thread that watches the process."""
         for name, folder in self._folders.items():
-            with contextlib.suppress(ServingError):  # its status says what is wrong
+            with contextlib.suppress(ServingError):  # its status holds the reason
                 self._models.resume(folder, name)
 
 
 @dataclass(slots=True)
 class _Process:
-    """The servers of this process, and what the next one takes over from the last."""
+    """The servers of this process, and the port and token that the next one takes over."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     kernel: KernelServer | None = None
@@ -194,7 +194,7 @@ def ensure_kernel(wanted: ListenOptions = ANY) -> ServerHandle:
     """The server in the kernel, started if need be.
 
     Args:
-        wanted: how it shall be reached; a process that served before gets its old port when it is free.
+        wanted: its addresses and token; a process that served before gets its old port when it is free.
 
     Raises:
         InvalidOption: if a server runs already with other settings.
@@ -221,7 +221,7 @@ def ensure_child(wanted: ListenOptions = ANY, progress: Progress = no_progress) 
     """The server in a child process, started if need be; as `ensure_kernel`. It always asks for a token.
 
     Raises:
-        InvalidOption: if it runs already with other settings, or shall have no token.
+        InvalidOption: if it runs already with other settings, or has a token and `auth` is False.
         ServerFailed: if the process does not start.
     """
     if wanted.auth is False:

@@ -1,1 +1,1 @@
-"""Load and what it found: arrivals, a generator in a process of its own, statistics, reports."""
+"""Benchmarks: arrivals, a generator in a process of its own, statistics, reports."""

@@ -1,4 +1,4 @@
-"""Two subjects under the same load, in turns, so that what changes on the machine meanwhile meets both.
+"""Two subjects under the same load, in turns, so that changes on the machine affect both alike.
 
 Thread: the caller's.
 """
@@ -25,7 +25,7 @@ class Effect:
 
     Attributes:
         quantile: such as 0.99.
-        ratio: the geometric mean of B over A.
+        ratio: the geometric mean of B / A.
         low: the lower end of its 95 % interval; NaN with a single pair.
         high: the upper end.
         num_pairs: pairs in which both show the percentile.
@@ -41,7 +41,7 @@ class Effect:
     def verdict(self) -> str:
         """In words."""
         if math.isnan(self.low):
-            return "one pair says nothing about chance: --repeats 5"
+            return "one pair has no interval: --repeats 5"
         if self.low > 1:
             return "B is slower"
         return "B is faster" if self.high < 1 else "no difference was shown"
@@ -86,7 +86,7 @@ def compare(
         labels: what they are.
         load: how requests come.
         repeats: pairs.
-        slo_ms: the latency that answers should keep.
+        slo_ms: the latency that responses should keep.
         watcher: follows the runs.
     """
     watching = watcher or Watcher()
@@ -112,8 +112,8 @@ def compare_stored(a: BenchmarkResult, b: BenchmarkResult) -> ComparisonResult:
 def effects_of(pairs: list[tuple[BenchmarkResult, BenchmarkResult]]) -> tuple[Effect, ...]:
     """The ratio of each percentile: paired, on logarithms, with Student's t interval over the pairs.
 
-    The pairs are the sample, not the requests: requests of one run share batches and what the machine was doing, and
-    are no independent evidence.
+    The pairs are the sample, not the requests: requests of one run share batches and the state of the machine, and
+    are not independent.
     """
     found = []
     for quantile in COMPARED:

@@ -1,4 +1,4 @@
-"""Where a benchmark was taken: numbers without it mean nothing.
+"""The machine and the versions with which a benchmark was run.
 
 Thread: any.
 """

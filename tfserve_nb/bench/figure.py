@@ -48,7 +48,7 @@ def _draw_run(result: BenchmarkResult, figure: Any) -> None:
             right.plot(timeline.at_s, values, color=colour, linestyle=line, marker=marker, markersize=3, label=name)
             shown.append(values[np.isfinite(values)])
     if shown:
-        # Not closer than a factor of four: noise is not to look like news.
+        # Not closer than a factor of four: a smaller range would magnify noise.
         right.set_ylim(0.6 * min(values.min() for values in shown), 2.4 * max(values.max() for values in shown))
         right.legend(loc="upper right", ncols=3, fontsize=8, frameon=False)
     log_ms(right)

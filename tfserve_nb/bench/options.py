@@ -1,4 +1,4 @@
-"""A benchmark as people ask for it, and how it becomes runs.
+"""The options of a benchmark, and how they become runs.
 
 Thread: the caller's.
 """
@@ -14,7 +14,7 @@ from ..options import option
 from ..types import DEFAULT_SIGNATURE
 from .comparison import ComparisonResult, compare
 from .load.schedule import ARRIVALS, Load
-from .load.targets import Wish
+from .load.targets import RequestOptions
 from .result import BenchmarkResult
 from .run import Subject, Watcher, check, modest_rate, run_load
 from .sweep import SweepResult, sweep
@@ -38,7 +38,7 @@ class Options:
         shown="at most half of what 16 clients get in a second, and at most 2000",
     )
     closed: int | None = option(
-        None, "closed loop: clients that send when they have an answer", metavar="CLIENTS", shown="open loop"
+        None, "closed loop: clients that send after each response", metavar="CLIENTS", shown="open loop"
     )
     seconds: float | None = option(
         None, "length of the measurement", metavar="S", shown="10; 3 for each step of a sweep"
@@ -59,7 +59,7 @@ class Options:
     signature: str = option(DEFAULT_SIGNATURE, "the signature's name")
     slo_ms: float | None = option(
         None,
-        "latency that answers should keep",
+        "latency that responses should keep",
         metavar="MS",
         shown="none; in a sweep ten times the median at the lowest rate",
     )
@@ -106,9 +106,9 @@ class Options:
             timeout_s=self.timeout_s,
         )
 
-    def wish(self, version: int | None = None) -> Wish:
-        """Which requests are wanted."""
-        return Wish(
+    def request_options(self, version: int | None = None) -> RequestOptions:
+        """The options of the requests."""
+        return RequestOptions(
             self.protocol,
             self.version if version is None else version,
             self.label,
@@ -120,13 +120,13 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """Where a command line's benchmark goes to, and what is kept of it."""
+    """Options of the command line only: token, gRPC address, comparison, file."""
 
     token_env: str | None = option(
         None, "environment variable with the token for the URL; arguments can be seen by others", metavar="NAME"
     )
     grpc_address: str | None = option(
-        None, "with a URL and `--protocol grpc`: where that server answers gRPC", metavar="HOST:PORT"
+        None, "with a URL and `--protocol grpc`: where that server listens for gRPC", metavar="HOST:PORT"
     )
     compare: tuple[int, int] | None = option(
         None, "compare two runs of the history instead", metavar="RUN", num_values=2, parse=int
@@ -154,15 +154,15 @@ class RunOptions:
 def carry_out(
     options: Options, subjects: tuple[Subject, ...], watcher: Watcher | None = None
 ) -> BenchmarkResult | SweepResult | ComparisonResult:
-    """Do what was asked for.
+    """Run the benchmark that the options describe.
 
     Args:
-        options: what.
+        options: of the benchmark.
         subjects: one; two for a comparison.
         watcher: follows it.
 
     Raises:
-        ServingError: if the first request already fails, and what to check.
+        ServingError: if the first request already fails.
     """
     watching = watcher or Watcher()
     for subject in subjects:

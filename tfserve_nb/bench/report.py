@@ -1,4 +1,4 @@
-"""What benchmarks have to say.
+"""The reports of benchmarks.
 
 Thread: any; pure functions.
 """
@@ -39,7 +39,7 @@ def percentile_text(summary: Summary, quantile: float) -> str:
 
 def needs(quantile: float) -> str:
     """What stands in the place of a percentile that too few requests show."""
-    return f"(needs {FEWEST[quantile]} answers)"
+    return f"(needs {FEWEST[quantile]} responses)"
 
 
 def environment_text(environment: Mapping[str, str]) -> str:
@@ -158,7 +158,7 @@ def _count(value: float) -> str:
 
 def _stable(summary: Summary) -> str:
     if summary.stability is None:
-        return "too few requests to tell"
+        return "too few requests"
     name, ratio = summary.stability
     return f"{'yes' if summary.is_stable else 'no'}: {name} × {ratio:.2f} over 3 windows"
 

@@ -1,4 +1,4 @@
-"""What a benchmark found, and what is kept of it.
+"""The result of a benchmark, and how it is stored.
 
 Thread: any; immutable.
 """
@@ -35,7 +35,7 @@ class Timeline:
 
     Attributes:
         at_s: the middle of each step, in seconds from the start.
-        rate: successful answers per second, of the requests that were due in the step.
+        rate: successful responses per second, of the requests that were due in the step.
         p50_ms: their median latency; NaN where there are too few.
         p95_ms: their 95th percentile; NaN where there are too few.
         p99_ms: their 99th percentile; NaN where there are too few.
@@ -59,7 +59,8 @@ class BenchmarkResult:
         version: the version that was asked for, or that had the traffic; None when that is not known.
         load: how requests came.
         summary: the numbers.
-        curve: shares of the requests (0 to 1) and the latency in milliseconds that they kept; shape `(2, n)`, float64.
+        curve: shares of the requests (0 to 1) and the latency in milliseconds that they did not exceed; float64
+            `(2, n)`.
         timeline: the run over time.
         environment: machine and versions.
         batching: the server's batches meanwhile, in words, or "".

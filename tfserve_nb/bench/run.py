@@ -1,4 +1,4 @@
-"""Runs a load against a subject and sums it up.
+"""Runs a load and computes the result.
 
 Thread: the caller's, which stays busy until the end; `Watcher` is called on it.
 """
@@ -24,7 +24,7 @@ from .statistics import summarise
 PROBE_CLIENTS = 16
 PROBE_SECONDS = 1.0
 SHARE_OF_CAPACITY = 0.5
-MOST_BY_ITSELF = 2000.0
+MAX_DEFAULT_RATE = 2000.0
 """Requests per second that are not exceeded unless asked for: a generator in Python keeps up with them."""
 FAILING_SHARE = 0.5
 FAILING_FEWEST = 50
@@ -42,7 +42,7 @@ class Subject:
         inputs: its arguments, in turn.
         rows: rows of each request.
         payload: what requests carry, in words.
-        batches: tells the server's batches since the last call, in words.
+        batches: returns the server's batches since the last call, in words.
     """
 
     name: str
@@ -71,10 +71,10 @@ class Watcher:
 
 
 def check(subject: Subject) -> None:
-    """Send one request, so that what is wrong is said at once.
+    """Send one request, so that errors show before the load begins.
 
     Raises:
-        ServingError: what is wrong, and what to check.
+        ServingError: if it fails.
     """
     if subject.target is not None:
         probe(subject.target)
@@ -90,14 +90,14 @@ def run_load(
     Args:
         subject: what is loaded.
         load: how requests come.
-        slo_ms: the latency that answers should keep.
+        slo_ms: the latency that responses should keep.
         watcher: follows the run.
 
     Returns:
         The result; of what there is so far when it is interrupted (`KeyboardInterrupt`) or most requests fail.
 
     Raises:
-        NotAvailable: if not one request was answered.
+        NotAvailable: if no request succeeded.
         ServerFailed: if the generator cannot run.
     """
     seen: list[Samples] = []
@@ -111,7 +111,7 @@ def run_load(
         nonlocal stopped
         seen.append(new)
         watching.follow(load, joined(seen))
-        stopped = _failing(joined(seen[-4:]))
+        stopped = _stop_reason(joined(seen[-4:]))
         return not stopped
 
     try:
@@ -123,7 +123,7 @@ def run_load(
         interrupted = True
     samples = joined(seen)
     if not interrupted and not (samples.status == OK).any():
-        raise _nothing(subject, samples)
+        raise _no_response_error(subject, samples)
     summary = summarise(samples, load, rows=subject.rows, slo_ms=slo_ms, interrupted=interrupted, stopped=stopped)
     return BenchmarkResult(
         name=subject.name,
@@ -142,7 +142,7 @@ def run_load(
 
 
 def modest_rate(subject: Subject, load: Load, watcher: Watcher) -> tuple[float, float]:
-    """A rate that the subject should bear: half of what a short closed loop gets.
+    """A rate that the subject should sustain: half of what a short closed loop gets.
 
     Returns:
         The rate, and what the closed loop got; requests per second.
@@ -154,15 +154,15 @@ def modest_rate(subject: Subject, load: Load, watcher: Watcher) -> tuple[float, 
     closed = dataclasses.replace(load, rate=None, concurrency=PROBE_CLIENTS, seconds=PROBE_SECONDS, warmup_s=0.5)
     found = run_load(subject, closed).summary
     if found.interrupted:
-        raise KeyboardInterrupt  # it was meant for the whole benchmark, of which there is nothing yet
+        raise KeyboardInterrupt  # it ends the whole benchmark, which has no result yet
     capacity = found.rate
     if not capacity:
-        raise RunFailed(f"{subject.name} answered nothing within {PROBE_SECONDS:g} s", hint="--rate 1 --timeout-s 60")
-    rate = min(MOST_BY_ITSELF, SHARE_OF_CAPACITY * capacity)
+        raise RunFailed(f"{subject.name} sent no response within {PROBE_SECONDS:g} s", hint="--rate 1 --timeout-s 60")
+    rate = min(MAX_DEFAULT_RATE, SHARE_OF_CAPACITY * capacity)
     return float(f"{rate:.2g}"), capacity
 
 
-def _failing(last: Samples) -> str:
+def _stop_reason(last: Samples) -> str:
     """Why a run is not worth going on with, or ""."""
     num_failed = int((last.status != OK).sum())
     if len(last) < FAILING_FEWEST or num_failed <= FAILING_SHARE * len(last):
@@ -170,7 +170,7 @@ def _failing(last: Samples) -> str:
     text = _reasons(last)
     return (
         f"{100 * num_failed / len(last):.0f} % of the requests of the last second failed ({text}); "
-        "the server cannot bear this load, or refuses it: lower --rate, or deploy with more --max-enqueued-batches"
+        "the server cannot sustain this load, or refuses it: lower --rate, or deploy with more --max-enqueued-batches"
     )
 
 
@@ -179,8 +179,8 @@ def _reasons(samples: Samples) -> str:
     return "; ".join(reasons) or "no reason was given"
 
 
-def _nothing(subject: Subject, samples: Samples) -> NotAvailable:
+def _no_response_error(subject: Subject, samples: Samples) -> NotAvailable:
     return NotAvailable(
         f"{subject.name} answered none of {len(samples)} requests: {_reasons(samples)}",
-        hint="look at the server, or lower --rate",
+        hint="read the server's log, or lower --rate",
     )

@@ -1,8 +1,8 @@
-"""What samples say, and how sure one can be of it.
+"""Statistics of a run: percentiles with intervals, and warnings.
 
-Latencies count from the moment at which a request was due, so a server that stands still does not make its own waiting
-clients disappear (coordinated omission). Percentiles are order statistics of all answered requests; their intervals are
-exact binomial ones. Too few samples, a generator that was late, and a run that had not settled are said.
+Latencies count from the moment at which a request was due, so the requests that wait while a server stands still
+count too (no coordinated omission). Percentiles are order statistics of all successful requests; their intervals are
+exact binomial ones. Warnings report a generator that was late and a run that had not settled.
 
 Thread: any; pure functions.
 """
@@ -65,20 +65,20 @@ class Summary:
         num_due: requests that were due in that time.
         num_ok: of these, answered with success.
         num_warmup: requests before, not counted.
-        rate: successful answers per second.
+        rate: successful responses per second.
         rows_per_s: rows of them per second.
         errors: status in words -> how many.
-        reasons: status in words -> the text of the first answer.
+        reasons: status in words -> the text of the first response.
         percentiles: those with enough samples.
-        uncorrected_p99_ms: p99 from the moment of sending, as tools measure that forget who had to wait; or None.
-        mean_ms: mean latency; NaN without an answer.
-        goodput: successful answers within the SLO per second; None without one.
-        slo_ms: the latency that answers should keep, or None.
+        uncorrected_p99_ms: p99 from the moment of sending, which leaves out waits in the client; or None.
+        mean_ms: mean latency; NaN without a response.
+        goodput: successful responses within the SLO per second; None without one.
+        slo_ms: the latency that responses should keep, or None.
         late_share: requests that the generator got to more than a millisecond too late, of all.
         lag_p99_ms: how late it was for 1 % of them.
         stability: the percentile that was checked for stability and the ratio of its extremes over three windows, or
             None when there are too few samples.
-        interrupted: whether somebody ended it early.
+        interrupted: whether it was interrupted.
         stopped: why it ended early by itself, or "".
     """
 
@@ -112,17 +112,17 @@ class Summary:
 
     @property
     def is_stable(self) -> bool | None:
-        """Whether the last windows agree; None when that cannot be told."""
+        """Whether the last windows agree; None when there are too few samples."""
         return None if self.stability is None else self.stability[1] <= STABLE_RATIO
 
     @property
     def num_errors(self) -> int:
-        """Requests without a successful answer."""
+        """Requests without a successful response."""
         return self.num_due - self.num_ok
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What a reader must know before believing the numbers."""
+        """Reasons to doubt the numbers."""
         found = []
         if self.stopped:
             found.append(f"STOPPED EARLY: {self.stopped}")
@@ -161,8 +161,8 @@ def summarise(
         samples: all requests; those due before 0 are the warm-up.
         load: how they came.
         rows: rows of a request.
-        slo_ms: the latency that answers should keep.
-        interrupted: whether somebody ended it early.
+        slo_ms: the latency that responses should keep.
+        interrupted: whether it was interrupted.
         stopped: why it ended early by itself.
     """
     measured = samples.among(samples.due_s >= 0)
@@ -170,7 +170,7 @@ def summarise(
     took_s = measured.latency_s[is_ok]
     last_s = float(measured.due_s.max(initial=0.0))
     seconds = min(load.seconds, last_s) if interrupted or stopped else load.seconds
-    # A closed loop runs over the end by its last answers, which belong to the time that they took.
+    # A closed loop runs over the end by its last responses, which belong to the time that they took.
     seconds = max(seconds, 1e-9)
     lag_s = measured.taken_s - measured.due_s
     statuses, counts = np.unique(measured.status[~is_ok], return_counts=True)
@@ -197,7 +197,7 @@ def summarise(
 
 
 def percentiles(latencies_s: np.ndarray) -> tuple[Percentile, ...]:
-    """Those that there are samples enough for; order statistics, shape of the input `(n,)`."""
+    """The percentiles with enough samples; order statistics, shape of the input `(n,)`."""
     ordered = np.sort(latencies_s)
     return tuple(percentile(ordered, quantile) for quantile, fewest in FEWEST.items() if len(ordered) >= fewest)
 

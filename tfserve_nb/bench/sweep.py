@@ -19,7 +19,7 @@ MAX_STEPS = 12
 NUM_BISECTIONS = 3
 SLO_TIMES_IDLE = 10.0
 KEEPS_UP = 0.95
-"""A server that answers less than this part of what is due has an ever longer queue."""
+"""A server that completes less than this share of the requests has an ever longer queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def sweep(
 
     The rate grows by 60 % a step from a tenth of the capacity until p99 leaves the SLO, requests fail, or the server
     no longer keeps up; between the last good and the first bad rate three bisections follow. A step at which the
-    generator was late says nothing of the server; it is run once more.
+    generator was late does not measure the server; it is run once more.
 
     Args:
         subject: what is loaded.

@@ -37,7 +37,10 @@ def bench(arguments: list[str]) -> int:
     Returns:
         0 when it ran to its end; 1 when it could not, was stopped early, or is invalid.
     """
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    parsed = parser.parse_args(arguments)
+    if getattr(parsed, "protocol", "") == "kernel":
+        parser.error("argument --protocol: 'kernel' works in a notebook only (%benchmark); json, binary or grpc here")
     own, run = read(_BenchOptions, parsed), read(RunOptions, parsed)
     try:
         result = _result(own, run, read(Options, parsed))
@@ -78,12 +81,12 @@ class _BenchOptions:
 
 
 def _result(own: _BenchOptions, run: RunOptions, options: Options) -> AnyResult:
-    """Carry out what was asked for."""
+    """Run the benchmark, or compare two stored runs."""
     folder = Path(own.folder)
     if run.compare is not None:
         return compare_runs(folder, *run.compare)
     if own.url is None:
-        raise InvalidOption("what shall be loaded?", hint="tfserve-nb bench http://HOST:PORT/v1/models/NAME")
+        raise InvalidOption("a URL is missing", hint="tfserve-nb bench http://HOST:PORT/v1/models/NAME")
     with _Bar(is_quiet=own.quiet) as bar:
         body = None if own.body is None else _body(own.body)
         return benchmark_url(own.url, run.token, options, folder, bar, body, run.grpc_address)
@@ -150,6 +153,6 @@ class _Bar(Watcher):
         self._shown_s = now_s
         done_s = load.warmup_s + float(samples.due_s.max(initial=-load.warmup_s))
         num_failed = int((samples.status != OK).sum())
-        found = f"{len(samples)} answers" + (f", {num_failed} failed" if num_failed else "")
+        found = f"{len(samples)} responses" + (f", {num_failed} failed" if num_failed else "")
         total_s = load.warmup_s + load.seconds
         self._progress.update(self._task, description=str(load), completed=done_s, total=total_s, found=found)

@@ -32,8 +32,8 @@ from ..serving.core import ServingCore
 from ..serving.telemetry.records import CopyCounts
 from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
-from .flags import EXIT_FAILED, ignored_flags, parse_serve
-from .plan import ServePlan, make_plan
+from .serve_flags import EXIT_FAILED, ignored_flags, parse_serve
+from .serve_plan import ServePlan, make_plan
 
 _log = logging.getLogger("tfserve_nb.serve")
 JOIN_S = 1.5
@@ -160,7 +160,7 @@ class ModelServer:
         self._core.stop()
 
     def _dashboard_url(self) -> str:
-        """With the token that was made for it; one that was given in a file is asked for."""
+        """With the token that was made for it; the page asks for one that was given in a file."""
         settings = self._plan.settings
         scheme = "http" if settings.tls is None else "https"
         host = "127.0.0.1" if settings.host in ("", "0.0.0.0", "::") else settings.host  # noqa: S104 - compared
@@ -187,7 +187,7 @@ def _web_pages(core: ServingCore, experiments: Experiments) -> WebPages:
 
 
 class ConfigPoller:
-    """Follows a configuration file that changes.
+    """Reads a configuration file again and again, and follows its changes.
 
     Args:
         reload: reads and follows it.
@@ -215,16 +215,16 @@ class ConfigPoller:
             self._thread.join(JOIN_S)
 
     def _work(self) -> None:
-        said = ""
+        last_error = ""
         while not self._stop.wait(self._wait_s):
             try:
                 self._reload()
-                said = ""
+                last_error = ""
             except ServingError as error:
                 # What was served before still is; the file may be half-written.
-                if error.message != said:
-                    said = error.message
-                    _log.error("PollFilesystemAndReloadConfig failed: %s", said)
+                if error.message != last_error:
+                    last_error = error.message
+                    _log.error("PollFilesystemAndReloadConfig failed: %s", last_error)
             except Exception:  # noqa: BLE001 - a defect of ours; the file is read again later
                 _log.exception("the configuration could not be followed")
 

@@ -1,6 +1,6 @@
 """Carries out actions for the widgets, one at a time.
 
-That is done off the thread that draws: loading a version takes seconds, and its progress is to be seen meanwhile.
+Actions run on a thread of their own: loading a version takes seconds, and the dashboard shows its progress meanwhile.
 
 Thread: `tfserve-dashboard-action`, a daemon for each action; everything else runs on the updater's thread.
 """
@@ -27,7 +27,7 @@ class ActionRunner:
         on_change: called when an action starts or has ended.
 
     Attributes:
-        running: what is being done, or None.
+        running: the job that runs, or None.
         undo: how to take the last action back, or None.
     """
 
@@ -51,7 +51,7 @@ class ActionRunner:
         Args:
             name: a key of `ACTIONS`.
             choice: what was chosen for it.
-            status: the model as it was last seen, to find the way back.
+            status: the model's last known state, from which Undo is derived.
         """
         try:
             job = ACTIONS[name].job(self._controls, choice, status)
@@ -80,19 +80,19 @@ class ActionRunner:
     def _work(self, job: Job) -> None:
         undo = job.undo
         try:
-            said = job.carry_out()
+            text = job.carry_out()
         except Exception as error:  # noqa: BLE001 - shown to the person who clicked, whatever it is
-            said, undo = in_words(error), self.undo
-        self._updater.post_if_running(lambda: self._finish(said, undo))
+            text, undo = in_words(error), self.undo
+        self._updater.post_if_running(lambda: self._finish(text, undo))
 
-    def _finish(self, said: str, undo: Undo | None) -> None:
+    def _finish(self, text: str, undo: Undo | None) -> None:
         self.running = None
         self.undo = undo
-        self._on_change()  # first: the buttons work again when the line says that it is done
-        self._say(said)
+        self._on_change()  # first: the buttons work again when the line reports the end
+        self._say(text)
 
 
 def in_words(error: Exception) -> str:
-    """An error as a line for people: what is wrong, and what to try."""
+    """An error as a line of plain text: what is wrong, and its hint."""
     hint = getattr(error, "hint", "")
     return f"⚠ {error}{f' (try: {hint})' if hint else ''}"

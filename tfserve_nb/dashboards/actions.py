@@ -1,7 +1,7 @@
 """Everything that can be done from a dashboard, in one table that the widgets and the web page follow.
 
-An action says what it is called, what has to be chosen for it, what it does, what is said meanwhile and afterwards, and
-which other action takes it back.
+Each action has its texts, the choices that it needs, the function that carries it out, and the action that takes it
+back.
 
 Thread: any.
 """
@@ -20,7 +20,7 @@ from .controls import DeploymentControls
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What a person chose for an action.
+    """The choices that an action was started with.
 
     Attributes:
         version: a version's number.
@@ -66,7 +66,7 @@ _MISSING = {
     "a": "choose version A first",
     "b": "choose version B first",
 }
-"""What an action needs -> what is said while it is not chosen."""
+"""What an action needs -> the error text while it is not chosen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ class Job:
     Attributes:
         what: a few words, plain text.
         work: does it; may take seconds.
-        done: makes of what `work` returned and the milliseconds that it took what is said then, plain text.
+        done: from what `work` returned and the milliseconds that it took, the text that reports it; plain text.
         undo: how to take it back, or None.
     """
 
@@ -113,7 +113,7 @@ Reverse = Callable[[ModelStatus, Choice], tuple[str, Choice] | None]
 """From the model before an action: the action that restores it, and what is chosen for that one; None for none."""
 
 
-def says(text: str) -> Done:
+def sentence(text: str) -> Done:
     """A sentence about what was chosen."""
     return lambda _, choice, __: text.format_map(choice.to_json())
 
@@ -123,13 +123,13 @@ class Action:
     """One line of the table. Texts may contain the fields of `Choice` in braces, and the model's `{name}`.
 
     Attributes:
-        name: what others call it.
+        name: its key in `ACTIONS`.
         text: on its button; "" for one without a button.
         title: what the button does, in a sentence.
-        what: a few words about what is done, for the line that says so and for Undo.
+        what: a few words that name the action, for the status line and for Undo.
         needs: fields of `Choice` that have to be chosen.
         work: does it.
-        done: what is said afterwards; gets the milliseconds that it took.
+        done: returns the text that reports it; gets the milliseconds that it took.
         reverse: finds the action that takes it back.
         question: asked before it is done; "" for no question.
         is_main: whether it is the button that stands out.
@@ -152,7 +152,7 @@ class Action:
         Args:
             controls: the deployment.
             choice: what was chosen.
-            status: the model now, to find the way back; None for an action that cannot be taken back.
+            status: the model now, from which Undo is derived; None for an action that cannot be taken back.
 
         Raises:
             InvalidRequest: if something that it needs was not chosen.
@@ -174,7 +174,7 @@ class Action:
         return {name: getattr(self, name) for name in ("name", "text", "title", "what", "needs", "question", "is_main")}
 
 
-# --- the ways back ----------------------------------------------------------------------------------------------------
+# --- how to undo ------------------------------------------------------------------------------------------------------
 
 
 def _same_traffic(status: ModelStatus, _: Choice) -> tuple[str, Choice] | None:
@@ -203,11 +203,11 @@ def _same_label(status: ModelStatus, choice: Choice) -> tuple[str, Choice]:
     return ("remove_label" if before is None else "set_label"), Choice(version=before, label=choice.label)
 
 
-# --- what is said and done --------------------------------------------------------------------------------------------
+# --- the texts and the work -------------------------------------------------------------------------------------------
 
 
 def loaded_versions(status: ModelStatus) -> tuple[int, ...]:
-    """The versions that can answer, in order."""
+    """The versions in state AVAILABLE, in order."""
     return tuple(sorted(found.version for found in status.versions if found.state is VersionState.AVAILABLE))
 
 
@@ -252,11 +252,11 @@ def rebalanced(shares: Mapping[int, int], version: int, percent: int) -> dict[in
     return {one: percent if one == version else whole[one] for one in shares}
 
 
-def _answers_now(controls: DeploymentControls, _: Choice, took_ms: float) -> str:
+def _default_version_text(controls: DeploymentControls, _: Choice, took_ms: float) -> str:
     return f"version {controls.status().default_version} answers now, switched in {took_ms:.1f} ms"
 
 
-def _traffic_now(controls: DeploymentControls, *_: object) -> str:
+def _traffic_text(controls: DeploymentControls, *_: object) -> str:
     shares = shares_of(controls.status())
     return "traffic " + ", ".join(f"version {version}: {share} %" for version, share in shares.items())
 
@@ -282,70 +282,70 @@ def _begin_experiment(controls: DeploymentControls, choice: Choice) -> object:
 _TABLE = (
     Action(
         "promote", "Promote", "Give all traffic to the chosen version", "promote version {version}", ("version",),
-        lambda controls, choice: controls.promote(_version(choice)), _answers_now, _same_traffic, is_main=True,
+        lambda controls, choice: controls.promote(_version(choice)), _default_version_text, _same_traffic, is_main=True,
     ),
     Action(
         "rollback", "Roll back", "Go back to the version that answered before", "roll back", (),
-        lambda controls, _: controls.rollback(), _answers_now, _same_traffic,
+        lambda controls, _: controls.rollback(), _default_version_text, _same_traffic,
     ),
     Action(
         "stage", "Stage", "Load the chosen version, and keep it loaded without traffic", "stage version {version}",
         ("version",), lambda controls, choice: controls.stage(_version(choice)),
-        says("version {version} is loaded"), _unload_again,
+        sentence("version {version} is loaded"), _unload_again,
     ),
     Action(
         "unload", "Unload", "Free the chosen version's memory; its files stay", "unload version {version}",
         ("version",), lambda controls, choice: controls.undeploy(_version(choice)),
-        says("version {version} is unloaded; its files stay"), _load_again,
+        sentence("version {version} is unloaded; its files stay"), _load_again,
     ),
     Action(
         "delete", "Delete…", "Remove the chosen version's files", "delete version {version}",
         ("version",), lambda controls, choice: controls.undeploy(_version(choice), delete=True),
-        says("version {version} is deleted"),
+        sentence("version {version} is deleted"),
         question="Delete version {version} of {name} from disk? This cannot be undone.",
     ),
     Action(
         "set_label", "Set label", "Point the label to the chosen version", "label {label} → version {version}",
         ("version", "label"), lambda controls, choice: controls.set_label(choice.label, _version(choice)),
-        says("{label} points to version {version}"), _same_label,
+        sentence("{label} points to version {version}"), _same_label,
     ),
     Action(
         "remove_label", "Remove label", "Remove the label, whatever version it points to", "remove label {label}",
         ("label",), lambda controls, choice: controls.set_label(choice.label, None),
-        says("label {label} is removed"), _same_label,
+        sentence("label {label} is removed"), _same_label,
     ),
-    Action("share", "", "", "traffic split", ("version", "percent"), _share, _traffic_now, _same_traffic),
+    Action("share", "", "", "traffic split", ("version", "percent"), _share, _traffic_text, _same_traffic),
     Action(
         "traffic", "", "", "traffic split", ("weights",),
-        lambda controls, choice: controls.set_traffic(choice.weights), _traffic_now, _same_traffic,
+        lambda controls, choice: controls.set_traffic(choice.weights), _traffic_text, _same_traffic,
     ),
     Action(
         "sample", "Sample requests", "Keep some requests from now on, in the server's memory", "sample requests", (),
-        lambda controls, _: controls.sample_requests(True), says("requests are sampled from now on"),
+        lambda controls, _: controls.sample_requests(True), sentence("requests are sampled from now on"),
     ),
     Action(
         "stop_sampling", "Stop sampling", "Keep no more requests", "stop sampling", (),
         lambda controls, _: controls.sample_requests(False),
-        says("sampling is off; what was kept stays until undeploy"),
+        sentence("sampling is off; what was kept stays until undeploy"),
     ),
     Action(
-        "ab_test", "Start A/B test", "Split the requests and watch", "A/B test of version {b} against version {a}",
+        "ab_test", "Start A/B test", "Split the requests and watch", "A/B test of versions {a} and {b}",
         ("a", "b", "percent"), _begin_experiment,
-        says("A/B test of version {b} against version {a} runs"), lambda _, choice: ("stop_test", choice),
+        sentence("A/B test of versions {a} and {b} runs"), lambda _, choice: ("stop_test", choice),
         is_main=True,
     ),
     Action(
         "promote_b", "Promote B", "Give B all requests", "promote B", ("b",),
-        lambda controls, _: controls.end_experiment("promote"), says("version {b} answers now"), is_main=True,
+        lambda controls, _: controls.end_experiment("promote"), sentence("version {b} answers now"), is_main=True,
     ),
     Action(
         "back_to_a", "Roll back to A", "Take B back: A gets all requests", "roll back to A", ("a",),
-        lambda controls, _: controls.end_experiment("rollback"), says("version {a} answers now"),
+        lambda controls, _: controls.end_experiment("rollback"), sentence("version {a} answers now"),
     ),
     Action(
         "stop_test", "Stop", "End without a verdict; A gets all requests", "stop the experiment", ("a",),
         lambda controls, _: controls.end_experiment("stop"),
-        says("the experiment is stopped; version {a} answers"),
+        sentence("the experiment is stopped; version {a} answers"),
     ),
 )  # fmt: skip
 

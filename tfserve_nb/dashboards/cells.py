@@ -1,6 +1,6 @@
 """Which cells ran in this kernel, and when: what else kept the machine busy, for the charts' time axes.
 
-The notebook's side writes it (`notebook.cell_times`) from the moment a dashboard is shown.
+The notebook's side writes it (`notebook.cells`) from the moment a dashboard is shown.
 
 Thread: written by the kernel's main thread, read by any; appending to a bounded deque needs no lock.
 """

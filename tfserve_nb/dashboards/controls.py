@@ -1,4 +1,4 @@
-"""What a dashboard needs of a deployment. `Deployment` satisfies it, and so can recorded data.
+"""What a dashboard needs of a deployment. `Deployment` satisfies it, and so can a fake for tests.
 
 Thread: the dashboard's threads call it.
 """
@@ -19,7 +19,7 @@ from ..types import HistoryEvent, ModelStatus
 
 
 class DeploymentControls(Protocol):
-    """Something with versions that can be looked at and switched."""
+    """A model with versions that can be read and switched."""
 
     name: str
 
@@ -30,7 +30,7 @@ class DeploymentControls(Protocol):
         """The numbers of the last `span_s` seconds, of one signature or of all."""
 
     def history(self, limit: int = 100) -> list[HistoryEvent]:
-        """Who did what, newest first."""
+        """The events of the model's history, newest first."""
 
     def promote(self, version: int) -> object:
         """Give all traffic to a version."""

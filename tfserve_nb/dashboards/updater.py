@@ -22,7 +22,7 @@ from ..errors import ServerFailed
 from ..threads import hide_from_debuggers
 
 PERIOD_S = 0.2
-"""States are looked at five times a second; what is counted by seconds is drawn once a second."""
+"""States are read five times a second; what is counted by seconds is drawn once a second."""
 CALL_LIMIT_S = 10.0
 JOIN_S = 1.5
 
@@ -48,7 +48,9 @@ class _Call(Generic[T]):
 
     def result(self) -> T:
         if not self._done.wait(CALL_LIMIT_S):
-            raise ServerFailed(f"the dashboard did not answer within {CALL_LIMIT_S:g} s", hint="%reload_ext tfserve_nb")
+            raise ServerFailed(
+                f"the dashboard's thread did not respond within {CALL_LIMIT_S:g} s", hint="%reload_ext tfserve_nb"
+            )
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value]
@@ -88,7 +90,7 @@ class Updater:
         """Execute `work` on the thread and return what it returns.
 
         Raises:
-            ServerFailed: if the thread does not answer within `CALL_LIMIT_S` seconds.
+            ServerFailed: if the thread does not respond within `CALL_LIMIT_S` seconds.
             BaseException: what `work` raises.
         """
         if self.is_here:

@@ -1,4 +1,4 @@
-"""The widgets of one deployment's dashboard: tabs, a line that says what happened, and what a saved notebook keeps.
+"""The widgets of one deployment's dashboard: tabs, a status line, and the still page of a saved notebook.
 
 Thread: everything that touches a widget runs on the updater's thread; the public methods may be called from any.
 """
@@ -40,7 +40,7 @@ SECTIONS: tuple[Callable[[TabContext], Section], ...] = (
 )
 WATCH_STEP_S = 0.5
 METRICS_EVERY_S = 0.95
-"""The numbers are counted by seconds: looking more often shows nothing new."""
+"""The numbers are counted by seconds: reading them more often shows nothing new."""
 HISTORY_EVERY_S = 10.0
 NUM_EVENTS = 50
 TAB_STYLE = (
@@ -80,7 +80,7 @@ class Dashboard:
         self._options = ViewOptions()
         self._snapshot: Snapshot | None = None
         self._shown: object = None
-        self._looked_s = self._remembered_s = float("-inf")
+        self._metrics_read_s = self._history_read_s = float("-inf")
         self._problem = ""
         self._is_closed = False
         self._was_visible = False
@@ -130,7 +130,7 @@ class Dashboard:
         if self._is_closed or not self.is_visible:
             return
         now_s = time.perf_counter()
-        self._draw(is_forced=False, with_metrics=now_s - self._looked_s >= self._metrics_every_s)
+        self._draw(is_forced=False, with_metrics=now_s - self._metrics_read_s >= self._metrics_every_s)
         if now_s - self._still_s >= STILL_EVERY_S:
             self._follow_still()
 
@@ -146,7 +146,7 @@ class Dashboard:
         """Let buttons put values into the notebook's namespace.
 
         Args:
-            bind: given a variable's name and its value; called on a thread of the dashboard.
+            bind: receives a variable's name and its value; called on a thread of the dashboard.
         """
         self._bind = bind
         if not self._is_closed:
@@ -236,7 +236,7 @@ class Dashboard:
         before = self._snapshot
         if with_metrics or before is None:
             metrics = self._controls.metrics(*SPANS[self._options.span], self._options.signature)
-            self._looked_s = time.perf_counter()
+            self._metrics_read_s = time.perf_counter()
         else:
             metrics = before.metrics
         section = self._sections[self._tab.selected_index or 0]
@@ -259,8 +259,8 @@ class Dashboard:
     def _events(self, *, is_due: bool) -> tuple[HistoryEvent, ...]:
         """The history; it lies in a file, so it is read when something changed, and now and then."""
         now_s = time.perf_counter()
-        if self._snapshot is None or is_due or now_s - self._remembered_s > HISTORY_EVERY_S:
-            self._remembered_s = now_s
+        if self._snapshot is None or is_due or now_s - self._history_read_s > HISTORY_EVERY_S:
+            self._history_read_s = now_s
             return tuple(self._controls.history(NUM_EVENTS))
         return self._snapshot.events
 

@@ -17,7 +17,8 @@ from ..agreement.kinds import AgreementOptions
 from ..agreement.summary import Agreeing, evidence_pairs
 from ..errors import FailedPrecondition, InvalidRequest, NotAvailable, ServingError, VersionNotFound
 from ..export.layout import find_version, folder_bytes, list_versions
-from ..export.provenance.provenance import Code, Provenance, read_provenance
+from ..export.provenance.code import Code
+from ..export.provenance.provenance import Provenance, read_provenance
 from ..export.signatures import read_signatures
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights

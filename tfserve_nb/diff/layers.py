@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from ..export.provenance.layer_facts import chunks, squared_norm
+from ..export.provenance.keras_facts import chunks, squared_norm
 from ..export.provenance.provenance import Provenance
 from ..export.weights import Variable, Weights
 from .result import ADDED, CHANGED, REMOVED, SAME, LayerChange

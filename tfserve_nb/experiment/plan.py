@@ -10,7 +10,7 @@ import secrets
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any  # what a user gave
 
-from ..agreement.kinds import ASKED_KINDS, AgreementOptions
+from ..agreement.kinds import AgreementOptions
 from ..errors import InvalidOption
 from ..options import option
 from ..serialization import HighEnd, LowEnd
@@ -102,8 +102,8 @@ class Plan:
         limits: hard limits.
         auto_promote: whether B gets everything by itself once it passed.
         auto_rollback: whether A gets everything by itself when B is harmful.
-        kind: what the outputs are, to compare them on copied rows: see `AgreementOptions`.
-        tolerance: by how much numbers of a regression may differ: see `AgreementOptions`.
+        kind: as `AgreementOptions`, for the copied rows.
+        tolerance: as `AgreementOptions`.
         salt: decides together with a key who gets which version; new for every experiment.
 
     Raises:
@@ -133,15 +133,8 @@ class Plan:
     auto_rollback: bool = option(
         True, "watch, but leave it to a person to give A everything when B is harmful", flags=("--no-rollback",)
     )
-    kind: str | None = option(
-        None,
-        "what the outputs are, to compare them; see docs/agreement.md",
-        choices=ASKED_KINDS,
-        shown="found out",
-    )
-    tolerance: float | None = option(
-        None, "by how much numbers of a regression may differ, relative", metavar="T", shown="0.001"
-    )
+    kind: str | None = None
+    tolerance: float | None = None
     salt: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:

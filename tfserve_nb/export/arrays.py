@@ -16,7 +16,7 @@ from .endpoint import leaves
 from .reasons import short_repr
 
 MAX_CHECKED_ROWS = 64
-"""Rows of a user's batch that are looked at; a check of a whole test set would only take longer."""
+"""Rows of a user's batch that are used; a check of a whole test set would only take longer."""
 
 _KIND_WORDS = {"b": "bool", "i": "integer", "u": "integer", "f": "float", "c": "complex", "O": "string"}
 _ALLOWED_CASTS = {"f": "biuf", "c": "biufc", "i": "iu", "u": "iu", "b": "b", "O": "O", "V": "biufV"}
@@ -50,7 +50,7 @@ def as_array(value: object) -> tuple[np.ndarray, str]:
         array = array if plain is None else array.astype(plain)
     if array.dtype.kind not in "biufc" and array.dtype.name not in {"bfloat16", "half"}:
         raise InvalidOption(
-            f"{_describe(value)} has the type {array.dtype}, which TensorFlow does not know",
+            f"{_describe(value)} has the type {array.dtype}, which TensorFlow does not have",
             hint="convert it to numbers, booleans or text",
         )
     return array, array.dtype.name

@@ -1,4 +1,4 @@
-"""Does the SavedModel answer what the live model answers? Asked before a version counts.
+"""Does the SavedModel compute what the live model computes? Checked before a version counts.
 
 The rows come from the user, or are made from the signature: a little of everything, the same every time. What was made
 up may not suit the model (an index out of range, text that is no date); then plainer rows are tried, and when none
@@ -77,7 +77,7 @@ def example_batch(
     """A small batch made from a signature, the same every time.
 
     Args:
-        signature: its inputs are looked at.
+        signature: only its inputs matter.
         rows: rows for inputs whose dimension 0 is free.
         free_size: size of all other unknown dimensions.
         is_plain: zeros, False and the text "0" instead of a little of everything.
@@ -98,7 +98,7 @@ def example_batch(
 
 
 def live_outputs(source: object, batch: Tensors) -> dict[str, np.ndarray]:
-    """What the live model answers, with `training=False`.
+    """The outputs of the live model, with `training=False`.
 
     Args:
         source: a model, or what `prepare_source` returned; no SavedModel folder.
@@ -108,7 +108,7 @@ def live_outputs(source: object, batch: Tensors) -> dict[str, np.ndarray]:
         Output name -> array; text as object arrays of bytes.
 
     Raises:
-        Exception: whatever the model raises.
+        Exception: what the model raises.
     """
     import tensorflow as tf
 
@@ -127,7 +127,7 @@ def compare_outputs(
     *,
     computed_in: str = "float32",
 ) -> float:
-    """Compare the live model's answers with the served ones.
+    """Compare the live model's outputs with the served ones.
 
     Numbers may differ by `atol + rtol * |live|`; NaN equals NaN. Text, integers and booleans must be equal.
 
@@ -147,8 +147,8 @@ def compare_outputs(
     """
     if live.keys() != served.keys():
         raise ExportFailed(
-            f"the SavedModel answers {', '.join(sorted(served))}, the live model {', '.join(sorted(live))}",
-            hint="deploy once more; if it stays, answer a dict of tensors from call()",
+            f"the SavedModel has the outputs {', '.join(sorted(served))}, the live model {', '.join(sorted(live))}",
+            hint="deploy once more; if it stays, return a dict of tensors from call()",
         )
     largest = 0.0
     for name, expected in live.items():
@@ -168,7 +168,7 @@ def compare_outputs(
 
 
 def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, example: object = None) -> CheckReport:
-    """Check a SavedModel folder against the live model that it was made from.
+    """Compare a SavedModel folder with the live model that it was made from.
 
     Args:
         source: the model, or what `prepare_source` returned. For a SavedModel folder there is no live model; it is
@@ -181,7 +181,7 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
         What was compared.
 
     Raises:
-        ExportFailed: if the SavedModel cannot be loaded or run, or answers something else.
+        ExportFailed: if the SavedModel cannot be loaded or run, or its outputs differ.
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
     prepared = prepare_source(source, example=example)
@@ -244,7 +244,7 @@ def _compare(
         served = load_and_run(path, name, batch)
     except Exception as error:
         raise ExportFailed(
-            f"the SavedModel fails on rows that the live model can answer: {innermost(error)}",
+            f"the SavedModel fails on rows on which the live model does not: {innermost(error)}",
             hint="look for Python code in call() that works on values, not on tensors",
         ) from error
     try:
@@ -252,7 +252,7 @@ def _compare(
     except ExportFailed:
         if has_random_ops(read_meta_graph(path)) and not _answers_alike(source, batch, live):
             return CheckReport(
-                0, None, "the model draws random numbers: it answers the same rows differently each time"
+                0, None, "the model draws random numbers: its outputs for the same rows differ each time"
             )
         raise
     return CheckReport(_num_rows(batch), difference)
@@ -318,7 +318,7 @@ def _varied(spec: TensorSpec, shape: tuple[int, ...], random: np.random.Generato
 
 
 def _numpy_dtype(spec: TensorSpec) -> np.dtype:
-    """The numpy type; those that numpy does not know by itself (bfloat16) are TensorFlow's."""
+    """The numpy type; those that numpy itself lacks (bfloat16) are TensorFlow's."""
     try:
         return spec.numpy_dtype
     except TypeError:

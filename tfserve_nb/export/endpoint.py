@@ -1,12 +1,12 @@
-"""What a model becomes before it is written: one function of named tensors, whatever the model looked like.
+"""What a model becomes before it is written: one function of named tensors, for every kind of model.
 
-Models take a tensor, a list, a dictionary or something nested, and answer likewise. A served signature is flat: named
-tensors in, named tensors out. The rules for names, in this order:
+Models take a tensor, a list, a dictionary or something nested, and return the same kinds. A served signature is flat:
+named tensors in, named tensors out. The rules for names, in this order:
 
 * inputs: the name given to `keras.Input`, else the key in a dictionary of inputs, else the name of the parameter of
   `call` (with `_0`, `_1` ... when it takes several);
 * outputs: the key in a dictionary of outputs, else the name of the output layer when there are several, else
-  `output_0`, `output_1` ... as Keras' own export says.
+  `output_0`, `output_1` ... as in Keras' own export.
 
 Names that Keras makes up (`keras_tensor_17`, `dense_4`) change whenever a notebook's cell is run again; they are no
 names in this sense, because a client of version 1 must be able to talk to version 2.
@@ -41,7 +41,7 @@ class ExportSource:
     Attributes:
         description: what it is, for messages, such as `Sequential 'digits'`.
         inputs: the inputs in the order in which `call` takes them; empty for a SavedModel folder.
-        call: takes one tensor per input, answers output name -> tensor; runs live and can be traced. None for a
+        call: takes one tensor per input, returns output name -> tensor; runs live and can be traced. None for a
             SavedModel folder: there is no live model to compare with.
         tracked: the objects that own the variables and tables which `call` uses.
         path: the SavedModel folder to be copied, or None.
@@ -104,10 +104,10 @@ def name_inputs(structure: Structure, own_names: Sequence[str], parameter: str) 
 
 
 def name_outputs(outputs: Structure, layer_names: Sequence[str] = ()) -> dict[str, Any]:
-    """Output name -> tensor for what a model answered.
+    """Output name -> tensor for what a model returned.
 
     Args:
-        outputs: what the model answered.
+        outputs: what the model returned.
         layer_names: for a functional model with several outputs in a list: the names of the output layers, "" for
             those that Keras made up.
 
@@ -123,7 +123,7 @@ def name_outputs(outputs: Structure, layer_names: Sequence[str] = ()) -> dict[st
     for name, leaf in named.items():
         _check_dense(name, leaf)
     if not named:
-        raise ModelNotServable("the model answers nothing", hint="return a tensor, or a dict of tensors, from call()")
+        raise ModelNotServable("the model returns nothing", hint="return a tensor, or a dict of tensors, from call()")
     return named
 
 
@@ -178,6 +178,6 @@ def _check_dense(name: str, leaf: object) -> None:
     }
     kind = type(leaf).__name__
     raise ModelNotServable(
-        f"output {name!r} is a {kind}; a served model answers dense tensors",
+        f"output {name!r} is a {kind}; a served model returns dense tensors",
         hint=hints.get(kind, "return tensors only, or a dict of them, from call()"),
     )

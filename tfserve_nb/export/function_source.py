@@ -23,7 +23,7 @@ _SIGNATURE_HINT = (
 
 
 def is_tf_function(value: object) -> bool:
-    """Whether a value is a `tf.function` or one of its traces; TensorFlow is not imported when nobody else did."""
+    """Whether a value is a `tf.function` or one of its traces; TensorFlow is not imported for this."""
     tf = sys.modules.get("tensorflow")
     if tf is None:
         return False
@@ -45,7 +45,7 @@ def function_source(function: Any, example: object = None) -> ExportSource:
         example: a batch of its inputs; needed when it has no `input_signature`.
 
     Raises:
-        ModelNotServable: if it says nowhere what it takes, or takes what requests cannot carry.
+        ModelNotServable: if it has no input signature, or takes what requests cannot carry.
         ExportFailed: if it cannot be traced.
     """
     description = f"tf.function {_name_of(function)!r}"
@@ -184,7 +184,7 @@ def _owners(function: Any) -> tuple[object, ...]:
 
     python_function = getattr(function, "python_function", None)
     bound_to = getattr(inspect.unwrap(python_function), "__self__", None) if python_function else None
-    # TensorFlow binds a method to a stand-in that knows the module as its target.
+    # TensorFlow binds a method to a stand-in that has the module as its target.
     candidates = [getattr(bound_to, "target", bound_to)]
     with contextlib.suppress(TypeError):
         variables = inspect.getclosurevars(inspect.unwrap(python_function))  # type: ignore[arg-type]  # see suppress

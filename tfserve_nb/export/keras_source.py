@@ -33,7 +33,7 @@ _CHECK_HINT = "give a batch of its inputs: --check VARIABLE (from Python: exampl
 
 
 def is_keras_object(value: object) -> bool:
-    """Whether a value is a Keras layer or model; Keras is not imported when nobody else did."""
+    """Whether a value is a Keras layer or model; Keras is not imported for this."""
     keras = sys.modules.get("keras")
     return keras is not None and isinstance(value, keras.layers.Layer)
 
@@ -52,7 +52,7 @@ def keras_source(model: Any, example: object = None) -> ExportSource:
             inputs Keras did not record, and to learn the types of a subclassed model's inputs.
 
     Raises:
-        ModelNotServable: if it cannot be exported; the hint says what to type.
+        ModelNotServable: if it cannot be exported; the hint names the next step.
     """
     import keras
 

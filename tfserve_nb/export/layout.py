@@ -2,8 +2,8 @@
 
 A child of `BASE/NAME` counts as a version when its name is a number (`00000123` is version 123); every other name is
 invisible to servers. A version is therefore written into a folder whose name is no number and then renamed, so that
-nobody ever reads half of one. The name of such a temporary folder says which process made it, and the process holds a
-lock on it: what a killed process left behind is found and removed by the next export.
+no server ever reads half of one. The name of such a temporary folder holds the process that made it, and that process
+holds a lock on it: what a killed process left behind is found and removed by the next export.
 
 Thread: any; also safe against other processes that write into the same folders.
 
@@ -44,7 +44,7 @@ _TEMPORARY = re.compile(r"\.(?:exporting|deleting)-(?P<host>.+)-(?P<pid>\d+)-[^-
 
 
 def check_name(name: object) -> str:
-    """Return the name if it can stand in a URL and in a file system; otherwise say what is allowed.
+    """Return the name if it can stand in a URL and in a file system; otherwise raise what is allowed.
 
     Args:
         name: the name of a model; TensorFlow Serving's routes take `[^/:]+`, file systems and URLs refuse some more.
@@ -78,13 +78,13 @@ def check_version(version: object) -> int:
 def list_versions(model_dir: Path) -> tuple[int, ...]:
     """The versions below `BASE/NAME`, smallest first; empty when the folder does not exist.
 
-    Folders whose name is no number, and files, are left out; whether a folder is complete is not looked at.
+    Folders whose name is no number, and files, are left out; whether a folder is complete is not checked.
     """
     return tuple(sorted({number for number, entry in _numbered(model_dir) if entry.is_dir()}))
 
 
 def next_version(model_dir: Path, *, above: int = 0) -> int:
-    """The smallest number that is larger than `above` and than everything numeric below `BASE/NAME`."""
+    """The smallest number that is larger than `above` and than all numbers below `BASE/NAME`."""
     return max([above, *(number for number, _ in _numbered(model_dir))]) + 1
 
 
@@ -127,7 +127,7 @@ def delete_version(base: Path | str, name: str, version: int) -> None:
 
 @contextlib.contextmanager
 def temporary_dir(model_dir: Path, purpose: str) -> Iterator[Path]:
-    """A folder below `BASE/NAME` that no server looks at; removed with all its content at the end, whatever happens.
+    """A folder below `BASE/NAME` that no server reads; removed with all its content at the end, after errors too.
 
     Args:
         model_dir: `BASE/NAME`, which must exist.
@@ -144,7 +144,7 @@ def temporary_dir(model_dir: Path, purpose: str) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        # While the lock is held nobody else removes the same files; a rename by the caller leaves nothing to remove.
+        # While the lock is held no other process removes the same files; after a rename nothing is left to remove.
         shutil.rmtree(folder, ignore_errors=True)
         if lock is not None:
             os.close(lock)
@@ -153,8 +153,8 @@ def temporary_dir(model_dir: Path, purpose: str) -> Iterator[Path]:
 def remove_stale(model_dir: Path) -> tuple[Path, ...]:
     """Remove the temporary folders that dead processes of this host left below `BASE/NAME`.
 
-    A folder stays when its process lives, or when somebody holds its lock (a process of another container may have
-    the same host name and an unrelated process id).
+    A folder stays when its process lives, or when another process holds its lock (a process of another container may
+    have the same host name and an unrelated process id).
 
     Returns:
         What was removed.
@@ -194,7 +194,7 @@ def _children(folder: Path) -> list[Path]:
 
 
 def _numbered(model_dir: Path) -> list[tuple[int, Path]]:
-    """Everything below `BASE/NAME` whose name is a version number, files too."""
+    """All entries below `BASE/NAME` whose name is a version number, files too."""
     pairs = [(entry.name, entry) for entry in _children(model_dir)]
     numbers = [(int(text), entry) for text, entry in pairs if text.isascii() and text.isdigit()]
     return [(number, entry) for number, entry in numbers if number <= MAX_VERSION]
@@ -249,7 +249,7 @@ def _lock(folder: Path) -> int | None:
     """Lock a folder for as long as the returned descriptor is open; None where folders cannot be locked.
 
     Raises:
-        BlockingIOError: if somebody else holds the lock.
+        BlockingIOError: if another process holds the lock.
         OSError: if the folder cannot be opened.
     """
     descriptor = os.open(folder, os.O_RDONLY)

@@ -4,7 +4,7 @@ The same records warm a version up, see `warmup_requests`.
 
 Thread: each writer belongs to one thread; functions any.
 
-Reference: tensorflow_serving/apis/prediction_log.proto.
+Reference: tensorflow_serving/apis/prediction_log.proto and input.proto.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ MAX_FILES = 16
 
 @dataclass(frozen=True, slots=True)
 class LoggedCall:
-    """One answered request.
+    """One request with its outputs.
 
     Attributes:
         api: `predict`, `classify` or `regress`.
         model: the model's name.
-        version: who answered.
+        version: the version that ran it.
         signature: the signature's name.
         inputs: name -> array; for classify and regress the one array holds serialized `tf.Example`s.
         outputs: name -> array.
@@ -64,6 +64,28 @@ def to_message(call: LoggedCall) -> Any:
     else:
         _fill_examples(log.classify_log if call.api == "classify" else log.regress_log, call)
     return log
+
+
+def serialized_examples(value: Any) -> np.ndarray:
+    """The examples of a `tensorflow.serving.Input`, each with its context, as serialized `tf.Example`s.
+
+    Args:
+        value: an `Input` message.
+
+    Returns:
+        object array `(n,)` of bytes; n is 0 for an input without examples.
+    """
+    kind = value.WhichOneof("kind")
+    if kind == "example_list_with_context":
+        group = value.example_list_with_context
+        # Two serialized messages, one after the other, are their merger.
+        context = group.context.SerializeToString()
+        texts = [context + example.SerializeToString() for example in group.examples]
+    else:
+        texts = [example.SerializeToString() for example in value.example_list.examples]
+    array = np.empty(len(texts), dtype=object)
+    array[:] = texts
+    return array
 
 
 class RotatingWriter:
@@ -152,10 +174,10 @@ def _fill_examples(log: Any, call: LoggedCall) -> None:
     labels, scores = call.outputs.get("classes"), call.outputs.get("scores")
     shape = (scores if scores is not None else labels).shape if call.outputs else (0, 0)  # type: ignore[union-attr]
     for row in np.ndindex(*shape[:1]):
-        one = log.response.result.classifications.add()
+        row_classes = log.response.result.classifications.add()
         for column in range(shape[1]):
             index = (*row, column)
-            one.classes.add(
+            row_classes.classes.add(
                 label="" if labels is None else bytes(labels[index]).decode("utf-8", "replace"),
                 score=0.0 if scores is None else float(scores[index]),
             )

@@ -52,7 +52,7 @@ def innermost(error: BaseException) -> str:
 
 
 def disk_reason(error: BaseException) -> str | None:
-    """What the disk said, such as `No space left on device`; None when the error is not about files."""
+    """The error of the disk, such as `No space left on device`; None when the error is not about files."""
     if isinstance(error, OSError) and error.errno is not None:
         return os.strerror(error.errno)
     text = str(error)

@@ -1,7 +1,7 @@
-"""Write a model as the next version of its name, so that nobody ever sees half of it.
+"""Write a model as the next version of its name, so that no server ever reads half of it.
 
 The version is written into a temporary folder beside its place, checked there, brought to the disk, and renamed. A
-full disk, a killed kernel or Ctrl-C leaves at most a folder that no server looks at, and the next export removes it.
+full disk, a killed kernel or Ctrl-C leaves at most a folder that no server reads, and the next export removes it.
 
 Thread: the one that owns the model, usually the kernel's main thread.
 """
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ExportFailed, InvalidOption, ServingError, VersionExists
-from ..types import ProgressEvent, SignatureSpec
+from ..types import Progress, ProgressEvent, SignatureSpec, no_progress
 from .endpoint import ExportSource
 from .layout import check_name, check_version, next_version, remove_stale, sync, temporary_dir, version_dir
 from .reasons import disk_reason, innermost
@@ -28,8 +28,6 @@ from .tracing import write_traced
 
 Verify = Callable[[Path], None]
 """Called with the complete folder before it counts; raises to refuse it."""
-
-Progress = Callable[[ProgressEvent], None]
 
 MAX_RENAMES = 1000
 """Other exporters that may take the next number before us; each of them made progress, so this is not reached."""
@@ -67,19 +65,19 @@ def export_version(
     above: int = 0,
     example: object = None,
     verify: Verify | None = None,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> ExportedVersion:
     """Write a model as a new version of a name.
 
     Args:
-        model: whatever `prepare_source` takes, or what it returned.
+        model: what `prepare_source` takes or returns.
         base_path: the folder that holds one folder per model; made if it is not there.
         name: the model's name.
         version: the number, or None for the next free one, also when several processes export at the same time.
         above: the next free number is larger than this: numbers that were used and deleted stay used.
         example: a batch of inputs; see `prepare_source`.
         verify: called with the complete temporary folder; when it raises, nothing is left behind.
-        progress: told what happens, from this thread.
+        progress: called with each step, on this thread.
 
     Returns:
         The version; from this moment on every server that polls the folder sees it.
@@ -94,17 +92,16 @@ def export_version(
     check_name(name)
     if version is not None:
         check_version(version)
-    report = progress or _say_nothing
     source = prepare_source(model, example=example)
     base = Path(base_path).expanduser().absolute()
     with _made_folder(base / name) as model_dir, temporary_dir(model_dir, "exporting") as workplace:
         _refuse_taken(base, name, version)
         folder = workplace / "model"
-        _write(source, folder, report)
+        _write(source, folder, progress)
         meta_graph = read_meta_graph(folder)
         check_portable(meta_graph, source.description)
         if verify is not None:
-            _check(verify, folder, report)
+            _check(verify, folder, progress)
         num_bytes = sync_tree(folder)
         number = _rename(folder, model_dir, version, above)
         sync(model_dir)
@@ -133,10 +130,6 @@ def sync_tree(folder: Path) -> int:
             num_bytes += path.stat().st_size
         sync(Path(root))
     return num_bytes
-
-
-def _say_nothing(event: ProgressEvent) -> None:
-    pass
 
 
 def _refuse_taken(base: Path, name: str, version: int | None) -> None:
@@ -182,15 +175,15 @@ def _not_writable(folder: Path, error: BaseException) -> ExportFailed:
     )
 
 
-def _write(source: ExportSource, folder: Path, report: Progress) -> None:
+def _write(source: ExportSource, folder: Path, progress: Progress) -> None:
     """Write the SavedModel; errors of the disk become `OSError`s or `ExportFailed`, never something else."""
     if source.path is not None:
-        report(ProgressEvent("exporting", 0, 1, "copying"))
+        progress(ProgressEvent("exporting", 0, 1, "copying"))
         _copy(source.path, folder)
-        report(ProgressEvent("exporting", 1, 1))
+        progress(ProgressEvent("exporting", 1, 1))
         return
     try:
-        write_traced(source, folder, report)
+        write_traced(source, folder, progress)
     except (ServingError, OSError):
         raise
     except Exception as error:
@@ -199,16 +192,16 @@ def _write(source: ExportSource, folder: Path, report: Progress) -> None:
         raise _not_savable(source, error) from error
 
 
-def _check(verify: Verify, folder: Path, report: Progress) -> None:
-    report(ProgressEvent("checking", 0, 1))
+def _check(verify: Verify, folder: Path, progress: Progress) -> None:
+    progress(ProgressEvent("checking", 0, 1))
     try:
         verify(folder)
     except OSError as error:
-        # Told from the errors of writing, which are about the folder of the model.
+        # Kept apart from the errors of writing, which are about the folder of the model.
         raise ExportFailed(
             f"the SavedModel cannot be checked: {innermost(error)}", hint="see what the check could not read or write"
         ) from error
-    report(ProgressEvent("checking", 1, 1))
+    progress(ProgressEvent("checking", 1, 1))
 
 
 def _not_savable(source: ExportSource, error: Exception) -> ExportFailed:
@@ -239,7 +232,7 @@ def _copy(source: Path, folder: Path) -> None:
 
 
 def _rename(folder: Path, model_dir: Path, version: int | None, above: int) -> int:
-    """Give the finished folder its number; with none given, the next one that nobody else has taken.
+    """Give the finished folder its number; with none given, the next one that is free.
 
     Raises:
         VersionExists: if the version asked for appeared in the meantime.

@@ -1,4 +1,4 @@
-"""What a SavedModel takes and answers, read from its file: no graph is built and no session is opened.
+"""What a SavedModel takes and returns, read from its file: no graph is built and no session is opened.
 
 Thread: any.
 """

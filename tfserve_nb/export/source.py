@@ -1,4 +1,4 @@
-"""From whatever a user passes as a model to something that can be exported, or to an error that says what to type.
+"""From what a user passes as a model to something that can be exported, or to an error that names the next step.
 
 Thread: the one that owns the model, usually the kernel's main thread.
 """
@@ -28,13 +28,13 @@ def prepare_source(model: object, *, example: object = None) -> ExportSource:
         model: a built Keras model (sequential, functional or subclassed), a `tf.Module` or `tf.function` with an
             input signature, the path of a SavedModel folder, or what this function returned before.
         example: a batch of inputs, as the user would pass it to the model. Subclassed Keras models and functions
-            without an input signature need it to know what they take.
+            without an input signature need it: it shows what they take.
 
     Returns:
         The source, ready for `export_version` and `verify_against_live`.
 
     Raises:
-        ModelNotServable: if it is nothing that can be served; the message names the value, the hint says what to type.
+        ModelNotServable: if it is nothing that can be served; the message names the value, the hint the next step.
         ExportFailed: if a function cannot be traced.
     """
     if isinstance(model, ExportSource):
@@ -74,7 +74,7 @@ def _path_source(path: Path) -> ExportSource:
     description = f"SavedModel {path}"
     if not signatures_of(meta_graph):
         raise ModelNotServable(
-            f"{description} has no signature, so nobody could call it",
+            f"{description} has no signature, so no request could reach it",
             hint="save it with one: tf.saved_model.save(module, folder, signatures=module.predict)",
         )
     check_portable(meta_graph, description)

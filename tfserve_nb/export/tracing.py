@@ -10,13 +10,13 @@ import keyword
 import logging
 import re
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..errors import ExportFailed, InvalidOption, ServingError
-from ..types import DEFAULT_SIGNATURE, ProgressEvent
+from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent
 from .endpoint import ExportSource
 from .reasons import innermost
 from .signatures import SAVED_MODEL_FILE, read_saved_model
@@ -25,17 +25,17 @@ _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _LOGGERS = ("tensorflow", "absl")
 
 
-def write_traced(source: ExportSource, folder: Path, report: Callable[[ProgressEvent], None]) -> None:
+def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None:
     """Write a live model into a new folder, with the single signature `serving_default`.
 
     Args:
         source: a source with a `call`.
         folder: must not exist.
-        report: takes `ProgressEvent`s.
+        progress: called with each step, on this thread.
 
     Raises:
         ExportFailed: if the model cannot be traced.
-        Exception: whatever TensorFlow raises when it cannot write; the caller makes sense of it.
+        Exception: what TensorFlow raises when it cannot write; the caller translates it.
     """
     import tensorflow as tf
     from keras.export import ExportArchive
@@ -44,7 +44,7 @@ def write_traced(source: ExportSource, folder: Path, report: Callable[[ProgressE
     names = [spec.name for spec in source.inputs]
     aliases = plain_names(names)
     with _quiet():
-        report(ProgressEvent("exporting", 0, 2, "tracing"))
+        progress(ProgressEvent("exporting", 0, 2, "tracing"))
         for resource in source.tracked:
             archive.track(resource)
         specs = [
@@ -53,12 +53,12 @@ def write_traced(source: ExportSource, folder: Path, report: Callable[[ProgressE
         ]
         endpoint = archive.add_endpoint(DEFAULT_SIGNATURE, source.call, input_signature=specs)
         _trace(endpoint, source.description)
-        report(ProgressEvent("exporting", 1, 2, "writing"))
+        progress(ProgressEvent("exporting", 1, 2, "writing"))
         # Gradients are for training; without them the files are smaller and more models can be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         archive.write_out(str(folder), options=options, verbose=False)
     rename_inputs(folder, dict(zip(aliases, names, strict=True)))
-    report(ProgressEvent("exporting", 2, 2))
+    progress(ProgressEvent("exporting", 2, 2))
 
 
 def with_xla(source: ExportSource) -> ExportSource:
@@ -126,7 +126,7 @@ def rename_inputs(folder: Path, names: Mapping[str, str]) -> None:
 
 
 def _trace(endpoint: Any, description: str) -> None:
-    """Trace now, so that an error of the model is told from an error of the disk.
+    """Trace now, so that an error of the model is not taken for an error of the disk.
 
     Raises:
         ExportFailed: if the model's code cannot be traced.

@@ -21,8 +21,7 @@ import numpy as np
 
 from ..errors import ExportFailed, InvalidOption
 from ..types import DEFAULT_SIGNATURE, Tensors
-from .example_input import serialized_examples
-from .prediction_log import LoggedCall, to_message
+from .prediction_log import LoggedCall, serialized_examples, to_message
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_WARMUP_RECORDS = 1000
@@ -111,7 +110,7 @@ def write_warmup_requests(version_dir: Path, name: str, rows: Tensors, signature
 
 
 def write_warmup_calls(version_dir: Path, calls: Iterable[LoggedCall]) -> Path:
-    """Store requests that were answered, with their answers; a file that is there already is replaced.
+    """Store requests with their outputs; a file that is there already is replaced.
 
     Args:
         version_dir: the version's folder.

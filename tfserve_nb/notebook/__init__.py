@@ -1,4 +1,4 @@
-"""IPython: the magics, how a cell's body runs, completion, and how things show themselves."""
+"""IPython: the magics, how a cell's body runs, completion, and how objects are displayed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def load(shell: InteractiveShell) -> None:
 
 
 def unload(shell: InteractiveShell) -> None:
-    """Stop serving and take everything away that `load` registered; files and stored state stay."""
+    """Stop serving and remove all that `load` registered; files and stored state stay."""
     from ..api.servers import shutdown
     from . import completion, display
     from .magics import DeployMagics

@@ -1,4 +1,4 @@
-"""What `%abtest` does with its options, and what is seen while it runs.
+"""What `%abtest` does with its options, and what it shows while the experiment runs.
 
 Thread: the kernel's main thread; requests come from another process, or from elsewhere.
 """
@@ -6,13 +6,12 @@ Thread: the kernel's main thread; requests come from another process, or from el
 from __future__ import annotations
 
 import argparse
-import time
-from typing import Any  # the user's rows, IPython's display handle
+from typing import Any  # the user's rows
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import HTML, display
 
+from ..agreement.kinds import AgreementOptions
 from ..api.ab_test import ABTest
 from ..api.deployment import Deployment
 from ..experiment.plan import Limits, Plan
@@ -20,12 +19,9 @@ from ..experiment.state import ExperimentState
 from ..markup import status_line
 from ..options import given, read
 from .commands import AskOptions, TestedVersions
+from .progress import LiveOutput
 
-SHOW_EVERY_S = 0.5
-PRINT_EVERY_S = 2.0
-
-
-OPTIONS = (TestedVersions, Plan, Limits)
+OPTIONS = (TestedVersions, Plan, AgreementOptions, Limits)
 
 
 def run(handle: Deployment, parsed: argparse.Namespace, values: Any, view: ExperimentView | None) -> ABTest:
@@ -73,23 +69,15 @@ class ExperimentView:
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
-        self._in_notebook = hasattr(shell, "kernel")
-        self._handle: Any = None
-        self._shown_s = float("-inf")
+        self._output = LiveOutput(shell)
 
     def __call__(self, state: ExperimentState) -> None:
-        """Show where it stands, now and then, and the end."""
-        now_s = time.perf_counter()
-        if state.is_decided or now_s - self._shown_s >= (SHOW_EVERY_S if self._in_notebook else PRINT_EVERY_S):
-            self._shown_s = now_s
-            self._show(state)
-
-    def _show(self, state: ExperimentState) -> None:
+        """Show the state, at most every half second, and the end."""
+        if not (state.is_decided or self._output.is_due()):
+            return
         requests = sum(state.reading.samples.values())
         text = f"{requests} requests; {state.verdict}"
-        if not self._in_notebook:
-            print(f"  {text}", flush=True)
-        elif self._handle is None:
-            self._handle = display(HTML(status_line(text)), display_id=True)
+        if self._output.is_notebook:
+            self._output.show(status_line(text))
         else:
-            self._handle.update(HTML(status_line(text)))
+            print(f"  {text}", flush=True)

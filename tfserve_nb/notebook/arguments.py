@@ -6,6 +6,7 @@ Thread: the kernel's main thread.
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -22,15 +23,25 @@ _BARE_OPTION = re.compile(r"--[a-z0-9-]+")
 
 
 def with_options(*kinds: type[Any]) -> Callable[[Any], Any]:
-    """Give a magic the options that dataclasses declare, its help included; `parse` reads them."""
+    """Give a magic the options that dataclasses declare, its help included.
+
+    The magic gets the parsed line in place of the text, which is its attribute `line`. With `--help` it is not called.
+    """
 
     def decorate(function: Any) -> Any:
         declared = command_options(*kinds)
-        for one in reversed(declared):
-            names, settings = one.for_argparse()
+        for option in reversed(declared):
+            names, settings = option.for_argparse()
             function = argument(*names, **settings)(function)
-        function.options = declared
-        return magic_arguments()(function)
+        described = magic_arguments()(function)
+
+        @functools.wraps(described)
+        def magic(self: Any, line: str, *cell: str) -> Any:
+            parsed = parse(magic, line)
+            return None if parsed is None else described(self, parsed, *cell)
+
+        vars(magic)["options"] = declared
+        return magic
 
     return decorate
 
@@ -43,7 +54,7 @@ def parse(magic: Any, line: str) -> argparse.Namespace | None:
         line: what stands behind the magic's name.
 
     Returns:
-        The options; None when help was asked for and shown.
+        The options, and the text itself as `line`; None when `--help` was shown.
 
     Raises:
         UsageError: for options that do not exist or do not fit.
@@ -56,7 +67,7 @@ def parse(magic: Any, line: str) -> argparse.Namespace | None:
         print(magic.parser.format_help())
         return None
     parsed: argparse.Namespace
-    parsed, unknown = magic.parser.parse_known_args(_with_negative_numbers(words))
+    parsed, unknown = magic.parser.parse_known_args(_with_negative_numbers(words), argparse.Namespace(line=line))
     if unknown:
         flags = [flag for one in magic.options for flag in one.written]
         raise UsageError(f"unrecognized arguments: {' '.join(unknown)}{_close(unknown[0], flags)}")
@@ -86,9 +97,9 @@ def look_up_variables(namespace: Mapping[str, Any], kind: type[Any], values: Map
         UsageError: naming the option, the word and close matches.
     """
     return {
-        one.field: look_up(namespace, values[one.field], one.written[0])
-        for one in options_of(kind)
-        if one.is_variable and values.get(one.field) is not None
+        option.field: look_up(namespace, values[option.field], option.written[0])
+        for option in options_of(kind)
+        if option.is_variable and values.get(option.field) is not None
     }
 
 

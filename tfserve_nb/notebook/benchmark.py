@@ -1,19 +1,16 @@
-"""What `%benchmark` does with its options, and what is seen while it runs.
+"""What `%benchmark` does with its options, and what it shows while it runs.
 
 Thread: the kernel's main thread; the load comes from another process.
 """
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any  # the user's rows, IPython's display handle
 
 import numpy as np
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
-from IPython.display import HTML, display
 
 from ..api.benchmark import benchmark_url
 from ..api.deployment import Deployment
@@ -29,9 +26,7 @@ from ..errors import InvalidOption
 from ..markup import note, status_line
 from ..options import option
 from ..replay.result import ReplayResult
-
-SHOW_EVERY_S = 0.5
-PRINT_EVERY_S = 2.0
+from .progress import LiveOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +39,7 @@ class LoadedUrl:
 
 
 def check_together(name: str | None, url: str | None, run: RunOptions) -> None:
-    """Refuse options that say two things.
+    """Refuse options that contradict each other.
 
     Args:
         name: the model that is named.
@@ -55,13 +50,13 @@ def check_together(name: str | None, url: str | None, run: RunOptions) -> None:
         UsageError: naming them.
     """
     if url is not None and name is not None:
-        raise UsageError(f"--url says what is loaded; {name} does too")
+        raise UsageError(f"--url and the name {name} exclude each other: both name what is loaded")
     if run.grpc_address is not None and url is None:
         raise UsageError("--grpc-address goes with --url; the gRPC port of a served model is known")
 
 
 def load_url(url: str, run: RunOptions, options: Options, folder: Path, view: BenchmarkView | None) -> AnyResult:
-    """Load what answers at a URL.
+    """Load the server at a URL.
 
     Args:
         url: of a model, or of anything that takes JSON.
@@ -113,38 +108,34 @@ class BenchmarkView(Watcher):
     """
 
     def __init__(self, shell: InteractiveShell) -> None:
-        self._in_notebook = hasattr(shell, "kernel")
-        self._handle: Any = None
-        self._said = ""
-        self._shown_s = float("-inf")
+        self._output = LiveOutput(shell)
+        self._activity = ""
 
     def say(self, text: str) -> None:
         """A line about what is being done."""
-        self._said = text
-        if self._in_notebook:
-            self._show(status_line(text))
+        self._activity = text
+        if self._output.is_notebook:
+            self._output.show(status_line(text))
         else:
             print(text, flush=True)
 
     def follow(self, load: Load, samples: Samples) -> None:
-        """Show how far it is and what was found."""
-        now_s = time.perf_counter()
-        if now_s - self._shown_s < (SHOW_EVERY_S if self._in_notebook else PRINT_EVERY_S):
+        """Show the progress and the latency so far."""
+        if not self._output.is_due():
             return
-        self._shown_s = now_s
         at_s = float(samples.due_s.max(initial=-load.warmup_s))
         num_failed = int((samples.status != OK).sum())
-        words = f"{'warming up' if at_s < 0 else f'{at_s:.0f} of {load.seconds:.3g} s'}, {len(samples)} answers"
+        words = f"{'warming up' if at_s < 0 else f'{at_s:.0f} of {load.seconds:.3g} s'}, {len(samples)} responses"
         words += f", {num_failed} failed" if num_failed else ""
-        if self._in_notebook:
-            self._show(self._page(load, samples, at_s, words))
+        if self._output.is_notebook:
+            self._output.show(self._page(load, samples, at_s, words))
         else:
             print(f"  {words}", flush=True)
 
     def finish(self, result: AnyResult | ReplayResult | None) -> None:
-        """Replace the chart by what was done."""
-        if self._in_notebook and self._handle is not None:
-            self._show(note("it did not end well" if result is None else ending_of(result)))
+        """Replace the chart by one line about the end."""
+        if self._output.is_shown:
+            self._output.show(note("it ended with an error" if result is None else ending_of(result)))
 
     def _page(self, load: Load, samples: Samples, at_s: float, words: str) -> str:
         done = max(0.0, at_s + load.warmup_s)
@@ -157,18 +148,12 @@ class BenchmarkView(Watcher):
             axis = TimeAxis(at_s - timeline.at_s, at_s)
             lines = [Line(f"p{n}", getattr(timeline, f"p{n}_ms"), place, place) for place, n in enumerate((50, 95, 99))]
             title = f"Latency so far: {load}"
-            chart = STYLE + line_chart(title, "ms", axis, lines, empty="too few answers yet")
-        return f"<div>{status_line(self._said)}<div>{bar} {words}</div>{chart}</div>"
-
-    def _show(self, text: str) -> None:
-        if self._handle is None:
-            self._handle = display(HTML(text), display_id=True)
-        else:
-            self._handle.update(HTML(text))
+            chart = STYLE + line_chart(title, "ms", axis, lines, empty="too few responses yet")
+        return f"<div>{status_line(self._activity)}<div>{bar} {words}</div>{chart}</div>"
 
 
 def ending_of(result: AnyResult | ReplayResult) -> str:
-    """What stays of the progress."""
+    """The line that stays in place of the progress."""
     is_whole = not (result.summary.interrupted if isinstance(result, BenchmarkResult) else result.interrupted)
     return f"{'done' if is_whole else 'interrupted'}: {result.title}"
 

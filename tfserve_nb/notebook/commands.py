@@ -1,4 +1,4 @@
-"""What the magics may be given, beside the options that they share with Python and the command line.
+"""The options of the magics beside those that they share with Python and the command line.
 
 Thread: any; immutable.
 """
@@ -40,7 +40,7 @@ class DeployedModel:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What becomes of a magic's result.
+    """Where a magic's result goes.
 
     Raises:
         UsageError: if no variable can be called so.
@@ -74,11 +74,11 @@ class ServingOptions:
         names="version",
     )
     values: str | None = option(
-        None, "with `--diff`: variable with rows to ask both versions with", metavar="VAR", names="array"
+        None, "with `--diff`: variable with rows to send to both versions", metavar="VAR", names="array"
     )
     capture: str | None = option(
         None,
-        "keep requests for %replay; stop; drop them; how it is",
+        "keep requests for %replay; stop; drop them; show the state",
         choices=("on", "off", "clear", "?"),
     )
     redact: str | None = option(None, "with `--capture on`: inputs that are kept as zeros", metavar="INPUT,...")
@@ -143,7 +143,7 @@ class AskOptions:
     """The requests that `%abtest` sends itself."""
 
     values: str | None = option(
-        None, "variable with rows to ask the model with until there is a verdict", metavar="VAR", names="array"
+        None, "variable with rows to send to the model until there is a verdict", metavar="VAR", names="array"
     )
     rate: float | None = option(None, "with rows: requests per second", metavar="PER_S", shown="8 clients in turn")
     seconds: float | None = option(None, "with rows: the longest time", metavar="S", shown="60")
@@ -154,7 +154,7 @@ class EndOptions:
     """How `%abtest` ends a running experiment.
 
     Raises:
-        UsageError: if more than one way is asked for.
+        UsageError: if more than one way is given.
     """
 
     stop: bool = option(False, "end the running experiment, A gets all traffic")
@@ -162,14 +162,14 @@ class EndOptions:
     rollback: bool = option(False, "end it, A gets all traffic")
 
     def __post_init__(self) -> None:
-        if len(self._asked) > 1:
-            raise UsageError(f"--{self._asked[0]} and --{self._asked[1]} exclude each other")
+        if len(self._ways) > 1:
+            raise UsageError(f"--{self._ways[0]} and --{self._ways[1]} exclude each other")
 
     @property
     def how(self) -> str | None:
-        """`stop`, `promote` or `rollback`; None when it shall not end."""
-        return self._asked[0] if self._asked else None
+        """`stop`, `promote` or `rollback`; None when it goes on."""
+        return self._ways[0] if self._ways else None
 
     @property
-    def _asked(self) -> list[str]:
+    def _ways(self) -> list[str]:
         return [how for how in ("stop", "promote", "rollback") if getattr(self, how)]

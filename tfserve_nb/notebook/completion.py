@@ -80,18 +80,18 @@ def _candidates(namespace: Mapping[str, Any], command: str, done: list[str]) -> 
     return candidates + [flag for flag in flags if flag.startswith("--") and flag not in done]
 
 
-def _named(namespace: Mapping[str, Any], one: Option, model: Deployment | None) -> list[str]:
+def _named(namespace: Mapping[str, Any], option: Option, model: Deployment | None) -> list[str]:
     """What the word of an option can name.
 
     Args:
         namespace: the user's.
-        one: the option.
-        model: the one that the line is about, or None.
+        option: the option.
+        model: the model that the line is about, or None.
     """
     variables = {word: value for word, value in namespace.items() if not word.startswith("_")}
     keras = sys.modules.get("keras")  # not imported for this: without it there are no models
     found: list[str] = []
-    match one.names:
+    match option.names:
         case "array":
             found = [word for word, value in variables.items() if hasattr(value, "shape")]
         case "dict":
@@ -102,7 +102,7 @@ def _named(namespace: Mapping[str, Any], one: Option, model: Deployment | None) 
             found = [handle.name for handle in deployments()]
         case "version" | "version or label" if model is not None:
             found = [str(status.version) for status in model.status().versions]
-            found += [] if one.names == "version" else sorted(model.labels)
+            found += [] if option.names == "version" else sorted(model.labels)
         case "label":
             found = sorted({label for handle in deployments() for label in handle.labels} | {"stable", "canary"})
     return found

@@ -1,7 +1,7 @@
-"""How deployments, dashboards and results show themselves: text, live widgets, and HTML that a saved notebook keeps.
+"""How deployments, dashboards and results are displayed: text, live widgets, and HTML that a saved notebook keeps.
 
 IPython asks its own table of printers before the object, so the rich views are registered from here and `deployment.py`
-needs to know nothing of widgets.
+needs no widgets.
 
 A dashboard is shown as two outputs: its widgets, and a still page. While the widgets live they hide the still page,
 which is brought up to date behind them every few seconds; once the kernel is gone, it is what remains.
@@ -37,7 +37,7 @@ from ..replay.result import ReplayResult
 from ..reports.html import to_html
 from ..reports.report import Report
 from ..reports.text import to_text
-from . import cell_times
+from .cells import record_cells, stop_recording
 from .overview import Overview
 
 _DASHBOARD = ("tfserve_nb.dashboards.view", "Dashboard")
@@ -83,7 +83,6 @@ def register(shell: InteractiveShell) -> None:
         formatters["text/html"].for_type(kind, functools.partial(_page_of, view))
     if hasattr(shell, "kernel"):
         formatter = shell.display_formatter.ipython_display_formatter
-        formatter = shell.display_formatter.ipython_display_formatter
         formatter.for_type(Deployment, lambda handle: _show_deployment(shell, handle))
         formatter.for_type_by_name(*_DASHBOARD, lambda dashboard: show(shell, dashboard))
         for kind, view in VIEWS.items():
@@ -101,7 +100,7 @@ def unregister(shell: InteractiveShell) -> None:
         for kind in VIEWS:
             for mime_type in ("text/plain", "text/html"):
                 shell.display_formatter.formatters[mime_type].pop(kind, None)
-    cell_times.unwatch(shell)
+    stop_recording(shell)
     # Only if a dashboard was ever shown: unloading must not import ipywidgets.
     dashboards = sys.modules.get("tfserve_nb.dashboards")
     if dashboards is not None:
@@ -110,7 +109,7 @@ def unregister(shell: InteractiveShell) -> None:
 
 def show(shell: InteractiveShell, dashboard: Any) -> None:
     """Publish a dashboard into the output of the running cell."""
-    cell_times.watch(shell)
+    record_cells(shell)
     dashboard.let_bind(lambda name, value: shell.push({name: value}))  # draws anew: the still page is as of now
     bundle = dashboard._repr_mimebundle_()
     still = bundle.pop("text/html")

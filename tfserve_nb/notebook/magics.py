@@ -32,8 +32,7 @@ from ..bench.options import Options, RunOptions
 from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
-from ..export.provenance.provenance import Code
-from ..export.provenance.running_cell import running_cell
+from ..export.provenance.code import Code, running_cell
 from ..options import given, read
 from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
@@ -41,14 +40,9 @@ from ..serving.models.placement import DEFAULT_KEEP
 from .abtest import OPTIONS as AB_OPTIONS
 from .abtest import ExperimentView
 from .abtest import run as run_abtest
-from .arguments import (
-    look_up_model,
-    look_up_variables,
-    parse,
-    with_options,
-)
+from .arguments import look_up_model, look_up_variables, with_options
 from .benchmark import BenchmarkView, LoadedUrl, check_together, load_url, save, stored_in
-from .cell import run_body
+from .cells import run_body
 from .commands import (
     AskOptions,
     DeployedModel,
@@ -64,7 +58,7 @@ from .commands import (
 )
 from .overview import Overview
 from .progress import ProgressView
-from .replay import capture, limits_asked_for, replay
+from .replay import capture, replay, replay_limits
 
 T = TypeVar("T")
 
@@ -89,26 +83,23 @@ class DeployMagics(Magics):
 
     @line_cell_magic
     @with_options(DeployedModel, *GROUPS, ReplayLimits, Output)
-    def deploy(self, line: str, cell: str | None = None) -> Deployment | None:
+    def deploy(self, parsed: argparse.Namespace, cell: str | None = None) -> Deployment | None:
         """Export a model as the next version, check it, load it, and switch to it without losing a request.
 
         `%deploy MODEL` deploys a variable. `%%deploy [MODEL]` runs the rest of the cell first, as a normal cell;
         without MODEL, the value of its last expression is deployed. If the cell fails, what was served before
         still is.
         """
-        parsed = parse(self.deploy, line)
-        if parsed is None:
-            return None
-        asked, output = read(DeployedModel, parsed), read(Output, parsed)
-        if cell is None and asked.model is None:
+        chosen, output = read(DeployedModel, parsed), read(Output, parsed)
+        if cell is None and chosen.model is None:
             raise UsageError("%deploy needs a model: %deploy MODEL (or %%deploy above the cell that makes it)")
         with wrong_options_as_usage_error():
             options = {"max_batch_size": self.max_batch_size, "keep": self.keep, **given(parsed, *GROUPS)}
-            options["check_replay"] = limits_asked_for(parsed) or False
+            options["check_replay"] = replay_limits(parsed) or False
             check_options(options)
-        typed = f"%deploy {line}" if cell is None else f"%%deploy {line}\n{cell}"
+        typed = f"%deploy {parsed.line}" if cell is None else f"%%deploy {parsed.line}\n{cell}"
         code = running_cell(self.shell) or Code(typed.rstrip("\n"))
-        model, name = self._model(asked, cell)
+        model, name = self._model(chosen, cell)
         for group in GROUPS:
             options |= look_up_variables(self.shell.user_ns, group, options)
         options.setdefault("base_path", self._base_path(name))
@@ -119,15 +110,12 @@ class DeployMagics(Magics):
 
     @line_magic
     @with_options(ServedModel, ServingOptions, AgreementOptions)
-    def serving(self, line: str) -> Overview | Deployment | VersionDiff | None:
+    def serving(self, parsed: argparse.Namespace) -> Overview | Deployment | VersionDiff | None:
         """Show what this kernel serves, what two versions differ in, or bring back what an earlier kernel served.
 
-        `%serving NAME --capture on` keeps its answered requests with their arrival times, in the memory of its server,
+        `%serving NAME --capture on` keeps its requests with their arrival times, in the memory of its server,
         for `%replay` and `%deploy --check-replay`. Headers and tokens are never among them.
         """
-        parsed = parse(self.serving, line)
-        if parsed is None:
-            return None
         name, options = read(ServedModel, parsed).name, read(ServingOptions, parsed)
         if options.capture is not None:
             with wrong_options_as_usage_error():
@@ -148,30 +136,23 @@ class DeployMagics(Magics):
 
     @line_magic
     @with_options(ServedModel, RollbackOptions)
-    def rollback(self, line: str) -> None:
-        """Go back to the version that answered before, or end a running traffic split."""
-        parsed = parse(self.rollback, line)
-        if parsed is not None:
-            handle, options = self._served(parsed), read(RollbackOptions, parsed)
-            self._switch(handle, lambda: handle.rollback(options.to))
+    def rollback(self, parsed: argparse.Namespace) -> None:
+        """Go back to the version that was promoted before, or end a running traffic split."""
+        handle, options = self._served(parsed), read(RollbackOptions, parsed)
+        self._switch(handle, lambda: handle.rollback(options.to))
 
     @line_magic
     @with_options(PromotedVersion)
-    def promote(self, line: str) -> None:
+    def promote(self, parsed: argparse.Namespace) -> None:
         """Give all traffic to a version."""
-        parsed = parse(self.promote, line)
-        if parsed is not None:
-            options = read(PromotedVersion, parsed)
-            handle = self._handle(options.name)
-            self._switch(handle, lambda: handle.promote(options.version))
+        options = read(PromotedVersion, parsed)
+        handle = self._handle(options.name)
+        self._switch(handle, lambda: handle.promote(options.version))
 
     @line_magic
     @with_options(ServedModel, UndeployOptions)
-    def undeploy(self, line: str) -> None:
+    def undeploy(self, parsed: argparse.Namespace) -> None:
         """Stop serving a model, or unload one version of it. The server stops with its last model."""
-        parsed = parse(self.undeploy, line)
-        if parsed is None:
-            return
         handle, options = self._served(parsed), read(UndeployOptions, parsed)
         with wrong_options_as_usage_error():
             handle.undeploy(options.version, delete=options.delete)
@@ -180,28 +161,22 @@ class DeployMagics(Magics):
 
     @line_magic
     @with_options(ServedModel)
-    def dashboard(self, line: str) -> Any:
+    def dashboard(self, parsed: argparse.Namespace) -> Any:
         """Show the versions and live latency of a model, with buttons to promote and roll back."""
-        parsed = parse(self.dashboard, line)
-        if parsed is None:
-            return None
         from ..dashboards import dashboard_for
 
         return dashboard_for(self._served(parsed))
 
     @line_cell_magic
     @with_options(ServedModel, Options, LoadedUrl, RunOptions, Output)
-    def benchmark(self, line: str, cell: str | None = None) -> AnyResult | None:
+    def benchmark(self, parsed: argparse.Namespace, cell: str | None = None) -> AnyResult | None:
         """Load a model from another process and show what its clients see: latency, throughput, failures.
 
         `%benchmark NAME` sends rows that it makes up from the signature. `%%benchmark NAME` runs the rest of the cell
         first and sends the rows that its last expression gives. Requests come in an open loop: at their times,
-        whatever became of earlier ones; latency counts from the moment at which each was due. Interrupting the cell
+        even while earlier ones wait; latency counts from the moment at which each was due. Interrupting the cell
         keeps what was found until then.
         """
-        parsed = parse(self.benchmark, line)
-        if parsed is None:
-            return None
         name, url = read(ServedModel, parsed).name, read(LoadedUrl, parsed).url
         run, output = read(RunOptions, parsed), read(Output, parsed)
         check_together(name, url, run)
@@ -230,17 +205,14 @@ class DeployMagics(Magics):
 
     @line_cell_magic
     @with_options(ServedModel, *AB_OPTIONS, AskOptions, EndOptions, Output)
-    def abtest(self, line: str, cell: str | None = None) -> ABTest | None:
-        """Compare two versions under real traffic: split it, watch, and say what follows.
+    def abtest(self, parsed: argparse.Namespace, cell: str | None = None) -> ABTest | None:
+        """Compare two versions under real traffic: split it, observe, and reach a verdict.
 
         `%abtest NAME --a 1 --b 2` begins and returns at once: the traffic comes from elsewhere, and `%dashboard` shows
-        how it goes. With `--values VAR`, or as `%%abtest` with the rows of the cell's last expression, the model is
-        asked with these rows until there is a verdict. `--stop`, `--promote` and `--rollback` end it. `%abtest NAME`
-        alone shows the latest one.
+        how it goes. With `--values VAR`, or as `%%abtest` with the rows of the cell's last expression, the magic
+        sends these rows to the model until there is a verdict. `--stop`, `--promote` and `--rollback` end it. `%abtest
+        NAME` alone shows the latest one.
         """
-        parsed = parse(self.abtest, line)
-        if parsed is None:
-            return None
         how, output = read(EndOptions, parsed).how, read(Output, parsed)
         if how is not None and given(parsed, TestedVersions):
             raise UsageError(f"--{how} ends the experiment that runs; leave --a and --b out")
@@ -249,7 +221,7 @@ class DeployMagics(Magics):
         if cell is not None:
             values = run_body(self.shell, cell).value
             if values is None:
-                raise UsageError("the cell's last expression must give the rows to ask with")
+                raise UsageError("the cell's last expression must give the rows to send")
         view = None if output.quiet else ExperimentView(self.shell)
         with wrong_options_as_usage_error():
             handle = self._served(parsed)
@@ -258,14 +230,11 @@ class DeployMagics(Magics):
 
     @line_magic
     @with_options(ServedModel, ReplayOptions, ReplayedRequests, AgreementOptions, Output)
-    def replay(self, line: str) -> ReplayResult | None:
-        """Send captured requests to a version at the times at which they came; compare answers and latencies.
+    def replay(self, parsed: argparse.Namespace) -> ReplayResult | None:
+        """Send captured requests to a version at the times at which they came; compare outputs and latencies.
 
-        Clients see nothing of it. The same requests go to the version that answered them, in turns.
+        Clients see nothing of it. The same requests go to the version that served them, in turns.
         """
-        parsed = parse(self.replay, line)
-        if parsed is None:
-            return None
         output = read(Output, parsed)
         view = None if output.quiet else BenchmarkView(self.shell)
         with wrong_options_as_usage_error():
@@ -279,7 +248,7 @@ class DeployMagics(Magics):
         return self._output(result, output)
 
     def _output(self, result: T, output: Output) -> T | None:
-        """What a magic gives back, once it is bound to the variable that was asked for."""
+        """What a magic returns; binds it to the variable of `--out` before."""
         if output.out is not None:
             self.shell.user_ns[output.out] = result
         return None if output.quiet else result
@@ -313,7 +282,7 @@ class DeployMagics(Magics):
             raise
 
     def _base_path(self, name: str | None) -> str | None:
-        """The folder of a model; one that is served stays where it is, whatever the default is now."""
+        """The folder of a model; one that is served stays where it is, even when the default has changed."""
         is_served = any(handle.name == name for handle in deployments())
         return None if is_served else self.base_path
 

@@ -57,7 +57,7 @@ class Overview:
 
 
 def _notes(handle: Deployment) -> list[str]:
-    """Where a model answers, and what needs attention."""
+    """The addresses of a model, and what needs attention."""
     name = handle.name
     notes = [f"{name}: {handle.rest_url}  (token: {'none' if handle.token is None else 'd.token'})"]
     if handle.proxied_url is not None:

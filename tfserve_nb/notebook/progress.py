@@ -1,4 +1,4 @@
-"""Show the steps of a deploy: a bar in a notebook, lines in a terminal.
+"""Show what goes on while a magic runs: one output that changes in a notebook, lines in a terminal.
 
 Thread: the kernel's main thread.
 """
@@ -17,8 +17,48 @@ from ..types import ProgressEvent
 STEPS = ("exporting", "checking", "loading", "warming up", "replaying", "switching", "done")
 
 
+SHOW_EVERY_S = 0.5
+PRINT_EVERY_S = 2.0
+
+
+class LiveOutput:
+    """One output of a cell, which each newer state replaces.
+
+    Args:
+        shell: decides between notebook and terminal.
+
+    Attributes:
+        is_notebook: False in a terminal, where the views print lines instead.
+    """
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self.is_notebook = hasattr(shell, "kernel")
+        self._handle: Any = None
+        self._shown_s = float("-inf")
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the notebook holds a state already."""
+        return self._handle is not None
+
+    def is_due(self) -> bool:
+        """Whether the last state that was due is old enough to be replaced; if so, the pause begins again."""
+        now_s = time.perf_counter()
+        if now_s - self._shown_s < (SHOW_EVERY_S if self.is_notebook else PRINT_EVERY_S):
+            return False
+        self._shown_s = now_s
+        return True
+
+    def show(self, page: str) -> None:
+        """Show a state, as HTML; in a notebook only."""
+        if self._handle is None:
+            self._handle = display(HTML(page), display_id=True)
+        else:
+            self._handle.update(HTML(page))
+
+
 class ProgressView:
-    """Callable with `ProgressEvent`s; the last state stays in the saved notebook as one line.
+    """The steps of a deploy. Callable with `ProgressEvent`s; the last state stays in the saved notebook as one line.
 
     Args:
         shell: decides between notebook and terminal.
@@ -27,12 +67,11 @@ class ProgressView:
 
     def __init__(self, shell: InteractiveShell, title: str) -> None:
         self._title = title
-        self._in_notebook = hasattr(shell, "kernel")
+        self._output = LiveOutput(shell)
         self._started_s = time.perf_counter()
         self._phase = ""
         self._phase_s = self._started_s
         self._spent: dict[str, float] = {}
-        self._handle: Any = None
         self._remark = ""
 
     def __call__(self, event: ProgressEvent) -> None:
@@ -42,25 +81,27 @@ class ProgressView:
             if self._phase:
                 self._spent[self._phase] = self._spent.get(self._phase, 0.0) + now_s - self._phase_s
             self._phase, self._phase_s = event.phase, now_s
-            if not self._in_notebook:
+            if not self._output.is_notebook:
                 print(f"{self._title}: {event.phase}{' ' + event.detail if event.detail else ''}", flush=True)
         if event.phase == "checking" and event.detail:
             self._remark = event.detail
-            if not self._in_notebook:
+            if not self._output.is_notebook:
                 print(f"{self._title}: checking, {event.detail}", flush=True)
         if event.phase == "replaying" and event.detail and event.done:
             self._remark += f"; replay: {event.detail}"
-            if not self._in_notebook:
+            if not self._output.is_notebook:
                 print(f"{self._title}: {event.detail}", flush=True)
-        if self._in_notebook:
-            self._show(self._summary(event) if event.phase == "done" else self._bar(event))
+        if self._output.is_notebook:
+            self._output.show(self._summary(event) if event.phase == "done" else self._bar(event))
         elif event.phase == "done":
             print(f"{self._title}: {self._timings()}", flush=True)
 
     def fail(self) -> None:
         """Replace the bar by a line that says where it stopped; the error itself is shown by IPython."""
-        if self._in_notebook and self._handle is not None:
-            self._show(f"<div>{html.escape(self._title)}: failed while {html.escape(self._phase or 'starting')}</div>")
+        if self._output.is_shown:
+            self._output.show(
+                f"<div>{html.escape(self._title)}: failed while {html.escape(self._phase or 'starting')}</div>"
+            )
 
     def _bar(self, event: ProgressEvent) -> str:
         step = STEPS.index(event.phase) if event.phase in STEPS else 0
@@ -78,9 +119,3 @@ class ProgressView:
         parts = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self._spent.items() if seconds >= 0.005)
         remark = f"; {self._remark}" if self._remark else ""
         return f"ready in {time.perf_counter() - self._started_s:.2f} s" + (f" ({parts})" if parts else "") + remark
-
-    def _show(self, text: str) -> None:
-        if self._handle is None:
-            self._handle = display(HTML(text), display_id=True)
-        else:
-            self._handle.update(HTML(text))

@@ -18,7 +18,7 @@ from .benchmark import BenchmarkView
 from .commands import ReplayedRequests, ServingOptions
 
 
-def limits_asked_for(options: argparse.Namespace) -> ReplayLimits | None:
+def replay_limits(options: argparse.Namespace) -> ReplayLimits | None:
     """The gate of a `%deploy`, or None.
 
     Raises:
@@ -33,7 +33,7 @@ def limits_asked_for(options: argparse.Namespace) -> ReplayLimits | None:
 
 
 def capture(handle: Deployment, options: ServingOptions) -> None:
-    """Carry `%serving --capture` out, and tell how it is."""
+    """Carry `%serving --capture` out, and print the state of the capture."""
     if options.capture == "clear":
         handle.clear_captured()
     elif options.capture != "?":

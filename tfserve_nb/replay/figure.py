@@ -10,7 +10,7 @@ from typing import Any  # matplotlib is imported when it is needed
 
 import numpy as np
 
-from ..reports.figure import A, B, drawn, log_ms, say, tidy, to_png
+from ..reports.figure import A, B, drawn, log_ms, place_text, tidy, to_png
 from .result import ReplayResult
 
 
@@ -57,7 +57,7 @@ def _draw_differences(axes: Any, result: ReplayResult) -> None:
     values = result.requests.get("difference", np.zeros(0))
     values = np.sort(values[~np.isnan(values)])
     if not len(values):
-        say(axes, "no outputs to compare")
+        place_text(axes, "no outputs to compare")
         axes.set_axis_off()
         return
     finite = values[np.isfinite(values)]

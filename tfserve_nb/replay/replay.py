@@ -21,7 +21,7 @@ from ..agreement.summary import Agreeing, evidence_pairs, whole_rows
 from ..bench.environment import environment
 from ..bench.load.samples import OK, status_text
 from ..bench.load.schedule import Target
-from ..bench.load.targets import Wish, signatures_at, target_with
+from ..bench.load.targets import RequestOptions, signatures_at, target_with
 from ..bench.run import Watcher
 from ..bench.statistics import percentiles
 from ..errors import InvalidOption, InvalidRequest, ServingError, VersionNotFound
@@ -250,7 +250,7 @@ def _target(
 ) -> Target:
     pieces = [(one.signature, one.inputs) for one in requests]
     return target_with(
-        server.rest_url(name), server.token, Wish(options.protocol, version), pieces, server.grpc_address
+        server.rest_url(name), server.token, RequestOptions(options.protocol, version), pieces, server.grpc_address
     )
 
 

@@ -1,1 +1,1 @@
-"""What results have to say, as values, and the two ways to show it: text and HTML."""
+"""Reports of results, as values, and the two ways to show them: text and HTML."""

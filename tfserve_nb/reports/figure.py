@@ -1,4 +1,4 @@
-"""What all figures share: they are built with `Figure` alone, since pyplot would meddle with the user's own figures.
+"""What all figures share: they are built with `Figure` alone, since pyplot would change the user's own figures.
 
 Thread: the caller's; one at a time is drawn, since matplotlib is not made for more.
 """
@@ -69,6 +69,6 @@ def log_ms(axes: Any, which: Literal["x", "y"] = "y") -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def say(axes: Any, words: str) -> None:
-    """Words in the place of what cannot be drawn yet."""
+def place_text(axes: Any, words: str) -> None:
+    """Text in the place of what cannot be drawn yet."""
     axes.text(0.5, 0.55, words, ha="center", va="center", fontsize=9, color="0.4", transform=axes.transAxes)

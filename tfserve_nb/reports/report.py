@@ -1,4 +1,4 @@
-"""What a result has to say, as a value: features build it, `text.py` and `html.py` show it.
+"""A report of a result, as a value: features build it, `text.py` and `html.py` show it.
 
 All strings are plain text; escaping, alignment and line breaks are the renderers' work.
 
@@ -28,11 +28,11 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A cell of symbols, which a screen reader could not tell apart.
+    """A cell of symbols, which a screen reader cannot read.
 
     Attributes:
-        text: what is seen, such as `✓ ✗`.
-        spoken: what is said instead, such as `fine, bad`.
+        text: what is shown, such as `✓ ✗`.
+        spoken: what a screen reader reads instead, such as `fine, bad`.
     """
 
     text: str
@@ -50,7 +50,7 @@ class Table:
         heading: what it is about; may be empty.
         columns: from left to right.
         rows: a cell for each column.
-        stressed: the row to look at first, or None.
+        stressed: the row that matters most, or None.
 
     Raises:
         ValueError: if a row has not as many cells as there are columns, or two columns have the same name.
@@ -87,14 +87,14 @@ Section: TypeAlias = Table | CodeDiff
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a result has to say, the most important first.
+    """The report of a result, the most important first.
 
     Attributes:
         title: one line: what it is about.
-        lead: what follows from it, and where it stands.
-        warnings: what to know before believing the rest.
-        sections: what it rests on.
-        notes: how it was found.
+        lead: the conclusion, and the current state.
+        warnings: reasons to doubt the rest.
+        sections: the evidence.
+        notes: how it was measured.
     """
 
     title: str

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 
 def size_text(num_bytes: float) -> str:
-    """Bytes for people.
+    """A number of bytes with its unit.
 
     Example:
         >>> size_text(0), size_text(812), size_text(2_500_000)

@@ -1,8 +1,8 @@
-"""Classify and regress: which signatures they take, how they run, and what their outputs mean.
+"""Classify and regress: which signatures they take, and what their outputs mean.
 
 The one input of such a signature takes serialized `tf.Example`s. REST and gRPC share everything here.
 
-Thread: `classify` and `regress` on the server's loop; the others are pure functions.
+Thread: any; pure functions.
 
 Reference: tensorflow_serving/servables/tensorflow/classifier.cc and regressor.cc, whose texts the errors have.
 """
@@ -12,9 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import InvalidRequest, ServingError
-from ..serving.backend import Handle
 from ..types import SignatureSpec, Tensors, tf_name
-from .calls import Calls, RequestContext
 
 INPUTS = "inputs"
 CLASSES = "classes"
@@ -34,89 +32,37 @@ Classes = list[list[tuple[str, float]]]
 """For each example its `(label, score)` pairs."""
 
 
-async def classify(
-    calls: Calls,
-    handle: Handle,
-    signature: SignatureSpec,
-    examples: np.ndarray,
-    deadline_s: float,
-    notes: RequestContext,
-) -> Classes:
-    """Run a classification.
-
-    Args:
-        calls: the way to the core.
-        handle: the pinned version.
-        signature: one of its signatures.
-        examples: object array `(n,)` of serialized `tf.Example`s.
-        deadline_s: `perf_counter` time after which the response is not wanted any more.
-        notes: the request's notes.
-
-    Raises:
-        ServingError: with TensorFlow Serving's text.
-    """
-    check_classify(signature)
-    inputs = examples_tensor(examples)
-    answer = await calls.run(handle, signature.name, inputs, deadline_s, notes)
-    return classifications(signature, answer.outputs, len(examples))
-
-
-async def regress(
-    calls: Calls,
-    handle: Handle,
-    signature: SignatureSpec,
-    examples: np.ndarray,
-    deadline_s: float,
-    notes: RequestContext,
-) -> list[float]:
-    """Run a regression; as `classify`, one value for each example."""
-    check_regress(signature)
-    inputs = examples_tensor(examples)
-    answer = await calls.run(handle, signature.name, inputs, deadline_s, notes)
-    return regressions(answer.outputs, len(examples))
-
-
-def check_classify(signature: SignatureSpec) -> None:
-    """Refuse a signature that cannot classify.
-
-    Raises:
-        InvalidRequest: with TensorFlow Serving's text.
-    """
-    _check_input(signature, "classification")
-    if len(signature.outputs) not in (1, 2):
-        raise InvalidRequest(f"Expected one or two output Tensors, found {len(signature.outputs)}")
-    if not {CLASSES, SCORES} & signature.outputs.keys():
-        raise InvalidRequest(
-            f'Expected classification signature outputs to contain at least one of "{CLASSES}" or "{SCORES}". '
-            f"Signature was: {describe(signature)}"
-        )
-
-
-def check_regress(signature: SignatureSpec) -> None:
-    """Refuse a signature that cannot regress.
-
-    Raises:
-        InvalidRequest: with TensorFlow Serving's text.
-    """
-    _check_input(signature, "regression")
-    if len(signature.outputs) != 1:
-        raise InvalidRequest("Expected one output Tensor.")
-    if REGRESS_OUTPUTS not in signature.outputs:
-        raise InvalidRequest(f"No regression outputs found in SignatureDef: {describe(signature)}")
-
-
-def examples_tensor(serialized: np.ndarray) -> Tensors:
+def examples_input(signature: SignatureSpec, examples: np.ndarray, *, is_classify: bool) -> Tensors:
     """The input of a classify or regress run.
 
     Args:
-        serialized: object array `(n,)` of serialized `tf.Example`s.
+        signature: one of the version's signatures.
+        examples: object array `(n,)` of serialized `tf.Example`s.
+        is_classify: classify, and not regress.
 
     Raises:
-        InvalidRequest: `Input is empty.`
+        InvalidRequest: with TensorFlow Serving's text, for another signature or no examples.
     """
-    if not len(serialized):
+    if len(signature.inputs) != 1:
+        raise InvalidRequest("Expected one input Tensor.")
+    if INPUTS not in signature.inputs:
+        task = "classification" if is_classify else "regression"
+        raise InvalidRequest(f"No {task} inputs found in SignatureDef: {describe(signature)}")
+    if is_classify:
+        if len(signature.outputs) not in (1, 2):
+            raise InvalidRequest(f"Expected one or two output Tensors, found {len(signature.outputs)}")
+        if not {CLASSES, SCORES} & signature.outputs.keys():
+            raise InvalidRequest(
+                f'Expected classification signature outputs to contain at least one of "{CLASSES}" or "{SCORES}". '
+                f"Signature was: {describe(signature)}"
+            )
+    elif len(signature.outputs) != 1:
+        raise InvalidRequest("Expected one output Tensor.")
+    elif REGRESS_OUTPUTS not in signature.outputs:
+        raise InvalidRequest(f"No regression outputs found in SignatureDef: {describe(signature)}")
+    if not len(examples):
         raise InvalidRequest("Input is empty.")
-    return {INPUTS: serialized}
+    return {INPUTS: examples}
 
 
 def classifications(signature: SignatureSpec, outputs: Tensors, num_examples: int) -> Classes:
@@ -186,13 +132,6 @@ def describe(signature: SignatureSpec) -> str:
     inputs = ", ".join(f"{name}: {spec}" for name, spec in signature.inputs.items())
     outputs = ", ".join(f"{name}: {spec}" for name, spec in signature.outputs.items())
     return f"inputs {{{inputs}}} outputs {{{outputs}}} method_name: {signature.method_name}"
-
-
-def _check_input(signature: SignatureSpec, what: str) -> None:
-    if len(signature.inputs) != 1:
-        raise InvalidRequest("Expected one input Tensor.")
-    if INPUTS not in signature.inputs:
-        raise InvalidRequest(f"No {what} inputs found in SignatureDef: {describe(signature)}")
 
 
 def _check_rows(name: str, array: np.ndarray, num_examples: int) -> None:

@@ -5,9 +5,9 @@ Thread: any; the caller waits.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
+from concurrent.futures import Future
 from typing import Any  # what users pass to predict
 
 import numpy as np
@@ -20,32 +20,6 @@ from .versions.inputs import as_tensors, check_inputs
 
 MAX_IN_FLIGHT = 4
 """Pieces of one large request that are queued at once; few, so that it does not push others out of the queue."""
-
-
-class _Waiter:
-    """One submitted piece and its outcome."""
-
-    __slots__ = ("_done", "_outcome", "_ticket")
-
-    def __init__(self, handle: Handle, signature: str, inputs: Tensors, deadline_s: float) -> None:
-        self._done = threading.Event()
-        self._outcome: Outcome | None = None
-        self._ticket: Ticket = handle.submit(signature, inputs, deadline_s=deadline_s, on_done=self._finish)
-
-    def _finish(self, outcome: Outcome) -> None:
-        self._outcome = outcome
-        self._done.set()
-
-    def cancel(self) -> None:
-        self._ticket.cancel()
-
-    def result(self, deadline_s: float) -> Answer:
-        if not self._done.wait(max(0.0, deadline_s - time.perf_counter()) + 1.0):
-            self._ticket.cancel()
-            raise DeadlineExceeded("Timed out waiting for notification", hint="a larger timeout_s, or a smaller batch")
-        if isinstance(self._outcome, Answer):
-            return self._outcome
-        raise self._outcome or DeadlineExceeded("Timed out waiting for notification")
 
 
 def predict(
@@ -117,11 +91,17 @@ def _run(
         spec.is_batched for spec in (*signature.inputs.values(), *signature.outputs.values())
     )
     starts = range(0, num_rows, rows) if can_cut else (0,)
-    in_flight: deque[_Waiter] = deque()
+    in_flight: deque[tuple[Ticket, Future[Outcome]]] = deque()
     answers: list[Answer] = []
 
+    def submit(piece: Tensors) -> None:
+        done: Future[Outcome] = Future()
+        deadline_s = time.perf_counter() + limit_s
+        in_flight.append((handle.submit(signature.name, piece, deadline_s=deadline_s, on_done=done.set_result), done))
+
     def wait_for_oldest() -> None:
-        answers.append(in_flight.popleft().result(time.perf_counter() + limit_s))
+        answers.append(_result(in_flight[0][1], limit_s))
+        in_flight.popleft()
 
     try:
         for start in starts:
@@ -130,7 +110,7 @@ def _run(
                 wait_for_oldest()
             while True:
                 try:
-                    in_flight.append(_Waiter(handle, signature.name, piece, time.perf_counter() + limit_s))
+                    submit(piece)
                     break
                 except QueueFull:
                     if not in_flight:
@@ -139,9 +119,22 @@ def _run(
         while in_flight:
             wait_for_oldest()
     finally:
-        for waiter in in_flight:
-            waiter.cancel()
+        for ticket, _ in in_flight:
+            ticket.cancel()
     return answers
+
+
+def _result(done: Future[Outcome], limit_s: float) -> Answer:
+    """Wait for the outcome of one piece, for a second longer than it may take."""
+    try:
+        outcome = done.result(limit_s + 1.0)
+    except TimeoutError:
+        raise DeadlineExceeded(
+            "Timed out waiting for notification", hint="a larger timeout_s, or a smaller batch"
+        ) from None
+    if isinstance(outcome, ServingError):
+        raise outcome
+    return outcome
 
 
 def _joined(answers: list[Answer]) -> Tensors:

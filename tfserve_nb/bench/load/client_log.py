@@ -1,4 +1,4 @@
-"""What the generator's clients share: what a client does, and where it notes what became of its requests.
+"""What the generator's clients share: the interface of a client, and the log of its requests.
 
 Thread: the generator's loop.
 """
@@ -26,7 +26,7 @@ class Client(Protocol):
 
     @property
     def num_open(self) -> int:
-        """Requests without an answer."""
+        """Requests without a response."""
 
     def expire(self, before_s: float) -> None:
         """Give up what was due before a moment."""
@@ -66,6 +66,6 @@ class Log:
 
 
 def write_line(value: dict[str, Any]) -> None:
-    """Tell the process that started this one something: a line of JSON on standard output."""
+    """Send a message to the process that started this one: a line of JSON on standard output."""
     sys.stdout.write(json.dumps(value) + "\n")
     sys.stdout.flush()

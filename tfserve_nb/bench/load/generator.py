@@ -1,8 +1,8 @@
 """The load generator: `python -m tfserve_nb.bench.load.generator`, a process of its own without TensorFlow.
 
-In the kernel it would measure the kernel's lock. It reads a job as one line of JSON from standard input, and writes
-lines of JSON: every quarter of a second what became of the requests since the last line, and at the end
-`{"end": true}`. After a kill everything but the last quarter of a second is known.
+In the kernel it would also measure the kernel's interpreter lock. It reads a job as one line of JSON from standard
+input, and writes lines of JSON: every quarter of a second what became of the requests since the last line, and at the
+end `{"end": true}`. After a kill everything but the last quarter of a second is known.
 
 Thread: the main thread of that process.
 """
@@ -37,14 +37,14 @@ async def run(load: Load, client: Client, log: Log) -> None:
             await _closed_loop(load, client, log, start_s)
         else:
             await _open_loop(load, client, start_s)
-        await _all_answered(load, client)
+        await _all_done(load, client)
     finally:
         reporter.cancel()
         client.close()
     log.write()
 
 
-async def _all_answered(load: Load, client: Client) -> None:
+async def _all_done(load: Load, client: Client) -> None:
     """Wait for what is open, as long as it may take; then nothing is."""
     until_s = time.perf_counter() + load.timeout_s
     while client.num_open and time.perf_counter() < until_s:  # noqa: ASYNC110 - an event would cost each request
@@ -57,19 +57,19 @@ async def _open_loop(load: Load, client: Client, start_s: float) -> None:
     pauses = frozenset(load.pauses)
     for number, offset_s in enumerate(due_times(load).tolist()):
         if number in pauses:
-            await _all_answered(load, client)
+            await _all_done(load, client)
             start_s = max(start_s, time.perf_counter() + AFTER_PAUSE_S - offset_s)
         due_s = start_s + offset_s
         wait_s = due_s - time.perf_counter()
         if wait_s > 0:
             await asyncio.sleep(wait_s)
         elif number % 16 == 0:
-            await asyncio.sleep(0)  # behind: answers are to be read all the same
+            await asyncio.sleep(0)  # behind: responses must be read all the same
         client.send(due_s, time.perf_counter())
 
 
 async def _closed_loop(load: Load, client: Client, log: Log, start_s: float) -> None:
-    """Every client sends its next request when it has its answer."""
+    """Every client sends its next request after the response."""
     until_s = start_s + load.warmup_s + load.seconds
 
     def send() -> None:

@@ -1,4 +1,4 @@
-"""Predict over gRPC; messages are bytes that were made before, and answers are not read.
+"""Predict over gRPC; messages are encoded before, and responses are not decoded.
 
 Thread: the generator's loop.
 """
@@ -25,7 +25,7 @@ class GrpcClient:
         bodies: serialized `PredictRequest`s, in turn.
         headers: metadata.
         load: how long to wait.
-        log: told about every call.
+        log: receives every call.
     """
 
     def __init__(self, address: str, bodies: list[bytes], headers: list[list[str]], load: Load, log: Log) -> None:
@@ -49,7 +49,7 @@ class GrpcClient:
 
     @property
     def num_open(self) -> int:
-        """Calls without an answer."""
+        """Calls without a response."""
         return len(self._calls)
 
     def send(self, due_s: float, taken_s: float) -> None:

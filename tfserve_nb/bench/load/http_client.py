@@ -32,7 +32,7 @@ class HttpClient:
         bodies: of the requests, in turn.
         headers: names and values.
         load: how many connections, how long to wait.
-        log: told about every request.
+        log: receives every request.
         paths: of the requests, in turn as the bodies; none for that of the URL.
     """
 
@@ -73,7 +73,7 @@ class HttpClient:
 
     @property
     def num_open(self) -> int:
-        """Requests without an answer."""
+        """Requests without a response."""
         return len(self._busy) + len(self._waiting)
 
     def send(self, due_s: float, taken_s: float) -> None:
@@ -167,11 +167,11 @@ class Connection(asyncio.Protocol):
         self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """A piece of an answer."""
+        """A piece of a response."""
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._client.log.explain(UNREACHABLE, f"the answer is no HTTP/1.1: {error}")
+            self._client.log.explain(UNREACHABLE, f"the response is no HTTP/1.1: {error}")
             self.finish(UNREACHABLE, keeps=False)
 
     def on_body(self, body: bytes) -> None:
@@ -179,7 +179,7 @@ class Connection(asyncio.Protocol):
         self._body = body
 
     def on_message_complete(self) -> None:
-        """The answer is complete."""
+        """The response is complete."""
         parser = self._parser
         status, keeps = parser.get_status_code(), parser.should_keep_alive()
         if not 200 <= status < 300:

@@ -1,6 +1,7 @@
 """Load without a socket: `Deployment.predict` called from threads of this process, for comparison with HTTP.
 
-The callers share the interpreter with the server and with everything else in the kernel; results say so.
+The callers share the interpreter with the server and with everything else in the kernel; results name the
+protocol `kernel`.
 
 Thread: one that keeps time, and one for each caller; all end with the run.
 """

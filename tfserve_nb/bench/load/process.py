@@ -1,4 +1,4 @@
-"""Starts the generator and reads what it says.
+"""Starts the generator and reads its output.
 
 Thread: the caller's; one more reads the process's errors.
 """

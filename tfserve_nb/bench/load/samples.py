@@ -26,15 +26,15 @@ ARRAYS = ("due_s", "taken_s", "sent_s", "done_s", "status")
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """Requests in the order of their answers; all arrays have shape `(n,)`.
+    """Requests in the order of their responses; all arrays have shape `(n,)`.
 
     Attributes:
         due_s: when each was due, in seconds from the start of what is measured (negative: warm-up); float64.
         taken_s: when the generator got to it: how late the generator is itself; float64.
         sent_s: when it was sent, after a wait for a free connection, if there was none; float64.
-        done_s: when its answer was complete; float64.
+        done_s: when its response was complete; float64.
         status: HTTP status, or `UNREACHABLE`, `TIMED_OUT`, or `GRPC` and a code; int16.
-        reasons: status -> the text of the first answer with it.
+        reasons: status -> the text of the first response with it.
     """
 
     due_s: np.ndarray
@@ -49,7 +49,7 @@ class Samples:
 
     @property
     def latency_s(self) -> np.ndarray:
-        """From the moment at which each was due to its answer: what a user would have waited."""
+        """From the moment at which each was due to its response: how long a user would have waited."""
         found: np.ndarray = self.done_s - self.due_s
         return found
 

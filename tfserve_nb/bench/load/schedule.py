@@ -29,15 +29,16 @@ class Load:
 
     Attributes:
         rate: requests per second of an open loop; None for a closed loop.
-        concurrency: clients of a closed loop, each of which sends when it has its answer; None for an open loop.
+        concurrency: clients of a closed loop, which send their next request after each response; None for an open loop.
         arrivals: `poisson`, `constant` or `replay`, for an open loop.
         seconds: how long is measured.
-        warmup_s: how long the same load runs before; what is answered then is not counted.
+        warmup_s: how long the same load runs before; its requests are not counted.
         seed: of the arrivals.
-        connections: most connections that an open loop opens; who finds none free waits, and the wait counts.
+        connections: most connections that an open loop opens; a request that finds none free waits, which
+            counts.
         timeout_s: how long a request may take, from the moment at which it was due.
         times_s: when each request of a replay is due, in seconds from the start, increasing; see `replay_load`.
-        pauses: requests that wait until all earlier ones are answered; what follows is due that much later.
+        pauses: requests that wait until all earlier ones have responses; what follows is due that much later.
 
     Raises:
         InvalidOption: naming the value that is not allowed.
@@ -121,7 +122,7 @@ def schedule(kind: str, rate: float, seconds: float, seed: int) -> np.ndarray:
     """The moments at which requests are due.
 
     Args:
-        kind: `poisson`: the gaps are exponential, as of many clients that know nothing of each other (MLPerf
+        kind: `poisson`: the gaps are exponential, as of many independent clients (MLPerf
             Inference's Server scenario); `constant`: the gaps are equal.
         rate: requests per second.
         seconds: the length of the schedule.
@@ -146,7 +147,7 @@ def schedule(kind: str, rate: float, seconds: float, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where requests go and what they carry; everything is ready, the generator makes nothing.
+    """Where requests go and what they carry; bodies are encoded before the load begins.
 
     Attributes:
         protocol: `json`, `binary` (Open Inference Protocol with raw tensors), `grpc` or `kernel`.

@@ -1,4 +1,4 @@
-"""Requests for a model: bodies that are made once, and the first request, which says what is wrong before a load does.
+"""Requests for a model: bodies that are made once, and a first request, which shows an error before the load begins.
 
 Thread: the caller's.
 """
@@ -31,7 +31,7 @@ ROWS_MADE = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RequestOptions:
     """Which requests are wanted.
 
     Attributes:
@@ -51,27 +51,27 @@ class Wish:
     values: Any = None
 
 
-def pieces_of(signature: SignatureSpec, wish: Wish) -> list[Tensors]:
-    """Inputs for requests of `wish.rows` rows, different ones while there are rows enough.
+def pieces_of(signature: SignatureSpec, options: RequestOptions) -> list[Tensors]:
+    """Inputs for requests of `options.rows` rows, different ones while there are rows enough.
 
     Raises:
         InvalidRequest: if the values do not fit the signature.
         InvalidOption: if the number of rows is not positive.
     """
-    if wish.rows < 1:
-        raise InvalidOption(f"rows={wish.rows!r} must be at least 1", hint="--rows 1")
-    tensors = made_up(signature) if wish.values is None else as_tensors(signature, wish.values)
+    if options.rows < 1:
+        raise InvalidOption(f"rows={options.rows!r} must be at least 1", hint="--rows 1")
+    tensors = generated_rows(signature) if options.values is None else as_tensors(signature, options.values)
     if not all(spec.is_batched for spec in signature.inputs.values()):
         return [tensors]
     num_rows = min(len(array) for array in tensors.values())
     if num_rows == 0:
         raise InvalidRequest("there are no rows to send", hint="the cell's last expression must have some")
-    num_pieces = max(1, min(MAX_BODIES, num_rows // wish.rows))
-    places = [np.arange(piece * wish.rows, (piece + 1) * wish.rows) % num_rows for piece in range(num_pieces)]
+    num_pieces = max(1, min(MAX_BODIES, num_rows // options.rows))
+    places = [np.arange(piece * options.rows, (piece + 1) * options.rows) % num_rows for piece in range(num_pieces)]
     return [{name: array[place] for name, array in tensors.items()} for place in places]
 
 
-def made_up(signature: SignatureSpec) -> Tensors:
+def generated_rows(signature: SignatureSpec) -> Tensors:
     """Rows that fit a signature: uniform numbers on [0, 1), zeros for integers, empty texts; unknown sizes are 1."""
     generator = np.random.default_rng(0)
     found: dict[str, np.ndarray] = {}
@@ -87,40 +87,42 @@ def made_up(signature: SignatureSpec) -> Tensors:
     return found
 
 
-def target_of(model_url: str, token: str | None, wish: Wish, grpc_address: str | None = None) -> Target:
+def target_of(model_url: str, token: str | None, options: RequestOptions, grpc_address: str | None = None) -> Target:
     """Requests for a model of any server that speaks TensorFlow Serving's REST API.
 
     Args:
         model_url: `http://HOST:PORT/v1/models/NAME`, also with `/versions/V` or `/labels/L` and `:predict`.
-        token: what the server asks for, or None.
-        wish: which requests.
+        token: the bearer token, or None.
+        options: which requests.
         grpc_address: `HOST:PORT`, for gRPC.
 
     Raises:
         NotAvailable: if the server cannot be reached.
         InvalidOption: if the protocol needs something that is not there.
-        ServingError: what the server says.
+        ServingError: for the server's error response.
     """
     url = model_url.removesuffix(":predict").rstrip("/")
-    if wish.version is not None:
-        url += f"/versions/{wish.version}"
-    elif wish.label is not None:
-        url += f"/labels/{quote(wish.label, safe='')}"
+    if options.version is not None:
+        url += f"/versions/{options.version}"
+    elif options.label is not None:
+        url += f"/labels/{quote(options.label, safe='')}"
     headers = _headers(token)
     signatures, version = _signatures(url, headers)
-    signature = _signature_of(signatures, wish.signature)
-    pieces = pieces_of(signature, wish)
+    signature = _signature_of(signatures, options.signature)
+    pieces = pieces_of(signature, options)
     words = ", ".join(f"{name} {spec}" for name, spec in signature.inputs.items())
-    origin = "made up" if wish.values is None else "given"
-    what = f"{wish.rows} row{'s' if wish.rows != 1 else ''} of {words}, {origin}"
-    named = [(wish.signature, piece) for piece in pieces]
-    return _target(url, headers, replace(wish, version=_asked(wish, version)), named, what, grpc_address)
+    origin = "made up" if options.values is None else "given"
+    what = f"{options.rows} row{'s' if options.rows != 1 else ''} of {words}, {origin}"
+    named = [(options.signature, piece) for piece in pieces]
+    return _target(
+        url, headers, replace(options, version=_version_in_requests(options, version)), named, what, grpc_address
+    )
 
 
 def target_with(
     model_url: str,
     token: str | None,
-    wish: Wish,
+    options: RequestOptions,
     pieces: Sequence[tuple[str, Tensors]],
     grpc_address: str | None = None,
 ) -> Target:
@@ -128,8 +130,8 @@ def target_with(
 
     Args:
         model_url: as for `target_of`.
-        token: what the server asks for, or None.
-        wish: the protocol and the version; nothing else counts.
+        token: the bearer token, or None.
+        options: the protocol and the version; nothing else counts.
         pieces: signature and inputs of each request.
         grpc_address: `HOST:PORT`, for gRPC.
 
@@ -138,24 +140,31 @@ def target_with(
         InvalidRequest: if it cannot carry the inputs.
     """
     headers = _headers(token)
-    url = f"{model_url}/versions/{wish.version}"
-    return _target(url, headers, wish, pieces, f"{len(pieces)} recorded requests", grpc_address)
+    url = f"{model_url}/versions/{options.version}"
+    return _target(url, headers, options, pieces, f"{len(pieces)} recorded requests", grpc_address)
 
 
-def _asked(wish: Wish, version: int) -> int | None:
+def _version_in_requests(options: RequestOptions, version: int) -> int | None:
     """The version that requests name when they cannot name a label."""
-    return version if (wish.version, wish.label) != (None, None) else None
+    return version if (options.version, options.label) != (None, None) else None
 
 
 def _target(
-    url: str, headers: Headers, wish: Wish, pieces: Sequence[tuple[str, Tensors]], what: str, address: str | None
+    url: str,
+    headers: Headers,
+    options: RequestOptions,
+    pieces: Sequence[tuple[str, Tensors]],
+    what: str,
+    address: str | None,
 ) -> Target:
-    if wish.protocol == "grpc":
-        return _grpc_target(url, address, headers, wish, pieces, what)
-    if wish.protocol == "binary":
-        return _binary_target(url, headers, wish, pieces, what)
+    if options.protocol == "grpc":
+        return _grpc_target(url, address, headers, options, pieces, what)
+    if options.protocol == "binary":
+        return _binary_target(url, headers, options, pieces, what)
     bodies = tuple(_json_body(signature, piece) for signature, piece in pieces)
-    return Target("json", f"{url}:predict", bodies, wish.rows, (*headers, ("Content-Type", "application/json")), what)
+    return Target(
+        "json", f"{url}:predict", bodies, options.rows, (*headers, ("Content-Type", "application/json")), what
+    )
 
 
 def signatures_at(model_url: str, token: str | None, version: int) -> Mapping[str, SignatureSpec]:
@@ -169,7 +178,7 @@ def signatures_of(model_url: str, token: str | None, name: str) -> SignatureSpec
 
 
 def plain_target(url: str, token: str | None, body: bytes, rows: int) -> Target:
-    """Requests with a body of the caller's own, for a server that knows nothing of TensorFlow Serving's API."""
+    """Requests with a body of the caller's own, for a server without TensorFlow Serving's API."""
     return Target(
         "json", url, (body,), rows, (*_headers(token), ("Content-Type", "application/json")), f"{len(body)} bytes"
     )
@@ -180,7 +189,7 @@ def probe(target: Target) -> None:
 
     Raises:
         NotAvailable: if the server cannot be reached.
-        ServingError: if it does not answer with success; the text says what to check.
+        ServingError: if the response is no success; the text and the hint name what to check.
     """
     if target.protocol == "grpc":
         _probe_grpc(target)
@@ -191,19 +200,21 @@ def probe(target: Target) -> None:
 
 
 def raise_for(status: int, body: bytes, url: str) -> None:
-    """Turn an answer that is no success into an error with what to check."""
+    """Raise the error for a response that is no success, with a hint."""
     text = _error_text(body)
     if status in (401, 403):
-        raise InvalidOption(f"{url} answers {status}: {text}", hint="--token-env NAME, a variable with the right token")
+        raise InvalidOption(
+            f"{url} responds with {status}: {text}", hint="--token-env NAME, a variable with the right token"
+        )
     if status == 404:
-        raise ModelNotFound(f"{url} answers 404: {text}", hint="check the model's name and version")
+        raise ModelNotFound(f"{url} responds with 404: {text}", hint="check the model's name and version")
     if status in (429, 503):
         raise QueueFull(f"{url} refuses requests ({status}): {text}", hint="it is overloaded or still loading")
     if status == 400:
         raise InvalidRequest(
-            f"{url} answers 400: {text}", hint="rows that fit, as the variable or the body of the cell"
+            f"{url} responds with 400: {text}", hint="rows that fit, as the variable or the body of the cell"
         )
-    raise RunFailed(f"{url} answers {status}: {text}", hint="look at the server's log")
+    raise RunFailed(f"{url} responds with {status}: {text}", hint="look at the server's log")
 
 
 def _headers(token: str | None) -> Headers:
@@ -218,7 +229,8 @@ def _signatures(url: str, headers: Headers) -> tuple[Mapping[str, SignatureSpec]
         return parse_signatures(json.loads(body))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidOption(
-            f"{url}/metadata is none of TensorFlow Serving's: {error}", hint="--url with the rows in a %%benchmark cell"
+            f"{url}/metadata is not TensorFlow Serving's metadata: {error}",
+            hint="--url with the rows in a %%benchmark cell",
         ) from error
 
 
@@ -238,12 +250,14 @@ def _json_body(signature: str, piece: Tensors) -> bytes:
     return dump({**named, "instances": np.ascontiguousarray(first)})
 
 
-def _binary_target(url: str, headers: Headers, wish: Wish, pieces: Sequence[tuple[str, Tensors]], what: str) -> Target:
+def _binary_target(
+    url: str, headers: Headers, options: RequestOptions, pieces: Sequence[tuple[str, Tensors]], what: str
+) -> Target:
     if any(signature != DEFAULT_SIGNATURE for signature, _ in pieces):
         raise InvalidOption("--protocol binary asks for the default signature only", hint="--protocol json")
     base, _, rest = url.partition("/v1/models/")
     name = rest.split("/")[0]
-    path = f"{base}/v2/models/{name}" + ("" if wish.version is None else f"/versions/{wish.version}") + "/infer"
+    path = f"{base}/v2/models/{name}" + ("" if options.version is None else f"/versions/{options.version}") + "/infer"
     bodies, length = [], 0
     for _, piece in pieces:
         described, raw = zip(*(to_output(key, array, is_binary=True) for key, array in piece.items()), strict=True)
@@ -253,11 +267,16 @@ def _binary_target(url: str, headers: Headers, wish: Wish, pieces: Sequence[tupl
         bodies.append((head, b"".join(raw)))
     padded = tuple(head.ljust(length) + raw for head, raw in bodies)
     sized = (("Content-Type", "application/octet-stream"), ("Inference-Header-Content-Length", str(length)))
-    return Target("binary", path, padded, wish.rows, (*headers, *sized), what)
+    return Target("binary", path, padded, options.rows, (*headers, *sized), what)
 
 
 def _grpc_target(
-    url: str, address: str | None, headers: Headers, wish: Wish, pieces: Sequence[tuple[str, Tensors]], what: str
+    url: str,
+    address: str | None,
+    headers: Headers,
+    options: RequestOptions,
+    pieces: Sequence[tuple[str, Tensors]],
+    what: str,
 ) -> Target:
     if address is None:
         raise InvalidOption("the server has no gRPC port", hint="%deploy MODEL --grpc-port 0, before the first deploy")
@@ -270,14 +289,14 @@ def _grpc_target(
         request = PredictRequest()
         request.model_spec.name = url.partition("/v1/models/")[2].split("/")[0]
         request.model_spec.signature_name = signature
-        if wish.label is not None:
-            request.model_spec.version_label = wish.label
-        elif wish.version is not None:
-            request.model_spec.version.value = wish.version
+        if options.label is not None:
+            request.model_spec.version_label = options.label
+        elif options.version is not None:
+            request.model_spec.version.value = options.version
         for name, array in piece.items():
             fill(request.inputs[name], array, as_content=array.dtype != object)
         bodies.append(request.SerializeToString())
-    return Target("grpc", address, tuple(bodies), wish.rows, headers, what)
+    return Target("grpc", address, tuple(bodies), options.rows, headers, what)
 
 
 def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tuple[int, bytes]:
@@ -291,8 +310,8 @@ def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tup
     connection = kind(parts.hostname, parts.port, timeout=PROBE_S)
     try:
         connection.request(method, parts.path + (f"?{parts.query}" if parts.query else ""), body, dict(headers))
-        answer = connection.getresponse()
-        return answer.status, answer.read()
+        response = connection.getresponse()
+        return response.status, response.read()
     except (OSError, http.client.HTTPException, ssl.SSLError) as error:
         raise NotAvailable(
             f"{parts.scheme}://{parts.netloc} cannot be reached: {str(error) or type(error).__name__}",

@@ -1,4 +1,4 @@
-"""An effect with its confidence band as an experiment goes on, against the zero line and the margin.
+"""An effect with its confidence band as an experiment goes on, with the zero line and the margin.
 
 Line, band and limits differ in shape and have words beside them; colour only helps.
 
@@ -38,7 +38,7 @@ from .svg import (
 
 BAND = 'fill-opacity="0.22" stroke-width="0.8" stroke-dasharray="2 2"'
 MAX_NOTES = 60
-"""Moments that the pointer can tell; more would be most of the text."""
+"""Moments with a note under the pointer; more would be most of the SVG's text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def band_chart(
         moments: the effect over time, oldest first.
         margin: the effect from which on B counts as worse; None for no line.
         words: an effect as plain text, such as `+3 %`.
-        empty: what to say while there is nothing to draw, plain text.
+        empty: the text while there is nothing to draw, plain text.
     """
     trace = trace_of(moments, margin)
     if trace is None:
@@ -135,15 +135,15 @@ def _axis(end: Moment) -> list[str]:
 
 
 def _notes(known: Sequence[Moment], x: np.ndarray, words: Callable[[float], str]) -> list[str]:
-    """What is known at the moment under the pointer."""
+    """A note for the moment under the pointer."""
     step = max(1, -(-len(known) // MAX_NOTES))
     places = sorted({*range(0, len(known), step), len(known) - 1})
     parts: list[str] = []
     left = float(LEFT)
     for place in places:
-        right, one = float(x[place]), known[place]
-        said = f"{one.num_requests} requests: {words(one.value)} {interval_text(one.low, one.high, words)}"
-        parts.append(hover_note(left, max(1.0, right - left), said))
+        right, moment = float(x[place]), known[place]
+        note = f"{moment.num_requests} requests: {words(moment.value)} {interval_text(moment.low, moment.high, words)}"
+        parts.append(hover_note(left, max(1.0, right - left), note))
         left = right
     return parts
 

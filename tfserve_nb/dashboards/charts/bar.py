@@ -59,7 +59,7 @@ def bar_chart(title: str, counts: Mapping[str, int], *, unit: str = "", empty: s
         title: plain text above the chart.
         counts: name -> number.
         unit: what is counted, plain text.
-        empty: what to say when there is nothing to draw, plain text.
+        empty: the text when there is nothing to draw, plain text.
     """
     total = sum(counts.values())
     top = nice_ceiling(float(max(counts.values(), default=0)))
@@ -90,7 +90,7 @@ def latency_histogram(title: str, outlines: Sequence[Outline], *, empty: str) ->
     Args:
         title: plain text above the chart.
         outlines: one for each version.
-        empty: what to say when there is nothing to draw, plain text.
+        empty: the text when there is nothing to draw, plain text.
     """
     drawn = [outline for outline in outlines if outline.counts.any()]
     if not drawn:

@@ -1,4 +1,4 @@
-"""Lines over time. Where a value is hidden for want of samples the line has a gap.
+"""Lines over time. Where a value is hidden because there are too few samples the line has a gap.
 
 Thread: any; pure functions.
 """
@@ -42,8 +42,8 @@ class Line:
         values: y values, NaN for gaps; as many as the chart has x values.
         style: index of dashes and colour; lines of one version share it.
         weight: 0 for the thickest, 2 for the thinnest line.
-        has_label: whether its last value stands at its end; otherwise only the pointer and the words for people who
-            cannot see it tell it.
+        has_label: whether its last value stands at its end; otherwise only the note under the pointer and
+            the description for screen readers contain it.
     """
 
     label: str
@@ -63,7 +63,7 @@ def line_chart(
         unit: of the y axis, plain text.
         axis: of n steps.
         lines: each with n values.
-        empty: what to say when there is nothing to draw, plain text.
+        empty: the text when there is nothing to draw, plain text.
         has_notes: whether the pointer brings up the values of each step; they are most of the text.
 
     Returns:

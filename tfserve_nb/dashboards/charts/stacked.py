@@ -25,7 +25,7 @@ from .svg import (
 )
 
 OPACITIES = (0.85, 0.55)
-"""Neighbours differ in lightness too: colour alone tells nothing."""
+"""Neighbours differ in lightness too, for readers who cannot tell the colours apart."""
 
 
 def stacked_chart(title: str, unit: str, axis: TimeAxis, layers: Mapping[str, np.ndarray], *, empty: str) -> str:
@@ -36,7 +36,7 @@ def stacked_chart(title: str, unit: str, axis: TimeAxis, layers: Mapping[str, np
         unit: of the y axis, plain text.
         axis: of n steps.
         layers: name -> n values, NaN for gaps, the lowest band first.
-        empty: what to say when there is nothing to draw, plain text.
+        empty: the text when there is nothing to draw, plain text.
     """
     values = np.array(list(layers.values()), dtype=np.float64)
     known = np.asarray(np.isfinite(values).all(axis=0))

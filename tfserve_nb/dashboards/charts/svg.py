@@ -1,10 +1,10 @@
 """What all charts share: size, colours, axes, numbers. Charts are inline SVG text, without JavaScript and files.
 
-Lines are told apart by dashes and by the label at their end, colour only helps. Text takes the colour of its
+Lines differ in their dashes and in the label at their end, colour only helps. Text takes the colour of its
 surroundings, so that light and dark themes both work.
 
-What is under the pointer is told by groups of class `tfs-h`, which `STYLE` makes visible; without the style (a page
-that strips it) they stay hidden.
+Notes about what is under the pointer are groups of class `tfs-h`, which `STYLE` makes visible; without the style (a
+page that strips it) they stay hidden.
 
 Thread: any; pure functions.
 """
@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 560, 168
 LEFT, RIGHT, TOP, BOTTOM = 52, 118, 26, 22
 PLOT_WIDTH, PLOT_HEIGHT = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 COLOURS = ("#3b82c4", "#d9822b", "#2a9d6f", "#b05cc0", "#c94f4f", "#7a8b99")
-"""Middle tones: at least 3:1 against both white and the dark themes' grey."""
+"""Middle tones: a contrast of at least 3:1 with both white and the dark themes' grey."""
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 4")
 LABEL_GAP = 13.0
 
@@ -85,7 +85,7 @@ def element(label: str, parts: Sequence[str], height: int = HEIGHT) -> str:
     """An `<svg>` element.
 
     Args:
-        label: what it shows in words, for people who cannot see it.
+        label: what it shows in words, for screen readers.
         parts: its content.
         height: in units of the drawing, `WIDTH` of which are its width.
     """
@@ -196,7 +196,7 @@ def end_labels(ends: Sequence[tuple[float, str, str]]) -> list[str]:
 
 
 def nothing(text: str) -> str:
-    """What a chart without values says."""
+    """The text in a chart without values."""
     return (
         f'<text x="{LEFT + PLOT_WIDTH / 2:.0f}" y="{HEIGHT / 2 + 6:.0f}" text-anchor="middle" opacity="0.75">'
         f"{html.escape(text)}</text>"

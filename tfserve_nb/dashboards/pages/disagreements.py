@@ -1,4 +1,4 @@
-"""The rows on which two versions differ most: what went in, what each of them answered.
+"""The rows on which two versions differ most: their inputs and both outputs.
 
 Thread: any; pure functions.
 """
@@ -21,7 +21,7 @@ NUM_SCORES = 3
 
 
 def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreement]) -> str:
-    """The worst rows, and how they were come by.
+    """The worst rows, and how they were sampled.
 
     Args:
         state: the experiment; None when there was none.
@@ -31,15 +31,15 @@ def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreeme
         return ""
     agreement = state.reading.agreement
     if not agreement:
-        return note(_nothing(state))
+        return note(_no_rows_text(state))
     if not found:
-        return note(f"No rows are kept on which the versions differ. {_sample(state, agreement)}")
+        return note(f"No rows are kept on which the versions differ. {_sample_text(state, agreement)}")
     inputs, outputs = list(found[0].inputs), list(found[0].outputs_a)
     columns = ["row", "score", *(f"in: {name}" for name in inputs)]
     columns += [f"{arm}: {name}" for name in outputs for arm in "AB"]
     rows = [_row(place, disagreement, inputs, outputs) for place, disagreement in enumerate(found[:NUM_SHOWN], 1)]
     return table("Where A and B differ most", [*columns, "at"], rows, numbers=("score",)) + note(
-        _sample(state, agreement)
+        _sample_text(state, agreement)
     )
 
 
@@ -48,13 +48,13 @@ def _row(place: int, disagreement: Disagreement, inputs: Sequence[str], outputs:
     found |= {f"in: {name}": _cell(disagreement.inputs, name) for name in inputs}
     for name in outputs:
         found |= {
-            f"A: {name}": _answer(disagreement.outputs_a, name),
-            f"B: {name}": _answer(disagreement.outputs_b, name),
+            f"A: {name}": _output_cell(disagreement.outputs_a, name),
+            f"B: {name}": _output_cell(disagreement.outputs_b, name),
         }
     return found
 
 
-def _answer(tensors: Tensors, name: str) -> str:
+def _output_cell(tensors: Tensors, name: str) -> str:
     """An output; of the scores of many classes the largest ones, which decide."""
     value = tensors.get(name)
     is_scores = value is not None and value.ndim == 2 and value.dtype.kind == "f" and value.shape[1] > NUM_SCORES
@@ -73,18 +73,18 @@ def _cell(tensors: Tensors, name: str) -> str:
     return rendered(np.asarray(value[0], dtype=value.dtype) if value.ndim and len(value) else value)
 
 
-def _sample(state: ExperimentState, agreement: Agreement) -> str:
+def _sample_text(state: ExperimentState, agreement: Agreement) -> str:
     """How many rows were compared, and that they are a choice."""
     differ = agreement.num_rows - agreement.num_same
     dropped = f", {state.num_shadow_dropped} copies were left out under load" if state.num_shadow_dropped else ""
     return (
-        f"{agreement.num_rows} rows were answered by both versions ({state.plan.shadow:g} % of A's requests are "
+        f"{agreement.num_rows} rows were predicted by both versions ({state.plan.shadow:g} % of A's requests are "
         f"copied{dropped}); {differ} of them disagree. These are the worst of those rows, not typical "
         "ones: do not read a rate from them."
     )
 
 
-def _nothing(state: ExperimentState) -> str:
+def _no_rows_text(state: ExperimentState) -> str:
     if not state.plan.shadow:
         return "No rows were compared: this experiment copies no requests (--shadow 20 would)."
-    return "No rows were compared yet: copies of A's requests are answered by B when the server has time."
+    return "No rows were compared yet: copies of A's requests run on B when the server has time."

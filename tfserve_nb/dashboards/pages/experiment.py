@@ -1,4 +1,4 @@
-"""An experiment: the verdict first, then what it rests on.
+"""An experiment: the verdict first, then its evidence.
 
 Thread: any; pure functions.
 """
@@ -36,22 +36,22 @@ from ..charts.svg import COLOURS
 from ..snapshot import event_text
 
 EDGES = {"wait": COLOURS[5], "promote": COLOURS[2], "rollback": COLOURS[1], "blocked": COLOURS[3]}
-"""Decision -> colour of the edge beside the verdict; the symbol says the same."""
+"""Decision -> colour of the edge beside the verdict; the symbol means the same."""
 NUM_EVENTS = 8
 AROUND_S = 2.0
 """Events that belong to an experiment may be written a moment before or after it."""
 EXPLANATION = (
-    "An experiment splits the requests between two versions and watches run times, tails, errors, outputs and labels "
-    "until it can say whether B is worse than A. Looking at it often does not make it wrong more often. A harmful B is "
-    "taken back by itself. %abtest has more options: steps, margins, limits, keys."
+    "An experiment splits the requests between two versions and compares run times, tails, errors, outputs and labels "
+    "until the data show whether B is worse than A. Reading it often does not make wrong verdicts more likely. A "
+    "harmful B is rolled back automatically. %abtest has more options: steps, margins, limits, keys."
 )
 
 
 def experiment_page(state: ExperimentState | None, events: Sequence[HistoryEvent] = ()) -> str:
-    """Everything that is known of a model's latest experiment.
+    """A model's latest experiment in full.
 
     Args:
-        state: where it stands; None when there was none.
+        state: its current state; None when there was none.
         events: the model's history, newest first.
     """
     if state is None:
@@ -59,7 +59,7 @@ def experiment_page(state: ExperimentState | None, events: Sequence[HistoryEvent
     return "".join(
         [
             _headline(state),
-            _light(state),
+            _srm_line(state),
             table_html(arm_table(state)),
             grid(_charts(state)),
             table_html(metric_table(state)),
@@ -67,7 +67,7 @@ def experiment_page(state: ExperimentState | None, events: Sequence[HistoryEvent
             *(note(_capital(f"{line}.")) for line in kind_notes(state.reading.agreement)),
             _guardrails(state),
             grid(_small_tables(state)) if _small_tables(state) else "",
-            _story(state, events),
+            _plan_and_history(state, events),
         ]
     )
 
@@ -87,7 +87,7 @@ def _headline(state: ExperimentState) -> str:
     )
 
 
-def _light(state: ExperimentState) -> str:
+def _srm_line(state: ExperimentState) -> str:
     """Whether the shares are what they should be: symbol and words, colour only helps."""
     srm = state.reading.srm
     symbol, colour, weight = ("⚠", COLOURS[3], 600) if srm.is_mismatch else ("✓", COLOURS[2], 400)
@@ -122,18 +122,18 @@ def _small_tables(state: ExperimentState) -> list[str]:
     return [table for table in shown if table]
 
 
-def _story(state: ExperimentState, events: Sequence[HistoryEvent]) -> str:
-    """What was asked for, and what happened meanwhile."""
+def _plan_and_history(state: ExperimentState, events: Sequence[HistoryEvent]) -> str:
+    """The experiment's plan, and the events while it ran."""
     until = state.ended_at if state.ended_at is not None else float("inf")
-    told = [event for event in events if state.started_at - AROUND_S <= event.at <= until + AROUND_S][:NUM_EVENTS]
-    lines = "".join(f"<li>{text(event_text(event))}, {text(event.actor)}</li>" for event in told)
+    shown = [event for event in events if state.started_at - AROUND_S <= event.at <= until + AROUND_S][:NUM_EVENTS]
+    lines = "".join(f"<li>{text(event_text(event))}, {text(event.actor)}</li>" for event in shown)
     plan = [*plan_lines(state.plan)]
     if state.num_shadow_dropped:
-        plan.append(f"{state.num_shadow_dropped} copies were left out because the server had better things to do")
-    asked = "".join(f"<li>{text(_capital(line))}.</li>" for line in plan)
+        plan.append(f"{state.num_shadow_dropped} copies were left out while the server was busy")
+    plan_items = "".join(f"<li>{text(_capital(line))}.</li>" for line in plan)
     return (
         f'<details style="{COLOUR};line-height:1.5"><summary>Plan and history</summary>'
-        f'<ul style="margin:2px 0">{asked}</ul><ul style="margin:2px 0">{lines}</ul></details>'
+        f'<ul style="margin:2px 0">{plan_items}</ul><ul style="margin:2px 0">{lines}</ul></details>'
     )
 
 

@@ -1,4 +1,4 @@
-"""Latency: how fast answers came, how many, what failed, and where the time went.
+"""Latency, throughput, errors, and where the time of requests went.
 
 Thread: any; pure functions.
 """
@@ -28,7 +28,7 @@ def latency_page(snapshot: Snapshot, only: Collection[int] | None = None) -> str
 
     Args:
         snapshot: what to show.
-        only: versions to show; None for all that answered within the span.
+        only: versions to show; None for all that had requests within the span.
     """
     return grid(latency_charts(snapshot, only)) + note(_caption(snapshot.metrics))
 

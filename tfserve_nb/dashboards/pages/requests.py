@@ -1,4 +1,4 @@
-"""Requests that were sampled: what they carried, what they got, and where their time went.
+"""Requests that were sampled: inputs, outputs, and where their time went.
 
 Thread: any; pure functions.
 """
@@ -32,7 +32,7 @@ def requests_table(samples: Sequence[RequestSample], chosen: RequestSample | Non
         is_on: whether sampling goes on.
     """
     if not samples:
-        hint = "Waiting for requests." if is_on else "Nothing is kept of requests until you ask for it."
+        hint = "Waiting for requests." if is_on else "Nothing is kept of requests until you turn sampling on."
         return note(
             f"{hint} A sample of up to {KEPT} requests, at most {1 / EVERY_S:.0f} a second, stays in the server's "
             "memory; headers and tokens do not."
@@ -53,12 +53,12 @@ def request_page(sample: RequestSample) -> str:
 
 
 def again_page(sample: RequestSample, outputs: Tensors, where: str) -> str:
-    """The answer to a request that was sent again.
+    """The response to a request that was sent again.
 
     Args:
         sample: the request.
-        outputs: what it got now.
-        where: who was asked, in words.
+        outputs: of the new response.
+        where: which version it was sent to, in words.
     """
     same = {name: array for name, array in outputs.items() if name in sample.outputs}
     worst = [_difference(array, sample.outputs[name]) for name, array in same.items()]

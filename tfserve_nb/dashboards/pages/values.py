@@ -1,4 +1,4 @@
-"""Tensors for people: images as images, text as text, numbers as numbers.
+"""Tensors as HTML: images as images, text as text, numbers as numbers.
 
 Thread: any; pure functions.
 """
@@ -37,7 +37,7 @@ def rendered(value: np.ndarray) -> str:
 
 
 def is_image(value: np.ndarray) -> bool:
-    """Whether an array looks like a picture: two sides of some length, and 1, 3 or 4 channels if there is a third."""
+    """Whether an array may be an image: two sides of some length, and 1, 3 or 4 channels if there is a third."""
     if (
         value.ndim not in (2, 3)
         or value.dtype.kind not in "uif"
@@ -84,7 +84,7 @@ def _texts(value: np.ndarray) -> str:
 
 
 def _largest(value: np.ndarray) -> str:
-    """Which of several scores is the largest: what classifiers are asked for."""
+    """Which of several scores is the largest: the class that a classifier predicts."""
     if value.ndim != 1 or not 2 <= value.size <= 10_000 or value.dtype.kind != "f" or not np.isfinite(value).all():
         return ""
     place = int(value.argmax())

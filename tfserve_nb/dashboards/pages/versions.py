@@ -45,7 +45,7 @@ def versions_page(snapshot: Snapshot) -> str:
 
 
 def percentile(value_ms: float | None, quantile: float) -> str:
-    """A percentile as HTML, or a dash that says why there is none."""
+    """A percentile as HTML, or a dash with the reason why there is none."""
     if value_ms is None or math.isnan(value_ms):
         return f'<span title="shown from {FEWEST_SAMPLES[quantile]} requests on">–</span>'
     return f"{format_number(value_ms)} ms"

@@ -20,12 +20,12 @@ Bind: TypeAlias = Callable[[str, object], None]
 """Puts a value into the notebook's namespace under a name."""
 
 SPANS = {"1 minute": (60, 1), "2 minutes": (120, 2), "5 minutes": (300, 5), "15 minutes": (900, 15)}
-"""What can be chosen -> seconds in all, seconds of a step."""
+"""Text of the choice -> seconds in all, seconds of a step."""
 
 
 @dataclass
 class ViewOptions:
-    """What a person chose to see.
+    """What the dashboard is set to show.
 
     Attributes:
         span: a key of `SPANS`.
@@ -80,7 +80,7 @@ class Section(Protocol):
         """Draw; called only while the tab is in front and something changed."""
 
     def enable(self, is_enabled: bool) -> None:
-        """Let people click, or not while something is going on or nothing is served."""
+        """Enable the controls, or disable them while an action runs or nothing is served."""
 
 
 def row(*children: Any) -> Any:
@@ -91,7 +91,7 @@ def row(*children: Any) -> Any:
 
 
 def button(context: TabContext, description: str, tooltip: str, on_click: Callable[[], None], **options: Any) -> Any:
-    """A button. Clicks come on any thread: they only leave a command."""
+    """A button. Clicks come on any thread: they only post a command to the updater."""
     import ipywidgets as widgets
 
     made = widgets.Button(description=description, tooltip=tooltip, layout=widgets.Layout(width="auto"), **options)
@@ -106,7 +106,7 @@ def action_button(context: TabContext, name: str, on_click: Callable[[], None]) 
 
 
 def choose_from(choice: Any, options: list[Any], default: Any) -> None:
-    """Offer options, keeping the choice of the person while it is among them.
+    """Offer options, keeping the current choice while it is among them.
 
     Args:
         choice: a `Dropdown`.
@@ -123,11 +123,11 @@ def choose_from(choice: Any, options: list[Any], default: Any) -> None:
 
 
 class Confirmation:
-    """A question with two answers, shown only while it is asked.
+    """A question with two buttons, shown only while it is open.
 
     Args:
         context: the dashboard.
-        no: the answer that does nothing, such as `Keep it`.
+        no: the text of the button that does nothing, such as `Keep it`.
     """
 
     def __init__(self, context: TabContext, no: str) -> None:
@@ -140,10 +140,16 @@ class Confirmation:
         self.widget: Any = row(self._question, self._yes, self._no)
         self.widget.layout.display = "none"
 
-    def ask(self, question: str, answer: str, then: Callable[[], None]) -> None:
-        """Ask; `then` is called after yes."""
+    def ask(self, question: str, yes: str, then: Callable[[], None]) -> None:
+        """Show the question.
+
+        Args:
+            question: plain text.
+            yes: the text of the button that agrees.
+            then: called when that button is pressed.
+        """
         self._question.value = f'<span role="alert">{text(question)}&nbsp;</span>'
-        self._yes.description = answer
+        self._yes.description = yes
         self._then = then
         self.widget.layout.display = None
 

@@ -17,14 +17,14 @@ from ..pages.disagreements import NUM_SHOWN, disagreements_page
 from .context import TabContext, button, row
 
 EVERY_S = 5.0
-"""How often the rows are asked for while new ones come: they may hold images."""
+"""How often the rows are fetched while new ones come: they may hold images."""
 MAX_ROWS = 1000
 NAME = "disagreements"
 OUTSIDE = "Only a notebook has variables: show this dashboard there, or call d.disagreements() in a script"
 
 
 class Explorer:
-    """A table that follows the experiment while its tab is in front, and a button that keeps its rows.
+    """A table that follows the experiment while its tab is in front, and a button that puts its rows into a variable.
 
     Args:
         context: the dashboard.
@@ -37,7 +37,7 @@ class Explorer:
         self._is_enabled = True
         self._stage: tuple[float, bool] | None = None
         self._counts = (0, 0)
-        self._looked_s = float("-inf")
+        self._read_s = float("-inf")
         self._num_found = 0
         self._page = widgets.HTML()
         self._name = widgets.Text(value=NAME, description="Variable", layout=widgets.Layout(width="240px"))
@@ -51,9 +51,9 @@ class Explorer:
         agreement = None if state is None else state.reading.agreement
         counts = (0, 0) if agreement is None else (agreement.num_rows, agreement.num_same)
         stage = None if state is None else (state.started_at, state.is_over)
-        is_late = time.perf_counter() - self._looked_s >= EVERY_S
+        is_late = time.perf_counter() - self._read_s >= EVERY_S
         if stage != self._stage or (is_late and counts != self._counts):
-            self._stage, self._counts, self._looked_s = stage, counts, time.perf_counter()
+            self._stage, self._counts, self._read_s = stage, counts, time.perf_counter()
             found = self._context.controls.disagreements(NUM_SHOWN) if counts[0] else []
             self._num_found = len(found)
             self._page.value = disagreements_page(state, found)
@@ -84,4 +84,4 @@ class Explorer:
                 bind(name, value)
                 return f"{name} is a {type(value).__name__} with {len(found)} rows"
 
-            self._context.actions.run(Job(f"{name} =", work, lambda said, _: str(said)))
+            self._context.actions.run(Job(f"{name} =", work, lambda text, _: str(text)))

@@ -22,7 +22,7 @@ HEADING = '<div style="font-weight:600;margin-top:12px">Any two versions side by
 
 
 class ExperimentSection:
-    """Controls, the verdict and what it rests on, disagreements, and a comparison of any two versions.
+    """Controls, verdict, evidence, disagreements, and a comparison of any two versions.
 
     Args:
         context: the dashboard.
@@ -66,7 +66,7 @@ class ExperimentSection:
         if not is_open:
             self._confirm.hide()
         self._page.value = experiment_page(self._state, snapshot.events)
-        self._tell()
+        self._report_phase()
         self._start.show(snapshot.status)
         self._explorer.show(self._state)
         self._compare.show(snapshot)
@@ -78,8 +78,8 @@ class ExperimentSection:
         self._start.enable(is_enabled)
         self._explorer.enable(is_enabled)
 
-    def _tell(self) -> None:
-        """What happened by itself, once, in the line that screen readers tell."""
+    def _report_phase(self) -> None:
+        """Report a change of phase once, in the status line that screen readers read."""
         state, before = self._state, self._phase
         self._phase = None if state is None else (state.started_at, state.phase)
         if state is not None and before is not None and before[0] == state.started_at and before != self._phase:
@@ -93,9 +93,8 @@ class ExperimentSection:
         if state.reading.verdict.decision == "promote":
             self._end("promote_b")
         else:
-            question = (
-                f"The experiment does not say so: {state.reading.verdict}. Give version {state.plan.b} all requests?"
-            )
+            verdict, b = state.reading.verdict, state.plan.b
+            question = f"The experiment does not recommend this: {verdict}. Give version {b} all requests?"
             self._confirm.ask(question, "Promote B anyway", lambda: self._end("promote_b"))
 
     def _end(self, action: str) -> None:
@@ -126,7 +125,7 @@ class _Start:
         self.widget: Any = widgets.VBox([row(self._a, self._b), row(self._split, self._button), self._hint])
 
     def show(self, status: ModelStatus) -> None:
-        """Offer what is there; the current version and the newest other one come first."""
+        """Offer the known versions; the current version and the newest other one come first."""
         self._status = status
         versions = sorted(known_versions(status))
         others = [version for version in versions if version != status.default_version]

@@ -1,4 +1,4 @@
-"""The tab with sampled requests: look at them, send them again.
+"""The tab with sampled requests: show them, send them again.
 
 Thread: the updater's.
 """
@@ -17,7 +17,7 @@ DEFAULT = "the model"
 
 
 class RequestsSection:
-    """A switch, a list, a choice, and the way back to the server.
+    """A switch, a list, a choice, and a button that sends a request again.
 
     Args:
         context: the dashboard.

@@ -1,6 +1,6 @@
 """The dashboard as a web page, for models that are served without a notebook: the same views, drawn by the server.
 
-`page.html`, `app.js` and `app.css` are sent as they are; the views are fragments of HTML that the page asks for, and
+`page.html`, `app.js` and `app.css` are sent as they are; the views are fragments of HTML that the page fetches, and
 its buttons are the actions of the widgets' table.
 
 Thread: any.
@@ -33,7 +33,7 @@ NUM_DISAGREEMENTS = 5
 
 
 class WebPages:
-    """What the page asks for.
+    """Everything that the page fetches.
 
     Args:
         controls_of: the deployment of a model's name.
@@ -58,7 +58,7 @@ class WebPages:
 
         Raises:
             ServingError: if the model is not served.
-            InvalidRequest: if there is no such view, or a number is none.
+            InvalidRequest: if there is no such view, or a number is not one.
         """
         controls = self._controls_of(model)
         try:
@@ -82,7 +82,7 @@ class WebPages:
             given: a `Choice` as JSON.
 
         Returns:
-            What was done as `said`, and how to take it back as `undo`: an `Undo` as JSON, or None.
+            The text that reports it as `said`, and how to take it back as `undo`: an `Undo` as JSON, or None.
 
         Raises:
             ServingError: if it cannot be done.
@@ -126,7 +126,7 @@ def _experiment(controls: DeploymentControls, snapshot: Snapshot) -> str:
 
 
 def _requests(controls: DeploymentControls, query: Mapping[str, str]) -> str:
-    """Sampled requests, the chosen one in full, and, with `to`, its answer when it is sent again."""
+    """Sampled requests, the chosen one in full, and, with `to`, the response when it is sent again."""
     samples = controls.samples()
     number = _number(query.get("request", ""))
     chosen = next((sample for sample in samples if sample.number == number), samples[0] if samples else None)

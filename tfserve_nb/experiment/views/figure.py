@@ -13,7 +13,7 @@ import numpy as np
 
 from ...agreement.result import Agreement
 from ...reports.agreement import number
-from ...reports.figure import A, B, drawn, log_ms, plain_text, say, tidy, to_png
+from ...reports.figure import A, B, drawn, log_ms, place_text, plain_text, tidy, to_png
 from ...serving.telemetry.histogram import NUM_BUCKETS, edges_ms
 from ..state import ExperimentState
 from .report import (
@@ -73,7 +73,7 @@ def _draw_effect(axes: Any, state: ExperimentState) -> None:
     if trace is None:
         axes.set_ylim(-3 * abs(margin), 3 * abs(margin))
         axes.set_xticks([])
-        say(axes, nothing_yet(plan))
+        place_text(axes, nothing_yet(plan))
         return
     if not trace.is_by_requests:
         axes.set_xlabel("seconds")
@@ -102,7 +102,7 @@ def _draw_latencies(axes: Any, state: ExperimentState) -> None:
     if not seen:
         axes.set_xticks([])
         axes.set_yticks([])
-        say(axes, "no requests yet")
+        place_text(axes, "no requests yet")
         return
     log_ms(axes, "x")
     axes.set_xlim(edges_ms()[max(0, min(seen) - 2)], edges_ms()[min(NUM_BUCKETS, max(seen) + 3)])
@@ -116,13 +116,13 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
     axes.set_title("outputs on the same rows", fontsize=9)
     if not agreement:
         axes.set_axis_off()
-        say(axes, "no rows were compared" if state.plan.shadow else "no requests are copied")
+        place_text(axes, "no rows were compared" if state.plan.shadow else "no requests are copied")
         return
     flips = next((list(one.flips.items())[:NUM_FLIPS] for one in agreement.values() if one.flips), [])
     axes.set_title(_agreement(agreement), fontsize=9)
     if not flips:
         axes.set_axis_off()
-        say(axes, _numbers_in_words(agreement))
+        place_text(axes, _numbers_in_words(agreement))
         return
     counts = [count for _, count in flips]
     axes.barh(range(len(flips)), counts, color=B, height=0.6)

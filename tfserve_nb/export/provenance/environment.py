@@ -26,7 +26,7 @@ MAX_RECORD_CHARS = 4_000_000
 
 @dataclass(frozen=True, slots=True)
 class GitState:
-    """What git says about a folder.
+    """The state of a git working tree.
 
     Attributes:
         commit: full hash; "" before the first commit.
@@ -90,7 +90,7 @@ def imported_packages() -> dict[str, str]:
 
 
 def random_seed() -> int | None:
-    """What `keras.utils.set_random_seed` was given, as far as Keras tells."""
+    """What `keras.utils.set_random_seed` was given, if Keras still holds it."""
     if "keras" not in sys.modules:
         return None
     with contextlib.suppress(ImportError, AttributeError, TypeError, ValueError):

@@ -22,7 +22,7 @@ MAX_PARTS = 1000
 
 @dataclass(frozen=True, slots=True)
 class DataFingerprint:
-    """Tells whether two versions were trained on the same data.
+    """A digest of training data: equal for two versions that were trained on the same data.
 
     Attributes:
         kind: the type, such as `ndarray` or `DataFrame`.
@@ -82,7 +82,7 @@ def _parts(value: Any, name: str = "") -> Iterator[tuple[str, np.ndarray]]:
     else:
         try:
             array = np.asarray(value)
-        except Exception as error:  # whatever a user's type does when it is asked for an array
+        except Exception as error:  # what a user's type raises when it is converted
             raise InvalidOption(f"data: {type(value).__name__} is no array: {error}", hint="data=x_train") from error
         if array.ndim == 0 and array.dtype == object:
             raise InvalidOption(f"data: {type(value).__name__} is no array", hint="data=x_train")

@@ -1,6 +1,6 @@
 """Where a version comes from: code, commit, packages, data, seed, metrics, layers; stored in the version itself.
 
-The file is `assets.extra/tfserve_nb.json`. TensorFlow Serving looks at nothing in that folder but its warm-up file, so
+The file is `assets.extra/tfserve_nb.json`. TensorFlow Serving reads nothing in that folder but its warm-up file, so
 the version stays a plain SavedModel, and what is known about it travels with it. docs/versions.md describes the format.
 
 Thread: the one that exports; reading: any.
@@ -11,8 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import numbers
-import sys
-import sysconfig
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,52 +23,15 @@ from ...serialization import TextFloat, from_json, to_json
 from ..endpoint import ExportSource
 from ..layout import find_version
 from ..reasons import disk_reason, innermost
+from .code import Code, running_script
 from .environment import GitState, git_state, imported_packages, python_version, random_seed
 from .fingerprint import DataFingerprint, fingerprint
-from .layer_facts import LayerFacts, layers_of
-from .output_facts import outputs_of
-from .redaction import redact
+from .keras_facts import LayerFacts, layers_of, outputs_of
 
 PROVENANCE_FILE = Path("assets.extra", "tfserve_nb.json")
 FORMAT = 1
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_METRICS = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Code:
-    """The code that deployed a version.
-
-    Attributes:
-        source: its text, without the secrets that were found.
-        kind: `cell` or `script`.
-        cell_id: the id of the cell in its notebook; "" when the front end tells none.
-        execution_count: the number in the cell's brackets; None when it has none.
-        path: the script's file name; "" for a cell.
-        num_redacted: secrets that were taken out.
-        is_cut: whether the text was too long to be stored in full.
-    """
-
-    source: str
-    kind: str = "cell"
-    cell_id: str = ""
-    execution_count: int | None = None
-    path: str = ""
-    num_redacted: int = 0
-    is_cut: bool = False
-
-    def redacted(self) -> Code:
-        """The same without secrets."""
-        found = redact(self.source)
-        return Code(
-            found.text,
-            self.kind,
-            self.cell_id,
-            self.execution_count,
-            self.path,
-            found.count,
-            self.is_cut or found.is_cut,
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +69,14 @@ class Provenance:
     @property
     def num_params(self) -> int:
         """Numbers in all weights; a weight that two layers share counts once."""
-        variables = {one.key or f"{place} {one.name}": one for place, layer in enumerate(self.layers)
-                     for one in layer.variables}  # fmt: skip
-        return sum(one.num_values for one in variables.values())
+        variables = {variable.key or f"{place} {variable.name}": variable for place, layer in enumerate(self.layers)
+                     for variable in layer.variables}  # fmt: skip
+        return sum(variable.num_values for variable in variables.values())
 
 
 @dataclass(frozen=True, slots=True)
 class ProvenanceInput:
-    """What the caller tells about a version; checked before anything is exported.
+    """What the caller gives for a version's provenance; checked before anything is exported.
 
     Attributes:
         code: the cell, if it runs in one.
@@ -133,7 +94,7 @@ class ProvenanceInput:
 def provenance_input(
     code: Code | None = None, data: Any = None, seed: Any = None, metrics: Any = None
 ) -> ProvenanceInput:
-    """Check what the caller tells.
+    """Check what the caller gives.
 
     Args:
         code: the cell.
@@ -147,7 +108,7 @@ def provenance_input(
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, numbers.Integral)):
         raise InvalidOption(f"seed={seed!r} must be an integer", hint="--seed 42")
     return ProvenanceInput(
-        code=code if code is not None else _script(),
+        code=code if code is not None else running_script(),
         data=None if data is None else fingerprint(data),
         seed=None if seed is None else int(seed),
         metrics={} if metrics is None else _metrics(metrics),
@@ -155,12 +116,12 @@ def provenance_input(
 
 
 def collect(source: ExportSource, folder: Path, given: ProvenanceInput) -> Provenance:
-    """Everything that is known about a version that is being exported.
+    """The provenance of a version that is being exported.
 
     Args:
         source: what is exported.
         folder: the SavedModel, complete but for this.
-        given: what the caller tells.
+        given: what the caller gave.
     """
     earlier = _earlier(folder)
     return Provenance(
@@ -189,7 +150,7 @@ def store(source: ExportSource, folder: Path, given: ProvenanceInput | None) -> 
         return ""
     try:
         write_provenance(folder, collect(source, folder, given))
-    except Exception as error:  # noqa: BLE001 - whatever user's objects and disks do: the model is what matters
+    except Exception as error:  # noqa: BLE001 - objects of users and disks may raise anything; the model is served all the same
         remove_provenance(folder)
         return f"provenance is not stored: {disk_reason(error) or innermost(error)}"
     return ""
@@ -247,7 +208,7 @@ def read_provenance(folder: Path) -> Provenance | None:
 
 
 def evidence_of(base_path: Path | None, name: str, version: int) -> Mapping[str, Evidence]:
-    """What a version's folder says about its outputs; empty when it says nothing or lies on another machine.
+    """What a version's provenance holds about its outputs; empty without provenance, or on another machine.
 
     Args:
         base_path: the folder of the model's versions, or the one above it.
@@ -257,7 +218,7 @@ def evidence_of(base_path: Path | None, name: str, version: int) -> Mapping[str,
     folder = None if base_path is None else find_version(base_path, name, version)
     if folder is None:
         return {}
-    with contextlib.suppress(FailedPrecondition):  # a diff tells that the file is damaged
+    with contextlib.suppress(FailedPrecondition):  # a diff reports that the file is damaged
         found = read_provenance(folder)
         return {} if found is None else found.outputs
     return {}
@@ -304,18 +265,4 @@ def _earlier(folder: Path) -> Provenance | None:
     """That of the version which this folder is a copy of."""
     with contextlib.suppress(FailedPrecondition):
         return read_provenance(folder)
-    return None
-
-
-def _script() -> Code | None:
-    """The program that runs, if it is the user's and no launcher out of a package."""
-    path = getattr(sys.modules.get("__main__"), "__file__", None)
-    if path is None:
-        return None
-    file = Path(path).absolute()
-    installed = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib", "scripts")]
-    if any(file.is_relative_to(folder) for folder in installed if folder):
-        return None
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return Code(file.read_text(encoding="utf-8"), "script", path=file.name)
     return None

@@ -1,13 +1,12 @@
 r"""Take secrets out of the text of a cell before it is stored beside a model.
 
-Rules on text, not a parser: a cell may hold magics, shell lines and half-finished code. They know the forms in which
-people write secrets down; a secret in a form of its own (`x = "tr0ub4dor"`) stays, so whoever has one in a cell should
-deploy without provenance. When in doubt a value is taken out: a text too little is a smaller loss than a password too
-many.
+Rules on text, not a parser: a cell may hold magics, shell lines and half-finished code. They match the forms in which
+secrets are usually written; a secret in another form (`x = "tr0ub4dor"`) stays, so a cell with one should be deployed
+without provenance. When in doubt a value is taken out: a missing text harms less than a stored password.
 
 What is taken out:
 
-* tokens that can be told by their looks: AWS, GitHub, GitLab, Google, Hugging Face, OpenAI, Slack, Stripe, PyPI, npm,
+* tokens with a known form: AWS, GitHub, GitLab, Google, Hugging Face, OpenAI, Slack, Stripe, PyPI, npm,
   JSON web tokens, private keys in PEM, what follows `Bearer` or `Basic`;
 * text that is given to a name that sounds secret: `password = "..."`, `login(token="...")`, `{"api_key": "..."}`,
   `os.environ["DB_PASSWORD"] = "..."`, `--token ...`, `# password: ...`;
@@ -25,7 +24,7 @@ from dataclasses import dataclass
 
 MARK = "[redacted]"
 MAX_CHARS = 100_000
-"""Characters that are looked at; the rest of a longer text is cut off before."""
+"""Characters that are searched; the rest of a longer text is cut off before."""
 
 _WORDS = (
     r"pass(?:word|wd|phrase|code)?|pwd|secret|token|api[_-]?key|access[_-]?key(?:[_-]?id)?|secret[_-]?key|private[_-]?key"

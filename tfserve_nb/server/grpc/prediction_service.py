@@ -14,11 +14,11 @@ from typing import Any  # protobuf messages
 import numpy as np
 
 from ...errors import FailedPrecondition, InvalidRequest, ServerFailed, Unimplemented
-from ...export.example_input import serialized_examples
+from ...export.prediction_log import serialized_examples
 from ...serving.backend import Handle
 from ...types import DEFAULT_SIGNATURE, SignatureSpec
 from ..calls import RequestContext
-from ..examples import CLASSIFY_METHOD, REGRESS_METHOD, classify, regress
+from ..examples import CLASSIFY_METHOD, REGRESS_METHOD, classifications, examples_input, regressions
 from ..settings import GrpcSettings
 from .calls import GrpcCalls, spec_of
 from .tensor_protos import fill, to_array
@@ -146,14 +146,15 @@ class PredictionService:
         if self._settings.checks_method_names and signature.method_name != method:
             kind = "classification" if is_classify else "regression"
             raise InvalidRequest(f"Expected {kind} signature method_name to be {method}. Was: {signature.method_name}")
-        run = (self._calls, handle, signature, examples, self._grpc.deadline_s(context), notes)
+        inputs = examples_input(signature, examples, is_classify=is_classify)
+        answer = await self._calls.run(handle, name, inputs, self._grpc.deadline_s(context), notes)
         if is_classify:
-            for pairs in await classify(*run):
+            for pairs in classifications(signature, answer.outputs, len(examples)):
                 classification = result.classifications.add()
                 for label, score in pairs:
                     classification.classes.add(label=label, score=score)
         else:
-            for value in await regress(*run):
+            for value in regressions(answer.outputs, len(examples)):
                 result.regressions.add(value=value)
 
     def _check_predict_method(self, signature: SignatureSpec) -> None:

@@ -5,7 +5,6 @@ Thread: the server's loop.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 import time
@@ -17,7 +16,7 @@ from ...errors import InvalidRequest, ServingError
 from ...serving.backend import Answer, Handle, ModelSpec, Outcome
 from ...types import Tensors
 from ..calls import Calls, RequestContext
-from ..examples import classify, regress
+from ..examples import classifications, examples_input, regressions
 from ..http.message import Fields
 from ..settings import ServerSettings
 from ..telemetry.log import public_error
@@ -204,17 +203,6 @@ class RestHandler:
         self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
     ) -> GiveUp:
         """Classify or regress."""
-        task = asyncio.ensure_future(self._examples(spec, fields, body, notes))
-
-        def answered(task: asyncio.Future[Reply]) -> None:
-            if not task.cancelled():
-                error = task.exception()
-                on_reply(task.result() if error is None else self.failed(error, notes))
-
-        task.add_done_callback(answered)
-        return task.cancel
-
-    async def _examples(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Reply:
         request = parse_examples(body)
         handle = self.calls.acquire(spec, notes, fields.get)
         try:
@@ -222,12 +210,20 @@ class RestHandler:
             if signature is None:
                 raise InvalidRequest(f"No signature was found with the name: {request.signature}")
             notes.signature = request.signature
-            deadline_s = time.perf_counter() + self._request_timeout_s
-            run = (self.calls, handle, signature, request.examples, deadline_s, notes)
-            text = classify_body(await classify(*run)) if notes.api == "classify" else regress_body(await regress(*run))
-            return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
-        finally:
+            is_classify, num_examples = notes.api == "classify", len(request.examples)
+            inputs = examples_input(signature, request.examples, is_classify=is_classify)
+
+            def encode(answer: Answer) -> Reply:
+                if is_classify:
+                    text = classify_body(classifications(signature, answer.outputs, num_examples))
+                else:
+                    text = regress_body(regressions(answer.outputs, num_examples))
+                return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
+
+            return self.submit(handle, request.signature, inputs, notes, encode, on_reply)
+        except BaseException:
             handle.release()
+            raise
 
     def inflated(self, fields: Fields, body: bytes) -> bytes:
         """The body without gzip; what cannot be inflated counts as empty, as in TensorFlow Serving."""

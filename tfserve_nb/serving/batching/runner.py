@@ -202,13 +202,7 @@ class Runner:
 
     def cancel(self, task: Task) -> None:
         """Finish a task with `Cancelled`, unless it was finished already; its batch mates are not touched."""
-        with self._wake:
-            if task.is_finished:
-                return
-            task.is_finished = True
-            if task.queue is not None:
-                task.queue.forget(task)
-        _deliver([(task, Cancelled("the caller went away"))])
+        self._fail(task, Cancelled("the caller went away"))
 
     def _work(self, ready: threading.Event) -> None:
         ready.set()
@@ -309,14 +303,19 @@ class Runner:
             for (task, start, stop), piece in zip(parts, outputs, strict=True):
                 if task.is_finished:
                     continue
-                answer = task.add_piece(piece, start, stop, done_s)
-                if answer is not None:
+                outcome: Outcome | None
+                try:
+                    outcome = task.add_piece(piece, start, stop, done_s)
+                except Exception as error:  # noqa: BLE001 - outputs of a split request may not fit together
+                    outcome = as_serving_error(error)
+                if outcome is not None:
                     task.is_finished = True
-                    finished.append((task, answer))
+                    finished.append((task, outcome))
         _deliver(finished)
         return done_s
 
     def _fail(self, task: Task, error: ServingError) -> None:
+        """Finish one task with an error, unless it is finished."""
         with self._lock:
             if task.is_finished:
                 return

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import numpy as np
 
@@ -170,7 +170,8 @@ class Metrics:
 
     def _absorb(self) -> None:
         by_model: dict[str, list[RequestRecord]] = {}
-        for record in _emptied(self._pending):
+        while self._pending:  # others may add meanwhile
+            record = self._pending.popleft()
             by_model.setdefault(record.model, []).append(record)
         for name, records in by_model.items():
             counters = self._models.get(name)
@@ -220,9 +221,3 @@ class Metrics:
                 for version, window in windows.items()
             },
         )
-
-
-def _emptied(pending: deque[RequestRecord]) -> Iterable[RequestRecord]:
-    """What waits; others may add meanwhile."""
-    while pending:
-        yield pending.popleft()

@@ -150,23 +150,18 @@ def combined(summaries: Iterable[BatchSummary]) -> BatchSummary:
     if not known:
         return BatchSummary()
     num_batches = sum([summary.num_batches for summary in known])
+    sizes: Counter[int] = Counter()
+    for summary in known:
+        sizes.update(summary.sizes)
     return BatchSummary(
         num_batches=num_batches,
         num_rows=sum([summary.num_rows for summary in known]),
         num_padded=sum([summary.num_padded for summary in known]),
         reasons={reason: sum([summary.reasons.get(reason, 0) for summary in known]) for reason in REASONS},
-        sizes=_added([summary.sizes for summary in known]),
+        sizes=dict(sorted(sizes.items())),
         queue_ms=sum([summary.queue_ms * summary.num_batches for summary in known]) / max(1, num_batches),
         run_ms=known[-1].run_ms,
     )
-
-
-def _added(counts: Iterable[Mapping[int, int]]) -> dict[int, int]:
-    """The sum of several counts."""
-    total: Counter[int] = Counter()
-    for count in counts:
-        total.update(count)
-    return dict(sorted(total.items()))
 
 
 @dataclass(frozen=True, slots=True)

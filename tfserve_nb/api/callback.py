@@ -8,23 +8,35 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import math
 import re
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any  # Keras' objects, options of `deploy`
+from typing import Any, TypeAlias  # Keras' objects, options of `deploy`
 
-from ..api.deploy import deploy
-from ..api.deploy_options import check_options
-from ..api.deployment import Deployment
 from ..errors import InvalidOption, ServingError, VersionNotFound
 from ..export.layout import check_name
 from ..types import ProgressEvent, no_progress
-from .promotion import Logs, Rule, rule_of
+from .deploy import deploy
+from .deploy_options import check_options
+from .deployment import Deployment
 
 OWN = frozenset({"model", "name", "version", "label", "stage", "shadow", "keep", "metrics", "code"})
 """Options of `deploy` that the callback sets itself."""
+
+
+Logs: TypeAlias = Mapping[str, float]
+"""Name -> number, as Keras gives them at the end of an epoch."""
+
+Rule: TypeAlias = Callable[[Logs, Logs | None], bool]
+"""Decides from the logs of this epoch and of the epoch that was promoted last (None: none was)."""
+
+_SMALLER = re.compile(
+    r"loss|error|(?:^|_)(?:mse|ma[p]?e|msle|rmse|logcosh|perplexity|wer|cer|entropy|divergence)(?:_|$)"
+)
+"""Metrics of which less is better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +62,7 @@ class DeployCallback:
     """Deploys the model as it is at the end of an epoch, without stopping training.
 
     Each such version is loaded without traffic, or given copies of others' requests, or promoted when it is better. A
-    deploy that fails is told once for each cause, as a warning, and training goes on. The weights, the optimizer and
+    deploy that fails shows one warning for each cause, and training goes on. The weights, the optimizer and
     the random state of the training are not touched.
 
     Args:
@@ -105,7 +117,7 @@ class DeployCallback:
         self._told: set[tuple[str, str]] = set()
 
     def _become_a_keras_callback(self) -> None:
-        """Take Keras' class among the bases only now: Tab and Shift-Tab look at this class, and do without Keras."""
+        """Take Keras' class among the bases only now: Tab and Shift-Tab read this class without importing Keras."""
         import keras
 
         if not isinstance(self, keras.callbacks.Callback):
@@ -176,8 +188,8 @@ class DeployCallback:
         self._told.add(cause)
         hint = f" (try: {error.hint})" if isinstance(error, ServingError) and error.hint else ""
         warnings.warn(
-            f"epoch {epoch + 1} is not fully deployed as {self.name}: {message}{hint}; training goes on, and this is "
-            "not said again",
+            f"epoch {epoch + 1} is not fully deployed as {self.name}: {message}{hint}; training goes on, and this "
+            "warning is not repeated",
             RuntimeWarning,
             stacklevel=3,
         )
@@ -206,3 +218,54 @@ def _check_options(given: Mapping[str, Any]) -> None:
             f"{', '.join(unknown)}: no such option of a callback; there are {', '.join(sorted(allowed))}",
             hint="see help(tfserve_nb.deploy)",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Improvement:
+    """Promotes an epoch whose metric is better than that of the epoch that was promoted last.
+
+    Attributes:
+        metric: the name in the logs; for losses and errors smaller is better, for other metrics larger.
+    """
+
+    metric: str
+
+    @property
+    def is_smaller_better(self) -> bool:
+        """Whether the name is that of a loss or an error."""
+        return _SMALLER.search(self.metric.lower()) is not None
+
+    def __call__(self, logs: Logs, best_logs: Logs | None) -> bool:
+        """Whether this epoch is better; a metric that is no number is never.
+
+        Raises:
+            InvalidOption: if the epoch has no such metric.
+        """
+        if self.metric not in logs:
+            raise InvalidOption(
+                f"promote_if={self.metric!r} is not among the metrics of this epoch: {', '.join(logs) or 'none'}",
+                hint="val_... needs model.fit(..., validation_data=...)",
+            )
+        value = logs[self.metric]
+        best = math.nan if best_logs is None else best_logs.get(self.metric, math.nan)
+        if math.isnan(value):
+            return False
+        return math.isnan(best) or (value < best if self.is_smaller_better else value > best)
+
+
+def rule_of(promote_if: str | Rule | None) -> Rule | None:
+    """The rule that `promote_if` stands for.
+
+    Raises:
+        InvalidOption: if it is neither a name nor a function.
+    """
+    if promote_if is None:
+        return None
+    if isinstance(promote_if, str) and promote_if:
+        return Improvement(promote_if)
+    if callable(promote_if):
+        return promote_if
+    raise InvalidOption(
+        f"promote_if={promote_if!r} must be a metric's name or a function of (logs, best_logs)",
+        hint="promote_if='val_accuracy'",
+    )

@@ -1,7 +1,7 @@
 """The flags of `tfserve-nb serve`: those of `tensorflow_model_server`, and ours.
 
-Flags are written `--name=value` or `--name value`; booleans also as `--name` alone. A flag that nobody knows is told
-once and ignored, as there.
+Flags are written `--name=value` or `--name value`; booleans also as `--name` alone. An unknown flag is
+printed once and ignored, as there.
 
 Reference: tensorflow_serving/model_servers/main.cc.
 """
@@ -66,8 +66,8 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("grpc_socket_path", "", "Unix socket to listen on too"),
         Flag("ssl_config_file", "", "SSLConfig, text proto with PEM texts: TLS for gRPC"),
         Flag("grpc_channel_arguments", "", "gRPC's own settings: k=v,k=v"),
-        Flag("enable_grpc_healthcheck_service", False, "answer grpc.health.v1"),
-        Flag("enable_serialization_as_tensor_content", False, "answer with tensor_content instead of typed fields"),
+        Flag("enable_grpc_healthcheck_service", False, "serve grpc.health.v1"),
+        Flag("enable_serialization_as_tensor_content", False, "respond with tensor_content instead of typed fields"),
         Flag("enable_profiler", True, "", "TensorFlow's profiler is not reachable over this port"),
         Flag("grpc_max_threads", 0, "", "gRPC runs on one event loop"),
         Flag("use_alts_credentials", False, "", "ALTS works inside of Google's cloud only; use --ssl_config_file"),
@@ -120,7 +120,7 @@ class _Parser(argparse.ArgumentParser):
     """Exits as `tensorflow_model_server` does."""
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and how it is used."""
+        """Print the problem and how to get help."""
         self.exit(EXIT_FAILED, f"{self.prog}: {message}\ntry: {self.prog} --help\n")
 
 
@@ -156,7 +156,7 @@ def parse_serve(arguments: list[str]) -> argparse.Namespace:
 
 
 def ignored_flags(arguments: list[str]) -> list[str]:
-    """What to tell about flags that were given and change nothing."""
+    """A warning for each flag that was given and changes nothing."""
     given = {argument.removeprefix("--").split("=")[0] for argument in arguments if argument.startswith("--")}
     return [
         f"--{flag.name} has no effect: {flag.ignored_because}"

@@ -37,7 +37,7 @@ UNBATCHED = BatchingOptions(is_enabled=False, checks_shapes=False, max_batch_siz
 
 @dataclass(frozen=True, slots=True)
 class ServePlan:
-    """What `tfserve-nb serve` was asked for.
+    """What the flags of `tfserve-nb serve` mean.
 
     Attributes:
         read_configs: reads the models, or None when there is nothing to follow; again and again when a file is polled.
@@ -63,7 +63,7 @@ class ServePlan:
 
 
 def make_plan(flags: argparse.Namespace) -> ServePlan:
-    """Read the files that flags name and put all together.
+    """Read the files that the flags name, and combine all settings.
 
     Raises:
         ServingError: what is wrong, with the flag or file.

@@ -1,4 +1,4 @@
-"""Run the body of a cell magic as IPython runs a cell: in the user's namespace, with magics and good tracebacks.
+"""The user's cells: run the body of a cell magic as IPython runs a cell, and record when cells run.
 
 Thread: the kernel's main thread.
 """
@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
-from typing import Any  # the value of the user's last expression
+from typing import Any  # the value of the user's last expression, IPython's events
 
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
 
+from ..dashboards.cells import CELL_RUNS
+
+MAX_TITLE_CHARS = 80
+_recorded: list[InteractiveShell] = []
+
 
 @dataclass(frozen=True, slots=True)
 class BodyResult:
-    """What a body left behind.
+    """The result of a body.
 
     Attributes:
         value: the value of its last expression; None when it does not end with one.
@@ -35,7 +40,7 @@ def run_body(shell: InteractiveShell, source: str) -> BodyResult:
 
     Raises:
         UsageError: for `await` outside a function.
-        BaseException: whatever the body raises.
+        BaseException: what the body raises.
     """
     transformed = shell.transform_cell(source)
     # Cached under a name of its own, so that tracebacks show the lines.
@@ -55,3 +60,28 @@ def run_body(shell: InteractiveShell, source: str) -> BodyResult:
     exec(body, shell.user_ns)  # noqa: S102 - running the user's cell is what this is for
     value = None if expression is None else eval(expression, shell.user_ns)  # noqa: S307
     return BodyResult(value, last.value.id if last is not None and isinstance(last.value, ast.Name) else None)
+
+
+def record_cells(shell: InteractiveShell) -> None:
+    """Record from now on which cells run, so that charts can show what else kept the kernel busy. Idempotent."""
+    if shell not in _recorded:
+        _recorded.append(shell)
+        shell.events.register("pre_run_cell", _begin_run)
+        shell.events.register("post_run_cell", _end_run)
+
+
+def stop_recording(shell: InteractiveShell) -> None:
+    """The inverse of `record_cells`."""
+    if shell in _recorded:
+        _recorded.remove(shell)
+        shell.events.unregister("pre_run_cell", _begin_run)
+        shell.events.unregister("post_run_cell", _end_run)
+
+
+def _begin_run(info: Any) -> None:
+    lines = [line.strip() for line in str(info.raw_cell or "").splitlines()]
+    CELL_RUNS.start(next((line for line in lines if line), "a cell")[:MAX_TITLE_CHARS])
+
+
+def _end_run(_: Any) -> None:
+    CELL_RUNS.end()

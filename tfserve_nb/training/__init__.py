@@ -1,1 +1,0 @@
-"""Deploying while a model trains."""
