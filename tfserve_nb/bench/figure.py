@@ -85,8 +85,8 @@ def _draw_sweep(result: SweepResult, figure: Any) -> None:
 def _draw_comparison(result: ComparisonResult, figure: Any) -> None:
     left, right = figure.subplots(1, 2, width_ratios=(1.25, 1))
     for number, pair in enumerate(result.pairs):
-        for one, colour, name in zip(pair, (A, B), "AB", strict=True):
-            _curve(left, one, colour, name if number == 0 else None, width=2 if len(result.pairs) == 1 else 1)
+        for run, colour, name in zip(pair, (A, B), "AB", strict=True):
+            _curve(left, run, colour, name if number == 0 else None, width=2 if len(result.pairs) == 1 else 1)
     left.legend(fontsize=8, frameon=False, loc="upper left")
     for place, effect in enumerate(result.effects):
         right.plot(effect.ratio, place, marker="o", color="0.2")
@@ -110,10 +110,10 @@ def _curve(axes: Any, result: BenchmarkResult, colour: str, label: str | None, w
     if result.curve.shape[1]:
         shares, values = result.curve
         axes.plot(_nines(shares), values, color=colour, linewidth=width, label=label)
-    for one in result.summary.percentiles:
-        high = one.ms if math.isinf(one.high_ms) else one.high_ms
-        x = _nines(np.array([one.quantile]))
-        axes.errorbar(x, [one.ms], yerr=[[one.ms - one.low_ms], [high - one.ms]], color=colour, marker="o",
+    for point in result.summary.percentiles:
+        high = point.ms if math.isinf(point.high_ms) else point.high_ms
+        x = _nines(np.array([point.quantile]))
+        axes.errorbar(x, [point.ms], yerr=[[point.ms - point.low_ms], [high - point.ms]], color=colour, marker="o",
                       markersize=3.5, capsize=2, linewidth=1)  # fmt: skip
     shown = [nine for nine in NINES if nine <= 1 - 1 / max(2, result.summary.num_ok)]
     axes.set_xticks(_nines(np.array(shown)), [f"p{100 * nine:g}" for nine in shown])

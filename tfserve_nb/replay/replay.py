@@ -273,16 +273,16 @@ def _table(
         "b_status": np.array(["ok" if one == OK else status_text(int(one)) for one in b.status], dtype=object),
         "num_different": np.array(
             [
-                -1 if one is None else int((~whole_rows(one, request.num_rows)).sum())
-                for one, request in zip(rows, requests, strict=True)
+                -1 if outputs is None else int((~whole_rows(outputs, request.num_rows)).sum())
+                for outputs, request in zip(rows, requests, strict=True)
             ]
         ),
         "difference": np.array(
             [
                 np.nan
-                if one is None
-                else max((float(part.difference.max(initial=0.0)) for part in one.values()), default=np.nan)
-                for one in rows
+                if outputs is None
+                else max((float(part.difference.max(initial=0.0)) for part in outputs.values()), default=np.nan)
+                for outputs in rows
             ]
         ),
     }

@@ -229,10 +229,10 @@ class ReplayResult:
                 f"it disagrees on {share} of {self.agreement.num_rows:,} rows, allowed are {_percent(max_disagreement)}"
             )
         found += [
-            f"its p{100 * one.quantile:g} takes {one.ratio:.2f} times as long as version {self.against}'s "
-            f"[{one.low:.2f}, {one.high:.2f}], allowed is {1 + max_slowdown:.2f} times"
-            for one in self.effects
-            if one.quantile in JUDGED and one.ratio > 1 + max_slowdown and one.low > 1
+            f"its p{100 * effect.quantile:g} takes {effect.ratio:.2f} times as long as version {self.against}'s "
+            f"[{effect.low:.2f}, {effect.high:.2f}], allowed is {1 + max_slowdown:.2f} times"
+            for effect in self.effects
+            if effect.quantile in JUDGED and effect.ratio > 1 + max_slowdown and effect.low > 1
         ]
         return tuple(found)
 

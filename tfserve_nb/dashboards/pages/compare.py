@@ -29,7 +29,7 @@ def compare_page(snapshot: Snapshot, a: int | None, b: int | None) -> str:
     if a is None or b is None or a == b:
         return note("Two different versions are needed to compare: deploy a second one, then choose both.")
     versions = snapshot.metrics.versions
-    columns = ("", f"A: version {a}", f"B: version {b}", "B over A")
+    columns = ("", f"A: version {a}", f"B: version {b}", "B / A")
     of_a, of_b = _numbers(snapshot, versions.get(a)), _numbers(snapshot, versions.get(b))
     rows = [
         dict(zip(columns, (name, _text(name, of_a[name]), _text(name, of_b[name]), _ratio(of_a[name], of_b[name])),

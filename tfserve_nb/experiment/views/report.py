@@ -150,7 +150,7 @@ def arm_table(state: ExperimentState) -> Table:
         )
     latencies = (f"p{100 * quantile:g}" for quantile in quantiles)
     columns = (*names("arm", "version"), *numbers("traffic now", "requests", "units", *latencies))
-    return Table("Arms", columns, tuple(rows))
+    return Table("Versions", columns, tuple(rows))
 
 
 def counts_of_arm(state: ExperimentState, version: int) -> np.ndarray:
