@@ -325,7 +325,7 @@ def test_a_gate_without_anything_to_replay_fails_before_the_export() -> None:
     with pytest.raises(InvalidOption, match="no captured requests of net to replay: capture is off"):
         tfserve_nb.deploy(Scaler(2.0), "net", check_replay=True)
     handle.capture()
-    with pytest.raises(InvalidOption, match="capture is on, but no request was answered"):
+    with pytest.raises(InvalidOption, match="capture is on, but no request came since"):
         tfserve_nb.deploy(Scaler(2.0), "net", check_replay=True)
     with pytest.raises(InvalidOption, match="check_replay=5 must be True or ReplayLimits"):
         tfserve_nb.deploy(Scaler(2.0), "net", check_replay=5)

@@ -124,6 +124,8 @@ def collect(source: ExportSource, folder: Path, given: ProvenanceInput) -> Prove
         given: what the caller gave.
     """
     earlier = _earlier(folder)
+    # Loads the converter's own packages, so that the first version of a process lists the same packages as the second.
+    to_json(given)
     return Provenance(
         at=time.time(),
         python=python_version(),
