@@ -44,13 +44,7 @@ class ChildServer:
     """
 
     def __init__(
-        self,
-        port: int | None,
-        grpc_port: int | None,
-        token: str,
-        on_restart: Callable[[], None],
-        *,
-        workers: int = 0,
+        self, port: int | None, grpc_port: int | None, token: str, on_restart: Callable[[], None], *, workers: int = 0
     ) -> None:
         self._workers = workers
         self.port = port or _free_port()
