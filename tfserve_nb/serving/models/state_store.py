@@ -183,7 +183,9 @@ class StateStore:
         with self._open() as connection:
             connection.executescript(_SCHEMA)
             with connection:
-                connection.execute(f"PRAGMA user_version = {FORMAT}")
+                connection.execute("BEGIN IMMEDIATE")  # one transaction for all: other processes wait for it once
+                if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
+                    connection.execute(f"PRAGMA user_version = {FORMAT}")
                 yield connection
 
 
