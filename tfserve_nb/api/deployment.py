@@ -36,7 +36,7 @@ from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import KEPT, RequestSample
 from ..serving.telemetry.resources import Resources
 from ..types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus
-from .ab_test import ABTest, begin_test, end_test, latest_test, plan_of, requests_of, send_until_decided
+from .ab_test import ABTest, plan_of, requests_of, send_until_decided
 from .benchmark import benchmark_model
 from .servers import proxied_url, served, server_of, settle
 
@@ -306,20 +306,22 @@ class Deployment:
             VersionNotFound: if there is no such version.
         """
         plan = plan_of(self.name, self._version_of(a), self._version_of(b), options)
-        if values is None:
-            return begin_test(self._server, plan, self)
-        target, load = requests_of(self._server, self.name, values, rate=rate, seconds=seconds)
-        test = begin_test(self._server, plan, self)
-        send_until_decided(test, target, load, watch)
+        requests = None if values is None else requests_of(self._server, self.name, values, rate=rate, seconds=seconds)
+        self._server.experiments.start(plan)
+        test = self.latest_test()
+        assert test is not None  # noqa: S101 - it was just started
+        if requests is not None:
+            send_until_decided(test, *requests, watch)
         return test
 
     def ended_test(self, how: str) -> ABTest:
         """End the running experiment and keep its object: `promote`, `rollback` or `stop`."""
-        return end_test(self._server, self.name, how, self)
+        return self._test_of(self.end_experiment(how))
 
     def latest_test(self) -> ABTest | None:
         """The object of the latest experiment, also of one that began before a restart; None when there was none."""
-        return latest_test(self._server, self.name, self)
+        state = self.experiment()
+        return None if state is None else self._test_of(state)
 
     def experiment(self) -> ExperimentState | None:
         """Where the latest experiment stands; None when there was none."""
@@ -491,6 +493,9 @@ class Deployment:
         """
         self._server.models.undeploy(self.name, version, delete=delete)
         settle()
+
+    def _test_of(self, state: ExperimentState) -> ABTest:
+        return ABTest(self._server.experiments, self.name, state.started_at, self)
 
     @property
     def _server(self) -> ServerHandle:

@@ -94,8 +94,7 @@ def _result(own: _BenchOptions, run: RunOptions, options: Options) -> AnyResult:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "tfserve-nb bench",
-        description="Load a model server in an open loop and show what its clients would see.",
+        "tfserve-nb bench", description="Load a model server in an open loop and show what its clients would see."
     )
     add_options(parser, _BenchOptions, Options, RunOptions)
     return parser
