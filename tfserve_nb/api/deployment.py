@@ -42,8 +42,9 @@ from .servers import proxied_url, served, server_of, settle
 
 DEFAULT_BASE_PATH = "tfserve_models"
 
-RECORDED_S = (0.002, 0.02)
-"""A request is counted just after its response was written; a client may be back with the label before that."""
+RECORDED_S = (0.0, 0.002, 0.02)
+"""Pauses before a label is given: a request is counted just after its response was written; a client may be back with
+the label before that."""
 
 
 class Deployment:
@@ -346,13 +347,11 @@ class Deployment:
         Returns:
             Whether the request was known; it can be judged once.
         """
-        known = self._server.experiments.feedback(self.name, request_id, label)
         for wait_s in RECORDED_S:
-            if known:
-                break
             time.sleep(wait_s)
-            known = self._server.experiments.feedback(self.name, request_id, label)
-        return known
+            if self._server.experiments.feedback(self.name, request_id, label):
+                return True
+        return False
 
     def provenance(self, version: int | str) -> Provenance:
         """Where a version (number or label) comes from: code, commit, packages, data, seed, metrics, layers.
