@@ -172,7 +172,9 @@ TestBatching = BatchingMachine.TestCase
 
 def make_task(num_rows: int, outcomes: list[Outcome], *, now_s: float = 0.0, deadline_s: float = 100.0) -> Task:
     """A task whose rows do not matter."""
-    return Task({"x": rows(*range(num_rows))}, num_rows, now_s=now_s, deadline_s=deadline_s, on_done=outcomes.append)
+    return Task(
+        {"x": rows(*range(num_rows))}, num_rows, enqueued_s=now_s, deadline_s=deadline_s, on_done=outcomes.append
+    )
 
 
 def test_idle_queue_lets_a_single_request_leave_at_once() -> None:
@@ -258,7 +260,7 @@ def test_request_without_rows_is_answered_without_rows() -> None:
 )
 def test_rows_of_a_batch_are_put_together_and_handed_back_whatever_they_hold(arrays: list[np.ndarray]) -> None:
     lane = Runner().attach(BatchQueue(BatchingOptions(6, allowed_batch_sizes=(6,))), lambda inputs: {"y": inputs["x"]})
-    tasks = [Task({"x": array}, len(array), now_s=0, deadline_s=1, on_done=print) for array in arrays]
+    tasks = [Task({"x": array}, len(array), enqueued_s=0, deadline_s=1, on_done=print) for array in arrays]
 
     outputs = run_parts(lane, tuple(Part(task, 0, task.num_rows) for task in tasks))
 

@@ -26,7 +26,7 @@ from tfserve_nb.types import Tensors
 def make_task(num_rows: int, now_s: float, deadline_s: float = 1e9, outcomes: list[Outcome] | None = None) -> Task:
     delivered = [] if outcomes is None else outcomes
     inputs = {"x": np.zeros((num_rows, 2), np.float32)}
-    return Task(inputs, num_rows, now_s=now_s, deadline_s=deadline_s, on_done=delivered.append)
+    return Task(inputs, num_rows, enqueued_s=now_s, deadline_s=deadline_s, on_done=delivered.append)
 
 
 @given(st.floats(1e-5, 1.0), st.integers(0, 10**6))

@@ -292,14 +292,10 @@ def _joined(arrays: Sequence[np.ndarray], *, keep_columns: bool) -> np.ndarray:
     return np.concatenate([part.reshape(part.size // max(1, width), width) for part in parts])
 
 
-def _finite_rows(numbers: np.ndarray) -> np.ndarray:
-    found: np.ndarray = numbers[np.isfinite(numbers).all(axis=1)]
-    return found
-
-
 def _are_shares(array: np.ndarray) -> bool:
     """Whether finite rows are nonnegative and sum to one within their type's rounding; False without such rows."""
-    rows = _finite_rows(as_numbers(array))
+    numbers = as_numbers(array)
+    rows = numbers[np.isfinite(numbers).all(axis=1)]
     allowed = {"float16": 2e-2, "bfloat16": 5e-2}.get(array.dtype.name, 1e-3)
     return bool(
         rows.shape[1] > 1 and len(rows) and (rows >= 0).all() and (np.abs(rows.sum(axis=1) - 1) <= allowed).all()

@@ -187,10 +187,7 @@ class Agreeing:
     """
 
     def __init__(
-        self,
-        options: AgreementOptions | None = None,
-        evidence: Evidences | None = None,
-        num_worst: int = KEPT_ROWS,
+        self, options: AgreementOptions | None = None, evidence: Evidences | None = None, num_worst: int = KEPT_ROWS
     ) -> None:
         self._options = options or AgreementOptions()
         self._evidence = evidence or {}

@@ -108,14 +108,8 @@ class Options:
 
     def request_options(self, version: int | None = None) -> RequestOptions:
         """The options of the requests."""
-        return RequestOptions(
-            self.protocol,
-            self.version if version is None else version,
-            self.label,
-            self.signature,
-            self.rows,
-            self.values,
-        )
+        asked = self.version if version is None else version
+        return RequestOptions(self.protocol, asked, self.label, self.signature, self.rows, self.values)
 
 
 @dataclass(frozen=True, slots=True)

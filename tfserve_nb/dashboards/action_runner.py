@@ -32,11 +32,7 @@ class ActionRunner:
     """
 
     def __init__(
-        self,
-        controls: DeploymentControls,
-        updater: Updater,
-        say: Callable[[str], None],
-        on_change: Callable[[], None],
+        self, controls: DeploymentControls, updater: Updater, say: Callable[[str], None], on_change: Callable[[], None]
     ) -> None:
         self._controls = controls
         self._updater = updater

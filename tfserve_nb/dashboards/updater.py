@@ -15,8 +15,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextvars import ContextVar
-from typing import Any, Generic, TypeVar  # whatever a command returns
+from typing import Any, TypeVar  # whatever a command returns
 
 from ..errors import ServerFailed
 from ..threads import hide_from_debuggers
@@ -27,33 +28,6 @@ CALL_LIMIT_S = 10.0
 JOIN_S = 1.5
 
 T = TypeVar("T")
-
-
-class _Call(Generic[T]):
-    """A command whose caller waits for its result."""
-
-    def __init__(self, work: Callable[[], T]) -> None:
-        self._work = work
-        self._done = threading.Event()
-        self._result: T | None = None
-        self._error: BaseException | None = None
-
-    def __call__(self) -> None:
-        try:
-            self._result = self._work()
-        except BaseException as error:  # noqa: BLE001 - raised again where the caller waits
-            self._error = error
-        finally:
-            self._done.set()
-
-    def result(self) -> T:
-        if not self._done.wait(CALL_LIMIT_S):
-            raise ServerFailed(
-                f"the dashboard's thread did not respond within {CALL_LIMIT_S:g} s", hint="%reload_ext tfserve_nb"
-            )
-        if self._error is not None:
-            raise self._error
-        return self._result  # type: ignore[return-value]
 
 
 class Updater:
@@ -68,11 +42,6 @@ class Updater:
         self._commands: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
-
-    @property
-    def is_here(self) -> bool:
-        """Whether the caller is the updater's own thread."""
-        return threading.current_thread() is self._thread
 
     def post(self, command: Callable[[], None]) -> None:
         """Have a command executed soon; starts the thread if need be. The command must not raise."""
@@ -93,11 +62,22 @@ class Updater:
             ServerFailed: if the thread does not respond within `CALL_LIMIT_S` seconds.
             BaseException: what `work` raises.
         """
-        if self.is_here:
+        if threading.current_thread() is self._thread:
             return work()
-        call = _Call(work)
-        self.post(call)
-        return call.result()
+        result: Future[T] = Future()
+
+        def command() -> None:
+            try:
+                result.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - raised again where the caller waits
+                result.set_exception(error)
+
+        self.post(command)
+        if not wait([result], CALL_LIMIT_S).done:
+            raise ServerFailed(
+                f"the dashboard's thread did not respond within {CALL_LIMIT_S:g} s", hint="%reload_ext tfserve_nb"
+            )
+        return result.result()
 
     def stop(self) -> None:
         """End the thread after the commands that wait. Idempotent, bounded."""

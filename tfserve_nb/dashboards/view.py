@@ -71,6 +71,9 @@ class Dashboard:
     Args:
         controls: the deployment.
         updater: the thread that writes widgets.
+
+    Attributes:
+        widget: the widget tree, an ipywidgets `VBox`.
     """
 
     def __init__(self, controls: DeploymentControls, updater: Updater) -> None:
@@ -91,11 +94,6 @@ class Dashboard:
         self._still_s = float("-inf")
         updater.call(self._build)
         updater.call(self._redraw)
-
-    @property
-    def widget(self) -> Any:
-        """The widget tree, an ipywidgets `VBox`."""
-        return self._root
 
     def open(self, title: str) -> None:
         """Bring a tab to the front.
@@ -159,7 +157,7 @@ class Dashboard:
     def _repr_mimebundle_(self, **_: object) -> dict[str, Any]:
         """The live view, and a still one for saved notebooks, GitHub and terminals, which have no widgets."""
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self._still()}
-        view = self._root._repr_mimebundle_()
+        view = self.widget._repr_mimebundle_()
         if view:
             bundle |= {kind: value for kind, value in view.items() if "widget-view" in kind}
         return bundle
@@ -194,17 +192,17 @@ class Dashboard:
         self._tab.observe(lambda _: self._updater.post(self._redraw), "selected_index")
         hidden = f"<style>.{self.still_id}{{display:none}}</style>"  # the still page, as long as the widgets live
         head = widgets.HTML(STYLE + TAB_STYLE + hidden + note(advice()))
-        self._root = widgets.VBox([head, self._status, self._tab], layout=widgets.Layout(width="100%"))
-        self._root.add_class("tfs-dashboard")
+        self.widget: Any = widgets.VBox([head, self._status, self._tab], layout=widgets.Layout(width="100%"))
+        self.widget.add_class("tfs-dashboard")
         # Front ends count the views of a widget once this is a number; a dashboard that none shows is not drawn.
-        self._root._view_count = 0  # noqa: SLF001 - ipywidgets documents it, as experimental
-        self._root.observe(self._count_views, "_view_count")
+        self.widget._view_count = 0  # noqa: SLF001 - ipywidgets documents it, as experimental
+        self.widget.observe(self._count_views, "_view_count")
         self._say("")
 
     @property
     def is_visible(self) -> bool:
         """Whether a front end shows it; assumed until one has, since not all of them count views."""
-        return bool(self._root._view_count) or not self._was_visible  # noqa: SLF001
+        return bool(self.widget._view_count) or not self._was_visible  # noqa: SLF001
 
     @property
     def _metrics_every_s(self) -> float:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import itertools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -143,11 +142,9 @@ def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureS
         if name not in a or name not in b:
             changes.append(SignatureChange(name, ADDED if name in b else REMOVED))
             continue
-        details = tuple(
-            itertools.chain(
-                _tensor_changes("input", a[name].inputs, b[name].inputs),
-                _tensor_changes("output", a[name].outputs, b[name].outputs),
-            )
+        details = (
+            *_tensor_changes("input", a[name].inputs, b[name].inputs),
+            *_tensor_changes("output", a[name].outputs, b[name].outputs),
         )
         changes.append(SignatureChange(name, CHANGED if details else SAME, details))
     return changes

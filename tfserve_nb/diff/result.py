@@ -13,8 +13,7 @@ from dataclasses import dataclass, field
 from ..agreement.result import Agreement, Disagreement
 from ..export.provenance.provenance import Provenance
 from ..reports.agreement import agreement_table, flip_notes, kind_notes
-from ..reports.report import CodeDiff, Report, Table, names, numbers, prose
-from ..reports.sizes import size_text
+from ..reports.report import CodeDiff, Report, Table, names, numbers, prose, size_text
 from ..reports.text import to_text
 
 SAME, CHANGED, ADDED, REMOVED = "same", "changed", "added", "removed"

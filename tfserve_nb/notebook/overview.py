@@ -10,8 +10,7 @@ from dataclasses import dataclass
 
 from ..api.deployment import Deployment
 from ..errors import ServingError
-from ..reports.report import Report, Table, names, numbers, prose
-from ..reports.sizes import size_text
+from ..reports.report import Report, Table, names, numbers, prose, size_text
 from ..reports.text import to_text
 from ..types import ModelStatus, VersionStatus
 

@@ -121,9 +121,8 @@ def _short(array: np.ndarray) -> str:
     if array.size > 16 and array.dtype != object:
         low, high = float(array.min()), float(array.max())
         sizes = "×".join(str(size) for size in array.shape[1:])
-        return (
-            f"{array.dtype} {sizes}, {low:.3g} to {high:.3g}" if math.isfinite(low + high) else f"{array.dtype} {sizes}"
-        )
+        form = f"{array.dtype} {sizes}"
+        return f"{form}, {low:.3g} to {high:.3g}" if math.isfinite(low + high) else form
     shown = np.array2string(array[0] if array.ndim else array, precision=4, separator=" ", threshold=16)
     plain = " ".join(shown.split())
     return plain if len(plain) <= MAX_CELL_CHARS else f"{plain[: MAX_CELL_CHARS - 1]}…"

@@ -44,13 +44,7 @@ class ChildServer:
     """
 
     def __init__(
-        self,
-        port: int | None,
-        grpc_port: int | None,
-        token: str,
-        on_restart: Callable[[], None],
-        *,
-        workers: int = 0,
+        self, port: int | None, grpc_port: int | None, token: str, on_restart: Callable[[], None], *, workers: int = 0
     ) -> None:
         self._workers = workers
         self.port = port or _free_port()
@@ -164,14 +158,9 @@ class ChildServer:
             connection.close()
 
     def _watch(self) -> None:
-        while True:
-            process = self._process
-            if process is None:
-                return
+        while (process := self._process) is not None:
             code = process.wait()
-            if self._stopping.is_set():
-                return
-            if not self._restart(code):
+            if self._stopping.is_set() or not self._restart(code):
                 return
 
     def _restart(self, code: int) -> bool:

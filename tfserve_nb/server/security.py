@@ -18,6 +18,9 @@ MAX_KEPT = 256
 _FORM_TYPES = frozenset({"application/x-www-form-urlencoded", "multipart/form-data", "text/plain"})
 """What a web page can send to another site without asking first."""
 
+_DECIDING = (b"authorization", b"x-tfserve-token", b"host", b"origin", b"sec-fetch-site", b"content-type")
+"""The header fields that all decisions depend on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
@@ -45,16 +48,7 @@ class Gate:
 
     def refusal(self, head: RequestHead) -> Refusal | None:
         """None to go on, or why not; see `refusal`."""
-        get = head.fields.get
-        # All that decisions depend on.
-        fields = (
-            get(b"authorization"),
-            get(b"x-tfserve-token"),
-            get(b"host"),
-            get(b"origin"),
-            get(b"sec-fetch-site"),
-            get(b"content-type"),
-        )
+        fields = tuple(map(head.fields.get, _DECIDING))
         is_plain = len(head.fields) == len(head.lines)
         if is_plain and fields in self._let_in:
             return None

@@ -66,6 +66,10 @@ class ServerThread:
         backend: the core that answers.
         settings: addresses and limits.
         features: what it offers beside inference.
+
+    Attributes:
+        port: the TCP port of HTTP; 0 before `start` and without HTTP.
+        grpc_port: the TCP port of gRPC; 0 before `start` and without gRPC.
     """
 
     def __init__(
@@ -73,10 +77,10 @@ class ServerThread:
     ) -> None:
         self.settings = settings
         self.log, self.log_ring = open_log()
+        self.port = 0
         self.grpc_port = 0
         self._features = features or ServerFeatures()
         self._backend = backend
-        self._bound_port = 0
         self._drain_s = DRAIN_S
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
@@ -88,11 +92,6 @@ class ServerThread:
         """The address that is bound."""
         return self.settings.host
 
-    @property
-    def port(self) -> int:
-        """The TCP port of HTTP; 0 before `start` and without HTTP. gRPC's is `grpc_port`."""
-        return self._bound_port
-
     def start(self) -> None:
         """Bind the ports and start the thread; returns when requests are answered.
 
@@ -103,7 +102,7 @@ class ServerThread:
         if self.settings.grpc is not None:
             import_stubs()
         http = self._make_listener()
-        self._bound_port = 0 if http is None else http.port
+        self.port = 0 if http is None else http.port
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(http, ready), name="tfserve-server", daemon=True)
         hide_from_debuggers(self._thread)

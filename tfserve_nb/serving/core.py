@@ -309,12 +309,7 @@ class ServingCore:
             model.change(lambda routing: routing.promote(version), new_event("promote", version))
 
     def roll_back(
-        self,
-        name: str,
-        to: int | None = None,
-        progress: Progress = no_progress,
-        *,
-        event: HistoryEvent | None = None,
+        self, name: str, to: int | None = None, progress: Progress = no_progress, *, event: HistoryEvent | None = None
     ) -> int:
         """See `ModelAdmin.roll_back`; the history gets `event`, or which version answered before."""
         model = self._model(name)

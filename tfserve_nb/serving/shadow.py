@@ -201,7 +201,10 @@ class ShadowCopies:
                 self._begin(copy)
             self._give_up()
         for copy in self._running:
-            self._abandon(copy)
+            if copy.ticket is not None:
+                copy.ticket.cancel()
+            if copy.handle is not None:
+                copy.handle.release()
 
     def _next(self) -> tuple[list[tuple[ShadowCopy, Outcome]], list[ShadowCopy]]:
         """Wait for something to do: copies that are done, and copies that may begin."""
@@ -224,13 +227,9 @@ class ShadowCopies:
             return
         copy.handle = handle
         self._running.append(copy)
+        on_done = partial(self._done, copy)
         try:
-            copy.ticket = handle.submit_copy(
-                copy.signature,
-                copy.inputs,
-                deadline_s=copy.deadline_s,
-                on_done=lambda outcome: self._done(copy, outcome),
-            )
+            copy.ticket = handle.submit_copy(copy.signature, copy.inputs, deadline_s=copy.deadline_s, on_done=on_done)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a copy, the thread goes on
             self._finish(copy, as_serving_error(error))
 
@@ -283,13 +282,6 @@ class ShadowCopies:
         with self._counting:
             before = self._counts.get((model, version), CopyCounts())
             self._counts[model, version] = CopyCounts(*[a + b for a, b in zip(before, more, strict=True)])
-
-    def _abandon(self, copy: ShadowCopy) -> None:
-        """Cancel a copy and unpin its version, at the end."""
-        if copy.ticket is not None:
-            copy.ticket.cancel()
-        if copy.handle is not None:
-            copy.handle.release()
 
 
 def _owned(tensors: Tensors) -> Tensors | None:

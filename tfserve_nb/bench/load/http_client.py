@@ -37,13 +37,7 @@ class HttpClient:
     """
 
     def __init__(
-        self,
-        url: str,
-        bodies: list[bytes],
-        headers: list[list[str]],
-        load: Load,
-        log: Log,
-        paths: Sequence[str] = (),
+        self, url: str, bodies: list[bytes], headers: list[list[str]], load: Load, log: Log, paths: Sequence[str] = ()
     ) -> None:
         self.log = log
         parts = urlsplit(url)

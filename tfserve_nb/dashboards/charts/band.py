@@ -16,25 +16,7 @@ import numpy as np
 
 from ...experiment.state import Moment
 from ...experiment.views.report import interval_text, trace_of
-from .svg import (
-    BOTTOM,
-    COLOURS,
-    HEIGHT,
-    LEFT,
-    PLOT_HEIGHT,
-    PLOT_WIDTH,
-    RIGHT,
-    TOP,
-    WIDTH,
-    dashed,
-    element,
-    end_labels,
-    grid_line,
-    heading,
-    hover_note,
-    nice_ceiling,
-    nothing,
-)
+from . import svg
 
 BAND = 'fill-opacity="0.22" stroke-width="0.8" stroke-dasharray="2 2"'
 MAX_NOTES = 60
@@ -56,7 +38,7 @@ class Scale:
     def y(self, value: np.ndarray) -> np.ndarray:
         """Where values lie, in units of the drawing; those outside lie on the edge."""
         share = (np.clip(value, self.low, self.high) - self.low) / (self.high - self.low)
-        found: np.ndarray = TOP + PLOT_HEIGHT * (1 - share)
+        found: np.ndarray = svg.TOP + svg.PLOT_HEIGHT * (1 - share)
         return found
 
 
@@ -74,33 +56,34 @@ def band_chart(
     """
     trace = trace_of(moments, margin)
     if trace is None:
-        return element(f"{title}: {empty}", [heading(title), nothing(empty)])
+        return svg.element(f"{title}: {empty}", [svg.heading(title), svg.nothing(empty)])
     scale = Scale(trace.bottom, trace.top)
-    x = LEFT + PLOT_WIDTH * trace.x / max(1e-9, float(trace.x[-1]))
+    x = svg.LEFT + svg.PLOT_WIDTH * trace.x / max(1e-9, float(trace.x[-1]))
     value, low, high = map(scale.y, (trace.value, trace.low, trace.high))
     upper = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, high, strict=True))
     lower = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x[::-1], low[::-1], strict=True))
     middle = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, value, strict=True))
+    colour = svg.colour_of(0)
     parts = [
-        heading(title),
+        svg.heading(title),
         *_ticks(scale, words),
         *_limits(scale, margin, words),
-        f'<polygon points="{upper} {lower}" fill="{COLOURS[0]}" stroke="{COLOURS[0]}" {BAND}/>',
-        f'<polyline points="{middle}" fill="none" stroke="{COLOURS[0]}" stroke-width="2.2" stroke-linejoin="round"/>',
-        f'<circle cx="{x[-1]:.1f}" cy="{value[-1]:.1f}" r="3.2" fill="{COLOURS[0]}"/>',
+        f'<polygon points="{upper} {lower}" fill="{colour}" stroke="{colour}" {BAND}/>',
+        f'<polyline points="{middle}" fill="none" stroke="{colour}" stroke-width="2.2" stroke-linejoin="round"/>',
+        f'<circle cx="{x[-1]:.1f}" cy="{value[-1]:.1f}" r="3.2" fill="{colour}"/>',
         *_axis(trace.moments[-1]),
         *_notes(trace.moments, x, words),
     ]
-    return element(_in_words(title, trace.moments[-1], margin, words), parts)
+    return svg.element(_in_words(title, trace.moments[-1], margin, words), parts)
 
 
 def _ticks(scale: Scale, words: Callable[[float], str]) -> list[str]:
     """Round values at the left."""
-    step = nice_ceiling((scale.high - scale.low) / 4)
+    step = svg.nice_ceiling((scale.high - scale.low) / 4)
     parts = []
     for number in range(math.ceil(scale.low / step), math.floor(scale.high / step) + 1):
         y = float(scale.y(np.array(number * step)))
-        parts.append(grid_line(y, _short(words(number * step)).removesuffix(" points")))
+        parts.append(svg.grid_line(y, _short(words(number * step)).removesuffix(" points")))
     return parts
 
 
@@ -118,19 +101,19 @@ def _limits(scale: Scale, margin: float | None, words: Callable[[float], str]) -
     for value, dash, width, name in lines:
         y = float(scale.y(np.array(value)))
         parts.append(
-            f'<line x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
-            f'stroke-width="{width}" stroke-opacity="0.75"{dashed(dash)}/>'
+            f'<line x1="{svg.LEFT}" x2="{svg.WIDTH - svg.RIGHT}" y1="{y:.1f}" y2="{y:.1f}" stroke="currentColor" '
+            f'stroke-width="{width}" stroke-opacity="0.75"{svg.dashed(dash)}/>'
         )
         ends.append((y, "currentColor", name))
-    return parts + end_labels(ends)
+    return parts + svg.end_labels(ends)
 
 
 def _axis(end: Moment) -> list[str]:
-    y = HEIGHT - BOTTOM + 16
+    y = svg.HEIGHT - svg.BOTTOM + 16
     last = f"{end.num_requests} requests, {end.at_s:.0f} s"
     return [
-        f'<text x="{LEFT}" y="{y}" opacity="0.75">0</text>',
-        f'<text x="{WIDTH - RIGHT}" y="{y}" text-anchor="end" opacity="0.75">{last}</text>',
+        f'<text x="{svg.LEFT}" y="{y}" opacity="0.75">0</text>',
+        f'<text x="{svg.WIDTH - svg.RIGHT}" y="{y}" text-anchor="end" opacity="0.75">{last}</text>',
     ]
 
 
@@ -139,11 +122,11 @@ def _notes(known: Sequence[Moment], x: np.ndarray, words: Callable[[float], str]
     step = max(1, -(-len(known) // MAX_NOTES))
     places = sorted({*range(0, len(known), step), len(known) - 1})
     parts: list[str] = []
-    left = float(LEFT)
+    left = float(svg.LEFT)
     for place in places:
         right, moment = float(x[place]), known[place]
         note = f"{moment.num_requests} requests: {words(moment.value)} {interval_text(moment.low, moment.high, words)}"
-        parts.append(hover_note(left, max(1.0, right - left), note))
+        parts.append(svg.hover_note(left, max(1.0, right - left), note))
         left = right
     return parts
 

@@ -13,25 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...serving.telemetry.histogram import STEPS_PER_OCTAVE, edges_ms
-from .svg import (
-    BOTTOM,
-    COLOURS,
-    DASHES,
-    HEIGHT,
-    LEFT,
-    PLOT_HEIGHT,
-    PLOT_WIDTH,
-    RIGHT,
-    TOP,
-    WIDTH,
-    dashed,
-    element,
-    end_labels,
-    format_number,
-    frame,
-    nice_ceiling,
-    nothing,
-)
+from . import svg
 
 BUCKETS_OF_A_STEP = 2
 """Buckets of the recorder that one step of the outline joins: a ratio of 1.19."""
@@ -62,26 +44,26 @@ def bar_chart(title: str, counts: Mapping[str, int], *, unit: str = "", empty: s
         empty: the text when there is nothing to draw, plain text.
     """
     total = sum(counts.values())
-    top = nice_ceiling(float(max(counts.values(), default=0)))
-    parts = [frame(title, unit, top)]
+    top = svg.nice_ceiling(float(max(counts.values(), default=0)))
+    parts = [svg.frame(title, unit, top)]
     if not total:
-        return element(f"{title}: {empty}", [*parts, nothing(empty)])
-    step = PLOT_WIDTH / len(counts)
-    bottom = HEIGHT - BOTTOM
+        return svg.element(f"{title}: {empty}", [*parts, svg.nothing(empty)])
+    step = svg.PLOT_WIDTH / len(counts)
+    bottom = svg.HEIGHT - svg.BOTTOM
     for index, (name, count) in enumerate(counts.items()):
-        height = PLOT_HEIGHT * count / top
-        x = LEFT + step * index
+        height = svg.PLOT_HEIGHT * count / top
+        x = svg.LEFT + step * index
         middle = x + step / 2
         text = f"{name}: {count} ({100 * count / total:.0f} %)"
         parts.append(
             f'<g><rect x="{x + step * 0.12:.1f}" y="{bottom - height:.1f}" width="{step * 0.76:.1f}" '
-            f'height="{height:.1f}" fill="{COLOURS[0]}"/><title>{html.escape(text)}</title>'
-            f'<text x="{middle:.1f}" y="{HEIGHT - 6}" text-anchor="middle">{html.escape(name)}</text>'
-            f'<text x="{middle:.1f}" y="{max(TOP + 2.0, bottom - height - 3):.1f}" text-anchor="middle" '
-            f'opacity="0.75">{format_number(100 * count / total)}%</text></g>'
+            f'height="{height:.1f}" fill="{svg.COLOURS[0]}"/><title>{html.escape(text)}</title>'
+            f'<text x="{middle:.1f}" y="{svg.HEIGHT - 6}" text-anchor="middle">{html.escape(name)}</text>'
+            f'<text x="{middle:.1f}" y="{max(svg.TOP + 2.0, bottom - height - 3):.1f}" text-anchor="middle" '
+            f'opacity="0.75">{svg.format_number(100 * count / total)}%</text></g>'
         )
     words = ", ".join(f"{name} {count}" for name, count in counts.items())
-    return element(f"{title}: {words}", parts)
+    return svg.element(f"{title}: {words}", parts)
 
 
 def latency_histogram(title: str, outlines: Sequence[Outline], *, empty: str) -> str:
@@ -94,28 +76,28 @@ def latency_histogram(title: str, outlines: Sequence[Outline], *, empty: str) ->
     """
     drawn = [outline for outline in outlines if outline.counts.any()]
     if not drawn:
-        return element(f"{title}: {empty}", [frame(title, "%", 1.0), nothing(empty)])
+        return svg.element(f"{title}: {empty}", [svg.frame(title, "%", 1.0), svg.nothing(empty)])
     used = np.flatnonzero(np.sum([outline.counts for outline in drawn], axis=0))
     first = max(0, int(used[0]) - BUCKETS_OF_A_STEP)
     first -= first % BUCKETS_OF_A_STEP
     num_steps = max(4, -(-(int(used[-1]) + 1 + BUCKETS_OF_A_STEP - first) // BUCKETS_OF_A_STEP))
     steps = [(outline, _shares(outline.counts, first, num_steps)) for outline in drawn]
-    top = nice_ceiling(max(float(shares.max()) for _, shares in steps))
+    top = svg.nice_ceiling(max(float(shares.max()) for _, shares in steps))
     bounds = 1e-3 * np.round(1e3 * edges_ms(), 6)
-    parts = [frame(title, "%", top), *_ticks(bounds, first, num_steps)]
+    parts = [svg.frame(title, "%", top), *_ticks(bounds, first, num_steps)]
     ends = []
     for outline, shares in steps:
-        colour, dashes = COLOURS[outline.style % len(COLOURS)], dashed(DASHES[outline.style % len(DASHES)])
+        colour, dashes = svg.colour_of(outline.style), svg.dashes_of(outline.style)
         parts.append(
             f'<path d="{_outline(shares / top)}" fill="{colour}" fill-opacity="0.18" stroke="{colour}" '
             f'stroke-width="1.6"{dashes}/>'
         )
         peak = int(shares.argmax())
         low = float(bounds[min(first + peak * BUCKETS_OF_A_STEP, len(bounds) - 1)])
-        text = f"{outline.label} peak {format_number(low)} ms"
-        ends.append((TOP + PLOT_HEIGHT * (1 - float(shares[peak]) / top), colour, text))
-    parts += end_labels(ends)
-    return element(f"{title}: {', '.join(text for *_, text in ends)}", parts)
+        text = f"{outline.label} peak {svg.format_number(low)} ms"
+        ends.append((svg.TOP + svg.PLOT_HEIGHT * (1 - float(shares[peak]) / top), colour, text))
+    parts += svg.end_labels(ends)
+    return svg.element(f"{title}: {', '.join(text for *_, text in ends)}", parts)
 
 
 def _shares(counts: np.ndarray, first: int, num_steps: int) -> np.ndarray:
@@ -129,23 +111,23 @@ def _shares(counts: np.ndarray, first: int, num_steps: int) -> np.ndarray:
 
 def _outline(heights: np.ndarray) -> str:
     """Steps from the bottom left to the bottom right."""
-    width, bottom = PLOT_WIDTH / len(heights), HEIGHT - BOTTOM
-    words = [f"M{LEFT} {bottom}"]
+    width, bottom = svg.PLOT_WIDTH / len(heights), svg.HEIGHT - svg.BOTTOM
+    words = [f"M{svg.LEFT} {bottom}"]
     for index, height in enumerate(heights.tolist()):
-        words.append(f"V{bottom - PLOT_HEIGHT * height:.1f}H{LEFT + width * (index + 1):.1f}")
+        words.append(f"V{bottom - svg.PLOT_HEIGHT * height:.1f}H{svg.LEFT + width * (index + 1):.1f}")
     return "".join(words) + f"V{bottom}Z"
 
 
 def _ticks(bounds: np.ndarray, first: int, num_steps: int) -> list[str]:
     """Round latencies below the axis: 1, 2, 5, 10 and so on, fewer where there is no room."""
     low, high = float(bounds[first]), float(bounds[min(first + num_steps * BUCKETS_OF_A_STEP, len(bounds) - 1)])
-    per_octave = PLOT_WIDTH * STEPS_PER_OCTAVE / (num_steps * BUCKETS_OF_A_STEP)
+    per_octave = svg.PLOT_WIDTH * STEPS_PER_OCTAVE / (num_steps * BUCKETS_OF_A_STEP)
     steps = (1, 2, 5) if per_octave > 32 else (1,)
     found = [step * 10.0**power for power in range(-2, 6) for step in steps]
     parts = [
-        f'<text x="{LEFT + per_octave * math.log2(value / low):.1f}" y="{HEIGHT - 6}" text-anchor="middle" '
-        f'opacity="0.75">{format_number(value)}</text>'
+        f'<text x="{svg.LEFT + per_octave * math.log2(value / low):.1f}" y="{svg.HEIGHT - 6}" text-anchor="middle" '
+        f'opacity="0.75">{svg.format_number(value)}</text>'
         for value in found
         if low <= value <= high
     ]
-    return [*parts, f'<text x="{WIDTH - RIGHT + 12}" y="{HEIGHT - 6}" opacity="0.75">ms</text>']
+    return [*parts, f'<text x="{svg.WIDTH - svg.RIGHT + 12}" y="{svg.HEIGHT - 6}" opacity="0.75">ms</text>']

@@ -11,23 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .svg import (
-    COLOURS,
-    DASHES,
-    PLOT_HEIGHT,
-    TOP,
-    TimeAxis,
-    dashed,
-    element,
-    end_labels,
-    format_number,
-    frame,
-    hover,
-    nice_ceiling,
-    nothing,
-    path,
-    time_frame,
-)
+from . import svg
 
 WIDTHS = (2.2, 1.5, 1.0)
 """Strokes of the first, second and third line of a version."""
@@ -54,7 +38,7 @@ class Line:
 
 
 def line_chart(
-    title: str, unit: str, axis: TimeAxis, lines: Sequence[Line], *, empty: str, has_notes: bool = True
+    title: str, unit: str, axis: svg.TimeAxis, lines: Sequence[Line], *, empty: str, has_notes: bool = True
 ) -> str:
     """An SVG element.
 
@@ -70,31 +54,31 @@ def line_chart(
         The text of an `<svg>` with a role and a label in words.
     """
     drawn = [line for line in lines if bool(np.isfinite(line.values).any())]
-    top = nice_ceiling(max((float(np.nanmax(line.values)) for line in drawn), default=0.0))
-    parts = [frame(title, unit, top), time_frame(axis)]
+    top = svg.nice_ceiling(max((float(np.nanmax(line.values)) for line in drawn), default=0.0))
+    parts = [svg.frame(title, unit, top), svg.time_frame(axis)]
     if not drawn:
-        parts.append(nothing(empty))
+        parts.append(svg.nothing(empty))
     x = axis.x(axis.age_s)
     ends, words = [], []
     for line in drawn:
-        y = TOP + PLOT_HEIGHT * (1 - line.values / top)
-        parts.append(_stroke(line, path(x, y)))
+        y = svg.TOP + svg.PLOT_HEIGHT * (1 - line.values / top)
+        parts.append(_stroke(line, svg.path(x, y)))
         last = int(np.flatnonzero(np.isfinite(line.values))[-1])
-        text = f"{line.label} {format_number(float(line.values[last]))} {unit}"
+        text = f"{line.label} {svg.format_number(float(line.values[last]))} {unit}"
         words.append(text)
         if line.has_label:
-            ends.append((float(y[last]), COLOURS[line.style % len(COLOURS)], text))
-    parts += end_labels(ends)
+            ends.append((float(y[last]), svg.colour_of(line.style), text))
+    parts += svg.end_labels(ends)
     if has_notes:
-        parts.append(hover(axis, _notes(drawn, len(x))))
-    return element(f"{title}: {', '.join(words) or empty}", parts)
+        parts.append(svg.hover(axis, _notes(drawn, len(x))))
+    return svg.element(f"{title}: {', '.join(words) or empty}", parts)
 
 
 def _stroke(line: Line, d: str) -> str:
-    dashes = dashed(DASHES[line.style % len(DASHES)])
     return (
-        f'<path d="{d}" fill="none" stroke="{COLOURS[line.style % len(COLOURS)]}" '
-        f'stroke-width="{WIDTHS[min(line.weight, len(WIDTHS) - 1)]}" stroke-linejoin="round"{dashes}/>'
+        f'<path d="{d}" fill="none" stroke="{svg.colour_of(line.style)}" '
+        f'stroke-width="{WIDTHS[min(line.weight, len(WIDTHS) - 1)]}" '
+        f'stroke-linejoin="round"{svg.dashes_of(line.style)}/>'
     )
 
 
@@ -109,7 +93,7 @@ def _notes(lines: Sequence[Line], num_steps: int) -> list[str]:
             value = values[step]
             if not math.isnan(value):
                 version = label.split(" ")[0]
-                number = format_number(value)
+                number = svg.format_number(value)
                 words.append(f"{label[len(version) :].strip()} {number}" if version == before else f"{label} {number}")
                 before = version
         notes.append("  ".join(words))

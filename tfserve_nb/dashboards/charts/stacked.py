@@ -9,26 +9,13 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from .svg import (
-    COLOURS,
-    PLOT_HEIGHT,
-    TOP,
-    TimeAxis,
-    element,
-    end_labels,
-    format_number,
-    frame,
-    hover,
-    nice_ceiling,
-    nothing,
-    time_frame,
-)
+from . import svg
 
 OPACITIES = (0.85, 0.55)
 """Neighbours differ in lightness too, for readers who cannot tell the colours apart."""
 
 
-def stacked_chart(title: str, unit: str, axis: TimeAxis, layers: Mapping[str, np.ndarray], *, empty: str) -> str:
+def stacked_chart(title: str, unit: str, axis: svg.TimeAxis, layers: Mapping[str, np.ndarray], *, empty: str) -> str:
     """An SVG element.
 
     Args:
@@ -41,25 +28,25 @@ def stacked_chart(title: str, unit: str, axis: TimeAxis, layers: Mapping[str, np
     values = np.array(list(layers.values()), dtype=np.float64)
     known = np.asarray(np.isfinite(values).all(axis=0))
     if not layers or not known.any():
-        return element(f"{title}: {empty}", [frame(title, unit, 1.0), time_frame(axis), nothing(empty)])
+        return svg.element(f"{title}: {empty}", [svg.frame(title, unit, 1.0), svg.time_frame(axis), svg.nothing(empty)])
     bounds = np.vstack([np.zeros(values.shape[1]), np.cumsum(np.nan_to_num(values), axis=0)])
-    top = nice_ceiling(float(bounds[-1][known].max()))
-    x, y = axis.x(axis.age_s), TOP + PLOT_HEIGHT * (1 - bounds / top)
-    parts = [frame(title, unit, top)]
+    top = svg.nice_ceiling(float(bounds[-1][known].max()))
+    x, y = axis.x(axis.age_s), svg.TOP + svg.PLOT_HEIGHT * (1 - bounds / top)
+    parts = [svg.frame(title, unit, top)]
     for index in range(len(layers)):
         d = "".join(_band(x[run], y[index][run], y[index + 1][run]) for run in _runs(known))
-        colour, opacity = COLOURS[index % len(COLOURS)], OPACITIES[index % 2]
+        colour, opacity = svg.colour_of(index), OPACITIES[index % 2]
         parts.append(f'<path d="{d}" fill="{colour}" fill-opacity="{opacity}"/>')
     last = int(np.flatnonzero(known)[-1])
-    texts = [f"{name} {format_number(float(row[last]))} {unit}" for name, row in zip(layers, values, strict=True)]
+    texts = [f"{name} {svg.format_number(float(row[last]))} {unit}" for name, row in zip(layers, values, strict=True)]
     middles = (y[:-1, last] + y[1:, last]) / 2
-    parts += end_labels(
-        [(float(middle), COLOURS[index % len(COLOURS)], texts[index]) for index, middle in enumerate(middles)]
+    parts += svg.end_labels(
+        [(float(middle), svg.colour_of(index), texts[index]) for index, middle in enumerate(middles)]
     )
-    notes = ["  ".join(f"{name} {format_number(number)}" for name, number in zip(layers, column, strict=True))
+    notes = ["  ".join(f"{name} {svg.format_number(number)}" for name, number in zip(layers, column, strict=True))
              if is_known else "" for column, is_known in zip(values.T.tolist(), known, strict=True)]  # fmt: skip
-    parts += [time_frame(axis), hover(axis, notes)]
-    return element(f"{title}: {', '.join(texts)}", parts)
+    parts += [svg.time_frame(axis), svg.hover(axis, notes)]
+    return svg.element(f"{title}: {', '.join(texts)}", parts)
 
 
 def _runs(known: np.ndarray) -> list[slice]:

@@ -168,6 +168,16 @@ def hover_note(x: float, width: float, words: str) -> str:
     )
 
 
+def colour_of(style: int) -> str:
+    """The colour of a line or band; there are more styles than colours."""
+    return COLOURS[style % len(COLOURS)]
+
+
+def dashes_of(style: int) -> str:
+    """The attribute of a stroke with the dashes of a style."""
+    return dashed(DASHES[style % len(DASHES)])
+
+
 def dashed(pattern: str) -> str:
     """The attribute of a stroke with these dashes; nothing for an unbroken one."""
     return f' stroke-dasharray="{pattern}"' if pattern else ""

@@ -57,7 +57,7 @@ def latency_charts(snapshot: Snapshot, only: Collection[int] | None = None) -> l
         line_chart("Errors and rejections by reason", "/s", axis, errors, empty="none"),
         line_chart("Requests that waited for a batch, mean", "", axis, waiting, empty=NO_REQUESTS, has_notes=False),
         bar_chart("Rows of a batch, padding included", _sizes(batches), empty="no batches yet"),
-        bar_chart("Why batches left the queue", _reasons(batches), empty="no batches yet"),
+        bar_chart("Why batches left the queue", batches.reasons, empty="no batches yet"),
     ]
 
 
@@ -105,10 +105,6 @@ def _sizes(batches: BatchSummary) -> dict[str, int]:
         upper = 1 << max(0, size - 1).bit_length()
         found[f"≤{upper}"] = found.get(f"≤{upper}", 0) + count
     return found
-
-
-def _reasons(batches: BatchSummary) -> dict[str, int]:
-    return dict(batches.reasons) if batches.num_batches else {}
 
 
 def _caption(metrics: ModelMetrics) -> str:

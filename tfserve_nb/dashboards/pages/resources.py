@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from ...markup import grid, note
 from ...reports.html import table_html
-from ...reports.report import Table, names, numbers
-from ...reports.sizes import size_text
+from ...reports.report import Table, names, numbers, size_text
 from ...serving.telemetry.resources import Resources
 from ...types import ModelStatus
 from ..charts.line import Line, line_chart

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 
 from ...markup import COLOUR, alert, progress_bar, table, text
-from ...reports.sizes import size_text
+from ...reports.report import size_text
 from ...serving.telemetry.histogram import FEWEST_SAMPLES
 from ...serving.telemetry.model_metrics import ModelMetrics, VersionMetrics
 from ...types import HistoryEvent, ModelStatus, VersionState, VersionStatus

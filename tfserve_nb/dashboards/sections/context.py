@@ -73,8 +73,8 @@ class Section(Protocol):
 
     title: str
     widget: Any
-    is_always_moving: bool
-    has_series: bool
+    is_always_moving: bool = False
+    has_series: bool = False
 
     def show(self, snapshot: Snapshot) -> None:
         """Draw; called only while the tab is in front and something changed."""

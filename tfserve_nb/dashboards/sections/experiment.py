@@ -15,13 +15,13 @@ from ..actions import Choice, known_versions
 from ..pages.compare import compare_page
 from ..pages.experiment import experiment_page
 from ..snapshot import Snapshot
-from .context import Confirmation, TabContext, action_button, choose_from, row
+from .context import Confirmation, Section, TabContext, action_button, choose_from, row
 from .disagreements import Explorer
 
 HEADING = '<div style="font-weight:600;margin-top:12px">Any two versions side by side</div>'
 
 
-class ExperimentSection:
+class ExperimentSection(Section):
     """Controls, verdict, evidence, disagreements, and a comparison of any two versions.
 
     Args:
@@ -35,7 +35,6 @@ class ExperimentSection:
         import ipywidgets as widgets
 
         self._context = context
-        self.is_always_moving = False
         self._state: ExperimentState | None = None
         self._phase: tuple[float, str] | None = None
         self._start = _Start(context)

@@ -12,12 +12,12 @@ from ...markup import note
 from ..pages.latency import latency_page
 from ..pages.resources import resources_page
 from ..snapshot import Snapshot, clock
-from .context import SPANS, TabContext, choose_from, row
+from .context import SPANS, Section, TabContext, choose_from, row
 
 ALL = "all"
 
 
-class LatencySection:
+class LatencySection(Section):
     """Charts, and controls that choose what they show.
 
     Args:
@@ -25,7 +25,6 @@ class LatencySection:
     """
 
     title = "Latency"
-    is_always_moving = False
     has_series = True
 
     def __init__(self, context: TabContext) -> None:
@@ -70,7 +69,7 @@ class LatencySection:
         self._context.redraw()
 
 
-class ResourcesSection:
+class ResourcesSection(Section):
     """Charts and tables.
 
     Args:
@@ -79,7 +78,6 @@ class ResourcesSection:
 
     title = "Resources"
     is_always_moving = True
-    has_series = False
 
     def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets

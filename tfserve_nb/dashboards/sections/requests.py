@@ -11,12 +11,12 @@ from ...serving.telemetry.request_samples import RequestSample
 from ..actions import ACTIONS, Choice, Job
 from ..pages.requests import again_page, label_of, named, request_page, requests_table
 from ..snapshot import Snapshot
-from .context import TabContext, action_button, button, choose_from, row
+from .context import Section, TabContext, action_button, button, choose_from, row
 
 DEFAULT = "the model"
 
 
-class RequestsSection:
+class RequestsSection(Section):
     """A switch, a list, a choice, and a button that sends a request again.
 
     Args:
@@ -24,8 +24,6 @@ class RequestsSection:
     """
 
     title = "Requests"
-    is_always_moving = False
-    has_series = False
 
     def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets

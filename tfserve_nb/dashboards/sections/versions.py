@@ -13,10 +13,10 @@ from ...types import ModelStatus
 from ..actions import ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice, known_versions, rebalanced, shares_of
 from ..pages.versions import history_list, versions_table
 from ..snapshot import Snapshot
-from .context import Confirmation, TabContext, action_button, button, choose_from, row
+from .context import Confirmation, Section, TabContext, action_button, button, choose_from, row
 
 
-class VersionsSection:
+class VersionsSection(Section):
     """Table, buttons, sliders, history.
 
     Args:
@@ -24,8 +24,6 @@ class VersionsSection:
     """
 
     title = "Versions"
-    is_always_moving = False
-    has_series = False
 
     def __init__(self, context: TabContext) -> None:
         import ipywidgets as widgets

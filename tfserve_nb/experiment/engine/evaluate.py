@@ -46,8 +46,10 @@ def evaluate(observations: Observations, now_s: float) -> Reading:
     evidence = observations.evidence()
     found = find(evidence, plan)
     primary = found[plan.metric]
+    effect = primary.effect
     harms = [found[metric] for metric in (plan.metric, *HARMS) if found[metric].is_harmful]
     harm = harms[0] if harms else None
+    harm_words = "B is not worse in any metric" if harm is None else harm_text(harm)
     observations.assigned.settle(now_s)
     limits = guardrails(observations.windows.complete(now_s), plan.limits)
     srm = _sample_ratio(observations)
@@ -62,7 +64,7 @@ def evaluate(observations: Observations, now_s: float) -> Reading:
         verdict=verdict,
         effect=primary.estimate,
         samples={plan.a: evidence.requests[0], plan.b: evidence.requests[1]},
-        units=_units(primary, plan),
+        units={plan.a: effect.num_a if effect else 0, plan.b: effect.num_b if effect else 0},
         srm=srm,
         latency=found["latency"].estimate,
         tail=found["p95"].estimate,
@@ -71,18 +73,8 @@ def evaluate(observations: Observations, now_s: float) -> Reading:
         agreement=evidence.agreement,
         bias=biases(evidence.agreement, plan.alpha),
         calibration={version: one for version, one in calibration.items() if one is not None},
-        guardrails=(*limits, _harm_guardrail(harm)),
+        guardrails=(*limits, Guardrail("harm", harm_words, is_breached=harm is not None)),
     )
-
-
-def _units(primary: Finding, plan: Plan) -> dict[int, int]:
-    effect = primary.effect
-    return {plan.a: effect.num_a if effect else 0, plan.b: effect.num_b if effect else 0}
-
-
-def _harm_guardrail(harm: Finding | None) -> Guardrail:
-    text = "B is not worse in any metric" if harm is None else harm_text(harm)
-    return Guardrail("harm", text, is_breached=harm is not None)
 
 
 def _sample_ratio(observations: Observations) -> SampleRatio:

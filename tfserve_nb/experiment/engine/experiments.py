@@ -54,7 +54,7 @@ class Experiments(Observer):
         self._look_s = look_s
         self._lock = threading.RLock()
         self._running: dict[str, Running] = {}
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[str, int | None] = {}
         self._stores: dict[str, StateStore] = {}
         self._earlier: dict[tuple[str, Path | None], ExperimentState | None] = {}
         self._predictions = Predictions()
@@ -229,11 +229,8 @@ class Experiments(Observer):
                 return
             if not self._is_ours(running):
                 running.look()
-                self._over(
-                    running,
-                    "stopped",
-                    "the traffic was changed from outside the experiment, or a version is no longer served",
-                )
+                why = "the traffic was changed from outside the experiment, or a version is no longer served"
+                self._over(running, "stopped", why)
                 return
             running.note_dropped(self._core.copies.num_dropped(running.plan.name))
             change = running.look()
@@ -321,9 +318,7 @@ class Experiments(Observer):
 
     def _keep_in(self, name: str, number: int | None) -> None:
         """Set the store of an experiment, also when its model is no longer served; `number` if it was."""
-        self._numbers.pop(name, None)
-        if number is not None:
-            self._numbers[name] = number
+        self._numbers[name] = number
         store = self._store(name)
         if store is not None:
             self._stores[name] = store

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from ..plan import Limits
 from ..state import Guardrail
@@ -107,11 +108,12 @@ def guardrails(windows: list[Window], limits: Limits) -> tuple[Guardrail, ...]:
     if limits.slo_p99_ms is not None:
         found.append(_judge("latency", windows, limits, _is_slow, _slow_text))
     if limits.max_error_rate is not None:
-        found.append(_judge("errors", windows, limits, _fails(limits.max_error_rate), _errors_text))
+        found.append(_judge("errors", windows, limits, partial(_fails, limits.max_error_rate), _errors_text))
     if not limits.allow_nan or limits.output_range is not None:
         found.append(_judge("outputs", windows, limits, _has_bad_outputs, _outputs_text))
     if limits.max_disagreement is not None:
-        found.append(_judge("disagreement", windows, limits, _differs(limits.max_disagreement), _disagreement_text))
+        differs = partial(_differs, limits.max_disagreement)
+        found.append(_judge("disagreement", windows, limits, differs, _disagreement_text))
     return tuple(found)
 
 
@@ -139,14 +141,11 @@ def _is_slow(window: Window) -> bool | None:
     return binomial_tail(window.slow_b, window.answered_b, SLOW_SHARE) < EVIDENCE
 
 
-def _fails(limit: float) -> Callable[[Window], bool | None]:
-    def judge(window: Window) -> bool | None:
-        if not window.requests_b:
-            return None
-        usual = window.failed_a / window.requests_a if window.requests_a else 0.0
-        return binomial_tail(window.failed_b, window.requests_b, min(limit + usual, 0.999)) < EVIDENCE
-
-    return judge
+def _fails(limit: float, window: Window) -> bool | None:
+    if not window.requests_b:
+        return None
+    usual = window.failed_a / window.requests_a if window.requests_a else 0.0
+    return binomial_tail(window.failed_b, window.requests_b, min(limit + usual, 0.999)) < EVIDENCE
 
 
 def _has_bad_outputs(window: Window) -> bool | None:
@@ -159,13 +158,10 @@ def _has_bad_outputs(window: Window) -> bool | None:
     )
 
 
-def _differs(limit: float) -> Callable[[Window], bool | None]:
-    def judge(window: Window) -> bool | None:
-        if not window.pairs:
-            return None
-        return binomial_tail(window.differing, window.pairs, limit) < EVIDENCE
-
-    return judge
+def _differs(limit: float, window: Window) -> bool | None:
+    if not window.pairs:
+        return None
+    return binomial_tail(window.differing, window.pairs, limit) < EVIDENCE
 
 
 def _slow_text(windows: list[Window], limits: Limits) -> str:

@@ -239,11 +239,9 @@ class Running:
     def _back(self, why: str) -> Change | None:
         if self.plan.auto_rollback:
             return Change("rollback", 0.0, why)
-        return (
-            None
-            if self.phase == "held"
-            else Change("hold", self.percent, f"{why}; nothing was changed, as the plan demands")
-        )
+        if self.phase == "held":
+            return None
+        return Change("hold", self.percent, f"{why}; nothing was changed, as the plan demands")
 
     def _passed(self, reading: Reading) -> Change:
         if self.plan.auto_promote:

@@ -330,9 +330,7 @@ def effect(strata: Iterable[Sums], alpha: float) -> Effect | None:
     rest_sum = float(total[3, 3] - solution @ total[:3, 3])
     information = 1 / float(inverse[0, 0])
     variance = max(rest_sum, 1e-12 * df) / df / information * _uneven(used, rests, variances, weights)
-    return sequential.effect(
-        float(solution[0]), variance, information, df, alpha=alpha, num_a=num_a, num_b=num_b
-    )  # fmt: skip
+    return sequential.effect(float(solution[0]), variance, information, df, alpha=alpha, num_a=num_a, num_b=num_b)
 
 
 def _rest(within: np.ndarray, known: np.ndarray) -> float:

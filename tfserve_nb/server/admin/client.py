@@ -25,15 +25,7 @@ from ...serving.admin import ModelAdmin
 from ...serving.backend import ModelSpec, as_header
 from ...serving.telemetry.capture import CaptureSettings
 from ...serving.versions.inputs import as_tensors
-from ...types import (
-    Progress,
-    ProgressEvent,
-    SignatureSpec,
-    Tensors,
-    VersionState,
-    VersionStatus,
-    no_progress,
-)
+from ...types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus, no_progress
 from ..rest.metadata_json import SIGNATURES_FIELD
 from .connection import ServerConnection, SignaturesChanged
 from .operations import OPERATIONS, PREFIX, READ_S, Operation
@@ -157,13 +149,7 @@ class RemoteModels(RemoteAdmin):
         unavailable_reason: returns why the server cannot be reached, when that is known; "" otherwise.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: str | None,
-        *,
-        unavailable_reason: Callable[[], str] = lambda: "",
-    ) -> None:
+    def __init__(self, url: str, token: str | None, *, unavailable_reason: Callable[[], str] = lambda: "") -> None:
         super().__init__(ServerConnection(url, token, unavailable_reason=unavailable_reason))
         self._known: dict[str, KnownSignatures] = {}
 

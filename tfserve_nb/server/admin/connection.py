@@ -56,13 +56,7 @@ class ServerConnection:
         unavailable_reason: returns why the server cannot be reached, when that is known; "" otherwise.
     """
 
-    def __init__(
-        self,
-        url: str,
-        token: str | None,
-        *,
-        unavailable_reason: Callable[[], str] = lambda: "",
-    ) -> None:
+    def __init__(self, url: str, token: str | None, *, unavailable_reason: Callable[[], str] = lambda: "") -> None:
         self.url = url
         self.token = token
         self._unavailable_reason = unavailable_reason

@@ -98,19 +98,15 @@ class OperationHandler(AdminHandler):
         self._operations = operations
 
     async def get(self, name: str = "") -> None:
-        """Read something."""
-        await self._act("GET", name)
-
-    async def post(self, name: str = "") -> None:
-        """Change something."""
-        await self._act("POST", name)
-
-    async def _act(self, method: str, name: str) -> None:
-        if method not in self._operations:
+        """Carry out the operation of the request's HTTP method."""
+        found = self._operations.get(self.request.method or "")
+        if found is None:
             self.not_found()
             return
-        admin, operation = self._operations[method]
+        admin, operation = found
         await self.run(lambda given: operation.carry_out(admin, unquote(name), given))
+
+    post = get
 
 
 class UnknownOperationHandler(AdminHandler):
@@ -120,9 +116,7 @@ class UnknownOperationHandler(AdminHandler):
         """List the operations that there are."""
         self.not_found()
 
-    async def post(self, _: str) -> None:
-        """List the operations that there are."""
-        self.not_found()
+    post = get
 
 
 class ModelsHandler(AdminHandler):

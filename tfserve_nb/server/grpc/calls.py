@@ -37,18 +37,21 @@ class GrpcCalls:
         self.calls = calls
         self._log = log
 
-    async def answer(self, context: Any, api: str, work: Callable[[RequestContext], Awaitable[Any]]) -> Any:
+    async def answer(
+        self, api: str, work: Callable[[Any, Any, RequestContext], Awaitable[Any]], request: Any, context: Any
+    ) -> Any:
         """The response of a method, or an abort with the status code and text of its error.
 
         Args:
-            context: gRPC's.
             api: the method's name.
-            work: does it; gets the request's notes.
+            work: does it; gets the request, the context and the request's notes.
+            request: the method's message.
+            context: gRPC's.
         """
         notes = RequestContext(time.perf_counter())
         notes.api, notes.entrypoint = api, "GRPC"
         try:
-            response = await work(notes)
+            response = await work(request, context, notes)
             await _identify(context, notes)
             return response  # noqa: TRY300 - `finally` follows
         except asyncio.CancelledError:
@@ -94,11 +97,7 @@ def spec_of(request: Any) -> ModelSpec:
     if not spec.name:
         raise InvalidRequest("ModelSpec has no name specified.")
     choice = spec.WhichOneof("version_choice")
-    return ModelSpec(
-        spec.name,
-        spec.version.value if choice == "version" else None,
-        spec.version_label or None,
-    )
+    return ModelSpec(spec.name, spec.version.value if choice == "version" else None, spec.version_label or None)
 
 
 def detail(message: str) -> str:
@@ -118,11 +117,7 @@ async def _identify(context: Any, notes: RequestContext) -> None:
     """Send the version, the arm and the request's id as metadata, as REST does in its headers."""
     if notes.version is None or (notes.assignment is None and not notes.request_id):
         return
-    metadata = {
-        "x-tfserve-version": str(notes.version),
-        "x-tfserve-arm": notes.arm,
-        REQUEST_ID: notes.request_id,
-    }
+    metadata = {"x-tfserve-version": str(notes.version), "x-tfserve-arm": notes.arm, REQUEST_ID: notes.request_id}
     await context.send_initial_metadata(tuple((name, value) for name, value in metadata.items() if value))
 
 

@@ -22,10 +22,7 @@ from .prediction_service import PredictionService
 
 HEALTH_METHODS = "/grpc.health.v1.Health/"
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
-SERVICE_NAMES = (
-    "tensorflow.serving.PredictionService",
-    "tensorflow.serving.ModelService",
-)
+SERVICE_NAMES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 
 
 class GrpcListener:

@@ -41,13 +41,13 @@ class ModelService:
 
     async def GetModelStatus(self, request: Any, context: Any) -> Any:  # noqa: N802 - the method's name on the wire
         """The states of a model's versions, newest first."""
-        return await self._grpc.answer(context, "GetModelStatus", lambda notes: self._status(request, notes))
+        return await self._grpc.answer("GetModelStatus", self._status, request, context)
 
     async def HandleReloadConfigRequest(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Serve what the request's configuration lists; answers when models new in it do."""
-        return await self._grpc.answer(context, "HandleReloadConfigRequest", lambda _: self._apply(request))
+        return await self._grpc.answer("HandleReloadConfigRequest", self._apply, request, context)
 
-    async def _status(self, request: Any, notes: RequestContext) -> Any:
+    async def _status(self, request: Any, _context: Any, notes: RequestContext) -> Any:
         import grpc
         from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusResponse
 
@@ -61,7 +61,7 @@ class ModelService:
             status.status.error_message = found.error_message
         return response
 
-    async def _apply(self, request: Any) -> Any:
+    async def _apply(self, request: Any, _context: Any, _notes: RequestContext) -> Any:
         from tensorflow_serving.apis.model_management_pb2 import ReloadConfigResponse
 
         if request.config.WhichOneof("config") != "model_config_list":

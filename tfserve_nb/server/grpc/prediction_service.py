@@ -9,6 +9,7 @@ regressor.cc, multi_inference.cc and get_model_metadata_impl.cc, whose texts the
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any  # protobuf messages
 
 import numpy as np
@@ -41,31 +42,23 @@ class PredictionService:
 
     async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - the method's name on the wire
         """Run one signature on named tensors."""
-        return await self._grpc.answer(context, "Predict", lambda notes: self._predict(request, context, notes))
+        return await self._grpc.answer("Predict", self._predict, request, context)
 
     async def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Classes and scores of `tf.Example`s."""
-        return await self._grpc.answer(
-            context, "Classify", lambda notes: self._run_examples(CLASSIFY_METHOD, request, context, notes)
-        )
+        return await self._grpc.answer("Classify", partial(self._run_examples, CLASSIFY_METHOD), request, context)
 
     async def Regress(self, request: Any, context: Any) -> Any:  # noqa: N802
         """One value for each `tf.Example`."""
-        return await self._grpc.answer(
-            context, "Regress", lambda notes: self._run_examples(REGRESS_METHOD, request, context, notes)
-        )
+        return await self._grpc.answer("Regress", partial(self._run_examples, REGRESS_METHOD), request, context)
 
     async def MultiInference(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Several signatures of one model on the same `tf.Example`s."""
-        return await self._grpc.answer(
-            context, "MultiInference", lambda notes: self._multi_inference(request, context, notes)
-        )
+        return await self._grpc.answer("MultiInference", self._multi_inference, request, context)
 
     async def GetModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """The signatures of a model."""
-        return await self._grpc.answer(
-            context, "GetModelMetadata", lambda notes: self._metadata(request, context, notes)
-        )
+        return await self._grpc.answer("GetModelMetadata", self._metadata, request, context)
 
     async def _predict(self, request: Any, context: Any, notes: RequestContext) -> Any:
         from tensorflow_serving.apis.predict_pb2 import PredictResponse

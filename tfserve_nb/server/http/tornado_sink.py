@@ -203,11 +203,7 @@ class DelegateSink:
     """
 
     def __init__(
-        self,
-        connection: Connection,
-        message: Message,
-        application: HTTPServerConnectionDelegate,
-        log: logging.Logger,
+        self, connection: Connection, message: Message, application: HTTPServerConnectionDelegate, log: logging.Logger
     ) -> None:
         self._connection = connection
         self._message = message

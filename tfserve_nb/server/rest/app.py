@@ -80,8 +80,4 @@ def make_application(
     if monitor is not None and settings.metrics_path is not None:
         path = re.escape(settings.metrics_path)
         routes.append((path, MetricsHandler, {"monitor": monitor, "settings": settings}))
-    return web.Application(
-        routes,
-        default_handler_class=UnknownHandler,
-        log_function=lambda _: None,
-    )
+    return web.Application(routes, default_handler_class=UnknownHandler, log_function=lambda _: None)

@@ -62,13 +62,8 @@ def parse_examples(body: bytes) -> ExampleRequest:
 
 def classify_body(classes: Classes) -> bytes:
     """`{"results": [[[label, score], ...], ...]}`."""
-    return dump_with_nan(
-        {
-            "results": [
-                [[label, score] for (label, _), score in zip(pairs, _scores(pairs), strict=True)] for pairs in classes
-            ]
-        }
-    )
+    rows = [[[label, score] for (label, _), score in zip(pairs, _scores(pairs), strict=True)] for pairs in classes]
+    return dump_with_nan({"results": rows})
 
 
 def regress_body(values: list[float]) -> bytes:

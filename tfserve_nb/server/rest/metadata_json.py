@@ -21,28 +21,21 @@ with other signatures refuses it then."""
 
 def status_body(versions: Iterable[VersionStatus]) -> bytes:
     """`{"model_version_status": [...]}`, in the order given."""
-    return pretty(
+    statuses = [
         {
-            "model_version_status": [
-                {
-                    "version": str(status.version),
-                    "state": status.state.name,
-                    "status": {"error_code": status.error_code, "error_message": status.error_message},
-                }
-                for status in versions
-            ]
+            "version": str(status.version),
+            "state": status.state.name,
+            "status": {"error_code": status.error_code, "error_message": status.error_message},
         }
-    )
+        for status in versions
+    ]
+    return pretty({"model_version_status": statuses})
 
 
 def metadata_body(name: str, version: int, signature_defs: SignatureDefs) -> bytes:
     """`{"model_spec": ..., "metadata": {"signature_def": ...}}`."""
-    return pretty(
-        {
-            "model_spec": {"name": name, "signature_name": "", "version": str(version)},
-            "metadata": {"signature_def": signature_defs.json},
-        }
-    )
+    spec = {"name": name, "signature_name": "", "version": str(version)}
+    return pretty({"model_spec": spec, "metadata": {"signature_def": signature_defs.json}})
 
 
 def signatures_mark(signatures: Mapping[str, SignatureSpec]) -> str:

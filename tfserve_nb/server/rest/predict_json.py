@@ -16,6 +16,7 @@ import numpy as np
 
 from ...errors import InvalidRequest
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, tf_name
+from ..examples import shape_text
 from .json_tensors import MAX_RANK, UnsupportedDtype, is_base64, to_array
 from .json_text import debug_text, dump, dump_with_nan, parse_object, signature_name
 
@@ -148,7 +149,7 @@ def _stack(items: list[Any], spec: TensorSpec, request: PredictRequest, where: s
             problem = f"Expecting tensor size: {arrays[0].size} but got: {array.size}"
             raise InvalidRequest(where.format(position, problem))
         if arrays and array.shape != arrays[0].shape:
-            problem = f"Expecting shape {_shape(arrays[0])} but got: {_shape(array)}"
+            problem = f"Expecting shape {shape_text(arrays[0])} but got: {shape_text(array)}"
             raise InvalidRequest(where.format(position, problem))
         arrays.append(array)
     return np.stack(arrays)
@@ -243,7 +244,3 @@ def _texts(value: Any, *, is_binary: bool) -> Any:
     if is_binary:
         return {"b64": base64.b64encode(data).decode()}
     return data.decode("utf-8", "replace")
-
-
-def _shape(array: np.ndarray) -> str:
-    return f"[{','.join(str(size) for size in array.shape)}]"

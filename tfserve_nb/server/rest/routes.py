@@ -70,7 +70,5 @@ def _spec(name: str, version: str | None, label: str | None) -> ModelSpec:
     if version is not None and (len(version.lstrip("0")) > 19 or int(version) > _MAX_INT64):
         raise VersionOverflow(f"Failed to convert version: {version} to numeric.")
     return ModelSpec(
-        unquote(name),
-        None if version is None else int(version),
-        None if label is None else unquote(label),
+        unquote(name), None if version is None else int(version), None if label is None else unquote(label)
     )

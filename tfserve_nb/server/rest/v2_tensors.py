@@ -51,11 +51,7 @@ def datatype_of(spec: TensorSpec) -> str:
 def metadata_of(spec: TensorSpec) -> dict[str, Any]:
     """A tensor in a model's metadata; unknown dimensions are -1."""
     shape = () if spec.shape is None else spec.shape
-    return {
-        "name": spec.name,
-        "datatype": datatype_of(spec),
-        "shape": [-1 if size is None else size for size in shape],
-    }
+    return {"name": spec.name, "datatype": datatype_of(spec), "shape": [-1 if size is None else size for size in shape]}
 
 
 def to_array(given: Mapping[str, Any], body: bytes, position: int) -> tuple[np.ndarray, int]:

@@ -47,9 +47,7 @@ class BatchingOptions:
         DEFAULT_MAX_ENQUEUED_BATCHES, "how many full batches may wait before requests are refused with 503"
     )
     allowed_batch_sizes: tuple[int, ...] = option(
-        (),
-        "sizes that batches are padded up to, all warmed up before the version serves",
-        shown="powers of two",
+        (), "sizes that batches are padded up to, all warmed up before the version serves", shown="powers of two"
     )
     _: KW_ONLY
     is_enabled: bool = True

@@ -12,6 +12,7 @@ of the estimate.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 STEP = 1.05
@@ -56,16 +57,13 @@ class QueuePace:
     """How long runs take and how fast requests come, for one queue."""
 
     def __init__(self) -> None:
-        self._runs: dict[int, Median] = {}
+        self._runs: defaultdict[int, Median] = defaultdict(Median)
         self._gaps = Median()
         self._last_s: float | None = None
 
     def ran(self, size: int, took_s: float) -> None:
         """A run of `size` rows, padding included, took so long."""
-        run = self._runs.get(size)
-        if run is None:
-            run = self._runs[size] = Median()
-        run.add(took_s)
+        self._runs[size].add(took_s)
 
     def arrived(self, now_s: float) -> None:
         """A request came in."""

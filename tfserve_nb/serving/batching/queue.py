@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -31,57 +31,40 @@ class TaskOwner(Protocol):
         """Finish a task with `Cancelled`, unless it was finished already."""
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class Task:
     """One request in a queue, and the `Ticket` of its caller; it is finished exactly once.
 
-    Args:
+    Attributes:
         inputs: name -> array `(num_rows, ...)`, checked against the signature, read-only.
         num_rows: rows of every input.
-        is_alone: its rows must not share a run, because the inputs have no common dimension 0.
-        now_s: when it was submitted.
+        enqueued_s: when it was submitted.
         deadline_s: when it is not worth starting any more.
         on_done: gets the outcome.
+        is_alone: its rows must not share a run, because the inputs have no common dimension 0.
+        owner: what runs it, once it is submitted.
+        queue: where it waits, once it is there.
+        num_rows_taken: rows that have left the queue.
+        num_rows_done: rows whose outputs are in `pieces`.
+        pieces: the outputs of a request that was split so far, by their first row.
+        started_s: when its first batch was run.
+        is_finished: whether it has an outcome.
     """
 
-    __slots__ = (
-        "deadline_s",
-        "enqueued_s",
-        "inputs",
-        "is_alone",
-        "is_finished",
-        "num_rows",
-        "num_rows_done",
-        "num_rows_taken",
-        "on_done",
-        "owner",
-        "pieces",
-        "queue",
-        "started_s",
-    )
-
-    def __init__(
-        self,
-        inputs: Tensors,
-        num_rows: int,
-        *,
-        now_s: float,
-        deadline_s: float,
-        on_done: Callable[[Outcome], None],
-        is_alone: bool = False,
-    ) -> None:
-        self.inputs = inputs
-        self.is_alone = is_alone
-        self.num_rows = num_rows
-        self.enqueued_s = now_s
-        self.deadline_s = deadline_s
-        self.on_done = on_done
-        self.queue: BatchQueue | None = None
-        self.owner: TaskOwner | None = None
-        self.num_rows_taken = 0
-        self.num_rows_done = 0
-        self.pieces: dict[int, Tensors] | None = None
-        self.started_s: float | None = None
-        self.is_finished = False
+    inputs: Tensors
+    num_rows: int
+    _: KW_ONLY
+    enqueued_s: float
+    deadline_s: float
+    on_done: Callable[[Outcome], None]
+    is_alone: bool = False
+    owner: TaskOwner | None = field(default=None, init=False)
+    queue: BatchQueue | None = field(default=None, init=False)
+    num_rows_taken: int = field(default=0, init=False)
+    num_rows_done: int = field(default=0, init=False)
+    pieces: dict[int, Tensors] | None = field(default=None, init=False)
+    started_s: float | None = field(default=None, init=False)
+    is_finished: bool = field(default=False, init=False)
 
     def cancel(self) -> None:
         """Finish the task with `Cancelled`, unless it is finished already; any thread."""
@@ -237,7 +220,8 @@ class BatchQueue:
 
     def ready_at(self) -> float | None:
         """When a batch may leave, on the clock of `now_s` (0 for at once), or None while nothing waits."""
-        self._skip_finished()
+        while self._tasks and self._tasks[0].is_finished:
+            self._tasks.popleft()
         if not self._tasks:
             return None
         head = self._tasks[0]
@@ -319,10 +303,6 @@ class BatchQueue:
             task.is_finished = True
             self.forget(task)
             finished.append((task, outcome))
-
-    def _skip_finished(self) -> None:
-        while self._tasks and self._tasks[0].is_finished:
-            self._tasks.popleft()
 
 
 def _expired(now_s: float, task: Task) -> DeadlineExceeded:

@@ -185,7 +185,8 @@ class Runner:
             QueueFull: if the queue has no room.
             NotAvailable: if the queue was closed.
         """
-        task = Task(inputs, num_rows, now_s=self._now(), deadline_s=deadline_s, on_done=on_done, is_alone=is_alone)
+        now_s = self._now()
+        task = Task(inputs, num_rows, enqueued_s=now_s, deadline_s=deadline_s, on_done=on_done, is_alone=is_alone)
         task.owner = self
         with self._lock:
             lane.queue.add(task)
@@ -215,7 +216,8 @@ class Runner:
             if batch is not None:
                 self._run_batch(lane, batch)
             if lane.is_background:
-                self._background_done()
+                with self._lock:
+                    self._num_background -= 1
 
     def _next(self) -> tuple[Lane, Batch | None, Finished] | None:
         """Wait for the next batch; None when stopping."""
@@ -245,10 +247,6 @@ class Runner:
         lane, _ = self._choose(now_s, self._background if is_allowed else [])
         self._num_background += lane is not None
         return lane
-
-    def _background_done(self) -> None:
-        with self._lock:
-            self._num_background -= 1
 
     @staticmethod
     def _choose(now_s: float, lanes: list[Lane]) -> tuple[Lane | None, float | None]:

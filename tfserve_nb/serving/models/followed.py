@@ -31,12 +31,16 @@ class FollowedModel(ServedModel):
         name: its name.
         base_path: the folder that holds the version folders.
         manager: loads and unloads.
+
+    Attributes:
+        events: what happened to it, newest first.
+        versions: the versions that should be loaded.
     """
 
     def __init__(self, name: str, base_path: Path, manager: ServableManager) -> None:
         super().__init__(name, base_path, 0, manager)
         self.events: tuple[HistoryEvent, ...] = ()
-        self._versions: frozenset[int] = frozenset()
+        self.versions: frozenset[int] = frozenset()
 
     def set_versions(self, sources: Mapping[int, VersionSource]) -> None:
         """Aspire exactly these versions. A version that failed is tried again only after it was removed and added.
@@ -45,17 +49,12 @@ class FollowedModel(ServedModel):
         """
         with self._lock:
             for version, source in sources.items():
-                if version not in self._versions:
+                if version not in self.versions:
                     self._manager.set_source(self.name, version, replace(source, deployed_at=time.time()))
-            self._versions = frozenset(sources)
+            self.versions = frozenset(sources)
             # Before anything is unloaded: no request may be sent to a version that is on its way out.
-            self.routing = replace(self.routing.restricted_to(self._versions), labels=self.routing.labels)
+            self.routing = replace(self.routing.restricted_to(self.versions), labels=self.routing.labels)
             self._aspire()
-
-    @property
-    def versions(self) -> frozenset[int]:
-        """The versions that should be loaded."""
-        return self._versions
 
     def source_of(self, version: int) -> VersionSource:
         """Where a version comes from; only those that the configuration serves can be asked for.
@@ -64,10 +63,10 @@ class FollowedModel(ServedModel):
             VersionNotFound: naming them.
         """
         source = self._manager.sources(self.name).get(version)
-        if source is None or version not in self._versions:
+        if source is None or version not in self.versions:
             raise VersionNotFound(
                 f"model {self.name} serves no version {version!r}; "
-                f"its configuration serves {', '.join(map(str, sorted(self._versions))) or 'none'}",
+                f"its configuration serves {', '.join(map(str, sorted(self.versions))) or 'none'}",
                 hint="change its model_version_policy",
             )
         return source
@@ -101,7 +100,7 @@ class FollowedModel(ServedModel):
         return self.routing.traffic or ({} if version is None else {version: 100.0})
 
     def _aspire(self) -> None:
-        self._manager.set_aspired(self.name, self._versions | frozenset(self._pending))
+        self._manager.set_aspired(self.name, self.versions | frozenset(self._pending))
 
     def _remember(self, event: HistoryEvent) -> None:
         self.events = (event, *self.events)[:MAX_EVENTS]

@@ -131,13 +131,9 @@ class Routing:
             return replace(_uncompared(self.used(default), default), traffic={default: 100.0})
         if to is None:
             if len(self.promoted) < 2:
+                first = f"version {self.promoted[0]} is the first one that was promoted" if self.promoted else ""
                 raise VersionNotFound(
-                    f"{self.name} has no earlier version to roll back to; "
-                    + (
-                        f"version {self.promoted[0]} is the first one that was promoted"
-                        if self.promoted
-                        else "none serves"
-                    ),
+                    f"{self.name} has no earlier version to roll back to; {first or 'none serves'}",
                     hint=f"%promote {self.name} VERSION to go to a version of your choice",
                 )
             to = self.promoted[-2]

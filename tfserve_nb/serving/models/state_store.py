@@ -153,9 +153,8 @@ class StateStore:
                 if changed.rowcount:
                     return number
             row = (time.time(), name, text)
-            return int(
-                connection.execute("INSERT INTO experiments (at, name, state) VALUES (?, ?, ?)", row).lastrowid or 0
-            )
+            added = connection.execute("INSERT INTO experiments (at, name, state) VALUES (?, ?, ?)", row)
+            return int(added.lastrowid or 0)
 
     def latest_experiment(self, name: str) -> tuple[int, dict[str, Any]] | None:
         """Number and state of a model's newest experiment, or None when there was none."""

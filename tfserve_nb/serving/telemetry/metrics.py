@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable
 
 import numpy as np
@@ -158,7 +158,7 @@ class Metrics:
     def __init__(self, now: Callable[[], float] = time.perf_counter) -> None:
         self._now = now
         self._lock = threading.Lock()
-        self._models: dict[str, _ModelCounters] = {}
+        self._models: defaultdict[str, _ModelCounters] = defaultdict(_ModelCounters)
         self._pending: deque[RequestRecord] = deque()
 
     def record(self, record: RequestRecord) -> None:
@@ -174,10 +174,7 @@ class Metrics:
             record = self._pending.popleft()
             by_model.setdefault(record.model, []).append(record)
         for name, records in by_model.items():
-            counters = self._models.get(name)
-            if counters is None:
-                counters = self._models[name] = _ModelCounters()
-            counters.count_all(records)
+            self._models[name].count_all(records)
 
     def forget(self, model: str) -> None:
         """Drop the counters of a model that is no longer served."""

@@ -193,9 +193,7 @@ def threads_by_kind() -> dict[str, int]:
 
 
 def _kind(name: str) -> str:
-    if not name.startswith("tfserve-"):
-        return "others"
-    return "-".join(name.split("-")[:2])
+    return "-".join(name.split("-")[:2]) if name.startswith("tfserve-") else "others"
 
 
 def _allocator(index: int) -> tuple[int | None, int | None]:

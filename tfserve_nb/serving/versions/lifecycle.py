@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import partial
 
 from ...errors import Cancelled, NotAvailable, ServingError
 from ...export.layout import folder_bytes
@@ -123,9 +124,8 @@ class ServableManager:
             runners = list(self._runners.values())
         for runner in runners:
             runner.stop()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join(JOIN_S)
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join(JOIN_S)
         with self._changed:
             records = [record for versions in self._models.values() for record in versions.values()]
             self._models.clear()
@@ -135,15 +135,13 @@ class ServableManager:
 
     def runner_for(self, device: str | None) -> Runner:
         """The runner of a device, started with the first version on it."""
-        runner = self._runners.get(device)
-        if runner is None:
-            with self._changed:
-                runner = self._runners.get(device)
-                if runner is None:
-                    name = (device or "default").strip("/").replace(":", "").lower()
-                    runner = Runner(name, num_threads=self._num_run_threads, now=self._now)
-                    runner.start()
-                    self._runners[device] = runner
+        with self._changed:
+            runner = self._runners.get(device)
+            if runner is None:
+                name = (device or "default").strip("/").replace(":", "").lower()
+                runner = Runner(name, num_threads=self._num_run_threads, now=self._now)
+                runner.start()
+                self._runners[device] = runner
         return runner
 
     def set_source(self, name: str, version: int, source: VersionSource) -> None:
@@ -361,7 +359,7 @@ class ServableManager:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
-            batchable = warm_up(servable, source, self._reporter(record), self._observers)
+            batchable = warm_up(servable, source, partial(self._note_warmup, record), self._observers)
             loaded = LoadedVersion(
                 self.runner_for(source.device), servable, source, batchable, observers=self._observers, model=name,
                 version=version,
@@ -395,13 +393,10 @@ class ServableManager:
             self._changed.notify_all()
         _log.info("Loading servable: {name: %s version: %d} failed: %s", name, version, public.message)
 
-    def _reporter(self, record: VersionRecord) -> Callable[[int, int], None]:
-        def report(done: int, total: int) -> None:
-            with self._changed:
-                record.detail, record.done, record.total = "warming up", done, total
-                self._changed.notify_all()
-
-        return report
+    def _note_warmup(self, record: VersionRecord, done: int, total: int) -> None:
+        with self._changed:
+            record.detail, record.done, record.total = "warming up", done, total
+            self._changed.notify_all()
 
     def _free(self, record: VersionRecord) -> None:
         if record.loaded is not None:

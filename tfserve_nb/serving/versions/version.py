@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -125,10 +125,9 @@ class LoadedVersion:
         signature, options = self.view.signatures[name], self._options
         is_batchable, one_shape = self.view.batchable[name], options.checks_shapes and has_one_shape(signature)
         if is_background:
-            copies = replace(options, batch_timeout_micros=0)
-            queue: BatchQueue = CopyQueue(copies, is_batchable=is_batchable, has_one_shape=one_shape)
-        else:
-            queue = BatchQueue(options, is_batchable=is_batchable, has_one_shape=one_shape)
+            options = replace(options, batch_timeout_micros=0)
+        kind = CopyQueue if is_background else BatchQueue
+        queue = kind(options, is_batchable=is_batchable, has_one_shape=one_shape)
         run = partial(self.servable.run, name)
         observe = self._observer(signature, is_background=is_background)
         return self.runner.attach(queue, run, observe, is_background=is_background)
@@ -160,38 +159,39 @@ class LoadedVersion:
         return observe
 
 
+@dataclass(eq=False, repr=False, slots=True)
 class VersionRecord:
-    """What the manager knows of one version. Guarded by the manager's lock."""
+    """What the manager knows of one version. Guarded by the manager's lock.
 
-    __slots__ = (
-        "busy_until_s",
-        "detail",
-        "done",
-        "error",
-        "loaded",
-        "num_handles",
-        "num_tries",
-        "retry_at_s",
-        "source",
-        "state",
-        "total",
-        "unload_by_s",
-        "weights_bytes",
-    )
+    Attributes:
+        source: where it comes from.
+        state: its state.
+        loaded: what it holds; None unless it is loaded.
+        num_handles: requests that hold it.
+        error: why it could not be loaded, or None.
+        detail: what is being done while it is loaded, in words.
+        done: steps of that.
+        total: steps of that in all.
+        unload_by_s: when it is unloaded although requests hold it, on the manager's clock.
+        busy_until_s: the latest deadline of those requests.
+        weights_bytes: what its folder takes on disk.
+        num_tries: loads that failed.
+        retry_at_s: when the next load is tried; None without one.
+    """
 
-    def __init__(self, source: VersionSource) -> None:
-        self.source = source
-        self.state = VersionState.START
-        self.loaded: LoadedVersion | None = None
-        self.num_handles = 0
-        self.error: ServingError | None = None
-        self.detail = "loading"
-        self.done, self.total = 0, 1
-        self.unload_by_s = 0.0
-        self.busy_until_s = 0.0
-        self.weights_bytes = 0
-        self.num_tries = 0
-        self.retry_at_s: float | None = None
+    source: VersionSource
+    state: VersionState = VersionState.START
+    loaded: LoadedVersion | None = None
+    num_handles: int = 0
+    error: ServingError | None = None
+    detail: str = "loading"
+    done: int = 0
+    total: int = 1
+    unload_by_s: float = 0.0
+    busy_until_s: float = 0.0
+    weights_bytes: int = 0
+    num_tries: int = 0
+    retry_at_s: float | None = None
 
     def status(self, version: int) -> VersionStatus:
         """The snapshot for others."""
@@ -250,13 +250,7 @@ class VersionHandle:
         self._release: Callable[[VersionRecord], None] | None = release
 
     def submit(
-        self,
-        signature: str,
-        inputs: Tensors,
-        *,
-        deadline_s: float,
-        on_done: OnDone,
-        wakes: bool = True,
+        self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: OnDone, wakes: bool = True
     ) -> Ticket:
         """Check the inputs and queue them; see `Handle.submit`."""
         record, loaded = self._record, self._loaded
