@@ -194,35 +194,6 @@ def _numbers(option: str, given: Any) -> tuple[float, ...]:
         raise InvalidOption(f"{option}={given!r} must be several numbers", hint=f"{option}=(1, 5)") from error
 
 
-def begin_test(server: ServerHandle, plan: Plan, deployment: Any) -> ABTest:
-    """Begin an experiment.
-
-    Args:
-        server: serves the model.
-        plan: the experiment.
-        deployment: the handle of the model.
-
-    Raises:
-        ServingError: see `ExperimentAdmin.start`.
-    """
-    server.experiments.start(plan)
-    state = server.experiments.state(plan.name)
-    assert state is not None  # noqa: S101 - it was just started
-    return ABTest(server.experiments, plan.name, state.started_at, deployment)
-
-
-def latest_test(server: ServerHandle, name: str, deployment: Any) -> ABTest | None:
-    """The latest experiment of a model, also of another client; None when there was none."""
-    state = server.experiments.state(name)
-    return None if state is None else ABTest(server.experiments, name, state.started_at, deployment)
-
-
-def end_test(server: ServerHandle, name: str, how: str, deployment: Any) -> ABTest:
-    """The running experiment of a model, ended; see `ExperimentAdmin.end`."""
-    state = server.experiments.end(name, how)
-    return ABTest(server.experiments, name, state.started_at, deployment)
-
-
 def requests_of(
     server: ServerHandle, name: str, values: Any, *, rate: float | None, seconds: float
 ) -> tuple[Target, Load]:

@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..bench.comparison import ComparisonResult, compare_stored
-from ..bench.load.schedule import Target
 from ..bench.load.targets import pieces_of, plain_target, signatures_of, target_of
 from ..bench.options import Options, carry_out
 from ..bench.report import AnyResult
@@ -137,7 +136,6 @@ def _kept(result: BenchmarkResult, store: StateStore) -> BenchmarkResult:
 
 def _subject(server: ServerHandle, name: str, options: Options, version: int | None) -> Subject:
     url = server.rest_url(name)
-    target: Target | None = None
     seen, split = _version_and_split(server.models.model_status(name), version, options.label)
     batches = _Batches(server, name)
     if options.protocol != "kernel":

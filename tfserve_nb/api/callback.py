@@ -107,10 +107,10 @@ class DeployCallback:
         self._rule = rule_of(promote_if)
         self._strict = strict
         _check_options(deploy_options)
-        check_options({**deploy_options, "label": label, "stage": stage, "shadow": shadow})
+        self._options = {**deploy_options, "label": label, "stage": stage, "shadow": shadow}
+        check_options(self._options)
         if self._rule is not None and not stage:
             raise InvalidOption("stage=False and promote_if exclude each other", hint="leave stage out")
-        self._options = {**deploy_options, "label": label, "stage": stage, "shadow": shadow}
         self._progress = self._options.pop("progress", no_progress)
         self._best: Logs | None = None
         self._promoted: list[int] = []

@@ -31,10 +31,7 @@ class ExportOptions:
 
     version: int | None = option(None, "the version's number", shown="one more than the newest on disk")
     base_path: str | Path | None = option(
-        None,
-        "where models are exported to, as `FOLDER/NAME/VERSION`",
-        metavar="FOLDER",
-        shown="`tfserve_models`",
+        None, "where models are exported to, as `FOLDER/NAME/VERSION`", metavar="FOLDER", shown="`tfserve_models`"
     )
     optimize: str | None = option(
         None,

@@ -36,14 +36,15 @@ from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import KEPT, RequestSample
 from ..serving.telemetry.resources import Resources
 from ..types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus
-from .ab_test import ABTest, begin_test, end_test, latest_test, plan_of, requests_of, send_until_decided
+from .ab_test import ABTest, plan_of, requests_of, send_until_decided
 from .benchmark import benchmark_model
 from .servers import proxied_url, served, server_of, settle
 
 DEFAULT_BASE_PATH = "tfserve_models"
 
-RECORDED_S = (0.002, 0.02)
-"""A request is counted just after its response was written; a client may be back with the label before that."""
+RECORDED_S = (0.0, 0.002, 0.02)
+"""Pauses before a label is given: a request is counted just after its response was written; a client may be back with
+the label before that."""
 
 
 class Deployment:
@@ -306,20 +307,22 @@ class Deployment:
             VersionNotFound: if there is no such version.
         """
         plan = plan_of(self.name, self._version_of(a), self._version_of(b), options)
-        if values is None:
-            return begin_test(self._server, plan, self)
-        target, load = requests_of(self._server, self.name, values, rate=rate, seconds=seconds)
-        test = begin_test(self._server, plan, self)
-        send_until_decided(test, target, load, watch)
+        requests = None if values is None else requests_of(self._server, self.name, values, rate=rate, seconds=seconds)
+        self._server.experiments.start(plan)
+        test = self.latest_test()
+        assert test is not None  # noqa: S101 - it was just started
+        if requests is not None:
+            send_until_decided(test, *requests, watch)
         return test
 
     def ended_test(self, how: str) -> ABTest:
         """End the running experiment and keep its object: `promote`, `rollback` or `stop`."""
-        return end_test(self._server, self.name, how, self)
+        return self._test_of(self.end_experiment(how))
 
     def latest_test(self) -> ABTest | None:
         """The object of the latest experiment, also of one that began before a restart; None when there was none."""
-        return latest_test(self._server, self.name, self)
+        state = self.experiment()
+        return None if state is None else self._test_of(state)
 
     def experiment(self) -> ExperimentState | None:
         """Where the latest experiment stands; None when there was none."""
@@ -344,13 +347,11 @@ class Deployment:
         Returns:
             Whether the request was known; it can be judged once.
         """
-        known = self._server.experiments.feedback(self.name, request_id, label)
         for wait_s in RECORDED_S:
-            if known:
-                break
             time.sleep(wait_s)
-            known = self._server.experiments.feedback(self.name, request_id, label)
-        return known
+            if self._server.experiments.feedback(self.name, request_id, label):
+                return True
+        return False
 
     def provenance(self, version: int | str) -> Provenance:
         """Where a version (number or label) comes from: code, commit, packages, data, seed, metrics, layers.
@@ -491,6 +492,9 @@ class Deployment:
         """
         self._server.models.undeploy(self.name, version, delete=delete)
         settle()
+
+    def _test_of(self, state: ExperimentState) -> ABTest:
+        return ABTest(self._server.experiments, self.name, state.started_at, self)
 
     @property
     def _server(self) -> ServerHandle:

@@ -16,6 +16,7 @@ import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import InvalidOption, PortInUse, ServingError
 from ..options import option
@@ -297,29 +298,21 @@ def _stop_at_exit() -> None:
 
 def _check_fits(running: ListenOptions, wanted: ListenOptions) -> None:
     """Refuse what a server that runs already cannot become."""
+    here = "the server of this kernel"
     if wanted.workers not in (None, running.workers):
-        raise InvalidOption(
-            f"workers={wanted.workers}: the server of this kernel runs with {running.workers} already",
-            hint="leave --workers out, or call tfserve_nb.shutdown() first",
-        )
+        _refuse(f"workers={wanted.workers}: {here} runs with {running.workers} already", "--workers")
     if wanted.port not in (None, 0, running.port):
-        raise InvalidOption(
-            f"port={wanted.port}: the server of this kernel listens on port {running.port} already",
-            hint="leave --port out, or call tfserve_nb.shutdown() first",
-        )
+        _refuse(f"port={wanted.port}: {here} listens on port {running.port} already", "--port")
     if wanted.grpc_port is not None and running.grpc_port is None:
-        raise InvalidOption(
-            f"grpc_port={wanted.grpc_port}: the server of this kernel runs without gRPC already",
-            hint="call tfserve_nb.shutdown() first, then deploy again",
-        )
+        _refuse(f"grpc_port={wanted.grpc_port}: {here} runs without gRPC already")
     if wanted.grpc_port not in (None, 0, running.grpc_port):
-        raise InvalidOption(
-            f"grpc_port={wanted.grpc_port}: gRPC listens on port {running.grpc_port} already",
-            hint="leave --grpc-port out, or call tfserve_nb.shutdown() first",
-        )
+        _refuse(f"grpc_port={wanted.grpc_port}: gRPC listens on port {running.grpc_port} already", "--grpc-port")
     if wanted.auth is not None and wanted.auth != running.auth:
         state = "asks for a token" if running.auth else "runs without a token"
-        raise InvalidOption(
-            f"the server of this kernel {state}, which holds for all its models",
-            hint="call tfserve_nb.shutdown() first, then deploy again",
-        )
+        _refuse(f"{here} {state}, which holds for all its models")
+
+
+def _refuse(problem: str, flag: str = "") -> NoReturn:
+    """Say what a running server has already; a flag that asks for something else can be left out."""
+    stop = "call tfserve_nb.shutdown() first"
+    raise InvalidOption(problem, hint=f"leave {flag} out, or {stop}" if flag else f"{stop}, then deploy again")

@@ -37,7 +37,10 @@ def bench(arguments: list[str]) -> int:
     Returns:
         0 when it ran to its end; 1 when it could not, was stopped early, or is invalid.
     """
-    parser = _parser()
+    parser = argparse.ArgumentParser(
+        "tfserve-nb bench", description="Load a model server in an open loop and show what its clients would see."
+    )
+    add_options(parser, _BenchOptions, Options, RunOptions)
     parsed = parser.parse_args(arguments)
     if getattr(parsed, "protocol", "") == "kernel":
         parser.error("argument --protocol: 'kernel' works in a notebook only (%benchmark); json, binary or grpc here")
@@ -90,15 +93,6 @@ def _result(own: _BenchOptions, run: RunOptions, options: Options) -> AnyResult:
     with _Bar(is_quiet=own.quiet) as bar:
         body = None if own.body is None else _body(own.body)
         return benchmark_url(own.url, run.token, options, folder, bar, body, run.grpc_address)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "tfserve-nb bench",
-        description="Load a model server in an open loop and show what its clients would see.",
-    )
-    add_options(parser, _BenchOptions, Options, RunOptions)
-    return parser
 
 
 def _body(path: str) -> bytes:

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -29,7 +29,6 @@ from ..server.telemetry.request_log import RequestLog
 from ..server.thread import ServerFeatures, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
-from ..serving.telemetry.records import CopyCounts
 from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
 from .serve_flags import EXIT_FAILED, ignored_flags, parse_serve
@@ -105,9 +104,9 @@ class ModelServer:
 
     def __init__(self, plan: ServePlan) -> None:
         self._plan = plan
-        has_metrics = plan.settings.metrics_path is not None
-        monitor = Monitor(self._states, self._copies) if has_metrics else None
         self._core = ServingCore(saved_model_loader(plan.session), num_run_threads=plan.num_run_threads)
+        has_metrics = plan.settings.metrics_path is not None
+        monitor = Monitor(self._states, self._core.copies.counts) if has_metrics else None
         if monitor is not None:
             self._core.observers.add(monitor)
             self._core.observers.add(monitor.tf)
@@ -169,9 +168,6 @@ class ModelServer:
 
     def _states(self) -> dict[str, tuple[VersionStatus, ...]]:
         return {name: self._core.model_status(name).versions for name in self._core.names}
-
-    def _copies(self) -> Mapping[tuple[str, int], CopyCounts]:
-        return self._core.copies.counts()
 
     def _reload(self) -> None:
         configs = self._plan.read_configs()

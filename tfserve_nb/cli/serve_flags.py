@@ -115,6 +115,8 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
     ),
 }
 
+IGNORED = tuple(flag for flags in GROUPS.values() for flag in flags if flag.ignored_because)
+
 
 class _Parser(argparse.ArgumentParser):
     """Exits as `tensorflow_model_server` does."""
@@ -143,12 +145,11 @@ def parse_serve(arguments: list[str]) -> argparse.Namespace:
     for title, flags in GROUPS.items():
         group = parser.add_argument_group(title)
         for flag in flags:
-            _add(group, flag)
+            if not flag.ignored_because:
+                _add(group, flag)
     ignored = parser.add_argument_group("accepted, and without effect here")
-    for flags in GROUPS.values():
-        for flag in flags:
-            if flag.ignored_because:
-                _add(ignored, flag, shown=True)
+    for flag in IGNORED:
+        _add(ignored, flag)
     values, unknown = parser.parse_known_args(arguments)
     if unknown:
         print(f"unknown argument: {unknown[0]}\n{parser.format_usage().splitlines()[0]} (see --help)", file=sys.stderr)
@@ -158,17 +159,10 @@ def parse_serve(arguments: list[str]) -> argparse.Namespace:
 def ignored_flags(arguments: list[str]) -> list[str]:
     """A warning for each flag that was given and changes nothing."""
     given = {argument.removeprefix("--").split("=")[0] for argument in arguments if argument.startswith("--")}
-    return [
-        f"--{flag.name} has no effect: {flag.ignored_because}"
-        for flags in GROUPS.values()
-        for flag in flags
-        if flag.ignored_because and flag.name in given
-    ]
+    return [f"--{flag.name} has no effect: {flag.ignored_because}" for flag in IGNORED if flag.name in given]
 
 
-def _add(group: argparse._ArgumentGroup, flag: Flag, *, shown: bool = False) -> None:
-    if bool(flag.ignored_because) != shown:
-        return
+def _add(group: argparse._ArgumentGroup, flag: Flag) -> None:
     names = [f"--{name}" for name in (flag.name, flag.alias) if name]
     about = flag.ignored_because or flag.help
     if isinstance(flag.default, bool):

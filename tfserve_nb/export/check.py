@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
@@ -28,6 +29,9 @@ from .source import prepare_source
 
 LoadAndRun = Callable[[Path, str, Tensors], Tensors]
 """(SavedModel folder, signature name, inputs) -> outputs; loads the folder as the server will."""
+
+Run: TypeAlias = Callable[[Tensors], Tensors]
+"""The same for one folder and signature."""
 
 NUM_ROWS = 4
 FREE_SIZE = 32
@@ -190,14 +194,18 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
     signature = signatures[name]
     specs = prepared.inputs or tuple(signature.inputs.values())
     batches = iter([named_batch(example, specs)]) if example is not None else _made_up(signature)
+
+    def run(batch: Tensors) -> Tensors:
+        return load_and_run(path, name, batch)
+
     if prepared.call is None:
-        return _run_only(path, name, load_and_run, batches, is_own=example is not None)
+        return _run_only(run, batches, is_own=example is not None)
     if example is not None:
-        return _check_own(prepared, path, name, load_and_run, next(batches))
-    return _check_made_up(prepared, path, name, load_and_run, batches)
+        return _check_own(prepared, path, run, next(batches))
+    return _check_made_up(prepared, path, run, batches)
 
 
-def _check_own(source: ExportSource, path: Path, name: str, load_and_run: LoadAndRun, batch: Tensors) -> CheckReport:
+def _check_own(source: ExportSource, path: Path, run: Run, batch: Tensors) -> CheckReport:
     try:
         live = live_outputs(source, batch)
     except Exception as error:
@@ -205,12 +213,10 @@ def _check_own(source: ExportSource, path: Path, name: str, load_and_run: LoadAn
             f"{source.description} itself fails on the rows given: {innermost(error)}",
             hint="give rows that model(x) can take, or leave --check out",
         ) from error
-    return _compare(source, path, name, load_and_run, batch, live)
+    return _compare(source, path, run, batch, live)
 
 
-def _check_made_up(
-    source: ExportSource, path: Path, name: str, load_and_run: LoadAndRun, batches: Iterator[Tensors]
-) -> CheckReport:
+def _check_made_up(source: ExportSource, path: Path, run: Run, batches: Iterator[Tensors]) -> CheckReport:
     """Compare on the first rows that suit the model.
 
     With unknown dimensions a difference counts only if it shows for every size that was tried: a size that is too
@@ -229,7 +235,7 @@ def _check_made_up(
             continue
         tried.add(shapes)
         try:
-            return _compare(source, path, name, load_and_run, batch, live)
+            return _compare(source, path, run, batch, live)
         except ExportFailed as error:
             difference = difference or error
     if difference is not None:
@@ -237,11 +243,9 @@ def _check_made_up(
     return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
 
 
-def _compare(
-    source: ExportSource, path: Path, name: str, load_and_run: LoadAndRun, batch: Tensors, live: Tensors
-) -> CheckReport:
+def _compare(source: ExportSource, path: Path, run: Run, batch: Tensors, live: Tensors) -> CheckReport:
     try:
-        served = load_and_run(path, name, batch)
+        served = run(batch)
     except Exception as error:
         raise ExportFailed(
             f"the SavedModel fails on rows on which the live model does not: {innermost(error)}",
@@ -269,14 +273,12 @@ def _made_up(signature: SignatureSpec) -> Iterator[Tensors]:
             yield example_batch(signature, rows, free_size=free_size, is_plain=is_plain)
 
 
-def _run_only(
-    path: Path, name: str, load_and_run: LoadAndRun, batches: Iterator[Tensors], *, is_own: bool
-) -> CheckReport:
+def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckReport:
     """Whether a SavedModel without a live model loads and runs."""
     problem = ""
     for batch in batches:
         try:
-            load_and_run(path, name, batch)
+            run(batch)
         except (RunFailed, InvalidRequest) as error:
             problem = problem or shorten(error.message)
         except Exception as error:

@@ -64,8 +64,7 @@ def keras_source(model: Any, example: object = None) -> ExportSource:
         )
     if not isinstance(model, keras.Model):
         raise ModelNotServable(
-            f"{description} is a Keras layer, not a model",
-            hint="keras.Sequential([keras.Input(shape), layer])",
+            f"{description} is a Keras layer, not a model", hint="keras.Sequential([keras.Input(shape), layer])"
         )
     _check_built(model, description)
     flat_inputs = _recorded_inputs(model)
@@ -137,10 +136,7 @@ def _subclassed_source(model: Any, example: object, description: str) -> ExportS
 
 
 def _source(
-    model: Any,
-    specs: Sequence[TensorSpec],
-    run: Callable[[Sequence[Any]], Structure],
-    description: str,
+    model: Any, specs: Sequence[TensorSpec], run: Callable[[Sequence[Any]], Structure], description: str
 ) -> ExportSource:
     layer_names = output_layer_names(model)
 
@@ -148,11 +144,7 @@ def _source(
         return name_outputs(run(tensors), layer_names)
 
     return ExportSource(
-        description=description,
-        inputs=tuple(specs),
-        call=call,
-        tracked=(model,),
-        coarsest_dtype=_coarsest_dtype(model),
+        description=description, inputs=tuple(specs), call=call, tracked=(model,), coarsest_dtype=_coarsest_dtype(model)
     )
 
 

@@ -58,11 +58,13 @@ def to_message(call: LoggedCall) -> Any:
     metadata.timestamp_secs = int(call.at)
     metadata.sampling_config.sampling_rate = call.sampling_rate
     metadata.saved_model_tags.append("serve")
-    _fill_spec(metadata.model_spec, call)
+    kind = getattr(log, f"{call.api}_log")
+    for spec in (metadata.model_spec, kind.request.model_spec, kind.response.model_spec):
+        spec.name, spec.signature_name, spec.version.value = call.model, call.signature, call.version
     if call.api == "predict":
-        _fill_predict(log.predict_log, call)
+        _fill_predict(kind, call)
     else:
-        _fill_examples(log.classify_log if call.api == "classify" else log.regress_log, call)
+        _fill_examples(kind, call)
     return log
 
 
@@ -144,25 +146,15 @@ class RotatingWriter:
             self._files.popleft().unlink(missing_ok=True)
 
 
-def _fill_spec(spec: Any, call: LoggedCall) -> None:
-    spec.name = call.model
-    spec.signature_name = call.signature
-    spec.version.value = call.version
-
-
 def _fill_predict(log: Any, call: LoggedCall) -> None:
     import tensorflow as tf
 
-    _fill_spec(log.request.model_spec, call)
-    _fill_spec(log.response.model_spec, call)
     for target, tensors in ((log.request.inputs, call.inputs), (log.response.outputs, call.outputs)):
         for name, array in tensors.items():
             target[name].CopyFrom(tf.make_tensor_proto(array))
 
 
 def _fill_examples(log: Any, call: LoggedCall) -> None:
-    _fill_spec(log.request.model_spec, call)
-    _fill_spec(log.response.model_spec, call)
     (serialized,) = call.inputs.values()
     for text in serialized:
         log.request.input.example_list.examples.add().ParseFromString(text)

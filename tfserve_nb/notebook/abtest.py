@@ -77,7 +77,5 @@ class ExperimentView:
             return
         requests = sum(state.reading.samples.values())
         text = f"{requests} requests; {state.verdict}"
-        if self._output.is_notebook:
-            self._output.show(status_line(text))
-        else:
-            print(f"  {text}", flush=True)
+        self._output.show(status_line(text))
+        self._output.write(f"  {text}")

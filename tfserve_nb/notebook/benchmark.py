@@ -94,9 +94,7 @@ def body_of(options: Options) -> bytes:
 
 def stored_in(handle: Deployment | None, default: Path) -> Path:
     """The folder whose runs `--compare` means."""
-    if handle is None:
-        return default
-    own = handle.base_path
+    own = None if handle is None else handle.base_path
     return own if own is not None and own.is_dir() else default
 
 
@@ -114,10 +112,8 @@ class BenchmarkView(Watcher):
     def say(self, text: str) -> None:
         """A line about what is being done."""
         self._activity = text
-        if self._output.is_notebook:
-            self._output.show(status_line(text))
-        else:
-            print(text, flush=True)
+        self._output.show(status_line(text))
+        self._output.write(text)
 
     def follow(self, load: Load, samples: Samples) -> None:
         """Show the progress and the latency so far."""
@@ -129,8 +125,7 @@ class BenchmarkView(Watcher):
         words += f", {num_failed} failed" if num_failed else ""
         if self._output.is_notebook:
             self._output.show(self._page(load, samples, at_s, words))
-        else:
-            print(f"  {words}", flush=True)
+        self._output.write(f"  {words}")
 
     def finish(self, result: AnyResult | ReplayResult | None) -> None:
         """Replace the chart by one line about the end."""

@@ -66,20 +66,13 @@ class ServingOptions:
     isolate: bool = option(False, "with `--resume`: serve it in a process of its own")
     base_path: str | None = option(None, "where the models lie", metavar="FOLDER", shown="`tfserve_models`")
     diff: tuple[int | str, int | str] | None = option(
-        None,
-        "what two versions differ in",
-        metavar=("A", "B"),
-        num_values=2,
-        parse=version_or_label,
-        names="version",
+        None, "what two versions differ in", metavar=("A", "B"), num_values=2, parse=version_or_label, names="version"
     )
     values: str | None = option(
         None, "with `--diff`: variable with rows to send to both versions", metavar="VAR", names="array"
     )
     capture: str | None = option(
-        None,
-        "keep requests for %replay; stop; drop them; show the state",
-        choices=("on", "off", "clear", "?"),
+        None, "keep requests for %replay; stop; drop them; show the state", choices=("on", "off", "clear", "?")
     )
     redact: str | None = option(None, "with `--capture on`: inputs that are kept as zeros", metavar="INPUT,...")
 

@@ -72,19 +72,15 @@ def _notes(handle: Deployment) -> list[str]:
             plan = experiment.plan
             versions = f"version {plan.b} (B) compared with version {plan.a} (A)"
             notes.append(f"{name}: experiment, {versions}, {experiment.phase}; {experiment.verdict}")
-        notes += _capture_notes(handle)
+        captured = handle.captured(0)
+        if captured.is_on:  # a reminder, since they stay in memory
+            notes.append(
+                f"{name}: requests are captured, {captured.num_kept:,} are kept (%serving {name} --capture off)"
+            )
         problem = handle.status().problem
         if problem:
             notes.append(f"{name}: {problem}")
     return notes
-
-
-def _capture_notes(handle: Deployment) -> list[str]:
-    """A reminder while requests are captured, since they stay in memory."""
-    found = handle.captured(0)
-    if not found.is_on:
-        return []
-    return [f"{handle.name}: requests are captured, {found.num_kept:,} are kept (%serving {handle.name} --capture off)"]
 
 
 def _batch_notes(handle: Deployment) -> list[str]:

@@ -51,10 +51,17 @@ class LiveOutput:
 
     def show(self, page: str) -> None:
         """Show a state, as HTML; in a notebook only."""
+        if not self.is_notebook:
+            return
         if self._handle is None:
             self._handle = display(HTML(page), display_id=True)
         else:
             self._handle.update(HTML(page))
+
+    def write(self, line: str) -> None:
+        """Print a line; in a terminal only."""
+        if not self.is_notebook:
+            print(line, flush=True)
 
 
 class ProgressView:
@@ -81,20 +88,16 @@ class ProgressView:
             if self._phase:
                 self._spent[self._phase] = self._spent.get(self._phase, 0.0) + now_s - self._phase_s
             self._phase, self._phase_s = event.phase, now_s
-            if not self._output.is_notebook:
-                print(f"{self._title}: {event.phase}{' ' + event.detail if event.detail else ''}", flush=True)
+            self._output.write(f"{self._title}: {event.phase}{' ' + event.detail if event.detail else ''}")
         if event.phase == "checking" and event.detail:
             self._remark = event.detail
-            if not self._output.is_notebook:
-                print(f"{self._title}: checking, {event.detail}", flush=True)
+            self._output.write(f"{self._title}: checking, {event.detail}")
         if event.phase == "replaying" and event.detail and event.done:
             self._remark += f"; replay: {event.detail}"
-            if not self._output.is_notebook:
-                print(f"{self._title}: {event.detail}", flush=True)
-        if self._output.is_notebook:
-            self._output.show(self._summary(event) if event.phase == "done" else self._bar(event))
-        elif event.phase == "done":
-            print(f"{self._title}: {self._timings()}", flush=True)
+            self._output.write(f"{self._title}: {event.detail}")
+        self._output.show(self._summary(event) if event.phase == "done" else self._bar(event))
+        if event.phase == "done":
+            self._output.write(f"{self._title}: {self._timings()}")
 
     def fail(self) -> None:
         """Replace the bar by a line that says where it stopped; the error itself is shown by IPython."""

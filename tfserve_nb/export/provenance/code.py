@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import sysconfig
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # IPython's shell and kernel
 
@@ -40,15 +40,7 @@ class Code:
     def redacted(self) -> Code:
         """The same without secrets."""
         found = redact(self.source)
-        return Code(
-            found.text,
-            self.kind,
-            self.cell_id,
-            self.execution_count,
-            self.path,
-            found.count,
-            self.is_cut or found.is_cut,
-        )
+        return replace(self, source=found.text, num_redacted=found.count, is_cut=self.is_cut or found.is_cut)
 
 
 def running_cell(shell: Any = None) -> Code | None:

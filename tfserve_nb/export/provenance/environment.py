@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
-import platform
 import re
 import subprocess
 import sys
@@ -65,11 +64,6 @@ def git_state(folder: Path | None = None) -> GitState | None:
         branch="" if branch == "(detached)" else branch,
         is_dirty=any(line and not line.startswith("#") for line in lines),
     )
-
-
-def python_version() -> str:
-    """Such as `3.12.4`."""
-    return platform.python_version()
 
 
 def imported_packages() -> dict[str, str]:

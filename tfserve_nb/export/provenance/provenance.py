@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import numbers
+import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from ..endpoint import ExportSource
 from ..layout import find_version
 from ..reasons import disk_reason, innermost
 from .code import Code, running_script
-from .environment import GitState, git_state, imported_packages, python_version, random_seed
+from .environment import GitState, git_state, imported_packages, random_seed
 from .fingerprint import DataFingerprint, fingerprint
 from .keras_facts import LayerFacts, layers_of, outputs_of
 
@@ -40,7 +41,7 @@ class Provenance:
 
     Attributes:
         at: when it was exported, seconds since the epoch.
-        python: version of Python.
+        python: version of Python, such as `3.12.4`.
         packages: distribution -> version, of those that the exporting process had imported.
         code: the cell or script; None when it is not known.
         git: commit of the current folder; None outside a repository.
@@ -128,7 +129,7 @@ def collect(source: ExportSource, folder: Path, given: ProvenanceInput) -> Prove
     to_json(given)
     return Provenance(
         at=time.time(),
-        python=python_version(),
+        python=platform.python_version(),
         packages=imported_packages(),
         code=None if given.code is None else given.code.redacted(),
         git=git_state(),
@@ -255,9 +256,8 @@ def _metrics(given: Any) -> dict[str, float]:
 
 def _last_epoch(source: ExportSource) -> dict[str, float]:
     """What `fit` found in its last epoch, if the model was trained in this process."""
-    history = getattr(
-        getattr(source.tracked[0] if len(source.tracked) == 1 else None, "history", None), "history", None
-    )
+    model = source.tracked[0] if len(source.tracked) == 1 else None
+    history = getattr(getattr(model, "history", None), "history", None)
     with contextlib.suppress(InvalidOption):
         return _metrics(history) if isinstance(history, Mapping) else {}
     return {}
