@@ -57,7 +57,8 @@ def test_a_closed_loop_sends_when_it_has_its_answer_and_says_so(server) -> None:
 
     result = run_load(subject(server), Load(concurrency=4, **SHORT))
 
-    assert result.summary.rate == pytest.approx(4 / 0.02, rel=0.25)
+    # More than one client can send, and no more than four can that wait for each response.
+    assert 1 / 0.02 < result.summary.rate <= 1.05 * 4 / 0.02
     assert "closed loop, 4 clients" in result.title
 
 
