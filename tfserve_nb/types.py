@@ -132,6 +132,7 @@ class VersionStatus:
     weights_bytes: int = 0
     done: int = 0
     total: int = 1
+    alone: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,11 +31,13 @@ from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.versions.devices import isolation_problem
 from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
+from ..serving.versions.sharing import notes_of
 from ..serving.versions.source import VersionSource
 from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
 from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .replay_gate import check_captured, only_if_replayed
+from .row_check import note_check_rows
 from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, settle
 
 
@@ -128,6 +130,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     server = _server(request, progress)
     try:
         exported = _export_and_place(server, model, request, progress)
+        _say_what_runs_alone(server, exported, progress)
     finally:
         settle()
     progress(ProgressEvent("done", 1, 1, f"version {exported.version} of {name}", exported.version))
@@ -182,6 +185,12 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
         with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
             place(server, exported, loaded, folder, placement, request.guard, progress)
     return exported
+
+
+def _say_what_runs_alone(server: ServerHandle, exported: ExportedVersion, progress: Progress) -> None:
+    for status in server.models.model_status(exported.name).versions:
+        if status.version == exported.version and status.alone:
+            progress(ProgressEvent("switching", 1, 1, "; ".join(notes_of(status.alone))))
 
 
 def _num_workers(workers: int | None, frontends: int | None) -> int | None:
@@ -277,6 +286,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         report = verify_against_live(source, path, load_and_run, example=request.export.check)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
         progress(ProgressEvent("checking", 1, 1, found))
+        note_check_rows(path, source, request.export.check, request.batching.allowed_batch_sizes)
         rows = _sample(read_signatures(path), request.export.warmup)
         if rows is not None:
             write_warmup_requests(path, request.name, rows)

@@ -76,7 +76,9 @@ class ServingCore:
         self.observers = Observers()
         self._models: dict[str, ServedModel] = {}
         self._resources = ResourceReader()
-        self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
+        self._manager = ServableManager(
+            loader, num_run_threads=num_run_threads, observers=self.observers, seen=self.captures.inputs_of, now=now
+        )
         self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=draw, now=now)
         self._draw = draw
         self._lock = threading.Lock()

@@ -260,12 +260,14 @@ class RemoteModels(RemoteAdmin):
         headers: Mapping[str, str],
     ) -> Tensors:
         num_rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
-        if num_rows <= ROWS_OF_ONE_REQUEST:
+        version = None
+        if num_rows > ROWS_OF_ONE_REQUEST:
+            version = self._read_signatures(path, headers).version
+        if version is None or self._runs_whole(spec.name, version, signature.name):
             # One request goes wherever the traffic decides; several must not be spread over versions.
             body = encode_inputs(signature.name, inputs)
             answer, _ = self.connection.call("POST", f"{path}:predict", body, limit_s, headers)
             return decode_outputs(answer, signature)
-        version = self._read_signatures(path, headers).version
         pinned = f"/v1/models/{quote(spec.name, safe='')}/versions/{version}"
         pieces = []
         for start in range(0, num_rows, ROWS_OF_ONE_REQUEST):
@@ -274,6 +276,11 @@ class RemoteModels(RemoteAdmin):
             answer, _ = self.connection.call("POST", f"{pinned}:predict", body, limit_s, headers)
             pieces.append(decode_outputs(answer, signature))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _runs_whole(self, name: str, version: int, signature: str) -> bool:
+        """Whether requests for a signature must not be cut: their rows belong together."""
+        known = {status.version: status for status in self.model_status(name).versions}
+        return version not in known or signature in known[version].alone
 
     def _read_signatures(self, path: str, headers: Mapping[str, str]) -> KnownSignatures:
         """What the version that answers takes and gives; kept when the server has a name for it."""

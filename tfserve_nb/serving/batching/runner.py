@@ -76,6 +76,7 @@ class Lane:
         queue: the queue.
         run: runs a batch.
         observe: called after each batch, or None.
+        separate: called with the reason when a run shows that rows may not run together, or None.
         stats: counts its batches.
         is_background: whether it only runs while no other lane has requests.
         finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
@@ -84,6 +85,7 @@ class Lane:
     queue: BatchQueue
     run: RunFunction
     observe: Observe | None = None
+    separate: Callable[[str], None] | None = None
     stats: BatchStats = field(default_factory=BatchStats)
     is_background: bool = False
     finish_s: float = 0.0
@@ -151,10 +153,16 @@ class Runner:
                 thread.join(max(0.0, until_s - time.perf_counter()))
 
     def attach(
-        self, queue: BatchQueue, run: RunFunction, observe: Observe | None = None, *, is_background: bool = False
+        self,
+        queue: BatchQueue,
+        run: RunFunction,
+        observe: Observe | None = None,
+        separate: Callable[[str], None] | None = None,
+        *,
+        is_background: bool = False,
     ) -> Lane:
-        """Open a queue whose batches go to `run`; `observe` is called after each."""
-        lane = Lane(queue, run, observe, is_background=is_background)
+        """Open a queue whose batches go to `run`; see `Lane` for the other arguments."""
+        lane = Lane(queue, run, observe, separate, is_background=is_background)
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
         return lane
@@ -270,6 +278,9 @@ class Runner:
                 task.started_s = started_s
         try:
             outputs = run_parts(lane, batch.parts)
+        except RowsMisfit as misfit:
+            self._separate(lane, batch.parts, misfit.message)
+            return
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the loop goes on
             if len(batch.parts) == 1:
                 self._fail(batch.parts[0].task, as_serving_error(error))
@@ -279,10 +290,24 @@ class Runner:
                     if not part.task.is_finished:
                         self._run_batch(lane, Batch((part,), part.stop - part.start, batch.reason))
             return
-        done_s = self._complete(batch.parts, outputs)
+        done_s, unfit = self._complete(batch.parts, outputs)
         self._learn(lane, batch, started_s, done_s)
         if lane.observe is not None:
             lane.observe(batch, started_s, done_s)
+        if unfit:
+            self._separate(lane, unfit, "the outputs of two parts of a request have different shapes")
+
+    def _separate(self, lane: Lane, parts: tuple[Part, ...], reason: str) -> None:
+        """A run has shown that rows may not run together: answer these requests as each is answered alone."""
+        if lane.separate is not None:
+            lane.separate(reason)
+        for task in dict.fromkeys(part.task for part in parts):
+            with self._lock:
+                if task.is_finished or task.is_alone:
+                    continue  # another thread runs it whole already
+                task.is_alone = True
+                lane.queue.withdraw(task)
+            self._run_batch(lane, Batch((Part(task, 0, task.num_rows),), task.num_rows, "full"))
 
     def _learn(self, lane: Lane, batch: Batch, started_s: float, done_s: float) -> None:
         """Charge the lane for the device's time, and remember how long the run took."""
@@ -294,23 +319,27 @@ class Runner:
             lane.queue.ran(size, took_s)
             lane.stats.add(batch, size, started_s)
 
-    def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> float:
+    def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> tuple[float, tuple[Part, ...]]:
+        """Finish the requests whose rows are all there; returns when, and the parts that do not fit to others."""
         done_s = self._now()
         finished: Finished = []
+        unfit: list[Part] = []
         with self._lock:
-            for (task, start, stop), piece in zip(parts, outputs, strict=True):
-                if task.is_finished:
-                    continue
-                outcome: Outcome | None
+            for part, piece in zip(parts, outputs, strict=True):
+                task, start, stop = part
+                is_whole = stop - start == task.num_rows
+                if task.is_finished or (task.is_alone and not is_whole):
+                    continue  # the latter runs whole by now
                 try:
                     outcome = task.add_piece(piece, start, stop, done_s)
-                except Exception as error:  # noqa: BLE001 - outputs of a split request may not fit together
-                    outcome = as_serving_error(error)
+                except ValueError:
+                    unfit.append(part)
+                    continue
                 if outcome is not None:
                     task.is_finished = True
                     finished.append((task, outcome))
         _deliver(finished)
-        return done_s
+        return done_s, tuple(unfit)
 
     def _fail(self, task: Task, error: ServingError) -> None:
         """Finish one task with an error, unless it is finished."""
@@ -321,6 +350,10 @@ class Runner:
             if task.queue is not None:
                 task.queue.forget(task)
         _deliver([(task, error)])
+
+
+class RowsMisfit(RunFailed):
+    """Rows that ran together, or were about to, have to run as they came; the message says why they may not."""
 
 
 def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
@@ -334,30 +367,32 @@ def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
         For each part, name -> array with its rows; views of the run's outputs, read-only.
 
     Raises:
-        RunFailed: if an output does not have one row for each input row.
+        RowsMisfit: if the parts have to run alone: an output does not have one row for each input row, or this became
+            known after the batch was put together.
 
     Reference: TensorFlow Serving pads with copies of row 0 of the last task (batching_session.cc); so do we.
     """
-    if not lane.queue.is_batchable or parts[0].task.is_alone:
-        return [lane.run(parts[0].task.inputs)]
-    queue = lane.queue
+    queue, first = lane.queue, parts[0]
+    if not queue.is_batchable or first.task.is_alone:
+        if len(parts) > 1 or first.stop - first.start < first.task.num_rows:
+            raise RowsMisfit("rows may not run together")
+        return [lane.run(first.task.inputs)]
     num_rows = sum([part.stop - part.start for part in parts])
-    padding = queue.options.padded_size(num_rows) - num_rows
-    outputs = lane.run({name: _assemble(name, parts, padding, queue) for name in parts[0].task.inputs})
+    padding = queue.options.padded_size(num_rows) - num_rows if num_rows else 0
+    outputs = lane.run({name: _assemble(name, parts, padding, queue) for name in first.task.inputs})
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != num_rows + padding:
-            raise RunFailed(
-                f"Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
-                f"input tensors: output {name} has shape {list(array.shape)}, the batch has {num_rows + padding} rows"
+            raise RowsMisfit(
+                f"output {name} has the shape {list(array.shape)} for {num_rows + padding} rows of a request"
             )
     if len(parts) == 1 and not padding:
         return [outputs]
     rows: list[Tensors] = []
-    first = 0
+    begin = 0
     for _, start, stop in parts:
-        last = first + stop - start
-        rows.append({name: array[first:last] for name, array in outputs.items()})
-        first = last
+        end = begin + stop - start
+        rows.append({name: array[begin:end] for name, array in outputs.items()})
+        begin = end
     return rows
 
 
@@ -371,8 +406,7 @@ def _assemble(name: str, parts: tuple[Part, ...], padding: int, queue: BatchQueu
     if not queue.has_one_shape and any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
         arrays = pad_variable_length(arrays)
     if padding:
-        rows = arrays[-1]
-        filler = rows[:1] if len(rows) else _blank_row(rows)
+        filler = next(rows[:1] for rows in reversed(arrays) if len(rows))
         arrays += [filler] * padding
     return _joined(arrays)
 
@@ -417,12 +451,6 @@ def _joined(arrays: list[np.ndarray]) -> np.ndarray:
             rows = b"".join(arrays)  # type: ignore[arg-type]  # arrays are buffers
             return np.frombuffer(rows, first.dtype).reshape(-1, *first.shape[1:])
     return np.concatenate(arrays)
-
-
-def _blank_row(rows: np.ndarray) -> np.ndarray:
-    """One row of zeros (or of empty text) for a request without rows."""
-    shape = (1, *rows.shape[1:])
-    return np.full(shape, b"", dtype=object) if rows.dtype == object else np.zeros(shape, rows.dtype)
 
 
 def as_serving_error(error: Exception) -> ServingError:

@@ -21,6 +21,7 @@ from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
 from .inputs import check_of, has_one_shape
 from .servable import Servable
+from .sharing import RowSharing
 from .source import VersionSource
 
 OnDone: TypeAlias = Callable[[Outcome], None]
@@ -52,7 +53,7 @@ class LoadedVersion:
         runner: of the version's device.
         servable: runs.
         source: with its limits.
-        batchable: signature -> whether rows of several requests may share a run.
+        sharing: signature -> whether its rows may run together.
         observers: get each batch.
         model: the model's name.
         version: the version's number.
@@ -70,7 +71,7 @@ class LoadedVersion:
         runner: Runner,
         servable: Servable,
         source: VersionSource,
-        batchable: Mapping[str, bool],
+        sharing: Mapping[str, RowSharing],
         *,
         observers: Observers,
         model: str,
@@ -84,7 +85,7 @@ class LoadedVersion:
         self._version = version
         self.view = VersionView(
             dict(servable.signatures),
-            dict(batchable),
+            {name: known.is_allowed for name, known in sharing.items()},
             options.max_batch_size,
             options.max_enqueued_rows,
             options.checks_shapes,
@@ -94,9 +95,26 @@ class LoadedVersion:
             for name, signature in self.view.signatures.items()
         }
         self._lock = threading.Lock()
+        self._sharing = dict(sharing)
         self._is_closed = False
         self._background: dict[str, Lane] = {}
-        self.lanes = {name: self._attach(name, is_background=False) for name in batchable}
+        self.lanes = {name: self._attach(name, is_background=False) for name in sharing}
+
+    @property
+    def alone(self) -> dict[str, str]:
+        """Signature -> why its requests run alone, for those that a user should know of."""
+        return {name: known.reason for name, known in dict(self._sharing).items() if known.reason}
+
+    def separate(self, signature: str, reason: str) -> None:
+        """From now on no rows of a signature run together: a run has shown that they may not."""
+        with self._lock:
+            if not self._sharing[signature].is_allowed:
+                return
+            self._sharing[signature] = RowSharing(is_allowed=False, reason=reason)
+            self.view = replace(self.view, batchable={**self.view.batchable, signature: False})
+            lanes = [lanes[signature] for lanes in (self.lanes, self._background) if signature in lanes]
+        for lane in lanes:
+            lane.queue.is_batchable = False
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
@@ -130,7 +148,8 @@ class LoadedVersion:
         queue = kind(options, is_batchable=is_batchable, has_one_shape=one_shape)
         run = partial(self.servable.run, name)
         observe = self._observer(signature, is_background=is_background)
-        return self.runner.attach(queue, run, observe, is_background=is_background)
+        separate = partial(self.separate, name)
+        return self.runner.attach(queue, run, observe, separate, is_background=is_background)
 
     def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
         """The function that a runner calls after each batch of one signature."""
@@ -206,6 +225,7 @@ class VersionRecord:
             weights_bytes=0 if self.loaded is None else self.weights_bytes,
             done=self.done,
             total=self.total,
+            alone={} if self.loaded is None else self.loaded.alone,
         )
 
 
@@ -248,6 +268,10 @@ class VersionHandle:
         self._record = record
         self._loaded = loaded
         self._release: Callable[[VersionRecord], None] | None = release
+
+    def shares_runs(self, signature: str) -> bool:
+        """Whether rows of a signature may run together; see `Handle.shares_runs`."""
+        return self._loaded.view.batchable[signature]
 
     def submit(
         self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: OnDone, wakes: bool = True
