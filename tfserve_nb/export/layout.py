@@ -21,6 +21,7 @@ import shutil
 import socket
 import tempfile
 import threading
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +39,7 @@ _MAKING = threading.Lock()
 _FORBIDDEN = frozenset('/\\:*?"<>|#%')
 _ALLOWED_NAME = (
     f"a name of at most {MAX_NAME_BYTES} bytes that does not begin with a dot, has no space at either end, no control "
-    'character and none of / \\ : * ? " < > | # %'
+    'character and none of / \\ : * ? " < > | # % or their look-alikes'
 )
 _TEMPORARY = re.compile(r"\.(?:exporting|deleting)-(?P<host>.+)-(?P<pid>\d+)-[^-]+")
 
@@ -58,7 +59,8 @@ def check_name(name: object) -> str:
     """
     if isinstance(name, str) and _is_allowed(name):
         return name
-    raise InvalidOption(f"name={name!r} cannot name a model: needed is {_ALLOWED_NAME}", hint=_name_hint(name))
+    shown = f"{name!r:.300}"
+    raise InvalidOption(f"name={shown} cannot name a model: needed is {_ALLOWED_NAME}", hint=_name_hint(name))
 
 
 def check_version(version: object) -> int:
@@ -103,17 +105,35 @@ def find_version(base: Path, name: str, version: int) -> Path | None:
     return next((folder for number, folder in _numbered(model_dir) if number == version), None)
 
 
+def deletable_dir(base: Path | str, name: str, version: int) -> Path:
+    """The folder of a version that may be removed: it lies, links followed, where its name says.
+
+    Raises:
+        VersionNotFound: if there is no such version.
+        InvalidOption: if the name is not allowed, or a link on the way leads elsewhere.
+    """
+    folder = version_dir(base, check_name(name), version)
+    if not folder.is_dir():
+        on_disk = ", ".join(map(str, list_versions(folder.parent))) or "none"
+        raise VersionNotFound(f"Could not find version {version} of model {name}", hint=f"on disk: {on_disk}")
+    place = folder.resolve()
+    if place != Path(base).resolve() / name / folder.name:
+        raise InvalidOption(
+            f"{folder} is a link or lies behind one, and what it leads to, {place}, is not removed",
+            hint=f"unload without --delete, and remove {place} yourself",
+        )
+    return folder
+
+
 def delete_version(base: Path | str, name: str, version: int) -> None:
     """Remove a version from disk; it disappears at once and as a whole.
 
     Raises:
         VersionNotFound: if there is no such version.
+        InvalidOption: if it may not be removed; see `deletable_dir`.
         ExportFailed: if the folder cannot be removed.
     """
-    folder = version_dir(base, name, version)
-    if not folder.is_dir():
-        on_disk = ", ".join(map(str, list_versions(folder.parent))) or "none"
-        raise VersionNotFound(f"Could not find version {version} of model {name}", hint=f"on disk: {on_disk}")
+    folder = deletable_dir(base, name, version)
     try:
         with temporary_dir(folder.parent, "deleting") as bin_dir:
             folder.rename(bin_dir / folder.name)
@@ -201,18 +221,21 @@ def _numbered(model_dir: Path) -> list[tuple[int, Path]]:
 
 
 def _is_allowed(name: str) -> bool:
+    """Also as file systems and clients may rewrite it: composed, and with look-alikes as what they look like."""
+    plain = unicodedata.normalize("NFKC", name)
     return (
         bool(name)
-        and not name.startswith(".")
-        and name == name.strip()
+        and not plain.startswith(".")
+        and plain == plain.strip()
         and name.isprintable()
-        and not _FORBIDDEN.intersection(name)
+        and name == unicodedata.normalize("NFC", name)
+        and not _FORBIDDEN.intersection(plain)
         and len(name.encode(errors="replace")) <= MAX_NAME_BYTES
     )
 
 
 def _name_hint(name: object) -> str:
-    cleaned = re.sub(r"[^\w.-]+", "_", str(name)).strip("._")[:60]
+    cleaned = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFKC", str(name))).strip("._")[:60]
     return f"--name {cleaned or 'my_model'}"
 
 
