@@ -30,7 +30,10 @@ def administered() -> Iterator[tuple[Server, ServingCore]]:
 
 @pytest.mark.parametrize(
     "name",
-    ["..%252Fvictim", "..%2Fvictim", "%2e%2e", "%252e%252e", "..%5Cvictim", "a%00", "a%0Ab", "x" * 3000, "%EF%BC%8E%EF%BC%8E"],
+    [
+        "..%252Fvictim", "..%2Fvictim", "%2e%2e", "%252e%252e", "..%5Cvictim", "a%00", "a%0Ab", "x" * 3000,
+        "%EF%BC%8E%EF%BC%8E",
+    ],
 )  # fmt: skip
 def test_no_name_of_the_admin_api_leads_out_of_the_folder(
     administered: tuple[Server, ServingCore], tmp_path: Path, name: str

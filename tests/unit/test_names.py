@@ -22,8 +22,8 @@ from tfserve_nb.serving.versions.source import VersionSource
 BAD_NAMES = [
     "", ".", "..", "../victim", "a/../../victim", "/victim", "..\\victim", "a\\b", "C:victim", "a\nb", "a\rb", "a\tb",
     "a\0b", "\0", "%2e%2e", "..%2Fvictim", "a ", " a", "a\u00a0", "x" * 201, "é" * 150,
-    "․․／victim",  # look-alikes of dots and slash
-    "a∕b".replace("∕", "／"), "a：b", "a＼b", "‥", "a\u202eb", "a\u200bb", "cafe\u0301",
+    "\u2024\u2024\uff0fvictim", "a\uff0fb", "a\uff1ab", "a\uff3cb", "\u2025",  # look-alikes of dots and separators
+    "a\u202eb", "a\u200bb", "cafe\u0301",
 ]  # fmt: skip
 
 
