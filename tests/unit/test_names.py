@@ -99,6 +99,7 @@ def test_rows_of_a_state_file_that_somebody_else_wrote_reach_no_folder_outside(c
     store = StateStore(base)
     for name in ("../victim", "..", str(base.parent / "victim"), "a\0", "victim/../../victim"):
         store.save(name, {**state, "versions": {"1": {**state["versions"]["1"], "path": str(base.parent / "1")}}})
+    core.stop()
     again = ServingCore(loader := FakeLoader())
     again.start()
     try:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any  # what users predict on
 
 from ..errors import InvalidOption, ModelNotFound, ServingError, VersionNotFound
-from ..export.layout import check_name, check_version, delete_version, list_versions
+from ..export.layout import check_name, check_version, list_versions
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
@@ -198,7 +198,8 @@ class ServingCore:
         """The highest version that was ever served here; 0 when there is none. A number is not used twice."""
         if name not in self._models:
             return 0
-        return max((known.version for known in self._manager.status(name) if known.error_code == "OK"), default=0)
+        known = [status.version for status in self._manager.status(name) if status.error_code == "OK"]
+        return max([self._manager.highest(name), *known])
 
     def max_batch_size(self, name: str) -> int:
         """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
@@ -242,11 +243,11 @@ class ServingCore:
             self._manager.wait_until_settled(name, frozenset(model.traffic))  # inherited traffic needs its versions
             self.observers.on_resumed(name)  # what it inherited may be a split that an experiment made
 
-    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
+    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:
         """See `ModelAdmin.undeploy`."""
         model = self._model(name)
         _check_unconfigured(model)
-        deleted = model.deletable(version) if delete else ()
+        deleted = model.deletable(version, force=force) if delete else ()
         if version is None:
             gone = frozenset(self._manager.sources(name))
             model.stop_routing()
@@ -260,7 +261,7 @@ class ServingCore:
             model.change(lambda routing: routing.without(version), new_event(action, version))
             self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
         for number in deleted:
-            delete_version(model.base_path, name, number)
+            model.delete(number, force=force)
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """See `ModelAdmin.history`."""

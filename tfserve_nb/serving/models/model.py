@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # JSON
 
-from ...errors import ServingError, VersionNotFound
-from ...export.layout import check_name, deletable_dir, list_versions, version_dir
+from ...errors import InvalidOption, ServingError, VersionNotFound
+from ...export.layout import check_name, deletable_dir, delete_version, list_versions, version_dir
 from ...serialization import from_json, to_json
 from ...types import HistoryEvent, Progress
 from ..backend import ModelSpec, ModelView
@@ -149,7 +149,7 @@ class ServedModel:
             )
         return VersionSource(version_dir(self.base_path, self.name, version), BatchingOptions())
 
-    def deletable(self, version: int | None) -> list[int]:
+    def deletable(self, version: int | None, *, force: bool) -> list[int]:
         """The versions whose folders `--delete` removes: one, or all of them; none for one whose folder is gone.
 
         Raises:
@@ -158,8 +158,26 @@ class ServedModel:
         on_disk = list_versions(self.base_path / self.name)
         versions = [number for number in on_disk if version in (None, number)]
         for number in versions:
-            deletable_dir(self.base_path, self.name, number)
+            self._check_deletable(number, force=force)
         return versions
+
+    def delete(self, version: int, *, force: bool) -> None:
+        """Remove the folder of a version.
+
+        Raises:
+            InvalidOption: if it may not be removed.
+            ServingError: if it cannot.
+        """
+        self._check_deletable(version, force=force)
+        delete_version(self.base_path, self.name, version)
+
+    def _check_deletable(self, version: int, *, force: bool) -> None:
+        folder = deletable_dir(self.base_path, self.name, version)
+        if not force and self._manager.is_used_elsewhere(self.name, version, folder):
+            raise InvalidOption(
+                f"version {version} of {self.name} is not deleted: another process serves it from {folder}",
+                hint=f"undeploy it there first, or %undeploy {self.name} --version {version} --delete --force",
+            )
 
     def change(self, transform: Callable[[Routing], Routing], event: HistoryEvent) -> None:
         """Move the pointer, then store it; a failure to store never undoes or delays a switch, it is shown."""
