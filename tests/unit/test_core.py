@@ -312,7 +312,7 @@ def test_a_folder_that_another_process_serves_is_not_deleted(core: ServingCore, 
     for version in (1, 2):
         deploy(core, tmp_path, version)
     code = (
-        "import sys; from pathlib import Path; from tfserve_nb.export.in_use import FolderInUse\n"
+        "import sys; from pathlib import Path; from tfserve_nb.serving.versions.in_use import FolderInUse\n"
         "held = FolderInUse(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(

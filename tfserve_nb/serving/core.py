@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any  # what users predict on
 
 from ..errors import InvalidOption, ModelNotFound, ServingError, VersionNotFound
-from ..export.layout import check_name, check_version, list_versions
+from ..export.layout import check_name, check_version, list_versions, remove_stale
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
@@ -303,6 +303,7 @@ class ServingCore:
     def _resume(self, name: str, state: Any, base_path: Path, progress: Progress) -> list[str]:
         """Serve one model as it was; what could not be brought back, in words."""
         stored = read_stored_model(name, base_path, state)
+        remove_stale(base_path / name)
         with resumed(self._manager, stored, base_path, progress) as (model, problems):
             with self._lock:
                 self._add(model)

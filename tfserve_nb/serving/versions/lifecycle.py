@@ -19,7 +19,6 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import Cancelled, NotAvailable, ServingError
-from ...export.in_use import FolderInUse, is_in_use
 from ...export.layout import folder_bytes
 from ...threads import start_thread
 from ...types import Progress, ProgressEvent, VersionState, VersionStatus
@@ -27,6 +26,7 @@ from ..backend import VersionView
 from ..batching.runner import Runner
 from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
+from .in_use import FolderInUse, is_in_use
 from .servable import Loader, Servable
 from .source import VersionSource
 from .version import LoadedVersion, VersionHandle, VersionRecord

@@ -13,13 +13,13 @@ from functools import partial
 from typing import TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
-from ...export.in_use import FolderInUse
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Lane, Observe, Runner
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
+from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
 from .servable import Servable
 from .source import VersionSource
