@@ -108,7 +108,7 @@ def test_every_door_answers_as_the_model_does_alone_and_among_others(
     random = np.random.default_rng(0)
     asked = [(name, random.uniform(1, 2, (1 + number % 3, 2))) for number in range(6) for name in NAMES]
     asked += [(name, random.uniform(1, 2, (40, 2))) for name in NAMES]
-    asked += [("chosen", np.array([[-1e9, 1], [1, 1], [-1e9, 2]])), ("chosen", np.full((40, 2), -1e9))]
+    asked += [("chosen", np.array([[-1e9, 1], [1, 1], [-1e9, 2]])), ("chosen", np.array([[1, 1]] + 39 * [[-1e9, 1]]))]
     asked = [(name, x.astype(np.float32)) for name, x in asked]
     answers: list[dict[str, np.ndarray]] = [{}] * len(asked)
 
@@ -196,12 +196,12 @@ def test_rows_of_the_user_decide_where_made_up_rows_fail(is_share: bool, options
 
 @pytest.mark.usefixtures("_own_folder")
 def test_texts_of_different_lengths_stay_together() -> None:
-    layer = keras.layers.TextVectorization(vocabulary=["a", "b"])
-    layer(["a"])
-    handle = tfserve_nb.deploy(layer, "texts", max_batch_size=4)
+    words = keras.layers.TextVectorization(vocabulary=["a", "b"])
+    model = keras.Sequential([keras.Input((), dtype="string"), words])
+    handle = tfserve_nb.deploy(model, "texts", max_batch_size=4)
     texts = [" ".join("ab"[: 1 + number % 2] * (1 + number % 5)) for number in range(10)]
 
-    np.testing.assert_array_equal(handle.predict(texts), layer(texts))
+    np.testing.assert_array_equal(handle.predict(texts), words(texts))
 
 
 @pytest.mark.usefixtures("_own_folder")
