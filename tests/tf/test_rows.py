@@ -56,16 +56,14 @@ class Couplings(tf.Module):
 NAMES = ("serving_default", "scaled", "chosen", "crowded", "total")
 
 
-@pytest.fixture(scope="module", params=["kernel", "isolated, with a worker"])
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    folder = tmp_path_factory.mktemp("rows")
-    module = Couplings()
-    tf.saved_model.save(module, str(folder / "saved"), signatures=module.signatures)
-    options: dict[str, Any] = {} if request.param == "kernel" else {"isolate": True, "workers": 1}
-    yield tfserve_nb.deploy(
-        folder / "saved", "coupled", base_path=folder, grpc_port=0, max_batch_size=16, batch_timeout_micros=2000,
-        **options,
-    )  # fmt: skip
+DOORS = ("predict", "rest", "v2", "grpc")
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Models are written to the test's folder, and nothing is served after it."""
+    monkeypatch.chdir(tmp_path)
+    yield
     tfserve_nb.shutdown()
 
 
@@ -101,40 +99,46 @@ def ask(served: Deployment, door: str, name: str, x: np.ndarray) -> dict[str, np
     return {key: tf.make_ndarray(value) for key, value in response.outputs.items()}
 
 
-@pytest.mark.parametrize("door", ["predict", "rest", "v2", "grpc"])
-def test_every_door_answers_as_the_model_does_alone_and_among_others(
-    served: Deployment, expected: Callable[[str, np.ndarray], dict[str, np.ndarray]], door: str
-) -> None:
+def asked_for() -> list[tuple[str, np.ndarray]]:
+    """Signatures and rows: few and many, and some that show what made-up rows did not."""
     random = np.random.default_rng(0)
-    asked = [(name, random.uniform(1, 2, (1 + number % 3, 2))) for number in range(6) for name in NAMES]
+    asked = [(name, random.uniform(1, 2, (1 + number % 3, 2))) for number in range(5) for name in NAMES]
     asked += [(name, random.uniform(1, 2, (40, 2))) for name in NAMES]
     asked += [("chosen", np.array([[-1e9, 1], [1, 1], [-1e9, 2]])), ("chosen", np.array([[1, 1]] + 39 * [[-1e9, 1]]))]
-    asked = [(name, x.astype(np.float32)) for name, x in asked]
+    return [(name, x.astype(np.float32)) for name, x in asked]
+
+
+@pytest.mark.parametrize("options", [{}, {"isolate": True, "workers": 1}], ids=["kernel", "isolated with a worker"])
+def test_every_door_answers_as_the_model_does_alone_and_among_others(
+    expected: Callable[[str, np.ndarray], dict[str, np.ndarray]], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    module = Couplings()
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures=module.signatures)
+    served = tfserve_nb.deploy(
+        tmp_path / "saved", "coupled", grpc_port=0, max_batch_size=16, batch_timeout_micros=2000, **options
+    )
+    asked = [(door, name, x) for door in DOORS for name, x in asked_for()]
     answers: list[dict[str, np.ndarray]] = [{}] * len(asked)
 
-    def work(number: int) -> None:
-        answers[number] = ask(served, door, *asked[number])
+    def work(first: int) -> None:
+        for number in range(first, len(asked), 16):
+            answers[number] = ask(served, *asked[number])
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(len(asked))]
+    threads = [threading.Thread(target=work, args=(first,)) for first in range(16)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(100)
 
-    for (name, x), answer in zip(asked, answers, strict=True):
+    for (door, name, x), answer in zip(asked, answers, strict=True):
         for key, value in expected(name, x).items():
-            np.testing.assert_allclose(answer[key], value, rtol=1e-5, atol=1e-6, err_msg=f"{name}, {len(x)} rows")
-
-
-def test_what_runs_alone_is_said_with_its_reason(served: Deployment) -> None:
-    served.predict(np.array([[-1e9, 1], [1, 1]], np.float32), signature="chosen")
-
+            text = f"{door}, {name}, {len(x)} rows"
+            np.testing.assert_allclose(answer.get(key), value, rtol=1e-5, atol=1e-6, err_msg=text)
     (status,) = served.status().versions
-    text = repr(Overview((served,)))
-
+    overview = repr(Overview((served,)))
     assert status.alone.keys() == set(NAMES) - {"scaled"}
-    assert "requests run one at a time: the outputs for a row depend on the rows beside it" in text
-    assert "requests for total run one at a time: output total (float32[]) does not count rows" in text
+    assert "requests run one at a time: the outputs for a row depend on the rows beside it" in overview
+    assert "requests for total run one at a time: output total (float32[]) does not count rows" in overview
 
 
 def pixels(value: int) -> bytes:
@@ -159,14 +163,6 @@ class Pictures(tf.Module):
         return {"v": means / tf.reduce_sum(means) if self.is_share else means}
 
 
-@pytest.fixture
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
-
-
-@pytest.mark.usefixtures("_own_folder")
 @pytest.mark.parametrize(
     ("is_share", "options", "reason"),
     [
@@ -194,7 +190,6 @@ def test_rows_of_the_user_decide_where_made_up_rows_fail(is_share: bool, options
     np.testing.assert_allclose(handle.predict([pixels(value) for value in values]), expected, rtol=1e-6)
 
 
-@pytest.mark.usefixtures("_own_folder")
 def test_texts_of_different_lengths_stay_together() -> None:
     words = keras.layers.TextVectorization(vocabulary=["a", "b"])
     model = keras.Sequential([keras.Input((), dtype="string"), words])
@@ -204,7 +199,6 @@ def test_texts_of_different_lengths_stay_together() -> None:
     np.testing.assert_array_equal(handle.predict(texts), words(texts))
 
 
-@pytest.mark.usefixtures("_own_folder")
 def test_captured_requests_are_evidence_for_the_next_version() -> None:
     class Rare(tf.Module):
         @tf.function(input_signature=SPEC)
