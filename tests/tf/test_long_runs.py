@@ -85,7 +85,7 @@ def hang(handle: Deployment, timeout_s: float) -> threading.Thread:
 
 def long_run(handle: Deployment) -> str:
     """What the status says of a run that takes long."""
-    return " ".join(v.detail for v in handle.status.versions if v.state is VersionState.AVAILABLE)
+    return " ".join(v.detail for v in handle.status().versions if v.state is VersionState.AVAILABLE)
 
 
 def cpu_s() -> float:

@@ -132,6 +132,7 @@ class ModelServer:
             ServingError: why that cannot be.
         """
         plan = self._plan
+        self._core.expect(plan.resuming)
         self._core.start()
         self._models.apply(plan.read_configs() or (), at_start=True)
         self._models.start()

@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from ..errors import ConfigRejected
 from ..server.config_files import (
@@ -33,6 +34,9 @@ MAX_BODY_BYTES = 1024**3
 """TensorFlow Serving has no limit; one request must not take all memory of a machine."""
 
 UNBATCHED = BatchingOptions(is_enabled=False, checks_shapes=False, max_batch_size=1, max_enqueued_batches=10_000)
+FREELY_BATCHED = BatchingOptions(checks_shapes=False, pads=False, max_batch_size=1000, max_enqueued_batches=10)
+"""Without a word about batching: what waits when a thread is free runs together. No request waits for others, none is
+too large, and as many rows may wait as requests without batching."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class ServePlan:
         settings: addresses and limits.
         drain_s: how long running requests may take at the end.
         parent_pid: end with this process, or 0.
+        resuming: models that are about to be resumed.
         dashboard: whether the REST port shows the dashboard.
     """
 
@@ -59,6 +64,7 @@ class ServePlan:
     settings: ServerSettings
     drain_s: float
     parent_pid: int = 0
+    resuming: tuple[str, ...] = ()
     dashboard: bool = False
 
 
@@ -86,6 +92,7 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         settings=_settings(flags),
         drain_s=max(0.0, flags.drain_seconds),
         parent_pid=flags.parent_pid,
+        resuming=tuple(unquote(name) for name in flags.resuming.split(",") if name),
         dashboard=flags.dashboard,
     )
 
@@ -129,7 +136,7 @@ def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig,
 def _batching(flags: argparse.Namespace) -> Callable[[Path], BatchingOptions]:
     """Version folder -> its limits."""
     if not flags.enable_batching:
-        return lambda _: UNBATCHED
+        return lambda _: FREELY_BATCHED if flags.enable_batching is None else UNBATCHED
     if flags.enable_per_model_batching_parameters:
         return _per_model
     common = read_batching(flags.batching_parameters_file) if flags.batching_parameters_file else to_batching()
@@ -145,7 +152,7 @@ def _num_run_threads(flags: argparse.Namespace) -> int:
     if flags.managed:
         return 1
     cores = os.cpu_count() or 1
-    if not flags.enable_batching:
+    if flags.enable_batching is False:
         return 4 * cores
     threads = num_batch_threads(flags.batching_parameters_file) if flags.batching_parameters_file else None
     if threads is not None and threads < 1:

@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import numpy as np
 
 from ..._version import __version__
-from ...errors import InvalidRequest, ModelNotFound
+from ...errors import InvalidRequest, ModelNotFound, NotAvailable
 from ...serving.backend import Answer, Handle, ModelSpec
 from ...types import DEFAULT_SIGNATURE
 from ..calls import RequestContext
@@ -27,6 +27,7 @@ from .v2_tensors import Wanted, metadata_of, parse_json, to_array, to_output, wr
 
 PREFIX = "/v2"
 HEALTH = "/v2/health/"
+READY_RETRY_S = 2.0
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _MODEL = re.compile(r"/v2/models/([^/:]+)(?:/versions/(\d{1,18}))?(?:/(infer|ready))?")
@@ -87,8 +88,12 @@ class InferenceV2:
             on_reply(self._handler.failed(error, notes))
         return None
 
-    @staticmethod
-    def _server_reply(uri: str) -> Reply:
+    def _server_reply(self, uri: str) -> Reply:
+        coming = self._backend.coming
+        if coming and uri.startswith(f"{HEALTH}ready"):
+            raise NotAvailable(
+                f"not ready: {', '.join(sorted(coming))} being loaded again", retry_after_s=READY_RETRY_S
+            )
         if uri.startswith(HEALTH):
             return Reply(200, b"")
         return Reply(200, dump({"name": "tfserve_nb", "version": __version__, "extensions": ["binary_tensor_data"]}))
