@@ -107,9 +107,5 @@ def resume(
     if not problems and (not served_before or (name is not None and name not in served_before)):
         what = "any model" if name is None else f"model {name!r}"
         raise ModelNotFound(f"nothing is stored about {what} in {folder}", hint="--base-path FOLDER, or deploy it anew")
-<<<<<<< HEAD
-    return [Deployment(model) for model in dict.fromkeys((*lost, *problems))]
-=======
     served = server.models.names
-    return [Deployment(model) for model in problems if model in served]
->>>>>>> main
+    return [Deployment(model) for model in dict.fromkeys((*lost, *problems)) if model in served]

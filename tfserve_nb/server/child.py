@@ -18,13 +18,8 @@ import sys
 import threading
 import time
 from collections import deque
-<<<<<<< HEAD
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from urllib.parse import quote
-=======
-from collections.abc import Callable
->>>>>>> main
 
 from ..errors import ServerFailed
 from ..temporary import TemporaryFolder
