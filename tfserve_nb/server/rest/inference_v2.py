@@ -18,7 +18,7 @@ from ..._version import __version__
 from ...errors import InvalidRequest, ModelNotFound, NotAvailable
 from ...serving.backend import Answer, Handle, ModelSpec
 from ...types import DEFAULT_SIGNATURE
-from ..calls import RequestContext
+from ..calls import RequestContext, note_timeout
 from ..http.message import Fields
 from .handler import GiveUp, OnReply, Reply, RestHandler
 from .json_text import dump
@@ -123,6 +123,7 @@ class InferenceV2:
     ) -> GiveUp:
         body = self._handler.inflated(fields, body)
         request = parse_infer(body, fields.get(HEADER_LENGTH))
+        note_timeout(notes, fields.get)
         handle = self._handler.calls.acquire(spec, notes, fields.get)
         try:
             signature = handle.signatures.get(request.signature)
