@@ -21,10 +21,10 @@ import numpy as np
 
 from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, ServingError
 from ...experiment.admin import ExperimentAdmin
+from ...export.arrays import read_rows
 from ...serving.admin import ModelAdmin
 from ...serving.backend import ModelSpec, as_header
 from ...serving.telemetry.capture import CaptureSettings
-from ...serving.versions.inputs import as_tensors
 from ...types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus, no_progress
 from ..rest.metadata_json import SIGNATURES_FIELD
 from .connection import ServerConnection, SignaturesChanged
@@ -240,7 +240,7 @@ class RemoteModels(RemoteAdmin):
                     f'Serving signature name: "{signature}" not found in signature def',
                     hint=f"signatures: {', '.join(known.signatures)}",
                 )
-            inputs = as_tensors(spec_of_signature, value)
+            inputs = read_rows(spec_of_signature, value)
             # Versions between which the traffic is split may have different signatures: the last try takes any.
             mark = known.mark if number < MOST_TRIES - 1 else ""
             more = {**headers, SIGNATURES_FIELD: mark} if mark else headers
