@@ -21,7 +21,7 @@ from helpers.eventually import eventually
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.api.servers import served
-from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, RunRejected, ServingError
+from tfserve_nb.errors import ExportFailed, InvalidOption, RunRejected, ServingError
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from tfserve_nb.export.endpoint import (
     pack,
     unique,
 )
-from tfserve_nb.export.reasons import disk_reason, innermost, shorten
+from tfserve_nb.export.reasons import cause_in_graph, disk_reason, innermost, shorten
 from tfserve_nb.types import SignatureSpec, TensorSpec
 
 X = TensorSpec("x", "float32", (None, 3))
@@ -541,6 +541,43 @@ def test_the_cause_is_dug_out_of_autographs_traceback() -> None:
     text = 'in user code:\n\n    File "a.py", line 3, in f  *\n        x + 1\n\n    TypeError: unsupported operand\n'
 
     assert innermost(TypeError(text)) == "TypeError: unsupported operand"
+
+
+GRAPH_ERROR = """Graph execution error:
+
+Detected at node 'embedding/GatherV2' defined at (most recent call last):
+<stack traces unavailable>
+indices[0,1] = 99 is not in [0, 3)
+\t [[{{node embedding/GatherV2}}]] [Op:__inference_call_123]"""
+
+GRAPH_ERROR_WITH_CODE = """Graph execution error:
+
+Detected at node embedding/GatherV2 defined at (most recent call last):
+  File "/tmp/cell.py", line 3, in call
+    return self.embedding(ids)
+Node: 'embedding/GatherV2'
+2 root error(s) found.
+  (0) INVALID_ARGUMENT:  indices[0,1] = 99 is not in [0, 3)
+\t [[{{node embedding/GatherV2}}]]
+0 successful operations."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GRAPH_ERROR,
+        GRAPH_ERROR_WITH_CODE,
+        GRAPH_ERROR_WITH_CODE.replace("Node: ", "[[{{node "),
+        "indices[0,1] = 99 is not in [0, 3)",
+    ],
+)
+def test_the_cause_of_an_error_in_a_graph_is_found(text: str) -> None:
+    assert innermost(ValueError(text)) == "ValueError: indices[0,1] = 99 is not in [0, 3)"
+    assert cause_in_graph(text) == "indices[0,1] = 99 is not in [0, 3)"
+
+
+def test_an_error_in_a_graph_without_a_cause_is_named_by_its_type() -> None:
+    assert innermost(ValueError("Graph execution error:\n")) == "ValueError"
 
 
 def test_the_innermost_of_chained_errors_counts() -> None:

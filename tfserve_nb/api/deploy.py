@@ -276,6 +276,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         progress(ProgressEvent("checking", 0, 1))
         report = verify_against_live(source, path, load_and_run, example=request.export.check)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
+        found = "; ".join((found, *source.notes))
         progress(ProgressEvent("checking", 1, 1, found))
         if request.export.warmup is not None:
             signature = main_signature(read_signatures(path))

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import InvalidOption, InvalidRequest
 from ..types import SignatureSpec, TensorSpec
-from .endpoint import leaves
+from .endpoint import Structure, free_batch, leaves
 from .reasons import short_repr
 
 MAX_CHECKED_ROWS = 64
@@ -114,6 +114,29 @@ def as_array(value: object) -> tuple[np.ndarray, str]:
             plain = np.int64
         array = array.astype(plain)
     return array, array.dtype.name
+
+
+def specs_of(example: object) -> Structure:
+    """The structure of an example, with a spec in place of each array: its type and shape, dimension 0 left free.
+
+    Dicts stay dicts, and so do lists of arrays; a list of numbers or text is an array.
+
+    Raises:
+        InvalidRequest: if a part of it is no regular array.
+    """
+    if isinstance(example, Mapping):
+        return {str(key): specs_of(value) for key, value in example.items()}
+    if is_list_of_arrays(example):
+        parts = [specs_of(value) for value in example]  # type: ignore[attr-defined]
+        return tuple(parts) if isinstance(example, tuple) else parts
+    array, dtype = as_array(example)
+    return TensorSpec("", dtype, free_batch(array.shape))
+
+
+def is_list_of_arrays(value: object) -> bool:
+    """Whether a list or tuple holds arrays, tensors or dicts of them, not numbers or text."""
+    is_list = isinstance(value, list | tuple) and bool(value)
+    return is_list and all(hasattr(item, "shape") or isinstance(item, Mapping) for item in value)  # type: ignore[attr-defined]
 
 
 def columns_of(value: object) -> dict[str, Any] | None:

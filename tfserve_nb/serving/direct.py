@@ -61,7 +61,7 @@ def predict(
         if signature is None:
             raise InvalidRequest(
                 f'Serving signature name: "{signature_name}" not found in signature def',
-                hint=f"signatures: {', '.join(handle.signatures)}",
+                hint=f"d.predict(x, signature={next(iter(handle.signatures), '')!r}); there are: {', '.join(handle.signatures)}",
             )
         inputs = read_rows(signature, value)
         record = record._replace(num_rows=check_inputs(signature, inputs), decoded_s=time.perf_counter())

@@ -238,7 +238,7 @@ class RemoteModels(RemoteAdmin):
             if spec_of_signature is None:
                 raise InvalidRequest(
                     f'Serving signature name: "{signature}" not found in signature def',
-                    hint=f"signatures: {', '.join(known.signatures)}",
+                    hint=f"d.predict(x, signature={next(iter(known.signatures), '')!r}); there are: {', '.join(known.signatures)}",
                 )
             inputs = read_rows(spec_of_signature, value)
             # Versions between which the traffic is split may have different signatures: the last try takes any.
