@@ -5,7 +5,7 @@ Thread: any; pure functions.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -15,6 +15,22 @@ from ...types import SignatureSpec, Tensors, TensorSpec, tf_name
 
 Check: TypeAlias = Callable[[Tensors], int | None]
 """Checks the inputs of one signature: the number of rows, or None for a request that cannot share a run."""
+
+
+def signature_named(signatures: Mapping[str, SignatureSpec], name: str) -> SignatureSpec:
+    """The signature of a name.
+
+    Raises:
+        InvalidRequest: if there is none; the hint names those that there are.
+    """
+    found = signatures.get(name)
+    if found is None:
+        names = ", ".join(map(repr, signatures))
+        raise InvalidRequest(
+            f'Serving signature name: "{name}" not found in signature def',
+            hint=f"d.predict(x, signature={next(iter(map(repr, signatures)), 'NAME')}); there are: {names or 'none'}",
+        )
+    return found
 
 
 def has_one_shape(signature: SignatureSpec) -> bool:
