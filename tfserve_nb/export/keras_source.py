@@ -339,7 +339,7 @@ def _opened(structure: Structure, recorded: Structure | None) -> Structure:
         return structure
     opened = [
         TensorSpec(
-            "", spec.dtype, tuple(a if a == b else None for a, b in zip(spec.shape, (None, *shape[1:]), strict=True))
+            "", spec.dtype, tuple(a if a == b else None for a, b in zip(spec.shape, free_batch(shape), strict=True))
         )
         for spec, shape in zip(specs, shapes, strict=True)
     ]
