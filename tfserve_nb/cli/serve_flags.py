@@ -104,6 +104,8 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("dashboard", False, "show versions, latency and controls as a web page on the REST port"),
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),
         Flag("parent_pid", 0, "end when this process is no longer our parent"),
+        Flag("listen_fds", "", "sockets for REST that the parent keeps, with gRPC's port; numbers, with commas"),
+        Flag("ready_fd", 0, "write a line here when requests are answered"),
         Flag("device", "", "TensorFlow device to load the models on, such as /GPU:0"),
         Flag(
             "workers",

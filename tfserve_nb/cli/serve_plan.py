@@ -48,6 +48,7 @@ class ServePlan:
         settings: addresses and limits.
         drain_s: how long running requests may take at the end.
         parent_pid: end with this process, or 0.
+        ready_fd: a file descriptor that is told when requests are answered, or 0.
         dashboard: whether the REST port shows the dashboard.
     """
 
@@ -59,6 +60,7 @@ class ServePlan:
     settings: ServerSettings
     drain_s: float
     parent_pid: int = 0
+    ready_fd: int = 0
     dashboard: bool = False
 
 
@@ -86,6 +88,7 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         settings=_settings(flags),
         drain_s=max(0.0, flags.drain_seconds),
         parent_pid=flags.parent_pid,
+        ready_fd=flags.ready_fd,
         dashboard=flags.dashboard,
     )
 
@@ -179,6 +182,7 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
     return ServerSettings(
         host=flags.host,
         port=_rest_port(flags),
+        listen_fds=tuple(int(number) for number in flags.listen_fds.split(",") if number),
         token=_token(flags.auth_token_file),
         admin_token=secrets.token_urlsafe(32) if flags.dashboard and not flags.auth_token_file else None,
         allow_remote=not is_loopback(flags.host),
@@ -200,6 +204,7 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
             as_content=flags.enable_serialization_as_tensor_content,
             checks_method_names=flags.enable_signature_method_name_check,
             has_health=flags.enable_grpc_healthcheck_service,
+            is_port_held=bool(flags.listen_fds),
         ),
     )
 
