@@ -113,6 +113,11 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
             "processes for HTTP, gRPC and codecs in front of the one with TensorFlow; 0 for none",
             alias="frontends",
         ),
+        Flag("max_request_bytes", 1024**3, "largest body of REST and message of gRPC"),
+        Flag("max_bytes_in_flight", 2 * 1024**3, "of all unfinished requests together; more are refused for a moment"),
+        Flag(
+            "max_connections", 4096, "open connections, REST and gRPC each; fewer if the process may open fewer files"
+        ),
         Flag("drain_seconds", 30.0, "how long running requests may take after SIGTERM"),
     ),
 }

@@ -29,8 +29,8 @@ from ..serving.configured import FollowOptions
 from ..serving.models.model_config import ModelConfig
 from ..serving.versions.servable import SessionOptions
 
-MAX_BODY_BYTES = 1024**3
-"""TensorFlow Serving has no limit; one request must not take all memory of a machine."""
+MAX_INT32 = 2**31 - 1
+"""gRPC's limits are numbers of this size."""
 
 UNBATCHED = BatchingOptions(is_enabled=False, checks_shapes=False, max_batch_size=1, max_enqueued_batches=10_000)
 
@@ -94,6 +94,10 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
 
 
 def _check(flags: argparse.Namespace) -> None:
+    for name in ("max_request_bytes", "max_bytes_in_flight", "max_connections"):
+        value = getattr(flags, name)
+        if not 1 <= value <= MAX_INT32 and not (name == "max_bytes_in_flight" and value > 0):
+            raise ConfigRejected(f"--{name}={value} must be from 1 to {MAX_INT32}", hint="leave it out")
     if flags.dashboard and _rest_port(flags) is None:
         raise ConfigRejected("--dashboard needs --rest_api_port", hint="--rest_api_port=8501 --dashboard")
     if flags.managed:
@@ -186,7 +190,9 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         token=_token(flags.auth_token_file),
         admin_token=secrets.token_urlsafe(32) if flags.dashboard and not flags.auth_token_file else None,
         allow_remote=not is_loopback(flags.host),
-        max_body_bytes=MAX_BODY_BYTES,
+        max_body_bytes=flags.max_request_bytes,
+        max_bytes_in_flight=flags.max_bytes_in_flight,
+        max_connections=flags.max_connections,
         request_timeout_s=flags.rest_api_timeout_in_ms * 1e-3,
         checks_origin=False,
         has_cors=flags.rest_api_enable_cors_support,
@@ -199,6 +205,8 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
             host=flags.host,
             port=flags.port or None,
             socket_path=flags.grpc_socket_path,
+            max_message_bytes=flags.max_request_bytes,
+            max_connections=flags.max_connections,
             channel_arguments=_channel_arguments(flags.grpc_channel_arguments),
             tls=read_tls(tls) if tls else None,
             as_content=flags.enable_serialization_as_tensor_content,

@@ -72,6 +72,7 @@ class ServerThread:
     Attributes:
         port: the TCP port of HTTP; 0 before `start` and without HTTP.
         grpc_port: the TCP port of gRPC; 0 before `start` and without gRPC.
+        budget: counts large requests of HTTP and gRPC; workers have their own.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class ServerThread:
         self._features = features or ServerFeatures()
         self._backend = backend
         self._drain_s = DRAIN_S
-        self._budget = ByteBudget(settings.max_bytes_in_flight)
+        self.budget = ByteBudget(settings.max_bytes_in_flight)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -169,7 +170,7 @@ class ServerThread:
         if http is not None:
             application = make_application(settings, self._features.monitor, self._admin_routes())
             front = guarded(fast_path(calls, settings, self.log), calls, settings)
-            await http.start(application, self.log, front, self._budget)
+            await http.start(application, self.log, front, self.budget)
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():
@@ -208,7 +209,7 @@ class ServerThread:
             calls,
             settings.grpc,
             token=settings.token,
-            budget=self._budget,
+            budget=self.budget,
             log=self.log,
             reload=features.reload,
             counter_value=(lambda _: None) if features.monitor is None else features.monitor.tf.counter_value,
