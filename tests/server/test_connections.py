@@ -121,7 +121,7 @@ def test_slow_heads_and_bodies_are_cut_off(make_server) -> None:
 
 
 def test_more_busy_connections_than_allowed_are_closed(make_server) -> None:
-    server = make_server(max_connections=2)
+    server = make_server(max_connections=2, workers=0)
     server.serving.gate.clear()
 
     with server.connect() as one, server.connect() as two:

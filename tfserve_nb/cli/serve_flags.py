@@ -100,6 +100,12 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
     "tfserve_nb's own": (
         Flag("host", "127.0.0.1", "address to listen on; 0.0.0.0 for every machine that can reach this one"),
         Flag("auth_token_file", "", "file with a token that every request must carry"),
+        Flag(
+            "reload_base_paths",
+            "",
+            "folders, separated by commas, in which reloads without a token may name models, beside the configured "
+            "ones; / for any",
+        ),
         Flag("rest_api_ssl_config_file", "", "SSLConfig, text proto: HTTPS"),
         Flag("dashboard", False, "show versions, latency and controls as a web page on the REST port"),
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),
@@ -115,9 +121,7 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         ),
         Flag("max_request_bytes", 1024**3, "largest body of REST and message of gRPC"),
         Flag("max_bytes_in_flight", 2 * 1024**3, "of all unfinished requests together; more are refused for a moment"),
-        Flag(
-            "max_connections", 4096, "open connections, REST and gRPC each; fewer if the process may open fewer files"
-        ),
+        Flag("max_connections", 4096, "open connections, REST and gRPC each; fewer where fewer files may be open"),
         Flag("drain_seconds", 30.0, "how long running requests may take after SIGTERM"),
     ),
 }

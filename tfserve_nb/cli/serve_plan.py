@@ -50,6 +50,8 @@ class ServePlan:
         parent_pid: end with this process, or 0.
         ready_fd: a file descriptor that is told when requests are answered, or 0.
         dashboard: whether the REST port shows the dashboard.
+        reload_base_paths: folders that reloads may name beside the configured ones; None for any folder, when every
+            client has shown a token or a certificate.
     """
 
     read_configs: Callable[[], tuple[ModelConfig, ...] | None]
@@ -62,6 +64,7 @@ class ServePlan:
     parent_pid: int = 0
     ready_fd: int = 0
     dashboard: bool = False
+    reload_base_paths: tuple[str, ...] | None = None
 
 
 def make_plan(flags: argparse.Namespace) -> ServePlan:
@@ -71,6 +74,7 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         ServingError: what is wrong, with the flag or file.
     """
     _check(flags)
+    settings = _settings(flags)
     return ServePlan(
         read_configs=_config_reader(flags),
         poll_configs_s=flags.model_config_file_poll_wait_seconds if flags.model_config_file else 0,
@@ -85,19 +89,17 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         ),
         session=_session(flags),
         num_run_threads=_num_run_threads(flags),
-        settings=_settings(flags),
+        settings=settings,
         drain_s=max(0.0, flags.drain_seconds),
         parent_pid=flags.parent_pid,
         ready_fd=flags.ready_fd,
         dashboard=flags.dashboard,
+        reload_base_paths=_folders(flags.reload_base_paths) if settings.is_grpc_open else None,
     )
 
 
 def _check(flags: argparse.Namespace) -> None:
-    for name in ("max_request_bytes", "max_bytes_in_flight", "max_connections"):
-        value = getattr(flags, name)
-        if not 1 <= value <= MAX_INT32 and not (name == "max_bytes_in_flight" and value > 0):
-            raise ConfigRejected(f"--{name}={value} must be from 1 to {MAX_INT32}", hint="leave it out")
+    _check_limits(flags)
     if flags.dashboard and _rest_port(flags) is None:
         raise ConfigRejected("--dashboard needs --rest_api_port", hint="--rest_api_port=8501 --dashboard")
     if flags.managed:
@@ -122,6 +124,17 @@ def _check(flags: argparse.Namespace) -> None:
         )
     if flags.enable_per_model_batching_parameters and not flags.enable_batching:
         raise ConfigRejected("enable_per_model_batching_parameters needs enable_batching", hint="--enable_batching")
+
+
+def _check_limits(flags: argparse.Namespace) -> None:
+    for name, most in (
+        ("max_request_bytes", MAX_INT32),
+        ("max_connections", MAX_INT32),
+        ("max_bytes_in_flight", 2**62),
+    ):
+        value = getattr(flags, name)
+        if not 1 <= value <= most:
+            raise ConfigRejected(f"--{name}={value} must be a number from 1 to {most}", hint="leave it out")
 
 
 def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig, ...] | None]:
@@ -194,7 +207,7 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         max_bytes_in_flight=flags.max_bytes_in_flight,
         max_connections=flags.max_connections,
         request_timeout_s=flags.rest_api_timeout_in_ms * 1e-3,
-        checks_origin=False,
+        checks_origin=not flags.rest_api_enable_cors_support,
         has_cors=flags.rest_api_enable_cors_support,
         tls=read_tls(rest_tls) if rest_tls else None,
         metrics_path=metrics_path,
@@ -215,6 +228,10 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
             is_port_held=bool(flags.listen_fds),
         ),
     )
+
+
+def _folders(text: str) -> tuple[str, ...]:
+    return tuple(str(Path(folder).absolute()) for folder in text.split(",") if folder)
 
 
 def _rest_port(flags: argparse.Namespace) -> int | None:

@@ -19,14 +19,13 @@ import select
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from ..errors import ServerFailed
+from ..temporary import TemporaryFolder
 from ..types import Progress, ProgressEvent, no_progress
 from .sockets import bind, bind_shared, hold, refuse_clients
 
@@ -69,9 +68,9 @@ class ChildServer:
         self.grpc_port: int | None = None if self._grpc_place is None else self._grpc_place.getsockname()[1]
         self.token = token
         self._on_restart = on_restart
-        self._folder = tempfile.TemporaryDirectory(prefix="tfserve-child-")
-        self._token_file = Path(self._folder.name, "token")
-        self._log_file = Path(self._folder.name, "log")
+        self._folder = TemporaryFolder("tfserve-child")
+        self._token_file = self._folder.path / "token"
+        self._log_file = self._folder.path / "log"
         descriptor = os.open(self._token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(token)
@@ -128,7 +127,7 @@ class ChildServer:
             self._thread.join(STOP_S)
             self._end()  # the thread may have started a new one meanwhile
         self._close_ready()
-        self._folder.cleanup()
+        self._folder.close()
 
     def _close_ports(self) -> None:
         for place in (*self._listeners, self._grpc_place):

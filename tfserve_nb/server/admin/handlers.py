@@ -14,7 +14,6 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from typing import Any  # JSON values
-from urllib.parse import unquote
 
 from tornado import web
 
@@ -97,7 +96,7 @@ class OperationHandler(AdminHandler):
             self.not_found()
             return
         admin, operation = found
-        await self.run(lambda given: operation.carry_out(admin, unquote(name), given))
+        await self.run(lambda given: operation.carry_out(admin, name, given))
 
     post = get
 
