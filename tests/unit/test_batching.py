@@ -16,9 +16,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tfserve_nb.errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, RunRejected, ServingError
 from tfserve_nb.serving.backend import Answer, Outcome
+from tfserve_nb.serving.batching.lane import Lane
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.batching.queue import Batch, BatchQueue, Part, Task
-from tfserve_nb.serving.batching.runner import Lane, Runner, run_parts
+from tfserve_nb.serving.batching.rows import run_parts
+from tfserve_nb.serving.batching.runner import Runner
 from tfserve_nb.types import Tensors
 
 
@@ -122,7 +124,7 @@ class BatchingMachine(RuleBasedStateMachine):
         assert batch is not None
         self.runner._run_batch(self.lane, batch)  # noqa: SLF001 - the same
         if self.is_batchable and self.servable.batch_sizes:
-            assert self.servable.batch_sizes[-1] in self.options.allowed_batch_sizes
+            assert self.servable.batch_sizes[-1] in (0, *self.options.allowed_batch_sizes)
 
     @invariant()
     def nothing_is_answered_twice_or_wrongly(self) -> None:

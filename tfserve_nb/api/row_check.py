@@ -13,11 +13,10 @@ from typing import Any  # rows of the user
 
 from ..export.arrays import named_batch
 from ..export.endpoint import ExportSource
-from ..export.signatures import read_signatures
+from ..export.signatures import main_signature, read_signatures
 from ..serving.versions.row_evidence import note_rows
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.sharing import noted_from
-from ..types import DEFAULT_SIGNATURE
 
 
 def note_check_rows(path: Path, source: ExportSource, rows: Any, sizes: Sequence[int]) -> None:
@@ -31,9 +30,9 @@ def note_check_rows(path: Path, source: ExportSource, rows: Any, sizes: Sequence
     """
     if rows is None:
         return
-    signatures = read_signatures(path)
-    name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
-    batch = named_batch(rows, source.inputs or tuple(signatures[name].inputs.values()))
+    signature = main_signature(read_signatures(path))
+    name = signature.name
+    batch = named_batch(rows, source.inputs or tuple(signature.inputs.values()))
     with contextlib.closing(load_saved_model(path)) as servable:
         noted = noted_from(partial(servable.run, name), servable.signatures[name], batch, sizes)
     if noted is not None:

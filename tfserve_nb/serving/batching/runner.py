@@ -14,85 +14,23 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Collection
 
-import numpy as np
-
-from ...errors import Cancelled, NotAvailable, RunFailed, RunRejected, ServingError
-from ...threads import start_thread
+from ...errors import Cancelled, DeadlineExceeded, NotAvailable, RunFailed, ServingError
+from ...threads import hide_from_debuggers, start_thread
 from ...types import Tensors
 from ..backend import Outcome
-from ..telemetry.model_metrics import REASONS, BatchSummary
+from .lane import Lane, Observe, RunFunction, RunWithin
+from .long_runs import LOOK_S, MAX_OVERDUE, RunningBatch, limit_s, size_of, too_many_overdue, with_time_left
 from .queue import Batch, BatchQueue, Finished, Part, Task
-
-RunFunction = Callable[[Tensors], Tensors]
-"""Inputs -> outputs of one run: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
-
-Observe = Callable[[Batch, float, float], None]
-"""Gets a batch that was run, and when it started and was done; on the runner's thread."""
+from .rows import RowsMisfit, run_parts
 
 JOIN_S = 1.5
 
-
-class BatchStats:
-    """Counts the batches of one queue. The runner's thread writes; a reader may be one batch behind."""
-
-    def __init__(self) -> None:
-        self._num_rows = 0
-        self._num_padded = 0
-        self._num_requests = 0
-        self._queue_s = 0.0
-        self._sizes: dict[int, int] = {}
-        self._reasons = dict.fromkeys(REASONS, 0)
-
-    def add(self, batch: Batch, size: int, started_s: float) -> None:
-        """A batch was run as `size` rows."""
-        self._num_rows += batch.num_rows
-        self._num_padded += max(0, size - batch.num_rows)
-        self._num_requests += len(batch.parts)
-        self._queue_s += sum([started_s - part.task.enqueued_s for part in batch.parts])
-        self._sizes[size] = self._sizes.get(size, 0) + 1
-        self._reasons[batch.reason] += 1
-
-    def summary(self, run_s: Mapping[int, float]) -> BatchSummary:
-        """The counts now, with what was learned of the runs."""
-        return BatchSummary(
-            num_batches=sum(self._reasons.values()),
-            num_rows=self._num_rows,
-            num_padded=self._num_padded,
-            reasons=dict(self._reasons),
-            sizes=dict(self._sizes),
-            queue_ms=1e3 * self._queue_s / max(1, self._num_requests),
-            run_ms={size: 1e3 * seconds for size, seconds in run_s.items()},
-        )
-
-
-@dataclass(eq=False, slots=True)
-class Lane:
-    """A queue together with the function that runs its batches and the one that observes them.
-
-    Attributes:
-        queue: the queue.
-        run: runs a batch.
-        observe: called after each batch, or None.
-        separate: called with the reason when a run shows that rows may not run together, or None.
-        stats: counts its batches.
-        is_background: whether it only runs while no other lane has requests.
-        finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
-    """
-
-    queue: BatchQueue
-    run: RunFunction
-    observe: Observe | None = None
-    separate: Callable[[str], None] | None = None
-    stats: BatchStats = field(default_factory=BatchStats)
-    is_background: bool = False
-    finish_s: float = 0.0
-
-    def summary(self) -> BatchSummary:
-        """The batches so far."""
-        return self.stats.summary(self.queue.pace.run_s)
+_UNFIT = "the outputs of two parts of a request have different shapes"
+_STOPPED = "Timed out waiting for notification"
+"""TensorFlow's words for a run that was stopped at its deadline."""
 
 
 class Runner:
@@ -103,6 +41,8 @@ class Runner:
 
     Background lanes get what time is left over: they run only while nothing waits in any other lane, and one of several
     threads is always left to the others.
+
+    A run that takes long holds up its own lane only: see `long_runs`.
 
     Args:
         device: for the threads' names, such as `cpu0`.
@@ -123,10 +63,13 @@ class Runner:
         self._num_idle = 0
         self._lanes: list[Lane] = []
         self._background: list[Lane] = []
-        self._num_background = 0
         self._virtual_s = 0.0
         self._stopping = False
         self._threads: list[threading.Thread] = []
+        self._num_started = 0
+        self._stop_watching = threading.Event()
+        self._running: list[RunningBatch] = []
+        self._again: deque[tuple[Lane, Batch]] = deque()
 
     def start(self) -> None:
         """Start the threads; returns when they take batches.
@@ -134,9 +77,9 @@ class Runner:
         Raises:
             ServerFailed: if they do not within two seconds.
         """
-        for number in range(self._num_threads):
-            suffix = f"-{number}" if number else ""
-            self._threads.append(start_thread(f"tfserve-runner-{self.device}{suffix}", self._work))
+        for _ in range(self._num_threads):
+            self._threads.append(start_thread(self._next_name(), self._work))
+        self._threads.append(start_thread(f"tfserve-runner-{self.device}-watch", self._watch))
 
     def stop(self) -> None:
         """Refuse new tasks, finish the waiting ones with `NotAvailable`, end the threads. Idempotent, bounded."""
@@ -146,6 +89,7 @@ class Runner:
             for lane in self._lanes + self._background:
                 finished += lane.queue.close(NotAvailable("the server is shutting down"))
             self._wake.notify_all()
+        self._stop_watching.set()
         _deliver(finished)
         until_s = time.perf_counter() + JOIN_S
         for thread in self._threads:
@@ -157,12 +101,13 @@ class Runner:
         queue: BatchQueue,
         run: RunFunction,
         observe: Observe | None = None,
-        separate: Callable[[str], None] | None = None,
         *,
         is_background: bool = False,
+        run_within: RunWithin | None = None,
+        separate: Callable[[str], None] | None = None,
     ) -> Lane:
         """Open a queue whose batches go to `run`; see `Lane` for the other arguments."""
-        lane = Lane(queue, run, observe, separate, is_background=is_background)
+        lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within, separate=separate)
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
         return lane
@@ -213,35 +158,50 @@ class Runner:
         """Finish a task with `Cancelled`, unless it was finished already; its batch mates are not touched."""
         self._fail(task, Cancelled("the caller went away"))
 
+    def long_run(self, lanes: Collection[Lane]) -> str:
+        """The longest run of some lanes that is on its way, in words, if it has taken long; else ""."""
+        with self._lock:
+            now_s = self._now()
+            found = [running for running in self._running if running.lane in lanes and running.is_long(now_s)]
+            return min(found, key=lambda running: running.started_s).in_words(now_s) if found else ""
+
     def _work(self, ready: threading.Event) -> None:
+        running = RunningBatch()
+        with self._lock:
+            self._running.append(running)
         ready.set()
         while True:
-            taken = self._next()
+            taken = self._next(running)
             if taken is None:
                 return
             lane, batch, finished = taken
             _deliver(finished)
             if batch is not None:
-                self._run_batch(lane, batch)
-            if lane.is_background:
-                with self._lock:
-                    self._num_background -= 1
+                self._run_batch(lane, batch, running)
 
-    def _next(self) -> tuple[Lane, Batch | None, Finished] | None:
-        """Wait for the next batch; None when stopping."""
+    def _next(self, running: RunningBatch | None = None) -> tuple[Lane, Batch | None, Finished] | None:
+        """Wait for the next batch of a thread; None when it is to end."""
         with self._wake:
+            if running is not None and not self._ended(running):
+                return None
             while not self._stopping:
                 now_s = self._now()
+                if self._again:
+                    again, batch = self._again.popleft()
+                    self._begin(running, again, batch, now_s)
+                    return again, batch, []
                 lane, ready_s = self._choose(now_s, self._lanes)
                 if lane is not None:
                     lane.finish_s = self._virtual_s = max(self._virtual_s, lane.finish_s)
                 elif ready_s is None and self._background:
                     lane = self._choose_background(now_s)
                 if lane is not None:
-                    batch, finished = lane.queue.take(now_s)
+                    taken, finished = lane.queue.take(now_s)
+                    if taken is not None:
+                        self._begin(running, lane, taken, now_s)
                     if self._num_idle:
                         self._wake.notify()  # there may be more than one batch
-                    return lane, batch, finished
+                    return lane, taken, finished
                 self._num_idle += 1
                 try:
                     self._wake.wait(None if ready_s is None else max(0.0, ready_s - now_s))
@@ -251,19 +211,17 @@ class Runner:
 
     def _choose_background(self, now_s: float) -> Lane | None:
         """The background lane whose turn it is, if a thread may run one."""
-        is_allowed = self._num_background < max(1, self._num_threads - 1)
-        lane, _ = self._choose(now_s, self._background if is_allowed else [])
-        self._num_background += lane is not None
-        return lane
+        num_running = sum([lane.num_running for lane in self._background])
+        is_allowed = num_running < max(1, self._num_threads - 1)
+        return self._choose(now_s, self._background if is_allowed else [])[0]
 
-    @staticmethod
-    def _choose(now_s: float, lanes: list[Lane]) -> tuple[Lane | None, float | None]:
+    def _choose(self, now_s: float, lanes: list[Lane]) -> tuple[Lane | None, float | None]:
         """The lane whose turn it is, or else when one will have a batch."""
         chosen: Lane | None = None
         earliest: float | None = None
         for lane in lanes:
             ready_s = lane.queue.ready_at()
-            if ready_s is None:
+            if ready_s is None or lane.num_running >= self._num_threads:
                 continue
             if ready_s > now_s:
                 earliest = ready_s if earliest is None else min(earliest, ready_s)
@@ -271,55 +229,186 @@ class Runner:
                 chosen = lane
         return chosen, earliest
 
-    def _run_batch(self, lane: Lane, batch: Batch) -> None:
+    def _begin(self, running: RunningBatch | None, lane: Lane, batch: Batch, now_s: float) -> None:
+        """A thread runs a batch from now on; the caller holds the lock."""
+        if running is not None:
+            running.begin(lane, batch, now_s)
+            lane.num_running += 1
+
+    def _ended(self, running: RunningBatch) -> bool:
+        """A thread's run has ended; whether the thread goes on. The caller holds the lock."""
+        lane = running.lane
+        if lane is None:
+            return True
+        running.lane = running.batch = None
+        if running.is_overdue:
+            lane.num_overdue -= 1
+            is_attached = lane in self._lanes or lane in self._background
+            if lane.num_overdue == MAX_OVERDUE - 1 and is_attached and not self._stopping:
+                lane.queue.reopen()
+        else:
+            lane.num_running -= 1
+        if running.is_replaced:
+            self._running.remove(running)
+            self._wake.notify()  # its lane may have waited for the end of this run
+        return not running.is_replaced
+
+    def _watch(self, ready: threading.Event) -> None:
+        """Look again and again for runs that take long, so that they hold up nothing else."""
+        ready.set()
+        while not self._stop_watching.wait(LOOK_S):
+            try:
+                for _ in range(self._look()):
+                    self._start_another()
+            except Exception:
+                logging.getLogger(__name__).exception("no thread could be started beside a run that takes long")
+
+    def _look(self) -> int:
+        """Give up runs that are overdue; how many threads are needed in place of those with long runs."""
+        finished: Finished = []
+        num_needed = 0
+        with self._wake:
+            now_s = self._now()
+            for running in self._running:
+                if not running.is_overdue and running.is_late(now_s):
+                    finished += self._give_up(running, now_s)
+            if not self._num_idle and self._is_anything_waiting() and not self._stopping:
+                for running in self._running:
+                    if not running.is_replaced and running.is_long(now_s):
+                        running.is_replaced = True
+                        num_needed += 1
+        _deliver(finished)
+        return num_needed
+
+    def _is_anything_waiting(self) -> bool:
+        """Whether a batch could run if there was a thread for it."""
+        lanes = self._lanes + self._background
+        return bool(self._again) or any(
+            lane.queue.num_rows > 0 and lane.num_running < self._num_threads for lane in lanes
+        )
+
+    def _give_up(self, running: RunningBatch, now_s: float) -> Finished:
+        """Go on without a run that cannot be stopped in time; its requests with time left run again without the others.
+
+        The caller holds the lock.
+        """
+        lane, batch = running.lane, running.batch
+        if lane is None or batch is None:
+            return []
+        running.is_overdue = True
+        lane.num_running -= 1
+        lane.num_overdue += 1
+        finished: Finished = []
+        waiting, expired = with_time_left(batch, now_s)
+        errors: list[tuple[list[Part], ServingError]] = [(expired, DeadlineExceeded(_STOPPED))]
+        if lane.num_overdue >= MAX_OVERDUE:
+            errors.append((waiting, too_many_overdue()))
+            finished += lane.queue.close(too_many_overdue())
+        elif waiting:
+            self._again.append((lane, _batch_of(waiting, batch.reason)))
+        for parts, error in errors:
+            for part in parts:
+                self._finish(part.task, error, finished)
+        self._wake.notify()
+        return finished
+
+    def _start_another(self) -> None:
+        thread = threading.Thread(target=self._work, args=(threading.Event(),), name=self._next_name(), daemon=True)
+        hide_from_debuggers(thread)
+        thread.start()
+        self._threads = [*(old for old in self._threads if old.is_alive()), thread]
+
+    def _next_name(self) -> str:
+        number, self._num_started = self._num_started, self._num_started + 1
+        return f"tfserve-runner-{self.device}" + (f"-{number}" if number else "")
+
+    def _run_batch(self, lane: Lane, batch: Batch, running: RunningBatch | None = None) -> None:
+        running = running or RunningBatch()
         started_s = self._now()
         for task, _, _ in batch.parts:
             if task.started_s is None:
                 task.started_s = started_s
         try:
-            outputs = run_parts(lane, batch.parts)
+            outputs = run_parts(lane, batch.parts, limit_s=_limit_s(lane, batch, started_s))
         except RowsMisfit as misfit:
-            self._separate(lane, batch.parts, misfit.message)
+            self._separate(lane, batch, misfit.message, running)
+            return
+        except DeadlineExceeded:
+            self._run_rest(lane, batch, running)
             return
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the loop goes on
             if len(batch.parts) == 1:
                 self._fail(batch.parts[0].task, as_serving_error(error))
-            else:
-                # One request must not decide over its batch mates: find out which one is at fault.
-                for part in batch.parts:
-                    if not part.task.is_finished:
-                        self._run_batch(lane, Batch((part,), part.stop - part.start, batch.reason))
+                return
+            # One request must not decide over its batch mates: find out which one is at fault.
+            self._run_each(lane, [[part] for part in batch.parts], batch.reason, running)
             return
         done_s, unfit = self._complete(batch.parts, outputs)
+        if running.is_overdue:
+            return
         self._learn(lane, batch, started_s, done_s)
         if lane.observe is not None:
             lane.observe(batch, started_s, done_s)
         if unfit:
-            self._separate(lane, unfit, "the outputs of two parts of a request have different shapes")
+            self._separate(
+                lane,
+                _batch_of(unfit, batch.reason),
+                _UNFIT,
+                running,
+            )
 
-    def _separate(self, lane: Lane, parts: tuple[Part, ...], reason: str) -> None:
+    def _separate(self, lane: Lane, batch: Batch, reason: str, running: RunningBatch) -> None:
         """A run has shown that rows may not run together: answer these requests as each is answered alone."""
         if lane.separate is not None:
             lane.separate(reason)
-        for task in dict.fromkeys(part.task for part in parts):
-            with self._lock:
-                if task.is_finished or task.is_alone:
-                    continue  # another thread runs it whole already
-                task.is_alone = True
-                lane.queue.withdraw(task)
-            self._run_batch(lane, Batch((Part(task, 0, task.num_rows),), task.num_rows, "full"))
+        whole: list[list[Part]] = []
+        with self._lock:
+            for task in dict.fromkeys(part.task for part in batch.parts):
+                if not task.is_finished and not task.is_alone:  # else another thread runs it whole already
+                    task.is_alone = True
+                    lane.queue.withdraw(task)
+                    whole.append([Part(task, 0, task.num_rows)])
+        self._run_each(lane, whole, batch.reason, running)
+
+    def _run_each(self, lane: Lane, runs: list[list[Part]], reason: str, running: RunningBatch) -> None:
+        """Run parts of what a thread has in hand one after the other; others do so once one of them is overdue."""
+        for number, parts in enumerate(runs):
+            if running.is_overdue:
+                with self._wake:
+                    self._again += [(lane, _batch_of(later, reason)) for later in runs[number:]]
+                    self._wake.notify()
+                return
+            if not parts[0].task.is_finished:
+                self._run_part_of(lane, _batch_of(parts, reason), running)
+
+    def _run_part_of(self, lane: Lane, batch: Batch, running: RunningBatch) -> None:
+        """Run a part of what a thread has in hand, with a time of its own."""
+        with self._lock:
+            if running.is_overdue:
+                return
+            running.begin(lane, batch, self._now())
+        self._run_batch(lane, batch, running)
+
+    def _run_rest(self, lane: Lane, batch: Batch, running: RunningBatch) -> None:
+        """A run was stopped: the requests whose time is over fail, the others run again without them."""
+        waiting, expired = with_time_left(batch, self._now())
+        if len(waiting) == len(batch.parts):  # nothing is to be gained from a second try
+            waiting, expired = [], waiting
+        for part in expired:
+            self._fail(part.task, DeadlineExceeded(_STOPPED))
+        if waiting:
+            self._run_part_of(lane, _batch_of(waiting, batch.reason), running)
 
     def _learn(self, lane: Lane, batch: Batch, started_s: float, done_s: float) -> None:
         """Charge the lane for the device's time, and remember how long the run took."""
         took_s = done_s - started_s
-        is_one = not lane.queue.is_batchable or batch.parts[0].task.is_alone
-        size = batch.num_rows if is_one else lane.queue.options.padded_size(batch.num_rows)
+        size = size_of(lane, batch)
         with self._lock:
             lane.finish_s += took_s / self._num_threads
             lane.queue.ran(size, took_s)
             lane.stats.add(batch, size, started_s)
 
-    def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> tuple[float, tuple[Part, ...]]:
+    def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> tuple[float, list[Part]]:
         """Finish the requests whose rows are all there; returns when, and the parts that do not fit to others."""
         done_s = self._now()
         finished: Finished = []
@@ -339,118 +428,32 @@ class Runner:
                     task.is_finished = True
                     finished.append((task, outcome))
         _deliver(finished)
-        return done_s, tuple(unfit)
+        return done_s, unfit
 
     def _fail(self, task: Task, error: ServingError) -> None:
         """Finish one task with an error, unless it is finished."""
+        finished: Finished = []
         with self._lock:
-            if task.is_finished:
-                return
+            self._finish(task, error, finished)
+        _deliver(finished)
+
+    @staticmethod
+    def _finish(task: Task, error: ServingError, finished: Finished) -> None:
+        """The same; the caller holds the lock, and delivers."""
+        if not task.is_finished:
             task.is_finished = True
             if task.queue is not None:
                 task.queue.forget(task)
-        _deliver([(task, error)])
+            finished.append((task, error))
 
 
-class RowsMisfit(RunFailed):
-    """Rows that ran together, or were about to, have to run as they came; the message says why they may not."""
+def _batch_of(parts: list[Part], reason: str) -> Batch:
+    return Batch(tuple(parts), sum([part.stop - part.start for part in parts]), reason)
 
 
-def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
-    """Run one batch: put the rows together, pad, run, hand the rows back.
-
-    Args:
-        lane: where the batch came from.
-        parts: in order; together at most `max_batch_size` rows.
-
-    Returns:
-        For each part, name -> array with its rows; views of the run's outputs, read-only.
-
-    Raises:
-        RowsMisfit: if the parts have to run alone: an output does not have one row for each input row, or this became
-            known after the batch was put together.
-
-    Reference: TensorFlow Serving pads with copies of row 0 of the last task (batching_session.cc); so do we.
-    """
-    queue, first = lane.queue, parts[0]
-    if not queue.is_batchable or first.task.is_alone:
-        if len(parts) > 1 or first.stop - first.start < first.task.num_rows:
-            raise RowsMisfit("rows may not run together")
-        return [lane.run(first.task.inputs)]
-    num_rows = sum([part.stop - part.start for part in parts])
-    padding = queue.options.padded_size(num_rows) - num_rows if num_rows else 0
-    outputs = lane.run({name: _assemble(name, parts, padding, queue) for name in first.task.inputs})
-    for name, array in outputs.items():
-        if array.ndim == 0 or len(array) != num_rows + padding:
-            raise RowsMisfit(
-                f"output {name} has the shape {list(array.shape)} for {num_rows + padding} rows of a request"
-            )
-    if len(parts) == 1 and not padding:
-        return [outputs]
-    rows: list[Tensors] = []
-    begin = 0
-    for _, start, stop in parts:
-        end = begin + stop - start
-        rows.append({name: array[begin:end] for name, array in outputs.items()})
-        begin = end
-    return rows
-
-
-def _assemble(name: str, parts: tuple[Part, ...], padding: int, queue: BatchQueue) -> np.ndarray:
-    arrays = [
-        task.inputs[name] if stop - start == task.num_rows else task.inputs[name][start:stop]
-        for task, start, stop in parts
-    ]
-    if len(arrays) == 1 and not padding:
-        return arrays[0]
-    if not queue.has_one_shape and any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
-        arrays = pad_variable_length(arrays)
-    if padding:
-        filler = next(rows[:1] for rows in reversed(arrays) if len(rows))
-        arrays += [filler] * padding
-    return _joined(arrays)
-
-
-def pad_variable_length(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Make arrays of different inner dimensions as large as the largest, each filled up with its own first element.
-
-    Args:
-        arrays: each `(b_i, ...)`, of equal rank from 1 to 6.
-
-    Raises:
-        RunRejected: for other ranks, or when an array without elements has to be filled up.
-
-    Reference: TensorFlow Serving's batching_util.cc.
-    """
-    ranks = {array.ndim for array in arrays}
-    if len(ranks) != 1 or not 1 <= arrays[0].ndim <= 6:
-        raise RunRejected("Only tensors with rank from 1 to 6 can be padded.")
-    inner = tuple(max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True))
-    padded = []
-    for array in arrays:
-        if array.shape[1:] == inner:
-            padded.append(array)
-            continue
-        if not array.size:
-            raise RunRejected("Got empty tensor in batch of non-empty tensors.")
-        larger = np.full((len(array), *inner), array.flat[0], dtype=array.dtype)
-        larger[tuple(slice(size) for size in array.shape)] = array
-        padded.append(larger)
-    return padded
-
-
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
-    """The rows of all arrays, one after the other.
-
-    `np.concatenate` lets go of the interpreter's lock for each array of more than 500 elements; a busy loop takes it,
-    and the batch waits a switch interval for every request in it.
-    """
-    first = arrays[0]
-    if first.size and first.dtype.kind in "biuf":
-        with contextlib.suppress(TypeError):  # not contiguous
-            rows = b"".join(arrays)  # type: ignore[arg-type]  # arrays are buffers
-            return np.frombuffer(rows, first.dtype).reshape(-1, *first.shape[1:])
-    return np.concatenate(arrays)
+def _limit_s(lane: Lane, batch: Batch, started_s: float) -> float | None:
+    """How long a run may take; None where it cannot be stopped anyway."""
+    return None if lane.run_within is None else limit_s(lane, batch, started_s)
 
 
 def as_serving_error(error: Exception) -> ServingError:
