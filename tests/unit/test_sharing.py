@@ -12,7 +12,15 @@ import pytest
 from tfserve_nb.errors import RunRejected
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.versions.row_evidence import EVIDENCE_FILE, NotedRows, note_rows, read_noted_rows
-from tfserve_nb.serving.versions.sharing import MADE_UP, Evidence, RowSharing, decide, made_up, noted_from
+from tfserve_nb.serving.versions.sharing import (
+    MADE_UP,
+    Evidence,
+    RowSharing,
+    decide,
+    ignores_added_length,
+    made_up,
+    noted_from,
+)
 from tfserve_nb.types import SignatureSpec, Tensors, TensorSpec
 
 Model = Callable[[np.ndarray], np.ndarray]
@@ -178,3 +186,20 @@ def test_notes_of_an_earlier_check_are_evidence(tmp_path: Path, caplog: pytest.L
         (tmp_path / EVIDENCE_FILE).write_text("[]")
         assert read_noted_rows(tmp_path) == {}
     assert read_noted_rows(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "is_ignored"),
+    [
+        (lambda x: x.max(axis=1, keepdims=True), True),
+        (lambda x: x.sum(axis=1, keepdims=True), False),
+        (lambda x: x, False),
+        (refuses_made_up(lambda x: x.max(axis=1, keepdims=True)), False),
+    ],
+    ids=["largest", "sum", "as long as the input", "no evidence"],
+)
+def test_inputs_are_filled_up_only_where_that_changes_no_answer(model: Model, *, is_ignored: bool) -> None:
+    spec = signature(shape=(None, None))
+    evidence = [Evidence(made, MADE_UP) for made in made_up(spec)]
+
+    assert ignores_added_length(lambda inputs: {"y": model(inputs["x"])}, spec, evidence) is is_ignored

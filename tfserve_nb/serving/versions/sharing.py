@@ -23,7 +23,7 @@ import numpy as np
 
 from ...errors import ExportFailed, RunFailed, RunRejected, ServingError
 from ...export.check import compare_outputs, example_batch
-from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors
+from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
 from .row_evidence import NotedRows, read_noted_rows
 
 Run: TypeAlias = Callable[[Tensors], Tensors]
@@ -63,10 +63,12 @@ class RowSharing:
     Attributes:
         is_allowed: whether rows of several requests may share a run, a request may be cut, and a run may be padded.
         reason: why not, in words; "" when they may, or when batching is switched off.
+        pads_lengths: whether what is added to the end of an input (`pad_variable_length_inputs`) changes no answer.
     """
 
     is_allowed: bool
     reason: str = ""
+    pads_lengths: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +128,43 @@ def decide(
         return RowSharing(is_allowed=True)
     why = f": {problem}" if problem else ""
     return RowSharing(is_allowed=False, reason=f"no rows are known that the model can run{why}; {_ADVICE}")
+
+
+def ignores_added_length(run: Run, signature: SignatureSpec, evidence: Iterable[Evidence]) -> bool:
+    """Whether rows whose free inner dimensions are filled up with their first element have the outputs of the rows.
+
+    Args:
+        run: runs the signature.
+        signature: the signature.
+        evidence: rows to try; without any that the model can run, the answer is no.
+    """
+    is_tried = False
+    for piece in evidence:
+        for row in range(min(LEAST_ROWS, _num_rows(piece.rows))):
+            single = {name: array[row : row + 1] for name, array in piece.rows.items()}
+            longer = {name: _lengthened(array, signature.inputs[name]) for name, array in single.items()}
+            try:
+                outputs, same = run(single), run(longer)
+            except (RunFailed, RunRejected):
+                continue
+            if wrong_rows(same, 1) or _differs([outputs], same, [0]):
+                return False
+            is_tried = True
+        if is_tried and piece.source == MADE_UP:
+            break
+    return is_tried
+
+
+def _lengthened(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """One row with free inner dimensions twice as long, as `batching.rows` fills it up."""
+    declared = (None,) * array.ndim if spec.shape is None else spec.shape
+    if not array.size or None not in declared[1:]:
+        return array
+    pairs = zip(array.shape[1:], declared[1:], strict=True)
+    sizes = [2 * size if wanted is None else size for size, wanted in pairs]
+    longer = np.full((1, *sizes), array.flat[0], dtype=array.dtype)
+    longer[tuple(slice(size) for size in array.shape)] = array
+    return longer
 
 
 def noted_from(run: Run, signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> NotedRows | None:

@@ -148,6 +148,8 @@ class LoadedVersion:
     def _attach(self, name: str, *, is_background: bool) -> Lane:
         signature, options = self.view.signatures[name], self._options
         is_batchable, one_shape = self.view.batchable[name], options.checks_shapes and has_one_shape(signature)
+        if not self._sharing[name].pads_lengths:
+            options = replace(options, pad_variable_length_inputs=False)
         if is_background:
             options = replace(options, batch_timeout_micros=0)
         kind = CopyQueue if is_background else BatchQueue

@@ -23,10 +23,10 @@ from ...export.warmup_requests import WarmupRequest, read_warmup_requests
 from ...types import SignatureSpec, Tensors
 from ..telemetry.observer import Observer
 from ..telemetry.records import WarmupRecord
-from .inputs import check_inputs
+from .inputs import check_inputs, has_one_shape
 from .row_evidence import read_noted_rows
 from .servable import Servable
-from .sharing import MADE_UP, Evidence, RowSharing, decide, fixed_dimension, made_up
+from .sharing import MADE_UP, Evidence, RowSharing, decide, fixed_dimension, ignores_added_length, made_up
 from .source import VersionSource
 
 Report = Callable[[int, int], None]
@@ -89,6 +89,9 @@ def warm_up(
             is_warm_up=options.pads,
             on_run=lambda: report(min(next(count), total), total),
         )
+        if options.pad_variable_length_inputs and sharing[name].is_allowed and not has_one_shape(signature):
+            evidence = _evidence(signature, stored.get(name, []), seen)
+            sharing[name] = replace(sharing[name], pads_lengths=ignores_added_length(run, signature, evidence))
     report(total, total)
     return sharing
 
