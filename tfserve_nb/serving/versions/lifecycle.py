@@ -27,6 +27,7 @@ from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
 from .servable import Loader, Servable
 from .source import VersionSource
+from .trial import Trial
 from .version import LoadedVersion, VersionHandle, VersionRecord
 from .warmup import warm_up
 
@@ -359,10 +360,13 @@ class ServableManager:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
-            batchable = warm_up(servable, source, partial(self._note_warmup, record), self._observers)
+            trial = Trial(servable)
+            batchable = warm_up(trial, source, partial(self._note_warmup, record), self._observers)
+            problem = "" if source.is_trusted else trial.problem()
+            servable.restore()
             loaded = LoadedVersion(
                 self.runner_for(source.device), servable, source, batchable, observers=self._observers, model=name,
-                version=version,
+                version=version, problem=problem,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on; the status has the reason
             if servable is not None:
@@ -376,6 +380,8 @@ class ServableManager:
                 record.error, record.state = None, VersionState.AVAILABLE
                 self._changed.notify_all()
                 _log.info("Successfully loaded servable version {name: %s version: %d}", name, version)
+                if problem:
+                    _log.info("No row that was tried could be run by version %d of %s: %s", version, name, problem)
         if not is_wanted:  # the model was given up while it loaded
             self._free(record)
 

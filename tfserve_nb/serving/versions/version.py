@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
+from ...export.graph.state import notes_of
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.queue import Batch, BatchQueue, Task
@@ -56,10 +57,12 @@ class LoadedVersion:
         observers: get each batch.
         model: the model's name.
         version: the version's number.
+        problem: why it cannot answer, as far as rows were tried; "" when it can.
 
     Attributes:
         runner: the same.
         servable: the same.
+        problem: the same.
         view: what servers in other processes have to know of the version.
         checks: signature -> the check for each request.
         lanes: signature -> where requests wait.
@@ -75,9 +78,11 @@ class LoadedVersion:
         observers: Observers,
         model: str,
         version: int,
+        problem: str = "",
     ) -> None:
         self.runner = runner
         self.servable = servable
+        self.problem = problem
         self._options = options = source.options
         self._observers = observers
         self._model = model
@@ -97,6 +102,17 @@ class LoadedVersion:
         self._is_closed = False
         self._background: dict[str, Lane] = {}
         self.lanes = {name: self._attach(name, is_background=False) for name in batchable}
+
+    @property
+    def changes(self) -> str:
+        """What runs write in the version, in words; "" when they write nothing."""
+        return next((state.text for state in self.servable.states.values() if state.written), "")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users have to know, one line each."""
+        notes = notes_of(self.servable.states)
+        return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else tuple(notes)
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
@@ -206,6 +222,9 @@ class VersionRecord:
             weights_bytes=0 if self.loaded is None else self.weights_bytes,
             done=self.done,
             total=self.total,
+            changes="" if self.loaded is None else self.loaded.changes,
+            problem="" if self.loaded is None else self.loaded.problem,
+            notes=() if self.loaded is None else self.loaded.notes,
         )
 
 
