@@ -161,10 +161,10 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
 
 def values_of(model: Any) -> list[np.ndarray]:
     """All that a model holds in variables and tables."""
-    found = [np.array(variable) for variable in model.variables]
+    found = [variable.numpy().copy() for variable in model.variables]
     if isinstance(model, keras.Model):
-        found += [np.array(variable) for variable in model.metrics_variables]
-        found += [np.array(one) for layer in model.layers for one in layer.metrics_variables]
+        found += [variable.numpy().copy() for variable in model.metrics_variables]
+        found += [one.numpy().copy() for layer in model.layers for one in layer.metrics_variables]
     if isinstance(model, Remembers):
         found += [tensor.numpy() for tensor in model.table.export()]
     return found
@@ -262,7 +262,7 @@ def fit(make: Callable[[], Any], callbacks: list[Any]) -> tuple[list[np.ndarray]
     model = make()
     model.compile("adam", "mse")
     model.fit(rows, rows[:, :2], batch_size=4, epochs=2, verbose=0, callbacks=callbacks)
-    values = [np.array(variable) for variable in (*model.variables, *model.optimizer.variables)]
+    values = [variable.numpy().copy() for variable in (*model.variables, *model.optimizer.variables)]
     return values, [random.random(), float(np.random.rand()), float(tf.random.uniform(()))]  # noqa: NPY002, S311
 
 
