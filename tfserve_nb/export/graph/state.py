@@ -186,8 +186,8 @@ class _Graph:
         holder = self.nodes.get(origin)
         if holder is None and origin.startswith("Anonymous"):
             return  # made by the run itself, and gone with it
-        is_named = holder is not None and kind == "variable"  # the shared name of a table is a number
-        shared = holder.attr["shared_name"].s.decode() if is_named else ""
+        # The shared name of a table is a number.
+        shared = holder.attr["shared_name"].s.decode() if holder is not None and kind == "variable" else ""
         held = Written(shared or origin or node.op, "" if holder is None else origin, kind, _dtypes(node, kind))
         self._written.add(held)
 
