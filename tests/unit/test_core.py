@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.eventually import eventually
-from helpers.fake_servable import BAD, FakeLoader, rows
+from helpers.fake_servable import BAD, FakeLoader, FakeServable, rows
 from helpers.fake_serving import FakeServing
 
 from tfserve_nb.errors import (
@@ -25,6 +26,7 @@ from tfserve_nb.errors import (
     RunRejected,
     VersionNotFound,
 )
+from tfserve_nb.export.graph.state import GraphState, Written
 from tfserve_nb.serving import direct
 from tfserve_nb.serving.backend import Answer, ModelSpec, Outcome
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -36,7 +38,7 @@ from tfserve_nb.serving.telemetry.observer import Observer
 from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.serving.versions import lifecycle
 from tfserve_nb.serving.versions.source import VersionSource
-from tfserve_nb.types import ProgressEvent, VersionState
+from tfserve_nb.types import ProgressEvent, Tensors, VersionState
 
 NET = ModelSpec("net")
 
@@ -153,6 +155,39 @@ def test_a_version_that_answers_nothing_is_served_when_that_is_wanted(
         assert again.model_status("net").default_version == 1
     finally:
         again.stop()
+
+
+class Counting(FakeServable):
+    """Adds up what it was asked, and takes its time between reading and writing."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.states = {"serving_default": GraphState((Written("total", "total", "variable", (1,)),))}
+        self.total = 0.0
+
+    def run(self, signature: str, inputs: Tensors) -> Tensors:
+        before = self.total
+        time.sleep(0.002)
+        self.total = before + len(inputs["x"])
+        return {"y": np.full_like(inputs["x"], self.total)}
+
+    def restore(self) -> None:
+        self.total = 0.0
+
+
+def test_requests_for_a_version_that_they_change_run_whole_and_one_after_the_other(tmp_path: Path) -> None:
+    core = ServingCore(lambda *_: Counting(), num_run_threads=4)
+    core.start()
+    try:
+        deploy(core, tmp_path, 1)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: ask(core, 0)[0], range(40)))
+        (status,) = core.model_status("net").versions
+    finally:
+        core.stop()
+
+    assert sorted(answers) == list(range(1, 41))
+    assert status.changes == "a run changes its own state (total)"
 
 
 def test_large_request_is_answered_in_order(core: ServingCore, tmp_path: Path) -> None:

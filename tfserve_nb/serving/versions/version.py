@@ -17,7 +17,7 @@ from ...export.graph.state import notes_of
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.queue import Batch, BatchQueue, Task
-from ..batching.runner import Lane, Observe, Runner
+from ..batching.runner import Lane, Observe, RunFunction, Runner
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
@@ -100,6 +100,7 @@ class LoadedVersion:
             for name, signature in self.view.signatures.items()
         }
         self._lock = threading.Lock()
+        self._changing = threading.Lock()
         self._is_closed = False
         self._background: dict[str, Lane] = {}
         self.lanes = {name: self._attach(name, is_background=False) for name in batchable}
@@ -145,9 +146,16 @@ class LoadedVersion:
             options = replace(options, batch_timeout_micros=0)
         kind = CopyQueue if is_background else BatchQueue
         queue = kind(options, is_batchable=is_batchable, has_one_shape=one_shape)
-        run = partial(self.servable.run, name)
+        run: RunFunction = partial(self.servable.run, name)
+        if name in self.servable.states:
+            run = partial(self._run_alone, run)
         observe = self._observer(signature, is_background=is_background)
         return self.runner.attach(queue, run, observe, is_background=is_background)
+
+    def _run_alone(self, run: RunFunction, inputs: Tensors) -> Tensors:
+        """Runs that change the version come one after the other, also where a device has several threads."""
+        with self._changing:
+            return run(inputs)
 
     def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
         """The function that a runner calls after each batch of one signature."""
