@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from tfserve_nb.errors import (
     VersionNotFound,
 )
 from tfserve_nb.export.graph.state import GraphState, Written
+from tfserve_nb.export.layout import temporary_dir
 from tfserve_nb.serving import direct
 from tfserve_nb.serving.backend import Answer, ModelSpec, Outcome
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -547,6 +549,27 @@ def test_resume_says_nothing_of_versions_that_it_does_not_load_and_loads_them_wh
         assert states(second)[1] is VersionState.AVAILABLE
     finally:
         second.stop()
+
+
+def test_resume_sweeps_what_a_killed_process_left_and_nothing_else(loader: FakeLoader, tmp_path: Path) -> None:
+    first = ServingCore(loader)
+    first.start()
+    deploy(first, tmp_path, 1)
+    first.stop()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(60)
+    with temporary_dir(tmp_path / "net", "exporting") as living:
+        left = tmp_path / "net" / living.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+        left.mkdir()
+
+        second = ServingCore(FakeLoader())
+        second.start()
+        try:
+            assert second.resume(tmp_path) == {"net": []}
+        finally:
+            second.stop()
+
+        assert sorted(entry.name for entry in (tmp_path / "net").iterdir()) == [living.name, "1"]
 
 
 def test_resume_goes_on_without_what_is_gone(loader: FakeLoader, tmp_path: Path) -> None:

@@ -130,6 +130,7 @@ class IsolatedServer:
         self._folders: Mapping[str, Path] = {}
         self._child = ChildServer(wanted.port, wanted.grpc_port, token, self._resume, workers=workers)
         self._models = RemoteModels(self._child.url, token, unavailable_reason=self._child.problem)
+        self._resuming = RemoteModels(self._child.url, token)
         self.listening = ListenOptions(self._child.port, self._child.grpc_port, workers, auth=True)
         grpc_address = _grpc_address(self._child.grpc_port)
         experiments = RemoteExperiments(self._models)
@@ -158,18 +159,20 @@ class IsolatedServer:
         """Serve all models again; on the thread that watches the process."""
         for name, folder in self._folders.items():
             with contextlib.suppress(ServingError):  # its status holds the reason
-                self._models.resume(folder, name)
+                self._resuming.resume(folder, name)
+        self._resuming.connection.close()
 
 
 @dataclass(slots=True)
 class _Process:
-    """The servers of this process, and the port and token that the next one takes over."""
+    """The servers of this process, and the port and tokens that the next ones take over."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     kernel: KernelServer | None = None
     child: IsolatedServer | None = None
     last_port: int = 0
     last_token: str | None = None
+    last_child_token: str | None = None
     is_registered: bool = False
 
     def servers(self) -> tuple[KernelServer | IsolatedServer, ...]:
@@ -231,8 +234,9 @@ def ensure_child(wanted: ListenOptions = ANY, progress: Progress = no_progress) 
         if _process.child is not None:
             _check_fits(_process.child.listening, replace(wanted, auth=None))
             return _process.child.handle
-        token = _process.last_token or make_token()
-        _process.child, _process.last_token = IsolatedServer(token, wanted, progress), token
+        # Not the token of the kernel's server: who learns one of them must not have the other.
+        token = _process.last_child_token or make_token()
+        _process.child, _process.last_child_token = IsolatedServer(token, wanted, progress), token
         _stop_at_exit()
         return _process.child.handle
 

@@ -23,6 +23,7 @@ from ..dashboards.web import WebPages
 from ..errors import ServingError
 from ..experiment.engine.experiments import Experiments
 from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
+from ..server.child import READY
 from ..server.handle import ServerHandle
 from ..server.telemetry.prometheus import Monitor
 from ..server.telemetry.request_log import RequestLog
@@ -149,6 +150,8 @@ class ModelServer:
             _log.info("Dashboard: %s", self._dashboard_url())
         _log.log(*openness(plan, self._configs))
         self._poller.start()
+        if plan.ready_fd:
+            os.write(plan.ready_fd, READY)
 
     def stop(self) -> None:
         """Finish running requests, close the ports, free the models. Idempotent, bounded."""

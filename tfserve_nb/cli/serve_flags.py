@@ -110,6 +110,8 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("dashboard", False, "show versions, latency and controls as a web page on the REST port"),
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),
         Flag("parent_pid", 0, "end when this process is no longer our parent"),
+        Flag("listen_fds", "", "sockets for REST that the parent keeps, with gRPC's port; numbers, with commas"),
+        Flag("ready_fd", 0, "write a line here when requests are answered"),
         Flag("device", "", "TensorFlow device to load the models on, such as /GPU:0"),
         Flag(
             "workers",
@@ -117,6 +119,9 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
             "processes for HTTP, gRPC and codecs in front of the one with TensorFlow; 0 for none",
             alias="frontends",
         ),
+        Flag("max_request_bytes", 1024**3, "largest body of REST and message of gRPC"),
+        Flag("max_bytes_in_flight", 2 * 1024**3, "of all unfinished requests together; more are refused for a moment"),
+        Flag("max_connections", 4096, "open connections, REST and gRPC each; fewer where fewer files may be open"),
         Flag("drain_seconds", 30.0, "how long running requests may take after SIGTERM"),
     ),
 }

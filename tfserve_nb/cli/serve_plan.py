@@ -29,8 +29,8 @@ from ..serving.configured import FollowOptions
 from ..serving.models.model_config import ModelConfig
 from ..serving.versions.servable import SessionOptions
 
-MAX_BODY_BYTES = 1024**3
-"""TensorFlow Serving has no limit; one request must not take all memory of a machine."""
+MAX_INT32 = 2**31 - 1
+"""gRPC's limits are numbers of this size."""
 
 UNBATCHED = BatchingOptions(is_enabled=False, checks_shapes=False, max_batch_size=1, max_enqueued_batches=10_000)
 
@@ -48,6 +48,7 @@ class ServePlan:
         settings: addresses and limits.
         drain_s: how long running requests may take at the end.
         parent_pid: end with this process, or 0.
+        ready_fd: a file descriptor that is told when requests are answered, or 0.
         dashboard: whether the REST port shows the dashboard.
         reload_base_paths: folders that reloads may name beside the configured ones; None for any folder, when every
             client has shown a token or a certificate.
@@ -61,6 +62,7 @@ class ServePlan:
     settings: ServerSettings
     drain_s: float
     parent_pid: int = 0
+    ready_fd: int = 0
     dashboard: bool = False
     reload_base_paths: tuple[str, ...] | None = None
 
@@ -90,12 +92,14 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         settings=settings,
         drain_s=max(0.0, flags.drain_seconds),
         parent_pid=flags.parent_pid,
+        ready_fd=flags.ready_fd,
         dashboard=flags.dashboard,
         reload_base_paths=_folders(flags.reload_base_paths) if settings.is_grpc_open else None,
     )
 
 
 def _check(flags: argparse.Namespace) -> None:
+    _check_limits(flags)
     if flags.dashboard and _rest_port(flags) is None:
         raise ConfigRejected("--dashboard needs --rest_api_port", hint="--rest_api_port=8501 --dashboard")
     if flags.managed:
@@ -120,6 +124,17 @@ def _check(flags: argparse.Namespace) -> None:
         )
     if flags.enable_per_model_batching_parameters and not flags.enable_batching:
         raise ConfigRejected("enable_per_model_batching_parameters needs enable_batching", hint="--enable_batching")
+
+
+def _check_limits(flags: argparse.Namespace) -> None:
+    for name, most in (
+        ("max_request_bytes", MAX_INT32),
+        ("max_connections", MAX_INT32),
+        ("max_bytes_in_flight", 2**62),
+    ):
+        value = getattr(flags, name)
+        if not 1 <= value <= most:
+            raise ConfigRejected(f"--{name}={value} must be a number from 1 to {most}", hint="leave it out")
 
 
 def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig, ...] | None]:
@@ -184,10 +199,13 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
     return ServerSettings(
         host=flags.host,
         port=_rest_port(flags),
+        listen_fds=tuple(int(number) for number in flags.listen_fds.split(",") if number),
         token=_token(flags.auth_token_file),
         admin_token=secrets.token_urlsafe(32) if flags.dashboard and not flags.auth_token_file else None,
         allow_remote=not is_loopback(flags.host),
-        max_body_bytes=MAX_BODY_BYTES,
+        max_body_bytes=flags.max_request_bytes,
+        max_bytes_in_flight=flags.max_bytes_in_flight,
+        max_connections=flags.max_connections,
         request_timeout_s=flags.rest_api_timeout_in_ms * 1e-3,
         checks_origin=not flags.rest_api_enable_cors_support,
         has_cors=flags.rest_api_enable_cors_support,
@@ -200,11 +218,14 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
             host=flags.host,
             port=flags.port or None,
             socket_path=flags.grpc_socket_path,
+            max_message_bytes=flags.max_request_bytes,
+            max_connections=flags.max_connections,
             channel_arguments=_channel_arguments(flags.grpc_channel_arguments),
             tls=read_tls(tls) if tls else None,
             as_content=flags.enable_serialization_as_tensor_content,
             checks_method_names=flags.enable_signature_method_name_check,
             has_health=flags.enable_grpc_healthcheck_service,
+            is_port_held=bool(flags.listen_fds),
         ),
     )
 

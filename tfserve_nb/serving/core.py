@@ -421,6 +421,7 @@ class ServingCore:
         self, name: str, span_s: int = 120, step_s: int = 2, signature: str | None = None
     ) -> ModelMetrics:
         """The numbers of a model; see `Metrics.snapshot`."""
+        self.metrics.forget_versions(name, {status.version for status in self._manager.status(name)})
         metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
         return metrics.with_batches(self._manager.batches(name))
 

@@ -20,13 +20,12 @@ from ...serving.backend import Answer, Handle, ModelSpec
 from ...types import DEFAULT_SIGNATURE
 from ..calls import RequestContext
 from ..http.message import Fields
+from ..paths import V2, V2_HEALTH
 from .handler import GiveUp, OnReply, Reply, RestHandler
 from .json_text import dump
 from .routes import Route
 from .v2_tensors import Wanted, metadata_of, parse_json, to_array, to_output, write_json
 
-PREFIX = "/v2"
-HEALTH = "/v2/health/"
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _MODEL = re.compile(r"/v2/models/([^/:]+)(?:/versions/(\d{1,18}))?(?:/(infer|ready))?")
@@ -40,7 +39,7 @@ def find_v2_route(method: str, uri: str) -> Route | None:
         InvalidRequest: for a wrong method or path.
     """
     path = uri.partition("?")[0].rstrip("/")
-    if path in (PREFIX, HEALTH + "live", HEALTH + "ready") and method in ("GET", "HEAD"):
+    if path in (V2, V2_HEALTH + "live", V2_HEALTH + "ready") and method in ("GET", "HEAD"):
         return None
     match = _MODEL.fullmatch(path)
     call = "" if match is None else match[3] or "metadata"
@@ -89,7 +88,7 @@ class InferenceV2:
 
     @staticmethod
     def _server_reply(uri: str) -> Reply:
-        if uri.startswith(HEALTH):
+        if uri.startswith(V2_HEALTH):
             return Reply(200, b"")
         return Reply(200, dump({"name": "tfserve_nb", "version": __version__, "extensions": ["binary_tensor_data"]}))
 

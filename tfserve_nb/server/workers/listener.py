@@ -28,10 +28,11 @@ from ...errors import ServerFailed
 from ...serving.backend import InferenceBackend
 from ...temporary import TemporaryFolder
 from .. import tls
-from ..http.listener import bind, hold
+from ..budget import ByteBudget
 from ..http.server import FastPath, HttpServer
 from ..http.tornado_sink import sinks_of
 from ..settings import GrpcSettings, ServerSettings
+from ..sockets import bind_shared, hold, inherited
 from ..telemetry.request_log import RequestLog
 from .hub import Hub, Worker
 
@@ -64,13 +65,9 @@ class WorkerListener:
             tls.check(settings.tls)
         self._backend = backend
         self._request_log = request_log
-        if settings.port:
-            # Shared among our processes, not with another server that shares its port as well.
-            bind(settings.host, settings.port).close()
-        first = bind(settings.host, settings.port or 0, shares=True)
-        self.port: int = first.getsockname()[1]
-        self._sockets = [first]
-        self._sockets += [bind(settings.host, self.port, shares=True) for _ in range(settings.workers - 1)]
+        given = inherited(settings.listen_fds)
+        self._sockets = given or bind_shared(settings.host, settings.port or 0, settings.workers)
+        self.port: int = self._sockets[0].getsockname()[1]
         self._folder: TemporaryFolder | None = None
         self._grpc_place: socket.socket | None = None
         grpc = settings.grpc
@@ -91,23 +88,26 @@ class WorkerListener:
         """Hold gRPC's port for the workers, and find a place for the core's socket."""
         if grpc.tls is not None:
             tls.check(grpc.tls)
-        try:
-            place = self._grpc_place = hold(grpc.host, grpc.port or 0)
-        except BaseException:
-            self.close_socket()
-            raise
+        port = grpc.port
+        if not grpc.is_port_held:
+            try:
+                self._grpc_place = hold(grpc.host, grpc.port or 0)
+            except BaseException:
+                self.close_socket()
+                raise
+            port = self._grpc_place.getsockname()[1]
         self._folder = TemporaryFolder("tfserve-core")
-        return replace(grpc, port=place.getsockname()[1], core_path=str(self._folder.path / "core"))
+        return replace(grpc, port=port, core_path=str(self._folder.path / "core"))
 
     async def start(
-        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
+        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath, budget: ByteBudget
     ) -> None:
         """Answer requests from now on.
 
         Raises:
             ServerFailed: if a worker does not start, with what it printed last.
         """
-        http = self._http = HttpServer(sinks_of(application, log), self.settings, log, fast_path)
+        http = self._http = HttpServer(sinks_of(application, log), self.settings, log, fast_path, budget)
         http.start_clock()
         hub = self._hub = Hub(self._backend, self.settings, http, log, self._request_log)
         self._slots = [_Slot(hub, listener, log) for listener in self._sockets]

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
 from ...export.graph.state import GraphState, signature_states
-from ...export.reasons import shorten
+from ...export.reasons import cause_in_graph
 from ...export.signatures import (
     SAVED_MODEL_FILE,
     SAVED_MODEL_TEXT_FILE,
@@ -38,8 +38,6 @@ models do: 63 µs instead of 17 µs for one row of an MLP. Large operations use 
 """
 
 SHARED_POOL = 0
-
-_HEADING = "Graph execution error:"
 
 
 class Servable(Protocol):
@@ -242,8 +240,5 @@ def _as_run_error(error: Exception) -> ServingError:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line with the reason: TensorFlow puts a heading and a traceback before it."""
-    lines = [line.strip() for line in str(getattr(error, "message", "") or error).splitlines()]
-    nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
-    reasons = [line for line in lines[nodes[0] + 1 if nodes else 0 :] if line and line != _HEADING]
-    return shorten(reasons[0]) if reasons else type(error).__name__
+    """The line with the reason."""
+    return cause_in_graph(str(getattr(error, "message", "") or error)) or type(error).__name__
