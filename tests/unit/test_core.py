@@ -723,3 +723,24 @@ def test_an_interrupted_predict_cancels_its_request(monkeypatch: pytest.MonkeyPa
         assert serving.num_held == 0
     finally:
         serving.close()
+
+
+def test_a_model_is_served_on_when_its_whole_folder_is_gone(core: ServingCore, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    for version in (1, 2):
+        deploy(core, base, version)
+    shutil.rmtree(base)
+
+    core.promote("net", 1)
+    assert ask(core, 0) == [1]
+    assert core.roll_back("net", 2) == 2
+    status = core.model_status("net")
+    assert (status.on_disk, status.default_version) == ((), 2)
+    assert "the change will not survive it" in status.problem
+    core.undeploy("net", 1, delete=True)
+    assert core.available("net") == (2,)
+    deploy(core, base, 3)
+    assert core.model_status("net").problem == ""
+    core.undeploy("net", delete=True)
+
+    assert core.names == ()

@@ -10,19 +10,20 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
 from ...export.graph.state import notes_of
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
+from ..batching.lane import Lane, Observe, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
-from ..batching.runner import Lane, Observe, RunFunction, Runner
+from ..batching.runner import Runner
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
-from .servable import Servable
+from .servable import Servable, StoppableServable
 from .source import VersionSource
 
 OnDone: TypeAlias = Callable[[Outcome], None]
@@ -31,6 +32,10 @@ OnDone: TypeAlias = Callable[[Outcome], None]
 RequestCopier: TypeAlias = Callable[[str, Tensors, OnDone], OnDone]
 """Copies a submitted request for another version: gets its signature, inputs and `on_done`, and returns the function to
 call with the outcome instead of `on_done`."""
+
+
+PATIENCE_S = 30.0
+"""How long a run waits for an earlier one that changes the version."""
 
 
 class CopyQueue(BatchQueue):
@@ -139,6 +144,10 @@ class LoadedVersion:
             self.runner.detach(lane)
         self.servable.close()
 
+    def long_run(self) -> str:
+        """The longest run that is on its way, in words, if it has taken long; else ""."""
+        return self.runner.long_run([*self.lanes.values(), *self._background.values()])
+
     def _attach(self, name: str, *, is_background: bool) -> Lane:
         signature, options = self.view.signatures[name], self._options
         is_batchable, one_shape = self.view.batchable[name], options.checks_shapes and has_one_shape(signature)
@@ -146,16 +155,25 @@ class LoadedVersion:
             options = replace(options, batch_timeout_micros=0)
         kind = CopyQueue if is_background else BatchQueue
         queue = kind(options, is_batchable=is_batchable, has_one_shape=one_shape)
-        run: RunFunction = partial(self.servable.run, name)
+        run = partial(self.servable.run, name)
+        servable = self.servable
+        run_within: RunWithin | None = None
+        if isinstance(servable, StoppableServable) and servable.is_stoppable:
+            run_within = partial(servable.run_within, name)
         if name in self.servable.states:
             run = partial(self._run_alone, run)
+            run_within = None if run_within is None else partial(self._run_alone, run_within)
         observe = self._observer(signature, is_background=is_background)
-        return self.runner.attach(queue, run, observe, is_background=is_background)
+        return self.runner.attach(queue, run, observe, is_background=is_background, run_within=run_within)
 
-    def _run_alone(self, run: RunFunction, inputs: Tensors) -> Tensors:
+    def _run_alone(self, run: Callable[..., Tensors], *arguments: Any) -> Tensors:
         """Runs that change the version come one after the other, also where a device has several threads."""
-        with self._changing:
-            return run(inputs)
+        if not self._changing.acquire(timeout=PATIENCE_S):
+            raise NotAvailable(f"an earlier run of version {self._version}, which changes its state, does not end")
+        try:
+            return run(*arguments)
+        finally:
+            self._changing.release()
 
     def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
         """The function that a runner calls after each batch of one signature."""
@@ -231,12 +249,13 @@ class VersionRecord:
     def status(self, version: int) -> VersionStatus:
         """The snapshot for others."""
         ended_by = self.error if self.state is VersionState.END else None
+        is_coming = self.state in (VersionState.START, VersionState.LOADING)
         return VersionStatus(
             version=version,
             state=self.state,
             error_code="OK" if ended_by is None else ended_by.code,
             error_message="" if ended_by is None else ended_by.message,
-            detail=self.detail if self.state in (VersionState.START, VersionState.LOADING) else "",
+            detail=self.detail if is_coming else "" if self.loaded is None else self.loaded.long_run(),
             deployed_at=self.source.deployed_at,
             weights_bytes=0 if self.loaded is None else self.weights_bytes,
             done=self.done,
