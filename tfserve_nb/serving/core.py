@@ -40,7 +40,6 @@ from .traffic import Shadow
 from .versions.lifecycle import ServableManager
 from .versions.servable import Loader, load_saved_model
 from .versions.source import VersionSource
-from .versions.trial import cannot_answer
 from .versions.version import VersionHandle
 
 UNLOAD_WAIT_S = 40.0
@@ -240,10 +239,6 @@ class ServingCore:
         try:
             with model.loaded([version], progress):
                 progress(ProgressEvent("switching", 0, 1))
-                if placement.shadow is not None and model.default_version is not None:
-                    self._check_copies(name, version)
-                elif not placement.stage:
-                    self._check_answers(name, [version])
                 model.change(
                     lambda routing: placement.route(routing, version), new_event("deploy", version, str(placement))
                 )
@@ -348,7 +343,6 @@ class ServingCore:
         """See `ModelAdmin.promote`."""
         model = self._model(name)
         with model.loaded([version], progress):
-            self._check_answers(name, [version])
             model.change(lambda routing: routing.promote(version), new_event("promote", version))
 
     def roll_back(
@@ -383,7 +377,6 @@ class ServingCore:
         model.routing.with_traffic(weights)
         wanted = [version for version, percent in weights.items() if percent > 0]
         with model.loaded(wanted, progress):
-            self._check_answers(name, wanted)
             detail = ", ".join(f"version {version}: {weights[version]:g} %" for version in sorted(wanted))
             model.change(lambda routing: routing.with_traffic(weights), new_event("traffic", None, detail))
 
@@ -412,9 +405,6 @@ class ServingCore:
         words = [f"version {version}: {percent:g} %" for version, percent in shares.items()]
         words += [] if copies is None else [f"copies of {copies.percent:g} % to version {copies.version}"]
         with model.loaded(needed, progress):
-            self._check_answers(name, [*shares, *(arms or {})])
-            if copies is not None:
-                self._check_copies(name, copies.version)
             model.change(split, event or new_event("traffic", None, ", ".join(words)))
 
     def set_shadow(
@@ -425,8 +415,6 @@ class ServingCore:
         shadow = None if version is None else Shadow(version, percent)
         replace(model.routing, traffic=model.traffic).with_shadow(shadow)
         with model.loaded([] if version is None else [version], progress):
-            if version is not None:
-                self._check_copies(name, version)
             detail = "ended" if version is None else f"copies of {percent:g} % of the requests"
             model.change(lambda routing: routing.with_shadow(shadow), new_event("shadow", version, detail))
 
@@ -506,31 +494,6 @@ class ServingCore:
                 hint=f"%deploy MODEL --name {name}, or %serving --resume",
             )
         return model
-
-    def _check_answers(self, name: str, versions: Iterable[int]) -> None:
-        """Refuse to give requests to versions that cannot answer; those that have some keep them.
-
-        Raises:
-            FailedPrecondition: saying why one cannot.
-        """
-        problems = {status.version: status.problem for status in self._manager.status(name)}
-        for version in versions:
-            if problems.get(version) and version not in self._models[name].traffic:
-                raise cannot_answer(name, version, problems[version])
-
-    def _check_copies(self, name: str, version: int) -> None:
-        """Refuse copies of requests for a version that they would change.
-
-        Raises:
-            InvalidOption: naming what they would change.
-        """
-        changes = next((status.changes for status in self._manager.status(name) if status.version == version), "")
-        if changes:
-            raise InvalidOption(
-                f"version {version} of {name} cannot get copies of requests: {changes}, so copies would change what "
-                "clients are answered later",
-                hint="--stage in place of --shadow; in an experiment --shadow 0",
-            )
 
     def _check_not_coming(self, name: str) -> None:
         """Raise `NotAvailable` for a model that is being resumed: it is there, but not yet."""

@@ -8,20 +8,13 @@ Thread: the manager's.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
-from ...errors import FailedPrecondition, ServingError
+from ...errors import ServingError
 from ...export.check import made_up_batches
 from ...export.graph.state import GraphState
 from ...types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, Tensors
 from .servable import Servable
-
-_INCURABLE = re.compile(
-    r"uninitialized|not initialized|Could not find variable|does not exist|Cast string to|No OpKernel|not supported",
-    re.IGNORECASE,
-)
-"""Reasons for which a model fails whatever it is given."""
 
 
 class Trial:
@@ -73,15 +66,3 @@ class Trial:
                     continue
                 return ""
         return next(self._problems[name].message for name in names if name in self._problems)
-
-
-def cannot_answer(name: str, version: int, problem: str) -> FailedPrecondition:
-    """The refusal to give requests to a version that answered none of the rows that were tried."""
-    force = "--force gives it the requests all the same"
-    if _INCURABLE.search(problem):
-        hint = f"no rows cure that: save the model again with all that it needs; {force}"
-    else:
-        hint = f"give rows that it takes: --check ROWS or --warmup ROWS; {force}"
-    return FailedPrecondition(
-        f"version {version} of {name} cannot answer: no row made from its signature could be run: {problem}", hint=hint
-    )
