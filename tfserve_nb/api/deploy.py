@@ -17,7 +17,7 @@ from ..experiment.plan import Limits, Plan
 from ..export.arrays import given_as, named_batch
 from ..export.check import verify_against_live
 from ..export.endpoint import ExportSource
-from ..export.layout import check_name, delete_version
+from ..export.layout import check_folder, check_name, delete_version
 from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
@@ -324,7 +324,7 @@ def _folder(name: str, base_path: str | Path | None) -> Path:
     """Where the versions of a model lie: a model that is served stays where it is."""
     server = server_of(name)
     served_from = None if server is None else server.models.base_path(name)
-    wanted = Path(base_path).absolute() if base_path is not None else None
+    wanted = check_folder(base_path).absolute() if base_path is not None else None
     if served_from is not None and wanted not in (None, served_from):
         raise InvalidOption(
             f"base_path={str(base_path)!r}: model {name} is served from {served_from}",
