@@ -31,7 +31,11 @@ def shown(start_for_module: Start, store: Path, tmp_path_factory: Any, request: 
 
 
 def token_of(served: Served) -> str:
-    found = re.search(rf"Dashboard: http://127.0.0.1:{served.rest_port}{PAGE}#token=(\S+)", served.text)
+    assert f"Dashboard: http://127.0.0.1:{served.rest_port}{PAGE}\n" in served.text
+    link = Path(re.search(r"Open the link in (\S+),", served.text)[1])
+    assert stat.S_IMODE(link.stat().st_mode) == 0o600
+    found = re.fullmatch(rf"http://127.0.0.1:{served.rest_port}{PAGE}#token=(\S+)\n", link.read_text())
+    assert found[1] not in served.text
     assert found, served.text
     return found.group(1)
 

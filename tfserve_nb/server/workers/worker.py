@@ -16,7 +16,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from .. import tls
+from .. import open_files, tls
 from ..budget import ByteBudget
 from ..calls import Calls
 from ..event_loop import new_loop
@@ -69,6 +69,7 @@ class WorkerProcess:
         self._backend = LinkBackend(self._link)
         self._forwarder = Forwarder(self._link)
         self._server: HttpServer | None = None
+        self._budget: ByteBudget | None = None
         self._grpc: GrpcProxy | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logging.getLogger(LOG_NAME)
@@ -80,6 +81,8 @@ class WorkerProcess:
         await self._link.open(one_end)
         while not self._over.is_set():
             self._backend.send_records()
+            if self._budget is not None:
+                self._budget.give_back_memory()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), RECORDS_EACH_S)
         if self._server is not None:
@@ -118,7 +121,7 @@ class WorkerProcess:
                 return rest(connection, message)
             return None
 
-        budget = ByteBudget(settings.max_bytes_in_flight // settings.workers)
+        budget = self._budget = ByteBudget(settings.max_bytes_in_flight // settings.workers)
         front = guarded(decode_here, calls, settings)
         server = self._server = HttpServer(self._forwarder.sink, settings, self._log, front, budget)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
@@ -155,6 +158,7 @@ class WorkerProcess:
 def main() -> int:
     """Run with the two inherited sockets."""
     link_fd, listener_fd = (int(text) for text in sys.argv[1:3])
+    open_files.raise_limit()
     # Everything imported so far stays; the collector need not visit it again and again.
     gc.collect()
     gc.freeze()
