@@ -12,12 +12,8 @@ import os
 from typing import Any  # gRPC's objects
 
 from ...errors import PortInUse, ServerFailed
-<<<<<<< HEAD
-from .. import open_files, tls
-=======
 from ...serving.backend import InferenceBackend
-from .. import tls
->>>>>>> main
+from .. import open_files, tls
 from ..budget import ByteBudget
 from ..calls import Calls
 from ..settings import GrpcSettings
