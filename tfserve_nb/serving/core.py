@@ -54,7 +54,7 @@ class ServingCore:
         loader: turns a version folder into a servable.
         num_run_threads: batches that may run at the same time on one device.
         now: the clock in seconds.
-        draw: uniform numbers on [0, 1) for the traffic split.
+        draw: uniform numbers on [0, 1) for the traffic split; by default not from the generator that users seed.
 
     Attributes:
         metrics: counts requests.
@@ -71,7 +71,7 @@ class ServingCore:
         *,
         num_run_threads: int = 1,
         now: Callable[[], float] = time.perf_counter,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] | None = None,
     ) -> None:
         self.metrics = Metrics(now)
         self.samples = RequestSamples(now)
@@ -81,6 +81,7 @@ class ServingCore:
         self._models: dict[str, ServedModel] = {}
         self._resources = ResourceReader()
         self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
+        draw = draw or random.Random().random  # noqa: S311 - no secret
         self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=draw, now=now)
         self._draw = draw
         self._lock = threading.Lock()
