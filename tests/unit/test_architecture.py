@@ -49,6 +49,9 @@ THIRD_PARTY = {
     "cattrs": ("serialization",),
     "httpx": ("server/admin/connection",),
     "ai_edge_litert": ("serving",),
+    "flatbuffers": ("serving/versions/tflite_signatures",),
+    "tf_keras": ("export",),
+    "ml_dtypes": ("types",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),
     "uvloop": ("server/event_loop", "bench/load/generator"),
@@ -71,7 +74,7 @@ THIRD_PARTY = {
 HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
-    "pyarrow", "cattrs", "httpx",
+    "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 

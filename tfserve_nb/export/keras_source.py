@@ -112,7 +112,18 @@ def _functional_source(model: Any, flat_inputs: list[Any], description: str) -> 
         TensorSpec(name, keras.backend.standardize_dtype(tensor.dtype), free_batch(tensor.shape))
         for name, tensor in zip(names, tensors, strict=True)
     ]
-    return _source(model, specs, lambda values: model(pack(structure, values), training=False), description)
+    # None lets calls that fixed `training=True` keep it, as `model.export` does; False would overrule them.
+    training = None if _fixes_training(model) else False
+    return _source(model, specs, lambda values: model(pack(structure, values), training=training), description)
+
+
+def _fixes_training(model: Any) -> bool:
+    """Whether a functional graph, or one inside of it, calls a layer with `training=True`: Monte Carlo dropout."""
+    for operation in getattr(model, "operations", ()):
+        nodes = getattr(operation, "_inbound_nodes", ())
+        if any(node.arguments.kwargs.get("training") is True for node in nodes) or _fixes_training(operation):
+            return True
+    return False
 
 
 def _subclassed_source(model: Any, example: object, description: str) -> ExportSource:
@@ -144,7 +155,7 @@ def _source(
         return name_outputs(run(tensors), layer_names)
 
     return ExportSource(
-        description=description, inputs=tuple(specs), call=call, tracked=(model,), coarsest_dtype=_coarsest_dtype(model)
+        description=description, inputs=tuple(specs), call=call, tracked=(model,), coarsest_dtype=coarsest_dtype(model)
     )
 
 
@@ -157,7 +168,7 @@ def output_layer_names(model: Any) -> tuple[str, ...]:
     return tuple("" if is_made_up_layer_name(name, operations.get(name, "")) else str(name) for name in names)
 
 
-def _coarsest_dtype(model: Any) -> str:
+def coarsest_dtype(model: Any) -> str:
     """The least exact type that any layer computes in; layers of layers have the policy of their model."""
     dtypes = {getattr(layer, "compute_dtype", None) for layer in (model, *model.layers)}
     return max((dtype for dtype in _EXACTNESS if dtype in dtypes), key=_EXACTNESS.index, default="float32")

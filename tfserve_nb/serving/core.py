@@ -249,15 +249,17 @@ class ServingCore:
             model.stop_routing()
             self._manager.wait_until_gone(name, gone, UNLOAD_WAIT_S)
             self._drop(model)
+            versions = list_versions(model.base_path / name) if delete else ()
             with model.noting_problem():
-                model.store.forget(name, new_event("undeploy", None, "deleted" if delete else ""))
-            versions: Iterable[int] = list_versions(model.base_path / name) if delete else ()
+                # With the highest number, so that it is not used again.
+                highest = max(versions, default=None)
+                model.store.forget(name, new_event("undeploy", highest, "deleted" if delete else ""))
         else:
             model.source_of(version)
             action = "delete" if delete else "unload"
             model.change(lambda routing: routing.without(version), new_event(action, version))
             self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
-            versions = [version] if delete else ()
+            versions = (version,) if delete else ()
         for number in versions:
             delete_version(model.base_path, name, number)
 

@@ -20,16 +20,15 @@ from ...serving.backend import Answer, Handle, ModelSpec
 from ...types import DEFAULT_SIGNATURE
 from ..calls import RequestContext
 from ..http.message import Fields
-from .handler import GiveUp, OnReply, Reply, RestHandler
+from .handler import GiveUp, OnReply, Reply, RestHandler, check_mark
 from .json_text import dump
 from .routes import Route
-from .v2_tensors import Wanted, metadata_of, parse_json, to_array, to_output, write_json
+from .v2_tensors import HEADER_LENGTH, Wanted, metadata_of, parse_json, to_array, to_output, write_json
 
 PREFIX = "/v2"
 HEALTH = "/v2/health/"
-HEADER_LENGTH = "Inference-Header-Content-Length"
-
-_MODEL = re.compile(r"/v2/models/([^/:]+)(?:/versions/(\d{1,18}))?(?:/(infer|ready))?")
+_MODEL = re.compile(r"/v2/models/([^/:]+)(?:/versions/(\d{1,19})|/labels/([^/:]+))?(?:/(infer|ready))?")
+"""Labels are an extension, as TensorFlow Serving's API names them."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -43,10 +42,11 @@ def find_v2_route(method: str, uri: str) -> Route | None:
     if path in (PREFIX, HEALTH + "live", HEALTH + "ready") and method in ("GET", "HEAD"):
         return None
     match = _MODEL.fullmatch(path)
-    call = "" if match is None else match[3] or "metadata"
+    call = "" if match is None else match[4] or "metadata"
     if match is None or method not in (("POST",) if call == "infer" else ("GET", "HEAD")):
         raise InvalidRequest(f"Malformed request: {method} {uri}")
-    return Route(call, ModelSpec(unquote(match[1]), None if match[2] is None else int(match[2])))
+    version, label = (None if match[2] is None else int(match[2])), (None if match[3] is None else unquote(match[3]))
+    return Route(call, ModelSpec(unquote(match[1]), version, label))
 
 
 class _Infer(NamedTuple):
@@ -79,7 +79,7 @@ class InferenceV2:
             if route is None:
                 on_reply(self._server_reply(uri))
                 return None
-            notes.model, notes.api = route.spec.name, route.call
+            notes.model, notes.label, notes.api = route.spec.name, route.spec.label or "", route.call
             if route.call == "infer":
                 return self._start_infer(route.spec, fields, body, notes, on_reply)
             on_reply(self._model_reply(route))
@@ -120,6 +120,7 @@ class InferenceV2:
         request = parse_infer(body, fields.get(HEADER_LENGTH))
         handle = self._handler.calls.acquire(spec, notes, fields.get)
         try:
+            check_mark(fields, handle)
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')

@@ -153,7 +153,8 @@ def as_tensors(signature: SignatureSpec, value: Any) -> dict[str, np.ndarray]:
 def _as_array(spec: TensorSpec, item: Any) -> np.ndarray:
     try:
         # Text as objects: numpy's own text types cut zero bytes off the end.
-        array = np.asarray(item, dtype=object if spec.dtype == "string" and isinstance(item, list | tuple) else None)
+        is_text = spec.dtype == "string" and not isinstance(item, np.ndarray)
+        array = np.asarray(item, dtype=object if is_text else None)
     except ValueError as error:
         raise InvalidRequest(f"Input {spec.name} is not a regular array: {error}") from error
     if spec.dtype == "string":
