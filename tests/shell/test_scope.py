@@ -85,7 +85,7 @@ def test_names_are_found_as_python_finds_them(looking: Any, cell: str, expected:
 
 def test_a_cell_sees_the_namespace_itself(looking: Any) -> None:
     found = []
-    looking.register_magic_function(lambda line: found.append(visible_variables(looking)), "line", "keep")
+    looking.register_magic_function(lambda _: found.append(visible_variables(looking)), "line", "keep")
     looking.run("%keep")
 
     assert found[0] is looking.user_ns
