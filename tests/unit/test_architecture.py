@@ -28,7 +28,7 @@ LAYERS = (
     ("export",),
     ("reports",),
     ("agreement",),
-    ("markup", "threads", "serialization"),
+    ("markup", "temporary", "threads", "serialization"),
     ("errors", "options", "types", "_version"),
 )
 """Top to bottom. A module may import from its own folder and from lower layers."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -265,6 +268,133 @@ def test_one_version_can_be_unloaded_unless_it_is_used(core: ServingCore, tmp_pa
     assert not (tmp_path / "net" / "1").exists()
     with pytest.raises(VersionNotFound, match="no version 1; it has 2"):
         core.promote("net", 1)
+
+
+@pytest.mark.parametrize("what", ["promote", "roll back", "stage", "label", "traffic", "split", "shadow"])
+def test_what_memory_holds_needs_no_folder(core: ServingCore, tmp_path: Path, what: str) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    shutil.rmtree(tmp_path / "net" / "1")
+
+    {
+        "promote": lambda: core.promote("net", 1),
+        "roll back": lambda: core.roll_back("net"),
+        "stage": lambda: core.stage("net", 1),
+        "label": lambda: core.set_label("net", "old", 1),
+        "traffic": lambda: core.set_traffic("net", {1: 100}),
+        "split": lambda: core.set_split("net", {1: 100}),
+        "shadow": lambda: core.set_shadow("net", 1),
+    }[what]()
+
+    assert ask(core, 0, spec=ModelSpec("net", version=1)) == [1]
+    assert core.available("net") == (1, 2)
+
+
+@pytest.mark.parametrize("delete", [False, True])
+@pytest.mark.parametrize("version", [1, None])
+def test_a_version_without_its_folder_can_be_unloaded(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path, version: int | None, delete: bool
+) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    shutil.rmtree(tmp_path / "net" / "1")
+
+    core.undeploy("net", version, delete=delete)
+
+    assert loader.loaded[1].is_closed
+    assert core.names == (() if version is None else ("net",))
+    if version is not None:
+        with pytest.raises(VersionNotFound, match="has no version 1; it has 2"):
+            core.promote("net", 1)
+
+
+def test_a_folder_that_another_process_serves_is_not_deleted(core: ServingCore, tmp_path: Path) -> None:
+    for version in (1, 2):
+        deploy(core, tmp_path, version)
+    code = (
+        "import sys; from pathlib import Path; from tfserve_nb.serving.versions.in_use import FolderInUse\n"
+        "held = FolderInUse(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "net" / "1")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        for version in (1, None):
+            with pytest.raises(
+                InvalidOption, match=r"version 1 of net is not deleted: another process serves it"
+            ) as caught:
+                core.undeploy("net", version, delete=True)
+            assert "--force" in caught.value.hint
+            assert core.available("net") == (1, 2)
+        core.undeploy("net", 1)  # without its files
+        other.kill()
+    core.undeploy("net", 1, delete=True)
+
+    assert [entry.name for entry in (tmp_path / "net").iterdir()] == ["2"]
+
+
+def test_two_servers_of_one_folder_respect_each_other_unless_forced(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    second = ServingCore(FakeLoader())
+    second.start()
+    try:
+        second.resume(tmp_path)
+        with pytest.raises(InvalidOption, match="version 1 of net is not deleted"):
+            core.undeploy("net", 1, delete=True)
+        second.undeploy("net", 1)
+        core.undeploy("net", 1, delete=True)
+        core.undeploy("net", delete=True, force=True)
+    finally:
+        second.stop()
+
+    assert list((tmp_path / "net").iterdir()) == []
+
+
+def test_versions_that_ended_are_forgotten_and_their_options_are_not(core: ServingCore, tmp_path: Path) -> None:
+    for version in range(1, 41):
+        deploy(core, tmp_path, version)
+        if version % 2:
+            shutil.rmtree(tmp_path / "net" / str(version))
+    eventually(lambda: len(core.model_status("net").versions) <= 2 + lifecycle.KEPT_ENDED)
+    assert {40, 39} <= states(core).keys()
+
+    core.promote("net", 2)
+
+    assert ask(core, 0) == [2]
+    assert core.max_batch_size("net") == 4
+    assert core.highest_version("net") == 40
+    with pytest.raises(VersionNotFound):
+        core.promote("net", 3)
+
+
+def test_failed_versions_are_forgotten_too_and_the_highest_number_is_not(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path
+) -> None:
+    deploy(core, tmp_path, 50)
+    deploy(core, tmp_path, 1)
+    core.undeploy("net", 50, delete=True)
+    loader.broken = set(range(2, 12))
+    for version in loader.broken:
+        with pytest.raises(NotAvailable, match=f"{version} is broken"):
+            deploy(core, tmp_path, version)
+
+    eventually(lambda: len(core.model_status("net").versions) <= 1 + 1 + lifecycle.KEPT_ENDED)
+    assert core.highest_version("net") == 50
+
+
+def test_a_version_that_was_deleted_can_come_again_with_other_options(core: ServingCore, tmp_path: Path) -> None:
+    for version in range(1, 11):
+        deploy(core, tmp_path, version)
+    eventually(lambda: 1 not in states(core))
+    path = tmp_path / "net" / "1"
+
+    core.deploy("net", 1, VersionSource(path, BatchingOptions(max_batch_size=2)), tmp_path, Placement())
+
+    assert core.max_batch_size("net") == 2
 
 
 def test_next_kernel_resumes_versions_labels_and_traffic(loader: FakeLoader, tmp_path: Path) -> None:

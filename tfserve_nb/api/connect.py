@@ -104,4 +104,5 @@ def resume(
     if not problems and (not served_before or (name is not None and name not in served_before)):
         what = "any model" if name is None else f"model {name!r}"
         raise ModelNotFound(f"nothing is stored about {what} in {folder}", hint="--base-path FOLDER, or deploy it anew")
-    return [Deployment(model) for model in problems]
+    served = server.models.names
+    return [Deployment(model) for model in problems if model in served]

@@ -173,7 +173,7 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     above = _highest_used(server, name, folder)
     written = source if export.optimize is None else with_xla(source)
     exported = export_version(written, folder, name, version=export.version, above=above, verify=verify)
-    with _removed_unless_used(server, exported, folder):
+    with _removed_unless_used(server, exported):
         loaded = VersionSource(exported.path, request.batching, request.serve.device, deployed_at=time.time())
         if request.limits is None:
             place(server, exported, loaded, folder, placement, request.guard, progress)
@@ -297,13 +297,15 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
 
 
 @contextlib.contextmanager
-def _removed_unless_used(server: ServerHandle, exported: ExportedVersion, folder: Path) -> Iterator[None]:
+def _removed_unless_used(server: ServerHandle, exported: ExportedVersion) -> Iterator[None]:
     """A version that could not be loaded leaves nothing behind; one that was switched to stays, after errors too."""
     try:
         yield
     except BaseException:
         if not _is_used(server, exported):
-            delete_version(folder, exported.name, exported.version)
+            place = exported.path.resolve()  # a link on the way there is the user's, and what we wrote is ours
+            with contextlib.suppress(ServingError):  # the error that led here is what counts
+                delete_version(place.parent.parent, place.parent.name, exported.version)
         raise
 
 

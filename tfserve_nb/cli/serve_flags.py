@@ -100,6 +100,12 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
     "tfserve_nb's own": (
         Flag("host", "127.0.0.1", "address to listen on; 0.0.0.0 for every machine that can reach this one"),
         Flag("auth_token_file", "", "file with a token that every request must carry"),
+        Flag(
+            "reload_base_paths",
+            "",
+            "folders, separated by commas, in which reloads without a token may name models, beside the configured "
+            "ones; / for any",
+        ),
         Flag("rest_api_ssl_config_file", "", "SSLConfig, text proto: HTTPS"),
         Flag("dashboard", False, "show versions, latency and controls as a web page on the REST port"),
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),

@@ -49,6 +49,8 @@ class ServePlan:
         drain_s: how long running requests may take at the end.
         parent_pid: end with this process, or 0.
         dashboard: whether the REST port shows the dashboard.
+        reload_base_paths: folders that reloads may name beside the configured ones; None for any folder, when every
+            client has shown a token or a certificate.
     """
 
     read_configs: Callable[[], tuple[ModelConfig, ...] | None]
@@ -60,6 +62,7 @@ class ServePlan:
     drain_s: float
     parent_pid: int = 0
     dashboard: bool = False
+    reload_base_paths: tuple[str, ...] | None = None
 
 
 def make_plan(flags: argparse.Namespace) -> ServePlan:
@@ -69,6 +72,7 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         ServingError: what is wrong, with the flag or file.
     """
     _check(flags)
+    settings = _settings(flags)
     return ServePlan(
         read_configs=_config_reader(flags),
         poll_configs_s=flags.model_config_file_poll_wait_seconds if flags.model_config_file else 0,
@@ -83,10 +87,11 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         ),
         session=_session(flags),
         num_run_threads=_num_run_threads(flags),
-        settings=_settings(flags),
+        settings=settings,
         drain_s=max(0.0, flags.drain_seconds),
         parent_pid=flags.parent_pid,
         dashboard=flags.dashboard,
+        reload_base_paths=_folders(flags.reload_base_paths) if settings.is_grpc_open else None,
     )
 
 
@@ -184,7 +189,7 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         allow_remote=not is_loopback(flags.host),
         max_body_bytes=MAX_BODY_BYTES,
         request_timeout_s=flags.rest_api_timeout_in_ms * 1e-3,
-        checks_origin=False,
+        checks_origin=not flags.rest_api_enable_cors_support,
         has_cors=flags.rest_api_enable_cors_support,
         tls=read_tls(rest_tls) if rest_tls else None,
         metrics_path=metrics_path,
@@ -202,6 +207,10 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
             has_health=flags.enable_grpc_healthcheck_service,
         ),
     )
+
+
+def _folders(text: str) -> tuple[str, ...]:
+    return tuple(str(Path(folder).absolute()) for folder in text.split(",") if folder)
 
 
 def _rest_port(flags: argparse.Namespace) -> int | None:

@@ -15,14 +15,13 @@ import secrets
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from ..errors import ServerFailed
+from ..temporary import TemporaryFolder
 from ..types import Progress, ProgressEvent, no_progress
 
 HOST = "127.0.0.1"
@@ -51,9 +50,9 @@ class ChildServer:
         self.grpc_port = _free_port() if grpc_port == 0 else grpc_port
         self.token = token
         self._on_restart = on_restart
-        self._folder = tempfile.TemporaryDirectory(prefix="tfserve-child-")
-        self._token_file = Path(self._folder.name, "token")
-        self._log_file = Path(self._folder.name, "log")
+        self._folder = TemporaryFolder("tfserve-child")
+        self._token_file = self._folder.path / "token"
+        self._log_file = self._folder.path / "log"
         descriptor = os.open(self._token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(token)
@@ -107,7 +106,7 @@ class ChildServer:
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(STOP_S)
             self._end()  # the thread may have started a new one meanwhile
-        self._folder.cleanup()
+        self._folder.close()
 
     def _end(self) -> None:
         process = self._process

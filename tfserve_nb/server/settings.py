@@ -107,9 +107,23 @@ class ServerSettings:
             )
 
     @property
+    def is_grpc_open(self) -> bool:
+        """Whether gRPC answers clients that show neither a token nor a certificate."""
+        return self.grpc is not None and self.token is None and not _knows_clients(self.grpc.tls)
+
+    @property
+    def is_http_open(self) -> bool:
+        """Whether HTTP answers clients that show neither a token nor a certificate."""
+        return self.port is not None and self.token is None and not _knows_clients(self.tls)
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return is_loopback(self.host)
+
+
+def _knows_clients(files: TlsFiles | None) -> bool:
+    return files is not None and files.verifies_clients
 
 
 def _check_port(port: object, hint: str) -> None:

@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any  # what users predict on
 
-from ..errors import InvalidOption, ModelNotFound, VersionNotFound
-from ..export.layout import delete_version, list_versions
+from ..errors import InvalidOption, ModelNotFound, ServingError, VersionNotFound
+from ..export.layout import check_name, check_version, list_versions, remove_stale
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
@@ -198,7 +198,8 @@ class ServingCore:
         """The highest version that was ever served here; 0 when there is none. A number is not used twice."""
         if name not in self._models:
             return 0
-        return max((known.version for known in self._manager.status(name) if known.error_code == "OK"), default=0)
+        known = [status.version for status in self._manager.status(name) if status.error_code == "OK"]
+        return max([self._manager.highest(name), *known])
 
     def max_batch_size(self, name: str) -> int:
         """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
@@ -216,6 +217,8 @@ class ServingCore:
         progress: Progress = no_progress,
     ) -> None:
         """See `ModelAdmin.deploy`."""
+        check_name(name)
+        check_version(version)
         with self._lock:
             model = self._models.get(name)
             _check_unconfigured(model)
@@ -240,28 +243,27 @@ class ServingCore:
             self._manager.wait_until_settled(name, frozenset(model.traffic))  # inherited traffic needs its versions
             self.observers.on_resumed(name)  # what it inherited may be a split that an experiment made
 
-    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
+    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:
         """See `ModelAdmin.undeploy`."""
         model = self._model(name)
         _check_unconfigured(model)
+        deleted = model.deletable(version, force=force) if delete else ()
         if version is None:
             gone = frozenset(self._manager.sources(name))
             model.stop_routing()
             self._manager.wait_until_gone(name, gone, UNLOAD_WAIT_S)
             self._drop(model)
-            versions = list_versions(model.base_path / name) if delete else ()
             with model.noting_problem():
                 # With the highest number, so that it is not used again.
-                highest = max(versions, default=None)
+                highest = max(deleted, default=None)
                 model.store.forget(name, new_event("undeploy", highest, "deleted" if delete else ""))
         else:
             model.source_of(version)
             action = "delete" if delete else "unload"
             model.change(lambda routing: routing.without(version), new_event(action, version))
             self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
-            versions = (version,) if delete else ()
-        for number in versions:
-            delete_version(model.base_path, name, number)
+        for number in deleted:
+            model.delete(number, force=force)
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """See `ModelAdmin.history`."""
@@ -294,12 +296,21 @@ class ServingCore:
         problems: dict[str, list[str]] = {}
         for name, state in sorted(StateStore(base_path).load().items()):
             if name not in self._models and only in (None, name):
-                stored = read_stored_model(name, base_path, state)
-                with resumed(self._manager, stored, base_path, progress) as (model, problems[name]):
-                    with self._lock:
-                        self._add(model)
-                    model.change(lambda same: same, new_event("resume", model.routing.default_version))
-                    self.observers.on_resumed(name)
+                try:
+                    problems[name] = self._resume(name, state, base_path, progress)
+                except (ServingError, OSError) as error:  # it costs this model only
+                    problems[name] = [str(error)]
+        return problems
+
+    def _resume(self, name: str, state: Any, base_path: Path, progress: Progress) -> list[str]:
+        """Serve one model as it was; what could not be brought back, in words."""
+        stored = read_stored_model(name, base_path, state)
+        remove_stale(base_path / name)
+        with resumed(self._manager, stored, base_path, progress) as (model, problems):
+            with self._lock:
+                self._add(model)
+            model.change(lambda same: same, new_event("resume", model.routing.default_version))
+            self.observers.on_resumed(name)
         return problems
 
     # --- which version answers -----------------------------------------------------------------------------------

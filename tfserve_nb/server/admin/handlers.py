@@ -15,7 +15,6 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any  # JSON values
-from urllib.parse import unquote
 
 from tornado import web
 
@@ -104,7 +103,7 @@ class OperationHandler(AdminHandler):
             self.not_found()
             return
         admin, operation = found
-        await self.run(lambda given: operation.carry_out(admin, unquote(name), given))
+        await self.run(lambda given: operation.carry_out(admin, name, given))
 
     post = get
 

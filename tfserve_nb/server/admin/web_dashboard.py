@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Protocol  # Tornado's handler arguments
-from urllib.parse import unquote
 
 from tornado import web
 
@@ -67,7 +66,7 @@ class PageHandler(AdminHandler):
 
     async def get(self, name: str, page: str) -> None:
         """A view."""
-        await self.run(lambda given: self._dashboard.page(unquote(name), page, given))
+        await self.run(lambda given: self._dashboard.page(name, page, given))
 
 
 class ClickHandler(PageHandler):
@@ -77,7 +76,7 @@ class ClickHandler(PageHandler):
 
     async def post(self, name: str, action: str) -> None:
         """Do what was clicked."""
-        await self.run(lambda given: self._dashboard.act(unquote(name), action, given))
+        await self.run(lambda given: self._dashboard.act(name, action, given))
 
 
 def dashboard_routes(dashboard: DashboardPages, admin_values: Mapping[str, Any]) -> list[tuple[Any, ...]]:

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any  # messages by their type
 
 from ...errors import QueueFull, RunFailed, RunRejected, ServingError
-from ...serving.backend import Answer, Handle, InferenceBackend, ModelView, Outcome, Ticket
+from ...serving.backend import Answer, Handle, InferenceBackend, ModelSpec, ModelView, Outcome, Ticket
 from ...types import Tensors
 from ..event_loop import Completions
 from ..http.server import HttpServer
@@ -216,7 +216,7 @@ class Worker:
 
     def _run(self, bundle: Bundle) -> None:
         try:
-            handle = self._hub.backend.acquire(bundle.spec, bundle.version)
+            handle, bundle = self._acquire(bundle)
         except Exception as error:  # noqa: BLE001 - see `public_error`
             public = public_error(error, self._hub.log, f"predict of {bundle.spec.name}")
             piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, public)
@@ -224,6 +224,27 @@ class Worker:
             return
         run = self._runs[bundle.number] = BundleRun(self, bundle, handle)
         run.start()
+
+    def _acquire(self, bundle: Bundle) -> tuple[Handle, Bundle]:
+        """Pin the version that answers a bundle.
+
+        The worker may have decoded it just before a switch to a version whose inputs have other names or dtypes. Then
+        the version that it was decoded by answers, as in one process, where decoding pins a version. If that one is
+        gone by now, a sole input goes by the name that it has there.
+        """
+        handle = self._hub.backend.acquire(bundle.spec, bundle.version)
+        signature = handle.signatures.get(bundle.signature)
+        takes = {} if signature is None else {name: spec.numpy_dtype for name, spec in signature.inputs.items()}
+        if handle.version == bundle.version or takes == {name: array.dtype for name, array in bundle.inputs.items()}:
+            return handle, bundle
+        try:
+            decoded_by = self._hub.backend.acquire(ModelSpec(bundle.spec.name, bundle.version))
+        except ServingError:
+            if len(takes) == len(bundle.inputs) == 1:
+                bundle = bundle._replace(inputs=dict(zip(takes, bundle.inputs.values(), strict=True)))
+            return handle, bundle
+        handle.release()
+        return decoded_by, bundle
 
     def _forward(self, message: Forward) -> None:
         self._forwarded = {

@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -27,6 +26,7 @@ from tornado.httputil import HTTPServerConnectionDelegate
 
 from ...errors import ServerFailed
 from ...serving.backend import InferenceBackend
+from ...temporary import TemporaryFolder
 from .. import tls
 from ..http.listener import bind, hold
 from ..http.server import FastPath, HttpServer
@@ -71,7 +71,7 @@ class WorkerListener:
         self.port: int = first.getsockname()[1]
         self._sockets = [first]
         self._sockets += [bind(settings.host, self.port, shares=True) for _ in range(settings.workers - 1)]
-        self._folder: str | None = None
+        self._folder: TemporaryFolder | None = None
         self._grpc_place: socket.socket | None = None
         grpc = settings.grpc
         if grpc is not None and grpc.port is not None:
@@ -96,8 +96,8 @@ class WorkerListener:
         except BaseException:
             self.close_socket()
             raise
-        self._folder = tempfile.mkdtemp(prefix="tfserve-nb-")
-        return replace(grpc, port=place.getsockname()[1], core_path=str(Path(self._folder) / "core"))
+        self._folder = TemporaryFolder("tfserve-core")
+        return replace(grpc, port=place.getsockname()[1], core_path=str(self._folder.path / "core"))
 
     async def start(
         self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
@@ -148,7 +148,7 @@ class WorkerListener:
         if self._grpc_place is not None:
             self._grpc_place.close()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
 
 
 class _Slot:

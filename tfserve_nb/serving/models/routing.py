@@ -148,8 +148,10 @@ class Routing:
             InvalidOption: if the label cannot stand in a URL.
             LabelNotFound: if a label that does not exist is to be removed.
         """
-        if not isinstance(label, str) or not _LABEL.fullmatch(label):
-            raise InvalidOption(f"label {label!r} must be text without '/', ':' and spaces", hint="stable, canary")
+        if not isinstance(label, str) or not _LABEL.fullmatch(label) or not label.isprintable():
+            raise InvalidOption(
+                f"label {label!r} must be text without '/', ':', spaces and control characters", hint="stable, canary"
+            )
         if version is None and label not in self.labels:
             raise LabelNotFound(f"Unrecognized servable version label: {label}", hint=f"labels: {dict(self.labels)}")
         labels = {other: target for other, target in self.labels.items() if other != label}

@@ -19,6 +19,7 @@ from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Lane, Observe, Runner
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
+from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
 from .servable import Servable
 from .source import VersionSource
@@ -177,6 +178,8 @@ class VersionRecord:
         weights_bytes: what its folder takes on disk.
         num_tries: loads that failed.
         retry_at_s: when the next load is tried; None without one.
+        in_use: tells others that its folder is in use; None unless it is loaded.
+        ended_at_s: when it ended, on the manager's clock.
     """
 
     source: VersionSource
@@ -192,6 +195,14 @@ class VersionRecord:
     weights_bytes: int = 0
     num_tries: int = 0
     retry_at_s: float | None = None
+    in_use: FolderInUse | None = None
+    ended_at_s: float = 0.0
+
+    def close(self) -> None:
+        """Free what it holds; without the manager's lock, which requests need meanwhile."""
+        for held in (self.loaded, self.in_use):
+            if held is not None:
+                held.close()
 
     def status(self, version: int) -> VersionStatus:
         """The snapshot for others."""
