@@ -48,6 +48,15 @@ def numpy_dtype(name: str) -> np.dtype:
         return np.dtype(name)
 
 
+def array_of(value: Any) -> np.ndarray:
+    """The array of a tensor, or of what a session returned.
+
+    Text without dimensions comes as `bytes`, and numpy's own type for text would cut zero bytes off its end.
+    """
+    is_text = isinstance(value, bytes) or getattr(getattr(value, "dtype", None), "name", "") == "string"
+    return np.asarray(value, dtype=object if is_text else None)
+
+
 def in_order(names: Iterable[str]) -> list[str]:
     """Names as people count.
 

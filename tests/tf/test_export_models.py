@@ -495,6 +495,18 @@ def test_a_module_that_does_not_call_its_super_class(export: Any) -> None:
     assert_checked(export)
 
 
+def test_text_without_dimensions_is_compared_byte_by_byte(export: Any) -> None:
+    module = tf.Module()
+    module.run = tf.function(
+        lambda x: {"mark": tf.constant(b"a\0\xff\0"), "n": x}, input_signature=[tf.TensorSpec([], tf.string, name="x")]
+    )
+
+    version = export(module, np.array(b"\0", dtype=object))
+
+    assert outputs_of(version) == {"mark": "string[]", "n": "string[]"}
+    assert export.reports[-1].skipped_reason == ""
+
+
 def test_outputs_have_the_order_of_their_numbers(export: Any) -> None:
     inputs = keras.Input((1,), name="x")
     model = keras.Model(inputs, [layers.Rescaling(float(number))(inputs) for number in range(12)])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InvalidOption
-from ..types import TensorSpec
+from ..types import TensorSpec, array_of
 from .endpoint import leaves
 from .reasons import short_repr
 
@@ -38,7 +38,7 @@ def as_array(value: object) -> tuple[np.ndarray, str]:
     """
     try:
         # numpy's own types for text cut zero bytes off and cannot mix bytes with str.
-        array = np.asarray(value, dtype=object if _begins_with_text(value) else None)
+        array = np.asarray(value, dtype=object) if _begins_with_text(value) else array_of(value)
     except (ValueError, TypeError) as error:
         raise InvalidOption(
             f"{_describe(value)} is no regular array: {error}", hint="give an array whose rows all have the same shape"

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..agreement.rows import distances
 from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
-from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, array_of
 from .arrays import named_batch
 from .endpoint import ExportSource
 from .reasons import innermost, shorten
@@ -120,7 +120,7 @@ def live_outputs(source: object, batch: Tensors) -> dict[str, np.ndarray]:
     if prepared.call is None:
         raise InvalidOption(f"{prepared.description} has no live model", hint="load it and run the loaded model")
     outputs = prepared.call(*(tf.constant(batch[spec.name], dtype=spec.dtype) for spec in prepared.inputs))
-    return {name: np.asarray(value) for name, value in outputs.items()}
+    return {name: array_of(value) for name, value in outputs.items()}
 
 
 def compare_outputs(

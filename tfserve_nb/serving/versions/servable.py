@@ -26,7 +26,7 @@ from ...export.signatures import (
     read_meta_graph,
     signature_defs_of,
 )
-from ...types import SignatureDefs, SignatureSpec, Tensors
+from ...types import SignatureDefs, SignatureSpec, Tensors, array_of
 from .devices import grow_on_demand
 from .tflite import MODEL_FILE, TfliteServable
 
@@ -143,7 +143,7 @@ class SavedModelServable:
             values = self._callable(signature)(*(inputs[name] for name in spec.inputs))
         except Exception as error:
             raise _as_run_error(error) from error
-        return {name: _as_output(value) for name, value in zip(spec.outputs, values, strict=True)}
+        return {name: array_of(value) for name, value in zip(spec.outputs, values, strict=True)}
 
     def close(self) -> None:
         """Close the session, which frees the variables."""
@@ -209,11 +209,6 @@ def _session_config(tf: Any, options: SessionOptions) -> Any:
     elif gpus:
         config.gpu_options.allow_growth = grows
     return config
-
-
-def _as_output(value: Any) -> np.ndarray:
-    """What a session returned as an array; text without dimensions is `bytes`, whose last zero bytes numpy cuts off."""
-    return np.array(value, dtype=object) if isinstance(value, bytes) else np.asarray(value)
 
 
 def _as_run_error(error: Exception) -> ServingError:
