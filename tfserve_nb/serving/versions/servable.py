@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol  # TensorFlow's session and callables are untyped
 
-import numpy as np
-
 from ...errors import ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
 from ...export.reasons import shorten
 from ...export.signatures import (
