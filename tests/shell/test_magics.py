@@ -418,5 +418,5 @@ def test_numbers_of_deleted_versions_are_not_used_again(modeller) -> None:
 
     assert modeller.run("%deploy model --name net -q").version == 4  # as after a restart of the kernel
 
-    modeller.run("%undeploy net --delete")
+    modeller.run("%undeploy net --delete --force")
     assert modeller.run("%deploy model --name net -q").version == 5

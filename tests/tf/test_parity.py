@@ -117,7 +117,7 @@ def _plain(array: np.ndarray) -> Any:
     """JSON values."""
     if array.dtype == object:
         return [[{"b64": base64.b64encode(item).decode()} for item in row] for row in array.tolist()]
-    return array.astype(str).tolist() if array.dtype.kind in "cV" else array.tolist()
+    return [[str(item) for item in row] for row in array] if array.dtype.kind in "cV" else array.tolist()
 
 
 def _from_json(value: Any, like: np.ndarray) -> np.ndarray:

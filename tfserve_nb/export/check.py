@@ -156,7 +156,7 @@ def compare_outputs(
         )
     largest = 0.0
     for name, expected in live.items():
-        found = np.asarray(served[name])
+        found = array_of(served[name])
         if expected.shape != found.shape or expected.dtype.kind != found.dtype.kind:
             raise ExportFailed(
                 f"output {name!r} of the SavedModel is {found.dtype}{list(found.shape)}, of the live model "
