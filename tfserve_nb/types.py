@@ -157,7 +157,7 @@ class VersionStatus:
         state: the state at the moment of the snapshot.
         error_code: `OK`, or the gRPC code name of what ended the version.
         error_message: public text for `error_code`.
-        detail: progress in words while LOADING, such as `warming up`.
+        detail: progress in words while LOADING, such as `warming up`; later a run that takes long or hangs.
         done: how many parts of what `detail` names are done.
         total: how many parts it has, 1 when that is not known.
         deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.

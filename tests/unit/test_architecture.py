@@ -90,6 +90,7 @@ VIEWS_OF_THE_CORE = {
         "serving.models.placement",
         "serving.versions.source",
         "serving.versions.inputs",
+        "export.arrays",
         "export.prediction_log",
     ),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from helpers.fake_servable import BAD, FakeLoader, rows
 from helpers.fake_serving import FakeServing
 
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, RunRejected, VersionNotFound
+from tfserve_nb.export.layout import temporary_dir
 from tfserve_nb.serving import direct
 from tfserve_nb.serving.backend import Answer, ModelSpec, Outcome
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -441,6 +443,27 @@ def test_resume_says_nothing_of_versions_that_it_does_not_load_and_loads_them_wh
         second.stop()
 
 
+def test_resume_sweeps_what_a_killed_process_left_and_nothing_else(loader: FakeLoader, tmp_path: Path) -> None:
+    first = ServingCore(loader)
+    first.start()
+    deploy(first, tmp_path, 1)
+    first.stop()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(60)
+    with temporary_dir(tmp_path / "net", "exporting") as living:
+        left = tmp_path / "net" / living.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+        left.mkdir()
+
+        second = ServingCore(FakeLoader())
+        second.start()
+        try:
+            assert second.resume(tmp_path) == {"net": []}
+        finally:
+            second.stop()
+
+        assert sorted(entry.name for entry in (tmp_path / "net").iterdir()) == [living.name, "1"]
+
+
 def test_resume_goes_on_without_what_is_gone(loader: FakeLoader, tmp_path: Path) -> None:
     first = ServingCore(loader)
     first.start()
@@ -592,3 +615,24 @@ def test_an_interrupted_predict_cancels_its_request(monkeypatch: pytest.MonkeyPa
         assert serving.num_held == 0
     finally:
         serving.close()
+
+
+def test_a_model_is_served_on_when_its_whole_folder_is_gone(core: ServingCore, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    for version in (1, 2):
+        deploy(core, base, version)
+    shutil.rmtree(base)
+
+    core.promote("net", 1)
+    assert ask(core, 0) == [1]
+    assert core.roll_back("net", 2) == 2
+    status = core.model_status("net")
+    assert (status.on_disk, status.default_version) == ((), 2)
+    assert "the change will not survive it" in status.problem
+    core.undeploy("net", 1, delete=True)
+    assert core.available("net") == (2,)
+    deploy(core, base, 3)
+    assert core.model_status("net").problem == ""
+    core.undeploy("net", delete=True)
+
+    assert core.names == ()

@@ -157,6 +157,9 @@ DAMAGED = {
     "a number": "17",
     "no options": json.dumps({"keep": 2, "routing": {"promoted": [1], "traffic": {"1": 100}}, "versions": {"1": {}}}),
     "infinite": '{"keep": 1e999, "routing": {"promoted": [1], "traffic": {"1": 100}}, "versions": {}}',
+    "shares": '{"keep": 2, "routing": {"promoted": [1], "traffic": {"1": null}}, "versions": {}}',
+    "no whole": '{"keep": 2, "routing": {"promoted": [1], "traffic": {"1": 30}}, "versions": {}}',
+    "copies": '{"keep": 2, "routing": {"traffic": {"1": 100}, "shadow": [1, 0]}, "versions": {}}',
     "option": '{"keep": 2, "routing": {"traffic": {"1": 100}}, "versions": {"1": {"max_batch_size": -1, '
     '"batch_timeout_micros": 0, "max_enqueued_batches": 1, "allowed_batch_sizes": [], "device": null, '
     '"deployed_at": null}}}',

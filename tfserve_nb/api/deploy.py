@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
 from ..errors import InvalidOption, ModelNotFound, ServingError
 from ..experiment.plan import Limits, Plan
+from ..export.arrays import given_as, named_batch
 from ..export.check import verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.layout import check_name, delete_version
 from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
-from ..export.signatures import read_signatures
+from ..export.signatures import main_signature, read_signatures
 from ..export.source import prepare_source
 from ..export.tracing import with_xla
 from ..export.warmup_requests import write_warmup_requests
@@ -30,10 +31,9 @@ from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUE
 from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.models.state_store import StateStore
 from ..serving.versions.devices import isolation_problem
-from ..serving.versions.inputs import as_tensors, check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.source import VersionSource
-from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent, SignatureSpec, Tensors, no_progress
+from ..types import Progress, ProgressEvent, Tensors, no_progress
 from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .replay_gate import check_captured, only_if_replayed
@@ -285,10 +285,13 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         progress(ProgressEvent("checking", 0, 1))
         report = verify_against_live(source, path, load_and_run, example=request.export.check)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
+        found = "; ".join((found, *source.notes))
         progress(ProgressEvent("checking", 1, 1, found))
-        rows = _sample(read_signatures(path), request.export.warmup)
-        if rows is not None:
-            write_warmup_requests(path, request.name, rows)
+        if request.export.warmup is not None:
+            signature = main_signature(read_signatures(path))
+            with given_as("warmup"):
+                rows = named_batch(request.export.warmup, source.inputs or tuple(signature.inputs.values()), most=None)
+            write_warmup_requests(path, request.name, rows, signature.name)
         problem = store(source, path, request.provenance)
         if problem:
             progress(ProgressEvent("checking", 1, 1, f"{found}; {problem}"))
@@ -337,13 +340,3 @@ def _folder(name: str, base_path: str | Path | None) -> Path:
             hint=f"another --name, or %undeploy {name} first",
         )
     return served_from or wanted or Path(DEFAULT_BASE_PATH).absolute()
-
-
-def _sample(signatures: Mapping[str, SignatureSpec], warmup: Any) -> Tensors | None:
-    if warmup is None:
-        return None
-    signature = signatures[DEFAULT_SIGNATURE]
-    sample = as_tensors(signature, warmup)
-    if check_inputs(signature, sample) < 1:
-        raise InvalidOption("warmup has no rows", hint="--warmup x_test[:8]")
-    return sample

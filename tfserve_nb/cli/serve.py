@@ -23,6 +23,7 @@ from ..dashboards.web import WebPages
 from ..errors import ServingError
 from ..experiment.engine.experiments import Experiments
 from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
+from ..server.child import READY
 from ..server.handle import ServerHandle
 from ..server.telemetry.prometheus import Monitor
 from ..server.telemetry.request_log import RequestLog
@@ -131,6 +132,7 @@ class ModelServer:
             ServingError: why that cannot be.
         """
         plan = self._plan
+        self._core.expect(plan.resuming)
         self._core.start()
         self._configs = plan.read_configs() or ()
         self._models.apply(self._configs, at_start=True)
@@ -149,6 +151,8 @@ class ModelServer:
             _log.info("Dashboard: %s", self._dashboard_url())
         _log.log(*openness(plan, self._configs))
         self._poller.start()
+        if plan.ready_fd:
+            os.write(plan.ready_fd, READY)
 
     def stop(self) -> None:
         """Finish running requests, close the ports, free the models. Idempotent, bounded."""

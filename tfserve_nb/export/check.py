@@ -20,11 +20,11 @@ import numpy as np
 
 from ..agreement.rows import distances
 from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
-from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, array_of
-from .arrays import named_batch
+from ..types import SignatureSpec, Tensors, TensorSpec, array_of
+from .arrays import given_as, named_batch
 from .endpoint import ExportSource
 from .reasons import innermost, shorten
-from .signatures import has_random_ops, read_meta_graph, read_signatures
+from .signatures import has_random_ops, main_signature, read_meta_graph, read_signatures
 from .source import prepare_source
 
 LoadAndRun = Callable[[Path, str, Tensors], Tensors]
@@ -189,14 +189,13 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
     prepared = prepare_source(source, example=example)
-    signatures = read_signatures(path)
-    name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
-    signature = signatures[name]
+    signature = main_signature(read_signatures(path))
     specs = prepared.inputs or tuple(signature.inputs.values())
-    batches = iter([named_batch(example, specs)]) if example is not None else _made_up(signature)
+    with given_as("check"):
+        batches = iter([named_batch(example, specs)]) if example is not None else _made_up(signature)
 
     def run(batch: Tensors) -> Tensors:
-        return load_and_run(path, name, batch)
+        return load_and_run(path, signature.name, batch)
 
     if prepared.call is None:
         return _run_only(run, batches, is_own=example is not None)

@@ -11,10 +11,11 @@ from typing import Any, Protocol  # Tornado's handler arguments
 from tornado import web
 
 from ...errors import ServingError
+from ..paths import DASHBOARD
 from .handlers import AdminHandler
 from .operations import PREFIX
 
-PATH = "/tfserve/dashboard"
+PATH = DASHBOARD
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

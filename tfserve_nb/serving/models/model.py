@@ -238,7 +238,8 @@ def read_stored_model(name: str, base_path: Path, value: Any) -> StoredModel:
         }
         routing = {"name": name, **value["routing"]}
         stored = from_json({**value, "routing": routing, "versions": kept}, StoredModel)
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        stored.routing.check()
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, InvalidOption) as error:
         raise ServingError(
             f"the stored state of model {name!r} in {base_path} cannot be read: {type(error).__name__}: {error}",
             hint="deploy it anew",

@@ -15,13 +15,14 @@ from typing import TypeAlias
 from ...errors import InvalidRequest, NotAvailable, ServingError
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
+from ..batching.lane import Lane, Observe, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
-from ..batching.runner import Lane, Observe, Runner
+from ..batching.runner import Runner
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
-from .servable import Servable
+from .servable import Servable, StoppableServable
 from .source import VersionSource
 
 OnDone: TypeAlias = Callable[[Outcome], None]
@@ -122,6 +123,10 @@ class LoadedVersion:
             self.runner.detach(lane)
         self.servable.close()
 
+    def long_run(self) -> str:
+        """The longest run that is on its way, in words, if it has taken long; else ""."""
+        return self.runner.long_run([*self.lanes.values(), *self._background.values()])
+
     def _attach(self, name: str, *, is_background: bool) -> Lane:
         signature, options = self.view.signatures[name], self._options
         is_batchable, one_shape = self.view.batchable[name], options.checks_shapes and has_one_shape(signature)
@@ -130,8 +135,12 @@ class LoadedVersion:
         kind = CopyQueue if is_background else BatchQueue
         queue = kind(options, is_batchable=is_batchable, has_one_shape=one_shape)
         run = partial(self.servable.run, name)
+        servable = self.servable
+        run_within: RunWithin | None = None
+        if isinstance(servable, StoppableServable) and servable.is_stoppable:
+            run_within = partial(servable.run_within, name)
         observe = self._observer(signature, is_background=is_background)
-        return self.runner.attach(queue, run, observe, is_background=is_background)
+        return self.runner.attach(queue, run, observe, is_background=is_background, run_within=run_within)
 
     def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
         """The function that a runner calls after each batch of one signature."""
@@ -207,12 +216,13 @@ class VersionRecord:
     def status(self, version: int) -> VersionStatus:
         """The snapshot for others."""
         ended_by = self.error if self.state is VersionState.END else None
+        is_coming = self.state in (VersionState.START, VersionState.LOADING)
         return VersionStatus(
             version=version,
             state=self.state,
             error_code="OK" if ended_by is None else ended_by.code,
             error_message="" if ended_by is None else ended_by.message,
-            detail=self.detail if self.state in (VersionState.START, VersionState.LOADING) else "",
+            detail=self.detail if is_coming else "" if self.loaded is None else self.loaded.long_run(),
             deployed_at=self.source.deployed_at,
             weights_bytes=0 if self.loaded is None else self.weights_bytes,
             done=self.done,
