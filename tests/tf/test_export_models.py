@@ -525,9 +525,10 @@ def test_calls_that_fixed_training_keep_it_as_in_kerass_own_export(export: Any, 
     y = keras.Input((64,), name="y")
     rows = np.ones((4, 64), np.float32)
 
-    for model in (inner, keras.Model(y, inner(y))):
-        (name,) = (tensor.name for tensor in model.inputs)
+    for model in (inner, keras.Model(y, inner(y)), keras.Sequential([keras.Input((64,)), inner])):
+        assert [note for note in prepare_source(model).notes if "training=True" in note]
         version = export(model)
+        (name,) = inputs_of(version)
         (out,) = served(version, **{name: rows}).values()
         assert set(np.unique(out)) == {0.0, 2.0}
 
