@@ -81,6 +81,14 @@ def write_echo(path: Path) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def _no_kept_connections(homes: dict[str, Home]) -> Iterator[None]:
+    """The clients' connections stay open between requests; each test has its own."""
+    yield
+    for home in ("isolated", "remote"):
+        homes[home].handle._server.models.connection.close()  # type: ignore[attr-defined]  # noqa: SLF001 - a client's
+
+
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]:
     """One handle for each home; remote is the kernel's server over HTTP."""
