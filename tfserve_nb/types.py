@@ -163,6 +163,10 @@ class VersionStatus:
         deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.
         weights_bytes: size of the loaded version's files, in bytes, which is about what its weights take in memory; 0
             when it is not loaded.
+        changes: what runs change in the loaded version, in words; "" for most models: their answers depend on the
+            request alone.
+        problem: why it is given no requests although it is loaded: all rows that were tried failed; or "".
+        notes: what users have to know of the loaded version, one line each.
     """
 
     version: int
@@ -174,6 +178,9 @@ class VersionStatus:
     weights_bytes: int = 0
     done: int = 0
     total: int = 1
+    changes: str = ""
+    problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 THIRD_PARTY = {
     "numpy": ("",),
     "tensorflow": ("export", "serving", "server/config_files"),
+    "ml_dtypes": ("types",),
     "keras": ("export", "serving", "api/callback"),
     "tensorflow_serving": ("export", "server", "bench/load/targets"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf
@@ -51,7 +52,6 @@ THIRD_PARTY = {
     "ai_edge_litert": ("serving",),
     "flatbuffers": ("serving/versions/tflite_signatures",),
     "tf_keras": ("export",),
-    "ml_dtypes": ("types",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),
     "uvloop": ("server/event_loop", "bench/load/generator"),

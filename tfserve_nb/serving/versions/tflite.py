@@ -17,6 +17,7 @@ from typing import Any  # LiteRT's details are plain dicts
 import numpy as np
 
 from ...errors import NotAvailable, RunRejected
+from ...export.graph.state import GraphState
 from ...export.signatures import to_signature_defs
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, in_order
 from .tflite_signatures import stored_signature_defs
@@ -55,6 +56,7 @@ class TfliteServable:
             for name, one in self._signatures.items()
         }
         self.signature_defs = to_signature_defs({name: one.spec for name, one in self._signatures.items()})
+        self.states: Mapping[str, GraphState] = {}
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one signature; see `Servable.run`. A model with a batch of one built in runs once for each row.
@@ -62,25 +64,29 @@ class TfliteServable:
         Raises:
             RunRejected: if the shapes do not fit, which LiteRT finds out first.
         """
-        called = self._signatures[signature]
+        called, interpreter = self._signatures[signature], self._interpreter
         try:
             with self._lock:
                 if not called.has_batch_of_one:
-                    return _checked(called, inputs, self._run(called, inputs))
+                    return _checked(called, inputs, _run(interpreter, called, inputs))
                 num_rows = len(next(iter(inputs.values())))
                 rows = [
-                    self._run(called, {name: array[row : row + 1] for name, array in inputs.items()})
+                    _run(interpreter, called, {name: array[row : row + 1] for name, array in inputs.items()})
                     for row in range(num_rows)
                 ]
         except (ValueError, RuntimeError) as error:
             raise RunRejected(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
         return {name: _joined([row[name] for row in rows], spec) for name, spec in called.spec.outputs.items()}
 
-    def close(self) -> None:
-        """Free the interpreter."""
+    def restore(self) -> None:
+        """Make the variables what they are at the start; see `Servable.restore`."""
         with self._lock:
-            self._signatures.clear()
-            self._interpreter = None
+            self._interpreter.reset_all_variables()
+
+    def close(self) -> None:
+        """Free the interpreter, once no run uses it any more; does not wait for one that hangs."""
+        self._signatures = {}
+        self._interpreter = None
 
     def _own(self, name: str) -> _Called:
         """A signature of the model's own."""
@@ -109,19 +115,6 @@ class TfliteServable:
         return found or {
             DEFAULT_SIGNATURE: _Called(_signature(DEFAULT_SIGNATURE, inputs, outputs), None, inputs, outputs)
         }
-
-    def _run(self, called: _Called, inputs: Tensors) -> Tensors:
-        if called.runner is not None:
-            found = called.runner(**inputs)
-            return {name: found[name] for name in called.spec.outputs}
-        interpreter = self._interpreter
-        for name, detail in called.inputs.items():
-            interpreter.resize_tensor_input(detail["index"], inputs[name].shape)
-        interpreter.allocate_tensors()
-        for name, detail in called.inputs.items():
-            interpreter.set_tensor(detail["index"], inputs[name])
-        interpreter.invoke()
-        return {name: interpreter.get_tensor(called.outputs[name]["index"]) for name in called.spec.outputs}
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +151,19 @@ def _with_free_batch(spec: SignatureSpec) -> SignatureSpec:
         return {name: replace(one, shape=(None, *(one.shape or (None,))[1:])) for name, one in specs.items()}
 
     return replace(spec, inputs=freed(spec.inputs), outputs=freed(spec.outputs))
+
+
+def _run(interpreter: Any, called: _Called, inputs: Tensors) -> Tensors:
+    if called.runner is not None:
+        found = called.runner(**inputs)
+        return {name: found[name] for name in called.spec.outputs}
+    for name, detail in called.inputs.items():
+        interpreter.resize_tensor_input(detail["index"], inputs[name].shape)
+    interpreter.allocate_tensors()
+    for name, detail in called.inputs.items():
+        interpreter.set_tensor(detail["index"], inputs[name])
+    interpreter.invoke()
+    return {name: interpreter.get_tensor(called.outputs[name]["index"]) for name in called.spec.outputs}
 
 
 def _checked(called: _Called, inputs: Tensors, outputs: Tensors) -> Tensors:

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
+from ...export.graph.state import notes_of
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.lane import Lane, Observe, RunWithin
@@ -25,12 +26,19 @@ from .inputs import check_of, has_one_shape
 from .servable import Servable, StoppableServable
 from .source import VersionSource
 
+CLOSE_S = 1.0
+"""How long unloading waits for runs that are on their way, in seconds."""
+
 OnDone: TypeAlias = Callable[[Outcome], None]
 """Gets the outcome of a request, once."""
 
 RequestCopier: TypeAlias = Callable[[str, Tensors, OnDone], OnDone]
 """Copies a submitted request for another version: gets its signature, inputs and `on_done`, and returns the function to
 call with the outcome instead of `on_done`."""
+
+
+PATIENCE_S = 30.0
+"""How long a run waits for an earlier one that changes the version."""
 
 
 class CopyQueue(BatchQueue):
@@ -58,10 +66,12 @@ class LoadedVersion:
         observers: get each batch.
         model: the model's name.
         version: the version's number.
+        problem: why it cannot answer, as far as rows were tried; "" when it can.
 
     Attributes:
         runner: the same.
         servable: the same.
+        problem: the same.
         view: what servers in other processes have to know of the version.
         checks: signature -> the check for each request.
         lanes: signature -> where requests wait.
@@ -77,9 +87,11 @@ class LoadedVersion:
         observers: Observers,
         model: str,
         version: int,
+        problem: str = "",
     ) -> None:
         self.runner = runner
         self.servable = servable
+        self.problem = problem
         self._options = options = source.options
         self._observers = observers
         self._model = model
@@ -96,9 +108,21 @@ class LoadedVersion:
             for name, signature in self.view.signatures.items()
         }
         self._lock = threading.Lock()
+        self._changing = threading.Lock()
         self._is_closed = False
         self._background: dict[str, Lane] = {}
         self.lanes = {name: self._attach(name, is_background=False) for name in batchable}
+
+    @property
+    def changes(self) -> str:
+        """What runs write in the version, in words; "" when they write nothing."""
+        return next((state.text for state in self.servable.states.values() if state.written), "")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users have to know, one line each."""
+        notes = notes_of(self.servable.states)
+        return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else tuple(notes)
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
@@ -115,13 +139,21 @@ class LoadedVersion:
         return lane
 
     def close(self) -> None:
-        """Close all lanes (requests that wait in them get `NotAvailable`) and the servable."""
+        """Close all lanes (requests that wait in them get `NotAvailable`) and the servable. Bounded.
+
+        TensorFlow may wait until a run has ended; while one hangs, that is left to a thread of its own.
+        """
         with self._lock:
             self._is_closed = True
             lanes = [*self.lanes.values(), *self._background.values()]
         for lane in lanes:
             self.runner.detach(lane)
-        self.servable.close()
+        if not any(lane.num_running or lane.num_overdue for lane in lanes):
+            self.servable.close()
+            return
+        closing = threading.Thread(target=self.servable.close, name="tfserve-unload", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
     def long_run(self) -> str:
         """The longest run that is on its way, in words, if it has taken long; else ""."""
@@ -139,8 +171,20 @@ class LoadedVersion:
         run_within: RunWithin | None = None
         if isinstance(servable, StoppableServable) and servable.is_stoppable:
             run_within = partial(servable.run_within, name)
+        if name in self.servable.states:
+            run = partial(self._run_alone, run)
+            run_within = None if run_within is None else partial(self._run_alone, run_within)
         observe = self._observer(signature, is_background=is_background)
         return self.runner.attach(queue, run, observe, is_background=is_background, run_within=run_within)
+
+    def _run_alone(self, run: Callable[..., Tensors], *arguments: Any) -> Tensors:
+        """Runs that change the version come one after the other, also where a device has several threads."""
+        if not self._changing.acquire(timeout=PATIENCE_S):
+            raise NotAvailable(f"an earlier run of version {self._version}, which changes its state, does not end")
+        try:
+            return run(*arguments)
+        finally:
+            self._changing.release()
 
     def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
         """The function that a runner calls after each batch of one signature."""
@@ -227,6 +271,9 @@ class VersionRecord:
             weights_bytes=0 if self.loaded is None else self.weights_bytes,
             done=self.done,
             total=self.total,
+            changes="" if self.loaded is None else self.loaded.changes,
+            problem="" if self.loaded is None else self.loaded.problem,
+            notes=() if self.loaded is None else self.loaded.notes,
         )
 
 
