@@ -135,7 +135,8 @@ def _functional_source(model: Any, flat_inputs: list[Any], description: str) -> 
 def _calls_that_train(model: Any) -> list[str]:
     """The layers that a functional graph, or one inside of it, calls with `training=True`: Monte Carlo dropout."""
     found = []
-    for operation in getattr(model, "operations", None) or getattr(model, "layers", ()):
+    operations: Sequence[Any] = getattr(model, "operations", None) or getattr(model, "layers", None) or ()
+    for operation in operations:
         nodes = getattr(operation, "_inbound_nodes", ())
         if any(node.arguments.kwargs.get("training") is True for node in nodes):
             found.append(str(operation.name))
