@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import unicodedata
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 
 import pytest
 from helpers.fake_servable import FakeLoader
+from hypothesis import given
+from hypothesis import strategies as st
 
+import tfserve_nb
 from tfserve_nb.errors import InvalidOption, VersionNotFound
 from tfserve_nb.export.layout import check_name, delete_version
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -76,6 +83,22 @@ def test_names_that_mean_nothing_else_are_allowed(name: str) -> None:
     assert check_name(name) == name
 
 
+@given(st.text(max_size=8) | st.text("./\\:%\u2024\u2025\uff0e\uff0f\uff3ca\u0301\0\n ", max_size=6))
+def test_an_allowed_name_is_one_folder_however_it_is_rewritten(name: str) -> None:
+    try:
+        check_name(name)
+    except InvalidOption as error:
+        check_name(error.hint.removeprefix("--name "))
+        return
+
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        again = unicodedata.normalize(form, name)
+        assert Path(os.path.normpath(f"/base/{again}")).parent == Path("/base")
+        assert PureWindowsPath(again).parts == (again,)
+        assert unquote(again) == again
+    assert name.encode().decode() == name
+
+
 @pytest.mark.parametrize("version", [-1, 0, 2**63, True])
 def test_a_version_that_is_none_is_refused(core: ServingCore, base: Path, version: int) -> None:
     source = VersionSource(base / "net" / "1", BatchingOptions())
@@ -83,6 +106,21 @@ def test_a_version_that_is_none_is_refused(core: ServingCore, base: Path, versio
     with pytest.raises(InvalidOption, match="must be an integer from 1"):
         core.deploy("net", version, source, base, Placement())
 
+    assert core.names == ()
+
+
+def test_a_folder_with_a_nul_is_refused(core: ServingCore, base: Path) -> None:
+    source = VersionSource(base / "net" / "1", BatchingOptions())
+    bad = Path(f"{base}/\0")
+
+    for call in (
+        lambda: core.deploy("net", 1, source, bad, Placement()),
+        lambda: core.deploy("net", 1, replace(source, path=bad), base, Placement()),
+        lambda: core.resume(bad),
+        lambda: tfserve_nb.resume(bad),
+    ):
+        with pytest.raises(InvalidOption, match="cannot be a folder: it has a NUL"):
+            call()
     assert core.names == ()
 
 

@@ -260,7 +260,8 @@ def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> _Run:
         if not all(one.is_batched for one in spec.inputs.values()):
             return _Run(inputs, run(inputs), 1)
         num_rows = len(next(iter(inputs.values())))
-        if num_rows <= ROWS_OF_A_RUN or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN):
+        runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.states
+        if runs_whole or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN):
             return _Run(inputs, run(inputs), num_rows)
         found = [
             run({name: array[first : first + ROWS_OF_A_RUN] for name, array in inputs.items()})

@@ -12,7 +12,6 @@ from ..api.deployment import Deployment
 from ..errors import ServingError
 from ..reports.report import Report, Table, names, numbers, prose, size_text
 from ..reports.text import to_text
-from ..serving.versions.sharing import notes_of
 from ..types import ModelStatus, VersionStatus
 
 COLUMNS = (*names("model", "version", "state"), *numbers("traffic"), *names("labels"), *numbers("weights"),
@@ -79,9 +78,7 @@ def _notes(handle: Deployment) -> list[str]:
                 f"{name}: requests are captured, {captured.num_kept:,} are kept (%serving {name} --capture off)"
             )
         status = handle.status()
-        notes += [
-            f"{name}, version {seen.version}: {note}" for seen in status.versions for note in notes_of(seen.alone)
-        ]
+        notes += [f"{name}, version {one.version}: {note}" for one in status.versions for note in one.notes]
         if status.problem:
             notes.append(f"{name}: {status.problem}")
     return notes

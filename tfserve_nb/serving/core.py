@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any  # what users predict on
 
 from ..errors import InvalidOption, ModelNotFound, NotAvailable, ServingError, VersionNotFound
-from ..export.layout import check_name, check_version, list_versions, remove_stale
+from ..export.layout import check_folder, check_name, check_version, list_versions, sweep
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
@@ -54,7 +54,7 @@ class ServingCore:
         loader: turns a version folder into a servable.
         num_run_threads: batches that may run at the same time on one device.
         now: the clock in seconds.
-        draw: uniform numbers on [0, 1) for the traffic split.
+        draw: uniform numbers on [0, 1) for the traffic split; by default not from the generator that users seed.
 
     Attributes:
         metrics: counts requests.
@@ -71,7 +71,7 @@ class ServingCore:
         *,
         num_run_threads: int = 1,
         now: Callable[[], float] = time.perf_counter,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] | None = None,
     ) -> None:
         self.metrics = Metrics(now)
         self.samples = RequestSamples(now)
@@ -83,6 +83,7 @@ class ServingCore:
         self._manager = ServableManager(
             loader, num_run_threads=num_run_threads, observers=self.observers, seen=self.captures.inputs_of, now=now
         )
+        draw = draw or random.Random().random  # noqa: S311 - no secret
         self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=draw, now=now)
         self._draw = draw
         self._lock = threading.Lock()
@@ -227,6 +228,10 @@ class ServingCore:
         """See `ModelAdmin.deploy`."""
         check_name(name)
         check_version(version)
+        check_folder(source.path)
+        check_folder(base_path)
+        if name not in self._models:
+            sweep(base_path)
         with self._lock:
             model = self._models.get(name)
             _check_unconfigured(model)
@@ -262,7 +267,8 @@ class ServingCore:
             self._manager.wait_until_gone(name, gone, UNLOAD_WAIT_S)
             self._drop(model)
             with model.noting_problem():
-                model.store.forget(name, new_event("undeploy", None, "deleted" if delete else ""))
+                # With the highest number, so that it is not used again.
+                model.store.forget(name, new_event("undeploy", max(deleted, default=None), "deleted" * delete))
         else:
             model.source_of(version)
             action = "delete" if delete else "unload"
@@ -304,6 +310,7 @@ class ServingCore:
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
     ) -> dict[str, list[str]]:
         """See `ModelAdmin.resume`."""
+        sweep(check_folder(base_path))
         problems: dict[str, list[str]] = {}
         states = {
             name: state
@@ -330,7 +337,6 @@ class ServingCore:
     def _resume(self, name: str, state: Any, base_path: Path, progress: Progress) -> list[str]:
         """Serve one model as it was; what could not be brought back, in words."""
         stored = read_stored_model(name, base_path, state)
-        remove_stale(base_path / name)
         with resumed(self._manager, stored, base_path, progress) as (model, problems):
             with self._lock:
                 self._add(model)

@@ -138,7 +138,7 @@ def _check_texts(config: ModelConfig) -> None:
     try:
         check_name(config.name)
     except InvalidOption as error:
-        raise ConfigRejected(error.message, hint=error.hint) from error
+        raise ConfigRejected(error.message, hint=error.hint.replace("--name", "a name such as")) from error
     for label in config.labels:
         if not label.isprintable():
             raise ConfigRejected(f"label {label!r} of model {config.name} has control characters", hint="stable")

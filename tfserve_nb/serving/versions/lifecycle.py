@@ -28,8 +28,8 @@ from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
 from .in_use import FolderInUse, is_in_use
 from .servable import Loader, Servable
-from .sharing import notes_of
 from .source import VersionSource
+from .trial import Trial
 from .version import LoadedVersion, VersionHandle, VersionRecord
 from .warmup import warm_up
 
@@ -381,11 +381,14 @@ class ServableManager:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
+            trial = Trial(servable)
             seen = partial(self._seen, name)
-            sharing = warm_up(servable, source, partial(self._note_warmup, record), self._observers, seen)
+            sharing = warm_up(trial, source, partial(self._note_warmup, record), self._observers, seen)
+            problem = "" if source.is_trusted else trial.problem()
+            servable.restore()
             loaded = LoadedVersion(
                 self.runner_for(source.device), servable, source, sharing, observers=self._observers, model=name,
-                version=version,
+                version=version, problem=problem,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on; the status has the reason
             if servable is not None:
@@ -401,7 +404,7 @@ class ServableManager:
                 self._highest[name] = max(version, self._highest.get(name, 0))
                 self._changed.notify_all()
                 _log.info("Successfully loaded servable version {name: %s version: %d}", name, version)
-                for note in notes_of(loaded.alone):
+                for note in loaded.notes:
                     _log.info("Version %d of %s: %s", version, name, note)
         if not is_wanted:  # the model was given up while it loaded
             self._free(name, record)

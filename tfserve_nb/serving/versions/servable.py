@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable  # TensorFlow's session and callables are untyped
 
-import numpy as np
-
 from ...errors import DeadlineExceeded, ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
+from ...export.graph.state import GraphState, signature_states
 from ...export.reasons import cause_in_graph
 from ...export.signatures import (
     SAVED_MODEL_FILE,
@@ -26,8 +25,9 @@ from ...export.signatures import (
     read_meta_graph,
     signature_defs_of,
 )
-from ...types import SignatureDefs, SignatureSpec, Tensors
+from ...types import SignatureDefs, SignatureSpec, Tensors, array_of
 from .devices import grow_on_demand
+from .kept_state import keep
 from .stopping import LimitedRun, can_be_stopped, with_own_threads
 from .tflite import MODEL_FILE, TfliteServable
 
@@ -37,6 +37,9 @@ models do: 63 µs instead of 17 µs for one row of an MLP. Large operations use 
 """
 
 SHARED_POOL = 0
+
+LONGEST_RUN_S = 300.0
+"""How long a run without a deadline may take where it can be stopped, in seconds."""
 
 
 class Servable(Protocol):
@@ -50,8 +53,15 @@ class Servable(Protocol):
     def signature_defs(self) -> SignatureDefs:
         """The signatures as the model's file has them."""
 
+    @property
+    def states(self) -> Mapping[str, GraphState]:
+        """Signature -> what a run of it changes in the version; those that change nothing are left out."""
+
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one batch: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
+
+    def restore(self) -> None:
+        """Make what runs changed what it was when the version was loaded. Once, and while nothing runs."""
 
     def close(self) -> None:
         """Free what the version holds."""
@@ -122,6 +132,7 @@ class SavedModelServable:
         meta_graph = read_meta_graph(path, options.tags)
         self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
         self.signature_defs = signature_defs_of(meta_graph)
+        self.states = signature_states(meta_graph)
         self.is_stoppable = can_be_stopped(meta_graph)
         del meta_graph  # as large as the model's constants
         graph = tf.Graph()
@@ -136,6 +147,7 @@ class SavedModelServable:
         try:
             with graph.as_default(), tf.device(device), _without_advice(tf):
                 tf.compat.v1.saved_model.load(self._session, list(options.tags), str(path))
+                self._kept = keep(self._session, self.states.values())
         except (tf.errors.OpError, OSError, ValueError, RuntimeError) as error:
             self._session.close()
             raise NotAvailable(f"{path} could not be loaded: {_first_line(error)}", hint="deploy it again") from error
@@ -154,12 +166,24 @@ class SavedModelServable:
             RunRejected: if the values in the inputs were at fault (TensorFlow's INVALID_ARGUMENT and the like).
             RunFailed: for any other failure.
         """
+        if self.is_stoppable:
+            # Who calls this waits without a deadline: a warm-up, say, which keeps all other models from being loaded.
+            try:
+                return self.run_within(signature, inputs, LONGEST_RUN_S)
+            except DeadlineExceeded as error:
+                raise RunFailed(f"a run took longer than {LONGEST_RUN_S:g} s and was stopped") from error
         spec = self.signatures[signature]
         try:
             values = self._callable(signature)(*(inputs[name] for name in spec.inputs))
         except Exception as error:
             raise _as_run_error(error) from error
-        return {name: np.asarray(value) for name, value in zip(spec.outputs, values, strict=True)}
+        return {name: array_of(value) for name, value in zip(spec.outputs, values, strict=True)}
+
+    def restore(self) -> None:
+        """Put back the variables and tables that runs write; see `Servable.restore`."""
+        kept, self._kept = self._kept, ()
+        for put_back in kept:
+            put_back()
 
     def run_within(self, signature: str, inputs: Tensors, limit_s: float) -> Tensors:
         """Run one signature, and stop it when that takes longer than `limit_s` seconds; see `run`.
@@ -178,7 +202,7 @@ class SavedModelServable:
             raise
         except Exception as error:
             raise _as_run_error(error) from error
-        return {name: np.asarray(value) for name, value in zip(spec.outputs, values, strict=True)}
+        return {name: array_of(value) for name, value in zip(spec.outputs, values, strict=True)}
 
     def close(self) -> None:
         """Close the session, which frees the variables and ends the loops of runs that are on their way."""

@@ -22,7 +22,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ...errors import ExportFailed, RunFailed, RunRejected, ServingError
-from ...export.check import compare_outputs, example_batch
+from ...export.check import compare_outputs, made_up_batches
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
 from .row_evidence import NotedRows, read_noted_rows
 
@@ -211,11 +211,11 @@ def fixed_dimension(signature: SignatureSpec) -> str:
 
 def made_up(signature: SignatureSpec) -> Iterator[Tensors]:
     """Rows made from a signature, the most varied first; the model may suit only the plainer ones."""
-    varied = example_batch(signature, LEAST_ROWS)
+    batches = made_up_batches(signature)
+    varied = next(batches)
     yield {name: _spread(array) for name, array in varied.items()}
     yield varied
-    for free_size in (32, 8):
-        yield example_batch(signature, 2, free_size=free_size, is_plain=True)
+    yield from batches
 
 
 def _spread(array: np.ndarray) -> np.ndarray:
@@ -408,17 +408,18 @@ def _num_rows(rows: Tensors) -> int:
     return min(len(array) for array in rows.values())
 
 
-def notes_of(alone: Mapping[str, str]) -> tuple[str, ...]:
+def sharing_notes(alone: Mapping[str, str]) -> tuple[str, ...]:
     """What a user should know of a version: one line for each signature whose requests run alone.
 
     Args:
-        alone: signature -> why.
+        alone: signature -> why; "" where that is said elsewhere.
 
     Example:
-        >>> notes_of({"serving_default": "input n (int32[]) does not count rows in its first dimension"})
+        >>> sharing_notes({"serving_default": "input n (int32[]) does not count rows in its first dimension"})
         ('requests run one at a time: input n (int32[]) does not count rows in its first dimension',)
     """
     return tuple(
         f"requests{'' if name == DEFAULT_SIGNATURE else f' for {name}'} run one at a time: {reason}"
         for name, reason in alone.items()
+        if reason
     )

@@ -10,9 +10,10 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
+from ...export.graph.state import notes_of
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.lane import Lane, Observe, RunWithin
@@ -23,8 +24,11 @@ from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
 from .servable import Servable, StoppableServable
-from .sharing import RowSharing
+from .sharing import RowSharing, sharing_notes
 from .source import VersionSource
+
+CLOSE_S = 1.0
+"""How long unloading waits for runs that are on their way, in seconds."""
 
 OnDone: TypeAlias = Callable[[Outcome], None]
 """Gets the outcome of a request, once."""
@@ -32,6 +36,10 @@ OnDone: TypeAlias = Callable[[Outcome], None]
 RequestCopier: TypeAlias = Callable[[str, Tensors, OnDone], OnDone]
 """Copies a submitted request for another version: gets its signature, inputs and `on_done`, and returns the function to
 call with the outcome instead of `on_done`."""
+
+
+PATIENCE_S = 30.0
+"""How long a run waits for an earlier one that changes the version."""
 
 
 class CopyQueue(BatchQueue):
@@ -59,10 +67,12 @@ class LoadedVersion:
         observers: get each batch.
         model: the model's name.
         version: the version's number.
+        problem: why it cannot answer, as far as rows were tried; "" when it can.
 
     Attributes:
         runner: the same.
         servable: the same.
+        problem: the same.
         view: what servers in other processes have to know of the version.
         checks: signature -> the check for each request.
         lanes: signature -> where requests wait.
@@ -78,9 +88,11 @@ class LoadedVersion:
         observers: Observers,
         model: str,
         version: int,
+        problem: str = "",
     ) -> None:
         self.runner = runner
         self.servable = servable
+        self.problem = problem
         self._options = options = source.options
         self._observers = observers
         self._model = model
@@ -98,14 +110,15 @@ class LoadedVersion:
         }
         self._lock = threading.Lock()
         self._sharing = dict(sharing)
+        self._changing = threading.Lock()
         self._is_closed = False
         self._background: dict[str, Lane] = {}
         self.lanes = {name: self._attach(name, is_background=False) for name in sharing}
 
     @property
     def alone(self) -> dict[str, str]:
-        """Signature -> why its requests run alone, for those that a user should know of."""
-        return {name: known.reason for name, known in dict(self._sharing).items() if known.reason}
+        """Signature -> why its requests run alone; "" where that is said elsewhere, or is as it was asked for."""
+        return {name: known.reason for name, known in dict(self._sharing).items() if not known.is_allowed}
 
     def separate(self, signature: str, reason: str) -> None:
         """From now on no rows of a signature run together: a run has shown that they may not."""
@@ -117,6 +130,17 @@ class LoadedVersion:
             lanes = [lanes[signature] for lanes in (self.lanes, self._background) if signature in lanes]
         for lane in lanes:
             lane.queue.is_batchable = False
+
+    @property
+    def changes(self) -> str:
+        """What runs write in the version, in words; "" when they write nothing."""
+        return next((state.text for state in self.servable.states.values() if state.written), "")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users have to know, one line each."""
+        notes = (*notes_of(self.servable.states), *sharing_notes(self.alone))
+        return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else notes
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
@@ -133,13 +157,21 @@ class LoadedVersion:
         return lane
 
     def close(self) -> None:
-        """Close all lanes (requests that wait in them get `NotAvailable`) and the servable."""
+        """Close all lanes (requests that wait in them get `NotAvailable`) and the servable. Bounded.
+
+        TensorFlow may wait until a run has ended; while one hangs, that is left to a thread of its own.
+        """
         with self._lock:
             self._is_closed = True
             lanes = [*self.lanes.values(), *self._background.values()]
         for lane in lanes:
             self.runner.detach(lane)
-        self.servable.close()
+        if not any(lane.num_running or lane.num_overdue for lane in lanes):
+            self.servable.close()
+            return
+        closing = threading.Thread(target=self.servable.close, name="tfserve-unload", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
     def long_run(self) -> str:
         """The longest run that is on its way, in words, if it has taken long; else ""."""
@@ -159,6 +191,9 @@ class LoadedVersion:
         run_within: RunWithin | None = None
         if isinstance(servable, StoppableServable) and servable.is_stoppable:
             run_within = partial(servable.run_within, name)
+        if name in self.servable.states:
+            run = partial(self._run_alone, run)
+            run_within = None if run_within is None else partial(self._run_alone, run_within)
         observe = self._observer(signature, is_background=is_background)
         return self.runner.attach(
             queue,
@@ -168,6 +203,15 @@ class LoadedVersion:
             run_within=run_within,
             separate=partial(self.separate, name),
         )
+
+    def _run_alone(self, run: Callable[..., Tensors], *arguments: Any) -> Tensors:
+        """Runs that change the version come one after the other, also where a device has several threads."""
+        if not self._changing.acquire(timeout=PATIENCE_S):
+            raise NotAvailable(f"an earlier run of version {self._version}, which changes its state, does not end")
+        try:
+            return run(*arguments)
+        finally:
+            self._changing.release()
 
     def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
         """The function that a runner calls after each batch of one signature."""
@@ -255,6 +299,9 @@ class VersionRecord:
             done=self.done,
             total=self.total,
             alone={} if self.loaded is None else self.loaded.alone,
+            changes="" if self.loaded is None else self.loaded.changes,
+            problem="" if self.loaded is None else self.loaded.problem,
+            notes=() if self.loaded is None else self.loaded.notes,
         )
 
 

@@ -78,8 +78,12 @@ def warm_up(
     sharing = {}
     for name, signature in servable.signatures.items():
         run = partial(servable.run, name)
-        if fixed_dimension(signature) and name not in stored:
+        is_changed = name in servable.states
+        if (is_changed or fixed_dimension(signature)) and name not in stored:
             _run_once(run, signature)
+        if is_changed:
+            sharing[name] = RowSharing(is_allowed=False)  # every run leaves its mark on the next: none may be added
+            continue
         sharing[name] = decide(
             run,
             signature,
