@@ -78,8 +78,9 @@ def warm_up(
     sharing = {}
     for name, signature in servable.signatures.items():
         run = partial(servable.run, name)
-        is_changed = name in servable.states
-        if (is_changed or fixed_dimension(signature)) and name not in stored:
+        is_changed, known = name in servable.states, noted.get(name)
+        is_decided = is_changed or fixed_dimension(signature) or (known is not None and not known.are_independent)
+        if is_decided and name not in stored:
             _run_once(run, signature)
         if is_changed:
             sharing[name] = RowSharing(is_allowed=False)  # every run leaves its mark on the next: none may be added
@@ -89,7 +90,7 @@ def warm_up(
             signature,
             _evidence(signature, stored.get(name, []), seen),
             options.allowed_batch_sizes,
-            noted=noted.get(name),
+            noted=known,
             is_warm_up=options.pads,
             on_run=lambda: report(min(next(count), total), total),
         )
