@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 import requests
@@ -36,6 +37,15 @@ class Widths(tf.Module):
     def __call__(self, png: Any) -> Any:
         width = lambda blob: tf.cast(tf.shape(tf.io.decode_png(blob))[1], tf.float32)  # noqa: E731
         return self.factor * tf.map_fn(width, png, fn_output_signature=tf.float32)
+
+
+class Words(keras.layers.Layer):  # type: ignore[misc]
+    """Takes ids from 100 to 102 only: none that are made up."""
+
+    def call(self, ids: Any) -> Any:
+        is_known = tf.reduce_all((ids >= 100) & (ids <= 102))
+        with tf.control_dependencies([tf.debugging.assert_equal(is_known, True, "unknown word")]):
+            return tf.cast(ids, tf.float32) / 100
 
 
 def half_saved(folder: Path) -> Path:
@@ -91,6 +101,23 @@ def test_a_staged_one_stays_without_traffic_and_says_so() -> None:
     assert "version 2 of widths cannot answer" in answer.text
     assert handle.traffic == {1: 100.0}
     np.testing.assert_array_equal(handle.predict(PNG, version=2), [2.0, 10.0])
+
+
+def test_an_epoch_that_cannot_answer_is_told_and_not_promoted() -> None:
+    ids = np.array([[100, 101], [102, 100]])
+    model = keras.Sequential([keras.Input((2,), dtype="int32"), Words(), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    callback = tfserve_nb.DeployCallback("words", promote_if="loss")
+
+    with pytest.warns(RuntimeWarning, match="without traffic, since no row|cannot answer") as told:
+        model.fit(ids, np.ones(2), epochs=1, verbose=0, callbacks=[callback])
+    assert any("check=ROWS" in str(one.message) for one in told)
+    handle = tfserve_nb.deployment("words")
+    assert handle.version is None
+
+    callback = tfserve_nb.DeployCallback("words", promote_if="loss", check=ids, strict=True)
+    model.fit(ids, np.ones(2), epochs=1, verbose=0, callbacks=[callback])
+    assert handle.version == callback.versions[-1]
 
 
 @pytest.mark.parametrize("rows", [{}, {"check": np.ones(2, np.float32)}], ids=["made-up rows", "own rows"])
