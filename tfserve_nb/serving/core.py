@@ -307,15 +307,16 @@ class ServingCore:
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
     ) -> dict[str, list[str]]:
         """See `ModelAdmin.resume`."""
-        sweep(check_folder(base_path))
         problems: dict[str, list[str]] = {}
-        states = {
-            name: state
-            for name, state in sorted(StateStore(base_path).load().items())
-            if name not in self._models and only in (None, name)
-        }
-        self.expect(states)
+        states: dict[str, Any] = {}
         try:
+            sweep(check_folder(base_path))
+            states = {
+                name: state
+                for name, state in sorted(StateStore(base_path).load().items())
+                if name not in self._models and only in (None, name)
+            }
+            self.expect(states)
             for name, state in states.items():
                 try:
                     problems[name] = self._resume(name, state, base_path, progress)
