@@ -265,7 +265,8 @@ class ServingCore:
             self._manager.wait_until_gone(name, gone, UNLOAD_WAIT_S)
             self._drop(model)
             with model.noting_problem():
-                model.store.forget(name, new_event("undeploy", None, "deleted" if delete else ""))
+                # With the highest number, so that it is not used again.
+                model.store.forget(name, new_event("undeploy", max(deleted, default=None), "deleted" * delete))
         else:
             model.source_of(version)
             action = "delete" if delete else "unload"
