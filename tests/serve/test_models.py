@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import pytest
 from helpers.black_box import Served, Start
-from helpers.client_requests import predict_request
+from helpers.client_requests import predict_request, reload_request
 from helpers.eventually import eventually
 from helpers.saved_models import write_half_plus_two
 
@@ -34,27 +34,6 @@ def wait_for_states(served: Served, model: str, wanted: dict[int, str]) -> None:
         eventually(are_as_wanted)
     except AssertionError:
         assert found == wanted
-
-
-def reload_request(*configs: dict[str, Any]) -> Any:
-    from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
-
-    request = ReloadConfigRequest()
-    request.config.model_config_list.SetInParent()
-    for config in configs:
-        one = request.config.model_config_list.config.add(
-            name=config["name"], base_path=str(config["path"]), model_platform=config.get("platform", "tensorflow")
-        )
-        policy = config.get("policy")
-        if policy == "all":
-            one.model_version_policy.all.SetInParent()
-        elif isinstance(policy, list):
-            one.model_version_policy.specific.versions.extend(policy)
-        elif policy is not None:
-            one.model_version_policy.latest.num_versions = policy
-        for label, version in config.get("labels", {}).items():
-            one.version_labels[label] = version
-    return request
 
 
 class Load:
@@ -96,7 +75,10 @@ def empty(start_for_module: Start, tmp_path_factory: pytest.TempPathFactory) -> 
     config = tmp_path_factory.mktemp("empty") / "models.config"
     config.write_text("model_config_list {}")
     return start_for_module(
-        f"--model_config_file={config}", "--max_num_load_retries=0", "--file_system_poll_wait_seconds=1"
+        f"--model_config_file={config}",
+        "--max_num_load_retries=0",
+        "--file_system_poll_wait_seconds=1",
+        "--reload_base_paths=/",
     )
 
 
