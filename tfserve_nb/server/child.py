@@ -223,8 +223,11 @@ class ChildServer:
     def _is_ready(self) -> bool:
         """Whether the child has said that it answers: only it has the other end of the pipe."""
         descriptor = self._ready_fd
-        has_said = descriptor >= 0 and select.select([descriptor], [], [], 0)[0]
-        return bool(has_said) and os.read(descriptor, len(READY)) == READY
+        if descriptor < 0:
+            return False
+        poll = select.poll()  # `select` knows descriptors below 1024 only
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0)) and os.read(descriptor, len(READY)) == READY
 
     def _close_ready(self) -> None:
         descriptor, self._ready_fd = self._ready_fd, -1
@@ -248,13 +251,17 @@ class ChildServer:
                 process.kill()
 
     def _answers(self) -> bool:
-        """Whether the process answers a request that needs nothing but its loop."""
+        """Whether the process reacts to a request that needs nothing but its loop, be it by refusing it."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_S)
         try:
             connection.request("GET", "/healthz")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
+            connection.getresponse()
+        except TimeoutError:
             return False
+        except (OSError, http.client.HTTPException):
+            return True
+        else:
+            return True
         finally:
             connection.close()
 
