@@ -189,6 +189,7 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 @pytest.mark.filterwarnings("ignore:.*softmax over axis -1 of a tensor")
 @settings(
     max_examples=max(6, settings.default.max_examples // 10),
+    derandomize=True,
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
