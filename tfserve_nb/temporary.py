@@ -79,11 +79,12 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if there is no place for it.
     """
-    remove_stale(path.parent, [_SAVING])
-    with TemporaryFolder(_SAVING, path.parent) as folder:
+    target = path.resolve()  # a link stays one
+    remove_stale(target.parent, [_SAVING])
+    with TemporaryFolder(_SAVING, target.parent) as folder:
         partial = folder.path / path.name
         yield partial
-        partial.replace(path)
+        partial.replace(target)
 
 
 def remove_stale(parent: Path, purposes: Collection[str]) -> tuple[Path, ...]:

@@ -19,9 +19,10 @@ import numpy as np
 from tfserve_nb.experiment.engine.observations import Observations
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.serving.backend import Answer, Outcome
+from tfserve_nb.serving.batching.lane import Lane
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.batching.queue import Batch, BatchQueue
-from tfserve_nb.serving.batching.runner import Lane, Runner
+from tfserve_nb.serving.batching.runner import Runner
 from tfserve_nb.types import Tensors
 
 FIXED_S, PER_ROW_S = 4e-3, 0.2e-3

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tfserve_nb.errors import ExportFailed, InvalidOption, ModelNotServable, ServingError, VersionExists
-from tfserve_nb.export.check import CheckReport, compare_outputs, example_batch, live_outputs, verify_against_live
+from tfserve_nb.export.check import CheckReport, compare_outputs, example_batch, verify_against_live
+from tfserve_nb.export.graph.live import live_outputs
 from tfserve_nb.export.saved_model import export_version
 from tfserve_nb.export.signatures import read_signatures
 from tfserve_nb.export.source import prepare_source

@@ -282,11 +282,13 @@ def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "old"
 
-    with replacing(path) as partial:
+    (tmp_path / "link").symlink_to(path)
+    with replacing(tmp_path / "link") as partial:
         partial.write_text("new")
 
     assert path.read_text() == "new"
-    assert names_in(tmp_path) == ["kept.txt"]
+    assert (tmp_path / "link").is_symlink()
+    assert names_in(tmp_path) == ["kept.txt", "link"]
 
 
 def test_other_hidden_folders_are_left_alone(tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
+import unicodedata
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from urllib.parse import unquote
 
 import pytest
 from helpers.fake_servable import FakeLoader
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tfserve_nb.errors import InvalidOption, VersionNotFound
 from tfserve_nb.export.layout import check_name, delete_version
@@ -74,6 +79,22 @@ def test_a_name_that_is_not_allowed_is_refused_before_anything_happens(
 @pytest.mark.parametrize("name", ["digits", "café", "模型", "a b", "v1.2_x-3", "ﬁt", "x²"])
 def test_names_that_mean_nothing_else_are_allowed(name: str) -> None:
     assert check_name(name) == name
+
+
+@given(st.text(max_size=8) | st.text("./\\:%\u2024\u2025\uff0e\uff0f\uff3ca\u0301\0\n ", max_size=6))
+def test_an_allowed_name_is_one_folder_however_it_is_rewritten(name: str) -> None:
+    try:
+        check_name(name)
+    except InvalidOption as error:
+        check_name(error.hint.removeprefix("--name "))
+        return
+
+    for form in ("NFC", "NFD", "NFKC", "NFKD"):
+        again = unicodedata.normalize(form, name)
+        assert Path(os.path.normpath(f"/base/{again}")).parent == Path("/base")
+        assert PureWindowsPath(again).parts == (again,)
+        assert unquote(again) == again
+    assert name.encode().decode() == name
 
 
 @pytest.mark.parametrize("version", [-1, 0, 2**63, True])
@@ -157,6 +178,9 @@ DAMAGED = {
     "a number": "17",
     "no options": json.dumps({"keep": 2, "routing": {"promoted": [1], "traffic": {"1": 100}}, "versions": {"1": {}}}),
     "infinite": '{"keep": 1e999, "routing": {"promoted": [1], "traffic": {"1": 100}}, "versions": {}}',
+    "shares": '{"keep": 2, "routing": {"promoted": [1], "traffic": {"1": null}}, "versions": {}}',
+    "no whole": '{"keep": 2, "routing": {"promoted": [1], "traffic": {"1": 30}}, "versions": {}}',
+    "copies": '{"keep": 2, "routing": {"traffic": {"1": 100}, "shadow": [1, 0]}, "versions": {}}',
     "option": '{"keep": 2, "routing": {"traffic": {"1": 100}}, "versions": {"1": {"max_batch_size": -1, '
     '"batch_timeout_micros": 0, "max_enqueued_batches": 1, "allowed_batch_sizes": [], "device": null, '
     '"deployed_at": null}}}',

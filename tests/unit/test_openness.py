@@ -32,7 +32,8 @@ def tls(tmp_path: Path) -> str:
 
 
 def test_what_is_open_without_a_token() -> None:
-    grpc = "Open without a token to every user of this machine: predictions, states and metadata over gRPC; "
+    who = "Every user of this machine may call the models. Open without a token: "
+    grpc = f"{who}predictions, states and metadata over gRPC; "
 
     assert line(plan_of(), "/models/m") == (
         f"{grpc}reloads of the configuration with models below /models/m. --auth_token_file asks for a token"
@@ -44,7 +45,7 @@ def test_what_is_open_without_a_token() -> None:
     assert "models nowhere" in line(plan_of())
     level, text = openness(plan_of("--host=0.0.0.0"), [])
     assert level == logging.WARNING
-    assert text.startswith("Every machine that can reach this one may call the models: predictions")
+    assert text.startswith("Every machine that can reach this one may call the models. Open without a token: predict")
 
 
 def test_a_token_or_clients_certificates_close_it(tmp_path: Path, tls: str) -> None:

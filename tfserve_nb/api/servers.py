@@ -128,7 +128,9 @@ class IsolatedServer:
 
         workers = wanted.workers or 0
         self._folders: Mapping[str, Path] = {}
-        self._child = ChildServer(wanted.port, wanted.grpc_port, token, self._resume, workers=workers)
+        self._child = ChildServer(
+            wanted.port, wanted.grpc_port, token, self._resume, workers=workers, models=lambda: self._folders
+        )
         self._models = RemoteModels(self._child.url, token, unavailable_reason=self._child.problem)
         self._resuming = RemoteModels(self._child.url, token)
         self.listening = ListenOptions(self._child.port, self._child.grpc_port, workers, auth=True)
@@ -138,9 +140,19 @@ class IsolatedServer:
         self._child.start(progress)
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether its process died too often to be started again without being asked."""
+        return self._child.is_given_up
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The models that it serves, or that a new process is about to serve again."""
         return tuple(self._folders)
+
+    def start_anew(self, progress: Progress) -> None:
+        """Start a new process if none is left, because it died too often, and serve the same models again."""
+        if self._child.start_anew(progress):
+            self._resume()
 
     def note_folders(self) -> None:
         """Note which models it serves and where they lie, for the process that may have to take its place."""
@@ -194,6 +206,12 @@ def server_of(name: str) -> ServerHandle | None:
     return served().get(name)
 
 
+def lost_models() -> tuple[str, ...]:
+    """The models of a child process that died too often, which `ensure_child` starts anew; () while it runs."""
+    child = _process.child
+    return child.names if child is not None and child.is_given_up else ()
+
+
 def ensure_kernel(wanted: ListenOptions = ANY) -> ServerHandle:
     """The server in the kernel, started if need be.
 
@@ -224,6 +242,8 @@ def ensure_kernel(wanted: ListenOptions = ANY) -> ServerHandle:
 def ensure_child(wanted: ListenOptions = ANY, progress: Progress = no_progress) -> ServerHandle:
     """The server in a child process, started if need be; as `ensure_kernel`. It always asks for a token.
 
+    One that died too often is started anew, with its models.
+
     Raises:
         InvalidOption: if it runs already with other settings, or has a token and `auth` is False.
         ServerFailed: if the process does not start.
@@ -233,6 +253,7 @@ def ensure_child(wanted: ListenOptions = ANY, progress: Progress = no_progress) 
     with _process.lock:
         if _process.child is not None:
             _check_fits(_process.child.listening, replace(wanted, auth=None))
+            _process.child.start_anew(progress)
             return _process.child.handle
         # Not the token of the kernel's server: who learns one of them must not have the other.
         token = _process.last_child_token or make_token()

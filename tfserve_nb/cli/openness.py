@@ -33,11 +33,10 @@ def openness(plan: ServePlan, configs: Iterable[ModelConfig]) -> tuple[int, str]
         allowed.append(f"reloads of the configuration with models {_below(configs, plan.reload_base_paths or ())}")
     if settings.is_http_open and settings.has_cors:
         allowed.append("requests from web pages of any origin")
-    who = "every user of this machine"
-    if not settings.is_loopback:
-        who = "Every machine that can reach this one may call the models"
-        return logging.WARNING, f"{who}: {'; '.join(allowed)}. --auth_token_file asks for a token"
-    return logging.INFO, f"Open without a token to {who}: {'; '.join(allowed)}. --auth_token_file asks for a token"
+    open_to = f"Open without a token: {'; '.join(allowed)}. --auth_token_file asks for a token"
+    if settings.is_loopback:
+        return logging.INFO, f"Every user of this machine may call the models. {open_to}"
+    return logging.WARNING, f"Every machine that can reach this one may call the models. {open_to}"
 
 
 def _doors(settings: ServerSettings) -> list[str]:

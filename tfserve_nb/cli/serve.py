@@ -132,6 +132,7 @@ class ModelServer:
             ServingError: why that cannot be.
         """
         plan = self._plan
+        self._core.expect(plan.resuming)
         self._core.start()
         self._configs = plan.read_configs() or ()
         self._models.apply(self._configs, at_start=True)

@@ -26,14 +26,14 @@ class Flag:
 
     Attributes:
         name: without dashes.
-        default: its value when it is not given; its type is the flag's.
+        default: its value when it is not given; its type is the flag's. None for a boolean that is neither then.
         help: one line.
         ignored_because: why it changes nothing here, or "".
         alias: another name for it, or "".
     """
 
     name: str
-    default: str | int | float | bool
+    default: str | int | float | bool | None
     help: str
     ignored_because: str = ""
     alias: str = ""
@@ -80,7 +80,7 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("rest_api_num_threads", 0, "", "REST runs on one event loop"),
     ),
     "batching": (
-        Flag("enable_batching", False, "requests share runs"),
+        Flag("enable_batching", None, "requests share runs; they also do, with no file to say how, unless it is false"),
         Flag("batching_parameters_file", "", "BatchingParameters, text proto"),
         Flag("enable_per_model_batching_parameters", False, "read batching_params.pbtxt in the version's folder"),
     ),
@@ -110,6 +110,7 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("dashboard", False, "show versions, latency and controls as a web page on the REST port"),
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),
         Flag("parent_pid", 0, "end when this process is no longer our parent"),
+        Flag("resuming", "", "models that the parent is about to resume: quoted as in URLs, with commas"),
         Flag("listen_fds", "", "sockets for REST that the parent keeps, with gRPC's port; numbers, with commas"),
         Flag("ready_fd", 0, "write a line here when requests are answered"),
         Flag("device", "", "TensorFlow device to load the models on, such as /GPU:0"),
@@ -176,7 +177,7 @@ def ignored_flags(arguments: list[str]) -> list[str]:
 def _add(group: argparse._ArgumentGroup, flag: Flag) -> None:
     names = [f"--{name}" for name in (flag.name, flag.alias) if name]
     about = flag.ignored_because or flag.help
-    if isinstance(flag.default, bool):
+    if flag.default is None or isinstance(flag.default, bool):
         group.add_argument(
             *names, nargs="?", const=True, default=flag.default, type=_boolean, metavar="BOOL", help=about
         )

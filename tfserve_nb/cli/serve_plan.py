@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from ..errors import ConfigRejected
 from ..server.config_files import (
@@ -33,6 +34,9 @@ MAX_INT32 = 2**31 - 1
 """gRPC's limits are numbers of this size."""
 
 UNBATCHED = BatchingOptions(is_enabled=False, checks_shapes=False, max_batch_size=1, max_enqueued_batches=10_000)
+FREELY_BATCHED = BatchingOptions(checks_shapes=False, pads=False, max_batch_size=1000, max_enqueued_batches=10)
+"""Without a word about batching: what waits when a thread is free runs together. No request waits for others, none is
+too large, and as many rows may wait as requests without batching."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,7 @@ class ServePlan:
         settings: addresses and limits.
         drain_s: how long running requests may take at the end.
         parent_pid: end with this process, or 0.
+        resuming: models that are about to be resumed.
         ready_fd: a file descriptor that is told when requests are answered, or 0.
         dashboard: whether the REST port shows the dashboard.
         reload_base_paths: folders that reloads may name beside the configured ones; None for any folder, when every
@@ -62,6 +67,7 @@ class ServePlan:
     settings: ServerSettings
     drain_s: float
     parent_pid: int = 0
+    resuming: tuple[str, ...] = ()
     ready_fd: int = 0
     dashboard: bool = False
     reload_base_paths: tuple[str, ...] | None = None
@@ -92,6 +98,7 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         settings=settings,
         drain_s=max(0.0, flags.drain_seconds),
         parent_pid=flags.parent_pid,
+        resuming=tuple(unquote(name) for name in flags.resuming.split(",") if name),
         ready_fd=flags.ready_fd,
         dashboard=flags.dashboard,
         reload_base_paths=_folders(flags.reload_base_paths) if settings.is_grpc_open else None,
@@ -149,7 +156,7 @@ def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig,
 def _batching(flags: argparse.Namespace) -> Callable[[Path], BatchingOptions]:
     """Version folder -> its limits."""
     if not flags.enable_batching:
-        return lambda _: UNBATCHED
+        return lambda _: FREELY_BATCHED if flags.enable_batching is None else UNBATCHED
     if flags.enable_per_model_batching_parameters:
         return _per_model
     common = read_batching(flags.batching_parameters_file) if flags.batching_parameters_file else to_batching()
@@ -165,7 +172,7 @@ def _num_run_threads(flags: argparse.Namespace) -> int:
     if flags.managed:
         return 1
     cores = os.cpu_count() or 1
-    if not flags.enable_batching:
+    if flags.enable_batching is False:
         return 4 * cores
     threads = num_batch_threads(flags.batching_parameters_file) if flags.batching_parameters_file else None
     if threads is not None and threads < 1:

@@ -49,7 +49,7 @@ def function_source(function: Any, example: object = None) -> ExportSource:
         ExportFailed: if it cannot be traced.
     """
     description = f"tf.function {_name_of(function)!r}"
-    return _source(function, _owners(function), example, description)
+    return _source(function, owners(function), example, description)
 
 
 def module_source(module: Any, example: object = None) -> ExportSource:
@@ -170,7 +170,7 @@ def _functions_of(module: Any) -> dict[str, Any]:
     return found
 
 
-def _owners(function: Any) -> tuple[object, ...]:
+def owners(function: Any) -> tuple[object, ...]:
     """The module that a function is a method of, and modules, layers and tables that its code refers to by name.
 
     Variables need no owner, they are found through the trace; tables have to be reached through an object.

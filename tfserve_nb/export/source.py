@@ -11,7 +11,7 @@ from pathlib import Path
 from ..errors import ModelNotServable
 from .arrays import given_as
 from .endpoint import ExportSource
-from .function_source import function_source, is_tf_function, is_tf_module, module_source
+from .function_source import function_source, is_tf_function, is_tf_module, module_source, owners
 from .keras_source import is_keras_object, keras_source
 from .layout import list_versions
 from .reasons import short_repr, shorten
@@ -51,6 +51,13 @@ def prepare_source(model: object, *, example: object = None) -> ExportSource:
         if is_tf_module(model):
             return module_source(model, example)
     raise _no_model(model)
+
+
+def owners_of(model: object) -> tuple[object, ...]:
+    """The objects whose attributes code of a model may change when it is traced."""
+    if isinstance(model, ExportSource):
+        return model.tracked
+    return owners(model) if is_tf_function(model) else (model,)
 
 
 def _path_source(path: Path) -> ExportSource:

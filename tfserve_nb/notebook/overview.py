@@ -77,9 +77,10 @@ def _notes(handle: Deployment) -> list[str]:
             notes.append(
                 f"{name}: requests are captured, {captured.num_kept:,} are kept (%serving {name} --capture off)"
             )
-        problem = handle.status().problem
-        if problem:
-            notes.append(f"{name}: {problem}")
+        status = handle.status()
+        notes += [f"{name}, version {one.version}: {note}" for one in status.versions for note in one.notes]
+        if status.problem:
+            notes.append(f"{name}: {status.problem}")
     return notes
 
 

@@ -13,6 +13,7 @@ Thread: `start` and `stop` on any; `tfserve-child`, a daemon, waits for the proc
 from __future__ import annotations
 
 import contextlib
+import http.client
 import os
 import secrets
 import select
@@ -22,12 +23,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from urllib.parse import quote
 
 from ..errors import ServerFailed
 from ..temporary import TemporaryFolder
 from ..types import Progress, ProgressEvent, no_progress
 from .sockets import bind, bind_shared, hold, refuse_clients
+from .vital_signs import ANSWER_S, PAUSE_S, VitalSigns
 
 HOST = "127.0.0.1"
 START_LIMIT_S = 180.0
@@ -47,6 +50,7 @@ class ChildServer:
         token: what requests must carry; no other server has the same.
         on_restart: called on the watching thread when a new process answers in place of one that died.
         workers: processes that hold HTTP in front of it.
+        models: returns the models that a new process is about to serve again.
 
     Raises:
         PortInUse: if a port is taken.
@@ -54,9 +58,17 @@ class ChildServer:
     """
 
     def __init__(
-        self, port: int | None, grpc_port: int | None, token: str, on_restart: Callable[[], None], *, workers: int = 0
+        self,
+        port: int | None,
+        grpc_port: int | None,
+        token: str,
+        on_restart: Callable[[], None],
+        *,
+        workers: int = 0,
+        models: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._workers = workers
+        self._models = models
         self._listeners = bind_shared(HOST, port or 0, workers) if workers else [bind(HOST, port or 0)]
         self.port: int = self._listeners[0].getsockname()[1]
         self._grpc_place: socket.socket | None = None
@@ -76,6 +88,8 @@ class ChildServer:
             file.write(token)
         self._deaths: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._problem = ""
+        self.is_given_up = False
+        """Whether it died so often that no new one was started."""
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_fd = -1
@@ -118,6 +132,26 @@ class ChildServer:
         self._thread = threading.Thread(target=self._watch, name="tfserve-child", daemon=True)
         self._thread.start()
 
+    def start_anew(self, progress: Progress = no_progress) -> bool:
+        """Start a process again after the last one was given up; False when there is no need to.
+
+        Raises:
+            ServerFailed: as `start`; it can be tried again.
+        """
+        if not self.is_given_up:
+            return False
+        try:
+            self._launch()
+            self._wait_until_ready(progress)
+        except BaseException:
+            self._end()
+            raise
+        self._deaths.clear()
+        self.is_given_up, self._problem = False, ""
+        self._thread = threading.Thread(target=self._watch, name="tfserve-child", daemon=True)
+        self._thread.start()
+        return True
+
     def stop(self) -> None:
         """End the process. Idempotent, bounded."""
         self._stopping.set()
@@ -156,6 +190,7 @@ class ChildServer:
             f"--listen_fds={','.join(map(str, listen_fds))}", f"--ready_fd={ready_fd}",
             f"--workers={self._workers}", f"--auth_token_file={self._token_file}",
             f"--parent_pid={os.getpid()}", f"--drain_seconds={STOP_S / 2}",
+            f"--resuming={','.join(quote(name, safe='') for name in self._models())}",
         ]  # fmt: skip
         # A GPU is shared with this process: take what is needed as it is needed.
         environment = {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
@@ -198,30 +233,59 @@ class ChildServer:
 
     def _watch(self) -> None:
         while (process := self._process) is not None:
-            code = process.wait()
+            code = self._wait_for_end(process)
             if self._stopping.is_set() or not self._restart(code):
                 return
+
+    def _wait_for_end(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait until a process ends, and end it when it does not answer any more; what it ended with."""
+        signs = VitalSigns(process.pid, self._answers)
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(PAUSE_S)
+            if signs.are_gone() and not self._stopping.is_set():
+                self._problem = "the server process did not answer any more; a new one is being started"
+                process.kill()
+
+    def _answers(self) -> bool:
+        """Whether the process answers a request that needs nothing but its loop."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_S)
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
 
     def _restart(self, code: int) -> bool:
         """Put a new process in the place of one that died; False to give up."""
         now_s = time.perf_counter()
         self._deaths.append(now_s)
         if len(self._deaths) == MAX_RESTARTS and now_s - self._deaths[0] < RESTART_SPAN_S:
-            self._problem = f"the server process died {MAX_RESTARTS} times; its last words: {self.log_tail()}"
+            self.is_given_up = True
+            self._problem = (
+                f"the server process died {MAX_RESTARTS} times; the next %deploy or %serving --resume starts it anew; "
+                f"its last words: {self.log_tail()}"
+            )
             for listener in self._listeners:
                 with contextlib.suppress(OSError):  # closed by `stop`
                     refuse_clients(listener)
             return False
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         self._problem = f"the server process ended {how}; a new one is being started"
+        is_ready = False
         try:
             self._launch()
             self._wait_until_ready(no_progress)
+            is_ready = True
             self._on_restart()
         except Exception as error:  # noqa: BLE001 - the next call of the server raises it; the thread goes on
             if not self._stopping.is_set():
                 self._problem = f"the server process could not be started again: {error}"
-            return not self._stopping.is_set() and self._process is not None and self._process.poll() is not None
+            if not is_ready:
+                self._end()  # which counts as one more death
+            return not self._stopping.is_set()
         self._problem = ""
         return True
 

@@ -27,6 +27,7 @@ from ...serving.backend import ModelSpec, as_header
 from ...serving.telemetry.capture import CaptureSettings
 from ...serving.versions.inputs import signature_named
 from ...types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus, no_progress
+from ..calls import TIMEOUT
 from ..rest.metadata_json import SIGNATURES_FIELD
 from .connection import ServerConnection, SignaturesChanged
 from .operations import OPERATIONS, PREFIX, READ_S, Operation
@@ -228,7 +229,9 @@ class RemoteModels(RemoteAdmin):
         server refuses to run it with others; then they are read again.
         """
         path = _predict_path(spec)
-        headers = {self.model_status(spec.name).key_header: as_header(key)} if key else {}
+        headers = {TIMEOUT: f"{max(limit_s, 1e-3):.3f}"}
+        if key:
+            headers[self.model_status(spec.name).key_header] = as_header(key)
         if request_id:
             headers["X-Request-Id"] = request_id
         for number in range(MOST_TRIES):

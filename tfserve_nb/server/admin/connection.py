@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any  # JSON values
 from urllib.parse import urlsplit
 
 from ... import errors
-from ...errors import NotAvailable, ServingError
+from ...errors import DeadlineExceeded, NotAvailable, ServingError
 from .operations import PREFIX
 
 if TYPE_CHECKING:
@@ -91,6 +91,7 @@ class ServerConnection:
 
         Raises:
             NotAvailable: if the server cannot be reached, or is known not to answer now: nothing is sent to it then.
+            DeadlineExceeded: if it does not answer in time.
             SignaturesChanged: see there.
             ServingError: the server's error.
         """
@@ -113,6 +114,10 @@ class ServerConnection:
                 response = client.request(method, f"{self.url}{path}", **request)
             if not response.is_error:
                 return response.json(), response.headers
+        except httpx.ReadTimeout as error:
+            raise DeadlineExceeded(
+                f"{self.url} did not answer within {limit_s:g} s", hint="allow more time; %serving names what hangs"
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             reason = self._unavailable_reason() or str(error) or type(error).__name__
             raise NotAvailable(f"{self.url} cannot be reached: {reason}", hint="is the server running?") from error

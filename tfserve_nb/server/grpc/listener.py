@@ -12,6 +12,7 @@ import os
 from typing import Any  # gRPC's objects
 
 from ...errors import PortInUse, ServerFailed
+from ...serving.backend import InferenceBackend
 from .. import tls
 from ..budget import ByteBudget
 from ..calls import Calls
@@ -111,7 +112,7 @@ class GrpcListener:
             server.add_generic_rpc_handlers((handlers_of(service, servicer, self._budget),))
         names = list(SERVICE_NAMES)
         if settings.has_health:
-            names.append(await _add_health(server))
+            names.append(await _add_health(server, grpc_calls.calls.backend))
         from grpc_reflection.v1alpha import reflection
 
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
@@ -172,12 +173,17 @@ def _bind(server: Any, address: str, settings: GrpcSettings) -> int:
     return port
 
 
-async def _add_health(server: Any) -> str:
-    """Answer SERVING for the server and for both services, as TensorFlow Serving: it never changes."""
+async def _add_health(server: Any, backend: InferenceBackend) -> str:
+    """Answer SERVING for the server and for both services, as TensorFlow Serving; not while models are resumed."""
     from grpc_health.v1 import health, health_pb2
     from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-    servicer = health.aio.HealthServicer()
+    class Health(health.aio.HealthServicer):  # type: ignore[misc]  # untyped
+        async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+            found = await super().Check(request, context)
+            return health_pb2.HealthCheckResponse(status="NOT_SERVING") if backend.coming else found
+
+    servicer = Health()
     for service in ("", "ModelService", "PredictionService"):
         await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
     add_HealthServicer_to_server(servicer, server)

@@ -136,6 +136,8 @@ class Worker:
         self.ready = asyncio.Event()
         self.settled = asyncio.Event()
         """Set when it answers or is gone, whichever is first."""
+        self.num_heard = 0
+        """Frames that came from it."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             Bundle: self._run,
             Forward: self._forward,
@@ -186,6 +188,7 @@ class Worker:
         return public_error(error, self._hub.log, "a bundle of requests")
 
     def _take(self, messages: list[Message]) -> None:
+        self.num_heard += 1
         for message in messages:
             self._handlers[type(message)](message)
         self.wake()

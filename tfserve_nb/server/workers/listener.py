@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +35,7 @@ from ..http.tornado_sink import sinks_of
 from ..settings import GrpcSettings, ServerSettings
 from ..sockets import bind_shared, hold, inherited
 from ..telemetry.request_log import RequestLog
+from ..vital_signs import PAUSE_S, VitalSigns
 from .hub import Hub, Worker
 
 START_LIMIT_S = 15.0
@@ -43,6 +45,9 @@ RETRY_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 
 STEADY_S = 10.0
 """A worker that ran this long and then died is started again at once."""
+
+MOST_SILENT = 30
+"""So often in a row nothing may have come from a worker, which sends a sign of life each second: for a minute."""
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[3]
 
@@ -112,7 +117,11 @@ class WorkerListener:
         hub = self._hub = Hub(self._backend, self.settings, http, log, self._request_log)
         self._slots = [_Slot(hub, listener, log) for listener in self._sockets]
         await asyncio.gather(*[slot.start() for slot in self._slots])
-        self._watch = asyncio.create_task(hub.watch_models())
+        self._watch = asyncio.create_task(self._watch_all(hub))
+
+    async def _watch_all(self, hub: Hub) -> None:
+        """Tell the workers what is served, and replace those that hang."""
+        await asyncio.gather(hub.watch_models(), *[slot.watch() for slot in self._slots])
 
     def stop(self) -> None:
         """Take no new connections; running requests may finish."""
@@ -151,6 +160,18 @@ class WorkerListener:
             self._folder.close()
 
 
+def _sounds(end: Worker) -> Callable[[], bool]:
+    """Whether anything came from a worker since the last call."""
+    num_known = -1
+
+    def has_sounded() -> bool:
+        nonlocal num_known
+        num_before, num_known = num_known, end.num_heard
+        return num_known != num_before
+
+    return has_sounded
+
+
 class _Slot:
     """The place of one worker: its socket, and the process that is there now."""
 
@@ -184,6 +205,20 @@ class _Slot:
             await asyncio.wait_for(end.settled.wait(), START_LIMIT_S)
         if not end.ready.is_set() and not self._is_draining:
             raise ServerFailed(f"a worker did not start: {self._last_line()}", hint="--workers 0")
+
+    async def watch(self) -> None:
+        """End the process whenever it is stopped or hangs, so that another one takes its place."""
+        looked_at: Worker | None = None
+        while True:
+            await asyncio.sleep(PAUSE_S)
+            end, process = self._end, self.process
+            if end is None or process is None or not end.ready.is_set() or not self.is_alive:
+                continue
+            if end is not looked_at:
+                looked_at, signs = end, VitalSigns(process.pid, _sounds(end), most_silent=MOST_SILENT)
+            if signs.are_gone():
+                self._log.error("a worker does not answer any more and is ended")
+                process.kill()
 
     def drain(self) -> None:
         """Let it finish and end."""

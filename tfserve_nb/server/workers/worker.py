@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from .. import tls
@@ -38,6 +39,9 @@ from .messages import BundleAnswer, Catalog, Drain, Forwarded, Hello, LogLine, M
 
 if TYPE_CHECKING:
     from .grpc_proxy import GrpcProxy
+
+SIGN_EACH_S = 1.0
+"""How often the core is told that this worker still answers."""
 
 DRAIN_S = 30.0
 """The core decides how long a drain may take; this is for a core that forgot."""
@@ -68,6 +72,7 @@ class WorkerProcess:
         self._link = Link(self._take, self._over.set)
         self._backend = LinkBackend(self._link)
         self._forwarder = Forwarder(self._link)
+        self._is_ready = False
         self._server: HttpServer | None = None
         self._grpc: GrpcProxy | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,8 +83,12 @@ class WorkerProcess:
         self._log.setLevel(logging.INFO)
         self._log.addHandler(LinkHandler(self._link))
         await self._link.open(one_end)
+        told_s = 0.0
         while not self._over.is_set():
             self._backend.send_records()
+            if self._is_ready and time.perf_counter() > told_s + SIGN_EACH_S:
+                told_s = time.perf_counter()
+                self._link.send(Ready())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), RECORDS_EACH_S)
         if self._server is not None:
@@ -124,6 +133,7 @@ class WorkerProcess:
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
         if settings.grpc is not None and settings.grpc.core_path:
             await self._serve_grpc(calls, settings.grpc, settings.token, budget)
+        self._is_ready = True
         self._link.send(Ready())
 
     async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None, budget: ByteBudget) -> None:

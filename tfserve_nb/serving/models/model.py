@@ -21,6 +21,7 @@ from ..backend import ModelSpec, ModelView
 from ..batching.options import BatchingOptions
 from ..versions.lifecycle import ServableManager
 from ..versions.source import VersionSource
+from .fitness import check_fitness
 from .routing import Routing
 from .state_store import StateStore
 
@@ -180,9 +181,17 @@ class ServedModel:
             )
 
     def change(self, transform: Callable[[Routing], Routing], event: HistoryEvent) -> None:
-        """Move the pointer, then store it; a failure to store never undoes or delays a switch, it is shown."""
+        """Move the pointer, then store it; a failure to store never undoes or delays a switch, it is shown.
+
+        Raises:
+            FailedPrecondition: if it would give requests to a version that cannot answer.
+            InvalidOption: if it would give copies to a version that they change.
+        """
         with self._lock:
-            self.routing = transform(self.routing)
+            routing = transform(self.routing)
+            serving = {*self.traffic, *self.routing.promoted}
+            check_fitness(self.routing, routing, serving, self._manager.status(self.name))
+            self.routing = routing
             self._aspire()
             self._remember(event)
 
@@ -238,7 +247,8 @@ def read_stored_model(name: str, base_path: Path, value: Any) -> StoredModel:
         }
         routing = {"name": name, **value["routing"]}
         stored = from_json({**value, "routing": routing, "versions": kept}, StoredModel)
-    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+        stored.routing.check()
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, InvalidOption) as error:
         raise ServingError(
             f"the stored state of model {name!r} in {base_path} cannot be read: {type(error).__name__}: {error}",
             hint="deploy it anew",

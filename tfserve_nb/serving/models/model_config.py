@@ -105,7 +105,8 @@ class ReloadLimits:
         roots = [Path(path).resolve() for path in self.base_paths]
         for config in wanted:
             _check_texts(config)
-            if not any(_is_below(config.base_path, root) for root in roots):
+            is_absolute = Path(config.base_path).is_absolute()  # `check_configs` has the words for others
+            if is_absolute and not any(_is_below(config.base_path, root) for root in roots):
                 raise ConfigRejected(
                     f"Model {config.name} lies at {config.base_path}, outside of the configured base paths; reloads "
                     "without a token stay below them. Start the server with --reload_base_paths=FOLDER or "
@@ -123,7 +124,7 @@ class ReloadLimits:
 
 def _is_below(path: str, root: Path) -> bool:
     try:
-        return Path(path).is_absolute() and Path(path).resolve().is_relative_to(root)
+        return Path(path).resolve().is_relative_to(root)
     except (OSError, RuntimeError):  # links in a circle
         return False
 
@@ -137,7 +138,7 @@ def _check_texts(config: ModelConfig) -> None:
     try:
         check_name(config.name)
     except InvalidOption as error:
-        raise ConfigRejected(error.message, hint=error.hint) from error
+        raise ConfigRejected(error.message, hint=error.hint.replace("--name", "a name such as")) from error
     for label in config.labels:
         if not label.isprintable():
             raise ConfigRejected(f"label {label!r} of model {config.name} has control characters", hint="stable")

@@ -59,6 +59,17 @@ class Routing:
             object.__setattr__(self, "sole", next(iter(self.traffic)))
         object.__setattr__(self, "is_plain", len(self.traffic) < 2 and not self.arms and self.shadow is None)
 
+    def check(self) -> None:
+        """Refuse shares that no requests could be divided by.
+
+        Raises:
+            InvalidOption: naming what is wrong.
+        """
+        if self.traffic:
+            check_weights(self.traffic)
+        if self.shadow is not None:
+            self.shadow.check()
+
     @property
     def default_version(self) -> int | None:
         """The promoted version."""

@@ -29,6 +29,7 @@ from ..telemetry.observer import Observers
 from .in_use import FolderInUse, is_in_use
 from .servable import Loader, Servable
 from .source import VersionSource
+from .trial import Trial
 from .version import LoadedVersion, VersionHandle, VersionRecord
 from .warmup import warm_up
 
@@ -377,10 +378,13 @@ class ServableManager:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
-            batchable = warm_up(servable, source, partial(self._note_warmup, record), self._observers)
+            trial = Trial(servable)
+            batchable = warm_up(trial, source, partial(self._note_warmup, record), self._observers)
+            problem = "" if source.is_trusted else trial.problem()
+            servable.restore()
             loaded = LoadedVersion(
                 self.runner_for(source.device), servable, source, batchable, observers=self._observers, model=name,
-                version=version,
+                version=version, problem=problem,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on; the status has the reason
             if servable is not None:
@@ -396,6 +400,8 @@ class ServableManager:
                 self._highest[name] = max(version, self._highest.get(name, 0))
                 self._changed.notify_all()
                 _log.info("Successfully loaded servable version {name: %s version: %d}", name, version)
+                if problem:
+                    _log.info("No row that was tried could be run by version %d of %s: %s", version, name, problem)
         if not is_wanted:  # the model was given up while it loaded
             self._free(name, record)
 
