@@ -58,6 +58,11 @@ _ROUNDINGS = {"float64": 2e-15, "float32": 1e-6, "float16": 1e-2, "bfloat16": 8e
 
 _DIFFERENCE_HINT = "call() must depend on its inputs and weights only: no Python counters, clocks or random numbers"
 
+_SIZES_HINT = (
+    "a layer misreads a size that is unknown when the model is traced, as keras.layers.TimeDistributed does with "
+    "unknown steps: give all sizes, keras.Input((32, 4)), or no Python counters, clocks or random numbers in call()"
+)
+
 _SAME_EXACTNESS = {"complex64": "float32", "complex128": "float64"}
 
 
@@ -140,7 +145,7 @@ def compare_outputs(
             raise ExportFailed(
                 f"output {name!r} of the SavedModel is {found.dtype}{list(found.shape)}, of the live model "
                 f"{expected.dtype}{list(expected.shape)}",
-                hint="a model must not depend on how often or in which way it is called",
+                hint="use keras.ops.shape(x) for sizes in call(): in a graph they may be unknown when it is traced",
             )
         if expected.dtype.kind in "fcV":
             exactness = _exactness(expected.dtype.name, computed_in)
@@ -243,11 +248,13 @@ def _compare(
         ) from error
     try:
         difference = compare_outputs(live, served, computed_in=source.coarsest_dtype)
-    except ExportFailed:
+    except ExportFailed as error:
         if has_random_ops(read_meta_graph(path)) and not _answers_alike(source, batch, live, model):
             return CheckReport(
                 0, None, "the model draws random numbers: its outputs for the same rows differ each time"
             )
+        if any(None in (spec.shape or ())[1:] for spec in source.inputs):
+            raise ExportFailed(error.message, hint=_SIZES_HINT) from error
         raise
     return CheckReport(_num_rows(batch), difference)
 
