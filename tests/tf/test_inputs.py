@@ -171,7 +171,7 @@ def test_optional_tensors_are_served_when_the_rows_have_them(model: Any, example
     source = prepare_source(live, example=example)
 
     assert [spec.name for spec in source.inputs] == names
-    left_out = "attention_mask of call() left out: pass --check {'ids': ..., 'attention_mask': ...} to serve it"
+    left_out = "left out of call(): attention_mask; to serve it, pass --check rows {'ids': ..., 'attention_mask': ...}"
     assert source.notes == (() if len(names) == 2 else (left_out,))
 
 
@@ -193,7 +193,7 @@ def test_an_optional_tensor_that_is_needed_is_named() -> None:
     with pytest.raises(ExportFailed, match="Described 'described' cannot be traced") as caught:
         tfserve_nb.deploy(model, "described")
 
-    assert "meta of call() left out: pass --check {'image': ..., 'meta': ...} to serve it" in caught.value.hint
+    assert "left out of call(): meta; to serve it, pass --check rows {'image': ..., 'meta': ...}" in caught.value.hint
 
 
 def test_parts_of_a_dict_may_be_lists_and_numbers() -> None:
