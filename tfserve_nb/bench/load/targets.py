@@ -78,7 +78,7 @@ def generated_rows(signature: SignatureSpec) -> Tensors:
     generator = np.random.default_rng(0)
     found: dict[str, np.ndarray] = {}
     for name, spec in signature.inputs.items():
-        sizes = [1 if size is None else size for size in spec.shape or (None,)]
+        sizes = [1 if size is None else size for size in ((None,) if spec.shape is None else spec.shape)]
         shape = (ROWS_MADE, *sizes[1:]) if spec.is_batched else tuple(sizes)
         dtype = spec.numpy_dtype
         if spec.dtype == "string":
