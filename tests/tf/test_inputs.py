@@ -296,6 +296,7 @@ def test_rows_for_a_model_without_the_default_signature() -> None:
     handle = tfserve_nb.deploy("saved", "other", check=[1, 2], warmup=[1, 2])
 
     assert handle.predict([1, 2], signature="twice").tolist() == [[2.0], [4.0]]
+    assert handle.diff(1, 1).rows_from == "stored warm-up rows"
     with pytest.raises(InvalidRequest, match="serving_default") as caught:
         handle.predict([1, 2])
     assert "signature='twice'" in caught.value.hint
