@@ -155,7 +155,9 @@ def compare_outputs(
     return largest
 
 
-def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, example: object = None) -> CheckReport:
+def verify_against_live(
+    source: object, path: Path, load_and_run: LoadAndRun, example: object = None, option: str = "check"
+) -> CheckReport:
     """Compare a SavedModel folder with the live model that it was made from.
 
     Args:
@@ -164,6 +166,7 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
         path: the folder to be checked.
         load_and_run: loads the folder as the server will, runs one signature once, and may be called several times.
         example: the user's own rows, or None to make some up.
+        option: what the rows were given with, for messages.
 
     Returns:
         What was compared.
@@ -172,10 +175,10 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
         ExportFailed: if the SavedModel cannot be loaded or run, or its outputs differ.
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
-    prepared = prepare_source(source, example=example)
+    prepared = prepare_source(source, example=example, option=option)
     signature = main_signature(read_signatures(path))
     specs = prepared.inputs or tuple(signature.inputs.values())
-    with given_as("check"):
+    with given_as(option):
         batches = iter([named_batch(example, specs)]) if example is not None else made_up_batches(signature)
 
     def run(batch: Tensors) -> Tensors:
@@ -233,7 +236,7 @@ def _check_made_up(
             difference = difference or error
     if difference is not None:
         raise difference
-    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
+    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}; pass --check rows")
 
 
 def _compare(
@@ -286,7 +289,7 @@ def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckRep
             return CheckReport(_num_rows(batch), None)
     if is_own:
         raise InvalidOption(f"the SavedModel fails on the rows given: {problem}", hint="give other rows with --check")
-    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
+    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}; pass --check rows")
 
 
 def _answers_alike(source: ExportSource, batch: Tensors, before: Tensors, model: LiveModel) -> bool:
