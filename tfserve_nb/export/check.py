@@ -203,7 +203,7 @@ def _check_own(source: ExportSource, path: Path, run: Run, batch: Tensors, model
     except Exception as error:
         raise InvalidOption(
             f"{source.description} itself fails on the rows given: {innermost(error)}",
-            hint="give rows that model(x) can take, or leave --check out",
+            hint="give rows that model(x) can take, or none",
         ) from error
     return _compare(source, path, run, batch, live, model)
 
@@ -288,7 +288,7 @@ def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckRep
         else:
             return CheckReport(_num_rows(batch), None)
     if is_own:
-        raise InvalidOption(f"the SavedModel fails on the rows given: {problem}", hint="give other rows with --check")
+        raise InvalidOption(f"the SavedModel fails on the rows given: {problem}", hint="give rows that it can take, or none")
     return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}; pass --check rows")
 
 
