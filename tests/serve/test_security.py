@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from helpers.black_box import Start
 from helpers.client_requests import predict_request, reload_request
+from helpers.eventually import eventually
 
 
 class Authority:

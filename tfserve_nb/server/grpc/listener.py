@@ -80,7 +80,7 @@ class GrpcListener:
         if settings.tls is not None:
             self._certificates = Certificates(settings.tls)
         server = self._server = new_server(
-            settings, self._token, self._budget, self._calls.backend, shares_port=settings.is_port_held
+            settings, self._token, self._budget, self._check, shares_port=settings.is_port_held
         )
         await self._add_services(server)
         try:
@@ -110,6 +110,14 @@ class GrpcListener:
         path = self._settings.socket_path
         if path and os.path.exists(path):  # noqa: ASYNC240, PTH110 - one call to the file system, at the end
             os.unlink(path)  # noqa: PTH108
+
+    async def _check(self) -> bytes:
+        """Whether the server is ready, for clients without the token."""
+        from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+        status = "NOT_SERVING" if self._calls.backend.coming else "SERVING"
+        answer: bytes = HealthCheckResponse(status=status).SerializeToString()
+        return answer
 
     async def _add_services(self, server: Any) -> None:
         from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
@@ -150,7 +158,7 @@ def new_server(
     settings: GrpcSettings,
     token: str | None,
     budget: ByteBudget,
-    backend: InferenceBackend,
+    check: HealthCheck,
     *,
     shares_port: bool = False,
 ) -> Any:
@@ -160,7 +168,7 @@ def new_server(
         settings: limits.
         token: what calls must carry, or None.
         budget: counts messages.
-        backend: knows whether the server is ready.
+        check: answers health checks that carry no token.
         shares_port: whether others may listen on the same port; else a second server must fail, not share the requests.
     """
     import grpc.aio
@@ -175,9 +183,8 @@ def new_server(
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         *settings.channel_arguments,
     ]
-    return grpc.aio.server(
-        interceptors=[new_entrance(token, budget, backend, has_health=settings.has_health)], options=options
-    )
+    entrance = new_entrance(token, budget, check if settings.has_health else None)
+    return grpc.aio.server(interceptors=[entrance], options=options)
 
 
 def bind_port(server: Any, settings: GrpcSettings, certificates: Certificates | None) -> int:

@@ -21,6 +21,7 @@ from ..calls import Calls
 from ..config_files import TlsFiles
 from ..grpc.calls import GrpcCalls, spec_of
 from ..grpc.certificates import Certificates
+from ..grpc.entrance import HEALTH
 from ..grpc.listener import UNLIMITED, bind_port, new_server
 from ..grpc.prediction_service import PredictionService
 from ..settings import GrpcSettings
@@ -71,7 +72,7 @@ class GrpcProxy:
         import grpc.aio
 
         self._core = grpc.aio.insecure_channel(f"unix:{self._settings.core_path}", options=UNLIMITED)
-        server = self._server = new_server(self._settings, self._token, self._budget, self._backend, shares_port=True)
+        server = self._server = new_server(self._settings, self._token, self._budget, self._check, shares_port=True)
         server.add_generic_rpc_handlers((self._handlers(),))
         if self._settings.tls is not None:
             self._certificates = Certificates(self._settings.tls)
@@ -89,6 +90,11 @@ class GrpcProxy:
         if server is not None:
             await server.stop(grace_s)
             await self._core.close()
+
+    async def _check(self) -> bytes:
+        """The core's answer to a health check."""
+        answer: bytes = await self._core.unary_unary(HEALTH + "Check")(b"")
+        return answer
 
     def _handlers(self) -> Any:
         """A handler for whatever method a client names."""
