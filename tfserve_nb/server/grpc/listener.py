@@ -20,7 +20,7 @@ from ..config_files import TlsFiles
 from ..settings import GrpcSettings
 from .calls import GrpcCalls
 from .certificates import Certificates
-from .entrance import handlers_of, new_entrance
+from .entrance import HealthCheck, handlers_of, new_entrance
 from .model_service import CounterValue, ModelService, Reload
 from .prediction_service import PredictionService
 
