@@ -19,7 +19,7 @@ from ..export.check import CheckReport, verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.graph.live import left_alone
 from ..export.graph.state import notes_of, signature_states
-from ..export.layout import check_name, delete_version
+from ..export.layout import check_folder, check_name, delete_version
 from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
@@ -31,6 +31,7 @@ from ..replay.result import ReplayLimits
 from ..server.handle import ServerHandle
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from ..serving.models.placement import DEFAULT_KEEP, Placement
+from ..serving.models.state_store import StateStore
 from ..serving.versions.devices import isolation_problem
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.source import VersionSource
@@ -183,7 +184,7 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     with left_alone(owners_of(model)):
         source = prepare_source(model, example=export.check)
         verify = _checks(source, request, progress)
-        above = server.models.highest_version(name)
+        above = _highest_used(server, name, folder)
         written = source if export.optimize is None else with_xla(source)
         exported = export_version(written, folder, name, version=export.version, above=above, verify=verify)
     with _removed_unless_used(server, exported):
@@ -202,6 +203,14 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
         with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
             place(server, exported, loaded, folder, placement, request.guard, progress)
     return exported
+
+
+def _highest_used(server: ServerHandle, name: str, folder: Path) -> int:
+    """The highest number that a version of the model ever had, here or in an earlier kernel; 0 when there is none."""
+    used = server.models.highest_version(name)
+    with contextlib.suppress(ServingError, OSError):  # without its history, what is on disk still counts
+        used = max(used, StateStore(folder).highest_version(name))
+    return used
 
 
 def _without_requests(server: ServerHandle, exported: ExportedVersion) -> str:
@@ -358,7 +367,7 @@ def _folder(name: str, base_path: str | Path | None) -> Path:
     """Where the versions of a model lie: a model that is served stays where it is."""
     server = server_of(name)
     served_from = None if server is None else server.models.base_path(name)
-    wanted = Path(base_path).absolute() if base_path is not None else None
+    wanted = check_folder(base_path).absolute() if base_path is not None else None
     if served_from is not None and wanted not in (None, served_from):
         raise InvalidOption(
             f"base_path={str(base_path)!r}: model {name} is served from {served_from}",

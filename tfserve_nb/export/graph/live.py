@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidOption, ServingError
-from ...types import Tensors
+from ...types import Tensors, array_of
 from ..endpoint import ExportSource
 from ..source import prepare_source
 from .state import GraphState, Written, state_of
@@ -69,7 +69,7 @@ class LiveModel:
             for entry in self.state.written:
                 stack.callback(_kept(self._held[entry.node], entry))
             outputs = self._graph(*values)
-            return {name: np.asarray(value) for name, value in outputs.items()}
+            return {name: array_of(value) for name, value in outputs.items()}
 
     @cached_property
     def state(self) -> GraphState:
