@@ -80,10 +80,11 @@ class ServingCore:
         self.coming: frozenset[str] = frozenset()
         self._models: dict[str, ServedModel] = {}
         self._resources = ResourceReader()
-        self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
-        draw = draw or random.Random().random  # noqa: S311 - no secret
-        self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=draw, now=now)
-        self._draw = draw
+        self._manager = ServableManager(
+            loader, num_run_threads=num_run_threads, observers=self.observers, seen=self.captures.inputs_of, now=now
+        )
+        self._draw = draw or random.Random().random  # noqa: S311 - no secret
+        self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=self._draw, now=now)
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -211,8 +212,7 @@ class ServingCore:
     def max_batch_size(self, name: str) -> int:
         """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
         self._model(name)
-        sizes = [source.options.max_batch_size for source in self._manager.sources(name).values()]
-        return min(sizes, default=1)
+        return min([source.options.max_batch_size for source in self._manager.sources(name).values()], default=1)
 
     def deploy(
         self,
@@ -308,24 +308,23 @@ class ServingCore:
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
     ) -> dict[str, list[str]]:
         """See `ModelAdmin.resume`."""
-        sweep(check_folder(base_path))
         problems: dict[str, list[str]] = {}
-        states = {
-            name: state
-            for name, state in sorted(StateStore(base_path).load().items())
-            if name not in self._models and only in (None, name)
-        }
-        self.expect(states)
+        coming = [] if only is None else [only]
         try:
-            for name, state in states.items():
+            sweep(check_folder(base_path))
+            states = StateStore(base_path).load()
+            wanted = sorted(name for name in states if name not in self._models and only in (None, name))
+            coming += wanted
+            self.expect(wanted)
+            for name in wanted:
                 try:
-                    problems[name] = self._resume(name, state, base_path, progress)
+                    problems[name] = self._resume(name, states[name], base_path, progress)
                 except (ServingError, OSError) as error:  # it costs this model only
                     problems[name] = [str(error)]
                 finally:
                     self._expect_no_longer(name)
         finally:
-            self._expect_no_longer(*states, *(() if only is None else (only,)))
+            self._expect_no_longer(*coming)
         return problems
 
     def _expect_no_longer(self, *names: str) -> None:

@@ -191,8 +191,8 @@ def _attributes(owner: object) -> PutBack:
     return put_back
 
 
-_BOOKKEEPING = ("_self_", "_tf_", "_keras_")
-"""What TensorFlow notes at objects that it saves; it may stay."""
+_BOOKKEEPING = ("_self_", "_tf_", "_keras_", "stop_training")
+"""What TensorFlow notes at objects that it saves, and what others may tell a training meanwhile; it may stay."""
 
 
 def _is_plain_or_symbolic(value: object) -> bool:
