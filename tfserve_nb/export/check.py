@@ -288,7 +288,9 @@ def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckRep
         else:
             return CheckReport(_num_rows(batch), None)
     if is_own:
-        raise InvalidOption(f"the SavedModel fails on the rows given: {problem}", hint="give rows that it can take, or none")
+        raise InvalidOption(
+            f"the SavedModel fails on the rows given: {problem}", hint="give rows that it can take, or none"
+        )
     return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}; pass --check rows")
 
 
