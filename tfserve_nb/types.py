@@ -118,6 +118,7 @@ class VersionStatus:
         detail: progress in words while LOADING, such as `warming up`.
         done: how many parts of what `detail` names are done.
         total: how many parts it has, 1 when that is not known.
+        remarks: what users should know of a loaded version, one line each.
         deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.
         weights_bytes: size of the loaded version's files, in bytes, which is about what its weights take in memory; 0
             when it is not loaded.
@@ -132,6 +133,7 @@ class VersionStatus:
     weights_bytes: int = 0
     done: int = 0
     total: int = 1
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ class FakeServable:
     def __init__(self, version: int, gate: threading.Event | None = None) -> None:
         self.signatures: Mapping[str, SignatureSpec] = {"serving_default": SIGNATURE}
         self.signature_defs = SignatureDefs(b"", {"signature_def": {}})
+        self.outside_ops: tuple[str, ...] = ()
         self.version = version
         self.gate = gate
         self.batch_sizes: list[int] = []

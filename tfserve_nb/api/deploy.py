@@ -17,6 +17,7 @@ from ..experiment.plan import Limits, Plan
 from ..export.check import verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.layout import check_name, delete_version
+from ..export.outside_ops import reach_text
 from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
@@ -276,6 +277,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         progress(ProgressEvent("checking", 0, 1))
         report = verify_against_live(source, path, load_and_run, example=request.export.check)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
+        found = f"{reach_text(report.outside_ops)}; {found}" if report.outside_ops else found
         progress(ProgressEvent("checking", 1, 1, found))
         rows = _sample(read_signatures(path), request.export.warmup)
         if rows is not None:

@@ -105,9 +105,8 @@ def _batch_notes(handle: Deployment) -> list[str]:
 def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
     percent = status.traffic.get(version.version)
     labels = ", ".join(sorted(label for label, target in status.labels.items() if target == version.version))
-    remark = (
-        version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
-    )
+    state = version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
+    remark = "; ".join(filter(None, (state, *version.remarks)))
     traffic = "" if percent is None else f"{percent:g} %"
     if status.shadow is not None and status.shadow[0] == version.version:
         traffic = f"{traffic}, shadow {status.shadow[1]:g} %".removeprefix(", ")

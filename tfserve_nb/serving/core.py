@@ -77,7 +77,7 @@ class ServingCore:
         self._models: dict[str, ServedModel] = {}
         self._resources = ResourceReader()
         self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
-        self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=draw, now=now)
+        self.copies = ShadowCopies(self._manager.acquire, self._copied_to, self.observers, draw=draw, now=now)
         self._draw = draw
         self._lock = threading.Lock()
 
@@ -112,7 +112,7 @@ class ServingCore:
             if handle is not None:
                 if not routing.is_plain:
                     handle.assignment = assignment_of(spec, version, key_text, routing.traffic, routing.arms)
-                    handle.copier = self.copies.copier(spec, version, routing.shadow)
+                    handle.copier = self.copies.copier(spec, version, routing.copies_of(version))
                 if self.observers.hears_requests:
                     handle.wants_tensors = self.observers.wants_tensors(spec.name)
                 return handle
@@ -456,10 +456,10 @@ class ServingCore:
             )
         return model
 
-    def _shadow_of(self, name: str) -> Shadow | None:
-        """The version that gets copies of a model's requests now, and their share."""
+    def _copied_to(self, name: str) -> frozenset[int]:
+        """The versions that get copies of a model's requests now."""
         model = self._models.get(name)
-        return None if model is None else model.routing.shadow
+        return frozenset() if model is None else model.routing.copied_to
 
     def _input_names(self, model: str) -> frozenset[str]:
         """Names of the inputs of all signatures of a model's loaded versions."""

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol  # TensorFlow's session and callables are untyped
 
 import numpy as np
 
-from ...errors import ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
+from ...errors import FailedPrecondition, ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
+from ...export.outside_ops import outside_ops, reach_text
 from ...export.reasons import shorten
 from ...export.signatures import (
     SAVED_MODEL_FILE,
@@ -51,6 +52,10 @@ class Servable(Protocol):
     def signature_defs(self) -> SignatureDefs:
         """The signatures as the model's file has them."""
 
+    @property
+    def outside_ops(self) -> Sequence[str]:
+        """The ops of its graph that reach files, Python or the network: it is run on rows of users only."""
+
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one batch: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
 
@@ -73,6 +78,8 @@ class SessionOptions:
         gpu_memory_fraction: share of a GPU's memory for this process; 0 takes what is needed as it is needed.
         config: a serialized `ConfigProto` that the others are written into, or b"".
         prefers_tflite: load `model.tflite` where a version has one.
+        allowed_ops: the ops that reach outside of a graph (`export/outside_ops.py`) and that a version may have; None
+            for all.
     """
 
     tags: tuple[str, ...] = ("serve",)
@@ -81,6 +88,7 @@ class SessionOptions:
     gpu_memory_fraction: float = 0.0
     config: bytes = b""
     prefers_tflite: bool = False
+    allowed_ops: frozenset[str] | None = None
 
 
 DEFAULT_OPTIONS = SessionOptions()
@@ -96,6 +104,7 @@ class SavedModelServable:
 
     Raises:
         ModelNotFound: if the folder holds no SavedModel.
+        FailedPrecondition: naming the ops of its graph that are not allowed; nothing of it was run.
         NotAvailable: if TensorFlow cannot load it; the message has its reason.
     """
 
@@ -111,6 +120,8 @@ class SavedModelServable:
         meta_graph = read_meta_graph(path, options.tags)
         self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
         self.signature_defs = signature_defs_of(meta_graph)
+        self.outside_ops: Sequence[str] = outside_ops(meta_graph)
+        _check_allowed(path, self.outside_ops, options.allowed_ops)
         del meta_graph  # as large as the model's constants
         graph = tf.Graph()
         self._session: Any = tf.compat.v1.Session(graph=graph, config=_session_config(tf, options))
@@ -182,6 +193,14 @@ def saved_model_loader(options: SessionOptions) -> Loader:
         return SavedModelServable(path, device, options)
 
     return load
+
+
+def _check_allowed(path: Path, found: Sequence[str], allowed: frozenset[str] | None) -> None:
+    refused = [] if allowed is None else [name for name in found if name not in allowed]
+    if refused:
+        raise FailedPrecondition(
+            f"{path} is not served: {reach_text(refused)}; if you trust it: --allow_ops={','.join(refused)}"
+        )
 
 
 @contextlib.contextmanager

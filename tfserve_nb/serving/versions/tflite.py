@@ -52,6 +52,7 @@ class TfliteServable:
             for name, runner in self._runners.items()
         } or {DEFAULT_SIGNATURE: self._made_up_signature()}
         self.signature_defs = to_signature_defs(self.signatures)
+        self.outside_ops = ()  # LiteRT has no such ops, and TensorFlow's are not built in
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one signature; see `Servable.run`.

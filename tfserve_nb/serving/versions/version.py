@@ -13,6 +13,7 @@ from functools import partial
 from typing import TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
+from ...export.outside_ops import reach_text
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.queue import Batch, BatchQueue, Task
@@ -63,6 +64,7 @@ class LoadedVersion:
         view: what servers in other processes have to know of the version.
         checks: signature -> the check for each request.
         lanes: signature -> where requests wait.
+        remarks: what users should know of it.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class LoadedVersion:
     ) -> None:
         self.runner = runner
         self.servable = servable
+        self.remarks = (reach_text(servable.outside_ops),) if servable.outside_ops else ()
         self._options = options = source.options
         self._observers = observers
         self._model = model
@@ -206,6 +209,7 @@ class VersionRecord:
             weights_bytes=0 if self.loaded is None else self.weights_bytes,
             done=self.done,
             total=self.total,
+            remarks=() if self.loaded is None else self.loaded.remarks,
         )
 
 

@@ -59,6 +59,9 @@ def warm_up(
     batchable: dict[str, bool] = {}
     for name, signature in servable.signatures.items():
         own = stored.get(name)
+        if own is None and servable.outside_ops:
+            batchable[name] = False  # what it does outside, it does for requests only; so nothing is known of its rows
+            continue
         rows = example_batch(signature, NUM_COMPARED_ROWS) if own is None else own
         is_free = all(spec.is_batched for spec in (*signature.inputs.values(), *signature.outputs.values()))
         batchable[name] = is_free
