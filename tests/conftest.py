@@ -37,6 +37,7 @@ LIMITS_S = {
     "server": 120,
     "bench": 240,
     "tf": 300,
+    "published": 600,
     "serve": 300,
     "shell": 300,
     "kernel": 300,

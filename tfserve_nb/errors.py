@@ -166,7 +166,7 @@ class ConfigRejected(ServingError):
 
     Args:
         message: as for every `ServingError`.
-        code: `INVALID_ARGUMENT`, `FAILED_PRECONDITION`, `NOT_FOUND` or `UNKNOWN`.
+        code: `INVALID_ARGUMENT`, `FAILED_PRECONDITION`, `NOT_FOUND`, `PERMISSION_DENIED` or `UNKNOWN`.
         hint: as for every `ServingError`.
     """
 

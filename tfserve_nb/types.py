@@ -115,13 +115,16 @@ class VersionStatus:
         state: the state at the moment of the snapshot.
         error_code: `OK`, or the gRPC code name of what ended the version.
         error_message: public text for `error_code`.
-        detail: progress in words while LOADING, such as `warming up`.
+        detail: progress in words while LOADING, such as `warming up`; later a run that takes long or hangs.
         done: how many parts of what `detail` names are done.
         total: how many parts it has, 1 when that is not known.
-        remarks: what users should know of a loaded version, one line each.
         deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.
         weights_bytes: size of the loaded version's files, in bytes, which is about what its weights take in memory; 0
             when it is not loaded.
+        changes: what runs change in the loaded version, in words; "" for most models: their answers depend on the
+            request alone.
+        problem: why it is given no requests although it is loaded: all rows that were tried failed; or "".
+        notes: what users have to know of the loaded version, one line each.
     """
 
     version: int
@@ -133,7 +136,9 @@ class VersionStatus:
     weights_bytes: int = 0
     done: int = 0
     total: int = 1
-    remarks: tuple[str, ...] = ()
+    changes: str = ""
+    problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

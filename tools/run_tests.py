@@ -3,9 +3,9 @@
 Usage: python tools/run_tests.py [pytest arguments]
 
 The rings run in stages. Within a stage the groups run side by side, one process each: the rings without TensorFlow
-beside those with it, which mostly wait for kernels. The browser ring runs alone, because it watches how fast a click
-takes effect. Each group is watched by guarded_pytest.py: a test that hangs fails alone, and no process outlives the
-group. The exit code is 0 only if every group ended with 0.
+beside those with it, which mostly wait for kernels. The browser ring runs alone: the browser, its server and a kernel
+that is kept busy need both cores. Each group is watched by guarded_pytest.py: a test that hangs fails alone, and no
+process outlives the group. The exit code is 0 only if every group ended with 0.
 """
 
 from __future__ import annotations

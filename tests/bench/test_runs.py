@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +275,12 @@ def test_runs_are_numbered_kept_compared_saved_and_read(server, tmp_path: Path) 
     assert "one pair has no interval" in to_text(report_of(compared))
     with pytest.raises(InvalidOption, match="there is no run 9 in .*; there are 1, 2"):
         compare_runs(tmp_path, 1, 9)
+    third = benchmark_url(server.url, None, Options(closed=2, **SHORT), tmp_path)
+    with closing(sqlite3.connect(tmp_path / "tfserve_nb.sqlite3")) as connection, connection:
+        connection.execute("UPDATE benchmarks SET result = '{}' WHERE id = ?", (third.run,))
+    assert "run 1" in compare_runs(tmp_path, 1, 2).title  # one damaged run costs itself only
+    with pytest.raises(InvalidOption, match="run 3 in .* cannot be read: KeyError"):
+        compare_runs(tmp_path, 1, 3)
     back = load_result(first.save(tmp_path / "folder" / "first"))
     assert back.summary == first.summary
     assert np.array_equal(back.samples.done_s, first.samples.done_s)

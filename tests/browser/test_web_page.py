@@ -19,6 +19,7 @@ from tfserve_nb.serving.versions.source import VersionSource
 
 pytestmark = [
     pytest.mark.skipif(bool(missing_tool()), reason=missing_tool() or "-"),
+    pytest.mark.timeout(400),  # a browser on a busy machine
 ]
 
 
@@ -48,13 +49,13 @@ def page(served: Served) -> Iterator[Any]:
         one.on("pageerror", lambda error: errors.append(str(error)))
         one.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
         one.goto(found.group(1))
-        one.get_by_text("two: versions").wait_for(timeout=20_000)
+        one.get_by_text("two: versions").wait_for()
         yield one
         assert [error for error in errors if "401" not in error] == []
 
 
 def says(page: Any, text: str) -> None:
-    page.get_by_role("status").filter(has_text=text).wait_for(timeout=10_000)
+    page.get_by_role("status").filter(has_text=text).wait_for()
 
 
 def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: Served) -> None:
@@ -71,11 +72,11 @@ def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: 
     page.get_by_label("v1 traffic").focus()
     page.keyboard.press("PageUp")
     says(page, "traffic version 1: 10 %, version 2: 90 %")
-    page.get_by_role("cell", name="10 %").wait_for(timeout=5_000)
+    page.get_by_role("cell", name="10 %").wait_for()
     page.get_by_label("Label", exact=True).fill("steady")
     page.get_by_role("button", name="Set label").click()
     says(page, "steady points to version 1")
-    page.get_by_role("cell", name="steady").wait_for(timeout=5_000)
+    page.get_by_role("cell", name="steady").wait_for()
 
 
 def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: Any, served: Served) -> None:
@@ -88,10 +89,10 @@ def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: 
         write_half_plus_two(folder)
         core.deploy("late", version, VersionSource(folder, BatchingOptions()), store, Placement())
 
-    page.locator("#model option", has_text="late").wait_for(state="attached", timeout=20_000)
+    page.locator("#model option", has_text="late").wait_for(state="attached")
     assert page.get_by_label("Model").input_value() == "two"
     page.get_by_label("Model").select_option("late")
-    page.get_by_text("late: versions").wait_for(timeout=10_000)
+    page.get_by_text("late: versions").wait_for()
     page.get_by_label("Version", exact=True).select_option("1")
     page.get_by_role("button", name="Unload").click()
     says(page, "version 1 is unloaded; its files stay")
@@ -108,30 +109,30 @@ def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: 
 def test_tabs_by_keyboard_charts_and_requests(page: Any, served: Served) -> None:
     page.get_by_role("tab", name="Versions").focus()
     page.keyboard.press("ArrowRight")
-    page.get_by_role("img", name=re.compile("Requests per second")).wait_for(timeout=10_000)
+    page.get_by_role("img", name=re.compile("Requests per second")).wait_for()
     assert page.get_by_role("tab", name="Latency").get_attribute("aria-selected") == "true"
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("button", name="Go on").click()
     page.keyboard.press("Tab")
     page.get_by_role("tab", name="Resources").click()
-    page.get_by_text(f"Process {served.process.pid}").wait_for(timeout=10_000)
+    page.get_by_text(f"Process {served.process.pid}").wait_for()
     page.get_by_role("tab", name="A/B").click()
-    page.get_by_text("Versions 2 and 1 over").wait_for(timeout=10_000)
+    page.get_by_text("Versions 2 and 1 over").wait_for()
     page.get_by_role("tab", name="Requests").click()
     page.get_by_role("button", name="Sample requests").click()
     says(page, "requests are sampled from now on")
     served.rest("POST", "/v1/models/two:predict", {"instances": [8.0]})
-    page.get_by_text("Sampled requests").wait_for(timeout=10_000)
+    page.get_by_text("Sampled requests").wait_for()
     page.get_by_label("Send to").select_option("1")
     page.get_by_role("button", name="Send again").click()
-    page.get_by_text(re.compile(r"Request \d+ again, to version 1")).wait_for(timeout=10_000)
+    page.get_by_text(re.compile(r"Request \d+ again, to version 1")).wait_for()
 
 
 def test_a_wrong_token_asks_for_the_right_one(page: Any) -> None:
     page.evaluate("sessionStorage.setItem('tfserve-token', 'wrong')")
     page.reload()
 
-    page.get_by_label("Token").wait_for(timeout=10_000)
+    page.get_by_label("Token").wait_for()
     says(page, "The token is wrong")
 
 
@@ -139,7 +140,7 @@ def test_the_page_loads_nothing_from_elsewhere(page: Any, served: Served) -> Non
     seen: list[str] = []
     page.on("request", lambda request: seen.append(request.url))
     page.reload()
-    page.get_by_text("two: versions").wait_for(timeout=20_000)
+    page.get_by_text("two: versions").wait_for()
 
     assert seen
     assert all(url.startswith((f"http://127.0.0.1:{served.rest_port}/", "data:")) for url in seen)

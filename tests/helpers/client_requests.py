@@ -51,3 +51,25 @@ def multi_request(*tasks: tuple[str, str], model: str = "hpt") -> Any:
         task.model_spec.name = model
         task.model_spec.signature_name = signature
     return request
+
+
+def reload_request(*configs: dict[str, Any]) -> Any:
+    """A reload of the configuration: names and paths, and what else a model has."""
+    from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
+
+    request = ReloadConfigRequest()
+    request.config.model_config_list.SetInParent()
+    for config in configs:
+        one = request.config.model_config_list.config.add(
+            name=config["name"], base_path=str(config["path"]), model_platform=config.get("platform", "tensorflow")
+        )
+        policy = config.get("policy")
+        if policy == "all":
+            one.model_version_policy.all.SetInParent()
+        elif isinstance(policy, list):
+            one.model_version_policy.specific.versions.extend(policy)
+        elif policy is not None:
+            one.model_version_policy.latest.num_versions = policy
+        for label, version in config.get("labels", {}).items():
+            one.version_labels[label] = version
+    return request

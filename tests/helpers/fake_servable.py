@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tfserve_nb.errors import NotAvailable, RunRejected
+from tfserve_nb.export.graph.state import GraphState
 from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec
 
 BAD = -1000.0
@@ -26,15 +27,18 @@ class FakeServable:
 
     Args:
         version: what is added.
+        problem: when given, every run fails with it.
         gate: when given, each run waits until it is set (at most 10 s).
     """
 
-    def __init__(self, version: int, gate: threading.Event | None = None) -> None:
+    def __init__(self, version: int, gate: threading.Event | None = None, problem: str = "") -> None:
         self.signatures: Mapping[str, SignatureSpec] = {"serving_default": SIGNATURE}
         self.signature_defs = SignatureDefs(b"", {"signature_def": {}})
         self.outside_ops: tuple[str, ...] = ()
+        self.states: Mapping[str, GraphState] = {}
         self.version = version
         self.gate = gate
+        self.problem = problem
         self.batch_sizes: list[int] = []
         self.is_closed = False
 
@@ -43,10 +47,15 @@ class FakeServable:
         assert signature == "serving_default"
         if self.gate is not None:
             assert self.gate.wait(10)
+        if self.problem:
+            raise RunRejected(self.problem)
         self.batch_sizes.append(len(inputs["x"]))
         if (inputs["x"] == BAD).any():
             raise RunRejected("bad value")
         return {"y": inputs["x"] * 2 + self.version}
+
+    def restore(self) -> None:
+        pass
 
     def close(self) -> None:
         self.is_closed = True
@@ -55,6 +64,8 @@ class FakeServable:
 class FakeLoader:
     """Loads `FakeServable`s by the number of their folder; remembers them.
 
+    Those of `broken` fail to load, and those of `problems` load and fail whenever they run.
+
     Args:
         before_load: called with the version before it is loaded, may wait or raise.
     """
@@ -62,6 +73,7 @@ class FakeLoader:
     def __init__(self, before_load: Callable[[int], None] = lambda _: None) -> None:
         self.loaded: dict[int, FakeServable] = {}
         self.broken: set[int] = set()
+        self.problems: dict[int, str] = {}
         self._before_load = before_load
 
     def __call__(self, path: Path, device: str | None) -> FakeServable:
@@ -70,7 +82,7 @@ class FakeLoader:
         self._before_load(version)
         if version in self.broken:
             raise NotAvailable(f"{path.name} is broken")
-        self.loaded[version] = FakeServable(version)
+        self.loaded[version] = FakeServable(version, problem=self.problems.get(version, ""))
         return self.loaded[version]
 
 

@@ -163,6 +163,10 @@ class FakeServing:
         self.work.put(None)
         self._thread.join(5)
 
+    @property
+    def coming(self) -> frozenset[str]:
+        return frozenset()
+
     def catalog(self) -> dict[str, ModelView]:
         view = VersionView(SIGNATURES, dict.fromkeys(SIGNATURES, True), 64, 6400, checks_shapes=True)
         versions, is_wanted = {1: view, 2: view}, self.observers.wants_tensors("double")

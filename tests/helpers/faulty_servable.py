@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfserve_nb.errors import RunFailed
+from tfserve_nb.export.graph.state import GraphState
 from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec
 
 RUN_S = 0.0005
@@ -74,6 +75,7 @@ class FaultyServable:
         self.signatures = {spec.name: spec}
         self.signature_defs = SignatureDefs(b"", {"signature_def": {}})
         self.outside_ops: tuple[str, ...] = ()
+        self.states: dict[str, GraphState] = {}
         self._spec = spec
         self._fault = fault
         self._is_on = is_on
@@ -83,6 +85,9 @@ class FaultyServable:
         outputs = inputs["x"] * 2
         (name,) = self._spec.outputs
         return {name: self._fault(outputs) if self._is_on.is_set() else outputs}
+
+    def restore(self) -> None:
+        """Nothing changes."""
 
     def close(self) -> None:
         """Nothing is held."""

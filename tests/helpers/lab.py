@@ -17,6 +17,8 @@ from typing import Any
 
 import nbformat
 
+from .eventually import PATIENCE_S
+
 CHROMIUM = "/usr/bin/chromium"
 CHROMIUM_FLAGS = [
     "--no-sandbox",
@@ -189,6 +191,7 @@ def chromium_page(**options: Any) -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_FLAGS)
         try:
             page = browser.new_page(viewport={"width": 1280, "height": 1100}, **options)
+            page.set_default_timeout(1000 * PATIENCE_S)
             yield page
         finally:
             browser.close()

@@ -7,12 +7,15 @@ from pathlib import Path
 from typing import Any
 
 
-def write_half_plus_two(path: Path, *, offset: float = 2.0, tags: tuple[str, ...] = ("serve",)) -> Path:
+def write_half_plus_two(
+    path: Path, *, offset: float = 2.0, tags: tuple[str, ...] = ("serve",), name: str = "x"
+) -> Path:
     """A TF1 SavedModel: `serving_default` takes `x` float32 `(n, 1)`, the others take `tf.Example`s.
 
     Args:
         path: the version folder; must not be there yet.
         offset: what is added; tells versions apart.
+        name: what `serving_default` calls its input.
         tags: of its one graph.
     """
     import tensorflow as tf
@@ -33,7 +36,7 @@ def write_half_plus_two(path: Path, *, offset: float = 2.0, tags: tuple[str, ...
         session.run(v1.global_variables_initializer())
         regress, classify = "tensorflow/serving/regress", "tensorflow/serving/classify"
         signatures = {
-            "serving_default": make({"x": info(x)}, {"y": info(y)}, "tensorflow/serving/predict"),
+            "serving_default": make({name: info(x)}, {"y": info(y)}, "tensorflow/serving/predict"),
             "regress_x_to_y": make({"inputs": info(examples)}, {"outputs": info(y)}, regress),
             "regress_x2_to_y3": make({"inputs": info(examples)}, {"outputs": info(y3)}, regress),
             "classify_x_to_y": make({"inputs": info(examples)}, {"scores": info(y)}, classify),

@@ -25,9 +25,10 @@ import numpy as np
 from tfserve_nb.experiment.engine.observations import Observations
 from tfserve_nb.experiment.plan import Limits, Plan
 from tfserve_nb.serving.backend import Answer, Outcome
+from tfserve_nb.serving.batching.lane import Lane
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.batching.queue import Batch, BatchQueue
-from tfserve_nb.serving.batching.runner import Lane, Runner
+from tfserve_nb.serving.batching.runner import Runner
 from tfserve_nb.serving.models.routing import Routing
 from tfserve_nb.serving.shadow import MAX_RUNNING, MAX_WAITING
 from tfserve_nb.serving.traffic import Shadow
@@ -228,7 +229,6 @@ class Traffic:
         lane, batch, _ = taken
         assert batch is not None
         runner._run_batch(lane, batch)  # noqa: SLF001
-        runner._num_background -= lane.is_background  # noqa: SLF001
 
     def looks(self, num_requests: int, every: int) -> Iterator[int]:
         """Go on until so many requests were answered; stop to look after each `every` of them."""

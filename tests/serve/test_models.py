@@ -10,8 +10,9 @@ from typing import Any, Self
 
 import pytest
 from helpers.black_box import Served, Start
-from helpers.client_requests import predict_request
+from helpers.client_requests import predict_request, reload_request
 from helpers.eventually import eventually
+from helpers.saved_models import write_half_plus_two
 
 
 def states(served: Served, model: str) -> dict[int, str]:
@@ -33,27 +34,6 @@ def wait_for_states(served: Served, model: str, wanted: dict[int, str]) -> None:
         eventually(are_as_wanted)
     except AssertionError:
         assert found == wanted
-
-
-def reload_request(*configs: dict[str, Any]) -> Any:
-    from tensorflow_serving.apis.model_management_pb2 import ReloadConfigRequest
-
-    request = ReloadConfigRequest()
-    request.config.model_config_list.SetInParent()
-    for config in configs:
-        one = request.config.model_config_list.config.add(
-            name=config["name"], base_path=str(config["path"]), model_platform=config.get("platform", "tensorflow")
-        )
-        policy = config.get("policy")
-        if policy == "all":
-            one.model_version_policy.all.SetInParent()
-        elif isinstance(policy, list):
-            one.model_version_policy.specific.versions.extend(policy)
-        elif policy is not None:
-            one.model_version_policy.latest.num_versions = policy
-        for label, version in config.get("labels", {}).items():
-            one.version_labels[label] = version
-    return request
 
 
 class Load:
@@ -95,7 +75,10 @@ def empty(start_for_module: Start, tmp_path_factory: pytest.TempPathFactory) -> 
     config = tmp_path_factory.mktemp("empty") / "models.config"
     config.write_text("model_config_list {}")
     return start_for_module(
-        f"--model_config_file={config}", "--max_num_load_retries=0", "--file_system_poll_wait_seconds=1"
+        f"--model_config_file={config}",
+        "--max_num_load_retries=0",
+        "--file_system_poll_wait_seconds=1",
+        "--reload_base_paths=/",
     )
 
 
@@ -136,6 +119,33 @@ def test_policies(server: Served, store: Path, policy: Any, wanted: set[int]) ->
 
     wait_for_states(server, "m", {**dict.fromkeys({1, 2} & states(server, "m").keys() - wanted, "END"),
                                   **dict.fromkeys(wanted, "AVAILABLE")})  # fmt: skip
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_versions_that_name_their_input_differently_switch_without_a_refusal(
+    start: Start, tmp_path: Path, workers: int
+) -> None:
+    """Keras numbers the tensors of a session, so each exported model may have another name for its only input."""
+    for version in (1, 2):
+        write_half_plus_two(tmp_path / "m" / str(version), offset=float(version), name=f"keras_tensor_{version}")
+    served = start("--model_name=m", f"--model_base_path={tmp_path}/m", f"--workers={workers}")
+    config: dict[str, Any] = {"name": "m", "path": tmp_path / "m", "policy": "all"}
+    models = served.stub("model")
+    models.HandleReloadConfigRequest(reload_request(config), timeout=60)
+    wait_for_states(served, "m", {1: "AVAILABLE", 2: "AVAILABLE"})
+    models.HandleReloadConfigRequest(reload_request(config | {"labels": {"steady": 1}}), timeout=60)
+    right = [(200, {"predictions": [1.5]}), (200, {"predictions": [2.5]})]
+
+    with Load(lambda: served.predict({"instances": [1.0]}, "m", "/labels/steady"), right.__contains__) as by_label:
+        for number in range(60):
+            labels = {"steady": 1 + number % 2}
+            models.HandleReloadConfigRequest(reload_request(config | {"labels": labels}), timeout=60)
+    with Load(lambda: served.predict({"instances": [1.0]}, "m"), right.__contains__) as load:
+        for versions in ([1], [2], [1], [2]):
+            models.HandleReloadConfigRequest(reload_request(config | {"policy": versions}), timeout=60)
+
+    assert by_label.problems == []
+    assert load.problems == []
 
 
 def test_reloads_replace_everything_and_lose_nothing(server: Served, store: Path) -> None:

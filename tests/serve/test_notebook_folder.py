@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
+import pytest
 from helpers.black_box import Start
 
 import tfserve_nb
+from tfserve_nb.errors import InvalidOption
 
 
 def test_a_deployed_folder_is_served_elsewhere(start: Start, tmp_path: Path, rng: np.random.Generator) -> None:
@@ -51,4 +54,21 @@ def test_a_deployed_folder_is_served_elsewhere(start: Start, tmp_path: Path, rng
         status, value = served.predict({"instances": x.tolist()}, "net", target)
         assert status == 200
         np.testing.assert_allclose(value["predictions"], expected, rtol=1e-6)
-    assert served.stop() == 0
+
+    # Meanwhile the notebook serves the folder too: it deletes nothing that is served elsewhere, and what is loaded
+    # needs its folder no more.
+    try:
+        (handle,) = tfserve_nb.resume(tmp_path)
+        with pytest.raises(InvalidOption, match="version 1 of net is not deleted: another process serves it"):
+            handle.undeploy(1, delete=True)
+        assert served.predict({"instances": x.tolist()}, "net", "/versions/1")[0] == 200
+        assert served.stop() == 0
+        shutil.rmtree(folder / "1")
+        handle.promote(1)
+        np.testing.assert_allclose(handle.predict(x), expected, rtol=1e-6)
+        handle.promote(2)
+        handle.undeploy(1, delete=True)
+        handle.undeploy(delete=True)
+    finally:
+        tfserve_nb.shutdown()
+    assert list(folder.iterdir()) == []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 from helpers.black_box import START_S, Start
 from helpers.client_requests import example_request, predict_request
+from helpers.eventually import eventually
 
 from tfserve_nb.errors import ConfigRejected
 from tfserve_nb.export.prediction_log import LoggedCall, RotatingWriter, to_message
@@ -139,3 +142,85 @@ def test_a_log_that_cannot_be_written_loses_no_request(tmp_path: Path, caplog: p
     assert [record.message for record in caplog.records if "cannot be logged" in record.message] == [
         caplog.records[-1].message
     ]
+
+
+@contextmanager
+def files_end_at(num_bytes: int) -> Iterator[None]:
+    """Files of this process cannot grow beyond a size meanwhile: what a full disk is to its writer."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def all_values(folder: Path) -> list[list[float]]:
+    """Of each file, the first value of each record; a file with half a record cannot be read."""
+    return [[values_of(record)[0] for record in records(file)] for file in sorted(folder.iterdir())]
+
+
+def test_a_full_disk_costs_no_record_that_was_written(tmp_path: Path) -> None:
+    writer = RotatingWriter(str(tmp_path / "log"), max_bytes=1000, max_files=3)
+    record = [to_message(call(number)).SerializeToString() for number in range(12)]
+    for number in range(5):
+        writer.write(record[number])
+
+    with files_end_at(1000):  # the sixth record fits in part, and so does every first one of two
+        for _ in range(40):
+            with pytest.raises(OSError, match=r"log: File too large"):
+                writer.write(record[5] * 2)
+    assert all_values(tmp_path) == [[0.0, 1.0], [2.0, 3.0], [4.0]]
+
+    for number in (6, 7):
+        writer.write(record[number])
+    writer.close()
+    assert all_values(tmp_path) == [[2.0, 3.0], [4.0], [6.0, 7.0]]
+
+
+def test_a_disk_that_is_full_now_and_then_keeps_as_much_as_ever(tmp_path: Path) -> None:
+    writer = RotatingWriter(str(tmp_path / "log"), max_bytes=5000, max_files=2)
+    record = [to_message(call(number)).SerializeToString() for number in range(8)]
+    for number in range(8):
+        writer.write(record[number])
+        with files_end_at(1000), pytest.raises(OSError, match="File too large"):
+            writer.write(record[number] * 2)
+    writer.close()
+
+    assert all_values(tmp_path) == [[float(number)] for number in range(8)]
+
+
+def test_a_full_disk_is_warned_of_once_and_logging_goes_on_when_it_is_not(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    codes: list[str] = []
+    options = {
+        "m": LoggingOptions(str(tmp_path / "logs" / "m"), 1.0),
+        "n": LoggingOptions(str(tmp_path / "n" / "n"), 1),
+    }
+    log = RequestLog(options.get, lambda _, code: codes.append(code))
+    log.start()
+    one = call(1)
+
+    def offer(number: int, model: str = "m") -> None:
+        before = len(codes)
+        for _ in range(number):
+            log.offer("predict", model, 1, "s", one.inputs, one.outputs)
+        eventually(lambda: len(codes) == before + number)
+
+    offer(2)
+    with files_end_at(100):
+        offer(30)
+        offer(1, "n")
+        offer(30)
+    offer(2)
+    with files_end_at(100):
+        offer(30)
+    log.stop()
+
+    assert (codes.count("OK"), codes.count("INTERNAL")) == (4, 91)
+    warnings = [record.message for record in caplog.records if "cannot be logged" in record.message]
+    assert [text.rpartition("/")[2] for text in warnings] == ["m: File too large", "n: File too large"]
+    assert all_values(tmp_path / "logs") == [[1.0, 1.0], [1.0, 1.0]]

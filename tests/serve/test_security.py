@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from helpers.black_box import Start
-from helpers.client_requests import predict_request
+from helpers.client_requests import predict_request, reload_request
 
 
 class Authority:
@@ -141,7 +141,47 @@ def test_a_plain_unix_socket_without_a_port_and_verified_clients(
     assert known.Predict(predict_request(), timeout=30).model_spec.version.value == 123
     with pytest.raises(grpc.RpcError):
         unknown.Predict(predict_request(), timeout=5)
+    known_models = served.stub("model", address, grpc.ssl_channel_credentials(ca, key, certificate))
+    elsewhere = {"name": "hpt", "path": store / "two_versions"}
+    known_models.HandleReloadConfigRequest(reload_request(elsewhere), timeout=60)  # its sender is known
     assert served.stop() == 0
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_without_a_token_reloads_stay_in_their_folders_and_foreign_pages_outside(
+    start: Start, own_store: Path, refused: Any, workers: int
+) -> None:
+    base = own_store / "half_plus_two"
+    served = start("--model_name=hpt", f"--model_base_path={base}", f"--workers={workers}")
+    assert f"reloads of the configuration with models below {base}. --auth_token_file" in served.text
+    reload = served.stub("model").HandleReloadConfigRequest
+    (base / "link").symlink_to(own_store / "two_versions")
+
+    for path in (own_store / "two_versions", base / "link", f"{base}/../two_versions", own_store):
+        code, text = refused(reload, reload_request({"name": "hpt", "path": base}, {"name": "other", "path": path}))
+        assert code == "PERMISSION_DENIED"
+        assert "outside of the configured base paths" in text
+    reload(reload_request({"name": "hpt", "path": base}, {"name": "again", "path": base}), timeout=60)
+    for model in ("hpt", "again"):
+        assert served.predict({"instances": [1.0]}, model) == (200, {"predictions": [2.5]})
+    assert served.rest("GET", "/v1/models/other")[0] == 404
+
+    for action in ("resume", "models/x/deploy", "models/..%252Fx/deploy", "models/hpt/undeploy"):
+        assert served.rest("POST", f"/tfserve/v1/{action}", {"base_path": str(own_store)})[0] == 404
+
+    own = f"http://127.0.0.1:{served.rest_port}"
+    for origin, status in (("http://evil.example", 403), ("null", 403), ("https://127.0.0.1", 403), (own, 200)):
+        for method, path, body in (
+            ("POST", "/v1/models/hpt:predict", {"instances": [1.0]}),
+            ("GET", "/v1/models/hpt", None),
+            (
+                "POST",
+                "/v2/models/hpt/infer",
+                {"inputs": [{"name": "x", "shape": [1], "datatype": "FP32", "data": [1]}]},
+            ),
+        ):
+            found, _, headers = served.rest(method, path, body, {"Origin": origin, "Content-Type": "application/json"})
+            assert (found, "Access-Control-Allow-Origin" in headers) == (status, False), (origin, path)
 
 
 def test_certificates_that_do_not_do_are_named(tmp_path: Path, authority: Authority) -> None:

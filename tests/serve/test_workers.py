@@ -22,14 +22,15 @@ def pids_of(served: Served) -> list[int]:
     return [child.pid for child in psutil.Process(served.process.pid).children(recursive=True)]
 
 
-def test_grpc_without_tensorflow_and_after_a_death(served: Served) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])
+def test_grpc_without_tensorflow_and_after_a_death(served: Served, how: signal.Signals) -> None:
     (first,) = pids_of(served)
     assert list(served.stub().Predict(predict_request(), timeout=30).outputs["y"].float_val) == [2.5, 3.0, 4.5]
     maps = Path(f"/proc/{first}/maps").read_text(encoding="utf-8")
     assert "grpc" in maps
     assert "libtensorflow" not in maps
 
-    os.kill(first, signal.SIGKILL)
+    os.kill(first, how)
     eventually(lambda: pids_of(served) not in ([], [first]))
 
     answer = served.stub().Predict(predict_request(), timeout=30, wait_for_ready=True)

@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+from helpers.eventually import eventually
 
 from tfserve_nb.errors import InvalidOption, PortInUse
 from tfserve_nb.server.settings import ServerSettings
@@ -119,15 +120,19 @@ def test_slow_heads_and_bodies_are_cut_off(make_server) -> None:
         assert b"200 OK" not in receive(slow_body)
 
 
-def test_more_connections_than_allowed_are_closed(make_server) -> None:
-    server = make_server(max_connections=2)
+def test_more_busy_connections_than_allowed_are_closed(make_server) -> None:
+    server = make_server(max_connections=2, workers=0)
+    server.serving.gate.clear()
 
     with server.connect() as one, server.connect() as two:
         for connection in (one, two):
             connection.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
-            assert b"200 OK" in receive(connection, b"predictions")
+        eventually(lambda: len(server.serving.tickets) == 2)
         with server.connect() as three:
             assert three.recv(10) == b""
+        server.serving.gate.set()
+        for connection in (one, two):
+            assert b"200 OK" in receive(connection, b"predictions")
 
 
 def test_client_that_leaves_takes_its_request_out_of_the_queue(server) -> None:

@@ -25,6 +25,7 @@ from tornado.httputil import (
 )
 from tornado.iostream import IOStream
 
+from tfserve_nb.server.budget import ByteBudget
 from tfserve_nb.server.http.connection import Connection
 from tfserve_nb.server.http.message import Message, Refused
 from tfserve_nb.server.http.reader import RequestReader
@@ -238,7 +239,7 @@ def read_ours(pieces: list[bytes]) -> tuple[list[Any], int | None]:
         message.check_size()
         message.start(Sink(message))
 
-    reader, status = RequestReader(LIMITS, take), None
+    reader, status = RequestReader(LIMITS, ByteBudget(LIMITS.max_bytes_in_flight), take), None
     try:
         for piece in pieces:
             reader.feed(piece)

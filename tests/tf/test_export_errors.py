@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from tfserve_nb.errors import ExportFailed, InvalidOption, ModelNotServable, ServingError, VersionExists
-from tfserve_nb.export.check import CheckReport, compare_outputs, example_batch, live_outputs, verify_against_live
+from tfserve_nb.export.check import CheckReport, compare_outputs, example_batch, verify_against_live
+from tfserve_nb.export.graph.live import live_outputs
 from tfserve_nb.export.saved_model import export_version
 from tfserve_nb.export.signatures import read_signatures
 from tfserve_nb.export.source import prepare_source
@@ -416,7 +417,7 @@ def test_rows_of_the_user_that_the_model_cannot_take_are_refused(tmp_path: Path)
 def test_rows_of_the_user_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     error = refused(dense(), tmp_path, InvalidOption, example=np.zeros((2, 5)))
 
-    assert error.message == "input 'inputs' wants float32[?, 3], and the batch has the shape [2, 5]"
+    assert error.message == "check: Input inputs has shape [2, 5], expected float32[?, 3]"
 
 
 def test_a_saved_model_that_fails_where_the_live_model_answers_is_refused(tmp_path: Path) -> None:

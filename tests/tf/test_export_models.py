@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfserve_nb.export.check import CheckReport, live_outputs, verify_against_live
+from tfserve_nb.export.check import CheckReport, verify_against_live
+from tfserve_nb.export.graph.live import live_outputs
 from tfserve_nb.export.saved_model import ExportedVersion, export_version
 from tfserve_nb.export.signatures import read_signatures
 from tfserve_nb.export.source import prepare_source

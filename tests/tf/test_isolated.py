@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+import requests
 from helpers.eventually import eventually
 
 import tfserve_nb
@@ -84,6 +86,16 @@ def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Pa
     (first,) = children()
     os.kill(first.pid, signal.SIGKILL)
 
+    statuses: set[int] = set()
+
+    def is_answered() -> bool:
+        body, headers = {"instances": X.tolist()}, {"Authorization": f"Bearer {handle.token}"}
+        with contextlib.suppress(requests.ConnectionError):
+            statuses.add(requests.post(f"{url}:predict", json=body, headers=headers, timeout=60).status_code)
+        return 200 in statuses
+
+    eventually(is_answered)
+    assert statuses <= {200, 503}, "a model that is loaded again is not missing"
     np.testing.assert_array_equal(until_answered(lambda: handle.predict(X, version=1)), 2 * X)
     assert handle.rest_url == url
     assert handle.traffic == {1: 75.0, 2: 25.0}

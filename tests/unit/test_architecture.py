@@ -28,7 +28,7 @@ LAYERS = (
     ("export",),
     ("reports",),
     ("agreement",),
-    ("markup", "threads", "serialization"),
+    ("markup", "temporary", "threads", "serialization"),
     ("errors", "options", "types", "_version"),
 )
 """Top to bottom. A module may import from its own folder and from lower layers."""
@@ -87,6 +87,7 @@ VIEWS_OF_THE_CORE = {
         "serving.models.placement",
         "serving.versions.source",
         "serving.versions.inputs",
+        "export.arrays",
         "export.prediction_log",
     ),
 }

@@ -16,9 +16,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from tfserve_nb.errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, RunFailed, RunRejected, ServingError
 from tfserve_nb.serving.backend import Answer, Outcome
+from tfserve_nb.serving.batching.lane import Lane
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.batching.queue import Batch, BatchQueue, Part, Task
-from tfserve_nb.serving.batching.runner import Lane, Runner, run_parts
+from tfserve_nb.serving.batching.runner import Runner, run_parts
 from tfserve_nb.types import Tensors
 
 

@@ -17,7 +17,7 @@ from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.configured import ConfiguredModels, FollowOptions, find_versions
 from tfserve_nb.serving.core import ServingCore
-from tfserve_nb.serving.models.model_config import ModelConfig, VersionPolicy
+from tfserve_nb.serving.models.model_config import LoggingOptions, ModelConfig, ReloadLimits, VersionPolicy
 from tfserve_nb.types import VersionState
 
 OPTIONS = FollowOptions(
@@ -209,3 +209,61 @@ def test_a_promoted_version_that_is_taken_away_gives_way_to_the_newest(core: Ser
     models.poll()
 
     assert answering(core) == 2
+
+
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b", "a\\b", "a\nb", "a\0b", ".hidden", "x" * 300, "%2e%2e"])
+def test_a_configuration_with_a_name_that_no_model_can_have_changes_nothing(
+    core: ServingCore, base: Path, name: str
+) -> None:
+    models = ConfiguredModels(core, OPTIONS)
+    good = ModelConfig("m", str(base))
+    models.apply([good])
+
+    with pytest.raises(ConfigRejected, match="cannot name a model"):
+        models.apply([ModelConfig(name, str(base)), good])
+
+    assert core.names == ("m",)
+    assert answering(core) == 2
+
+
+def test_a_path_with_a_nul_is_refused_and_does_not_end_the_poller(core: ServingCore, base: Path) -> None:
+    models = ConfiguredModels(core, OPTIONS)
+    good = ModelConfig("m", str(base))
+    models.apply([good])
+
+    with pytest.raises(ConfigRejected, match="has control characters"):
+        models.apply([good, ModelConfig("n", f"{base}/\0")])
+
+    models.poll()
+    assert core.names == ("m",)
+
+
+def test_a_reload_by_an_unknown_client_stays_below_what_the_owner_named(tmp_path: Path) -> None:
+    inside, other, outside = tmp_path / "models" / "m", tmp_path / "other", tmp_path / "outside"
+    for folder in (inside / "deeper", other, outside):
+        folder.mkdir(parents=True)
+    (inside / "link").symlink_to(outside)
+    (other / "loop").symlink_to(other / "loop")
+    log = LoggingOptions(str(tmp_path / "log"), 0.1)
+    limits = ReloadLimits.of([ModelConfig("m", str(inside), logging=log)], [str(other)])
+
+    limits.check(
+        [
+            ModelConfig("m", str(inside), logging=log),
+            ModelConfig("n", str(inside / "deeper")),
+            ModelConfig("o", str(other / "to" / "come")),
+        ]
+    )
+    for path in (
+        outside, tmp_path, f"{inside}-2", inside / ".." / ".." / "outside", inside / "link", other / "loop",
+    ):  # fmt: skip
+        with pytest.raises(ConfigRejected, match="outside of the configured base paths") as caught:
+            limits.check([ModelConfig("x", str(path))])
+        assert caught.value.code == "PERMISSION_DENIED"
+        assert "--reload_base_paths" in caught.value.message
+    with pytest.raises(ConfigRejected, match="reloads without a token cannot add it"):
+        limits.check([ModelConfig("m", str(inside), logging=LoggingOptions(str(inside / "x"), 1.0))])
+
+
+def test_the_root_folder_allows_every_place(tmp_path: Path) -> None:
+    ReloadLimits.of([], ["/"]).check([ModelConfig("m", str(tmp_path))])

@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers.eventually import eventually
-from helpers.fake_servable import BAD, FakeLoader, rows
+from helpers.fake_servable import BAD, FakeLoader, FakeServable, rows
 from helpers.fake_serving import FakeServing
 
-from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, RunRejected, VersionNotFound
+from tfserve_nb.errors import (
+    FailedPrecondition,
+    InvalidOption,
+    InvalidRequest,
+    ModelNotFound,
+    NotAvailable,
+    RunRejected,
+    VersionNotFound,
+)
+from tfserve_nb.export.graph.state import GraphState, Written
+from tfserve_nb.export.layout import temporary_dir
 from tfserve_nb.serving import direct
 from tfserve_nb.serving.backend import Answer, ModelSpec, Outcome
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -25,7 +40,7 @@ from tfserve_nb.serving.telemetry.observer import Observer
 from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.serving.versions import lifecycle
 from tfserve_nb.serving.versions.source import VersionSource
-from tfserve_nb.types import ProgressEvent, VersionState
+from tfserve_nb.types import ProgressEvent, Tensors, VersionState
 
 NET = ModelSpec("net")
 
@@ -43,7 +58,9 @@ def core(loader: FakeLoader) -> Iterator[ServingCore]:
     serving.stop()
 
 
-def deploy(core: ServingCore, base: Path, version: int, *, keep: int = 2, stage: bool = False) -> list[ProgressEvent]:
+def deploy(
+    core: ServingCore, base: Path, version: int, *, keep: int = 2, stage: bool = False, is_trusted: bool = False
+) -> list[ProgressEvent]:
     """Make a version folder and deploy it."""
     path = base / "net" / str(version)
     path.mkdir(parents=True, exist_ok=True)
@@ -51,7 +68,7 @@ def deploy(core: ServingCore, base: Path, version: int, *, keep: int = 2, stage:
     core.deploy(
         "net",
         version,
-        VersionSource(path, BatchingOptions(max_batch_size=4)),
+        VersionSource(path, BatchingOptions(max_batch_size=4), is_trusted=is_trusted),
         base,
         Placement(stage=stage, keep=keep),
         progress=events.append,
@@ -77,6 +94,102 @@ def test_deploy_warms_up_every_batch_size_before_it_answers(
     assert {1, 2, 4} <= set(loader.loaded[1].batch_sizes)
     assert [event.phase for event in events][-1] == "switching"
     np.testing.assert_array_equal(ask(core, 1, 2, 3), [3, 5, 7])
+
+
+UNINITIALIZED = "Error while reading resource variable w from Container: localhost. It could be uninitialized."
+
+
+@pytest.mark.parametrize(
+    ("problem", "hint"), [(UNINITIALIZED, "no rows cure that"), ("no JPEG", "give rows that it takes: --check ROWS")]
+)
+def test_a_version_that_answers_nothing_is_refused_and_the_one_before_answers_on(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path, problem: str, hint: str
+) -> None:
+    deploy(core, tmp_path, 1)
+    loader.problems[2] = problem
+
+    with pytest.raises(FailedPrecondition) as caught:
+        deploy(core, tmp_path, 2)
+
+    assert f"version 2 of net cannot answer: no row made from its signature could be run: {problem}" in str(
+        caught.value
+    )
+    assert hint in caught.value.hint
+    assert "--force" in caught.value.hint
+    assert not core.uses("net", 2)
+    np.testing.assert_array_equal(ask(core, 1), [3])
+
+
+def test_a_staged_version_that_answers_nothing_gets_no_traffic_by_any_way(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path
+) -> None:
+    deploy(core, tmp_path, 1)
+    loader.problems[2] = "no JPEG"
+    deploy(core, tmp_path, 2, stage=True)
+    ways: list[Callable[[], object]] = [
+        lambda: core.promote("net", 2),
+        lambda: core.set_traffic("net", {1: 50.0, 2: 50.0}),
+        lambda: core.set_split("net", {1: 100.0, 2: 0.0}, arms={1: "a", 2: "b"}),
+    ]
+    for give_traffic in ways:
+        with pytest.raises(FailedPrecondition, match="version 2 of net cannot answer"):
+            give_traffic()
+
+    (status,) = (one for one in core.model_status("net").versions if one.version == 2)
+    assert status.problem == "no JPEG"
+    assert status.notes == ("no row that was tried could be run: no JPEG",)
+    assert core.model_status("net").traffic == {1: 100.0}
+
+
+def test_a_version_that_answers_nothing_is_served_when_that_is_wanted(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path
+) -> None:
+    loader.problems[1] = "no JPEG"
+    deploy(core, tmp_path, 1, is_trusted=True)
+    assert core.model_status("net").default_version == 1
+
+    core.stop()
+    again = ServingCore(loader)
+    again.start()
+    try:
+        assert again.resume(tmp_path) == {"net": []}
+        again.set_traffic("net", {1: 100.0})
+        assert again.model_status("net").default_version == 1
+    finally:
+        again.stop()
+
+
+class Counting(FakeServable):
+    """Adds up what it was asked, and takes its time between reading and writing."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.states = {"serving_default": GraphState((Written("total", "total", "variable", (1,)),))}
+        self.total = 0.0
+
+    def run(self, signature: str, inputs: Tensors) -> Tensors:
+        before = self.total
+        time.sleep(0.002)
+        self.total = before + len(inputs["x"])
+        return {"y": np.full_like(inputs["x"], self.total)}
+
+    def restore(self) -> None:
+        self.total = 0.0
+
+
+def test_requests_for_a_version_that_they_change_run_whole_and_one_after_the_other(tmp_path: Path) -> None:
+    core = ServingCore(lambda *_: Counting(), num_run_threads=4)
+    core.start()
+    try:
+        deploy(core, tmp_path, 1)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: ask(core, 0)[0], range(40)))
+        (status,) = core.model_status("net").versions
+    finally:
+        core.stop()
+
+    assert sorted(answers) == list(range(1, 41))
+    assert status.changes == "a run changes its own state (total)"
 
 
 def test_large_request_is_answered_in_order(core: ServingCore, tmp_path: Path) -> None:
@@ -267,6 +380,133 @@ def test_one_version_can_be_unloaded_unless_it_is_used(core: ServingCore, tmp_pa
         core.promote("net", 1)
 
 
+@pytest.mark.parametrize("what", ["promote", "roll back", "stage", "label", "traffic", "split", "shadow"])
+def test_what_memory_holds_needs_no_folder(core: ServingCore, tmp_path: Path, what: str) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    shutil.rmtree(tmp_path / "net" / "1")
+
+    {
+        "promote": lambda: core.promote("net", 1),
+        "roll back": lambda: core.roll_back("net"),
+        "stage": lambda: core.stage("net", 1),
+        "label": lambda: core.set_label("net", "old", 1),
+        "traffic": lambda: core.set_traffic("net", {1: 100}),
+        "split": lambda: core.set_split("net", {1: 100}),
+        "shadow": lambda: core.set_shadow("net", 1),
+    }[what]()
+
+    assert ask(core, 0, spec=ModelSpec("net", version=1)) == [1]
+    assert core.available("net") == (1, 2)
+
+
+@pytest.mark.parametrize("delete", [False, True])
+@pytest.mark.parametrize("version", [1, None])
+def test_a_version_without_its_folder_can_be_unloaded(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path, version: int | None, delete: bool
+) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    shutil.rmtree(tmp_path / "net" / "1")
+
+    core.undeploy("net", version, delete=delete)
+
+    assert loader.loaded[1].is_closed
+    assert core.names == (() if version is None else ("net",))
+    if version is not None:
+        with pytest.raises(VersionNotFound, match="has no version 1; it has 2"):
+            core.promote("net", 1)
+
+
+def test_a_folder_that_another_process_serves_is_not_deleted(core: ServingCore, tmp_path: Path) -> None:
+    for version in (1, 2):
+        deploy(core, tmp_path, version)
+    code = (
+        "import sys; from pathlib import Path; from tfserve_nb.serving.versions.in_use import FolderInUse\n"
+        "held = FolderInUse(Path(sys.argv[1])); print('held', flush=True); sys.stdin.read()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "net" / "1")],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        for version in (1, None):
+            with pytest.raises(
+                InvalidOption, match=r"version 1 of net is not deleted: another process serves it"
+            ) as caught:
+                core.undeploy("net", version, delete=True)
+            assert "--force" in caught.value.hint
+            assert core.available("net") == (1, 2)
+        core.undeploy("net", 1)  # without its files
+        other.kill()
+    core.undeploy("net", 1, delete=True)
+
+    assert [entry.name for entry in (tmp_path / "net").iterdir()] == ["2"]
+
+
+def test_two_servers_of_one_folder_respect_each_other_unless_forced(core: ServingCore, tmp_path: Path) -> None:
+    deploy(core, tmp_path, 1)
+    deploy(core, tmp_path, 2)
+    second = ServingCore(FakeLoader())
+    second.start()
+    try:
+        second.resume(tmp_path)
+        with pytest.raises(InvalidOption, match="version 1 of net is not deleted"):
+            core.undeploy("net", 1, delete=True)
+        second.undeploy("net", 1)
+        core.undeploy("net", 1, delete=True)
+        core.undeploy("net", delete=True, force=True)
+    finally:
+        second.stop()
+
+    assert list((tmp_path / "net").iterdir()) == []
+
+
+def test_versions_that_ended_are_forgotten_and_their_options_are_not(core: ServingCore, tmp_path: Path) -> None:
+    for version in range(1, 41):
+        deploy(core, tmp_path, version)
+        if version % 2:
+            shutil.rmtree(tmp_path / "net" / str(version))
+    eventually(lambda: len(core.model_status("net").versions) <= 2 + lifecycle.KEPT_ENDED)
+    assert {40, 39} <= states(core).keys()
+
+    core.promote("net", 2)
+
+    assert ask(core, 0) == [2]
+    assert core.max_batch_size("net") == 4
+    assert core.highest_version("net") == 40
+    with pytest.raises(VersionNotFound):
+        core.promote("net", 3)
+
+
+def test_failed_versions_are_forgotten_too_and_the_highest_number_is_not(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path
+) -> None:
+    deploy(core, tmp_path, 50)
+    deploy(core, tmp_path, 1)
+    core.undeploy("net", 50, delete=True)
+    loader.broken = set(range(2, 12))
+    for version in loader.broken:
+        with pytest.raises(NotAvailable, match=f"{version} is broken"):
+            deploy(core, tmp_path, version)
+
+    eventually(lambda: len(core.model_status("net").versions) <= 1 + 1 + lifecycle.KEPT_ENDED)
+    assert core.highest_version("net") == 50
+
+
+def test_a_version_that_was_deleted_can_come_again_with_other_options(core: ServingCore, tmp_path: Path) -> None:
+    for version in range(1, 11):
+        deploy(core, tmp_path, version)
+    eventually(lambda: 1 not in states(core))
+    path = tmp_path / "net" / "1"
+
+    core.deploy("net", 1, VersionSource(path, BatchingOptions(max_batch_size=2)), tmp_path, Placement())
+
+    assert core.max_batch_size("net") == 2
+
+
 def test_next_kernel_resumes_versions_labels_and_traffic(loader: FakeLoader, tmp_path: Path) -> None:
     first = ServingCore(loader)
     first.start()
@@ -309,6 +549,27 @@ def test_resume_says_nothing_of_versions_that_it_does_not_load_and_loads_them_wh
         assert states(second)[1] is VersionState.AVAILABLE
     finally:
         second.stop()
+
+
+def test_resume_sweeps_what_a_killed_process_left_and_nothing_else(loader: FakeLoader, tmp_path: Path) -> None:
+    first = ServingCore(loader)
+    first.start()
+    deploy(first, tmp_path, 1)
+    first.stop()
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait(60)
+    with temporary_dir(tmp_path / "net", "exporting") as living:
+        left = tmp_path / "net" / living.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+        left.mkdir()
+
+        second = ServingCore(FakeLoader())
+        second.start()
+        try:
+            assert second.resume(tmp_path) == {"net": []}
+        finally:
+            second.stop()
+
+        assert sorted(entry.name for entry in (tmp_path / "net").iterdir()) == [living.name, "1"]
 
 
 def test_resume_goes_on_without_what_is_gone(loader: FakeLoader, tmp_path: Path) -> None:
@@ -462,3 +723,24 @@ def test_an_interrupted_predict_cancels_its_request(monkeypatch: pytest.MonkeyPa
         assert serving.num_held == 0
     finally:
         serving.close()
+
+
+def test_a_model_is_served_on_when_its_whole_folder_is_gone(core: ServingCore, tmp_path: Path) -> None:
+    base = tmp_path / "base"
+    for version in (1, 2):
+        deploy(core, base, version)
+    shutil.rmtree(base)
+
+    core.promote("net", 1)
+    assert ask(core, 0) == [1]
+    assert core.roll_back("net", 2) == 2
+    status = core.model_status("net")
+    assert (status.on_disk, status.default_version) == ((), 2)
+    assert "the change will not survive it" in status.problem
+    core.undeploy("net", 1, delete=True)
+    assert core.available("net") == (2,)
+    deploy(core, base, 3)
+    assert core.model_status("net").problem == ""
+    core.undeploy("net", delete=True)
+
+    assert core.names == ()

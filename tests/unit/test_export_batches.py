@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve_nb.errors import ExportFailed, InvalidOption, ModelNotServable
-from tfserve_nb.export.arrays import MAX_CHECKED_ROWS, as_array, named_batch
+from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, ModelNotServable
+from tfserve_nb.export.arrays import MAX_CHECKED_ROWS, as_array, given_as, named_batch, read_rows
 from tfserve_nb.export.check import compare_outputs, example_batch
 from tfserve_nb.export.endpoint import (
     is_made_up_layer_name,
@@ -22,7 +22,7 @@ from tfserve_nb.export.endpoint import (
     pack,
     unique,
 )
-from tfserve_nb.export.reasons import disk_reason, innermost, shorten
+from tfserve_nb.export.reasons import cause_in_graph, disk_reason, innermost, shorten
 from tfserve_nb.types import SignatureSpec, TensorSpec
 
 X = TensorSpec("x", "float32", (None, 3))
@@ -62,6 +62,8 @@ class Frame:
     [
         ([[1.5, 2]], "float32"),
         ([1, 2], "int32"),
+        ([1, 2**40], "int64"),
+        (np.array([1, 2.5], object), "float64"),
         ([True], "bool"),
         (["a"], "string"),
         ([b"a"], "string"),
@@ -85,14 +87,20 @@ def test_text_becomes_bytes() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([[1, 2], [3]], "list [[1, 2], [3]] is no regular array"),
-        (["a", None], "mixes text with NoneType values, such as None"),
+        ([[1, 2], [3]], "the value is no regular array: list [[1, 2], [3]]: "),
+        (["a", None], "the value has no value in row 1: None"),
+        ([b"a", 1.5], "the value holds 1.5 in row 1, which is neither text nor a number"),
+        ("\ud800", "the value holds text that UTF-8 cannot have"),
+        ([{}], "the value holds {} in row 0, which is neither text nor a number"),
+        ([2**70], "the value holds numbers beyond 64 bits"),
         (np.array(["2024-01-01"], dtype="datetime64[D]"), "has the type datetime64[D], which TensorFlow does not have"),
     ],
 )
 def test_what_is_no_array_is_refused(value: object, message: str) -> None:
-    with pytest.raises(InvalidOption, match=re.escape(message)):
+    with pytest.raises(InvalidRequest, match=re.escape(message)) as caught:
         as_array(value)
+    with pytest.raises(InvalidOption, match="check: the value "), given_as("check"):
+        raise caught.value
 
 
 def test_one_input_takes_anything_array_like() -> None:
@@ -140,18 +148,20 @@ def test_long_batches_are_cut() -> None:
         ({"a": [[1, 2, 3]]}, [X], "input 'x' is missing; given are a"),
         (np.zeros((2, 3)), [X, Y], "the ndarray does not fit a model with 2 inputs"),
         (5, [X, Y], "int 5 does not fit a model with 2 inputs"),
-        (np.zeros((2, 4)), [X], "input 'x' wants float32[?, 3], and the batch has the shape [2, 4]"),
+        (np.zeros((2, 4)), [X], "Input x has shape [2, 4], expected float32[?, 3]"),
         ({"x": np.zeros((2, 3)), "y": [1]}, [X, Y], "the inputs have different numbers of rows: x has 2, y has 1"),
         (np.zeros((0, 3)), [X], "the batch has no rows"),
-        (["a", "b", "c"], [X], "input 'x' wants float32, and the batch holds string values"),
-        ([1.5], [Y], "input 'y' wants int32, and the batch holds float values"),
-        ([[1.5]], [TEXT], "input 'text' wants string, and the batch holds float values"),
-        (np.array([2**40]), [Y], "input 'y' wants int32, and the batch holds 1099511627776 to 1099511627776"),
-        ([True], [Y], "input 'y' wants int32, and the batch holds bool values"),
+        (["a", "b", "c"], [X], "Input x holds string values, expected float32[?, 3]"),
+        ([1.5], [Y], "Input y holds float values, expected int32[?]"),
+        ([[1.5]], [TEXT], "Input text holds float values, expected string[?, 1]"),
+        (np.array([2**40]), [Y], "Input y holds 1099511627776 to 1099511627776, expected int32[?]"),
+        ([np.inf], [Y], "Input y holds inf to inf, expected int32[?]"),
+        ([2.0**63], [TensorSpec("y", "int64", (None,))], "expected int64[?]"),
+        ([1], [TensorSpec("y", "bool", (None,))], "Input y holds integer values, expected bool[?]"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_a_reason(value: object, specs: list[TensorSpec], message: str) -> None:
-    with pytest.raises(InvalidOption) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         named_batch(value, specs)
 
     assert message in caught.value.message
@@ -160,6 +170,138 @@ def test_what_does_not_fit_is_refused_with_a_reason(value: object, specs: list[T
 
 def test_whole_floats_may_become_integers() -> None:
     assert named_batch([1.0, 2.0], [Y])["y"].dtype == np.int32
+
+
+IMAGE = TensorSpec("image", "float32", (None, 2, 2, 1))
+SERIES = TensorSpec("series", "float32", (None, None, 1))
+FIXED = TensorSpec("fixed", "float32", (8, 2))
+SCALAR = TensorSpec("scalar", "float32", ())
+COLUMN = TensorSpec("column", "float32", (None, 1))
+LABELS = TensorSpec("labels", "int64", (None,))
+ANYTHING = TensorSpec("anything", "float32", None)
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "shape"),
+    [
+        ([1, 2, 3], COLUMN, (3, 1)),
+        (np.ones(3, bool), COLUMN, (3, 1)),
+        (7, COLUMN, (1, 1)),
+        ([], COLUMN, (0, 1)),
+        (np.ones((3, 1)), LABELS, (3,)),
+        (7, LABELS, (1,)),
+        ("yes", TEXT, (1, 1)),
+        (np.ones((5, 2, 2)), IMAGE, (5, 2, 2, 1)),
+        (np.ones((2, 2, 1), np.uint8), IMAGE, (1, 2, 2, 1)),
+        (np.ones((5, 7)), SERIES, (5, 7, 1)),
+        (np.ones((8, 2)), FIXED, (8, 2)),
+        (0.5, SCALAR, ()),
+        (np.float64(0.5), SCALAR, ()),
+        (np.float32(0.5), ANYTHING, ()),
+        (np.ones((2, 3)).T, ANYTHING, (3, 2)),
+    ],
+)
+def test_a_served_model_takes_rows_in_the_shapes_that_keras_takes(
+    value: object, spec: TensorSpec, shape: tuple[int, ...]
+) -> None:
+    array = read_rows(signature(spec), value)[spec.name]
+
+    assert array.shape == shape
+    assert array.dtype == spec.numpy_dtype
+    assert array.flags.c_contiguous
+
+
+def test_several_inputs_of_a_served_model_need_names() -> None:
+    rows = read_rows(signature(X, SCALAR), {"x": np.ones((2, 3)), "scalar": 0.5})
+
+    assert rows["scalar"].shape == ()
+    with pytest.raises(InvalidRequest, match="does not fit a model with 2 inputs") as caught:
+        read_rows(signature(X, Y), ([[1, 2, 3]], [7]))
+    assert caught.value.hint == "give a dict: {'x': ..., 'y': ...}"
+
+
+def test_whole_numbers_keep_all_their_digits() -> None:
+    ids = [2**24 + 1, 2**53 + 1, 2**63 - 1]
+
+    assert read_rows(signature(LABELS), ids)["labels"].tolist() == ids
+
+
+def test_a_check_takes_as_many_rows_as_a_fixed_batch_has() -> None:
+    assert named_batch(np.zeros((20, 2)), [FIXED])["fixed"].shape == (8, 2)
+    with pytest.raises(InvalidRequest, match=re.escape("Input fixed has shape [20, 2], expected float32[8, 2]")):
+        read_rows(signature(FIXED), np.zeros((20, 2)))
+
+
+def frames() -> dict[str, Any]:
+    pandas = pytest.importorskip("pandas")
+    return {
+        "mixed": pandas.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "c": [True, False]}),
+        "nullable": pandas.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "c": [1, 0]}).convert_dtypes(),
+        "objects": pandas.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "c": [1, 0]}, dtype=object),
+        "categories": pandas.DataFrame({"a": [1, 2], "b": [0.5, 1.5], "c": [1, 0]}).astype({"a": "category"}),
+        "twice": pandas.DataFrame([[1, 0.5, 1], [2, 1.5, 0]], columns=["a", "b", "a"]),
+    }
+
+
+@pytest.mark.parametrize("kind", ["mixed", "nullable", "objects", "categories", "twice"])
+def test_a_data_frame_is_a_matrix_of_its_columns(kind: str) -> None:
+    batch = read_rows(signature(X), frames()[kind])
+
+    assert batch["x"].tolist() == [[1.0, 0.5, 1.0], [2.0, 1.5, 0.0]]
+
+
+def test_columns_of_data_frames_are_inputs_by_name_in_any_order() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"text": ["a", "b"], "column": [True, False], "labels": [7.0, 2.0]})
+    frame["text"] = frame["text"].astype("category")
+    wanted = signature(COLUMN, LABELS, TEXT)
+
+    rows = read_rows(wanted, frame)
+    row = read_rows(wanted, frame.iloc[1])
+
+    assert rows["text"].tolist() == [[b"a"], [b"b"]]
+    assert rows["column"].tolist() == [[1.0], [0.0]]
+    assert rows["labels"].tolist() == [7, 2]
+    assert {name: array.tolist() for name, array in row.items()} == {
+        "column": [[0.0]], "labels": [2], "text": [[b"b"]]
+    }  # fmt: skip
+    for changed, message in (
+        (frame.drop(columns="labels"), "input 'labels' is missing; given are text, column"),
+        (frame.assign(age=3), "the model has no input 'age'"),
+        (frame.assign(text=["a", None]), "Input text has no value in row 1"),
+        (frame.assign(labels=pandas.array([1, None], dtype="Int64")), "Input labels has no value in row 1"),
+    ):
+        with pytest.raises(InvalidRequest, match=re.escape(message)):
+            read_rows(wanted, changed)
+    with pytest.raises(InvalidRequest, match="Input x mixes numbers with text, in column 'text'"):
+        read_rows(signature(X), frame)
+
+
+def test_record_arrays_have_names_too() -> None:
+    records = np.array([(1.5, 2)], dtype=[("column", "f8"), ("labels", "i2")])
+
+    assert read_rows(signature(COLUMN, LABELS), records)["labels"].tolist() == [2]
+
+
+class RaggedTensor:
+    """As much of TensorFlow's as is needed here."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        self.lengths = lengths
+
+    def nested_row_lengths(self) -> list[np.ndarray]:
+        """How many values each row has."""
+        return [np.array(self.lengths)]
+
+    def to_tensor(self) -> np.ndarray:
+        """Padded."""
+        return np.ones((len(self.lengths), max(self.lengths)))
+
+
+def test_ragged_rows_are_taken_when_none_would_be_padded() -> None:
+    assert read_rows(signature(X), RaggedTensor([3, 3]))["x"].shape == (2, 3)
+    with pytest.raises(InvalidRequest, match="Input x is a RaggedTensor; requests carry dense tensors"):
+        read_rows(signature(X), RaggedTensor([3, 2]))
 
 
 # ---------------------------------------------------------------- made-up batches
@@ -399,6 +541,43 @@ def test_the_cause_is_dug_out_of_autographs_traceback() -> None:
     text = 'in user code:\n\n    File "a.py", line 3, in f  *\n        x + 1\n\n    TypeError: unsupported operand\n'
 
     assert innermost(TypeError(text)) == "TypeError: unsupported operand"
+
+
+GRAPH_ERROR = """Graph execution error:
+
+Detected at node 'embedding/GatherV2' defined at (most recent call last):
+<stack traces unavailable>
+indices[0,1] = 99 is not in [0, 3)
+\t [[{{node embedding/GatherV2}}]] [Op:__inference_call_123]"""
+
+GRAPH_ERROR_WITH_CODE = """Graph execution error:
+
+Detected at node embedding/GatherV2 defined at (most recent call last):
+  File "/tmp/cell.py", line 3, in call
+    return self.embedding(ids)
+Node: 'embedding/GatherV2'
+2 root error(s) found.
+  (0) INVALID_ARGUMENT:  indices[0,1] = 99 is not in [0, 3)
+\t [[{{node embedding/GatherV2}}]]
+0 successful operations."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        GRAPH_ERROR,
+        GRAPH_ERROR_WITH_CODE,
+        GRAPH_ERROR_WITH_CODE.replace("Node: ", "[[{{node "),
+        "indices[0,1] = 99 is not in [0, 3)",
+    ],
+)
+def test_the_cause_of_an_error_in_a_graph_is_found(text: str) -> None:
+    assert innermost(ValueError(text)) == "ValueError: indices[0,1] = 99 is not in [0, 3)"
+    assert cause_in_graph(text) == "indices[0,1] = 99 is not in [0, 3)"
+
+
+def test_an_error_in_a_graph_without_a_cause_is_named_by_its_type() -> None:
+    assert innermost(ValueError("Graph execution error:\n")) == "ValueError"
 
 
 def test_the_innermost_of_chained_errors_counts() -> None:

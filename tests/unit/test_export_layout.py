@@ -23,6 +23,7 @@ from tfserve_nb.export.layout import (
     temporary_dir,
     version_dir,
 )
+from tfserve_nb.temporary import TemporaryFolder, replacing
 
 
 def make(model_dir: Path, *names: str) -> Path:
@@ -240,6 +241,54 @@ def test_what_this_process_is_writing_stays_and_what_it_lost_goes(tmp_path: Path
     with temporary_dir(tmp_path, "exporting") as in_use:
         assert remove_stale(tmp_path) == (lost,)
         assert in_use.exists()
+
+
+def test_the_systems_temporary_folders_are_swept_by_the_next_of_their_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    outside = make(tmp_path / "outside", "kept")
+    make(
+        tmp_path,
+        f"tfserve-child-{dead_pid()}-lost/x",
+        f"tfserve-child-{os.getppid()}-alive",
+        f"tfserve-tls-{dead_pid()}-other",
+        "tfserve-child-mine",
+    )
+    (tmp_path / f"tfserve-child-{dead_pid()}-link").symlink_to(outside)
+    with TemporaryFolder("tfserve-child") as first, TemporaryFolder("tfserve-child") as second:
+        assert first.path != second.path
+        assert first.path.stat().st_mode & 0o777 == 0o700
+        left = {name.split("-")[-1] for name in names_in(tmp_path)}
+        assert left == {"outside", "alive", "other", "mine", "link"} | {
+            folder.path.name.split("-")[-1] for folder in (first, second)
+        }
+
+    assert not first.path.exists()
+    assert names_in(outside) == ["kept"]
+
+
+def test_a_file_is_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "kept.txt"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replacing(path) as partial:
+            partial.write_text("ne")
+            assert path.read_text() == "old"
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="full"):
+        fail()
+    assert path.read_text() == "old"
+
+    (tmp_path / "link").symlink_to(path)
+    with replacing(tmp_path / "link") as partial:
+        partial.write_text("new")
+
+    assert path.read_text() == "new"
+    assert (tmp_path / "link").is_symlink()
+    assert names_in(tmp_path) == ["kept.txt", "link"]
 
 
 def test_other_hidden_folders_are_left_alone(tmp_path: Path) -> None:

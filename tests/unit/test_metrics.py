@@ -193,6 +193,21 @@ def test_old_seconds_are_dropped_when_another_version_comes(metrics: Metrics, cl
     assert found[2].num_recent == 1
 
 
+def test_a_version_that_nobody_knows_any_more_is_forgotten_once_its_requests_are_history(
+    metrics: Metrics, clock: Clock
+) -> None:
+    record(metrics, clock.now_s, version=1)
+    record(metrics, clock.now_s, version=2)
+    metrics.forget_versions("net", {2})
+    assert sorted(metrics.snapshot("net").versions) == [1, 2]
+
+    clock.now_s += HISTORY_S + 2
+    metrics.forget_versions("net", {2})
+
+    found = metrics.snapshot("net")
+    assert (sorted(found.versions), found.total) == ([2], 2)
+
+
 def test_where_time_goes_and_how_many_wait_come_from_the_five_timestamps(metrics: Metrics, clock: Clock) -> None:
     for number in range(20):
         at_s = 9_998 + number / 10

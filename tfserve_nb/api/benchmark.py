@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any  # JSON
 from urllib.parse import unquote, urlsplit
 
 from ..bench.comparison import ComparisonResult, compare_stored
@@ -101,10 +102,7 @@ def keep(result: AnyResult, store: StateStore) -> AnyResult:
 
 def stored_runs(folder: Path) -> dict[int, BenchmarkResult]:
     """The runs that are kept in a folder, by number."""
-    return {
-        number: dataclasses.replace(from_json(value, BenchmarkResult), run=number)
-        for number, value in StateStore(folder).benchmarks().items()
-    }
+    return {number: _stored_run(folder, number, value) for number, value in StateStore(folder).benchmarks().items()}
 
 
 def compare_runs(folder: Path, a: int, b: int) -> ComparisonResult:
@@ -113,12 +111,22 @@ def compare_runs(folder: Path, a: int, b: int) -> ComparisonResult:
     Raises:
         InvalidOption: naming the runs that there are.
     """
-    runs = stored_runs(folder)
+    runs = StateStore(folder).benchmarks()
     missing = [number for number in (a, b) if number not in runs]
     if missing:
         known = ", ".join(str(number) for number in sorted(runs)[-10:]) or "none"
         raise InvalidOption(f"there is no run {missing[0]} in {folder}; there are {known}", hint="%benchmark NAME")
-    return compare_stored(runs[a], runs[b])
+    first, second = (_stored_run(folder, number, runs[number]) for number in (a, b))
+    return compare_stored(first, second)
+
+
+def _stored_run(folder: Path, number: int, value: Any) -> BenchmarkResult:
+    try:
+        return dataclasses.replace(from_json(value, BenchmarkResult), run=number)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InvalidOption(
+            f"run {number} in {folder} cannot be read: {type(error).__name__}: {error}", hint="%benchmark NAME"
+        ) from error
 
 
 def _kept(result: BenchmarkResult, store: StateStore) -> BenchmarkResult:

@@ -13,7 +13,7 @@ from ..errors import InvalidOption, ModelNotFound
 from ..server.handle import ServerHandle
 from ..types import Progress, no_progress
 from .deployment import DEFAULT_BASE_PATH, Deployment
-from .servers import ensure_child, ensure_kernel, served, settle
+from .servers import ensure_child, ensure_kernel, lost_models, served, settle
 
 
 def deployment(name: str) -> Deployment:
@@ -78,6 +78,8 @@ def resume(
 ) -> list[Deployment]:
     """Serve again what an earlier kernel served: versions, labels, default version and traffic.
 
+    An isolated server that died too often is started anew, with its models.
+
     Args:
         base_path: the folder with the models; `tfserve_models` by default.
         name: one model; all by default.
@@ -93,7 +95,8 @@ def resume(
     """
     folder = Path(base_path or DEFAULT_BASE_PATH).absolute()
     served_before = {handle.name for handle in deployments()}
-    server = ensure_child(progress=progress) if isolate else ensure_kernel()
+    lost = lost_models()
+    server = ensure_child(progress=progress) if isolate or lost else ensure_kernel()
     try:
         problems = server.models.resume(folder, name, progress)
     finally:
@@ -104,4 +107,5 @@ def resume(
     if not problems and (not served_before or (name is not None and name not in served_before)):
         what = "any model" if name is None else f"model {name!r}"
         raise ModelNotFound(f"nothing is stored about {what} in {folder}", hint="--base-path FOLDER, or deploy it anew")
-    return [Deployment(model) for model in problems]
+    served = server.models.names
+    return [Deployment(model) for model in dict.fromkeys((*lost, *problems)) if model in served]

@@ -485,12 +485,13 @@ class Deployment:
         folder = Path(DEFAULT_BASE_PATH).absolute()
         return replay_captured(self._server, self.name, requests, options, folder, watcher)
 
-    def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
+    def undeploy(self, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.
 
-        The files stay, unless `delete` is true. The server stops with its last model.
+        The files stay, unless `delete` is true; those that another process serves stay unless `force` is true too. The
+        server stops with its last model.
         """
-        self._server.models.undeploy(self.name, version, delete=delete)
+        self._server.models.undeploy(self.name, version, delete=delete, force=force)
         settle()
 
     def _test_of(self, state: ExperimentState) -> ABTest:

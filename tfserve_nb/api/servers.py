@@ -128,8 +128,11 @@ class IsolatedServer:
 
         workers = wanted.workers or 0
         self._folders: Mapping[str, Path] = {}
-        self._child = ChildServer(wanted.port, wanted.grpc_port, token, self._resume, workers=workers)
+        self._child = ChildServer(
+            wanted.port, wanted.grpc_port, token, self._resume, workers=workers, models=lambda: self._folders
+        )
         self._models = RemoteModels(self._child.url, token, unavailable_reason=self._child.problem)
+        self._resuming = RemoteModels(self._child.url, token)
         self.listening = ListenOptions(self._child.port, self._child.grpc_port, workers, auth=True)
         grpc_address = _grpc_address(self._child.grpc_port)
         experiments = RemoteExperiments(self._models)
@@ -137,9 +140,19 @@ class IsolatedServer:
         self._child.start(progress)
 
     @property
+    def is_given_up(self) -> bool:
+        """Whether its process died too often to be started again without being asked."""
+        return self._child.is_given_up
+
+    @property
     def names(self) -> tuple[str, ...]:
         """The models that it serves, or that a new process is about to serve again."""
         return tuple(self._folders)
+
+    def start_anew(self, progress: Progress) -> None:
+        """Start a new process if none is left, because it died too often, and serve the same models again."""
+        if self._child.start_anew(progress):
+            self._resume()
 
     def note_folders(self) -> None:
         """Note which models it serves and where they lie, for the process that may have to take its place."""
@@ -158,18 +171,20 @@ class IsolatedServer:
         """Serve all models again; on the thread that watches the process."""
         for name, folder in self._folders.items():
             with contextlib.suppress(ServingError):  # its status holds the reason
-                self._models.resume(folder, name)
+                self._resuming.resume(folder, name)
+        self._resuming.connection.close()
 
 
 @dataclass(slots=True)
 class _Process:
-    """The servers of this process, and the port and token that the next one takes over."""
+    """The servers of this process, and the port and tokens that the next ones take over."""
 
     lock: threading.RLock = field(default_factory=threading.RLock)
     kernel: KernelServer | None = None
     child: IsolatedServer | None = None
     last_port: int = 0
     last_token: str | None = None
+    last_child_token: str | None = None
     is_registered: bool = False
 
     def servers(self) -> tuple[KernelServer | IsolatedServer, ...]:
@@ -189,6 +204,12 @@ def served() -> dict[str, ServerHandle]:
 def server_of(name: str) -> ServerHandle | None:
     """The server of this process that serves a model, or None."""
     return served().get(name)
+
+
+def lost_models() -> tuple[str, ...]:
+    """The models of a child process that died too often, which `ensure_child` starts anew; () while it runs."""
+    child = _process.child
+    return child.names if child is not None and child.is_given_up else ()
 
 
 def ensure_kernel(wanted: ListenOptions = ANY) -> ServerHandle:
@@ -221,6 +242,8 @@ def ensure_kernel(wanted: ListenOptions = ANY) -> ServerHandle:
 def ensure_child(wanted: ListenOptions = ANY, progress: Progress = no_progress) -> ServerHandle:
     """The server in a child process, started if need be; as `ensure_kernel`. It always asks for a token.
 
+    One that died too often is started anew, with its models.
+
     Raises:
         InvalidOption: if it runs already with other settings, or has a token and `auth` is False.
         ServerFailed: if the process does not start.
@@ -230,9 +253,11 @@ def ensure_child(wanted: ListenOptions = ANY, progress: Progress = no_progress) 
     with _process.lock:
         if _process.child is not None:
             _check_fits(_process.child.listening, replace(wanted, auth=None))
+            _process.child.start_anew(progress)
             return _process.child.handle
-        token = _process.last_token or make_token()
-        _process.child, _process.last_token = IsolatedServer(token, wanted, progress), token
+        # Not the token of the kernel's server: who learns one of them must not have the other.
+        token = _process.last_child_token or make_token()
+        _process.child, _process.last_child_token = IsolatedServer(token, wanted, progress), token
         _stop_at_exit()
         return _process.child.handle
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ..errors import InvalidOption
 from ..serialization import check_format, from_json, to_json
+from ..temporary import replacing
 from .load.samples import ARRAYS, OK, Samples, status_text
 from .load.schedule import Load
 from .statistics import FEWEST, Summary
@@ -146,7 +147,8 @@ class BenchmarkResult:
         text = json.dumps(
             {"format": FORMAT, **self.stored(), "sample_reasons": {str(status): one for status, one in reasons.items()}}
         )
-        np.savez_compressed(target, result=np.array(text), **arrays)
+        with replacing(target) as partial:
+            np.savez_compressed(partial, result=np.array(text), **arrays)
         return target
 
 

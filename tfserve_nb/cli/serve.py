@@ -23,14 +23,17 @@ from ..dashboards.web import WebPages
 from ..errors import ServingError
 from ..experiment.engine.experiments import Experiments
 from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
+from ..server.child import READY
 from ..server.handle import ServerHandle
 from ..server.telemetry.prometheus import Monitor
 from ..server.telemetry.request_log import RequestLog
 from ..server.thread import ServerFeatures, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
+from ..serving.models.model_config import ModelConfig, ReloadLimits
 from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
+from .openness import openness
 from .serve_flags import EXIT_FAILED, ignored_flags, parse_serve
 from .serve_plan import ServePlan, make_plan
 
@@ -70,10 +73,6 @@ def serve(arguments: list[str]) -> int:
                 "server_options.http_port cannot be same as grpc_port. Please use a different port for HTTP/REST API. "
                 "Skipped exporting HTTP/REST API."
             )
-        if plan.settings.allow_remote and plan.settings.token is None:
-            _log.warning(
-                "Every machine that can reach this one may call the models; --auth_token_file asks for a token"
-            )
         if plan.parent_pid:
             end_with_parent(plan.parent_pid)
         server = ModelServer(plan)
@@ -112,10 +111,11 @@ class ModelServer:
             self._core.observers.add(monitor.tf)
         self._experiments = Experiments(self._core)
         self._models = ConfiguredModels(self._core, plan.follow)
+        self._configs: tuple[ModelConfig, ...] = ()
         on_logged = (lambda *_: None) if monitor is None else monitor.tf.on_logged
         self._request_log = RequestLog(self._models.logging_of, on_logged)
         features = ServerFeatures(
-            reload=self._models.apply,
+            reload=self._reload_for_client,
             monitor=monitor,
             request_log=self._request_log,
             admin=self._core,
@@ -132,8 +132,10 @@ class ModelServer:
             ServingError: why that cannot be.
         """
         plan = self._plan
+        self._core.expect(plan.resuming)
         self._core.start()
-        self._models.apply(plan.read_configs() or (), at_start=True)
+        self._configs = plan.read_configs() or ()
+        self._models.apply(self._configs, at_start=True)
         self._models.start()
         self._request_log.start()
         self._server.start()
@@ -147,7 +149,10 @@ class ModelServer:
             _log.info("Exporting HTTP/REST API at:localhost:%d ...", self._server.port)
         if plan.dashboard:
             _log.info("Dashboard: %s", self._dashboard_url())
+        _log.log(*openness(plan, self._configs))
         self._poller.start()
+        if plan.ready_fd:
+            os.write(plan.ready_fd, READY)
 
     def stop(self) -> None:
         """Finish running requests, close the ports, free the models. Idempotent, bounded."""
@@ -174,7 +179,15 @@ class ModelServer:
         if configs is None:
             _log.info("Taking no action for empty config.")
         else:
+            self._configs = configs
             self._models.apply(configs)
+
+    def _reload_for_client(self, configs: tuple[ModelConfig, ...]) -> None:
+        """Follow what a client sent, within what the owner's configuration names unless clients are known."""
+        extra = self._plan.reload_base_paths
+        if extra is not None:
+            ReloadLimits.of(self._configs, extra).check(configs)
+        self._models.apply(configs)
 
 
 def _web_pages(core: ServingCore, experiments: Experiments) -> WebPages:

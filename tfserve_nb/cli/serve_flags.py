@@ -26,7 +26,7 @@ class Flag:
 
     Attributes:
         name: without dashes.
-        default: its value when it is not given; its type is the flag's.
+        default: its value when it is not given; its type is the flag's. None for a boolean that is neither then.
         help: one line.
         ignored_because: why it changes nothing here, or "".
         alias: another name for it, or "".
@@ -34,7 +34,7 @@ class Flag:
     """
 
     name: str
-    default: str | int | float | bool
+    default: str | int | float | bool | None
     help: str
     ignored_because: str = ""
     alias: str = ""
@@ -82,7 +82,7 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("rest_api_num_threads", 0, "", "REST runs on one event loop"),
     ),
     "batching": (
-        Flag("enable_batching", False, "requests share runs"),
+        Flag("enable_batching", None, "requests share runs; they also do, with no file to say how, unless it is false"),
         Flag("batching_parameters_file", "", "BatchingParameters, text proto"),
         Flag("enable_per_model_batching_parameters", False, "read batching_params.pbtxt in the version's folder"),
     ),
@@ -102,6 +102,12 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
     "tfserve_nb's own": (
         Flag("host", "127.0.0.1", "address to listen on; 0.0.0.0 for every machine that can reach this one"),
         Flag("auth_token_file", "", "file with a token that every request must carry"),
+        Flag(
+            "reload_base_paths",
+            "",
+            "folders, separated by commas, in which reloads without a token may name models, beside the configured "
+            "ones; / for any",
+        ),
         Flag("rest_api_ssl_config_file", "", "SSLConfig, text proto: HTTPS"),
         Flag("dashboard", False, "show versions, latency and controls as a web page on the REST port"),
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),
@@ -113,6 +119,9 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
             alias="allow-ops",
             bare="all",
         ),
+        Flag("resuming", "", "models that the parent is about to resume: quoted as in URLs, with commas"),
+        Flag("listen_fds", "", "sockets for REST that the parent keeps, with gRPC's port; numbers, with commas"),
+        Flag("ready_fd", 0, "write a line here when requests are answered"),
         Flag("device", "", "TensorFlow device to load the models on, such as /GPU:0"),
         Flag(
             "workers",
@@ -120,6 +129,9 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
             "processes for HTTP, gRPC and codecs in front of the one with TensorFlow; 0 for none",
             alias="frontends",
         ),
+        Flag("max_request_bytes", 1024**3, "largest body of REST and message of gRPC"),
+        Flag("max_bytes_in_flight", 2 * 1024**3, "of all unfinished requests together; more are refused for a moment"),
+        Flag("max_connections", 4096, "open connections, REST and gRPC each; fewer where fewer files may be open"),
         Flag("drain_seconds", 30.0, "how long running requests may take after SIGTERM"),
     ),
 }
@@ -174,7 +186,7 @@ def ignored_flags(arguments: list[str]) -> list[str]:
 def _add(group: argparse._ArgumentGroup, flag: Flag) -> None:
     names = [f"--{name}" for name in (flag.name, flag.alias) if name]
     about = flag.ignored_because or flag.help
-    if isinstance(flag.default, bool):
+    if flag.default is None or isinstance(flag.default, bool):
         group.add_argument(
             *names, nargs="?", const=True, default=flag.default, type=_boolean, metavar="BOOL", help=about
         )

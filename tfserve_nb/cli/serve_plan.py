@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from ..errors import ConfigRejected
 from ..server.config_files import (
@@ -29,10 +30,13 @@ from ..serving.configured import FollowOptions
 from ..serving.models.model_config import ModelConfig
 from ..serving.versions.servable import SessionOptions
 
-MAX_BODY_BYTES = 1024**3
-"""TensorFlow Serving has no limit; one request must not take all memory of a machine."""
+MAX_INT32 = 2**31 - 1
+"""gRPC's limits are numbers of this size."""
 
 UNBATCHED = BatchingOptions(is_enabled=False, checks_shapes=False, max_batch_size=1, max_enqueued_batches=10_000)
+FREELY_BATCHED = BatchingOptions(checks_shapes=False, pads=False, max_batch_size=1000, max_enqueued_batches=10)
+"""Without a word about batching: what waits when a thread is free runs together. No request waits for others, none is
+too large, and as many rows may wait as requests without batching."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,11 @@ class ServePlan:
         settings: addresses and limits.
         drain_s: how long running requests may take at the end.
         parent_pid: end with this process, or 0.
+        resuming: models that are about to be resumed.
+        ready_fd: a file descriptor that is told when requests are answered, or 0.
         dashboard: whether the REST port shows the dashboard.
+        reload_base_paths: folders that reloads may name beside the configured ones; None for any folder, when every
+            client has shown a token or a certificate.
     """
 
     read_configs: Callable[[], tuple[ModelConfig, ...] | None]
@@ -59,7 +67,10 @@ class ServePlan:
     settings: ServerSettings
     drain_s: float
     parent_pid: int = 0
+    resuming: tuple[str, ...] = ()
+    ready_fd: int = 0
     dashboard: bool = False
+    reload_base_paths: tuple[str, ...] | None = None
 
 
 def make_plan(flags: argparse.Namespace) -> ServePlan:
@@ -69,6 +80,7 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         ServingError: what is wrong, with the flag or file.
     """
     _check(flags)
+    settings = _settings(flags)
     return ServePlan(
         read_configs=_config_reader(flags),
         poll_configs_s=flags.model_config_file_poll_wait_seconds if flags.model_config_file else 0,
@@ -83,14 +95,18 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
         ),
         session=_session(flags),
         num_run_threads=_num_run_threads(flags),
-        settings=_settings(flags),
+        settings=settings,
         drain_s=max(0.0, flags.drain_seconds),
         parent_pid=flags.parent_pid,
+        resuming=tuple(unquote(name) for name in flags.resuming.split(",") if name),
+        ready_fd=flags.ready_fd,
         dashboard=flags.dashboard,
+        reload_base_paths=_folders(flags.reload_base_paths) if settings.is_grpc_open else None,
     )
 
 
 def _check(flags: argparse.Namespace) -> None:
+    _check_limits(flags)
     if flags.dashboard and _rest_port(flags) is None:
         raise ConfigRejected("--dashboard needs --rest_api_port", hint="--rest_api_port=8501 --dashboard")
     if flags.managed:
@@ -117,6 +133,17 @@ def _check(flags: argparse.Namespace) -> None:
         raise ConfigRejected("enable_per_model_batching_parameters needs enable_batching", hint="--enable_batching")
 
 
+def _check_limits(flags: argparse.Namespace) -> None:
+    for name, most in (
+        ("max_request_bytes", MAX_INT32),
+        ("max_connections", MAX_INT32),
+        ("max_bytes_in_flight", 2**62),
+    ):
+        value = getattr(flags, name)
+        if not 1 <= value <= most:
+            raise ConfigRejected(f"--{name}={value} must be a number from 1 to {most}", hint="leave it out")
+
+
 def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig, ...] | None]:
     if flags.model_config_file:
         return lambda: read_model_configs(flags.model_config_file)
@@ -129,7 +156,7 @@ def _config_reader(flags: argparse.Namespace) -> Callable[[], tuple[ModelConfig,
 def _batching(flags: argparse.Namespace) -> Callable[[Path], BatchingOptions]:
     """Version folder -> its limits."""
     if not flags.enable_batching:
-        return lambda _: UNBATCHED
+        return lambda _: FREELY_BATCHED if flags.enable_batching is None else UNBATCHED
     if flags.enable_per_model_batching_parameters:
         return _per_model
     common = read_batching(flags.batching_parameters_file) if flags.batching_parameters_file else to_batching()
@@ -145,7 +172,7 @@ def _num_run_threads(flags: argparse.Namespace) -> int:
     if flags.managed:
         return 1
     cores = os.cpu_count() or 1
-    if not flags.enable_batching:
+    if flags.enable_batching is False:
         return 4 * cores
     threads = num_batch_threads(flags.batching_parameters_file) if flags.batching_parameters_file else None
     if threads is not None and threads < 1:
@@ -193,12 +220,15 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
     return ServerSettings(
         host=flags.host,
         port=_rest_port(flags),
+        listen_fds=tuple(int(number) for number in flags.listen_fds.split(",") if number),
         token=_token(flags.auth_token_file),
         admin_token=secrets.token_urlsafe(32) if flags.dashboard and not flags.auth_token_file else None,
         allow_remote=not is_loopback(flags.host),
-        max_body_bytes=MAX_BODY_BYTES,
+        max_body_bytes=flags.max_request_bytes,
+        max_bytes_in_flight=flags.max_bytes_in_flight,
+        max_connections=flags.max_connections,
         request_timeout_s=flags.rest_api_timeout_in_ms * 1e-3,
-        checks_origin=False,
+        checks_origin=not flags.rest_api_enable_cors_support,
         has_cors=flags.rest_api_enable_cors_support,
         tls=read_tls(rest_tls) if rest_tls else None,
         metrics_path=metrics_path,
@@ -209,13 +239,20 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
             host=flags.host,
             port=flags.port or None,
             socket_path=flags.grpc_socket_path,
+            max_message_bytes=flags.max_request_bytes,
+            max_connections=flags.max_connections,
             channel_arguments=_channel_arguments(flags.grpc_channel_arguments),
             tls=read_tls(tls) if tls else None,
             as_content=flags.enable_serialization_as_tensor_content,
             checks_method_names=flags.enable_signature_method_name_check,
             has_health=flags.enable_grpc_healthcheck_service,
+            is_port_held=bool(flags.listen_fds),
         ),
     )
+
+
+def _folders(text: str) -> tuple[str, ...]:
+    return tuple(str(Path(folder).absolute()) for folder in text.split(",") if folder)
 
 
 def _rest_port(flags: argparse.Namespace) -> int | None:

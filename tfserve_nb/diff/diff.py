@@ -15,6 +15,7 @@ from typing import Any, NamedTuple  # the user's rows
 from ..agreement.kinds import AgreementOptions
 from ..agreement.summary import Agreeing, evidence_pairs
 from ..errors import FailedPrecondition, InvalidRequest, NotAvailable, ServingError, VersionNotFound
+from ..export.arrays import read_rows
 from ..export.layout import find_version, folder_bytes, list_versions
 from ..export.provenance.code import Code
 from ..export.provenance.provenance import Provenance, read_provenance
@@ -22,7 +23,7 @@ from ..export.signatures import read_signatures
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
 from ..server.handle import ServerHandle
-from ..serving.versions.inputs import as_tensors, check_inputs
+from ..serving.versions.inputs import check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
 from .layers import layer_changes
@@ -240,7 +241,7 @@ def _stored_rows(folders: tuple[Path, Path], notes: list[str]) -> Tensors | None
 
 def _tensors(spec: SignatureSpec, values: Any) -> Tensors:
     """Rows as tensors of a signature."""
-    tensors = as_tensors(spec, values)
+    tensors = read_rows(spec, values)
     if not all(one.is_batched for one in spec.inputs.values()):
         return tensors
     if check_inputs(spec, tensors) < 1:

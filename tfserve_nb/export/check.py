@@ -20,12 +20,13 @@ import numpy as np
 
 from ..agreement.rows import distances
 from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
-from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
-from .arrays import named_batch
+from ..types import SignatureSpec, Tensors, TensorSpec
+from .arrays import given_as, named_batch
 from .endpoint import ExportSource
-from .outside_ops import outside_ops
+from .graph.live import LiveModel, NotRepeatable
+from .graph.outside_ops import outside_ops
 from .reasons import innermost, shorten
-from .signatures import has_random_ops, read_meta_graph, read_signatures
+from .signatures import has_random_ops, main_signature, read_meta_graph, read_signatures
 from .source import prepare_source
 
 LoadAndRun = Callable[[Path, str, Tensors], Tensors]
@@ -104,28 +105,6 @@ def example_batch(
     return batch
 
 
-def live_outputs(source: object, batch: Tensors) -> dict[str, np.ndarray]:
-    """The outputs of the live model, with `training=False`.
-
-    Args:
-        source: a model, or what `prepare_source` returned; no SavedModel folder.
-        batch: input name -> array of the signature's type.
-
-    Returns:
-        Output name -> array; text as object arrays of bytes.
-
-    Raises:
-        Exception: what the model raises.
-    """
-    import tensorflow as tf
-
-    prepared = prepare_source(source)
-    if prepared.call is None:
-        raise InvalidOption(f"{prepared.description} has no live model", hint="load it and run the loaded model")
-    outputs = prepared.call(*(tf.constant(batch[spec.name], dtype=spec.dtype) for spec in prepared.inputs))
-    return {name: np.asarray(value) for name, value in outputs.items()}
-
-
 def compare_outputs(
     live: Tensors,
     served: Tensors,
@@ -200,34 +179,41 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
 
 
 def _verify(prepared: ExportSource, path: Path, load_and_run: LoadAndRun, example: object) -> CheckReport:
-    signatures = read_signatures(path)
-    name = DEFAULT_SIGNATURE if DEFAULT_SIGNATURE in signatures else next(iter(signatures))
-    signature = signatures[name]
+    signature = main_signature(read_signatures(path))
     specs = prepared.inputs or tuple(signature.inputs.values())
-    batches = iter([named_batch(example, specs)]) if example is not None else _made_up(signature)
+    with given_as("check"):
+        batches = iter([named_batch(example, specs)]) if example is not None else made_up_batches(signature)
 
     def run(batch: Tensors) -> Tensors:
-        return load_and_run(path, name, batch)
+        return load_and_run(path, signature.name, batch)
 
     if prepared.call is None:
         return _run_only(run, batches, is_own=example is not None)
-    if example is not None:
-        return _check_own(prepared, path, run, next(batches))
-    return _check_made_up(prepared, path, run, batches)
-
-
-def _check_own(source: ExportSource, path: Path, run: Run, batch: Tensors) -> CheckReport:
+    model = LiveModel(prepared)
     try:
-        live = live_outputs(source, batch)
+        if example is not None:
+            return _check_own(prepared, path, run, next(batches), model)
+        return _check_made_up(prepared, path, run, batches, model)
+    except NotRepeatable as error:
+        return CheckReport(0, None, error.message)
+
+
+def _check_own(source: ExportSource, path: Path, run: Run, batch: Tensors, model: LiveModel) -> CheckReport:
+    try:
+        live = model.run(batch)
+    except NotRepeatable:
+        raise
     except Exception as error:
         raise InvalidOption(
             f"{source.description} itself fails on the rows given: {innermost(error)}",
             hint="give rows that model(x) can take, or leave --check out",
         ) from error
-    return _compare(source, path, run, batch, live)
+    return _compare(source, path, run, batch, live, model)
 
 
-def _check_made_up(source: ExportSource, path: Path, run: Run, batches: Iterator[Tensors]) -> CheckReport:
+def _check_made_up(
+    source: ExportSource, path: Path, run: Run, batches: Iterator[Tensors], model: LiveModel
+) -> CheckReport:
     """Compare on the first rows that suit the model.
 
     With unknown dimensions a difference counts only if it shows for every size that was tried: a size that is too
@@ -240,13 +226,15 @@ def _check_made_up(source: ExportSource, path: Path, run: Run, batches: Iterator
         if shapes in tried:
             continue
         try:
-            live = live_outputs(source, batch)
+            live = model.run(batch)
+        except NotRepeatable:
+            raise
         except Exception as error:  # noqa: BLE001 - it is the user's code that runs, and our rows that do not suit it
             problem = problem or innermost(error)
             continue
         tried.add(shapes)
         try:
-            return _compare(source, path, run, batch, live)
+            return _compare(source, path, run, batch, live, model)
         except ExportFailed as error:
             difference = difference or error
     if difference is not None:
@@ -254,7 +242,9 @@ def _check_made_up(source: ExportSource, path: Path, run: Run, batches: Iterator
     return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
 
 
-def _compare(source: ExportSource, path: Path, run: Run, batch: Tensors, live: Tensors) -> CheckReport:
+def _compare(
+    source: ExportSource, path: Path, run: Run, batch: Tensors, live: Tensors, model: LiveModel
+) -> CheckReport:
     try:
         served = run(batch)
     except Exception as error:
@@ -265,7 +255,7 @@ def _compare(source: ExportSource, path: Path, run: Run, batch: Tensors, live: T
     try:
         difference = compare_outputs(live, served, computed_in=source.coarsest_dtype)
     except ExportFailed:
-        if has_random_ops(read_meta_graph(path)) and not _answers_alike(source, batch, live):
+        if has_random_ops(read_meta_graph(path)) and not _answers_alike(source, batch, live, model):
             return CheckReport(
                 0, None, "the model draws random numbers: its outputs for the same rows differ each time"
             )
@@ -273,8 +263,8 @@ def _compare(source: ExportSource, path: Path, run: Run, batch: Tensors, live: T
     return CheckReport(_num_rows(batch), difference)
 
 
-def _made_up(signature: SignatureSpec) -> Iterator[Tensors]:
-    """Batches to be tried, best first."""
+def made_up_batches(signature: SignatureSpec) -> Iterator[Tensors]:
+    """Batches made from a signature, to be tried one after the other: the best first."""
     shapes = [spec.shape or (None, 1) for spec in signature.inputs.values()]
     most_values = max((math.prod(size or FREE_SIZE for size in shape[1:]) for shape in shapes), default=0)
     rows = NUM_ROWS if most_values < _MANY_VALUES else 1
@@ -303,9 +293,9 @@ def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckRep
     return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
 
 
-def _answers_alike(source: ExportSource, batch: Tensors, before: Tensors) -> bool:
+def _answers_alike(source: ExportSource, batch: Tensors, before: Tensors, model: LiveModel) -> bool:
     try:
-        compare_outputs(before, live_outputs(source, batch), computed_in=source.coarsest_dtype)
+        compare_outputs(before, model.run(batch), computed_in=source.coarsest_dtype)
     except ExportFailed:
         return False
     return True

@@ -46,6 +46,7 @@ class ExportSource:
         tracked: the objects that own the variables and tables which `call` uses.
         path: the SavedModel folder to be copied, or None.
         coarsest_dtype: the least exact type that the model computes in, such as `float32` or `float16`.
+        notes: what had to be guessed or is left out, one line each; a deploy says them.
     """
 
     description: str
@@ -54,6 +55,7 @@ class ExportSource:
     tracked: tuple[object, ...] = ()
     path: Path | None = None
     coarsest_dtype: str = "float32"
+    notes: tuple[str, ...] = ()
 
 
 def leaves(structure: Structure) -> Iterator[tuple[Location, Any]]:

@@ -12,8 +12,8 @@ from typing import Any
 
 from ..errors import ExportFailed, ModelNotServable
 from ..types import DEFAULT_SIGNATURE, TensorSpec
-from .arrays import as_array
-from .endpoint import ExportSource, free_batch, leaves, name_outputs, pack, unique
+from .arrays import columns_of, specs_of
+from .endpoint import ExportSource, leaves, name_outputs, pack, unique
 from .keras_source import is_built_keras_object
 from .reasons import innermost
 
@@ -49,7 +49,7 @@ def function_source(function: Any, example: object = None) -> ExportSource:
         ExportFailed: if it cannot be traced.
     """
     description = f"tf.function {_name_of(function)!r}"
-    return _source(function, _owners(function), example, description)
+    return _source(function, owners(function), example, description)
 
 
 def module_source(module: Any, example: object = None) -> ExportSource:
@@ -125,29 +125,24 @@ def _arguments(function: Any, example: object, description: str) -> dict[str, An
     """Parameter -> `tf.TensorSpec`, read off a batch."""
     import tensorflow as tf
 
-    parameters = [name for name in inspect.signature(function.python_function).parameters if name != "self"]
-    if isinstance(example, dict) and set(example) == set(parameters):
-        values = dict(example)
-    elif len(parameters) == 1:
+    found = inspect.signature(function.python_function).parameters
+    parameters = [name for name in found if name != "self"]
+    required = [name for name in parameters if found[name].default is inspect.Parameter.empty]
+    named = columns_of(example)
+    if named is not None and set(required) <= set(named) <= set(parameters):
+        values = {name: named[name] for name in parameters if name in named}
+    elif len(required) == 1 or len(parameters) == 1:
         values = {parameters[0]: example}
-    elif isinstance(example, list | tuple) and len(example) == len(parameters):
-        values = dict(zip(parameters, example, strict=True))
+    elif isinstance(example, list | tuple) and len(required) <= len(example) <= len(parameters):
+        values = dict(zip(parameters, example, strict=False))
     else:
         raise ModelNotServable(
             f"{description} takes {', '.join(parameters) or 'nothing'}, and the example does not fit",
             hint=f"give a dict with the keys {', '.join(parameters)}",
         )
-
-    def spec_of(name: str, value: object) -> Any:
-        array, dtype = as_array(value)
-        return tf.TensorSpec(free_batch(array.shape), dtype, name=name)
-
-    return {
-        name: pack(value, [spec_of("_".join(map(str, (name, *path))), leaf) for path, leaf in leaves(value)])
-        if isinstance(value, dict)
-        else spec_of(name, value)
-        for name, value in values.items()
-    }
+    arguments = {name: specs_of(value) for name, value in values.items()}
+    specs = [tf.TensorSpec(spec.shape, spec.dtype, name="_".join(map(str, path))) for path, spec in leaves(arguments)]
+    return pack(arguments, specs)  # type: ignore[no-any-return]  # a structure packs into one of the same form
 
 
 def _check_spec(spec: Any, description: str) -> None:
@@ -175,7 +170,7 @@ def _functions_of(module: Any) -> dict[str, Any]:
     return found
 
 
-def _owners(function: Any) -> tuple[object, ...]:
+def owners(function: Any) -> tuple[object, ...]:
     """The module that a function is a method of, and modules, layers and tables that its code refers to by name.
 
     Variables need no owner, they are found through the trace; tables have to be reached through an object.

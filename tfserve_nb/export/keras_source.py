@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from ..errors import ModelNotServable
 from ..types import TensorSpec
-from .arrays import as_array
+from .arrays import columns_of, is_list_of_arrays, specs_of
 from .endpoint import (
     ExportSource,
     Structure,
@@ -25,9 +26,13 @@ from .endpoint import (
     name_outputs,
     pack,
 )
+from .guesses import takes_any_batch, with_guessed_types
 
 _EXACTNESS = ("float64", "float32", "bfloat16", "float16")
 """From exact to coarse as far as tolerances go: float16 computations also overflow, so they count as the coarsest."""
+
+_DIGITS = {"float64": 53, "float32": 24, "bfloat16": 8, "float16": 11}
+"""Up to 2 to the power of this, a type holds every whole number."""
 
 _CHECK_HINT = "give a batch of its inputs: --check VARIABLE (from Python: example=batch)"
 
@@ -112,31 +117,77 @@ def _functional_source(model: Any, flat_inputs: list[Any], description: str) -> 
         TensorSpec(name, keras.backend.standardize_dtype(tensor.dtype), free_batch(tensor.shape))
         for name, tensor in zip(names, tensors, strict=True)
     ]
-    return _source(model, specs, lambda values: model(pack(structure, values), training=False), description)
+
+    def run(values: Sequence[Any]) -> Structure:
+        return model(pack(structure, values), training=False)
+
+    sizes = {tensor.shape[0] for tensor in tensors if len(tensor.shape)}
+    if sizes != {None} and (_has_state(model) or not takes_any_batch(run, specs)):
+        specs = [replace(spec, shape=tuple(tensor.shape)) for spec, tensor in zip(specs, tensors, strict=True)]
+    return _source(model, specs, run, description, _notes_on_types(model, names, tensors))
+
+
+def _has_state(model: Any) -> bool:
+    """Whether a layer keeps a state for each row from call to call."""
+    return any(getattr(layer, "stateful", False) for layer in model._flatten_layers())  # noqa: SLF001 - no other way
+
+
+def _notes_on_types(model: Any, names: Sequence[str], tensors: Sequence[Any]) -> tuple[str, ...]:
+    """A word on inputs of floats, the default of `keras.Input`, that layers make whole numbers of."""
+    import keras
+
+    whole = (keras.layers.Embedding, keras.layers.IntegerLookup, keras.layers.Hashing, keras.layers.CategoryEncoding)
+    of_ids = {
+        id(tensor)
+        for layer in model.layers
+        if isinstance(layer, whole)
+        for node in layer._inbound_nodes  # noqa: SLF001 - no other way
+        for tensor in node.input_tensors
+    }
+    return tuple(
+        f"{name} is {dtype} as in the model, which rounds ids above {2 ** _DIGITS[dtype]}: keras.Input(dtype='int64')"
+        for name, tensor in zip(names, tensors, strict=True)
+        if id(tensor) in of_ids and (dtype := keras.backend.standardize_dtype(tensor.dtype)) in _DIGITS
+    )
 
 
 def _subclassed_source(model: Any, example: object, description: str) -> ExportSource:
-    parameters = _tensor_parameters(model.call)
+    parameters = Parameters.of(model.call)
+    recorded = _recorded_shapes(model, parameters)
     if example is not None:
-        arguments = _arguments_of_example(example, parameters, description)
+        arguments = _arguments_of_example(example, parameters, recorded, description)
         arguments = pack(arguments, [_autocast(spec, model) for _, spec in leaves(arguments)])
     else:
-        arguments = _recorded_arguments(model, parameters, description)
-    arguments = _open_dimensions(arguments, model.get_build_config())
+        arguments = _recorded_arguments(model, parameters, recorded, description)
+    arguments = {name: _opened(structure, recorded.get(name)) for name, structure in arguments.items()}
     found = list(leaves(arguments))
     (parameter, structure), *more = arguments.items()
     names = name_inputs(arguments if more else structure, [""] * len(found), parameter)
-    specs = [TensorSpec(name, spec.dtype, spec.shape) for name, (_, spec) in zip(names, found, strict=True)]
+    specs = tuple(TensorSpec(name, spec.dtype, spec.shape) for name, (_, spec) in zip(names, found, strict=True))
 
     def run(values: Sequence[Any]) -> Structure:
         first, *others = pack(arguments, values).items()
         return model(first[1], **dict(others), training=False)
 
-    return _source(model, specs, run, description)
+    notes = []
+    if example is None:
+        specs = with_guessed_types(run, specs, description, _CHECK_HINT)
+        for dtype in dict.fromkeys(spec.dtype for spec in specs):
+            guessed = ", ".join(spec.name for spec in specs if spec.dtype == dtype)
+            notes.append(f"guessed {dtype} for {guessed}: pass --check rows")
+    left_out = [name for name in parameters.optional if name not in arguments]
+    if left_out:
+        keys = ", ".join(f"{name!r}: ..." for name in (*arguments, *left_out))
+        notes.append(f"{', '.join(left_out)} of call() left out: pass --check {{{keys}}} to serve it")
+    return _source(model, specs, run, description, tuple(notes))
 
 
 def _source(
-    model: Any, specs: Sequence[TensorSpec], run: Callable[[Sequence[Any]], Structure], description: str
+    model: Any,
+    specs: Sequence[TensorSpec],
+    run: Callable[[Sequence[Any]], Structure],
+    description: str,
+    notes: tuple[str, ...] = (),
 ) -> ExportSource:
     layer_names = output_layer_names(model)
 
@@ -144,7 +195,12 @@ def _source(
         return name_outputs(run(tensors), layer_names)
 
     return ExportSource(
-        description=description, inputs=tuple(specs), call=call, tracked=(model,), coarsest_dtype=_coarsest_dtype(model)
+        description=description,
+        inputs=tuple(specs),
+        call=call,
+        tracked=(model,),
+        coarsest_dtype=_coarsest_dtype(model),
+        notes=notes,
     )
 
 
@@ -163,44 +219,78 @@ def _coarsest_dtype(model: Any) -> str:
     return max((dtype for dtype in _EXACTNESS if dtype in dtypes), key=_EXACTNESS.index, default="float32")
 
 
-def _tensor_parameters(call: Callable[..., Any]) -> list[str]:
-    """The parameters of `call` that take tensors: the first, and all others without a default."""
-    parameters: list[str] = []
-    for parameter in inspect.signature(call).parameters.values():
-        if parameter.kind in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}:
-            continue
-        is_flag = parameter.name in {"training", "mask"} or parameter.name.endswith("_mask")
-        if not is_flag and (not parameters or parameter.default is parameter.empty):
-            parameters.append(parameter.name)
-    return parameters or ["inputs"]
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """The parameters of a model's `call` that may take tensors, in their order.
+
+    Attributes:
+        all: those that an example may name: all but `training`.
+        required: the first, and all others without a default.
+        optional: those that are None by default, and that Keras does not fill by itself, as it fills masks.
+    """
+
+    all: tuple[str, ...]
+    required: tuple[str, ...]
+    optional: tuple[str, ...]
+
+    @classmethod
+    def of(cls, call: Callable[..., Any]) -> Parameters:
+        """Read off a function."""
+        found = {
+            name: parameter.default
+            for name, parameter in inspect.signature(call).parameters.items()
+            if parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD} and name != "training"
+        } or {"inputs": inspect.Parameter.empty}
+        first = next(iter(found))
+        own = [name for name in found if name != "mask" and name.removesuffix("_mask") not in found.keys() - {name}]
+        return cls(
+            all=tuple(found),
+            required=tuple(name for name in own if name == first or found[name] is inspect.Parameter.empty),
+            optional=tuple(name for name in own if name != first and found[name] is None),
+        )
+
+    def __str__(self) -> str:
+        return ", ".join((*self.required, *(f"{name}=None" for name in self.optional)))
 
 
-def _arguments_of_example(example: object, parameters: list[str], description: str) -> dict[str, Structure]:
+def _arguments_of_example(
+    example: object, parameters: Parameters, recorded: dict[str, Structure], description: str
+) -> dict[str, Structure]:
     """Parameter of `call` -> structure of `TensorSpec`, read off a batch."""
-    if len(parameters) == 1:
-        return {parameters[0]: _specs_of(example)}
-    given = list(map(str, example)) if isinstance(example, dict) else [f"a {type(example).__name__}"]
-    if isinstance(example, dict) and set(given) == set(parameters):
-        return {name: _specs_of(example[name]) for name in parameters}
-    if isinstance(example, list | tuple) and len(example) == len(parameters):
-        return {name: _specs_of(value) for name, value in zip(parameters, example, strict=True)}
-    raise ModelNotServable(
-        f"{description} is called with {', '.join(parameters)}, and the example has {', '.join(given)}",
-        hint=f"give a dict with the keys {', '.join(parameters)}",
-    )
+    first, *others = parameters.required
+    shape = recorded.get(first)
+    named = columns_of(example)
+    given: Mapping[str, object]
+    if named is not None and _are_parameters(named, parameters) and (others or not isinstance(shape, dict)):
+        given = named
+    elif isinstance(example, list | tuple) and _are_arguments(example, parameters, shape):
+        given = dict(zip(parameters.all, example, strict=False))
+    elif not others:
+        given = {first: named if named is not None and isinstance(shape, dict) else example}
+    else:
+        has = ", ".join(named) if named is not None else f"a {type(example).__name__}"
+        raise ModelNotServable(
+            f"{description} is called with {parameters}, and the example has {has}",
+            hint=f"give a dict with the keys {', '.join((*parameters.required, *parameters.optional))}",
+        )
+    arguments = {name: specs_of(given[name]) for name in parameters.all if name in given}
+    if all(spec.shape == () for _, spec in leaves(arguments)):
+        raise ModelNotServable(f"the example {example!r} has no rows", hint="give a batch: rows come first")
+    return arguments
 
 
-def _specs_of(example: object) -> Structure:
-    def spec_of(value: object) -> TensorSpec:
-        array, dtype = as_array(value)
-        if array.ndim == 0:
-            raise ModelNotServable(f"the example {value!r} has no rows", hint="give a batch: rows come first")
-        return TensorSpec("", dtype, free_batch(array.shape))
+def _are_parameters(named: Mapping[str, object], parameters: Parameters) -> bool:
+    return set(parameters.required) <= set(named) <= set(parameters.all)
 
-    is_list_of_tensors = isinstance(example, list | tuple) and all(hasattr(item, "shape") for item in example)
-    if isinstance(example, dict) or is_list_of_tensors:
-        return pack(example, [spec_of(value) for _, value in leaves(example)])
-    return spec_of(example)
+
+def _are_arguments(example: Sequence[Any], parameters: Parameters, shape: Structure | None) -> bool:
+    """Whether a list has one value for each of several parameters, and not rows or arrays for the first alone."""
+    if not len(parameters.required) <= len(example) <= len(parameters.all):
+        return False
+    if len(parameters.required) > 1:
+        return True
+    takes_one = isinstance(shape, list | tuple) and not any(isinstance(size, list | tuple | dict) for size in shape)
+    return takes_one and len(example) > 1 and is_list_of_arrays(example) and np.ndim(example[0]) == len(shape or ())
 
 
 def _autocast(spec: TensorSpec, model: Any) -> TensorSpec:
@@ -209,41 +299,51 @@ def _autocast(spec: TensorSpec, model: Any) -> TensorSpec:
     return TensorSpec(spec.name, model.input_dtype, spec.shape) if is_float else spec
 
 
-def _recorded_arguments(model: Any, parameters: list[str], description: str) -> dict[str, Structure]:
-    """Parameter of `call` -> structure of `TensorSpec`, from the shapes that Keras recorded when it built the model.
-
-    Keras records no types; the type that the model computes in is what numbers are converted to anyway.
-    """
-    recorded = _recorded_shapes(model.get_build_config())
-    if len(parameters) > 1 or recorded is None:
+def _recorded_arguments(
+    model: Any, parameters: Parameters, recorded: dict[str, Structure], description: str
+) -> dict[str, Structure]:
+    """Parameter of `call` -> structure of `TensorSpec`, with the type that the model computes in."""
+    if not set(parameters.required) <= set(recorded):
         raise ModelNotServable(
-            f"the inputs of {description} are not known: Keras did not record them for call({', '.join(parameters)})",
+            f"the inputs of {description} are not known: Keras did not record them for call({parameters})",
             hint=_CHECK_HINT,
         )
-    return {parameters[0]: _map_shapes(lambda shape: TensorSpec("", model.input_dtype, free_batch(shape)), recorded)}
+
+    def spec_of(shape: Sequence[int | None]) -> TensorSpec:
+        return TensorSpec("", model.input_dtype, free_batch(shape))
+
+    return {name: _map_shapes(spec_of, recorded[name]) for name in parameters.all if name in recorded}
 
 
-def _recorded_shapes(config: dict[str, Any] | None) -> Structure | None:
-    return (config or {}).get("input_shape")
+def _recorded_shapes(model: Any, parameters: Parameters) -> dict[str, Structure]:
+    """Parameter of `call` -> the shapes that Keras recorded for it when it built the model.
+
+    For most models it is the first parameter alone, whatever else they were called with.
+    """
+    config = model.get_build_config() or {}
+    shapes = dict(config.get("shapes_dict") or {})
+    if config.get("input_shape") is not None:
+        shapes.setdefault(parameters.required[0], config["input_shape"])
+    found = {name.removesuffix("_shape"): shape for name, shape in shapes.items() if shape is not None}
+    return {name: shape for name, shape in found.items() if name in parameters.all}
 
 
-def _open_dimensions(arguments: dict[str, Structure], config: dict[str, Any] | None) -> dict[str, Structure]:
+def _opened(structure: Structure, recorded: Structure | None) -> Structure:
     """Leave dimensions open in which the example and the shapes that Keras recorded differ."""
-    recorded = _recorded_shapes(config)
-    if recorded is None or len(arguments) != 1:
-        return arguments
+    if recorded is None:
+        return structure
     shapes: list[Any] = []
     _map_shapes(shapes.append, recorded)
-    specs = [spec for _, spec in leaves(arguments)]
+    specs = [spec for _, spec in leaves(structure)]
     if len(shapes) != len(specs) or any(len(s) != len(t.shape) for s, t in zip(shapes, specs, strict=True)):
-        return arguments
+        return structure
     opened = [
         TensorSpec(
-            "", spec.dtype, tuple(a if a == b else None for a, b in zip(spec.shape, (None, *shape[1:]), strict=True))
+            "", spec.dtype, tuple(a if a == b else None for a, b in zip(spec.shape, free_batch(shape), strict=True))
         )
         for spec, shape in zip(specs, shapes, strict=True)
     ]
-    return pack(arguments, opened)  # type: ignore[no-any-return]  # a structure packs into one of the same form
+    return pack(structure, opened)
 
 
 def _map_shapes(convert: Callable[[Any], Any], shapes: Structure) -> Structure:

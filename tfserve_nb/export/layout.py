@@ -2,8 +2,7 @@
 
 A child of `BASE/NAME` counts as a version when its name is a number (`00000123` is version 123); every other name is
 invisible to servers. A version is therefore written into a folder whose name is no number and then renamed, so that
-no server ever reads half of one. The name of such a temporary folder holds the process that made it, and that process
-holds a lock on it: what a killed process left behind is found and removed by the next export.
+no server ever reads half of one.
 
 Thread: any; also safe against other processes that write into the same folders.
 
@@ -14,16 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import re
-import shutil
-import socket
-import tempfile
-import threading
+import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
+from .. import temporary
 from ..errors import ExportFailed, InvalidOption, VersionNotFound
 
 MAX_VERSION = 2**63 - 1
@@ -32,15 +28,13 @@ MAX_VERSION = 2**63 - 1
 MAX_NAME_BYTES = 200
 """Below the 255 bytes that file systems allow, with room for suffixes."""
 
-_MAKING = threading.Lock()
-"""Held from making a temporary folder until it is locked: in between, another thread would take it for abandoned."""
-
 _FORBIDDEN = frozenset('/\\:*?"<>|#%')
 _ALLOWED_NAME = (
     f"a name of at most {MAX_NAME_BYTES} bytes that does not begin with a dot, has no space at either end, no control "
-    'character and none of / \\ : * ? " < > | # %'
+    'character and none of / \\ : * ? " < > | # % or their look-alikes'
 )
-_TEMPORARY = re.compile(r"\.(?:exporting|deleting)-(?P<host>.+)-(?P<pid>\d+)-[^-]+")
+PURPOSES = (".exporting", ".deleting")
+"""The temporary folders below `BASE/NAME`."""
 
 
 def check_name(name: object) -> str:
@@ -58,7 +52,8 @@ def check_name(name: object) -> str:
     """
     if isinstance(name, str) and _is_allowed(name):
         return name
-    raise InvalidOption(f"name={name!r} cannot name a model: needed is {_ALLOWED_NAME}", hint=_name_hint(name))
+    shown = f"{name!r:.300}"
+    raise InvalidOption(f"name={shown} cannot name a model: needed is {_ALLOWED_NAME}", hint=_name_hint(name))
 
 
 def check_version(version: object) -> int:
@@ -103,17 +98,35 @@ def find_version(base: Path, name: str, version: int) -> Path | None:
     return next((folder for number, folder in _numbered(model_dir) if number == version), None)
 
 
+def deletable_dir(base: Path | str, name: str, version: int) -> Path:
+    """The folder of a version that may be removed: it lies, links followed, where its name says.
+
+    Raises:
+        VersionNotFound: if there is no such version.
+        InvalidOption: if the name is not allowed, or a link on the way leads elsewhere.
+    """
+    folder = version_dir(base, check_name(name), version)
+    if not folder.is_dir():
+        on_disk = ", ".join(map(str, list_versions(folder.parent))) or "none"
+        raise VersionNotFound(f"Could not find version {version} of model {name}", hint=f"on disk: {on_disk}")
+    place = folder.resolve()
+    if place != Path(base).resolve() / name / folder.name:
+        raise InvalidOption(
+            f"{folder} is a link or lies behind one, and what it leads to, {place}, is not removed",
+            hint=f"unload without --delete, and remove {place} yourself",
+        )
+    return folder
+
+
 def delete_version(base: Path | str, name: str, version: int) -> None:
     """Remove a version from disk; it disappears at once and as a whole.
 
     Raises:
         VersionNotFound: if there is no such version.
+        InvalidOption: if it may not be removed; see `deletable_dir`.
         ExportFailed: if the folder cannot be removed.
     """
-    folder = version_dir(base, name, version)
-    if not folder.is_dir():
-        on_disk = ", ".join(map(str, list_versions(folder.parent))) or "none"
-        raise VersionNotFound(f"Could not find version {version} of model {name}", hint=f"on disk: {on_disk}")
+    folder = deletable_dir(base, name, version)
     try:
         with temporary_dir(folder.parent, "deleting") as bin_dir:
             folder.rename(bin_dir / folder.name)
@@ -136,41 +149,13 @@ def temporary_dir(model_dir: Path, purpose: str) -> Iterator[Path]:
     Yields:
         The folder, locked by this process for as long as it is in use.
     """
-    lock = None
-    with _MAKING:
-        folder = Path(tempfile.mkdtemp(prefix=f".{purpose}-{_host()}-{os.getpid()}-", dir=model_dir))
-        with contextlib.suppress(OSError):
-            lock = _lock(folder)
-    try:
-        yield folder
-    finally:
-        # While the lock is held no other process removes the same files; after a rename nothing is left to remove.
-        shutil.rmtree(folder, ignore_errors=True)
-        if lock is not None:
-            os.close(lock)
+    with temporary.TemporaryFolder(f".{purpose}", model_dir) as folder:
+        yield folder.path
 
 
 def remove_stale(model_dir: Path) -> tuple[Path, ...]:
-    """Remove the temporary folders that dead processes of this host left below `BASE/NAME`.
-
-    A folder stays when its process lives, or when another process holds its lock (a process of another container may
-    have the same host name and an unrelated process id).
-
-    Returns:
-        What was removed.
-    """
-    removed = []
-    for entry in _children(model_dir):
-        match = _TEMPORARY.fullmatch(entry.name)
-        if match is None or match["host"] != _host():
-            continue
-        with _MAKING:
-            is_abandoned = _is_abandoned(entry, int(match["pid"]))
-        if not is_abandoned:
-            continue
-        shutil.rmtree(entry, ignore_errors=True)
-        removed.append(entry)
-    return tuple(removed)
+    """Remove the temporary folders that dead processes of this host left below `BASE/NAME`; what was removed."""
+    return temporary.remove_stale(model_dir, PURPOSES)
 
 
 def sync(folder: Path) -> None:
@@ -201,67 +186,22 @@ def _numbered(model_dir: Path) -> list[tuple[int, Path]]:
 
 
 def _is_allowed(name: str) -> bool:
+    """Also as file systems and clients may rewrite it: composed, and with look-alikes as what they look like."""
+    plain = unicodedata.normalize("NFKC", name)
     return (
         bool(name)
-        and not name.startswith(".")
-        and name == name.strip()
+        and not plain.startswith(".")
+        and plain == plain.strip()
         and name.isprintable()
-        and not _FORBIDDEN.intersection(name)
+        and name == unicodedata.normalize("NFC", name)
+        and not _FORBIDDEN.intersection(plain)
         and len(name.encode(errors="replace")) <= MAX_NAME_BYTES
     )
 
 
 def _name_hint(name: object) -> str:
-    cleaned = re.sub(r"[^\w.-]+", "_", str(name)).strip("._")[:60]
+    cleaned = re.sub(r"[^\w.-]+", "_", unicodedata.normalize("NFKC", str(name))).strip("._")[:60]
     return f"--name {cleaned or 'my_model'}"
-
-
-def _host() -> str:
-    return re.sub(r"[^\w.]+", "_", socket.gethostname()) or "localhost"
-
-
-def _is_abandoned(folder: Path, pid: int) -> bool:
-    if pid != os.getpid() and _is_alive(pid):
-        return False
-    try:
-        lock = _lock(folder)
-    except OSError:
-        return False
-    if lock is not None:
-        os.close(lock)
-    # Without locks on this file system a folder of our own process may still be in use by another thread.
-    return lock is not None or pid != os.getpid()
-
-
-def _is_alive(pid: int) -> bool:
-    if os.name == "nt":  # there, signal 0 ends the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True
-    return True
-
-
-def _lock(folder: Path) -> int | None:
-    """Lock a folder for as long as the returned descriptor is open; None where folders cannot be locked.
-
-    Raises:
-        BlockingIOError: if another process holds the lock.
-        OSError: if the folder cannot be opened.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
 
 
 def folder_bytes(path: Path) -> int:

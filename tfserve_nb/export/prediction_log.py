@@ -9,9 +9,9 @@ Reference: tensorflow_serving/apis/prediction_log.proto and input.proto.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # protobuf messages
@@ -19,6 +19,7 @@ from typing import Any  # protobuf messages
 import numpy as np
 
 from ..types import Tensors
+from .reasons import disk_reason
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_FILES = 16
@@ -93,19 +94,21 @@ def serialized_examples(value: Any) -> np.ndarray:
 class RotatingWriter:
     """Writes records into files of bounded size, and keeps the newest of its files.
 
+    Files hold whole records only, also when the disk is full, and older ones go only for records that newer ones hold.
+
     Args:
         prefix: path and start of the files' names; its folder is made.
         max_bytes: size after which the next file is begun.
-        max_files: how many of its own files stay.
+        max_files: how many of its own files stay; more, when a full disk ended some of them early.
     """
 
     def __init__(self, prefix: str, *, max_bytes: int = MAX_FILE_BYTES, max_files: int = MAX_FILES) -> None:
         self._prefix = prefix
         self._max_bytes = max_bytes
         self._max_files = max_files
-        self._files: deque[Path] = deque()
+        self._sizes: dict[Path, int] = {}  # of the whole records in each file, oldest first
         self._num_files = 0
-        self._num_bytes = 0
+        self._path: Path | None = None
         self._writer: Any = None
 
     def write(self, record: bytes) -> None:
@@ -114,36 +117,58 @@ class RotatingWriter:
         Raises:
             OSError: if it cannot be written.
         """
-        if self._writer is None or self._num_bytes >= self._max_bytes:
-            self._begin()
+        path = self._path
+        if path is None or self._sizes[path] >= self._max_bytes:
+            path = self._begin()
         try:
-            self._writer.write(record)
-            self._writer.flush()
+            self._append(path, record)
         except Exception as error:
-            self.close()
-            raise OSError(f"{self._files[-1]}: {error}") from error
-        self._num_bytes += len(record)
+            self._give_up(path)
+            raise OSError(f"{self._prefix}: {disk_reason(error) or error}") from error
+        self._sizes[path] = path.stat().st_size
+        self._remove_oldest()
 
     def close(self) -> None:
         """Close the file; the next record begins another. Idempotent."""
-        writer, self._writer = self._writer, None
+        writer, self._writer, self._path = self._writer, None, None
         if writer is not None:
             writer.close()
 
-    def _begin(self) -> None:
-        import tensorflow as tf
-
+    def _begin(self) -> Path:
+        """Make the next file."""
         self.close()
         stamp = time.strftime("%Y%m%d-%H%M%S")
-        self._num_files += 1
-        path = Path(f"{self._prefix}-{stamp}-{os.getpid()}-{self._num_files:04d}.tfrecord")
+        path = Path(f"{self._prefix}-{stamp}-{os.getpid()}-{self._num_files + 1:04d}.tfrecord")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-        self._writer = tf.io.TFRecordWriter(str(path))
-        self._num_bytes = 0
-        self._files.append(path)
-        while len(self._files) > self._max_files:
-            self._files.popleft().unlink(missing_ok=True)
+        self._num_files += 1
+        self._path, self._sizes[path] = path, 0
+        return path
+
+    def _append(self, path: Path, record: bytes) -> None:
+        import tensorflow as tf
+
+        if self._writer is None:
+            self._writer = tf.io.TFRecordWriter(str(path))
+        self._writer.write(record)
+        self._writer.flush()
+
+    def _give_up(self, path: Path) -> None:
+        """Leave the records that are whole in the file, or no file."""
+        with contextlib.suppress(Exception):  # it may try once more to write what it could not write
+            self.close()
+        with contextlib.suppress(OSError):
+            if self._sizes[path]:
+                os.truncate(path, self._sizes[path])
+            else:
+                del self._sizes[path]
+                path.unlink()
+
+    def _remove_oldest(self) -> None:
+        while sum(min(size, self._max_bytes) for size in self._sizes.values()) > self._max_files * self._max_bytes:
+            oldest = next(iter(self._sizes))
+            del self._sizes[oldest]
+            oldest.unlink(missing_ok=True)
 
 
 def _fill_predict(log: Any, call: LoggedCall) -> None:

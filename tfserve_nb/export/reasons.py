@@ -18,6 +18,12 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _KERAS_FRAME = re.compile(r"^Exception encountered when calling [^\n]*\n", re.MULTILINE)
 _KERAS_ARGUMENTS = re.compile(r"\n\s*(?:Arguments|Call arguments) received by .*", re.DOTALL)
 _TYPED_LINE = re.compile(r"^\s*(?:[A-Za-z_]\w*\.)*[A-Z]\w*(?:Error|Exception|Warning|Interrupt)\b.*?: ")
+_NODE = "Node: "
+_GRAPH_NOISE = re.compile(
+    r"Graph execution error:|Detected at node|<stack traces unavailable>|Original stack trace"
+    r"|Errors may have originated|Function call stack|Input Source operations|\d+ root error|File \"|\[\[\{\{node"
+)
+_ROOT_ERROR = re.compile(r"^\(\d+\) [A-Z_]+: +")
 _OP_NOISE = re.compile(r"\{\{[^}]*\}\}\s*|\s*\[Op:[^\]]*\]")
 _DISK = (
     "No space left on device",
@@ -43,12 +49,28 @@ def innermost(error: BaseException) -> str:
     text = _ANSI.sub("", str(error))
     text = _KERAS_FRAME.sub("", _KERAS_ARGUMENTS.sub("", text))
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
     typed = [line for line in lines if _TYPED_LINE.match(line)]
     if typed and lines[0] == "in user code:":
         return shorten(typed[-1])
-    return shorten(f"{type(error).__name__}: {lines[0]}")
+    cause = cause_in_graph(text)
+    return shorten(f"{type(error).__name__}: {cause}") if cause else type(error).__name__
+
+
+def cause_in_graph(text: str) -> str:
+    """The line of one of TensorFlow's error texts that says what went wrong; "" when there is none.
+
+    An error in a graph comes with a heading, the place in the user's code, and the name of the node before it.
+    """
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    nodes = [number for number, line in enumerate(lines) if line.startswith(_NODE)]
+    after = lines[nodes[0] + 1 if nodes else 0 :]
+    reasons = [
+        line
+        for before, line in zip(["", *after], after, strict=False)
+        # The line after a place is the user's code.
+        if not _GRAPH_NOISE.match(line) and not line.startswith(_NODE) and not before.startswith('File "')
+    ]
+    return shorten(_ROOT_ERROR.sub("", reasons[0])) if reasons else ""
 
 
 def disk_reason(error: BaseException) -> str | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportFailed, ModelNotServable
-from ..types import SignatureDefs, SignatureSpec, TensorSpec
+from ..types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, TensorSpec
 
 SAVED_MODEL_FILE = "saved_model.pb"
 SAVED_MODEL_TEXT_FILE = "saved_model.pbtxt"
@@ -57,6 +57,11 @@ def dense_signatures_of(meta_graph: Any) -> dict[str, SignatureSpec]:
         if name != _INIT_OP and all(info.WhichOneof("encoding") == "name" for info in infos):
             found[name] = _signature(name, definition)
     return found
+
+
+def main_signature(signatures: Mapping[str, SignatureSpec]) -> SignatureSpec:
+    """The signature that rows are for when no other is named: `serving_default`, or the first without one."""
+    return signatures.get(DEFAULT_SIGNATURE) or next(iter(signatures.values()))
 
 
 def signature_defs_of(meta_graph: Any) -> SignatureDefs:

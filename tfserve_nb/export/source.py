@@ -9,8 +9,9 @@ import os
 from pathlib import Path
 
 from ..errors import ModelNotServable
+from .arrays import given_as
 from .endpoint import ExportSource
-from .function_source import function_source, is_tf_function, is_tf_module, module_source
+from .function_source import function_source, is_tf_function, is_tf_module, module_source, owners
 from .keras_source import is_keras_object, keras_source
 from .layout import list_versions
 from .reasons import short_repr, shorten
@@ -35,19 +36,28 @@ def prepare_source(model: object, *, example: object = None) -> ExportSource:
 
     Raises:
         ModelNotServable: if it is nothing that can be served; the message names the value, the hint the next step.
+        InvalidOption: if the example is no batch of arrays.
         ExportFailed: if a function cannot be traced.
     """
     if isinstance(model, ExportSource):
         return model
     if isinstance(model, str | os.PathLike):
         return _path_source(Path(model).expanduser())
-    if is_keras_object(model):
-        return keras_source(model, example)
-    if is_tf_function(model):
-        return function_source(model, example)
-    if is_tf_module(model):
-        return module_source(model, example)
+    with given_as("check"):
+        if is_keras_object(model):
+            return keras_source(model, example)
+        if is_tf_function(model):
+            return function_source(model, example)
+        if is_tf_module(model):
+            return module_source(model, example)
     raise _no_model(model)
+
+
+def owners_of(model: object) -> tuple[object, ...]:
+    """The objects whose attributes code of a model may change when it is traced."""
+    if isinstance(model, ExportSource):
+        return model.tracked
+    return owners(model) if is_tf_function(model) else (model,)
 
 
 def _path_source(path: Path) -> ExportSource:

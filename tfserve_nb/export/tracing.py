@@ -52,7 +52,7 @@ def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None
             for spec, alias in zip(source.inputs, aliases, strict=True)
         ]
         endpoint = archive.add_endpoint(DEFAULT_SIGNATURE, source.call, input_signature=specs)
-        _trace(endpoint, source.description)
+        _trace(endpoint, source)
         progress(ProgressEvent("exporting", 1, 2, "writing"))
         # Gradients are for training; without them the files are smaller and more models can be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
@@ -125,7 +125,7 @@ def rename_inputs(folder: Path, names: Mapping[str, str]) -> None:
     (folder / SAVED_MODEL_FILE).write_bytes(saved_model.SerializeToString(deterministic=True))
 
 
-def _trace(endpoint: Any, description: str) -> None:
+def _trace(endpoint: Any, source: ExportSource) -> None:
     """Trace now, so that an error of the model is not taken for an error of the disk.
 
     Raises:
@@ -137,8 +137,10 @@ def _trace(endpoint: Any, description: str) -> None:
         raise
     except Exception as error:
         raise ExportFailed(
-            f"{description} cannot be traced: {innermost(error)}",
-            hint="use TensorFlow or keras.ops on the tensors in call(), no numpy and no Python if or float() on values",
+            f"{source.description} cannot be traced: {innermost(error)}",
+            # What was guessed or left out is a likelier cause than the code, which ran when it was called.
+            hint="; ".join(source.notes)
+            or "use TensorFlow or keras.ops on the tensors in call(), no numpy and no Python if or float() on values",
         ) from error
 
 

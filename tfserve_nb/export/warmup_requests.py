@@ -10,7 +10,6 @@ Reference: tensorflow_serving/servables/tensorflow/saved_model_warmup_util.cc.
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from typing import Any  # protobuf messages
 import numpy as np
 
 from ..errors import ExportFailed, InvalidOption
+from ..temporary import replacing
 from ..types import DEFAULT_SIGNATURE, Tensors
 from .prediction_log import LoggedCall, serialized_examples, to_message
 
@@ -136,11 +136,9 @@ def _write(version_dir: Path, logs: Iterable[Any]) -> Path:
 
     path = version_dir / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with tf.io.TFRecordWriter(str(partial)) as writer:
+    with replacing(path) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
         for log in logs:
             writer.write(log.SerializeToString())
-    partial.replace(path)
     return path
 
 

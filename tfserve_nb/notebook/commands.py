@@ -104,6 +104,7 @@ class UndeployOptions:
 
     version: int | None = option(None, "unload only this version", names="version")
     delete: bool = option(False, "remove the files too")
+    force: bool = option(False, "remove them although another process serves them")
 
 
 @dataclass(frozen=True, slots=True)

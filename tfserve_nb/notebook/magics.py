@@ -155,7 +155,7 @@ class DeployMagics(Magics):
         """Stop serving a model, or unload one version of it. The server stops with its last model."""
         handle, options = self._served(parsed), read(UndeployOptions, parsed)
         with wrong_options_as_usage_error():
-            handle.undeploy(options.version, delete=options.delete)
+            handle.undeploy(options.version, delete=options.delete, force=options.force)
         what = handle.name if options.version is None else f"version {options.version} of {handle.name}"
         print(f"{what} is {'deleted' if options.delete else 'no longer served; its files stay'}")
 

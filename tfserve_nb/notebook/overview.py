@@ -77,9 +77,10 @@ def _notes(handle: Deployment) -> list[str]:
             notes.append(
                 f"{name}: requests are captured, {captured.num_kept:,} are kept (%serving {name} --capture off)"
             )
-        problem = handle.status().problem
-        if problem:
-            notes.append(f"{name}: {problem}")
+        status = handle.status()
+        notes += [f"{name}, version {one.version}: {note}" for one in status.versions for note in one.notes]
+        if status.problem:
+            notes.append(f"{name}: {status.problem}")
     return notes
 
 
@@ -105,8 +106,9 @@ def _batch_notes(handle: Deployment) -> list[str]:
 def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
     percent = status.traffic.get(version.version)
     labels = ", ".join(sorted(label for label, target in status.labels.items() if target == version.version))
-    state = version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
-    remark = "; ".join(filter(None, (state, *version.remarks)))
+    remark = (
+        version.error_message or version.detail or ("promoted" if version.version == status.default_version else "")
+    )
     traffic = "" if percent is None else f"{percent:g} %"
     if status.shadow is not None and status.shadow[0] == version.version:
         traffic = f"{traffic}, shadow {status.shadow[1]:g} %".removeprefix(", ")

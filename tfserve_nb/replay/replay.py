@@ -125,11 +125,21 @@ def check(server: ServerHandle, name: str, captured: CapturedRequests, options: 
             f"there are no captured requests of {captured.model}: {state}",
             hint=f"%serving {name} --capture on, then send requests",
         )
+    changes = {status.version: status.changes for status in server.models.model_status(name).versions}
+    for version in (options.onto, options.against):
+        if version is not None and changes.get(version):
+            raise InvalidOption(
+                f"nothing can be replayed onto version {version} of {name}: {changes[version]}, so a replay would "
+                "change what clients are answered later",
+                hint="deploy it without --check-replay, and compare with %serving --diff, which loads it once more",
+            )
     _check_fits(server, name, captured, options.onto)
     against = (
         options.against if options.against is not None else _default_against(server.models, name, captured, loaded)
     )
     if options.against is None and against is not None:
+        if changes.get(against):
+            return None
         try:
             _check_fits(server, name, captured, against)
         except InvalidOption:

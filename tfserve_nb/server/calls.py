@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import TypeAlias
 
-from ..errors import DeadlineExceeded
+from ..errors import DeadlineExceeded, InvalidRequest
 from ..serving.backend import Answer, Assignment, Handle, InferenceBackend, ModelSpec, Outcome, Ticket
 from ..serving.telemetry.records import RequestRecord, RequestTensors
 from ..types import Tensors
@@ -31,6 +31,7 @@ class RequestContext:
         entrypoint: `GRPC` or `REST`.
         assignment: how it came to its version, while traffic is split or compared.
         request_id: what client and server call it, while traffic is compared or observed; or "".
+        limit_s: how long its client waits, in seconds, as far as it says so.
         wants_tensors: whether observers want to see what it carries.
         tensors: what it carries, while they do.
     """
@@ -50,6 +51,7 @@ class RequestContext:
     tensors: RequestTensors | None = None
     assignment: Assignment | None = None
     request_id = ""
+    limit_s = math.inf
 
     def __init__(self, received_s: float) -> None:
         self.received_s = received_s
@@ -87,6 +89,9 @@ _UNASSIGNED = Assignment()
 
 Find: TypeAlias = Callable[[str], str | None]
 """The value of a header field by its name."""
+
+TIMEOUT = "x-tfserve-timeout"
+"""The header with the seconds that the client waits for its response."""
 
 REQUEST_ID = "x-request-id"
 """The header with the client's name for its request."""
@@ -295,6 +300,23 @@ class Calls:
             running.expire()
         if self._running:
             self._set_timer(min(running.deadline_s for running in self._running))
+
+
+def note_timeout(notes: RequestContext, find: Find) -> None:
+    """Note how long a REST client waits, if it says so in the header `TIMEOUT`.
+
+    Raises:
+        InvalidRequest: if that is no number above 0.
+    """
+    text = find(TIMEOUT)
+    if text is None:
+        return
+    try:
+        notes.limit_s = float(text)
+    except ValueError:
+        notes.limit_s = 0.0
+    if not notes.limit_s > 0.0:
+        raise InvalidRequest(f"X-TFServe-Timeout: {text[:40]!r} must be a number of seconds above 0, such as 2.5")
 
 
 def _request_id(find: Find) -> str:

@@ -3,6 +3,10 @@
 The child goes when this process goes: it watches its parent. It is in a session of its own, because Jupyter interrupts
 a kernel's whole process group.
 
+This process binds the ports and keeps them for as long as the server shall run; the child inherits the sockets. So no
+other program can take a port while no child runs, and what answers there is the child. It says that it answers through
+an inherited pipe; until then nothing is sent to it. Clients that connect while a new process starts wait for it.
+
 Thread: `start` and `stop` on any; `tfserve-child`, a daemon, waits for the process to end.
 """
 
@@ -12,24 +16,29 @@ import contextlib
 import http.client
 import os
 import secrets
+import select
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterable
+from urllib.parse import quote
 
 from ..errors import ServerFailed
+from ..temporary import TemporaryFolder
 from ..types import Progress, ProgressEvent, no_progress
+from .sockets import bind, bind_shared, hold, refuse_clients
+from .vital_signs import ANSWER_S, PAUSE_S, VitalSigns
 
 HOST = "127.0.0.1"
 START_LIMIT_S = 180.0
 STOP_S = 1.5
 MAX_RESTARTS, RESTART_SPAN_S = 5, 120.0
 LOG_LINES = 12
+READY = b"ready\n"
+"""What the child writes into its pipe when it answers."""
 
 
 class ChildServer:
@@ -38,29 +47,52 @@ class ChildServer:
     Args:
         port: TCP port of REST; None for a free one. It stays the same over restarts.
         grpc_port: of gRPC; 0 for a free one, None for no gRPC.
-        token: what requests must carry, or None for a server that asks none; the admin API always has one.
+        token: what requests must carry; no other server has the same.
         on_restart: called on the watching thread when a new process answers in place of one that died.
         workers: processes that hold HTTP in front of it.
+        models: returns the models that a new process is about to serve again.
+
+    Raises:
+        PortInUse: if a port is taken.
+        ServerFailed: if a port cannot be bound.
     """
 
     def __init__(
-        self, port: int | None, grpc_port: int | None, token: str, on_restart: Callable[[], None], *, workers: int = 0
+        self,
+        port: int | None,
+        grpc_port: int | None,
+        token: str,
+        on_restart: Callable[[], None],
+        *,
+        workers: int = 0,
+        models: Callable[[], Iterable[str]] = tuple,
     ) -> None:
         self._workers = workers
-        self.port = port or _free_port()
-        self.grpc_port = _free_port() if grpc_port == 0 else grpc_port
+        self._models = models
+        self._listeners = bind_shared(HOST, port or 0, workers) if workers else [bind(HOST, port or 0)]
+        self.port: int = self._listeners[0].getsockname()[1]
+        self._grpc_place: socket.socket | None = None
+        try:
+            self._grpc_place = None if grpc_port is None else hold(HOST, grpc_port)
+        except BaseException:
+            self._close_ports()
+            raise
+        self.grpc_port: int | None = None if self._grpc_place is None else self._grpc_place.getsockname()[1]
         self.token = token
         self._on_restart = on_restart
-        self._folder = tempfile.TemporaryDirectory(prefix="tfserve-child-")
-        self._token_file = Path(self._folder.name, "token")
-        self._log_file = Path(self._folder.name, "log")
+        self._folder = TemporaryFolder("tfserve-child")
+        self._token_file = self._folder.path / "token"
+        self._log_file = self._folder.path / "log"
         descriptor = os.open(self._token_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(token)
         self._deaths: deque[float] = deque(maxlen=MAX_RESTARTS)
         self._problem = ""
+        self.is_given_up = False
+        """Whether it died so often that no new one was started."""
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
+        self._ready_fd = -1
         self._thread: threading.Thread | None = None
 
     @property
@@ -100,14 +132,41 @@ class ChildServer:
         self._thread = threading.Thread(target=self._watch, name="tfserve-child", daemon=True)
         self._thread.start()
 
+    def start_anew(self, progress: Progress = no_progress) -> bool:
+        """Start a process again after the last one was given up; False when there is no need to.
+
+        Raises:
+            ServerFailed: as `start`; it can be tried again.
+        """
+        if not self.is_given_up:
+            return False
+        try:
+            self._launch()
+            self._wait_until_ready(progress)
+        except BaseException:
+            self._end()
+            raise
+        self._deaths.clear()
+        self.is_given_up, self._problem = False, ""
+        self._thread = threading.Thread(target=self._watch, name="tfserve-child", daemon=True)
+        self._thread.start()
+        return True
+
     def stop(self) -> None:
         """End the process. Idempotent, bounded."""
         self._stopping.set()
+        self._close_ports()  # first, so that clients are refused as soon as the child does not listen any more
         self._end()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(STOP_S)
             self._end()  # the thread may have started a new one meanwhile
-        self._folder.cleanup()
+        self._close_ready()
+        self._folder.close()
+
+    def _close_ports(self) -> None:
+        for place in (*self._listeners, self._grpc_place):
+            if place is not None:
+                place.close()
 
     def _end(self) -> None:
         process = self._process
@@ -122,18 +181,32 @@ class ChildServer:
                 process.wait(STOP_S)
 
     def _launch(self) -> None:
+        self._close_ready()
+        listen_fds = [listener.fileno() for listener in self._listeners]
+        self._ready_fd, ready_fd = os.pipe()
         command = [
             sys.executable, "-m", "tfserve_nb", "serve", "--managed", f"--host={HOST}",
             f"--rest_api_port={self.port}", f"--port={self.grpc_port or 0}",
+            f"--listen_fds={','.join(map(str, listen_fds))}", f"--ready_fd={ready_fd}",
             f"--workers={self._workers}", f"--auth_token_file={self._token_file}",
             f"--parent_pid={os.getpid()}", f"--drain_seconds={STOP_S / 2}",
+            f"--resuming={','.join(quote(name, safe='') for name in self._models())}",
         ]  # fmt: skip
         # A GPU is shared with this process: take what is needed as it is needed.
         environment = {**os.environ, "TF_FORCE_GPU_ALLOW_GROWTH": "true"}
-        with self._log_file.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: S603 - our own program
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-            )
+        try:
+            with self._log_file.open("ab") as log:
+                self._process = subprocess.Popen(  # noqa: S603 - our own program
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,
+                    pass_fds=(*listen_fds, ready_fd),
+                )
+        finally:
+            os.close(ready_fd)  # the child's end
 
     def _wait_until_ready(self, progress: Progress) -> None:
         progress(ProgressEvent("starting the server process", 0, 1))
@@ -148,7 +221,35 @@ class ChildServer:
         progress(ProgressEvent("starting the server process", 1, 1))
 
     def _is_ready(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=2)
+        """Whether the child has said that it answers: only it has the other end of the pipe."""
+        descriptor = self._ready_fd
+        has_said = descriptor >= 0 and select.select([descriptor], [], [], 0)[0]
+        return bool(has_said) and os.read(descriptor, len(READY)) == READY
+
+    def _close_ready(self) -> None:
+        descriptor, self._ready_fd = self._ready_fd, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def _watch(self) -> None:
+        while (process := self._process) is not None:
+            code = self._wait_for_end(process)
+            if self._stopping.is_set() or not self._restart(code):
+                return
+
+    def _wait_for_end(self, process: subprocess.Popen[bytes]) -> int:
+        """Wait until a process ends, and end it when it does not answer any more; what it ended with."""
+        signs = VitalSigns(process.pid, self._answers)
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return process.wait(PAUSE_S)
+            if signs.are_gone() and not self._stopping.is_set():
+                self._problem = "the server process did not answer any more; a new one is being started"
+                process.kill()
+
+    def _answers(self) -> bool:
+        """Whether the process answers a request that needs nothing but its loop."""
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_S)
         try:
             connection.request("GET", "/healthz")
             return connection.getresponse().status == 200
@@ -157,29 +258,34 @@ class ChildServer:
         finally:
             connection.close()
 
-    def _watch(self) -> None:
-        while (process := self._process) is not None:
-            code = process.wait()
-            if self._stopping.is_set() or not self._restart(code):
-                return
-
     def _restart(self, code: int) -> bool:
         """Put a new process in the place of one that died; False to give up."""
         now_s = time.perf_counter()
         self._deaths.append(now_s)
         if len(self._deaths) == MAX_RESTARTS and now_s - self._deaths[0] < RESTART_SPAN_S:
-            self._problem = f"the server process died {MAX_RESTARTS} times; its last words: {self.log_tail()}"
+            self.is_given_up = True
+            self._problem = (
+                f"the server process died {MAX_RESTARTS} times; the next %deploy or %serving --resume starts it anew; "
+                f"its last words: {self.log_tail()}"
+            )
+            for listener in self._listeners:
+                with contextlib.suppress(OSError):  # closed by `stop`
+                    refuse_clients(listener)
             return False
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         self._problem = f"the server process ended {how}; a new one is being started"
+        is_ready = False
         try:
             self._launch()
             self._wait_until_ready(no_progress)
+            is_ready = True
             self._on_restart()
         except Exception as error:  # noqa: BLE001 - the next call of the server raises it; the thread goes on
             if not self._stopping.is_set():
                 self._problem = f"the server process could not be started again: {error}"
-            return not self._stopping.is_set() and self._process is not None and self._process.poll() is not None
+            if not is_ready:
+                self._end()  # which counts as one more death
+            return not self._stopping.is_set()
         self._problem = ""
         return True
 
@@ -187,9 +293,3 @@ class ChildServer:
 def make_token() -> str:
     """A new secret."""
     return secrets.token_urlsafe(32)
-
-
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port

@@ -1,6 +1,9 @@
 """Token, Host and Origin checks of a server that every web page on this machine could reach.
 
-Thread: the server's loop; pure functions.
+A request is let in or refused when its head has arrived, before its body is read. What is not listed here as open
+needs the token.
+
+Thread: the server's loop.
 
 Reference: the rules follow Jupyter Server's (token, no foreign Origin, loopback Host against DNS rebinding).
 """
@@ -8,10 +11,11 @@ Reference: the rules follow Jupyter Server's (token, no foreign Origin, loopback
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
-from .http.message import Fields, RequestHead
+from .http.message import Fields, Message, RequestHead
+from .paths import ADMIN, DASHBOARD, HEALTH, V2_HEALTH, is_inference
 from .settings import ServerSettings, is_loopback
 
 MAX_KEPT = 256
@@ -35,12 +39,45 @@ class Refusal:
     message: str
 
 
+OPEN_BODY_BYTES = 64 * 1024
+"""Largest body of requests that need no token, or that no handler reads."""
+
+
 class Gate:
-    """Decides for one server; clients repeat the same headers, so decisions are kept.
+    """Decides at the heads of one server's requests.
 
     Args:
         settings: the server's.
     """
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self._metrics_path = settings.metrics_path
+        self._inference = self._admin = _Rules(settings)
+        admin_token = settings.token or settings.admin_token
+        if admin_token is not None:
+            # The admin API always needs the token, and no web page but our own may use it.
+            self._admin = _Rules(replace(settings, token=admin_token, checks_origin=True))
+
+    def refusal(self, message: Message) -> Refusal | None:
+        """None to let a request in, or why not; lowers the limit of bodies that have no purpose."""
+        head = message.head
+        if is_inference(head.target):
+            # A browser asks what it may do, and never sends a token with that.
+            if head.method != "OPTIONS" and not head.target.startswith(V2_HEALTH):
+                return self._inference.refusal(head)
+            message.max_bytes = min(message.max_bytes, OPEN_BODY_BYTES)
+            return None
+        path = head.target.partition("?")[0]
+        if path.startswith(ADMIN + "/"):
+            return self._admin.refusal(head)
+        message.max_bytes = min(message.max_bytes, OPEN_BODY_BYTES)
+        is_page = path == DASHBOARD or path.startswith(DASHBOARD + "/")
+        is_open = (is_page or path == HEALTH) and path != self._metrics_path
+        return None if is_open else self._inference.refusal(head)
+
+
+class _Rules:
+    """One token and its checks; clients repeat the same headers, so decisions are kept."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self._settings = settings

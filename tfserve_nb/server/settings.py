@@ -13,6 +13,8 @@ from ..errors import InvalidOption
 from .config_files import TlsFiles
 
 MAX_WORKERS = 64
+MAX_BODY_BYTES = 100 * 1024 * 1024
+"""Largest request of a server in a notebook, over HTTP and gRPC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,24 +25,30 @@ class GrpcSettings:
         host: the address to bind.
         port: TCP port, 0 for a free one, None for no TCP.
         socket_path: a Unix socket to listen on too, or "".
-        channel_arguments: gRPC's names and values.
+        max_message_bytes: largest message of a call; larger ones are refused before they are read.
+        max_connections: open connections; more are closed at once.
+        channel_arguments: gRPC's names and values, which come last.
         tls: key and certificate, or None for plain text.
         as_content: answer numbers as `tensor_content` instead of typed fields.
         checks_method_names: refuse signatures whose `method_name` does not fit the call.
         has_health: answer `grpc.health.v1`.
         core_path: a Unix socket on which the core answers what workers leave to it, or "" without them; when there
             is one, the TCP port is theirs.
+        is_port_held: the process that started this one keeps the TCP port, see `sockets.hold`.
     """
 
     host: str = "127.0.0.1"
     port: int | None = 0
     socket_path: str = ""
+    max_message_bytes: int = MAX_BODY_BYTES
+    max_connections: int = 1024
     channel_arguments: tuple[tuple[str, int | str], ...] = ()
     tls: TlsFiles | None = None
     as_content: bool = False
     checks_method_names: bool = False
     has_health: bool = True
     core_path: str = ""
+    is_port_held: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +58,14 @@ class ServerSettings:
     Attributes:
         host: the address to bind.
         port: TCP port for HTTP; 0 for a free one, None for no HTTP.
+        listen_fds: listening sockets for HTTP that were inherited, one for each process that accepts; () to bind them.
         token: what requests must carry, or None for no authentication.
         admin_token: what requests of the admin API must carry when others need nothing; `token` by default. Without
             either there is no admin API.
         allow_remote: must be true to bind anything but a loopback address.
         max_body_bytes: largest request body, compressed or not.
+        max_bytes_in_flight: of all unfinished requests together that are larger than `budget.FREE_BYTES`; more are
+            refused for the time being.
         max_header_bytes: largest request line and headers.
         idle_timeout_s: how long a connection may wait for the next complete request head.
         body_timeout_s: how long a body may take to arrive.
@@ -74,10 +85,12 @@ class ServerSettings:
 
     host: str = "127.0.0.1"
     port: int | None = 0
+    listen_fds: tuple[int, ...] = ()
     token: str | None = None
     admin_token: str | None = None
     allow_remote: bool = False
-    max_body_bytes: int = 100 * 1024 * 1024
+    max_body_bytes: int = MAX_BODY_BYTES
+    max_bytes_in_flight: int = 256 * 1024 * 1024
     max_header_bytes: int = 64 * 1024
     idle_timeout_s: float = 75.0
     body_timeout_s: float = 60.0
@@ -107,9 +120,23 @@ class ServerSettings:
             )
 
     @property
+    def is_grpc_open(self) -> bool:
+        """Whether gRPC answers clients that show neither a token nor a certificate."""
+        return self.grpc is not None and self.token is None and not _knows_clients(self.grpc.tls)
+
+    @property
+    def is_http_open(self) -> bool:
+        """Whether HTTP answers clients that show neither a token nor a certificate."""
+        return self.port is not None and self.token is None and not _knows_clients(self.tls)
+
+    @property
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return is_loopback(self.host)
+
+
+def _knows_clients(files: TlsFiles | None) -> bool:
+    return files is not None and files.verifies_clients
 
 
 def _check_port(port: object, hint: str) -> None:

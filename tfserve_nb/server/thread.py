@@ -19,12 +19,14 @@ from ..threads import hide_from_debuggers
 from . import interpreter
 from .admin.handlers import admin_routes, admin_values
 from .admin.web_dashboard import DashboardPages, dashboard_routes
+from .budget import ByteBudget
 from .calls import Calls
 from .event_loop import new_loop
 from .grpc.listener import GrpcListener, import_stubs
 from .grpc.model_service import Reload
 from .http.listener import HttpListener
 from .rest.app import make_application
+from .rest.entrance import guarded
 from .rest.fast_path import fast_path
 from .settings import ServerSettings
 from .telemetry.log import open_log
@@ -70,6 +72,7 @@ class ServerThread:
     Attributes:
         port: the TCP port of HTTP; 0 before `start` and without HTTP.
         grpc_port: the TCP port of gRPC; 0 before `start` and without gRPC.
+        budget: counts large requests of HTTP and gRPC; workers have their own.
     """
 
     def __init__(
@@ -82,6 +85,7 @@ class ServerThread:
         self._features = features or ServerFeatures()
         self._backend = backend
         self._drain_s = DRAIN_S
+        self.budget = ByteBudget(settings.max_bytes_in_flight)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
@@ -165,7 +169,8 @@ class ServerThread:
         grpc = await self._start_grpc(calls, http)
         if http is not None:
             application = make_application(settings, self._features.monitor, self._admin_routes())
-            await http.start(application, self.log, fast_path(calls, settings, self.log))
+            front = guarded(fast_path(calls, settings, self.log), calls, settings)
+            await http.start(application, self.log, front, self.budget)
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():
@@ -204,6 +209,7 @@ class ServerThread:
             calls,
             settings.grpc,
             token=settings.token,
+            budget=self.budget,
             log=self.log,
             reload=features.reload,
             counter_value=(lambda _: None) if features.monitor is None else features.monitor.tf.counter_value,

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 import ssl
-import tempfile
-from pathlib import Path
 
 from ..errors import ServerFailed
+from ..temporary import TemporaryFolder
 from .config_files import TlsFiles
 
 
@@ -57,8 +56,8 @@ def http_context(tls: TlsFiles) -> ssl.SSLContext:
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
         # OpenSSL's Python side loads a chain from files only; these are readable by their owner and gone at once.
-        with tempfile.TemporaryDirectory(prefix="tfserve-tls-") as folder:
-            chain, key = Path(folder, "chain.pem"), Path(folder, "key.pem")
+        with TemporaryFolder("tfserve-tls") as folder:
+            chain, key = folder.path / "chain.pem", folder.path / "key.pem"
             chain.write_bytes(tls.certificate)
             key.write_bytes(tls.key)
             context.load_cert_chain(chain, key)

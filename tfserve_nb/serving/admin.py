@@ -160,16 +160,17 @@ class ModelAdmin(Protocol):
             VersionNotFound: if there is no such version.
         """
 
-    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
+    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:
         """Stop serving a model, or unload one version of it.
 
         Args:
             name: the model.
             version: one version, which must have neither traffic nor labels; None for all.
             delete: remove the files too.
+            force: also those that another process serves.
 
         Raises:
-            InvalidOption: if the version is still used.
+            InvalidOption: if the version is still used, or its files are to be removed and another process serves it.
             VersionNotFound: if there is no such version.
         """
 

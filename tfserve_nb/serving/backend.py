@@ -258,6 +258,10 @@ class InferenceBackend(Protocol):
             LabelNotFound: `Unrecognized servable version label: L`.
         """
 
+    @property
+    def coming(self) -> frozenset[str]:
+        """Models that are being resumed: requests for them get `NotAvailable`, and the server is not ready yet."""
+
     def wake(self) -> None:
         """Start what was submitted with `wakes=False`."""
 

@@ -18,8 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any  # what users predict on
 
-from ..errors import InvalidOption, ModelNotFound, VersionNotFound
-from ..export.layout import delete_version, list_versions
+from ..errors import InvalidOption, ModelNotFound, NotAvailable, ServingError, VersionNotFound
+from ..export.layout import check_name, check_version, list_versions, remove_stale
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
@@ -43,6 +43,8 @@ from .versions.source import VersionSource
 from .versions.version import VersionHandle
 
 UNLOAD_WAIT_S = 40.0
+RESUME_RETRY_S = 2.0
+"""When to ask again for a model that is being resumed."""
 
 
 class ServingCore:
@@ -52,7 +54,7 @@ class ServingCore:
         loader: turns a version folder into a servable.
         num_run_threads: batches that may run at the same time on one device.
         now: the clock in seconds.
-        draw: uniform numbers on [0, 1) for the traffic split.
+        draw: uniform numbers on [0, 1) for the traffic split; by default not from the generator that users seed.
 
     Attributes:
         metrics: counts requests.
@@ -60,6 +62,7 @@ class ServingCore:
         captures: the requests of the models that are captured, for a replay.
         observers: get requests, batches, warm-ups, shadow copies and resumed models.
         copies: the shadow copies and their counts.
+        coming: models that are being resumed, or are about to be.
     """
 
     def __init__(
@@ -68,15 +71,17 @@ class ServingCore:
         *,
         num_run_threads: int = 1,
         now: Callable[[], float] = time.perf_counter,
-        draw: Callable[[], float] = random.random,
+        draw: Callable[[], float] | None = None,
     ) -> None:
         self.metrics = Metrics(now)
         self.samples = RequestSamples(now)
         self.captures = Captures()
         self.observers = Observers()
+        self.coming: frozenset[str] = frozenset()
         self._models: dict[str, ServedModel] = {}
         self._resources = ResourceReader()
         self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
+        draw = draw or random.Random().random  # noqa: S311 - no secret
         self.copies = ShadowCopies(self._manager.acquire, self._copied_to, self.observers, draw=draw, now=now)
         self._draw = draw
         self._lock = threading.Lock()
@@ -98,6 +103,7 @@ class ServingCore:
         """Choose and pin a version; see `InferenceBackend.acquire`."""
         model = self._models.get(spec.name)
         if model is None:
+            self._check_not_coming(spec.name)
             raise not_found(spec)
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
         # second try finds a version that can answer.
@@ -126,6 +132,7 @@ class ServingCore:
         """The states of versions; see `InferenceBackend.status`."""
         versions = self._manager.status(spec.name)
         if not versions:
+            self._check_not_coming(spec.name)
             raise ModelNotFound(f"Could not find any versions of model {spec.name}")
         if spec.version is None:
             return versions
@@ -198,7 +205,8 @@ class ServingCore:
         """The highest version that was ever served here; 0 when there is none. A number is not used twice."""
         if name not in self._models:
             return 0
-        return max((known.version for known in self._manager.status(name) if known.error_code == "OK"), default=0)
+        known = [status.version for status in self._manager.status(name) if status.error_code == "OK"]
+        return max([self._manager.highest(name), *known])
 
     def max_batch_size(self, name: str) -> int:
         """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
@@ -216,6 +224,8 @@ class ServingCore:
         progress: Progress = no_progress,
     ) -> None:
         """See `ModelAdmin.deploy`."""
+        check_name(name)
+        check_version(version)
         with self._lock:
             model = self._models.get(name)
             _check_unconfigured(model)
@@ -240,10 +250,11 @@ class ServingCore:
             self._manager.wait_until_settled(name, frozenset(model.traffic))  # inherited traffic needs its versions
             self.observers.on_resumed(name)  # what it inherited may be a split that an experiment made
 
-    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False) -> None:
+    def undeploy(self, name: str, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:
         """See `ModelAdmin.undeploy`."""
         model = self._model(name)
         _check_unconfigured(model)
+        deleted = model.deletable(version, force=force) if delete else ()
         if version is None:
             gone = frozenset(self._manager.sources(name))
             model.stop_routing()
@@ -251,15 +262,13 @@ class ServingCore:
             self._drop(model)
             with model.noting_problem():
                 model.store.forget(name, new_event("undeploy", None, "deleted" if delete else ""))
-            versions: Iterable[int] = list_versions(model.base_path / name) if delete else ()
         else:
             model.source_of(version)
             action = "delete" if delete else "unload"
             model.change(lambda routing: routing.without(version), new_event(action, version))
             self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
-            versions = [version] if delete else ()
-        for number in versions:
-            delete_version(model.base_path, name, number)
+        for number in deleted:
+            model.delete(number, force=force)
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """See `ModelAdmin.history`."""
@@ -285,19 +294,47 @@ class ServingCore:
         self._manager.wait_until_settled(name, versions)
         return {status.version: status for status in self._manager.status(name) if status.version in versions}
 
+    def expect(self, names: Iterable[str]) -> None:
+        """Models that are about to be resumed: until then, requests for them may be sent again."""
+        with self._lock:
+            self.coming |= frozenset(names)
+
     def resume(
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
     ) -> dict[str, list[str]]:
         """See `ModelAdmin.resume`."""
         problems: dict[str, list[str]] = {}
-        for name, state in sorted(StateStore(base_path).load().items()):
-            if name not in self._models and only in (None, name):
-                stored = read_stored_model(name, base_path, state)
-                with resumed(self._manager, stored, base_path, progress) as (model, problems[name]):
-                    with self._lock:
-                        self._add(model)
-                    model.change(lambda same: same, new_event("resume", model.routing.default_version))
-                    self.observers.on_resumed(name)
+        states = {
+            name: state
+            for name, state in sorted(StateStore(base_path).load().items())
+            if name not in self._models and only in (None, name)
+        }
+        self.expect(states)
+        try:
+            for name, state in states.items():
+                try:
+                    problems[name] = self._resume(name, state, base_path, progress)
+                except (ServingError, OSError) as error:  # it costs this model only
+                    problems[name] = [str(error)]
+                finally:
+                    self._expect_no_longer(name)
+        finally:
+            self._expect_no_longer(*states, *(() if only is None else (only,)))
+        return problems
+
+    def _expect_no_longer(self, *names: str) -> None:
+        with self._lock:
+            self.coming -= frozenset(names)
+
+    def _resume(self, name: str, state: Any, base_path: Path, progress: Progress) -> list[str]:
+        """Serve one model as it was; what could not be brought back, in words."""
+        stored = read_stored_model(name, base_path, state)
+        remove_stale(base_path / name)
+        with resumed(self._manager, stored, base_path, progress) as (model, problems):
+            with self._lock:
+                self._add(model)
+            model.change(lambda same: same, new_event("resume", model.routing.default_version))
+            self.observers.on_resumed(name)
         return problems
 
     # --- which version answers -----------------------------------------------------------------------------------
@@ -397,6 +434,7 @@ class ServingCore:
         self, name: str, span_s: int = 120, step_s: int = 2, signature: str | None = None
     ) -> ModelMetrics:
         """The numbers of a model; see `Metrics.snapshot`."""
+        self.metrics.forget_versions(name, {status.version for status in self._manager.status(name)})
         metrics = self.metrics.snapshot(name, span_s=span_s, step_s=step_s, signature=signature)
         return metrics.with_batches(self._manager.batches(name))
 
@@ -449,12 +487,22 @@ class ServingCore:
         """
         model = self._models.get(name)
         if model is None:
+            self._check_not_coming(name)
             known = ", ".join(self.names) or "none"
             raise ModelNotFound(
                 f"no model {name!r} is served here; served: {known}",
                 hint=f"%deploy MODEL --name {name}, or %serving --resume",
             )
         return model
+
+    def _check_not_coming(self, name: str) -> None:
+        """Raise `NotAvailable` for a model that is being resumed: it is there, but not yet."""
+        if name in self.coming:
+            raise NotAvailable(
+                f"model {name} is being loaded again, as it was served before",
+                hint="try again in some seconds",
+                retry_after_s=RESUME_RETRY_S,
+            )
 
     def _copied_to(self, name: str) -> frozenset[int]:
         """The versions that get copies of a model's requests now."""
@@ -468,6 +516,7 @@ class ServingCore:
 
     def _add(self, model: ServedModel) -> None:
         """Serve a model; the caller holds the lock."""
+        self.coming -= {model.name}
         self._models = {**self._models, model.name: model}
 
     def _remove(self, model: ServedModel) -> None:

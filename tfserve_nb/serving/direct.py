@@ -12,11 +12,12 @@ from typing import Any  # what users pass to predict
 
 import numpy as np
 
-from ..errors import DeadlineExceeded, InvalidRequest, QueueFull, ServingError
+from ..errors import DeadlineExceeded, QueueFull, ServingError
+from ..export.arrays import read_rows
 from ..types import SignatureSpec, Tensors
 from .backend import Answer, Assignment, Handle, InferenceBackend, ModelSpec, Outcome, Ticket
 from .telemetry.records import RequestRecord, RequestTensors
-from .versions.inputs import as_tensors, check_inputs
+from .versions.inputs import check_inputs, signature_named
 
 MAX_IN_FLIGHT = 4
 """Pieces of one large request that are queued at once; few, so that it does not push others out of the queue."""
@@ -32,7 +33,7 @@ def predict(
         backend: the core.
         spec: which model and version.
         signature_name: such as `serving_default`.
-        value: array-like for one input, or a dict of name -> array-like; dimension 0 counts rows.
+        value: rows, as `read_rows` takes them.
         rows: rows of one piece; larger requests are sent in pieces, all to the same version.
         limit_s: seconds that one piece may wait.
         key: keeps its client with one version while the traffic is split; "" for none.
@@ -56,13 +57,8 @@ def predict(
         handle = backend.acquire(spec, key=key)
         assignment = handle.assignment or Assignment()
         record = record._replace(version=handle.version, key=assignment.key, is_assigned=assignment.is_assigned)
-        signature = handle.signatures.get(signature_name)
-        if signature is None:
-            raise InvalidRequest(
-                f'Serving signature name: "{signature_name}" not found in signature def',
-                hint=f"signatures: {', '.join(handle.signatures)}",
-            )
-        inputs = as_tensors(signature, value)
+        signature = signature_named(handle.signatures, signature_name)
+        inputs = read_rows(signature, value)
         record = record._replace(num_rows=check_inputs(signature, inputs), decoded_s=time.perf_counter())
         answers = _run(handle, signature, inputs, record.num_rows, rows, limit_s)
         record = record._replace(started_s=answers[0].started_s, done_s=answers[-1].done_s)

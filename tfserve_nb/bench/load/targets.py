@@ -16,10 +16,10 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, QueueFull, RunFailed
+from ...export.arrays import read_rows
 from ...server.admin.predict_body import encode_inputs, parse_signatures
 from ...server.rest.json_text import dump
 from ...server.rest.v2_tensors import to_output
-from ...serving.versions.inputs import as_tensors
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors
 from .schedule import Target
 
@@ -60,7 +60,7 @@ def pieces_of(signature: SignatureSpec, options: RequestOptions) -> list[Tensors
     """
     if options.rows < 1:
         raise InvalidOption(f"rows={options.rows!r} must be at least 1", hint="--rows 1")
-    tensors = generated_rows(signature) if options.values is None else as_tensors(signature, options.values)
+    tensors = generated_rows(signature) if options.values is None else read_rows(signature, options.values)
     if not all(spec.is_batched for spec in signature.inputs.values()):
         return [tensors]
     num_rows = min(len(array) for array in tensors.values())

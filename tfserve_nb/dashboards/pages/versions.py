@@ -74,5 +74,7 @@ def _state(entry: VersionStatus) -> str:
         return f"failed: {text(entry.error_message)}"
     if not entry.detail:
         return entry.state.name.lower()
+    if entry.state is VersionState.AVAILABLE:  # a run of it takes long
+        return f"available ({text(entry.detail)})"
     parts = f" {entry.done}/{entry.total}" if entry.total > 1 else ""
     return f"{entry.state.name.lower()} ({text(entry.detail)}{parts}) {progress_bar(entry.done, entry.total)}"

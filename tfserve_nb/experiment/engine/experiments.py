@@ -164,6 +164,8 @@ class Experiments(Observer):
                     return False
                 number, value = found
                 state = from_json(value["state"], ExperimentState)
+                if state.plan.name != name:  # not what we wrote
+                    return False
                 running = Running.from_json(state, value["running"], self._now, self._evidence(state.plan))
                 running.catch_up(self._core.model_status(name).traffic)
                 if running.is_over or not self._is_ours(running):

@@ -19,13 +19,15 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, ServingError
+from ...errors import InvalidOption, ModelNotFound, NotAvailable, ServingError
 from ...experiment.admin import ExperimentAdmin
+from ...export.arrays import read_rows
 from ...serving.admin import ModelAdmin
 from ...serving.backend import ModelSpec, as_header
 from ...serving.telemetry.capture import CaptureSettings
-from ...serving.versions.inputs import as_tensors
+from ...serving.versions.inputs import signature_named
 from ...types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus, no_progress
+from ..calls import TIMEOUT
 from ..rest.metadata_json import SIGNATURES_FIELD
 from .connection import ServerConnection, SignaturesChanged
 from .operations import OPERATIONS, PREFIX, READ_S, Operation
@@ -227,20 +229,17 @@ class RemoteModels(RemoteAdmin):
         server refuses to run it with others; then they are read again.
         """
         path = _predict_path(spec)
-        headers = {self.model_status(spec.name).key_header: as_header(key)} if key else {}
+        headers = {TIMEOUT: f"{max(limit_s, 1e-3):.3f}"}
+        if key:
+            headers[self.model_status(spec.name).key_header] = as_header(key)
         if request_id:
             headers["X-Request-Id"] = request_id
         for number in range(MOST_TRIES):
             known = self._known.get(path)
             if known is None or signature not in known.signatures:
                 known = self._read_signatures(path, headers)
-            spec_of_signature = known.signatures.get(signature)
-            if spec_of_signature is None:
-                raise InvalidRequest(
-                    f'Serving signature name: "{signature}" not found in signature def',
-                    hint=f"signatures: {', '.join(known.signatures)}",
-                )
-            inputs = as_tensors(spec_of_signature, value)
+            spec_of_signature = signature_named(known.signatures, signature)
+            inputs = read_rows(spec_of_signature, value)
             # Versions between which the traffic is split may have different signatures: the last try takes any.
             mark = known.mark if number < MOST_TRIES - 1 else ""
             more = {**headers, SIGNATURES_FIELD: mark} if mark else headers

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any  # JSON values
 from urllib.parse import urlsplit
 
 from ... import errors
-from ...errors import NotAvailable, ServingError
+from ...errors import DeadlineExceeded, NotAvailable, ServingError
 from .operations import PREFIX
 
 if TYPE_CHECKING:
@@ -90,12 +90,14 @@ class ServerConnection:
             more: header fields; text that is latin-1.
 
         Raises:
-            NotAvailable: if the server cannot be reached.
+            NotAvailable: if the server cannot be reached, or is known not to answer now: nothing is sent to it then.
+            DeadlineExceeded: if it does not answer in time.
             SignaturesChanged: see there.
             ServingError: the server's error.
         """
         import httpx
 
+        self._check_available()
         content = json.dumps(body).encode() if isinstance(body, Mapping) else body
         fields = {"Content-Type": "application/json", **(more or {})}
         if self.token is not None:
@@ -112,12 +114,20 @@ class ServerConnection:
                 response = client.request(method, f"{self.url}{path}", **request)
             if not response.is_error:
                 return response.json(), response.headers
+        except httpx.ReadTimeout as error:
+            raise DeadlineExceeded(
+                f"{self.url} did not answer within {limit_s:g} s", hint="allow more time; %serving names what hangs"
+            ) from error
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             reason = self._unavailable_reason() or str(error) or type(error).__name__
             raise NotAvailable(f"{self.url} cannot be reached: {reason}", hint="is the server running?") from error
-        if self._unavailable_reason():  # a new process answers already, but does not serve everything yet
-            raise NotAvailable(f"{self.url}: {self._unavailable_reason()}", hint="try again in some seconds")
+        self._check_available()  # it ended meanwhile
         raise error_from_response(response, self.url, path)
+
+    def _check_available(self) -> None:
+        reason = self._unavailable_reason()
+        if reason:
+            raise NotAvailable(f"{self.url} cannot be reached: {reason}", hint="try again in some seconds")
 
     def _opened(self) -> httpx.Client:
         """The client with its connections; a process that was forked leaves its parent's alone."""

@@ -13,9 +13,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any  # JSON values
-from urllib.parse import unquote
 
 from tornado import web
 
@@ -23,7 +21,6 @@ from ...errors import InvalidRequest
 from ...experiment.admin import ExperimentAdmin
 from ...serving.admin import ModelAdmin
 from ..event_loop import run_in_thread
-from ..security import refusal
 from ..settings import ServerSettings
 from ..telemetry.log import public_error
 from .operations import EXPERIMENT_OPERATIONS, MODEL, MODEL_OPERATIONS, PREFIX, Operation
@@ -32,22 +29,17 @@ NAME = re.escape("{name}")
 
 
 class AdminHandler(web.RequestHandler):
-    """What the admin API's handlers share: token, errors, threads."""
+    """What the admin API's handlers share: errors and threads. `security.Gate` let their requests in."""
 
-    def initialize(self, core: ModelAdmin, settings: ServerSettings, log: logging.Logger) -> None:
+    def initialize(self, core: ModelAdmin, log: logging.Logger) -> None:
         """Called by Tornado with the values of the route."""
         self._core = core
-        self._settings = settings
         self._server_log = log
 
     def prepare(self) -> None:
-        """Refuse requests without the token."""
+        """Set the headers of all responses."""
         self.clear_header("Server")
         self.set_header("Content-Type", "application/json")
-        denied = refusal(self.request.headers, self._settings)
-        if denied is not None:
-            self.set_status(denied.status)
-            self.finish({"error": denied.message, "kind": "InvalidRequest"})
 
     async def run(self, work: Callable[[Mapping[str, Any]], object]) -> None:
         """Answer with what the work returns, or with its error."""
@@ -104,7 +96,7 @@ class OperationHandler(AdminHandler):
             self.not_found()
             return
         admin, operation = found
-        await self.run(lambda given: operation.carry_out(admin, unquote(name), given))
+        await self.run(lambda given: operation.carry_out(admin, name, given))
 
     post = get
 
@@ -129,11 +121,9 @@ class ModelsHandler(AdminHandler):
 
 def admin_values(core: ModelAdmin, settings: ServerSettings, log: logging.Logger) -> dict[str, Any] | None:
     """What the handlers of the admin API get; None for a server without a token, which has no admin API."""
-    token = settings.token or settings.admin_token
-    if token is None:
+    if not settings.token and not settings.admin_token:
         return None
-    # This API always needs the token, and no web page but our own may use it.
-    return {"core": core, "settings": replace(settings, token=token, checks_origin=True), "log": log}
+    return {"core": core, "log": log}
 
 
 def admin_routes(

@@ -20,8 +20,9 @@ from ...errors import InvalidRequest
 from ...experiment.admin import ExperimentAdmin
 from ...serialization import from_json, to_json
 from ...serving.admin import ModelAdmin
+from ..paths import ADMIN
 
-PREFIX = "/tfserve/v1"
+PREFIX = ADMIN
 READ_S = 10.0
 CHANGE_S = 660.0
 """How long a change may take: a little more than the longest load."""

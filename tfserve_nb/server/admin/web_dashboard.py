@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Protocol  # Tornado's handler arguments
-from urllib.parse import unquote
 
 from tornado import web
 
 from ...errors import ServingError
+from ..paths import DASHBOARD
 from .handlers import AdminHandler
 from .operations import PREFIX
 
-PATH = "/tfserve/dashboard"
+PATH = DASHBOARD
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -67,7 +67,7 @@ class PageHandler(AdminHandler):
 
     async def get(self, name: str, page: str) -> None:
         """A view."""
-        await self.run(lambda given: self._dashboard.page(unquote(name), page, given))
+        await self.run(lambda given: self._dashboard.page(name, page, given))
 
 
 class ClickHandler(PageHandler):
@@ -77,7 +77,7 @@ class ClickHandler(PageHandler):
 
     async def post(self, name: str, action: str) -> None:
         """Do what was clicked."""
-        await self.run(lambda given: self._dashboard.act(unquote(name), action, given))
+        await self.run(lambda given: self._dashboard.act(name, action, given))
 
 
 def dashboard_routes(dashboard: DashboardPages, admin_values: Mapping[str, Any]) -> list[tuple[Any, ...]]:

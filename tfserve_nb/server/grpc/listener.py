@@ -12,16 +12,20 @@ import os
 from typing import Any  # gRPC's objects
 
 from ...errors import PortInUse, ServerFailed
+from ...serving.backend import InferenceBackend
 from .. import tls
+from ..budget import ByteBudget
 from ..calls import Calls
-from ..security import is_token_right
 from ..settings import GrpcSettings
 from .calls import GrpcCalls
+from .entrance import handlers_of, new_entrance
 from .model_service import CounterValue, ModelService, Reload
 from .prediction_service import PredictionService
 
-HEALTH_METHODS = "/grpc.health.v1.Health/"
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
+"""For the way between processes of ours."""
+MAX_STREAMS = 1024
+"""Calls at a time on one connection; clients queue what is above it."""
 SERVICE_NAMES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 
 
@@ -32,6 +36,7 @@ class GrpcListener:
         calls: the way to the core.
         settings: addresses and limits.
         token: what calls must carry as `authorization: Bearer TOKEN`, or None.
+        budget: counts messages.
         log: the server's.
         reload: follows a new configuration, or None.
         counter_value: for reloads that ask how much a metric grew.
@@ -43,6 +48,7 @@ class GrpcListener:
         settings: GrpcSettings,
         *,
         token: str | None,
+        budget: ByteBudget,
         log: logging.Logger,
         reload: Reload | None = None,
         counter_value: CounterValue = lambda _: None,
@@ -50,6 +56,7 @@ class GrpcListener:
         self._calls = calls
         self._settings = settings
         self._token = token
+        self._budget = budget
         self._log = log
         self._reload = reload
         self._counter_value = counter_value
@@ -66,7 +73,7 @@ class GrpcListener:
         settings = self._settings
         if settings.tls is not None:
             tls.check(settings.tls)
-        server = self._server = new_server(settings, self._token)
+        server = self._server = new_server(settings, self._token, self._budget, shares_port=settings.is_port_held)
         await self._add_services(server)
         try:
             if settings.core_path:
@@ -92,16 +99,20 @@ class GrpcListener:
             os.unlink(path)  # noqa: PTH108
 
     async def _add_services(self, server: Any) -> None:
-        from tensorflow_serving.apis.model_service_pb2_grpc import add_ModelServiceServicer_to_server
-        from tensorflow_serving.apis.prediction_service_pb2_grpc import add_PredictionServiceServicer_to_server
+        from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
 
         settings = self._settings
         grpc_calls = GrpcCalls(self._calls, self._log)
-        add_PredictionServiceServicer_to_server(PredictionService(grpc_calls, settings), server)
-        add_ModelServiceServicer_to_server(ModelService(grpc_calls, self._reload, self._counter_value), server)
+        services = (
+            (prediction_service_pb2, PredictionService(grpc_calls, settings)),
+            (model_service_pb2, ModelService(grpc_calls, self._reload, self._counter_value)),
+        )
+        for module, servicer in services:
+            service = module.DESCRIPTOR.services_by_name[type(servicer).__name__]
+            server.add_generic_rpc_handlers((handlers_of(service, servicer, self._budget),))
         names = list(SERVICE_NAMES)
         if settings.has_health:
-            names.append(await _add_health(server))
+            names.append(await _add_health(server, grpc_calls.calls.backend))
         from grpc_reflection.v1alpha import reflection
 
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), server)
@@ -122,19 +133,26 @@ def import_stubs() -> None:
     del grpc, reflection, model_service_pb2, model_service_pb2_grpc, prediction_service_pb2, prediction_service_pb2_grpc
 
 
-def new_server(settings: GrpcSettings, token: str | None, *, shares_port: bool = False) -> Any:
+def new_server(settings: GrpcSettings, token: str | None, budget: ByteBudget, *, shares_port: bool = False) -> Any:
     """A server without ports and services.
 
     Args:
         settings: limits.
         token: what calls must carry, or None.
+        budget: counts messages.
         shares_port: whether others may listen on the same port; else a second server must fail, not share the requests.
     """
     import grpc.aio
 
-    interceptors = [] if token is None else [_token_check(token)]
-    options = [("grpc.so_reuseport", int(shares_port)), *UNLIMITED, *settings.channel_arguments]
-    return grpc.aio.server(interceptors=interceptors, options=options)
+    options = [
+        ("grpc.so_reuseport", int(shares_port)),
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_concurrent_streams", MAX_STREAMS),
+        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        *settings.channel_arguments,
+    ]
+    return grpc.aio.server(interceptors=[new_entrance(token, budget, has_health=settings.has_health)], options=options)
 
 
 def bind_port(server: Any, settings: GrpcSettings) -> int:
@@ -155,12 +173,17 @@ def _bind(server: Any, address: str, settings: GrpcSettings) -> int:
     return port
 
 
-async def _add_health(server: Any) -> str:
-    """Answer SERVING for the server and for both services, as TensorFlow Serving: it never changes."""
+async def _add_health(server: Any, backend: InferenceBackend) -> str:
+    """Answer SERVING for the server and for both services, as TensorFlow Serving; not while models are resumed."""
     from grpc_health.v1 import health, health_pb2
     from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-    servicer = health.aio.HealthServicer()
+    class Health(health.aio.HealthServicer):  # type: ignore[misc]  # untyped
+        async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+            found = await super().Check(request, context)
+            return health_pb2.HealthCheckResponse(status="NOT_SERVING") if backend.coming else found
+
+    servicer = Health()
     for service in ("", "ModelService", "PredictionService"):
         await servicer.set(service, health_pb2.HealthCheckResponse.SERVING)
     add_HealthServicer_to_server(servicer, server)
@@ -184,33 +207,6 @@ def _credentials(settings: GrpcSettings) -> Any:
         raise ServerFailed(
             f"{files.path}: {error}", hint="custom_ca: the certificates of those who sign the clients' certificates"
         ) from error
-
-
-def _token_check(token: str) -> Any:
-    """An interceptor that turns calls without the right token away; health checks need none."""
-    import grpc
-    from grpc import aio
-
-    async def refuse(_: Any, context: Any) -> None:
-        await context.abort(
-            grpc.StatusCode.UNAUTHENTICATED, "A token is needed: send the metadata 'authorization: Bearer TOKEN'"
-        )
-
-    async def refuse_stream(_: Any, context: Any) -> Any:
-        await refuse(_, context)
-        yield
-
-    class TokenCheck(aio.ServerInterceptor):  # type: ignore[misc]
-        async def intercept_service(self, continuation: Any, details: Any) -> Any:
-            authorization = dict(details.invocation_metadata).get("authorization", "")
-            if details.method.startswith(HEALTH_METHODS) or is_token_right(str(authorization), token):
-                return await continuation(details)
-            handler = await continuation(details)
-            if handler is not None and handler.response_streaming:
-                return grpc.stream_stream_rpc_method_handler(refuse_stream)
-            return grpc.unary_unary_rpc_method_handler(refuse)
-
-    return TokenCheck()
 
 
 def _bracketed(host: str) -> str:

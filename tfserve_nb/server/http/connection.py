@@ -11,12 +11,14 @@ Reference: RFC 9112, section 9.
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import time
 from collections import deque
 from http import HTTPStatus
 from typing import Protocol, cast
 
+from ..budget import ByteBudget
 from ..settings import ServerSettings
 from .message import Message, Refused, Sink
 from .reader import RequestReader
@@ -40,6 +42,7 @@ class Owner(Protocol):
 
     Attributes:
         limits: what clients may take.
+        budget: counts large bodies.
         loop: the server's.
         log: for refused requests and defects.
         date_line: the `Date` header of this second.
@@ -47,6 +50,7 @@ class Owner(Protocol):
     """
 
     limits: ServerSettings
+    budget: ByteBudget
     loop: asyncio.AbstractEventLoop
     log: logging.Logger
     date_line: bytes
@@ -102,7 +106,7 @@ class Connection(asyncio.Protocol):
         self._is_reading_paused = False
         self._is_write_paused = False
         self._write_waiters: list[asyncio.Future[None]] = []
-        self._reader = RequestReader(self._limits, self._take)
+        self._reader = RequestReader(self._limits, server.budget, self._take)
         self._set_deadline()
 
     def _set_deadline(self) -> None:
@@ -132,7 +136,7 @@ class Connection(asyncio.Protocol):
         self._is_closing = True
         self._server.closed(self)
         current, self._current = self._current, None
-        self._waiting.clear()
+        self._drop_waiting()
         if current is not None:
             current.abandon()
         self._wake_writers(ConnectionResetError("the client left"))
@@ -294,6 +298,10 @@ class Connection(asyncio.Protocol):
         self._set_deadline()
         message.start(self._server.sink_for(self, message))
 
+    def _drop_waiting(self) -> None:
+        while self._waiting:
+            self._waiting.popleft().abandon()
+
     def _broke(self, error: Exception) -> None:
         """The code that should answer the request in hand has a defect."""
         self._server.log.error("uncaught error", exc_info=error)
@@ -306,7 +314,7 @@ class Connection(asyncio.Protocol):
         """What came is broken; the good requests before it get their responses first."""
         incoming, current = self._reader.incoming, self._current
         if incoming is not None and self._waiting and self._waiting[-1] is incoming:
-            self._waiting.pop()
+            self._waiting.pop().abandon()
         has_turn = not self._waiting and not self._is_write_paused if current is None else not current.is_complete
         if has_turn:
             self.refuse(refused)
@@ -320,14 +328,17 @@ class Connection(asyncio.Protocol):
             return
         self._server.log.info("refused a request: %d, %s", refused.status, refused)
         current, self._current = self._current, None
-        self._waiting.clear()
+        self._drop_waiting()
         if current is not None:
             current.abandon()
             if current.is_answered:
                 self.abort()
                 return
-        fields = self._server.date_line + b"Content-Type: text/html\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        self.write(status_line(refused.status) + fields)
+        body = json.dumps({"error": str(refused)}).encode() if refused.is_explained else b""
+        kind = b"application/json" if body else b"text/html"
+        again = b"Retry-After: 1\r\n" if refused.status == 503 else b""
+        fields = b"Content-Type: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % (kind, len(body))
+        self.write(status_line(refused.status) + self._server.date_line + again + fields + body)
         self.close_kindly()
 
     def close_kindly(self) -> None:
@@ -336,7 +347,7 @@ class Connection(asyncio.Protocol):
         if self._is_closing or transport is None or transport.is_closing():
             return
         self._is_closing = True
-        self._waiting.clear()
+        self._drop_waiting()
         is_reading = not transport.get_write_buffer_size()
         self.deadline_s = time.perf_counter() + (LINGER_S if is_reading else self._limits.write_timeout_s)
         if self._reader.num_unfinished or self._is_reading_paused:

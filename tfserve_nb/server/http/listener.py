@@ -1,22 +1,21 @@
 """The HTTP port of a server: its socket, its certificate, its limits.
 
-Thread: `bind` on any; all else on the server's loop.
+Thread: made on any; all else on the server's loop.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import logging
-import socket
 
 from tornado.httputil import HTTPServerConnectionDelegate
 
-from ...errors import PortInUse, ServerFailed
 from .. import tls
+from ..budget import ByteBudget
 from ..settings import ServerSettings
-from .server import BACKLOG, FastPath, HttpServer
+from ..sockets import bind, inherited
+from .server import FastPath, HttpServer
 from .tornado_sink import sinks_of
 
 CLOSE_S = 0.3
@@ -40,7 +39,8 @@ class HttpListener:
             tls.check(settings.tls)
             self._context = tls.http_context(settings.tls)
         # Bound once and handed over, so that no other process can take the port in between.
-        self._socket = bind(settings.host, settings.port or 0)
+        given = inherited(settings.listen_fds)
+        self._socket = given[0] if given else bind(settings.host, settings.port or 0)
         self._server: HttpServer | None = None
         self.port: int = self._socket.getsockname()[1]
 
@@ -50,10 +50,10 @@ class HttpListener:
         return 0
 
     async def start(
-        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
+        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath, budget: ByteBudget
     ) -> None:
         """Answer requests from now on."""
-        self._server = HttpServer(sinks_of(application, log), self._settings, log, fast_path)
+        self._server = HttpServer(sinks_of(application, log), self._settings, log, fast_path, budget)
         await self._server.listen(self._socket, self._context)
 
     def stop(self) -> None:
@@ -75,50 +75,3 @@ class HttpListener:
     def close_socket(self) -> None:
         """Give the port back when the server never started."""
         self._socket.close()
-
-
-def bind(host: str, port: int, *, shares: bool = False) -> socket.socket:
-    """A listening socket.
-
-    Args:
-        host: the address.
-        port: 0 for a free one.
-        shares: let other sockets of this user listen on the same port; the system spreads clients over them.
-
-    Raises:
-        PortInUse: if the port is taken.
-        ServerFailed: if the address cannot be bound.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    takes_both = host == "::" and socket.has_dualstack_ipv6()
-    try:
-        listener = socket.create_server(
-            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=takes_both, reuse_port=shares
-        )
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(f"port {port} on {host} is taken", hint="another --port, or none for a free one") from error
-        raise ServerFailed(f"{host}:{port} cannot be bound: {error.strerror or error}", hint="--port 0") from error
-    listener.setblocking(False)
-    return listener
-
-
-def hold(host: str, port: int) -> socket.socket:
-    """A socket that keeps a port for processes which share it, without listening itself.
-
-    Args:
-        host: the address.
-        port: 0 for a free one.
-
-    Raises:
-        PortInUse: if the port is taken.
-        ServerFailed: if the address cannot be bound.
-    """
-    listener = bind(host, port)
-    with listener:
-        number = listener.getsockname()[1]
-        family = listener.family
-    place = socket.socket(family, socket.SOCK_STREAM)
-    place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    place.bind((host, number))
-    return place

@@ -16,6 +16,8 @@ from typing import NamedTuple, Protocol
 
 from tornado.httputil import HTTPHeaders, RequestStartLine
 
+from ..budget import FREE_BYTES, ByteBudget
+
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+;=:\[\]]|%[0-9A-Fa-f]{2})*")
 _ONCE = (b"host", b"content-length", b"transfer-encoding")
 
@@ -25,11 +27,13 @@ class Refused(Exception):
 
     Attributes:
         status: HTTP status.
+        is_explained: whether the client gets the reason: it sent a good request that met a limit.
     """
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+        self.is_explained = status in (413, 503)
 
 
 def has_token(value: str | None, token: str) -> bool:
@@ -143,6 +147,12 @@ class Sink(Protocol):
 class Message:
     """A request.
 
+    Args:
+        head: see below.
+        received_s: see below.
+        max_bytes: see below.
+        budget: counts its body, if that is large, until it is answered or given up.
+
     Attributes:
         head: request line and fields.
         received_s: `perf_counter` when the head had arrived.
@@ -154,8 +164,10 @@ class Message:
     """
 
     __slots__ = (
+        "_budget",
         "_chunks",
         "_is_limited",
+        "_num_held",
         "_sink",
         "head",
         "is_answered",
@@ -166,7 +178,9 @@ class Message:
         "received_s",
     )
 
-    def __init__(self, head: RequestHead, received_s: float, max_bytes: int) -> None:
+    def __init__(self, head: RequestHead, received_s: float, max_bytes: int, budget: ByteBudget) -> None:
+        self._budget: ByteBudget | None = budget
+        self._num_held = 0
         self.head = head
         self.received_s = received_s
         self.max_bytes = max_bytes
@@ -203,11 +217,15 @@ class Message:
         """A part of the body came.
 
         Raises:
-            Refused: 413 when it has become too large.
+            Refused: 413 when it has become too large, 503 when all requests together have.
         """
         self.num_bytes += len(chunk)
         if self._is_limited and self.num_bytes > self.max_bytes:
             raise Refused(413, f"the body is larger than {self.max_bytes} bytes")
+        if self.num_bytes > FREE_BYTES and self._budget is not None:
+            if not self._budget.take(self.num_bytes - self._num_held):
+                raise Refused(503, self._budget.refusal)
+            self._num_held = self.num_bytes
         if self._sink is None:
             self._chunks.append(chunk)
         else:
@@ -221,9 +239,17 @@ class Message:
 
     def abandon(self) -> None:
         """The client left."""
+        self._give_back()
         if self._sink is not None:
             self._sink.abandon()
 
     def answered(self) -> None:
         """The response is written: drop the sink, so that no cycle is left for the collector."""
         self._sink = None
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """What still comes of the body is dropped, and does not count."""
+        budget, self._budget = self._budget, None
+        if budget is not None:
+            budget.give_back(self._num_held)

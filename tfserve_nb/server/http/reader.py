@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from ..budget import ByteBudget
 from ..settings import ServerSettings
 from .message import Message, Refused, RequestHead, has_token
 
@@ -29,6 +30,7 @@ class RequestReader:
 
     Args:
         limits: what it may send.
+        budget: counts large bodies.
         on_message: gets each request when its head is complete.
 
     Attributes:
@@ -37,6 +39,7 @@ class RequestReader:
     """
 
     __slots__ = (
+        "_budget",
         "_fields",
         "_head_bytes",
         "_last_head",
@@ -52,8 +55,9 @@ class RequestReader:
         "num_unfinished",
     )
 
-    def __init__(self, limits: ServerSettings, on_message: Callable[[Message], None]) -> None:
+    def __init__(self, limits: ServerSettings, budget: ByteBudget, on_message: Callable[[Message], None]) -> None:
         self._limits = limits
+        self._budget = budget
         self._on_message = on_message
         self._read_s = 0.0
         self.incoming: Message | None = None
@@ -146,7 +150,7 @@ class RequestReader:
         if self._head_bytes + len(self._target) > self._limits.max_header_bytes:
             raise Refused(431, "the head is too large")
         head = self._head(parser.get_method(), version)
-        message = self.incoming = Message(head, self._read_s, self._limits.max_body_bytes)
+        message = self.incoming = Message(head, self._read_s, self._limits.max_body_bytes, self._budget)
         self._on_message(message)
 
     def _head(self, method: bytes, version: str) -> RequestHead:

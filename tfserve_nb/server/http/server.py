@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 
+from ..budget import ByteBudget
 from ..settings import ServerSettings
+from ..sockets import BACKLOG
 from .connection import Connection
 from .message import Message, Sink
 
-BACKLOG = 1024
 TICK_S = 1.0
 HANDSHAKE_S = 10.0
 LOOK_S = 0.01
@@ -37,18 +38,26 @@ class HttpServer:
         limits: what clients may take.
         log: for refused requests and defects.
         fast_path: called first for each request.
+        budget: counts large bodies; one of its own by default.
 
     Attributes:
         limits: what clients may take.
+        budget: counts large bodies.
         date_line: the `Date` header of this second.
         is_draining: no request is taken after those that run.
     """
 
     def __init__(
-        self, sink_for: SinkFor, limits: ServerSettings, log: logging.Logger, fast_path: FastPath | None = None
+        self,
+        sink_for: SinkFor,
+        limits: ServerSettings,
+        log: logging.Logger,
+        fast_path: FastPath | None = None,
+        budget: ByteBudget | None = None,
     ) -> None:
         self.limits = limits
         self.log = log
+        self.budget = budget or ByteBudget(limits.max_bytes_in_flight)
         self.loop = asyncio.get_running_loop()
         self.date_line = b""
         self.is_draining = False
@@ -103,10 +112,21 @@ class HttpServer:
     # --- for connections ----------------------------------------------------------------------------------------
 
     def opened(self, connection: Connection) -> bool:
-        """Remember a connection; False when there are too many."""
-        if len(self._connections) >= self.limits.max_connections or self.is_draining:
+        """Remember a connection; an idle one makes room for it, and False means that all are busy."""
+        if self.is_draining or not self._make_room():
             return False
         self._connections.add(connection)
+        return True
+
+    def _make_room(self) -> bool:
+        if len(self._connections) < self.limits.max_connections:
+            return True
+        idle = [client for client in self._connections if not client.is_busy]
+        if not idle:
+            return False
+        oldest = min(idle, key=lambda client: client.deadline_s)
+        oldest.abort()
+        self._connections.discard(oldest)  # its `connection_lost` comes later
         return True
 
     def closed(self, connection: Connection) -> None:

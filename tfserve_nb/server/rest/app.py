@@ -10,7 +10,7 @@ from typing import Any  # Tornado's handler arguments
 
 from tornado import web
 
-from ..security import refusal
+from ..paths import HEALTH
 from ..settings import ServerSettings
 from ..telemetry.prometheus import CONTENT_TYPE, Monitor
 
@@ -46,12 +46,8 @@ class MetricsHandler(web.RequestHandler):
         """Answer with the metrics."""
         self.clear_header("Server")
         self.set_header("Content-Type", CONTENT_TYPE)
-        denied = refusal(self.request.headers, self._settings)
         path = self._settings.metrics_path
-        if denied is not None:
-            self.set_status(denied.status)
-            self.finish(denied.message)
-        elif self.request.uri != path:
+        if self.request.uri != path:
             self.set_status(400)
             self.finish(f"Unexpected path: {self.request.uri}. Should be {path}")
         else:
@@ -76,7 +72,7 @@ def make_application(
     settings: ServerSettings, monitor: Monitor | None = None, admin: list[tuple[Any, ...]] | None = None
 ) -> web.Application:
     """The routes of a server beside those below `/v1/`, which `fast_path` serves."""
-    routes: list[tuple[Any, ...]] = [("/healthz", HealthHandler), *(admin or ())]
+    routes: list[tuple[Any, ...]] = [(HEALTH, HealthHandler), *(admin or ())]
     if monitor is not None and settings.metrics_path is not None:
         path = re.escape(settings.metrics_path)
         routes.append((path, MetricsHandler, {"monitor": monitor, "settings": settings}))

@@ -15,13 +15,11 @@ from ..http.connection import Connection, status_line
 from ..http.message import Fields, Message
 from ..http.server import FastPath
 from ..http.tornado_sink import CONTINUE
-from ..security import Gate
+from ..paths import is_inference, is_v2
 from ..settings import ServerSettings
 from .handler import GiveUp, OnReply, Reply, RestHandler
-from .inference_v2 import HEALTH, PREFIX, InferenceV2
-from .json_text import error_body
+from .inference_v2 import InferenceV2
 
-_PREFIX = "/v1/"
 _PHRASES = {429: "Client Error", 499: "Client Error", 504: "Gateway Time-out"}
 """Where TensorFlow Serving's HTTP library has no phrase of its own, or another one than Python."""
 
@@ -32,7 +30,7 @@ Start: TypeAlias = Callable[[str, str, Fields, bytes, RequestContext, OnReply], 
 
 
 def fast_path(calls: Calls, settings: ServerSettings, log: logging.Logger) -> FastPath:
-    """Takes everything below `/v1/` and `/v2`.
+    """Takes everything below `/v1/` and `/v2` that was let in.
 
     Args:
         calls: the way to the core.
@@ -41,19 +39,18 @@ def fast_path(calls: Calls, settings: ServerSettings, log: logging.Logger) -> Fa
     """
     handler = RestHandler(calls, settings, log)
     v2 = InferenceV2(handler)
-    gate = Gate(settings)
 
     def sink(connection: Connection, message: Message) -> RestSink | None:
         target = message.head.target
         start = handler.start
-        if target[:3] == PREFIX and (target == PREFIX or target[3] in "/?"):
+        if is_v2(target):
             start = v2.start
-        elif target[:4].lower() != _PREFIX:
+        elif not is_inference(target):
             return None
         message.check_size()
         if message.head.expects_continue:
             connection.write(CONTINUE)
-        return RestSink(connection, message, calls, start, settings, None if target.startswith(HEALTH) else gate)
+        return RestSink(connection, message, calls, start, settings)
 
     return sink
 
@@ -67,10 +64,9 @@ class RestSink:
         calls: counts it once its response is written.
         start: answers it; see `RestHandler.start`.
         settings: which headers responses carry.
-        gate: which requests are refused; None to refuse none.
     """
 
-    __slots__ = ("_calls", "_chunks", "_connection", "_gate", "_give_up", "_message", "_notes", "_settings", "_start")
+    __slots__ = ("_calls", "_chunks", "_connection", "_give_up", "_message", "_notes", "_settings", "_start")
 
     def __init__(
         self,
@@ -79,9 +75,7 @@ class RestSink:
         calls: Calls,
         start: Start,
         settings: ServerSettings,
-        gate: Gate | None,
     ) -> None:
-        self._gate = gate
         self._connection = connection
         self._message = message
         self._calls = calls
@@ -101,12 +95,6 @@ class RestSink:
         chunks, self._chunks = self._chunks, []
         if head.method == "OPTIONS":
             self._reply(self._preflight())
-            return
-        denied = None if self._gate is None else self._gate.refusal(head)
-        if denied is not None:
-            notes.code = "UNAUTHENTICATED" if denied.status == 401 else "PERMISSION_DENIED"
-            challenge = (("WWW-Authenticate", "Bearer"),) if denied.status == 401 else ()
-            self._reply(Reply(denied.status, error_body(denied.message), challenge))
             return
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         self._give_up = self._start(head.method, head.target, head, body, notes, self._reply)
@@ -129,11 +117,10 @@ class RestSink:
     def _reply(self, reply: Reply) -> None:
         self._give_up = None
         status, body, fields = reply
-        lines = _lines(fields, self._settings.has_cors, self._settings.token is not None)
+        lines = field_lines(fields, self._settings.has_cors, self._settings.token is not None)
         if self._notes.assignment is not None or self._notes.request_id:
             lines += _identity(self._notes)
-        first = _OK_LINE if status == 200 else status_line(status, _PHRASES.get(status))
-        self._connection.respond(self._message, first, lines, body)
+        self._connection.respond(self._message, first_line(status), lines, body)
         self._calls.record(self._notes)
 
 
@@ -144,8 +131,13 @@ def _identity(notes: RequestContext) -> bytes:
     return (arm + name).encode("ascii")
 
 
+def first_line(status: int) -> bytes:
+    """The status line of a response."""
+    return _OK_LINE if status == 200 else status_line(status, _PHRASES.get(status))
+
+
 @lru_cache(maxsize=256)
-def _lines(fields: tuple[tuple[str, str], ...], has_cors: bool, has_token: bool) -> bytes:
+def field_lines(fields: tuple[tuple[str, str], ...], has_cors: bool, has_token: bool) -> bytes:
     """The header lines of a response; the same few for all requests."""
     fields_by_name = {"Content-Type": "application/json"}
     if has_cors:

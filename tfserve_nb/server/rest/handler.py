@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeAlias
 from ...errors import InvalidRequest, ServingError
 from ...serving.backend import Answer, Handle, ModelSpec, Outcome
 from ...types import Tensors
-from ..calls import Calls, RequestContext
+from ..calls import Calls, RequestContext, note_timeout
 from ..examples import classifications, examples_input, regressions
 from ..http.message import Fields
 from ..settings import ServerSettings
@@ -182,7 +182,7 @@ class RestHandler:
                 handle.release()
             on_reply(reply)
 
-        deadline_s = time.perf_counter() + self._request_timeout_s
+        deadline_s = time.perf_counter() + min(self._request_timeout_s, notes.limit_s)
         running = self.calls.start(handle, signature, tensors, deadline_s, notes, answered)
 
         def give_up() -> None:
@@ -193,6 +193,7 @@ class RestHandler:
 
     def _acquire_for_predict(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Handle:
         """Pin the version that answers; a body that is no JSON is a client's first error."""
+        note_timeout(notes, fields.get)
         try:
             return self.calls.acquire(spec, notes, fields.get)
         except ServingError:

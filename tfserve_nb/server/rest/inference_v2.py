@@ -15,18 +15,18 @@ from urllib.parse import unquote
 import numpy as np
 
 from ..._version import __version__
-from ...errors import InvalidRequest, ModelNotFound
+from ...errors import InvalidRequest, ModelNotFound, NotAvailable
 from ...serving.backend import Answer, Handle, ModelSpec
 from ...types import DEFAULT_SIGNATURE
-from ..calls import RequestContext
+from ..calls import RequestContext, note_timeout
 from ..http.message import Fields
+from ..paths import V2, V2_HEALTH
 from .handler import GiveUp, OnReply, Reply, RestHandler
 from .json_text import dump
 from .routes import Route
 from .v2_tensors import Wanted, metadata_of, parse_json, to_array, to_output, write_json
 
-PREFIX = "/v2"
-HEALTH = "/v2/health/"
+READY_RETRY_S = 2.0
 HEADER_LENGTH = "Inference-Header-Content-Length"
 
 _MODEL = re.compile(r"/v2/models/([^/:]+)(?:/versions/(\d{1,18}))?(?:/(infer|ready))?")
@@ -40,7 +40,7 @@ def find_v2_route(method: str, uri: str) -> Route | None:
         InvalidRequest: for a wrong method or path.
     """
     path = uri.partition("?")[0].rstrip("/")
-    if path in (PREFIX, HEALTH + "live", HEALTH + "ready") and method in ("GET", "HEAD"):
+    if path in (V2, V2_HEALTH + "live", V2_HEALTH + "ready") and method in ("GET", "HEAD"):
         return None
     match = _MODEL.fullmatch(path)
     call = "" if match is None else match[3] or "metadata"
@@ -87,9 +87,13 @@ class InferenceV2:
             on_reply(self._handler.failed(error, notes))
         return None
 
-    @staticmethod
-    def _server_reply(uri: str) -> Reply:
-        if uri.startswith(HEALTH):
+    def _server_reply(self, uri: str) -> Reply:
+        coming = self._backend.coming
+        if coming and uri.startswith(f"{V2_HEALTH}ready"):
+            raise NotAvailable(
+                f"not ready: {', '.join(sorted(coming))} being loaded again", retry_after_s=READY_RETRY_S
+            )
+        if uri.startswith(V2_HEALTH):
             return Reply(200, b"")
         return Reply(200, dump({"name": "tfserve_nb", "version": __version__, "extensions": ["binary_tensor_data"]}))
 
@@ -118,6 +122,7 @@ class InferenceV2:
     ) -> GiveUp:
         body = self._handler.inflated(fields, body)
         request = parse_infer(body, fields.get(HEADER_LENGTH))
+        note_timeout(notes, fields.get)
         handle = self._handler.calls.acquire(spec, notes, fields.get)
         try:
             signature = handle.signatures.get(request.signature)

@@ -1,11 +1,13 @@
 """A sample of the answered requests, written to files while the server goes on.
 
 Thread: `offer` on the server's loop; files are written on `tfserve-request-log`, a daemon. When it cannot keep up, or
-the disk is full, requests are left out of the files and counted; they are answered all the same.
+the disk is full, requests are left out of the files and counted; they are answered all the same, and what the files
+hold stays.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import random
@@ -19,6 +21,8 @@ from ...types import Tensors
 
 MAX_WAITING = 1000
 JOIN_S = 3.0
+QUIET_S = 60.0
+"""How long after a warning about the same files there is none."""
 LOGGED_APIS = frozenset({"predict", "classify", "regress"})
 
 _log = logging.getLogger(__name__)
@@ -44,7 +48,8 @@ class RequestLog:
         self._draw = draw
         self._waiting: queue.Queue[tuple[LoggedCall, str] | None] = queue.Queue(MAX_WAITING)
         self._writers: dict[str, RotatingWriter] = {}
-        self._problem = ""
+        self._failing: set[str] = set()
+        self._quiet_until_s: dict[str, float] = {}
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -76,14 +81,21 @@ class RequestLog:
             try:
                 self._write(call, prefix)
                 self._on_logged(call.model, "OK")
-                self._problem = ""
+                self._failing.discard(prefix)
             except Exception as error:  # noqa: BLE001 - a full disk must not end the thread
                 self._on_logged(call.model, "INTERNAL")
-                if str(error) != self._problem:
-                    self._problem = str(error)
-                    _log.warning("requests cannot be logged: %s", error)
+                self._warn(prefix, error)
         for writer in self._writers.values():
-            writer.close()
+            with contextlib.suppress(Exception):  # the others are to be closed too
+                writer.close()
+
+    def _warn(self, prefix: str, error: Exception) -> None:
+        """Once as long as it goes on, and now and then when small requests still fit on the disk and large ones not."""
+        now_s = time.perf_counter()
+        if prefix not in self._failing and now_s >= self._quiet_until_s.get(prefix, now_s):
+            self._quiet_until_s[prefix] = now_s + QUIET_S
+            _log.warning("requests cannot be logged, they are answered all the same: %s", error)
+        self._failing.add(prefix)
 
     def _write(self, call: LoggedCall, prefix: str) -> None:
         writer = self._writers.get(prefix)

@@ -134,10 +134,10 @@ class ForwardedConnection(Connection):
 
     def answer(self, forward: Forward) -> None:
         """Let the server answer."""
-        message = Message(forward.head, time.perf_counter(), max(1, len(forward.body)))
-        message.receive(forward.body)
-        message.end()
+        message = Message(forward.head, time.perf_counter(), max(1, len(forward.body)), self._server.budget)
         try:
+            message.receive(forward.body)
+            message.end()
             self._start(message)
         except Refused as refused:
             self.refuse(refused)

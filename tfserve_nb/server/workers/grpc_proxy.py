@@ -16,6 +16,7 @@ from types import ModuleType
 from typing import Any  # gRPC's objects
 
 from ...errors import ServingError
+from ..budget import FREE_BYTES, ByteBudget
 from ..calls import Calls
 from ..grpc.calls import GrpcCalls, spec_of
 from ..grpc.listener import UNLIMITED, bind_port, new_server
@@ -36,15 +37,23 @@ class GrpcProxy:
         calls: the way there.
         settings: the port, which others share, and the core's socket.
         token: what calls must carry, or None.
+        budget: counts messages.
         log: for failures that clients see only the number of.
     """
 
     def __init__(
-        self, backend: LinkBackend, calls: Calls, settings: GrpcSettings, token: str | None, log: logging.Logger
+        self,
+        backend: LinkBackend,
+        calls: Calls,
+        settings: GrpcSettings,
+        token: str | None,
+        budget: ByteBudget,
+        log: logging.Logger,
     ) -> None:
         self._backend = backend
         self._settings = settings
         self._token = token
+        self._budget = budget
         self._service = PredictionService(GrpcCalls(calls, log), settings)
         self._server: Any = None
         self._core: Any = None
@@ -59,7 +68,7 @@ class GrpcProxy:
         import grpc.aio
 
         self._core = grpc.aio.insecure_channel(f"unix:{self._settings.core_path}", options=UNLIMITED)
-        server = self._server = new_server(self._settings, self._token, shares_port=True)
+        server = self._server = new_server(self._settings, self._token, self._budget, shares_port=True)
         server.add_generic_rpc_handlers((self._handlers(),))
         bind_port(server, self._settings)
         await server.start()
@@ -86,6 +95,7 @@ class GrpcProxy:
         return Handlers()
 
     def _predict_or_pass(self) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        import grpc
         from google.protobuf.message import DecodeError
         from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
@@ -100,6 +110,15 @@ class GrpcProxy:
                 return None
 
         async def answer(body: bytes, context: Any) -> bytes:
+            num_bytes = len(body) if len(body) > FREE_BYTES else 0
+            if num_bytes and not self._budget.take(num_bytes):
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, self._budget.refusal)
+            try:
+                return await predict_or_pass(body, context)
+            finally:
+                self._budget.give_back(num_bytes)
+
+        async def predict_or_pass(body: bytes, context: Any) -> bytes:
             request = decoded(body)
             if request is not None:
                 response: bytes = (await self._service.Predict(request, context)).SerializeToString()

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any  # messages by their type
 
 from ...errors import QueueFull, RunFailed, RunRejected, ServingError
-from ...serving.backend import Answer, Handle, InferenceBackend, ModelView, Outcome, Ticket
+from ...serving.backend import Answer, Handle, InferenceBackend, ModelSpec, ModelView, Outcome, Ticket
 from ...types import Tensors
 from ..event_loop import Completions
 from ..http.server import HttpServer
@@ -136,6 +136,8 @@ class Worker:
         self.ready = asyncio.Event()
         self.settled = asyncio.Event()
         """Set when it answers or is gone, whichever is first."""
+        self.num_heard = 0
+        """Frames that came from it."""
         self._handlers: dict[type, Callable[[Any], None]] = {
             Bundle: self._run,
             Forward: self._forward,
@@ -186,6 +188,7 @@ class Worker:
         return public_error(error, self._hub.log, "a bundle of requests")
 
     def _take(self, messages: list[Message]) -> None:
+        self.num_heard += 1
         for message in messages:
             self._handlers[type(message)](message)
         self.wake()
@@ -216,7 +219,7 @@ class Worker:
 
     def _run(self, bundle: Bundle) -> None:
         try:
-            handle = self._hub.backend.acquire(bundle.spec, bundle.version)
+            handle, bundle = self._acquire(bundle)
         except Exception as error:  # noqa: BLE001 - see `public_error`
             public = public_error(error, self._hub.log, f"predict of {bundle.spec.name}")
             piece = Piece(len(bundle.row_counts), None, 0.0, 0.0, public)
@@ -224,6 +227,27 @@ class Worker:
             return
         run = self._runs[bundle.number] = BundleRun(self, bundle, handle)
         run.start()
+
+    def _acquire(self, bundle: Bundle) -> tuple[Handle, Bundle]:
+        """Pin the version that answers a bundle.
+
+        The worker may have decoded it just before a switch to a version whose inputs have other names or dtypes. Then
+        the version that it was decoded by answers, as in one process, where decoding pins a version. If that one is
+        gone by now, a sole input goes by the name that it has there.
+        """
+        handle = self._hub.backend.acquire(bundle.spec, bundle.version)
+        signature = handle.signatures.get(bundle.signature)
+        takes = {} if signature is None else {name: spec.numpy_dtype for name, spec in signature.inputs.items()}
+        if handle.version == bundle.version or takes == {name: array.dtype for name, array in bundle.inputs.items()}:
+            return handle, bundle
+        try:
+            decoded_by = self._hub.backend.acquire(ModelSpec(bundle.spec.name, bundle.version))
+        except ServingError:
+            if len(takes) == len(bundle.inputs) == 1:
+                bundle = bundle._replace(inputs=dict(zip(takes, bundle.inputs.values(), strict=True)))
+            return handle, bundle
+        handle.release()
+        return decoded_by, bundle
 
     def _forward(self, message: Forward) -> None:
         self._forwarded = {

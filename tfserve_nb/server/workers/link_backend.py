@@ -249,6 +249,11 @@ class LinkBackend:
         handle.wants_tensors = model.wants_tensors
         return handle
 
+    @property
+    def coming(self) -> frozenset[str]:
+        """The core answers for models that are not served yet."""
+        return frozenset()
+
     def wake(self) -> None:
         """Send what waits."""
         for lane in self._lanes.values():

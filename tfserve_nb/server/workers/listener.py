@@ -15,11 +15,11 @@ import asyncio
 import contextlib
 import logging
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,12 +27,15 @@ from tornado.httputil import HTTPServerConnectionDelegate
 
 from ...errors import ServerFailed
 from ...serving.backend import InferenceBackend
+from ...temporary import TemporaryFolder
 from .. import tls
-from ..http.listener import bind, hold
+from ..budget import ByteBudget
 from ..http.server import FastPath, HttpServer
 from ..http.tornado_sink import sinks_of
 from ..settings import GrpcSettings, ServerSettings
+from ..sockets import bind_shared, hold, inherited
 from ..telemetry.request_log import RequestLog
+from ..vital_signs import PAUSE_S, VitalSigns
 from .hub import Hub, Worker
 
 START_LIMIT_S = 15.0
@@ -42,6 +45,9 @@ RETRY_S = (0.0, 0.1, 0.5, 2.0, 5.0)
 
 STEADY_S = 10.0
 """A worker that ran this long and then died is started again at once."""
+
+MOST_SILENT = 30
+"""So often in a row nothing may have come from a worker, which sends a sign of life each second: for a minute."""
 
 PACKAGE_FOLDER = Path(__file__).resolve().parents[3]
 
@@ -64,14 +70,10 @@ class WorkerListener:
             tls.check(settings.tls)
         self._backend = backend
         self._request_log = request_log
-        if settings.port:
-            # Shared among our processes, not with another server that shares its port as well.
-            bind(settings.host, settings.port).close()
-        first = bind(settings.host, settings.port or 0, shares=True)
-        self.port: int = first.getsockname()[1]
-        self._sockets = [first]
-        self._sockets += [bind(settings.host, self.port, shares=True) for _ in range(settings.workers - 1)]
-        self._folder: str | None = None
+        given = inherited(settings.listen_fds)
+        self._sockets = given or bind_shared(settings.host, settings.port or 0, settings.workers)
+        self.port: int = self._sockets[0].getsockname()[1]
+        self._folder: TemporaryFolder | None = None
         self._grpc_place: socket.socket | None = None
         grpc = settings.grpc
         if grpc is not None and grpc.port is not None:
@@ -91,28 +93,35 @@ class WorkerListener:
         """Hold gRPC's port for the workers, and find a place for the core's socket."""
         if grpc.tls is not None:
             tls.check(grpc.tls)
-        try:
-            place = self._grpc_place = hold(grpc.host, grpc.port or 0)
-        except BaseException:
-            self.close_socket()
-            raise
-        self._folder = tempfile.mkdtemp(prefix="tfserve-nb-")
-        return replace(grpc, port=place.getsockname()[1], core_path=str(Path(self._folder) / "core"))
+        port = grpc.port
+        if not grpc.is_port_held:
+            try:
+                self._grpc_place = hold(grpc.host, grpc.port or 0)
+            except BaseException:
+                self.close_socket()
+                raise
+            port = self._grpc_place.getsockname()[1]
+        self._folder = TemporaryFolder("tfserve-core")
+        return replace(grpc, port=port, core_path=str(self._folder.path / "core"))
 
     async def start(
-        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath | None = None
+        self, application: HTTPServerConnectionDelegate, log: logging.Logger, fast_path: FastPath, budget: ByteBudget
     ) -> None:
         """Answer requests from now on.
 
         Raises:
             ServerFailed: if a worker does not start, with what it printed last.
         """
-        http = self._http = HttpServer(sinks_of(application, log), self.settings, log, fast_path)
+        http = self._http = HttpServer(sinks_of(application, log), self.settings, log, fast_path, budget)
         http.start_clock()
         hub = self._hub = Hub(self._backend, self.settings, http, log, self._request_log)
         self._slots = [_Slot(hub, listener, log) for listener in self._sockets]
         await asyncio.gather(*[slot.start() for slot in self._slots])
-        self._watch = asyncio.create_task(hub.watch_models())
+        self._watch = asyncio.create_task(self._watch_all(hub))
+
+    async def _watch_all(self, hub: Hub) -> None:
+        """Tell the workers what is served, and replace those that hang."""
+        await asyncio.gather(hub.watch_models(), *[slot.watch() for slot in self._slots])
 
     def stop(self) -> None:
         """Take no new connections; running requests may finish."""
@@ -148,7 +157,19 @@ class WorkerListener:
         if self._grpc_place is not None:
             self._grpc_place.close()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder.close()
+
+
+def _sounds(end: Worker) -> Callable[[], bool]:
+    """Whether anything came from a worker since the last call."""
+    num_known = -1
+
+    def has_sounded() -> bool:
+        nonlocal num_known
+        num_before, num_known = num_known, end.num_heard
+        return num_known != num_before
+
+    return has_sounded
 
 
 class _Slot:
@@ -184,6 +205,20 @@ class _Slot:
             await asyncio.wait_for(end.settled.wait(), START_LIMIT_S)
         if not end.ready.is_set() and not self._is_draining:
             raise ServerFailed(f"a worker did not start: {self._last_line()}", hint="--workers 0")
+
+    async def watch(self) -> None:
+        """End the process whenever it is stopped or hangs, so that another one takes its place."""
+        looked_at: Worker | None = None
+        while True:
+            await asyncio.sleep(PAUSE_S)
+            end, process = self._end, self.process
+            if end is None or process is None or not end.ready.is_set() or not self.is_alive:
+                continue
+            if end is not looked_at:
+                looked_at, signs = end, VitalSigns(process.pid, _sounds(end), most_silent=MOST_SILENT)
+            if signs.are_gone():
+                self._log.error("a worker does not answer any more and is ended")
+                process.kill()
 
     def drain(self) -> None:
         """Let it finish and end."""

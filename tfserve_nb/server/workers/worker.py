@@ -14,17 +14,21 @@ import logging
 import os
 import socket
 import sys
+import time
 from typing import TYPE_CHECKING
 
 from .. import tls
+from ..budget import ByteBudget
 from ..calls import Calls
 from ..event_loop import new_loop
 from ..http.connection import Connection
 from ..http.message import Message as HttpMessage
 from ..http.message import Sink
 from ..http.server import HttpServer
+from ..paths import V2
+from ..rest.entrance import guarded
 from ..rest.fast_path import fast_path
-from ..rest.inference_v2 import PREFIX, find_v2_route
+from ..rest.inference_v2 import find_v2_route
 from ..rest.routes import find_route
 from ..settings import GrpcSettings, ServerSettings
 from ..telemetry.log import LOG_NAME
@@ -35,6 +39,9 @@ from .messages import BundleAnswer, Catalog, Drain, Forwarded, Hello, LogLine, M
 
 if TYPE_CHECKING:
     from .grpc_proxy import GrpcProxy
+
+SIGN_EACH_S = 1.0
+"""How often the core is told that this worker still answers."""
 
 DRAIN_S = 30.0
 """The core decides how long a drain may take; this is for a core that forgot."""
@@ -65,6 +72,7 @@ class WorkerProcess:
         self._link = Link(self._take, self._over.set)
         self._backend = LinkBackend(self._link)
         self._forwarder = Forwarder(self._link)
+        self._is_ready = False
         self._server: HttpServer | None = None
         self._grpc: GrpcProxy | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -75,8 +83,12 @@ class WorkerProcess:
         self._log.setLevel(logging.INFO)
         self._log.addHandler(LinkHandler(self._link))
         await self._link.open(one_end)
+        told_s = 0.0
         while not self._over.is_set():
             self._backend.send_records()
+            if self._is_ready and time.perf_counter() > told_s + SIGN_EACH_S:
+                told_s = time.perf_counter()
+                self._link.send(Ready())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._over.wait(), RECORDS_EACH_S)
         if self._server is not None:
@@ -115,22 +127,25 @@ class WorkerProcess:
                 return rest(connection, message)
             return None
 
-        server = self._server = HttpServer(self._forwarder.sink, settings, self._log, decode_here)
+        budget = ByteBudget(settings.max_bytes_in_flight // settings.workers)
+        front = guarded(decode_here, calls, settings)
+        server = self._server = HttpServer(self._forwarder.sink, settings, self._log, front, budget)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
         if settings.grpc is not None and settings.grpc.core_path:
-            await self._serve_grpc(calls, settings.grpc, settings.token)
+            await self._serve_grpc(calls, settings.grpc, settings.token, budget)
+        self._is_ready = True
         self._link.send(Ready())
 
-    async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None) -> None:
+    async def _serve_grpc(self, calls: Calls, settings: GrpcSettings, token: str | None, budget: ByteBudget) -> None:
         from .grpc_proxy import GrpcProxy  # gRPC takes a tenth of a second to import
 
-        grpc = GrpcProxy(self._backend, calls, settings, token, self._log)
+        grpc = GrpcProxy(self._backend, calls, settings, token, budget, self._log)
         await grpc.start()
         self._grpc = grpc
 
     def _is_known(self, target: str) -> bool:
         try:
-            route = find_v2_route("POST", target) if target.startswith(PREFIX) else find_route("POST", target)
+            route = find_v2_route("POST", target) if target.startswith(V2) else find_route("POST", target)
         except Exception:  # noqa: BLE001 - the core refuses it with the right error
             return False
         return route is not None and route.call in ("predict", "infer") and self._backend.knows(route.spec)

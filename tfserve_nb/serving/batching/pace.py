@@ -52,6 +52,11 @@ class Median:
         """The median, or None while there are too few samples."""
         return self._value if self.num_samples >= FEWEST else None
 
+    @property
+    def guess(self) -> float:
+        """The same from any number of samples; 0 without one."""
+        return self._value
+
 
 class QueuePace:
     """How long runs take and how fast requests come, for one queue."""
@@ -83,6 +88,10 @@ class QueuePace:
             return known.value
         smaller = [run.value for other, run in self._runs.items() if other < size and run.value is not None]
         return max(smaller, default=0.0)
+
+    def usual_s(self, size: int) -> float:
+        """About the seconds of a run of `size` rows, from however few samples there are; 0 without one."""
+        return max((run.guess for other, run in self._runs.items() if other <= size), default=0.0)
 
     def wait_s(self, rows_ahead: int, size: int, full_size: int) -> float:
         """The expected seconds until a request is done.

@@ -83,6 +83,8 @@ class Task:
         if stop - start == self.num_rows:
             return Answer(outputs, self.started_s or done_s, done_s)
         pieces = self.pieces = self.pieces or {}
+        if start in pieces:  # these rows were run again, and both runs are done now
+            return None
         pieces[start] = outputs
         self.num_rows_done += stop - start
         if self.num_rows_done < self.num_rows:
@@ -217,6 +219,10 @@ class BatchQueue:
         while self._tasks:
             self._finish(self._tasks.popleft(), self._closed, finished)
         return finished
+
+    def reopen(self) -> None:
+        """Take tasks again."""
+        self._closed = None
 
     def ready_at(self) -> float | None:
         """When a batch may leave, on the clock of `now_s` (0 for at once), or None while nothing waits."""

@@ -14,83 +14,23 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Collection
 
 import numpy as np
 
-from ...errors import Cancelled, NotAvailable, RunFailed, RunRejected, ServingError
-from ...threads import start_thread
+from ...errors import Cancelled, DeadlineExceeded, NotAvailable, RunFailed, RunRejected, ServingError
+from ...threads import hide_from_debuggers, start_thread
 from ...types import Tensors
 from ..backend import Outcome
-from ..telemetry.model_metrics import REASONS, BatchSummary
+from .lane import Lane, Observe, RunFunction, RunWithin
+from .long_runs import LOOK_S, MAX_OVERDUE, RunningBatch, limit_s, size_of, too_many_overdue, with_time_left
 from .queue import Batch, BatchQueue, Finished, Part, Task
-
-RunFunction = Callable[[Tensors], Tensors]
-"""Inputs -> outputs of one run: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
-
-Observe = Callable[[Batch, float, float], None]
-"""Gets a batch that was run, and when it started and was done; on the runner's thread."""
 
 JOIN_S = 1.5
 
-
-class BatchStats:
-    """Counts the batches of one queue. The runner's thread writes; a reader may be one batch behind."""
-
-    def __init__(self) -> None:
-        self._num_rows = 0
-        self._num_padded = 0
-        self._num_requests = 0
-        self._queue_s = 0.0
-        self._sizes: dict[int, int] = {}
-        self._reasons = dict.fromkeys(REASONS, 0)
-
-    def add(self, batch: Batch, size: int, started_s: float) -> None:
-        """A batch was run as `size` rows."""
-        self._num_rows += batch.num_rows
-        self._num_padded += max(0, size - batch.num_rows)
-        self._num_requests += len(batch.parts)
-        self._queue_s += sum([started_s - part.task.enqueued_s for part in batch.parts])
-        self._sizes[size] = self._sizes.get(size, 0) + 1
-        self._reasons[batch.reason] += 1
-
-    def summary(self, run_s: Mapping[int, float]) -> BatchSummary:
-        """The counts now, with what was learned of the runs."""
-        return BatchSummary(
-            num_batches=sum(self._reasons.values()),
-            num_rows=self._num_rows,
-            num_padded=self._num_padded,
-            reasons=dict(self._reasons),
-            sizes=dict(self._sizes),
-            queue_ms=1e3 * self._queue_s / max(1, self._num_requests),
-            run_ms={size: 1e3 * seconds for size, seconds in run_s.items()},
-        )
-
-
-@dataclass(eq=False, slots=True)
-class Lane:
-    """A queue together with the function that runs its batches and the one that observes them.
-
-    Attributes:
-        queue: the queue.
-        run: runs a batch.
-        observe: called after each batch, or None.
-        stats: counts its batches.
-        is_background: whether it only runs while no other lane has requests.
-        finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
-    """
-
-    queue: BatchQueue
-    run: RunFunction
-    observe: Observe | None = None
-    stats: BatchStats = field(default_factory=BatchStats)
-    is_background: bool = False
-    finish_s: float = 0.0
-
-    def summary(self) -> BatchSummary:
-        """The batches so far."""
-        return self.stats.summary(self.queue.pace.run_s)
+_STOPPED = "Timed out waiting for notification"
+"""TensorFlow's words for a run that was stopped at its deadline."""
 
 
 class Runner:
@@ -101,6 +41,8 @@ class Runner:
 
     Background lanes get what time is left over: they run only while nothing waits in any other lane, and one of several
     threads is always left to the others.
+
+    A run that takes long holds up its own lane only: see `long_runs`.
 
     Args:
         device: for the threads' names, such as `cpu0`.
@@ -121,10 +63,13 @@ class Runner:
         self._num_idle = 0
         self._lanes: list[Lane] = []
         self._background: list[Lane] = []
-        self._num_background = 0
         self._virtual_s = 0.0
         self._stopping = False
         self._threads: list[threading.Thread] = []
+        self._num_started = 0
+        self._stop_watching = threading.Event()
+        self._running: list[RunningBatch] = []
+        self._again: deque[tuple[Lane, Batch]] = deque()
 
     def start(self) -> None:
         """Start the threads; returns when they take batches.
@@ -132,9 +77,9 @@ class Runner:
         Raises:
             ServerFailed: if they do not within two seconds.
         """
-        for number in range(self._num_threads):
-            suffix = f"-{number}" if number else ""
-            self._threads.append(start_thread(f"tfserve-runner-{self.device}{suffix}", self._work))
+        for _ in range(self._num_threads):
+            self._threads.append(start_thread(self._next_name(), self._work))
+        self._threads.append(start_thread(f"tfserve-runner-{self.device}-watch", self._watch))
 
     def stop(self) -> None:
         """Refuse new tasks, finish the waiting ones with `NotAvailable`, end the threads. Idempotent, bounded."""
@@ -144,6 +89,7 @@ class Runner:
             for lane in self._lanes + self._background:
                 finished += lane.queue.close(NotAvailable("the server is shutting down"))
             self._wake.notify_all()
+        self._stop_watching.set()
         _deliver(finished)
         until_s = time.perf_counter() + JOIN_S
         for thread in self._threads:
@@ -151,10 +97,16 @@ class Runner:
                 thread.join(max(0.0, until_s - time.perf_counter()))
 
     def attach(
-        self, queue: BatchQueue, run: RunFunction, observe: Observe | None = None, *, is_background: bool = False
+        self,
+        queue: BatchQueue,
+        run: RunFunction,
+        observe: Observe | None = None,
+        *,
+        is_background: bool = False,
+        run_within: RunWithin | None = None,
     ) -> Lane:
-        """Open a queue whose batches go to `run`; `observe` is called after each."""
-        lane = Lane(queue, run, observe, is_background=is_background)
+        """Open a queue whose batches go to `run`, or to `run_within`; `observe` is called after each."""
+        lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within)
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
         return lane
@@ -205,35 +157,50 @@ class Runner:
         """Finish a task with `Cancelled`, unless it was finished already; its batch mates are not touched."""
         self._fail(task, Cancelled("the caller went away"))
 
+    def long_run(self, lanes: Collection[Lane]) -> str:
+        """The longest run of some lanes that is on its way, in words, if it has taken long; else ""."""
+        with self._lock:
+            now_s = self._now()
+            found = [running for running in self._running if running.lane in lanes and running.is_long(now_s)]
+            return min(found, key=lambda running: running.started_s).in_words(now_s) if found else ""
+
     def _work(self, ready: threading.Event) -> None:
+        running = RunningBatch()
+        with self._lock:
+            self._running.append(running)
         ready.set()
         while True:
-            taken = self._next()
+            taken = self._next(running)
             if taken is None:
                 return
             lane, batch, finished = taken
             _deliver(finished)
             if batch is not None:
-                self._run_batch(lane, batch)
-            if lane.is_background:
-                with self._lock:
-                    self._num_background -= 1
+                self._run_batch(lane, batch, running)
 
-    def _next(self) -> tuple[Lane, Batch | None, Finished] | None:
-        """Wait for the next batch; None when stopping."""
+    def _next(self, running: RunningBatch | None = None) -> tuple[Lane, Batch | None, Finished] | None:
+        """Wait for the next batch of a thread; None when it is to end."""
         with self._wake:
+            if running is not None and not self._ended(running):
+                return None
             while not self._stopping:
                 now_s = self._now()
+                if self._again:
+                    again, batch = self._again.popleft()
+                    self._begin(running, again, batch, now_s)
+                    return again, batch, []
                 lane, ready_s = self._choose(now_s, self._lanes)
                 if lane is not None:
                     lane.finish_s = self._virtual_s = max(self._virtual_s, lane.finish_s)
                 elif ready_s is None and self._background:
                     lane = self._choose_background(now_s)
                 if lane is not None:
-                    batch, finished = lane.queue.take(now_s)
+                    taken, finished = lane.queue.take(now_s)
+                    if taken is not None:
+                        self._begin(running, lane, taken, now_s)
                     if self._num_idle:
                         self._wake.notify()  # there may be more than one batch
-                    return lane, batch, finished
+                    return lane, taken, finished
                 self._num_idle += 1
                 try:
                     self._wake.wait(None if ready_s is None else max(0.0, ready_s - now_s))
@@ -243,19 +210,17 @@ class Runner:
 
     def _choose_background(self, now_s: float) -> Lane | None:
         """The background lane whose turn it is, if a thread may run one."""
-        is_allowed = self._num_background < max(1, self._num_threads - 1)
-        lane, _ = self._choose(now_s, self._background if is_allowed else [])
-        self._num_background += lane is not None
-        return lane
+        num_running = sum([lane.num_running for lane in self._background])
+        is_allowed = num_running < max(1, self._num_threads - 1)
+        return self._choose(now_s, self._background if is_allowed else [])[0]
 
-    @staticmethod
-    def _choose(now_s: float, lanes: list[Lane]) -> tuple[Lane | None, float | None]:
+    def _choose(self, now_s: float, lanes: list[Lane]) -> tuple[Lane | None, float | None]:
         """The lane whose turn it is, or else when one will have a batch."""
         chosen: Lane | None = None
         earliest: float | None = None
         for lane in lanes:
             ready_s = lane.queue.ready_at()
-            if ready_s is None:
+            if ready_s is None or lane.num_running >= self._num_threads:
                 continue
             if ready_s > now_s:
                 earliest = ready_s if earliest is None else min(earliest, ready_s)
@@ -263,32 +228,148 @@ class Runner:
                 chosen = lane
         return chosen, earliest
 
-    def _run_batch(self, lane: Lane, batch: Batch) -> None:
+    def _begin(self, running: RunningBatch | None, lane: Lane, batch: Batch, now_s: float) -> None:
+        """A thread runs a batch from now on; the caller holds the lock."""
+        if running is not None:
+            running.begin(lane, batch, now_s)
+            lane.num_running += 1
+
+    def _ended(self, running: RunningBatch) -> bool:
+        """A thread's run has ended; whether the thread goes on. The caller holds the lock."""
+        lane = running.lane
+        if lane is None:
+            return True
+        running.lane = running.batch = None
+        if running.is_overdue:
+            lane.num_overdue -= 1
+            is_attached = lane in self._lanes or lane in self._background
+            if lane.num_overdue == MAX_OVERDUE - 1 and is_attached and not self._stopping:
+                lane.queue.reopen()
+        else:
+            lane.num_running -= 1
+        if running.is_replaced:
+            self._running.remove(running)
+            self._wake.notify()  # its lane may have waited for the end of this run
+        return not running.is_replaced
+
+    def _watch(self, ready: threading.Event) -> None:
+        """Look again and again for runs that take long, so that they hold up nothing else."""
+        ready.set()
+        while not self._stop_watching.wait(LOOK_S):
+            try:
+                for _ in range(self._look()):
+                    self._start_another()
+            except Exception:
+                logging.getLogger(__name__).exception("no thread could be started beside a run that takes long")
+
+    def _look(self) -> int:
+        """Give up runs that are overdue; how many threads are needed in place of those with long runs."""
+        finished: Finished = []
+        num_needed = 0
+        with self._wake:
+            now_s = self._now()
+            for running in self._running:
+                if not running.is_overdue and running.is_late(now_s):
+                    finished += self._give_up(running, now_s)
+            if not self._num_idle and self._is_anything_waiting() and not self._stopping:
+                for running in self._running:
+                    if not running.is_replaced and running.is_long(now_s):
+                        running.is_replaced = True
+                        num_needed += 1
+        _deliver(finished)
+        return num_needed
+
+    def _is_anything_waiting(self) -> bool:
+        """Whether a batch could run if there was a thread for it."""
+        lanes = self._lanes + self._background
+        return bool(self._again) or any(
+            lane.queue.num_rows > 0 and lane.num_running < self._num_threads for lane in lanes
+        )
+
+    def _give_up(self, running: RunningBatch, now_s: float) -> Finished:
+        """Go on without a run that cannot be stopped in time; its requests with time left run again without the others.
+
+        The caller holds the lock.
+        """
+        lane, batch = running.lane, running.batch
+        if lane is None or batch is None:
+            return []
+        running.is_overdue = True
+        lane.num_running -= 1
+        lane.num_overdue += 1
+        finished: Finished = []
+        waiting, expired = with_time_left(batch, now_s)
+        errors: list[tuple[list[Part], ServingError]] = [(expired, DeadlineExceeded(_STOPPED))]
+        if lane.num_overdue >= MAX_OVERDUE:
+            errors.append((waiting, too_many_overdue()))
+            finished += lane.queue.close(too_many_overdue())
+        elif waiting:
+            self._again.append((lane, _batch_of(waiting, batch.reason)))
+        for parts, error in errors:
+            for part in parts:
+                self._finish(part.task, error, finished)
+        self._wake.notify()
+        return finished
+
+    def _start_another(self) -> None:
+        thread = threading.Thread(target=self._work, args=(threading.Event(),), name=self._next_name(), daemon=True)
+        hide_from_debuggers(thread)
+        thread.start()
+        self._threads = [*(old for old in self._threads if old.is_alive()), thread]
+
+    def _next_name(self) -> str:
+        number, self._num_started = self._num_started, self._num_started + 1
+        return f"tfserve-runner-{self.device}" + (f"-{number}" if number else "")
+
+    def _run_batch(self, lane: Lane, batch: Batch, running: RunningBatch | None = None) -> None:
+        running = running or RunningBatch()
         started_s = self._now()
         for task, _, _ in batch.parts:
             if task.started_s is None:
                 task.started_s = started_s
         try:
-            outputs = run_parts(lane, batch.parts)
+            outputs = run_parts(lane, batch.parts, limit_s=_limit_s(lane, batch, started_s))
+        except DeadlineExceeded:
+            self._run_rest(lane, batch, running)
+            return
         except Exception as error:  # noqa: BLE001 - whatever a model raises, the loop goes on
             if len(batch.parts) == 1:
                 self._fail(batch.parts[0].task, as_serving_error(error))
-            else:
-                # One request must not decide over its batch mates: find out which one is at fault.
-                for part in batch.parts:
-                    if not part.task.is_finished:
-                        self._run_batch(lane, Batch((part,), part.stop - part.start, batch.reason))
+                return
+            # One request must not decide over its batch mates: find out which one is at fault.
+            for part in batch.parts:
+                if not part.task.is_finished and not running.is_overdue:
+                    self._run_part_of(lane, _batch_of([part], batch.reason), running)
             return
         done_s = self._complete(batch.parts, outputs)
+        if running.is_overdue:
+            return
         self._learn(lane, batch, started_s, done_s)
         if lane.observe is not None:
             lane.observe(batch, started_s, done_s)
 
+    def _run_part_of(self, lane: Lane, batch: Batch, running: RunningBatch) -> None:
+        """Run a part of what a thread has in hand, with a time of its own."""
+        with self._lock:
+            if running.is_overdue:
+                return
+            running.begin(lane, batch, self._now())
+        self._run_batch(lane, batch, running)
+
+    def _run_rest(self, lane: Lane, batch: Batch, running: RunningBatch) -> None:
+        """A run was stopped: the requests whose time is over fail, the others run again without them."""
+        waiting, expired = with_time_left(batch, self._now())
+        if len(waiting) == len(batch.parts):  # nothing is to be gained from a second try
+            waiting, expired = [], waiting
+        for part in expired:
+            self._fail(part.task, DeadlineExceeded(_STOPPED))
+        if waiting:
+            self._run_part_of(lane, _batch_of(waiting, batch.reason), running)
+
     def _learn(self, lane: Lane, batch: Batch, started_s: float, done_s: float) -> None:
         """Charge the lane for the device's time, and remember how long the run took."""
         took_s = done_s - started_s
-        is_one = not lane.queue.is_batchable or batch.parts[0].task.is_alone
-        size = batch.num_rows if is_one else lane.queue.options.padded_size(batch.num_rows)
+        size = size_of(lane, batch)
         with self._lock:
             lane.finish_s += took_s / self._num_threads
             lane.queue.ran(size, took_s)
@@ -314,21 +395,41 @@ class Runner:
 
     def _fail(self, task: Task, error: ServingError) -> None:
         """Finish one task with an error, unless it is finished."""
+        finished: Finished = []
         with self._lock:
-            if task.is_finished:
-                return
+            self._finish(task, error, finished)
+        _deliver(finished)
+
+    @staticmethod
+    def _finish(task: Task, error: ServingError, finished: Finished) -> None:
+        """The same; the caller holds the lock, and delivers."""
+        if not task.is_finished:
             task.is_finished = True
             if task.queue is not None:
                 task.queue.forget(task)
-        _deliver([(task, error)])
+            finished.append((task, error))
 
 
-def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
+def _batch_of(parts: list[Part], reason: str) -> Batch:
+    return Batch(tuple(parts), sum([part.stop - part.start for part in parts]), reason)
+
+
+def _limit_s(lane: Lane, batch: Batch, started_s: float) -> float | None:
+    """How long a run may take; None where it cannot be stopped anyway."""
+    return None if lane.run_within is None else limit_s(lane, batch, started_s)
+
+
+def _run(lane: Lane, inputs: Tensors, limit_s: float | None) -> Tensors:
+    return lane.run(inputs) if lane.run_within is None or limit_s is None else lane.run_within(inputs, limit_s)
+
+
+def run_parts(lane: Lane, parts: tuple[Part, ...], *, limit_s: float | None = None) -> list[Tensors]:
     """Run one batch: put the rows together, pad, run, hand the rows back.
 
     Args:
         lane: where the batch came from.
         parts: in order; together at most `max_batch_size` rows.
+        limit_s: how long the run may take, in seconds; None for as long as it takes.
 
     Returns:
         For each part, name -> array with its rows; views of the run's outputs, read-only.
@@ -339,11 +440,11 @@ def run_parts(lane: Lane, parts: tuple[Part, ...]) -> list[Tensors]:
     Reference: TensorFlow Serving pads with copies of row 0 of the last task (batching_session.cc); so do we.
     """
     if not lane.queue.is_batchable or parts[0].task.is_alone:
-        return [lane.run(parts[0].task.inputs)]
+        return [_run(lane, parts[0].task.inputs, limit_s)]
     queue = lane.queue
     num_rows = sum([part.stop - part.start for part in parts])
     padding = queue.options.padded_size(num_rows) - num_rows
-    outputs = lane.run({name: _assemble(name, parts, padding, queue) for name in parts[0].task.inputs})
+    outputs = _run(lane, {name: _assemble(name, parts, padding, queue) for name in parts[0].task.inputs}, limit_s)
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != num_rows + padding:
             raise RunFailed(

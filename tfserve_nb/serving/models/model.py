@@ -13,14 +13,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # JSON
 
-from ...errors import ServingError, VersionNotFound
-from ...export.layout import list_versions, version_dir
+from ...errors import InvalidOption, ServingError, VersionNotFound
+from ...export.layout import check_name, deletable_dir, delete_version, list_versions, version_dir
 from ...serialization import from_json, to_json
 from ...types import HistoryEvent, Progress
 from ..backend import ModelSpec, ModelView
 from ..batching.options import BatchingOptions
 from ..versions.lifecycle import ServableManager
 from ..versions.source import VersionSource
+from .fitness import check_fitness
 from .routing import Routing
 from .state_store import StateStore
 
@@ -50,10 +51,13 @@ class ServedModel:
         base_path: the folder that holds `NAME/VERSION` and the state file.
         keep: versions to keep loaded.
         manager: loads and unloads.
+
+    Raises:
+        InvalidOption: if the name is not allowed; there is no other way to serve a model than through here.
     """
 
     def __init__(self, name: str, base_path: Path, keep: int, manager: ServableManager) -> None:
-        self.name = name
+        self.name = check_name(name)
         self.base_path = base_path
         self.keep = keep
         self.routing = Routing(name)
@@ -129,13 +133,13 @@ class ServedModel:
                 self._aspire()
 
     def source_of(self, version: int) -> VersionSource:
-        """Where a version comes from.
+        """Where a version comes from; one that is loaded needs no folder any more.
 
         Raises:
             VersionNotFound: naming the versions on disk.
         """
         source = self._manager.sources(self.name).get(version)
-        if source is not None and source.path.exists():
+        if source is not None and (version in self._manager.available(self.name) or source.path.exists()):
             return source
         on_disk = list_versions(self.base_path / self.name)
         if version not in on_disk:
@@ -146,10 +150,48 @@ class ServedModel:
             )
         return VersionSource(version_dir(self.base_path, self.name, version), BatchingOptions())
 
+    def deletable(self, version: int | None, *, force: bool) -> list[int]:
+        """The versions whose folders `--delete` removes: one, or all of them; none for one whose folder is gone.
+
+        Raises:
+            InvalidOption: if one of them may not be removed.
+        """
+        on_disk = list_versions(self.base_path / self.name)
+        versions = [number for number in on_disk if version in (None, number)]
+        for number in versions:
+            self._check_deletable(number, force=force)
+        return versions
+
+    def delete(self, version: int, *, force: bool) -> None:
+        """Remove the folder of a version.
+
+        Raises:
+            InvalidOption: if it may not be removed.
+            ServingError: if it cannot.
+        """
+        self._check_deletable(version, force=force)
+        delete_version(self.base_path, self.name, version)
+
+    def _check_deletable(self, version: int, *, force: bool) -> None:
+        folder = deletable_dir(self.base_path, self.name, version)
+        if not force and self._manager.is_used_elsewhere(self.name, version, folder):
+            raise InvalidOption(
+                f"version {version} of {self.name} is not deleted: another process serves it from {folder}",
+                hint=f"undeploy it there first, or %undeploy {self.name} --version {version} --delete --force",
+            )
+
     def change(self, transform: Callable[[Routing], Routing], event: HistoryEvent) -> None:
-        """Move the pointer, then store it; a failure to store never undoes or delays a switch, it is shown."""
+        """Move the pointer, then store it; a failure to store never undoes or delays a switch, it is shown.
+
+        Raises:
+            FailedPrecondition: if it would give requests to a version that cannot answer.
+            InvalidOption: if it would give copies to a version that they change.
+        """
         with self._lock:
-            self.routing = transform(self.routing)
+            routing = transform(self.routing)
+            serving = {*self.traffic, *self.routing.promoted}
+            check_fitness(self.routing, routing, serving, self._manager.status(self.name))
+            self.routing = routing
             self._aspire()
             self._remember(event)
 
@@ -177,7 +219,7 @@ class ServedModel:
         self._manager.set_aspired(self.name, self.routing.aspired(self.keep) | frozenset(self._pending))
 
 
-def read_stored_model(name: str, base_path: Path, value: Mapping[str, Any]) -> StoredModel:
+def read_stored_model(name: str, base_path: Path, value: Any) -> StoredModel:
     """The inverse of `to_json(StoredModel)`, with the versions that are on disk now.
 
     Versions that appeared on disk since get default options; files may also have been moved with their folder.
@@ -188,8 +230,14 @@ def read_stored_model(name: str, base_path: Path, value: Mapping[str, Any]) -> S
         value: from the state file.
 
     Raises:
-        ServingError: if something is missing or of another kind; nothing is read then.
+        ServingError: if something is missing or of another kind, or the name is not allowed.
     """
+    check_name(name)
+    if not isinstance(value, Mapping):
+        raise ServingError(
+            f"the stored state of model {name!r} in {base_path} cannot be read: {value!r:.60} is no JSON object",
+            hint="deploy it anew",
+        )
     on_disk = {version: version_dir(base_path, name, version) for version in list_versions(base_path / name)}
     try:
         kept = {
@@ -199,10 +247,11 @@ def read_stored_model(name: str, base_path: Path, value: Mapping[str, Any]) -> S
         }
         routing = {"name": name, **value["routing"]}
         stored = from_json({**value, "routing": routing, "versions": kept}, StoredModel)
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        stored.routing.check()
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, InvalidOption) as error:
         raise ServingError(
             f"the stored state of model {name!r} in {base_path} cannot be read: {type(error).__name__}: {error}",
-            hint="move the state file away to start anew",
+            hint="deploy it anew",
         ) from error
     unknown = {
         version: VersionSource(path, BatchingOptions()) for version, path in on_disk.items() if version not in kept

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import ConfigRejected, InvalidOption
+from ...export.layout import check_name
 from .routing import check_label
 
 
@@ -72,6 +73,83 @@ class ModelConfig:
     logging: LoggingOptions | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class ReloadLimits:
+    """What a configuration may name when it is not known who sends it.
+
+    A SavedModel is a program, and logged requests are files that are written: both stay where the server's owner put
+    them.
+
+    Attributes:
+        base_paths: models must lie in these folders or below them.
+        log_prefixes: requests may be logged there, as `LoggingOptions.filename_prefix`.
+    """
+
+    base_paths: tuple[str, ...]
+    log_prefixes: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, configs: Iterable[ModelConfig], base_paths: Iterable[str] = ()) -> ReloadLimits:
+        """What the owner's configuration names, and further folders."""
+        known = tuple(configs)
+        return cls(
+            (*(config.base_path for config in known), *base_paths),
+            frozenset(config.logging.filename_prefix for config in known if config.logging is not None),
+        )
+
+    def check(self, wanted: Iterable[ModelConfig]) -> None:
+        """Refuse a configuration that names anything else; links are followed.
+
+        Raises:
+            ConfigRejected: naming the model and the path.
+        """
+        roots = [Path(path).resolve() for path in self.base_paths]
+        for config in wanted:
+            _check_texts(config)
+            is_absolute = Path(config.base_path).is_absolute()  # `check_configs` has the words for others
+            if is_absolute and not any(_is_below(config.base_path, root) for root in roots):
+                raise ConfigRejected(
+                    f"Model {config.name} lies at {config.base_path}, outside of the configured base paths; reloads "
+                    "without a token stay below them. Start the server with --reload_base_paths=FOLDER or "
+                    "--auth_token_file=FILE",
+                    code="PERMISSION_DENIED",
+                )
+            if config.logging is not None and config.logging.filename_prefix not in self.log_prefixes:
+                raise ConfigRejected(
+                    f"Model {config.name} logs requests to {config.logging.filename_prefix}, which the server's own "
+                    "configuration does not; reloads without a token cannot add it. Start the server with "
+                    "--auth_token_file=FILE",
+                    code="PERMISSION_DENIED",
+                )
+
+
+def _is_below(path: str, root: Path) -> bool:
+    try:
+        return Path(path).resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # links in a circle
+        return False
+
+
+def _check_texts(config: ModelConfig) -> None:
+    """Refuse names and paths that no model and no file can have.
+
+    Raises:
+        ConfigRejected: naming the text.
+    """
+    try:
+        check_name(config.name)
+    except InvalidOption as error:
+        raise ConfigRejected(error.message, hint=error.hint.replace("--name", "a name such as")) from error
+    for label in config.labels:
+        if not label.isprintable():
+            raise ConfigRejected(f"label {label!r} of model {config.name} has control characters", hint="stable")
+    if not config.base_path.isprintable():
+        raise ConfigRejected(
+            f"Model {config.name} lies at {config.base_path!r}, which has control characters",
+            hint="a path without them",
+        )
+
+
 def check_configs(wanted: Iterable[ModelConfig], served: Mapping[str, ModelConfig]) -> None:
     """Refuse a configuration that cannot be meant.
 
@@ -87,6 +165,7 @@ def check_configs(wanted: Iterable[ModelConfig], served: Mapping[str, ModelConfi
         if config.name in seen:
             raise ConfigRejected(f"Illegal to list model {config.name} multiple times in config list")
         seen.add(config.name)
+        _check_texts(config)
         if not config.platform:
             raise ConfigRejected(
                 "Illegal setting neither ModelServerConfig::model_type (deprecated) nor "

@@ -59,6 +59,17 @@ class Routing:
             object.__setattr__(self, "sole", next(iter(self.traffic)))
         object.__setattr__(self, "is_plain", len(self.traffic) < 2 and not self.arms and self.shadow is None)
 
+    def check(self) -> None:
+        """Refuse shares that no requests could be divided by.
+
+        Raises:
+            InvalidOption: naming what is wrong.
+        """
+        if self.traffic:
+            check_weights(self.traffic)
+        if self.shadow is not None:
+            self.shadow.check()
+
     @property
     def default_version(self) -> int | None:
         """The promoted version."""
@@ -148,8 +159,10 @@ class Routing:
             InvalidOption: if the label cannot stand in a URL, or looks like a version.
             LabelNotFound: if a label that does not exist is to be removed.
         """
-        if not isinstance(label, str) or not _LABEL.fullmatch(label):
-            raise InvalidOption(f"label {label!r} must be text without '/', ':' and spaces", hint="stable, canary")
+        if not isinstance(label, str) or not _LABEL.fullmatch(label) or not label.isprintable():
+            raise InvalidOption(
+                f"label {label!r} must be text without '/', ':', spaces and control characters", hint="stable, canary"
+            )
         if version is None and label not in self.labels:
             raise LabelNotFound(f"Unrecognized servable version label: {label}", hint=f"labels: {dict(self.labels)}")
         labels = {other: target for other, target in self.labels.items() if other != label}

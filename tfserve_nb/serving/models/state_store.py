@@ -24,19 +24,16 @@ FORMAT = 1
 FILE_NAME = "tfserve_nb.sqlite3"
 BUSY_S = 2.0
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, state TEXT NOT NULL, updated_at REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS history (
-    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, action TEXT NOT NULL,
-    version INTEGER, detail TEXT NOT NULL, actor TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS benchmarks (
-    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS experiments (
-    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS replays (
-    id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL, result TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS history_by_name ON history (name, id);
-"""
+_KEPT = "id INTEGER PRIMARY KEY, at REAL NOT NULL, name TEXT NOT NULL"
+_SCHEMA = (
+    "CREATE TABLE IF NOT EXISTS models (name TEXT PRIMARY KEY, state TEXT NOT NULL, updated_at REAL NOT NULL)",
+    f"CREATE TABLE IF NOT EXISTS history ({_KEPT}, action TEXT NOT NULL, version INTEGER, "
+    "detail TEXT NOT NULL, actor TEXT NOT NULL)",
+    f"CREATE TABLE IF NOT EXISTS benchmarks ({_KEPT}, result TEXT NOT NULL)",
+    f"CREATE TABLE IF NOT EXISTS experiments ({_KEPT}, state TEXT NOT NULL)",
+    f"CREATE TABLE IF NOT EXISTS replays ({_KEPT}, result TEXT NOT NULL)",
+    "CREATE INDEX IF NOT EXISTS history_by_name ON history (name, id)",
+)
 
 
 class StateStore:
@@ -55,7 +52,7 @@ class StateStore:
         Raises:
             ServingError: if the file cannot be written (full disk, no permission, damaged file).
         """
-        with self._writing() as connection:
+        with self._open(writes=True) as connection:
             connection.execute(
                 "INSERT INTO models VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE "
                 "SET state = excluded.state, updated_at = excluded.updated_at",
@@ -66,35 +63,31 @@ class StateStore:
 
     def forget(self, name: str, event: HistoryEvent) -> None:
         """Remove the stored state of a model; its history stays."""
-        with self._writing() as connection:
+        with self._open(writes=True) as connection:
             connection.execute("DELETE FROM models WHERE name = ?", (name,))
             _append(connection, name, event)
 
-    def load(self) -> dict[str, dict[str, Any]]:
-        """Model name -> stored state, for all models below the folder.
+    def load(self) -> dict[str, Any]:
+        """Model name -> stored state, for all models below the folder; a damaged one is the text that stands there.
 
         Raises:
             ModelNotFound: if the folder cannot be read.
             ServingError: if the file cannot be read, or a newer version of this package wrote it.
         """
         try:
-            if not self.path.exists():
-                return {}
+            rows = self._rows("models", "SELECT name, state FROM models")
         except OSError as error:
             raise ModelNotFound(f"{self.path}: {error.strerror}") from error
-        with self._open() as connection:
-            return {name: json.loads(state) for name, state in connection.execute("SELECT name, state FROM models")}
+        return {_text(name): _value(state) for name, state in rows}
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first."""
-        if not self.path.exists():
-            return []
-        with self._open() as connection:
-            rows = connection.execute(
-                "SELECT at, action, version, detail, actor FROM history WHERE name = ? ORDER BY id DESC LIMIT ?",
-                (name, limit),
-            )
-            return [HistoryEvent(*row) for row in rows]
+        query = "SELECT at, action, version, detail, actor FROM history WHERE name = ? ORDER BY id DESC LIMIT ?"
+        rows = self._rows("history", query, (name, limit))
+        return [
+            HistoryEvent(at, _text(action), version, _text(detail), _text(actor))
+            for at, action, version, detail, actor in rows
+        ]
 
     def add_benchmark(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
         """Keep the result of a benchmark.
@@ -117,16 +110,13 @@ class StateStore:
         return self._add("replays", name, result, event)
 
     def benchmarks(self) -> dict[int, dict[str, Any]]:
-        """Number of the run -> its result, for all models below the folder."""
-        if not self.path.exists():
-            return {}
-        with self._open() as connection:
-            connection.executescript(_SCHEMA)
-            rows = connection.execute("SELECT id, result FROM benchmarks")
-            return {number: json.loads(text) for number, text in rows}
+        """Number of the run -> its result, for all models below the folder; without damaged ones."""
+        rows = self._rows("benchmarks", "SELECT id, result FROM benchmarks")
+        found = {number: _value(text) for number, text in rows}
+        return {number: value for number, value in found.items() if isinstance(value, dict)}
 
     def _add(self, table: str, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
-        with self._writing() as connection:
+        with self._open(writes=True) as connection:
             row = (event.at, name, json.dumps(result))
             number = connection.execute(f"INSERT INTO {table} (at, name, result) VALUES (?, ?, ?)", row).lastrowid  # noqa: S608 - a name of ours
             _append(connection, name, event)
@@ -147,7 +137,7 @@ class StateStore:
             ServingError: if the file cannot be written.
         """
         text = json.dumps(value)
-        with self._writing() as connection:
+        with self._open(writes=True) as connection:
             if number is not None:
                 changed = connection.execute("UPDATE experiments SET state = ? WHERE id = ?", (text, number))
                 if changed.rowcount:
@@ -158,35 +148,57 @@ class StateStore:
 
     def latest_experiment(self, name: str) -> tuple[int, dict[str, Any]] | None:
         """Number and state of a model's newest experiment, or None when there was none."""
+        found = self._rows(
+            "experiments", "SELECT id, state FROM experiments WHERE name = ? ORDER BY id DESC LIMIT 1", (name,)
+        )
+        return (int(found[0][0]), json.loads(found[0][1])) if found else None
+
+    def _rows(self, table: str, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
+        """What a query finds; nothing in a file that is not there, or that an earlier release made without the table.
+
+        Texts are bytes: one that is no UTF-8 must not hide the others.
+        """
         if not self.path.exists():
-            return None
+            return []
         with self._open() as connection:
-            connection.executescript(_SCHEMA)
-            found = connection.execute(
-                "SELECT id, state FROM experiments WHERE name = ? ORDER BY id DESC LIMIT 1", (name,)
-            ).fetchone()
-        return None if found is None else (int(found[0]), json.loads(found[1]))
+            if connection.execute("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)).fetchone() is None:
+                return []
+            connection.text_factory = bytes
+            return connection.execute(query, values).fetchall()
 
     @contextlib.contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, *, writes: bool = False) -> Iterator[sqlite3.Connection]:
+        """A connection; to write, with one transaction for everything, which other processes wait for once."""
         try:
-            with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
-                check_format(connection.execute("PRAGMA user_version").fetchone()[0], FORMAT, self.path)
+            with contextlib.closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection, connection:
+                if writes:
+                    connection.execute("BEGIN IMMEDIATE")
+                found = connection.execute("PRAGMA user_version").fetchone()[0]
+                check_format(found, FORMAT, self.path)
+                if writes and found != FORMAT:
+                    for statement in (*_SCHEMA, f"PRAGMA user_version = {FORMAT}"):
+                        connection.execute(statement)
                 yield connection
         except (sqlite3.Error, json.JSONDecodeError) as error:
             raise ServingError(
                 f"{self.path} cannot be used: {error}", hint="free disk space, or move the file away to start anew"
             ) from error
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        with self._open() as connection:
-            connection.executescript(_SCHEMA)
-            with connection:
-                connection.execute("BEGIN IMMEDIATE")  # one transaction for all: other processes wait for it once
-                if connection.execute("PRAGMA user_version").fetchone()[0] != FORMAT:
-                    connection.execute(f"PRAGMA user_version = {FORMAT}")
-                yield connection
+
+def _text(name: object) -> str:
+    """The name of a row; one that can be none in angle brackets, which no model has."""
+    try:
+        return name.decode() if isinstance(name, bytes) else f"<{name!r}>"
+    except UnicodeDecodeError:
+        return f"<{name!r}>"
+
+
+def _value(text: object) -> Any:
+    """The JSON value of a row; what is none stays as it is."""
+    try:
+        return json.loads(text) if isinstance(text, bytes) else text
+    except (ValueError, RecursionError):
+        return text
 
 
 def new_event(action: str, version: int | None = None, detail: str = "") -> HistoryEvent:

@@ -25,6 +25,7 @@ from typing import Any, TypeAlias, overload  # DataFrames, pyarrow's tables, JSO
 import numpy as np
 
 from ...errors import InvalidOption
+from ...temporary import replacing
 from ...types import Tensors
 from .observer import Observer
 from .records import RequestRecord, RequestTensors, num_bytes, own_copy
@@ -446,7 +447,8 @@ def save_captured(captured: CapturedRequests, path: Path) -> Path:
     ]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), path)
+        with replacing(path) as partial:  # what was saved there before is worth more than half of this
+            parquet.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
     except OSError as error:
         raise InvalidOption(f"{path} cannot be written: {error}", hint="another path") from error
     return path

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 import numpy as np
 
@@ -114,6 +114,14 @@ class _ModelCounters:
             counters = self.by_signature[key] = _Counters()
         return counters
 
+    def forget_versions(self, known: Container[int], before: int) -> None:
+        """Drop the counters of versions that are not known any more, once no window reaches their requests."""
+        for key, counters in list(self.by_signature.items()):
+            if key[0] not in known:
+                counters.forget_before(before)
+                if not counters.seconds:
+                    del self.by_signature[key]
+
     def windows(self, first: int, num_seconds: int, signature: str | None) -> dict[int, Window]:
         """Version -> its seconds from `first` on; of one signature, or of all."""
         found: dict[int, list[_Counters]] = {}
@@ -181,6 +189,14 @@ class Metrics:
         with self._lock:
             self._absorb()
             self._models.pop(model, None)
+
+    def forget_versions(self, model: str, known: Container[int]) -> None:
+        """Drop the counters of a model's versions that are none of the known ones, once their requests are history."""
+        with self._lock:
+            self._absorb()
+            counters = self._models.get(model)
+            if counters is not None:
+                counters.forget_versions(known, int(self._now()) - HISTORY_S)
 
     def snapshot(
         self, model: str, *, span_s: int = 120, step_s: int = 2, tail_s: int = TAIL_S, signature: str | None = None

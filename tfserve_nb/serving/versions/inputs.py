@@ -1,4 +1,4 @@
-"""Make values fit a signature, or raise an error with the reason, before they join a batch.
+"""Whether tensors fit a signature, or an error with the reason, before they join a batch.
 
 Thread: any; pure functions.
 """
@@ -6,7 +6,7 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias  # what users pass to predict: arrays, lists, dicts, DataFrames
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,6 +15,22 @@ from ...types import SignatureSpec, Tensors, TensorSpec, tf_name
 
 Check: TypeAlias = Callable[[Tensors], int | None]
 """Checks the inputs of one signature: the number of rows, or None for a request that cannot share a run."""
+
+
+def signature_named(signatures: Mapping[str, SignatureSpec], name: str) -> SignatureSpec:
+    """The signature of a name.
+
+    Raises:
+        InvalidRequest: if there is none; the hint names those that there are.
+    """
+    found = signatures.get(name)
+    if found is None:
+        names = ", ".join(map(repr, signatures))
+        raise InvalidRequest(
+            f'Serving signature name: "{name}" not found in signature def',
+            hint=f"d.predict(x, signature={next(iter(map(repr, signatures)), 'NAME')}); there are: {names or 'none'}",
+        )
+    return found
 
 
 def has_one_shape(signature: SignatureSpec) -> bool:
@@ -121,68 +137,6 @@ def _check_tensor(spec: TensorSpec, array: np.ndarray) -> None:
     if not fits:
         shape = ", ".join(str(size) for size in array.shape)
         raise InvalidRequest(f"Input {spec.name} has shape [{shape}], expected {spec} (? is any size)")
-
-
-def as_tensors(signature: SignatureSpec, value: Any) -> dict[str, np.ndarray]:
-    """Turn what a user passes to `predict` into named arrays of the signature's dtypes.
-
-    Args:
-        signature: what the version takes.
-        value: a dict of name -> array-like; or one array-like, for a signature with one input.
-
-    Returns:
-        name -> C-contiguous array of exactly the spec's dtype. Integers become floats where floats are wanted; floats
-        never become integers, and nothing is cut off silently.
-
-    Raises:
-        InvalidRequest: naming the input, its dtype and the expected one.
-    """
-    if not isinstance(value, Mapping):
-        if len(signature.inputs) != 1:
-            raise InvalidRequest(
-                f"{signature.name} has {len(signature.inputs)} inputs, so it needs a dict",
-                hint="d.predict({" + ", ".join(f"{name!r}: ..." for name in signature.inputs) + "})",
-            )
-        value = {next(iter(signature.inputs)): value}
-    return {
-        str(name): _as_array(signature.inputs[name], item) if name in signature.inputs else np.asarray(item)
-        for name, item in value.items()
-    }
-
-
-def _as_array(spec: TensorSpec, item: Any) -> np.ndarray:
-    try:
-        # Text as objects: numpy's own text types cut zero bytes off the end.
-        array = np.asarray(item, dtype=object if spec.dtype == "string" and isinstance(item, list | tuple) else None)
-    except ValueError as error:
-        raise InvalidRequest(f"Input {spec.name} is not a regular array: {error}") from error
-    if spec.dtype == "string":
-        return _as_strings(spec, array)
-    wanted = spec.numpy_dtype
-    if array.dtype == wanted:
-        return np.ascontiguousarray(array)
-    is_number = array.dtype.kind in "iuf" or (array.dtype.kind == "V" and array.dtype.names is None)
-    to_float = wanted.kind not in "iub"
-    if array.size and (not is_number or wanted.kind == "b" or (not to_float and array.dtype.kind not in "iu")):
-        raise InvalidRequest(
-            f"Input {spec.name} has dtype {array.dtype}, expected {spec}", hint=f"x.astype({wanted.name!r})"
-        )
-    if not to_float and array.size:
-        limits = np.iinfo(wanted)
-        if array.min() < limits.min or array.max() > limits.max:
-            raise InvalidRequest(f"Input {spec.name} has values outside {wanted.name}: {array.min()} to {array.max()}")
-    return np.ascontiguousarray(array.astype(wanted))
-
-
-def _as_strings(spec: TensorSpec, array: np.ndarray) -> np.ndarray:
-    if array.size and array.dtype.kind not in "OUS":
-        raise InvalidRequest(f"Input {spec.name} has dtype {array.dtype}, expected {spec}", hint="pass str or bytes")
-    strings = np.empty(array.shape, dtype=object)
-    for index, item in np.ndenumerate(array):
-        if not isinstance(item, str | bytes):
-            raise InvalidRequest(f"Input {spec.name} holds {item!r:.80}, expected {spec}", hint="pass str or bytes")
-        strings[index] = item.encode() if isinstance(item, str) else bytes(item)
-    return strings
 
 
 def _listed(signature: SignatureSpec) -> str:

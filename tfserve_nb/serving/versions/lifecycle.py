@@ -16,18 +16,21 @@ from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from ...errors import Cancelled, FailedPrecondition, NotAvailable, ServingError
+from ...export.graph.outside_ops import reach_text
 from ...export.layout import folder_bytes
-from ...export.outside_ops import reach_text
 from ...threads import start_thread
 from ...types import Progress, ProgressEvent, VersionState, VersionStatus
 from ..backend import VersionView
 from ..batching.runner import Runner
 from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
+from .in_use import FolderInUse, is_in_use
 from .servable import Loader, Servable
 from .source import VersionSource
+from .trial import Trial
 from .version import LoadedVersion, VersionHandle, VersionRecord
 from .warmup import warm_up
 
@@ -37,6 +40,8 @@ UNLOAD_LIMIT_S = 35.0
 """How long handles may delay an unload, in seconds, unless a request with a later deadline runs."""
 SIGNAL_S = 0.2
 """How often a waiting thread wakes up: a signal may reach another thread, but only the main one handles it."""
+KEPT_ENDED = 4
+"""How many versions of a model that ended, well or not, are still reported."""
 LONGEST_WAIT_S = 60.0
 """A deadline may lie further away than a lock can wait."""
 GRACE_S = 5.0
@@ -105,6 +110,7 @@ class ServableManager:
         self._changed = threading.Condition(self._lock)
         self._models: dict[str, dict[int, VersionRecord]] = {}
         self._aspired: dict[str, frozenset[int]] = {}
+        self._highest: dict[str, int] = {}
         self._runners: dict[str | None, Runner] = {}
         self._stopping = False
         self._thread: threading.Thread | None = None
@@ -131,8 +137,7 @@ class ServableManager:
             records = [record for versions in self._models.values() for record in versions.values()]
             self._models.clear()
         for record in records:
-            if record.loaded is not None:
-                record.loaded.close()
+            record.close()
 
     def runner_for(self, device: str | None) -> Runner:
         """The runner of a device, started with the first version on it."""
@@ -149,7 +154,7 @@ class ServableManager:
         """Set where a version comes from; a version that ended starts anew."""
         with self._changed:
             record = self._models.setdefault(name, {}).get(version)
-            if record is None or record.state is VersionState.END:
+            if record is None or record.state in (VersionState.START, VersionState.END):
                 self._models[name][version] = VersionRecord(source)
                 self._changed.notify_all()
 
@@ -164,6 +169,7 @@ class ServableManager:
         with self._changed:
             self._aspired.pop(name, None)
             self._models.pop(name, None)
+            self._highest.pop(name, None)
 
     def start_anew(self, name: str, version: int) -> None:
         """Load a version again that is being unloaded; waits until it has gone."""
@@ -298,6 +304,18 @@ class ServableManager:
         with self._changed:
             return {version: record.source for version, record in self._models.get(name, {}).items()}
 
+    def highest(self, name: str) -> int:
+        """The highest version of a model that was ever loaded; 0 when none was."""
+        with self._lock:
+            return self._highest.get(name, 0)
+
+    def is_used_elsewhere(self, name: str, version: int, folder: Path) -> bool:
+        """Whether another server uses the folder of a version."""
+        with self._lock:
+            record = self._models.get(name, {}).get(version)
+            own = None if record is None else record.in_use
+        return own.is_shared() if own is not None and own.is_for(folder) else is_in_use(folder)
+
     def _work(self, ready: threading.Event) -> None:
         ready.set()
         while True:
@@ -308,7 +326,7 @@ class ServableManager:
             if isinstance(action, Load):
                 self._load(name, version, record)
             else:
-                self._free(record)
+                self._free(name, record)
 
     def _next_step(self) -> tuple[Load | Unload, str, int, VersionRecord] | None:
         """Wait for something to do; publishes LOADING and UNLOADING. None when stopping."""
@@ -356,31 +374,39 @@ class ServableManager:
     def _load(self, name: str, version: int, record: VersionRecord) -> None:
         record.retry_at_s = None
         servable: Servable | None = None
+        in_use = FolderInUse(record.source.path)  # before it is read: it must not be deleted half-way
         try:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
             if servable.outside_ops:
                 _log.info("Servable {name: %s version: %d}: %s", name, version, reach_text(servable.outside_ops))
-            batchable = warm_up(servable, source, partial(self._note_warmup, record), self._observers)
+            trial = Trial(servable)
+            batchable = warm_up(trial, source, partial(self._note_warmup, record), self._observers)
+            problem = "" if source.is_trusted else trial.problem()
+            servable.restore()
             loaded = LoadedVersion(
                 self.runner_for(source.device), servable, source, batchable, observers=self._observers, model=name,
-                version=version,
+                version=version, problem=problem,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on; the status has the reason
             if servable is not None:
                 servable.close()
+            in_use.close()
             self._load_failed(name, version, record, error)
             return
         with self._changed:
-            record.loaded = loaded
+            record.loaded, record.in_use = loaded, in_use
             is_wanted = self._models.get(name, {}).get(version) is record and not self._stopping
             if is_wanted:
                 record.error, record.state = None, VersionState.AVAILABLE
+                self._highest[name] = max(version, self._highest.get(name, 0))
                 self._changed.notify_all()
                 _log.info("Successfully loaded servable version {name: %s version: %d}", name, version)
+                if problem:
+                    _log.info("No row that was tried could be run by version %d of %s: %s", version, name, problem)
         if not is_wanted:  # the model was given up while it loaded
-            self._free(record)
+            self._free(name, record)
 
     def _load_failed(self, name: str, version: int, record: VersionRecord, error: Exception) -> None:
         """Try again later, or give up; other versions and models go on meanwhile. What was refused stays refused."""
@@ -393,8 +419,9 @@ class ServableManager:
                 record.retry_at_s = self._now() + record.source.load_retry_interval_s
                 record.detail = f"failed, try {record.num_tries + 1} follows: {public.message}"
             else:
-                record.state = VersionState.END
+                record.state, record.ended_at_s = VersionState.END, self._now()
             self._changed.notify_all()
+        self._forget_ended(name)
         _log.info("Loading servable: {name: %s version: %d} failed: %s", name, version, public.message)
 
     def _note_warmup(self, record: VersionRecord, done: int, total: int) -> None:
@@ -402,13 +429,37 @@ class ServableManager:
             record.detail, record.done, record.total = "warming up", done, total
             self._changed.notify_all()
 
-    def _free(self, record: VersionRecord) -> None:
-        if record.loaded is not None:
-            record.loaded.close()
+    def _free(self, name: str, record: VersionRecord) -> None:
+        record.close()
         with self._changed:
-            record.loaded = None
-            record.state = VersionState.END
+            record.loaded = record.in_use = None
+            record.state, record.ended_at_s = VersionState.END, self._now()
             self._changed.notify_all()
+        self._forget_ended(name)
+
+    def _forget_ended(self, name: str) -> None:
+        """Report no more than the last few versions that ended; how the others are loaded stays known."""
+
+        def ended() -> dict[int, VersionRecord]:
+            aspired = self._aspired.get(name, frozenset())
+            found = {
+                version: record
+                for version, record in self._models.get(name, {}).items()
+                if record.state is VersionState.END and version not in aspired
+            }
+            return dict(sorted(found.items(), key=lambda item: item[1].ended_at_s)[:-KEPT_ENDED])
+
+        with self._lock:
+            old = ended()
+        on_disk = {version for version, record in old.items() if record.source.path.exists()}
+        with self._lock:
+            for version, record in ended().items():
+                if old.get(version) is not record:
+                    continue
+                if version in on_disk:
+                    self._models[name][version] = VersionRecord(record.source)
+                else:
+                    del self._models[name][version]
 
 
 def _load_error(name: str, version: int, error: Exception) -> ServingError:

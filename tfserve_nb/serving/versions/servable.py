@@ -13,13 +13,22 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol  # TensorFlow's session and callables are untyped
+from typing import Any, Protocol, runtime_checkable  # TensorFlow's session and callables are untyped
 
 import numpy as np
 
-from ...errors import FailedPrecondition, ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
-from ...export.outside_ops import outside_ops, reach_text
-from ...export.reasons import shorten
+from ...errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    ModelNotFound,
+    NotAvailable,
+    RunFailed,
+    RunRejected,
+    ServingError,
+)
+from ...export.graph.outside_ops import outside_ops, reach_text
+from ...export.graph.state import GraphState, signature_states
+from ...export.reasons import cause_in_graph
 from ...export.signatures import (
     SAVED_MODEL_FILE,
     SAVED_MODEL_TEXT_FILE,
@@ -29,6 +38,8 @@ from ...export.signatures import (
 )
 from ...types import SignatureDefs, SignatureSpec, Tensors
 from .devices import grow_on_demand
+from .kept_state import keep
+from .stopping import LimitedRun, can_be_stopped, with_own_threads
 from .tflite import MODEL_FILE, TfliteServable
 
 CALLERS_THREAD = -1
@@ -37,8 +48,6 @@ models do: 63 µs instead of 17 µs for one row of an MLP. Large operations use 
 """
 
 SHARED_POOL = 0
-
-_HEADING = "Graph execution error:"
 
 
 class Servable(Protocol):
@@ -56,11 +65,30 @@ class Servable(Protocol):
     def outside_ops(self) -> Sequence[str]:
         """The ops of its graph that reach files, Python or the network: it is run on rows of users only."""
 
+    @property
+    def states(self) -> Mapping[str, GraphState]:
+        """Signature -> what a run of it changes in the version; those that change nothing are left out."""
+
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one batch: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
 
+    def restore(self) -> None:
+        """Make what runs changed what it was when the version was loaded. Once, and while nothing runs."""
+
     def close(self) -> None:
         """Free what the version holds."""
+
+
+@runtime_checkable
+class StoppableServable(Protocol):
+    """A servable whose runs can be given up at their deadline."""
+
+    @property
+    def is_stoppable(self) -> bool:
+        """Whether that has any effect on this one."""
+
+    def run_within(self, signature: str, inputs: Tensors, limit_s: float) -> Tensors:
+        """As `Servable.run`, but raises `DeadlineExceeded` when it is not done within `limit_s` seconds."""
 
 
 Loader = Callable[[Path, str | None], Servable]
@@ -122,15 +150,22 @@ class SavedModelServable:
         self.signature_defs = signature_defs_of(meta_graph)
         self.outside_ops: Sequence[str] = outside_ops(meta_graph)
         _check_allowed(path, self.outside_ops, options.allowed_ops)
+        self.states = signature_states(meta_graph)
+        self.is_stoppable = can_be_stopped(meta_graph)
         del meta_graph  # as large as the model's constants
         graph = tf.Graph()
-        self._session: Any = tf.compat.v1.Session(graph=graph, config=_session_config(tf, options))
+        config = _session_config(tf, options)
+        if self.is_stoppable:
+            with_own_threads(config, options.inter_op_threads)
+        self._session: Any = tf.compat.v1.Session(graph=graph, config=config)
         self._callables: dict[str, Callable[..., list[Any]]] = {}
+        self._limited: dict[str, LimitedRun] = {}
         self._inter_op_thread_pool = SHARED_POOL if options.inter_op_threads else CALLERS_THREAD
         self._lock = threading.Lock()
         try:
             with graph.as_default(), tf.device(device), _without_advice(tf):
                 tf.compat.v1.saved_model.load(self._session, list(options.tags), str(path))
+                self._kept = keep(self._session, self.states.values())
         except (tf.errors.OpError, OSError, ValueError, RuntimeError) as error:
             self._session.close()
             raise NotAvailable(f"{path} could not be loaded: {_first_line(error)}", hint="deploy it again") from error
@@ -156,9 +191,35 @@ class SavedModelServable:
             raise _as_run_error(error) from error
         return {name: np.asarray(value) for name, value in zip(spec.outputs, values, strict=True)}
 
+    def restore(self) -> None:
+        """Put back the variables and tables that runs write; see `Servable.restore`."""
+        kept, self._kept = self._kept, ()
+        for put_back in kept:
+            put_back()
+
+    def run_within(self, signature: str, inputs: Tensors, limit_s: float) -> Tensors:
+        """Run one signature, and stop it when that takes longer than `limit_s` seconds; see `run`.
+
+        Raises:
+            DeadlineExceeded: if the run was stopped.
+        """
+        spec = self.signatures[signature]
+        try:
+            run = self._limited.get(signature)
+            if run is None:
+                with self._lock:
+                    run = self._limited[signature] = LimitedRun(self._session, spec)
+            values = run({name: inputs[name] for name in spec.inputs}, limit_s)
+        except DeadlineExceeded:
+            raise
+        except Exception as error:
+            raise _as_run_error(error) from error
+        return {name: np.asarray(value) for name, value in zip(spec.outputs, values, strict=True)}
+
     def close(self) -> None:
-        """Close the session, which frees the variables."""
+        """Close the session, which frees the variables and ends the loops of runs that are on their way."""
         self._callables.clear()
+        self._limited.clear()
         self._session.close()
 
     def _callable(self, signature: str) -> Callable[..., list[Any]]:
@@ -244,8 +305,5 @@ def _as_run_error(error: Exception) -> ServingError:
 
 
 def _first_line(error: Exception) -> str:
-    """The first line with the reason: TensorFlow puts a heading and a traceback before it."""
-    lines = [line.strip() for line in str(getattr(error, "message", "") or error).splitlines()]
-    nodes = [number for number, line in enumerate(lines) if line.startswith("Node: ")]
-    reasons = [line for line in lines[nodes[0] + 1 if nodes else 0 :] if line and line != _HEADING]
-    return shorten(reasons[0]) if reasons else type(error).__name__
+    """The line with the reason."""
+    return cause_in_graph(str(getattr(error, "message", "") or error)) or type(error).__name__

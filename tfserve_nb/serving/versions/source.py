@@ -26,6 +26,7 @@ class VersionSource:
         deployed_at: seconds since the epoch.
         max_num_load_retries: how often a failed load is tried again.
         load_retry_interval_s: seconds between two tries.
+        is_trusted: whether it may get requests although no row that was made up could be run.
         batching: reads the limits when the version is loaded, in place of `options`.
         num_warmup_iterations: how often each request of the version's warm-up file is run; 0 leaves the file alone.
     """
@@ -37,6 +38,7 @@ class VersionSource:
     max_num_load_retries: int = 0
     load_retry_interval_s: float = 60.0
     num_warmup_iterations: int = 1
+    is_trusted: bool = False
     batching: Callable[[Path], BatchingOptions] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -46,6 +48,7 @@ class VersionSource:
             "path": str(self.path),
             "deployed_at": self.deployed_at,
             "device": self.device,
+            "is_trusted": self.is_trusted,
             **limits,
             "allowed_batch_sizes": list(self.options.allowed_batch_sizes),
         }
@@ -55,7 +58,13 @@ class VersionSource:
         """The inverse of `to_json`."""
         limits = {name: value[name] for name in _KEPT_LIMITS}
         options = BatchingOptions(**limits, allowed_batch_sizes=tuple(value["allowed_batch_sizes"]))
-        return cls(Path(value["path"]), options, device=value["device"], deployed_at=value["deployed_at"])
+        return cls(
+            Path(value["path"]),
+            options,
+            device=value["device"],
+            deployed_at=value["deployed_at"],
+            is_trusted=value.get("is_trusted", False) is True,
+        )
 
     def resolved(self) -> VersionSource:
         """The same with its limits read from the version's folder, if they stand there.

@@ -16,6 +16,7 @@ from typing import Any  # LiteRT's details are plain dicts
 import numpy as np
 
 from ...errors import NotAvailable, RunRejected
+from ...export.graph.state import GraphState
 from ...export.signatures import to_signature_defs
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
 
@@ -53,6 +54,7 @@ class TfliteServable:
         } or {DEFAULT_SIGNATURE: self._made_up_signature()}
         self.signature_defs = to_signature_defs(self.signatures)
         self.outside_ops = ()  # LiteRT has no such ops, and TensorFlow's are not built in
+        self.states: Mapping[str, GraphState] = {}
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one signature; see `Servable.run`.
@@ -66,6 +68,11 @@ class TfliteServable:
                 return runner(**inputs) if runner is not None else self._run_by_names(inputs)
         except (ValueError, RuntimeError) as error:
             raise RunRejected(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+
+    def restore(self) -> None:
+        """Make the variables what they are at the start; see `Servable.restore`."""
+        with self._lock:
+            self._interpreter.reset_all_variables()
 
     def close(self) -> None:
         """Free the interpreter."""

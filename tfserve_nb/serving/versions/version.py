@@ -10,18 +10,21 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
-from ...export.outside_ops import reach_text
+from ...export.graph.outside_ops import reach_text
+from ...export.graph.state import notes_of
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
+from ..batching.lane import Lane, Observe, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
-from ..batching.runner import Lane, Observe, Runner
+from ..batching.runner import Runner
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
+from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
-from .servable import Servable
+from .servable import Servable, StoppableServable
 from .source import VersionSource
 
 OnDone: TypeAlias = Callable[[Outcome], None]
@@ -30,6 +33,10 @@ OnDone: TypeAlias = Callable[[Outcome], None]
 RequestCopier: TypeAlias = Callable[[str, Tensors, OnDone], OnDone]
 """Copies a submitted request for another version: gets its signature, inputs and `on_done`, and returns the function to
 call with the outcome instead of `on_done`."""
+
+
+PATIENCE_S = 30.0
+"""How long a run waits for an earlier one that changes the version."""
 
 
 class CopyQueue(BatchQueue):
@@ -57,14 +64,15 @@ class LoadedVersion:
         observers: get each batch.
         model: the model's name.
         version: the version's number.
+        problem: why it cannot answer, as far as rows were tried; "" when it can.
 
     Attributes:
         runner: the same.
         servable: the same.
+        problem: the same.
         view: what servers in other processes have to know of the version.
         checks: signature -> the check for each request.
         lanes: signature -> where requests wait.
-        remarks: what users should know of it.
     """
 
     def __init__(
@@ -77,10 +85,11 @@ class LoadedVersion:
         observers: Observers,
         model: str,
         version: int,
+        problem: str = "",
     ) -> None:
         self.runner = runner
         self.servable = servable
-        self.remarks = (reach_text(servable.outside_ops),) if servable.outside_ops else ()
+        self.problem = problem
         self._options = options = source.options
         self._observers = observers
         self._model = model
@@ -97,9 +106,23 @@ class LoadedVersion:
             for name, signature in self.view.signatures.items()
         }
         self._lock = threading.Lock()
+        self._changing = threading.Lock()
         self._is_closed = False
         self._background: dict[str, Lane] = {}
         self.lanes = {name: self._attach(name, is_background=False) for name in batchable}
+
+    @property
+    def changes(self) -> str:
+        """What runs write in the version, in words; "" when they write nothing."""
+        return next((state.text for state in self.servable.states.values() if state.written), "")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users have to know, one line each."""
+        notes = notes_of(self.servable.states)
+        if self.servable.outside_ops:
+            notes.append(reach_text(self.servable.outside_ops))
+        return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else tuple(notes)
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
@@ -124,6 +147,10 @@ class LoadedVersion:
             self.runner.detach(lane)
         self.servable.close()
 
+    def long_run(self) -> str:
+        """The longest run that is on its way, in words, if it has taken long; else ""."""
+        return self.runner.long_run([*self.lanes.values(), *self._background.values()])
+
     def _attach(self, name: str, *, is_background: bool) -> Lane:
         signature, options = self.view.signatures[name], self._options
         is_batchable, one_shape = self.view.batchable[name], options.checks_shapes and has_one_shape(signature)
@@ -132,8 +159,24 @@ class LoadedVersion:
         kind = CopyQueue if is_background else BatchQueue
         queue = kind(options, is_batchable=is_batchable, has_one_shape=one_shape)
         run = partial(self.servable.run, name)
+        servable = self.servable
+        run_within: RunWithin | None = None
+        if isinstance(servable, StoppableServable) and servable.is_stoppable:
+            run_within = partial(servable.run_within, name)
+        if name in self.servable.states:
+            run = partial(self._run_alone, run)
+            run_within = None if run_within is None else partial(self._run_alone, run_within)
         observe = self._observer(signature, is_background=is_background)
-        return self.runner.attach(queue, run, observe, is_background=is_background)
+        return self.runner.attach(queue, run, observe, is_background=is_background, run_within=run_within)
+
+    def _run_alone(self, run: Callable[..., Tensors], *arguments: Any) -> Tensors:
+        """Runs that change the version come one after the other, also where a device has several threads."""
+        if not self._changing.acquire(timeout=PATIENCE_S):
+            raise NotAvailable(f"an earlier run of version {self._version}, which changes its state, does not end")
+        try:
+            return run(*arguments)
+        finally:
+            self._changing.release()
 
     def _observer(self, signature: SignatureSpec, *, is_background: bool) -> Observe:
         """The function that a runner calls after each batch of one signature."""
@@ -180,6 +223,8 @@ class VersionRecord:
         weights_bytes: what its folder takes on disk.
         num_tries: loads that failed.
         retry_at_s: when the next load is tried; None without one.
+        in_use: tells others that its folder is in use; None unless it is loaded.
+        ended_at_s: when it ended, on the manager's clock.
     """
 
     source: VersionSource
@@ -195,21 +240,32 @@ class VersionRecord:
     weights_bytes: int = 0
     num_tries: int = 0
     retry_at_s: float | None = None
+    in_use: FolderInUse | None = None
+    ended_at_s: float = 0.0
+
+    def close(self) -> None:
+        """Free what it holds; without the manager's lock, which requests need meanwhile."""
+        for held in (self.loaded, self.in_use):
+            if held is not None:
+                held.close()
 
     def status(self, version: int) -> VersionStatus:
         """The snapshot for others."""
         ended_by = self.error if self.state is VersionState.END else None
+        is_coming = self.state in (VersionState.START, VersionState.LOADING)
         return VersionStatus(
             version=version,
             state=self.state,
             error_code="OK" if ended_by is None else ended_by.code,
             error_message="" if ended_by is None else ended_by.message,
-            detail=self.detail if self.state in (VersionState.START, VersionState.LOADING) else "",
+            detail=self.detail if is_coming else "" if self.loaded is None else self.loaded.long_run(),
             deployed_at=self.source.deployed_at,
             weights_bytes=0 if self.loaded is None else self.weights_bytes,
             done=self.done,
             total=self.total,
-            remarks=() if self.loaded is None else self.loaded.remarks,
+            changes="" if self.loaded is None else self.loaded.changes,
+            problem="" if self.loaded is None else self.loaded.problem,
+            notes=() if self.loaded is None else self.loaded.notes,
         )
 
 

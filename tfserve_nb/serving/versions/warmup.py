@@ -64,7 +64,7 @@ def warm_up(
             continue
         rows = example_batch(signature, NUM_COMPARED_ROWS) if own is None else own
         is_free = all(spec.is_batched for spec in (*signature.inputs.values(), *signature.outputs.values()))
-        batchable[name] = is_free
+        batchable[name] = is_free = is_free and name not in servable.states
         try:
             if is_free:
                 batchable[name] = rows_are_independent(servable, signature, rows)

@@ -1,0 +1,124 @@
+"""Refused at the head, bounded together: what clients without the token, slow ones and many at once can take."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+
+import pytest
+from helpers.eventually import eventually
+
+ROWS = {"instances": [[1.0, 2.0]]}
+BODY = json.dumps(ROWS).encode()
+GOOD = b"POST /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer right-token\r\n"
+WHOLE = GOOD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
+
+DOORS = [
+    "POST /v1/models/double:predict",
+    "PUT /v1/models/double",
+    "POST /v2/models/double/infer",
+    "POST /tfserve/v1/models/double/promote",
+    "GET /tfserve/v1/models",
+    "OPTIONS /tfserve/v1/models",
+    "POST /monitoring/prometheus/metrics",
+    "POST /anything/else",
+]
+
+
+def receive(connection: socket.socket, until: bytes = b"}") -> bytes:
+    """Read until some bytes came or the other side closed."""
+    data = b""
+    while until not in data:
+        more = connection.recv(65536)
+        if not more:
+            break
+        data += more
+    return data
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("token", [b"", b"Authorization: Bearer wrong\r\n", b"X-TFServe-Token: wrong\r\n"])
+def test_without_the_token_no_body_is_waited_for(server, door: str, token: bytes) -> None:
+    head = f"{door} HTTP/1.1\r\nHost: localhost\r\n".encode() + token
+    bodies = (
+        b"Content-Length: 90000000\r\n\r\n{",
+        b"Transfer-Encoding: chunked\r\n\r\n5\r\n{1234\r\n",
+        b"Content-Length: 5\r\nExpect: 100-continue\r\n\r\n",
+        b"\r\n",
+    )
+    for body in bodies:
+        with server.connect() as connection:
+            connection.sendall(head + body)
+            answer = receive(connection)
+            assert answer.startswith(b"HTTP/1.1 401 "), (body, answer)
+            assert b"100 Continue" not in answer
+    assert server.predict(ROWS).status == 200
+
+
+def test_a_refused_request_with_a_small_body_leaves_the_connection_to_others(server) -> None:
+    refused = WHOLE.replace(b"right", b"wrong")
+
+    with server.connect() as connection:
+        connection.sendall(refused + WHOLE + refused + WHOLE)
+        data = b""
+        while data.count(b"predictions") < 2:
+            data += receive(connection, b"predictions")
+    assert re.findall(rb"HTTP/1.1 (\d+)", data) == [b"401", b"200", b"401", b"200"]
+
+
+def test_nothing_after_a_large_refused_body_is_carried_out(server) -> None:
+    large = GOOD.replace(b"right", b"wrong") + b"Content-Length: 70000\r\n\r\n" + b"x" * 70000
+
+    with server.connect() as connection:
+        connection.sendall(large + WHOLE)
+        assert b"401" in receive(connection, b"}")
+        assert receive(connection, b"200 OK") == b""
+    assert server.serving.tickets == []
+
+
+def test_what_needs_no_token_takes_small_bodies_only(server) -> None:
+    for door in ("GET /healthz", "POST /healthz", "GET /v2/health/live", "OPTIONS /v1/models/double:predict"):
+        with server.connect() as connection:
+            connection.sendall(f"{door} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000000\r\n\r\n".encode())
+            assert receive(connection, b"\r\n").startswith(b"HTTP/1.1 413 "), door
+    assert server.call("GET", "/healthz", token=None).status == 200
+
+
+@pytest.mark.parametrize("workers", [0])  # those of workers count in their own processes
+def test_large_unfinished_bodies_are_bounded_together_and_small_ones_go_on(make_server) -> None:
+    server = make_server(max_bytes_in_flight=1_000_000, max_body_bytes=800_000)
+    held = [server.connect() for _ in range(2)]
+    for connection in held:
+        connection.sendall(GOOD + b"Content-Length: 500000\r\n\r\n" + b" " * 450_000)
+
+    def third() -> bytes:
+        with server.connect() as connection:
+            connection.sendall(GOOD + b"Content-Length: 400000\r\n\r\n" + b" " * 399_999)
+            return receive(connection)
+
+    eventually(lambda: server.thread.budget.num_held == 900_000)
+    answer = third()
+    assert b" 503 " in answer
+    assert b"Retry-After: 1\r\n" in answer
+    assert b"as many bytes of unfinished requests as it may (1000000)" in answer
+    assert server.predict(ROWS).status == 200
+
+    for connection in held:
+        connection.close()
+    padded = BODY + b" " * 700_000
+    eventually(lambda: server.predict(padded).status == 200)
+    for _ in range(5):  # what was answered is given back
+        assert server.predict(padded).status == 200
+        assert server.predict(padded, token="wrong").status == 401
+
+
+def test_idle_connections_make_room_for_new_ones(make_server) -> None:
+    server = make_server(max_connections=5)
+    idle = [server.connect() for _ in range(12)]
+    idle[0].sendall(GOOD)  # a head that never ends is idle too
+
+    for _ in range(3):
+        assert server.predict(ROWS).status == 200
+    for connection in idle:
+        connection.close()

@@ -1,0 +1,72 @@
+"""The admin API's names: what a client writes is decoded once, and the core decides what it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.fake_servable import FakeLoader
+
+from tfserve_nb.server.settings import ServerSettings
+from tfserve_nb.server.thread import ServerFeatures, ServerThread
+from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.core import ServingCore
+from tfserve_nb.serving.versions.source import VersionSource
+
+from .conftest import TOKEN, Server
+
+
+@pytest.fixture
+def administered() -> Iterator[tuple[Server, ServingCore]]:
+    core = ServingCore(FakeLoader())
+    core.start()
+    thread = ServerThread(core, ServerSettings(port=0, token=TOKEN), ServerFeatures(admin=core))
+    thread.start()
+    yield Server(core, thread), core  # type: ignore[arg-type]
+    thread.stop()
+    core.stop()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "..%252Fvictim", "..%2Fvictim", "%2e%2e", "%252e%252e", "..%5Cvictim", "a%00", "a%0Ab", "x" * 3000,
+        "%EF%BC%8E%EF%BC%8E",
+    ],
+)  # fmt: skip
+def test_no_name_of_the_admin_api_leads_out_of_the_folder(
+    administered: tuple[Server, ServingCore], tmp_path: Path, name: str
+) -> None:
+    server, core = administered
+    base, victim = tmp_path / "base", tmp_path / "victim" / "1"
+    base.mkdir()
+    victim.mkdir(parents=True)
+    source = VersionSource(victim, BatchingOptions(max_batch_size=4)).to_json()
+    body = {
+        "version": 1, "path": str(victim), "base_path": str(base), "source": source,
+        "placement": {"label": None, "stage": False, "canary": None, "shadow": None, "keep": 2},
+    }  # fmt: skip
+
+    deployed = server.call("POST", f"/tfserve/v1/models/{name}/deploy", body)
+    deleted = server.call("POST", f"/tfserve/v1/models/{name}/undeploy", {"version": None, "delete": True})
+
+    assert deployed.status in (400, 404), deployed.text
+    assert deleted.status in (400, 404), deleted.text
+    assert core.names == ()
+    assert victim.is_dir()
+    assert list(base.iterdir()) == []
+
+
+def test_a_name_with_a_space_is_decoded_once(administered: tuple[Server, ServingCore], tmp_path: Path) -> None:
+    server, core = administered
+    path = tmp_path / "my net" / "1"
+    path.mkdir(parents=True)
+    source = VersionSource(path, BatchingOptions(max_batch_size=4)).to_json()
+    body = {
+        "version": 1, "path": str(path), "base_path": str(tmp_path), "source": source,
+        "placement": {"label": None, "stage": False, "canary": None, "shadow": None, "keep": 2},
+    }  # fmt: skip
+
+    assert server.call("POST", "/tfserve/v1/models/my%20net/deploy", body).json == {"version": 1}
+    assert core.names == ("my net",)

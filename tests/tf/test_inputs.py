@@ -1,0 +1,301 @@
+"""Inputs are what the model takes: types and names of signatures, and rows read alike wherever users give them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfserve_nb
+from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, ModelNotServable
+from tfserve_nb.export.source import prepare_source
+from tfserve_nb.types import ProgressEvent
+
+layers = keras.layers
+BIG_IDS = [2**24, 2**24 + 1]
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+    tfserve_nb.shutdown()
+
+
+class Of(keras.Model):
+    """A subclassed model: a layer or function of one tensor."""
+
+    def __init__(self, layer: Callable[[Any], Any]) -> None:
+        super().__init__(name="of")
+        self.layer = layer
+
+    def call(self, x: Any) -> Any:
+        """Apply it."""
+        return self.layer(x)
+
+
+class Masked(keras.Model):
+    """Takes a mask for its ids, or none."""
+
+    def __init__(self) -> None:
+        super().__init__(name="masked")
+        self.embedding = layers.Embedding(100, 4)
+
+    def call(self, ids: Any, attention_mask: Any = None, *, training: bool = False) -> Any:
+        """Sum what is not masked."""
+        values = self.embedding(ids)
+        if attention_mask is not None:
+            values *= tf.cast(attention_mask, values.dtype)[..., None]
+        return tf.reduce_sum(values, axis=[1, 2])
+
+
+class Described(keras.Model):
+    """Needs its optional argument after all."""
+
+    def __init__(self) -> None:
+        super().__init__(name="described")
+        self.dense = layers.Dense(2)
+
+    def call(self, image: Any, meta: Any = None) -> Any:
+        """Both."""
+        return self.dense(layers.Flatten()(image)) + meta[:, :2]
+
+
+IDS, MASK = np.array([[1, 2, 3], [4, 5, 6]]), np.array([[1, 1, 0], [1, 0, 0]])
+IMAGE, META = np.ones((2, 4, 4, 1), np.float32), np.ones((2, 3), np.float32)
+
+
+def inputs_of(model: object, example: object = None) -> dict[str, str]:
+    return {spec.name: str(spec) for spec in prepare_source(model, example=example).inputs}
+
+
+# ---------------------------------------------------------------- types
+
+
+def of_text(layer: Any) -> Any:
+    return layer, tf.constant([["a"], ["b c"]])
+
+
+def of_ids(layer: Any) -> Any:
+    return layer, np.array([[1, 2], [3, 0]])
+
+
+@pytest.mark.parametrize(
+    ("make", "dtype"),
+    [
+        (lambda: of_ids(layers.Embedding(9, 2, mask_zero=True)), "int64"),
+        (lambda: of_ids(layers.IntegerLookup(vocabulary=[1, 2])), "int64"),
+        (lambda: of_ids(layers.Hashing(7)), "int64"),
+        (lambda: of_ids(lambda x: tf.gather(tf.eye(9), x)), "int64"),
+        (lambda: of_ids(lambda x: tf.one_hot(x[:, 0], 9) + tf.one_hot(tf.cast(x[:, 1], tf.int32), 9)), "int64"),
+        (lambda: of_text(layers.StringLookup(vocabulary=["a"])), "string"),
+        (lambda: of_text(layers.TextVectorization(vocabulary=["a"], output_sequence_length=2)), "string"),
+        (lambda: of_text(tf.strings.length), "string"),
+        (lambda: (layers.Rescaling(1 / 255), np.ones((2, 2), np.uint8)), "float32"),
+        (
+            lambda: (lambda x: tf.gather(tf.range(9.0), tf.cast(x * 8, tf.int32)), np.ones((2, 2), np.float32)),
+            "float32",
+        ),
+    ],
+)
+def test_a_type_that_keras_did_not_record_is_what_the_graph_makes_of_it(make: Any, dtype: str) -> None:
+    layer, example = make()
+    model = Of(layer)
+    model(example)
+
+    source = prepare_source(model)
+
+    assert [spec.dtype for spec in source.inputs] == [dtype]
+    assert source.notes == (f"guessed {dtype} for x: pass --check rows",)
+    assert prepare_source(model, example=example).notes == ()
+
+
+def test_an_input_that_is_ids_here_and_numbers_there_is_not_guessed() -> None:
+    table = layers.Embedding(9, 2)
+    model = Of(lambda x: table(x[:, 0]) + x[:, 1:])
+    model.table = table
+    model(np.ones((2, 3), np.float32))
+
+    with pytest.raises(ModelNotServable, match="the type of input 'x' of Of 'of' is not known") as caught:
+        tfserve_nb.deploy(model, "mixed")
+
+    assert "--check VARIABLE" in caught.value.hint
+    assert inputs_of(model, np.ones((2, 3), np.float32)) == {"x": "float32[?, 3]"}
+
+
+def test_ids_keep_all_their_digits() -> None:
+    model = Of(layers.IntegerLookup(vocabulary=BIG_IDS))
+    model(np.array([BIG_IDS]))
+    events: list[ProgressEvent] = []
+
+    handle = tfserve_nb.deploy(model, "ids", progress=events.append)
+
+    assert handle.predict([BIG_IDS]).tolist() == [[1, 2]]
+    assert any("guessed int64 for x: pass --check rows" in event.detail for event in events)
+
+
+def test_a_float_input_in_front_of_an_embedding_is_mentioned() -> None:
+    model = keras.Sequential([keras.Input((2,), name="ids"), layers.Embedding(9, 2)])
+
+    (note,) = prepare_source(model).notes
+
+    assert note == "ids is float32 as in the model, which rounds ids above 16777216: keras.Input(dtype='int64')"
+    whole = keras.Sequential([keras.Input((2,), dtype="int32"), layers.Embedding(9, 2)])
+    assert prepare_source(whole).notes == ()
+
+
+# ---------------------------------------------------------------- arguments
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "names"),
+    [
+        (Masked, {"ids": IDS, "attention_mask": MASK}, ["ids", "attention_mask"]),
+        (Masked, (IDS, MASK), ["ids", "attention_mask"]),
+        (Masked, {"ids": IDS}, ["ids"]),
+        (Masked, IDS, ["ids"]),
+        (Masked, IDS.tolist(), ["ids"]),
+        (Described, {"meta": META, "image": IMAGE}, ["image", "meta"]),
+        (Described, (IMAGE, META), ["image", "meta"]),
+    ],
+)
+def test_optional_tensors_are_served_when_the_rows_have_them(model: Any, example: Any, names: list[str]) -> None:
+    live = model()
+    live(*((IDS, MASK) if model is Masked else (IMAGE, META)))
+
+    source = prepare_source(live, example=example)
+
+    assert [spec.name for spec in source.inputs] == names
+    left_out = "attention_mask of call() left out: pass --check {'ids': ..., 'attention_mask': ...} to serve it"
+    assert source.notes == (() if len(names) == 2 else (left_out,))
+
+
+def test_a_model_with_a_mask_answers_as_it_does_live() -> None:
+    model = Masked()
+    model(IDS)
+    rows = {"ids": IDS, "attention_mask": MASK}
+    handle = tfserve_nb.deploy(model, "masked", check=rows, warmup=rows)
+
+    expected = model(IDS, attention_mask=MASK)
+
+    np.testing.assert_allclose(handle.predict(rows), expected, rtol=1e-5)
+
+
+def test_an_optional_tensor_that_is_needed_is_named() -> None:
+    model = Described()
+    model(IMAGE, META)
+
+    with pytest.raises(ExportFailed, match="Described 'described' cannot be traced") as caught:
+        tfserve_nb.deploy(model, "described")
+
+    assert "meta of call() left out: pass --check {'image': ..., 'meta': ...} to serve it" in caught.value.hint
+
+
+def test_parts_of_a_dict_may_be_lists_and_numbers() -> None:
+    class Tempered(keras.Model):
+        def call(self, inputs: Any) -> Any:
+            return inputs["x"] * inputs["scale"]
+
+    model = Tempered()
+    model({"x": np.ones((2, 3), np.float32), "scale": np.float32(2.0)})
+
+    handle = tfserve_nb.deploy(model, "tempered", check={"x": [[1.0, 2.0, 3.0]], "scale": 2.0})
+
+    assert handle.predict({"x": [[1.0, 2.0, 3.0]], "scale": 0.5}).tolist() == [[0.5, 1.0, 1.5]]
+
+
+# ---------------------------------------------------------------- a fixed batch
+
+
+def stateful() -> Any:
+    x = keras.Input(batch_shape=(8, 3, 2), name="x")
+    return keras.Model(x, layers.LSTM(2, stateful=True)(x))
+
+
+def reshaped() -> Any:
+    x = keras.Input(batch_shape=(8, 3, 2), name="x")
+    return keras.Model(x, keras.ops.reshape(x, (8, 6)))
+
+
+@pytest.mark.parametrize("make", [stateful, reshaped])
+def test_a_model_of_a_fixed_batch_keeps_it(make: Any) -> None:
+    assert inputs_of(make()) == {"x": "float32[8, 3, 2]"}
+
+
+def test_a_fixed_batch_is_compared_and_answered() -> None:
+    model, rows = reshaped(), np.arange(48, dtype=np.float32).reshape(8, 3, 2)
+    events: list[ProgressEvent] = []
+
+    handle = tfserve_nb.deploy(model, "fixed", progress=events.append)
+
+    assert "8 rows agree" in [event.detail for event in events]
+    np.testing.assert_array_equal(handle.predict(rows), rows.reshape(8, 6))
+    with pytest.raises(InvalidRequest, match=r"shape \[3, 3, 2\], expected float32\[8, 3, 2\]"):
+        handle.predict(rows[:3])
+    assert tfserve_nb.deploy(model, "fixed", check=np.ones((20, 3, 2)), warmup=rows).version == 2
+
+
+# ---------------------------------------------------------------- rows are read alike
+
+
+class Two(tf.Module):
+    """A column and a number for all rows."""
+
+    @tf.function(
+        input_signature=[
+            tf.TensorSpec([None, 1], tf.float32, name="x"),
+            tf.TensorSpec([None, 1], tf.int64, name="n"),
+            tf.TensorSpec([], tf.float32, name="scale"),
+        ]
+    )
+    def __call__(self, x: Any, n: Any, scale: Any) -> Any:
+        """Combine them."""
+        return (x + tf.cast(n, tf.float32)) * scale
+
+
+def test_rows_of_every_form_are_read_alike_by_check_warm_up_predict_and_remotely() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame({"n": [7.0, 8.0], "x": [True, False]})
+    named = [{"x": [1, 0], "n": np.array([7, 8]), "scale": 0.5}, {**frame, "scale": np.float64(0.5)}]
+    handle = tfserve_nb.deploy(Two(name="two"), "two", check=named[0], warmup=named[1])
+    remote = tfserve_nb.connect(handle.rest_url, token=handle.token)
+
+    for rows in named:
+        for each in (handle, remote):
+            assert each.predict(rows).tolist() == [[4.0], [4.0]]
+
+    both = tfserve_nb.deploy(both_of(), "both", warmup=frame)
+    assert both.predict(frame).tolist() == [8.0, 8.0]
+    assert both.predict({"x": 1, "n": 2}).tolist() == [3.0]
+    with pytest.raises(InvalidRequest, match="the model has no input 'age'"):
+        both.predict(frame.assign(age=3))
+    with pytest.raises(InvalidOption, match="check: input 'x' is missing; given are n"):
+        tfserve_nb.deploy(both_of(), "both", check=frame[["n"]])
+    assert both.diff(1, 1, rows=frame).rows_from == "given rows"
+
+
+def both_of() -> Any:
+    x, n = keras.Input((1,), name="x"), keras.Input((), name="n", dtype="int32")
+    return keras.Model([x, n], x[:, 0] + keras.ops.cast(n, "float32"))
+
+
+def test_rows_for_a_model_without_the_default_signature() -> None:
+    class Other(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
+        def twice(self, x: Any) -> Any:
+            return {"y": 2 * x}
+
+    module = Other()
+    tf.saved_model.save(module, "saved", signatures={"twice": module.twice})
+
+    handle = tfserve_nb.deploy("saved", "other", check=[1, 2], warmup=[1, 2])
+
+    assert handle.predict([1, 2], signature="twice").tolist() == [[2.0], [4.0]]
+    with pytest.raises(InvalidRequest, match="serving_default") as caught:
+        handle.predict([1, 2])
+    assert "signature='twice'" in caught.value.hint

@@ -1,0 +1,42 @@
+"""What the flags of `tfserve-nb serve` mean, without a server."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tfserve_nb.cli.serve_flags import parse_serve
+from tfserve_nb.cli.serve_plan import make_plan
+
+
+@pytest.mark.parametrize(
+    ("flags", "is_enabled", "rows", "threads_a_core"),
+    [
+        ((), True, 1000, 1),
+        (("--enable_batching",), True, 1000, 1),
+        (("--enable_batching=true",), True, 1000, 1),
+        (("--enable_batching=false",), False, 1, 4),
+        (("--enable_batching", "false"), False, 1, 4),
+    ],
+)
+def test_requests_share_runs_unless_that_is_turned_off(
+    flags: tuple[str, ...], is_enabled: bool, rows: int, threads_a_core: int
+) -> None:
+    plan = make_plan(parse_serve(["--model_base_path=/x", *flags]))
+    batching = plan.follow.batching(Path("/x/1"))
+
+    assert batching.is_enabled == is_enabled
+    assert batching.max_batch_size == rows
+    assert batching.batch_timeout_micros == 0, "nothing waits"
+    assert plan.num_run_threads == threads_a_core * (os.cpu_count() or 1)
+
+
+def test_without_a_word_about_batching_no_request_is_too_large_or_padded() -> None:
+    batching = make_plan(parse_serve(["--model_base_path=/x"])).follow.batching(Path("/x/1"))
+
+    assert batching.input_batch_size_limit is None
+    assert batching.padded_size(3) == 3
+    assert batching.max_enqueued_rows == 10_000
+    assert not batching.checks_shapes

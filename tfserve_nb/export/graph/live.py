@@ -1,0 +1,239 @@
+"""The live model as `predict` and the export run it: as a graph, and without leaving a trace.
+
+Keras computes some layers differently when they are called eagerly, and neither `predict` nor the SavedModel does
+that. Variables and tables that a run writes are read before it and put back after it.
+
+Thread: the one that owns the model, usually the kernel's main thread.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ...errors import InvalidOption, ServingError
+from ...types import Tensors
+from ..endpoint import ExportSource
+from ..source import prepare_source
+from .state import GraphState, Written, state_of
+
+PutBack = Callable[[], object]
+"""Makes something what it was before."""
+
+
+class NotRepeatable(ServingError):
+    """Running the live model would change something that cannot be put back."""
+
+
+class LiveModel:
+    """The graph of a live model.
+
+    Args:
+        source: what `prepare_source` returned.
+
+    Raises:
+        InvalidOption: for a SavedModel folder: there is no live model.
+    """
+
+    def __init__(self, source: ExportSource) -> None:
+        if source.call is None:
+            raise InvalidOption(f"{source.description} has no live model", hint="load it and run the loaded model")
+        self._source = source
+
+    def run(self, batch: Tensors) -> dict[str, np.ndarray]:
+        """The outputs of the live model, with `training=False`.
+
+        Args:
+            batch: input name -> array of the signature's type.
+
+        Returns:
+            Output name -> array; text as object arrays of bytes.
+
+        Raises:
+            NotRepeatable: if a run would leave a trace.
+            Exception: what the model raises.
+        """
+        import tensorflow as tf
+
+        values = [tf.constant(batch[spec.name], dtype=spec.dtype) for spec in self._source.inputs]
+        kept = [entry for entry in self.state.written if not entry.can_be_kept or entry.node not in self._held]
+        if kept:
+            raise NotRepeatable(f"a run of the live model changes {kept[0].name}, which cannot be put back")
+        with contextlib.ExitStack() as stack:
+            for entry in self.state.written:
+                stack.callback(_kept(self._held[entry.node], entry))
+            outputs = self._graph(*values)
+            return {name: np.asarray(value) for name, value in outputs.items()}
+
+    @cached_property
+    def state(self) -> GraphState:
+        """What a run changes."""
+        return state_of(self._graph.graph.as_graph_def())
+
+    @cached_property
+    def _graph(self) -> Any:
+        """A trace of its own: what depends on how often it is traced differs from the export's."""
+        import tensorflow as tf
+
+        specs = [tf.TensorSpec(spec.shape, spec.dtype) for spec in self._source.inputs]
+        function = tf.function(self._source.call, input_signature=specs, autograph=False)
+        return function.get_concrete_function()
+
+    @cached_property
+    def _held(self) -> dict[str, Any]:
+        """The variables and tables that the graph uses: node -> handle."""
+        return {inner.op.name: outer for outer, inner in self._graph.graph.captures}
+
+
+def _kept(handle: Any, entry: Written) -> PutBack:
+    """Read what a run is about to change; call the result to put it back."""
+    import tensorflow as tf
+
+    ops = tf.raw_ops
+    if entry.kind == "table":
+        keys, values = ops.LookupTableExportV2(table_handle=handle, Tkeys=entry.dtypes[0], Tvalues=entry.dtypes[1])
+        return lambda: ops.LookupTableImportV2(table_handle=handle, keys=keys, values=values)
+    # A copy: assigning may write into the memory that was read.
+    value = tf.identity(ops.ReadVariableOp(resource=handle, dtype=entry.dtypes[0])).numpy().copy()
+    return lambda: ops.AssignVariableOp(resource=handle, value=tf.constant(value, entry.dtypes[0]))
+
+
+def live_outputs(source: object, batch: Tensors) -> dict[str, np.ndarray]:
+    """The outputs of the live model for one batch; see `LiveModel.run`.
+
+    Args:
+        source: a model, or what `prepare_source` returned; no SavedModel folder.
+        batch: input name -> array of the signature's type.
+    """
+    return LiveModel(prepare_source(source)).run(batch)
+
+
+@contextlib.contextmanager
+def left_alone(owners: Sequence[object]) -> Iterator[None]:
+    """Put back what exporting a model moves: its Python attributes, and the random state of Python, numpy, TensorFlow.
+
+    Code of the model runs when it is traced. What it stores in attributes would be counted twice, or would be a tensor
+    of a graph that is gone.
+
+    Args:
+        owners: the objects that own the model's variables.
+    """
+    undo = [_python_random(), _numpy_random(), _tensorflow_random()]
+    undo += [_attributes(owner) for owner in _parts(owners)]
+    try:
+        yield
+    finally:
+        for put_back in undo:
+            put_back()
+
+
+def _python_random() -> PutBack:
+    state = random.getstate()
+    return lambda: random.setstate(state)
+
+
+def _numpy_random() -> PutBack:
+    state = np.random.get_state()  # noqa: NPY002 - the global state is what users seed
+    return lambda: np.random.set_state(state)  # noqa: NPY002
+
+
+def _tensorflow_random() -> PutBack:
+    """Ops outside of graphs take their seeds from a generator of Python in TensorFlow's context."""
+    tf = sys.modules.get("tensorflow")
+    context = None if tf is None else sys.modules.get("tensorflow.python.eager.context")
+    generator = None if context is None else getattr(context.context(), "_rng", None)
+    if generator is None:
+        return lambda: None
+    state = generator.getstate()
+    return lambda: generator.setstate(state)
+
+
+def _parts(owners: Sequence[object]) -> list[object]:
+    """The layers and modules that objects consist of, themselves included."""
+    found: dict[int, object] = {}
+    waiting = list(owners)
+    while waiting:
+        part = waiting.pop()
+        if id(part) not in found and hasattr(part, "__dict__"):
+            found[id(part)] = part
+            layers = getattr(part, "_flatten_layers", None)
+            waiting += list(layers()) if callable(layers) else []
+            modules = getattr(part, "submodules", ())
+            waiting += list(modules) if isinstance(modules, list | tuple) else []
+    return list(found.values())
+
+
+_PLAIN = (int, float, complex, str, bytes, bool, type(None), np.generic)
+
+
+def _attributes(owner: object) -> PutBack:
+    """Keep the attributes of an object, and what its lists, sets and dicts hold."""
+    held = vars(owner)
+    before = dict(held)
+    contents = [_contents(value) for value in before.values() if isinstance(value, list | set | dict)]
+
+    def put_back() -> None:
+        for name, value in before.items():
+            if held.get(name, owner) is not value and not name.startswith(_BOOKKEEPING):
+                held[name] = value
+        for name in held.keys() - before.keys():
+            if not name.startswith("_") and _is_plain_or_symbolic(held[name]):
+                del held[name]
+        for restore in contents:
+            restore()
+
+    return put_back
+
+
+_BOOKKEEPING = ("_self_", "_tf_", "_keras_")
+"""What TensorFlow notes at objects that it saves; it may stay."""
+
+
+def _is_plain_or_symbolic(value: object) -> bool:
+    import tensorflow as tf
+
+    return isinstance(value, _PLAIN) or tf.is_symbolic_tensor(value)
+
+
+def _contents(value: Any) -> PutBack:
+    """Keep what a list, set or dict holds. Keras and TensorFlow wrap them, and count changes by their methods."""
+    stores = [value, getattr(value, "_storage", None), getattr(value, "__wrapped__", None)]
+    kept = [_store(store) for store in stores if isinstance(store, list | set | dict)]
+
+    def put_back() -> None:
+        for restore in kept:
+            restore()
+
+    return put_back
+
+
+def _store(store: Any) -> PutBack:
+    if not issubclass(type(store), list | set | dict):  # a stand-in, which only says that it is such an object
+        return lambda: None
+    before = _items(store)
+
+    def put_back() -> None:
+        now = _items(store)
+        if len(now) == len(before) and all(a is b for a, b in zip(now, before, strict=True)):
+            return
+        half = len(before) // 2
+        if isinstance(store, list):
+            list.__setitem__(store, slice(None), before)
+        elif isinstance(store, dict):
+            dict.clear(store)
+            dict.update(store, zip(before[:half], before[half:], strict=True))
+        else:
+            set.clear(store)
+            set.update(store, before)
+
+    return put_back
+
+
+def _items(store: Any) -> list[Any]:
+    return [*store, *store.values()] if isinstance(store, dict) else list(store)

@@ -1,0 +1,251 @@
+"""What a run of a graph leaves changed: variables, tables and queues that it writes, and random numbers that it draws.
+
+Found without running it: from the ops of the graph and of the functions that it calls, an op that writes is followed
+back to the node of the graph that holds what it writes.
+
+Thread: any; pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any  # TensorFlow's messages
+
+_VARIABLE_WRITERS = re.compile(
+    r"Assign|Resource(?:Scatter|Apply|Sparse|StridedSliceAssign|CountUpTo)|(?:Sparse)?Apply(?=[A-Z])"
+    r"|Scatter(?:Nd)?(?:Add|Sub|Mul|Div|Min|Max|Update)$|StridedSliceAssign$|CountUpTo$"
+    r"|Rng(?:Read|Skip)|Stateful(?!PartitionedCall)"
+)
+_GENERATORS = re.compile(r"Rng|Stateful")
+_GENERATOR_DTYPE = 9
+"""`tf.int64`, the type of the state of `tf.random.Generator`."""
+
+_TABLE_WRITERS = re.compile(r"LookupTable(?:Insert|Remove|Import)")
+_OTHER_WRITERS = re.compile(
+    r"Queue(?:Enqueue|Dequeue)|(?:Ordered)?(?:Map)?(?:Uns|S)tage$|Barrier(?:Insert|Take)|IteratorGetNext|ReaderRead"
+    r"|(?:\w+)?Accumulator(?:Apply|Take)"
+)
+_DRAWS = re.compile(r"(?!Stateless)(?:\w*Random|\w*TruncatedNormal|Multinomial|\w*CandidateSampler)(?!\w*Dataset)")
+"""Ops whose kernels hold the state of a generator, so that each run draws other numbers."""
+
+_PASSES_ON = frozenset({"Identity", "IdentityN", "Switch", "RefSwitch", "Merge", "Enter", "Exit", "NextIteration"})
+_LOOPS = frozenset({"While", "StatelessWhile"})
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Written:
+    """Something that a run changes.
+
+    Attributes:
+        name: what people call it.
+        node: the node of the graph that holds it; "" when that is not known.
+        kind: `variable`, `table` or `other`.
+        dtypes: of a variable, or of a table's keys and values, as numbers of `tf.DType`; empty for anything else.
+    """
+
+    name: str
+    node: str
+    kind: str
+    dtypes: tuple[int, ...] = ()
+
+    @property
+    def can_be_kept(self) -> bool:
+        """Whether its value can be read and put back."""
+        return bool(self.node and self.dtypes)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphState:
+    """What a run changes.
+
+    Attributes:
+        written: what it writes, by name.
+        draws: the names of the ops that draw random numbers from a generator of their own.
+    """
+
+    written: tuple[Written, ...] = ()
+    draws: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """In words; empty when a run changes nothing."""
+        if self.written:
+            names = list(dict.fromkeys(entry.name for entry in self.written))
+            shown = ", ".join(names[:_MOST_NAMED])
+            return f"a run changes its own state ({shown}{' …' if len(names) > _MOST_NAMED else ''})"
+        return f"a run draws random numbers ({', '.join(self.draws[:_MOST_NAMED])})" if self.draws else ""
+
+
+_MOST_NAMED = 4
+
+_MEANING = (
+    "each loaded version and each server has a state of its own, which all clients share and which begins as it was "
+    "exported; requests run one by one, and are neither batched, copied nor replayed"
+)
+
+
+def notes_of(states: Mapping[str, GraphState]) -> list[str]:
+    """What users have to know of a version whose runs change something; one line for each way.
+
+    Args:
+        states: signature -> what its runs change.
+    """
+    texts = dict.fromkeys(state.text for state in states.values() if state.written)
+    notes = [f"{text}: {_MEANING}" for text in texts]
+    return notes + list(dict.fromkeys(state.text for state in states.values() if state.draws and not state.written))
+
+
+def signature_states(meta_graph: Any) -> dict[str, GraphState]:
+    """What running each signature of a `MetaGraphDef` changes; signatures that change nothing are left out."""
+    graph = _Graph(meta_graph.graph_def)
+    found = {}
+    for name, definition in sorted(meta_graph.signature_def.items()):
+        state = graph.state([info.name for info in definition.outputs.values()])
+        if state.text and not name.startswith("__saved_model"):
+            found[name] = state
+    return found
+
+
+def state_of(graph_def: Any) -> GraphState:
+    """What running all of a `GraphDef` changes."""
+    return _Graph(graph_def).state()
+
+
+@dataclass(eq=False)
+class _Graph:
+    """A `GraphDef`, indexed.
+
+    Attributes:
+        graph_def: the graph.
+    """
+
+    graph_def: Any
+    _seen: set[object] = field(default_factory=set, init=False)
+    _written: set[Written] = field(default_factory=set, init=False)
+    _draws: set[str] = field(default_factory=set, init=False)
+
+    @cached_property
+    def nodes(self) -> dict[str, Any]:
+        """The nodes of the graph itself, by name."""
+        return {node.name: node for node in self.graph_def.node}
+
+    @cached_property
+    def functions(self) -> dict[str, Any]:
+        """Its function library, by name."""
+        return {function.signature.name: function for function in self.graph_def.library.function}
+
+    def state(self, fetches: Collection[str] | None = None) -> GraphState:
+        """What running some tensors (None: everything) changes."""
+        self._seen, self._written, self._draws = set(), set(), set()
+        self._walk(self.nodes.values() if fetches is None else self._reached(fetches), self.nodes, {})
+        return GraphState(tuple(sorted(self._written)), tuple(sorted(self._draws)))
+
+    def _reached(self, fetches: Iterable[str]) -> list[Any]:
+        waiting, found = [_node(name) for name in fetches], {}
+        while waiting:
+            name = waiting.pop()
+            if name in self.nodes and name not in found:
+                found[name] = self.nodes[name]
+                waiting += [_node(source) for source in found[name].input]
+        return list(found.values())
+
+    def _walk(self, running: Iterable[Any], nodes: Mapping[str, Any], arguments: Mapping[str, str]) -> None:
+        """Note what nodes write.
+
+        Args:
+            running: the nodes that run.
+            nodes: those beside them, by name.
+            arguments: for the body of a function: argument -> the node of the graph that it comes from, or "".
+        """
+        for node in running:
+            kind = _kind_written(node.op)
+            if kind:
+                self._note(node, kind, _origin(next(iter(_data(node)), ""), nodes, arguments))
+            elif _DRAWS.match(node.op):
+                self._draws.add(node.op)
+            for name in _called(node, self.functions):
+                self._enter(name, [_origin(source, nodes, arguments) for source in _data(node)])
+
+    def _enter(self, name: str, origins: list[str]) -> None:
+        """Walk the body of a function: its last arguments are the last inputs of what calls it."""
+        function = self.functions[name]
+        names = [argument.name for argument in function.signature.input_arg]
+        common = min(len(names), len(origins))
+        given = dict(zip(names[len(names) - common :], origins[len(origins) - common :], strict=True))
+        held = tuple(sorted((key, origin) for key, origin in given.items() if origin))
+        if (name, held) in self._seen:
+            return
+        self._seen.add((name, held))
+        body = {node.name: node for node in function.node_def}
+        self._walk(body.values(), body, dict.fromkeys(names, "") | given)
+
+    def _note(self, node: Any, kind: str, origin: str) -> None:
+        holder = self.nodes.get(origin)
+        if holder is None and origin.startswith("Anonymous"):
+            return  # made by the run itself, and gone with it
+        # The shared name of a table is a number.
+        shared = holder.attr["shared_name"].s.decode() if holder is not None and kind == "variable" else ""
+        held = Written(shared or origin or node.op, "" if holder is None else origin, kind, _dtypes(node, kind))
+        self._written.add(held)
+
+
+def _kind_written(op: str) -> str:
+    for kind, pattern in (("variable", _VARIABLE_WRITERS), ("table", _TABLE_WRITERS), ("other", _OTHER_WRITERS)):
+        if pattern.match(op):
+            return kind
+    return ""
+
+
+def _dtypes(node: Any, kind: str) -> tuple[int, ...]:
+    """The types of what an op writes."""
+    if kind == "table":
+        found = tuple(node.attr[name].type for name in ("Tin", "Tout") if name in node.attr)
+        return found if len(found) == 2 else ()
+    if kind == "variable":
+        found = tuple(node.attr[name].type for name in ("dtype", "T") if name in node.attr)
+        return (_GENERATOR_DTYPE,) if _GENERATORS.match(node.op) else found[:1]
+    return ()
+
+
+def _called(node: Any, functions: Mapping[str, Any]) -> Iterator[str]:
+    """The functions that a node calls."""
+    if node.op in functions:
+        yield node.op
+    for value in node.attr.values():
+        for entry in (*value.list.func, *([value.func] if value.HasField("func") else [])):
+            if entry.name in functions:
+                yield entry.name
+
+
+def _origin(source: str, nodes: Mapping[str, Any], arguments: Mapping[str, str]) -> str:
+    """The node that a tensor comes from unchanged: of the graph itself, or the op that made it in a function's body."""
+    seen = set()
+    while source and source not in seen:
+        seen.add(source)
+        name, _, place = source.partition(":")
+        if name in arguments:
+            return arguments[name]
+        node = nodes.get(name)
+        if node is None:
+            return ""
+        inputs = _data(node)
+        place = place.rpartition(":")[2]
+        if node.op in _PASSES_ON and inputs:
+            source = inputs[0]
+        elif node.op in _LOOPS and (int(place) if place.isdigit() else 0) < len(inputs):
+            source = inputs[int(place) if place.isdigit() else 0]
+        else:
+            return name if not arguments else str(node.op)
+    return ""
+
+
+def _data(node: Any) -> list[str]:
+    """The inputs of a node without those that it only waits for."""
+    return [name for name in node.input if not name.startswith("^")]
+
+
+def _node(tensor: str) -> str:
+    return tensor.removeprefix("^").partition(":")[0]

@@ -1,0 +1,69 @@
+"""A version on trial: what warm-up tells about whether it can answer at all.
+
+A model that fails on every row would take the traffic from one that answers. Rows that were made up may not suit a
+model that is right, so a failure says something only when all of them fail; then rows of the user are needed.
+
+Thread: the manager's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ...errors import ServingError
+from ...export.check import made_up_batches
+from ...export.graph.state import GraphState
+from ...types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, Tensors
+from .servable import Servable
+
+
+class Trial:
+    """A servable that notes whether it answered.
+
+    Args:
+        servable: runs.
+    """
+
+    def __init__(self, servable: Servable) -> None:
+        self.signatures: Mapping[str, SignatureSpec] = servable.signatures
+        self.signature_defs: SignatureDefs = servable.signature_defs
+        self.states: Mapping[str, GraphState] = servable.states
+        self.outside_ops: Sequence[str] = servable.outside_ops
+        self._servable = servable
+        self._answered: set[str] = set()
+        self._problems: dict[str, ServingError] = {}
+
+    def run(self, signature: str, inputs: Tensors) -> Tensors:
+        """Run one batch; see `Servable.run`."""
+        try:
+            outputs = self._servable.run(signature, inputs)
+        except ServingError as error:
+            self._problems.setdefault(signature, error)
+            raise
+        self._answered.add(signature)
+        return outputs
+
+    def restore(self) -> None:
+        """See `Servable.restore`."""
+        self._servable.restore()
+
+    def close(self) -> None:
+        """See `Servable.close`."""
+        self._servable.close()
+
+    def problem(self) -> str:
+        """Why the version cannot answer, in words; "" when it answered something, or nothing was tried.
+
+        Clients use the default signature; where there is none, any will do.
+        """
+        names = [DEFAULT_SIGNATURE] if DEFAULT_SIGNATURE in self.signatures else list(self.signatures)
+        if self._answered & set(names) or not self._problems.keys() & set(names):
+            return ""
+        for name in names:
+            for batch in () if self.outside_ops else made_up_batches(self.signatures[name]):
+                try:
+                    self.run(name, batch)
+                except ServingError:
+                    continue
+                return ""
+        return next(self._problems[name].message for name in names if name in self._problems)
