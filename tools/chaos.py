@@ -347,7 +347,8 @@ def _command_line(models: list[Any]) -> Iterator[Home]:
             if process.poll() is not None or time.perf_counter() > until_s:
                 raise RuntimeError(f"tfserve-nb serve did not start:\n{log.read_text()}")
             time.sleep(0.1)
-        token = log.read_text().partition("#token=")[2].split()[0]
+        link = Path(log.read_text().partition("Open the link in ")[2].partition(",")[0])
+        token = link.read_text().partition("#token=")[2].strip()
         handle = tfserve_nb.connect(f"http://127.0.0.1:{port}", token, name="chaos")
         yield Home(handle, lambda: [process.pid, *_children(*SERVERS)], lambda: _children(*SERVERS))
     finally:

@@ -125,14 +125,14 @@ def take_web(folder: Path, model: Path) -> None:
         [sys.executable, "-c", code, "serve", *flags, "--dashboard", "--enable_batching"],
         stderr=subprocess.PIPE, text=True,
     ) as server:  # fmt: skip
-        found = next(filter(None, (re.search(r"Dashboard: (\S+)", line) for line in server.stderr or ())))
+        found = next(filter(None, (re.search(r"Open the link in (\S+),", line) for line in server.stderr or ())))
         drain = threading.Thread(target=server.stderr.read if server.stderr else print, daemon=True)
         drain.start()
         asker = threading.Thread(target=ask_for, args=(port, 15.0), daemon=True)
         asker.start()
         with chromium_page() as page:
             page.set_viewport_size({"width": 1000, "height": 820})
-            page.goto(found.group(1))
+            page.goto(Path(found.group(1)).read_text().strip())
             page.wait_for_timeout(12_000)
             page.get_by_role("tab", name="Latency").click()
             page.wait_for_timeout(2500)

@@ -41,14 +41,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 @pytest.fixture
 def page(served: Served) -> Iterator[Any]:
-    """The page, opened with the link that the server prints."""
-    found = re.search(r"Dashboard: (\S+)", served.text)
-    assert found
+    """The page, opened with the link that the server writes."""
     with chromium_page() as one:
         errors: list[str] = []
         one.on("pageerror", lambda error: errors.append(str(error)))
         one.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        one.goto(found.group(1))
+        one.goto(served.dashboard_link)
         one.get_by_text("two: versions").wait_for()
         yield one
         assert [error for error in errors if "401" not in error] == []
@@ -80,10 +78,9 @@ def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: 
 
 
 def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: Any, served: Served) -> None:
-    token = re.search(r"Dashboard: \S+#token=(\S+)", served.text)
-    assert token
+    token = served.dashboard_link.partition("#token=")[2]
     store = served.log.parent / "own"
-    core = RemoteModels(f"http://127.0.0.1:{served.rest_port}", token.group(1))
+    core = RemoteModels(f"http://127.0.0.1:{served.rest_port}", token)
     for version in (1, 2):
         folder = store / "late" / str(version)
         write_half_plus_two(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -47,6 +48,18 @@ class Served:
     def text(self) -> str:
         """What it printed so far."""
         return self.log.read_text()
+
+    @property
+    def dashboard_file(self) -> Path:
+        """The file with the dashboard's link."""
+        found = re.search(r"Open the link in (\S+),", self.text)
+        assert found, self.text
+        return Path(found[1])
+
+    @property
+    def dashboard_link(self) -> str:
+        """The dashboard's link, with its token."""
+        return self.dashboard_file.read_text().strip()
 
     def wait_for(self, words: str, limit_s: float = START_S) -> None:
         """Wait until it has printed some words."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,20 @@ def shown(start_for_module: Start, store: Path, tmp_path_factory: Any, request: 
 
 
 def token_of(served: Served) -> str:
-    found = re.search(rf"Dashboard: http://127.0.0.1:{served.rest_port}{PAGE}#token=(\S+)", served.text)
-    assert found, served.text
+    found = re.fullmatch(rf"http://127.0.0.1:{served.rest_port}{PAGE}#token=(\S+)", served.dashboard_link)
+    assert found, served.dashboard_link
     return found.group(1)
 
 
 def view(served: Served, page: str, **query: str) -> Any:
     path = f"{VIEWS}/{page}?" + "&".join(f"{name}={value}" for name, value in query.items())
     return served.rest("GET", path, headers={"Authorization": f"Bearer {token_of(served)}"})
+
+
+def test_the_token_is_in_a_file_of_this_user_and_not_in_the_log(shown: Served) -> None:
+    assert f"Dashboard: http://127.0.0.1:{shown.rest_port}{PAGE}\n" in shown.text
+    assert stat.S_IMODE(shown.dashboard_file.stat().st_mode) == 0o600
+    assert token_of(shown) not in shown.text
 
 
 def test_the_page_and_its_files_need_no_token_and_load_nothing_from_elsewhere(shown: Served) -> None:

@@ -388,12 +388,19 @@ def test_client_that_leaves_in_the_middle_of_everything(server) -> None:
         assert client.ask(get()).status == 200
 
 
-def test_connections_beyond_the_limit_are_closed() -> None:
+def test_beyond_the_limit_idle_connections_are_closed_and_busy_ones_stay() -> None:
     with running(ServerSettings(max_connections=1)) as server, server.connect() as one:
         assert one.ask(get()).status == 200
         with server.connect() as two:
-            assert two.is_closed()
-        assert one.ask(get()).status == 200
+            assert two.ask(get()).status == 200
+            assert one.is_closed()
+            server.gate.clear()
+            two.send(request("/gate", b"1"))
+            eventually(lambda: server.num_waiting == 1)
+            with server.connect() as three:
+                assert three.is_closed()
+            server.gate.set()
+            assert two.answer().status == 200
 
 
 # ---------------------------------------------------------------- the end

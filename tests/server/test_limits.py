@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from helpers.eventually import eventually
@@ -122,3 +126,37 @@ def test_idle_connections_make_room_for_new_ones(make_server) -> None:
         assert server.predict(ROWS).status == 200
     for connection in idle:
         connection.close()
+
+
+HOLDING = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (256, 256))
+from helpers.fake_serving import FakeServing
+from tfserve_nb.server.settings import ServerSettings
+from tfserve_nb.server.thread import ServerThread
+thread = ServerThread(FakeServing(), ServerSettings(token="right-token"))
+thread.start()
+print(thread.port, flush=True)
+sys.stdin.readline()
+files = [open("/dev/null") for _ in range(80)]
+print("opened", resource.getrlimit(resource.RLIMIT_NOFILE), flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_clients_leave_files_to_the_notebook_whose_limit_stays() -> None:
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDING], env={**os.environ, "PYTHONPATH": paths},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+    ) as process:  # fmt: skip
+        port = int(process.stdout.readline())
+        held = [socket.create_connection(("127.0.0.1", port), timeout=40) for _ in range(400)]
+        with socket.create_connection(("127.0.0.1", port), timeout=40) as late:
+            late.sendall(WHOLE)
+            assert b"200 OK" in receive(late, b"predictions")
+        process.stdin.write("\n")
+        assert process.stdout.readline() == "opened (256, 256)\n"
+        process.stdin.write("\n")
+        for connection in held:
+            connection.close()

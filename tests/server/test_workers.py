@@ -6,12 +6,14 @@ import asyncio
 import concurrent.futures
 import os
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
 import threading
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import psutil
 import pytest
@@ -21,11 +23,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb.errors import InvalidOption, QueueFull, ServingError
-from tfserve_nb.server.settings import ServerSettings
-from tfserve_nb.server.workers.link import Link, from_frame, to_frame
+from tfserve_nb.server.config_files import TlsFiles
+from tfserve_nb.server.http.message import RequestHead
+from tfserve_nb.server.settings import GrpcSettings, ServerSettings
+from tfserve_nb.server.workers.frames import from_frame, to_frame
+from tfserve_nb.server.workers.link import Link
 from tfserve_nb.server.workers.link_backend import LinkBackend
-from tfserve_nb.server.workers.messages import Bundle, Piece
+from tfserve_nb.server.workers.messages import Bundle, Catalog, Drain, Forward, Forwarded, Hello, Piece, Records
 from tfserve_nb.serving.backend import ModelSpec, ModelView, VersionView
+from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.types import SignatureSpec, TensorSpec
 
 ROWS = {"instances": [[1.0, 2.0]]}
@@ -157,7 +163,9 @@ def test_their_number_is_checked(number: object) -> None:
 
 arrays = st.builds(
     lambda dtype, shape: np.arange(int(np.prod(shape))).astype(dtype).reshape(shape),
-    st.sampled_from(["float32", "float64", "int8", "int64", "uint16", "bool"]),
+    st.sampled_from(
+        ["float32", "float64", ">f4", "int8", "int64", "uint16", "bool", ml_dtypes.bfloat16, "complex64", "S3"]
+    ),
     st.lists(st.integers(0, 5), max_size=3).map(tuple),
 )
 
@@ -177,11 +185,39 @@ def test_messages_arrive_as_they_were_sent(inputs: list[dict[str, np.ndarray]]) 
             np.testing.assert_array_equal(other.inputs[name], array)
 
 
+def test_what_is_served_requests_and_odd_values_arrive_too(serving) -> None:
+    settings = ServerSettings(grpc=GrpcSettings(tls=TlsFiles(b"key", b"certificate", b"", True, "file")))
+    head = RequestHead("POST", "/v1/m\xff", True, [(b"host", b"\xff")], {b"host": b"\xff"}, True)
+    record = RequestRecord("m\ud800", 2**70, "s", "OK", np.int64(3), 0.5, 0.5, None, None, 1.5)
+    sent = [
+        Hello(settings), Catalog(serving.catalog()), Forward(1, head, b"\0" * 5000, ("::1", True)),
+        Forwarded(1, None, True), Records((record,)),
+        Piece(1, {"t": np.arange(12).reshape(3, 4)[:, ::2].T}, float("inf"), -0.0, None), Drain(),
+    ]  # fmt: skip
+
+    got = from_frame(memoryview(to_frame(sent)))
+
+    assert got[:5] == sent[:5]
+    assert got[5].outputs["t"].tolist() == sent[5].outputs["t"].tolist()
+    assert got[5][2:] == sent[5][2:]
+    assert got[6] == sent[6]
+
+
+def test_frames_hold_values_and_nothing_else() -> None:
+    with pytest.raises(TypeError, match="module is part of no message"):
+        to_frame([Piece(1, {}, 0.0, 1.0, sys)])  # type: ignore[arg-type]
+    text = b'[["os.system", "true"]]'
+    with pytest.raises((KeyError, ValueError)):
+        from_frame(memoryview(struct.pack("<QQ", len(text), 0) + text))
+
+
 def test_text_and_errors_arrive_too() -> None:
     error = QueueFull("full", hint="later")
+    error.code = "ABORTED"
     text = np.array([[b"a\0", "ä".encode()]], dtype=object)
 
     (piece,) = from_frame(memoryview(to_frame([Piece(1, {"t": text}, 0.0, 1.0, error)])))
+    assert (str(piece.error), piece.error.code, piece.error.http_status) == ("full", "ABORTED", 503)
 
     assert piece.outputs["t"].tolist() == text.tolist()
     assert isinstance(piece.error, ServingError)

@@ -38,6 +38,7 @@ RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 THIRD_PARTY = {
     "numpy": ("",),
     "tensorflow": ("export", "serving", "server/config_files"),
+    "ml_dtypes": ("types", "server/workers/frames"),
     "keras": ("export", "serving", "api/callback"),
     "tensorflow_serving": ("export", "server", "bench/load/targets"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf

@@ -22,6 +22,7 @@ from ..api.deployment import Deployment
 from ..dashboards.web import WebPages
 from ..errors import ServingError
 from ..experiment.engine.experiments import Experiments
+from ..server import open_files
 from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
 from ..server.child import READY
 from ..server.handle import ServerHandle
@@ -34,12 +35,14 @@ from ..serving.models.model_config import ModelConfig, ReloadLimits
 from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
 from .openness import openness
+from .private_files import PrivateLink, readable_by_others
 from .serve_flags import EXIT_FAILED, ignored_flags, parse_serve
 from .serve_plan import ServePlan, make_plan
 
 _log = logging.getLogger("tfserve_nb.serve")
 JOIN_S = 1.5
 PARENT_WATCH_S = 0.5
+SECRET_FILES = ("auth_token_file", "ssl_config_file", "rest_api_ssl_config_file")
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -62,7 +65,9 @@ def serve(arguments: list[str]) -> int:
         print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
         return 0
     _log_to_stderr()
-    for line in ignored_flags(arguments):
+    open_files.raise_limit()
+    secrets = {name: getattr(flags, name) for name in SECRET_FILES}
+    for line in (*ignored_flags(arguments), *readable_by_others(secrets)):
         _log.warning("%s", line)
     server: ModelServer | None = None
     signals = Signals()
@@ -123,6 +128,7 @@ class ModelServer:
             experiments=self._experiments,
         )
         self._server = ServerThread(self._core, plan.settings, features)
+        self._link: PrivateLink | None = None
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
 
     def start(self) -> None:
@@ -148,7 +154,7 @@ class ModelServer:
         if plan.settings.port is not None:
             _log.info("Exporting HTTP/REST API at:localhost:%d ...", self._server.port)
         if plan.dashboard:
-            _log.info("Dashboard: %s", self._dashboard_url())
+            self._show_dashboard()
         _log.log(*openness(plan, self._configs))
         self._poller.start()
         if plan.ready_fd:
@@ -162,14 +168,19 @@ class ModelServer:
         self._request_log.stop()
         self._experiments.stop()
         self._core.stop()
+        if self._link is not None:
+            self._link.close()
 
-    def _dashboard_url(self) -> str:
-        """With the token that was made for it; the page asks for one that was given in a file."""
+    def _show_dashboard(self) -> None:
+        """Say where it is; the token that was made for it stays in a file, and the page asks for one that was given."""
         settings = self._plan.settings
         scheme = "http" if settings.tls is None else "https"
         host = "127.0.0.1" if settings.host in ("", "0.0.0.0", "::") else settings.host  # noqa: S104 - compared
-        token = f"#token={settings.admin_token}" if settings.admin_token else ""
-        return f"{scheme}://{host}:{self._server.port}{DASHBOARD_PATH}{token}"
+        url = f"{scheme}://{host}:{self._server.port}{DASHBOARD_PATH}"
+        _log.info("Dashboard: %s", url)
+        if settings.admin_token:
+            self._link = PrivateLink(f"{url}#token={settings.admin_token}")
+            _log.info("Open the link in %s, which holds the dashboard's token and only you can read", self._link.path)
 
     def _states(self) -> dict[str, tuple[VersionStatus, ...]]:
         return {name: self._core.model_status(name).versions for name in self._core.names}

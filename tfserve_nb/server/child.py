@@ -223,8 +223,11 @@ class ChildServer:
     def _is_ready(self) -> bool:
         """Whether the child has said that it answers: only it has the other end of the pipe."""
         descriptor = self._ready_fd
-        has_said = descriptor >= 0 and select.select([descriptor], [], [], 0)[0]
-        return bool(has_said) and os.read(descriptor, len(READY)) == READY
+        if descriptor < 0:
+            return False
+        poll = select.poll()  # `select` knows descriptors below 1024 only
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0)) and os.read(descriptor, len(READY)) == READY
 
     def _close_ready(self) -> None:
         descriptor, self._ready_fd = self._ready_fd, -1

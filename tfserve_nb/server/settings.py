@@ -26,7 +26,7 @@ class GrpcSettings:
         port: TCP port, 0 for a free one, None for no TCP.
         socket_path: a Unix socket to listen on too, or "".
         max_message_bytes: largest message of a call; larger ones are refused before they are read.
-        max_connections: open connections; more are closed at once.
+        max_connections: open connections; more are closed at once. `open_files` may allow fewer.
         channel_arguments: gRPC's names and values, which come last.
         tls: key and certificate, or None for plain text.
         as_content: answer numbers as `tensor_content` instead of typed fields.
@@ -71,7 +71,8 @@ class ServerSettings:
         body_timeout_s: how long a body may take to arrive.
         write_timeout_s: how long a client may take to read its response.
         request_timeout_s: how long a request may wait and run, as `--rest_api_timeout_in_ms`.
-        max_connections: open connections; more are closed at once.
+        max_connections: open connections, of which `open_files` may allow fewer; for one more, the connection that was
+            idle longest is closed, or that one itself.
         checks_origin: refuse requests from web pages of other origins, as a notebook's server must.
         has_cors: answer web pages of any origin, as `--rest_api_enable_cors_support`.
         tls: key and certificate for HTTPS, or None for plain HTTP.

@@ -11,8 +11,14 @@ import errno
 import socket
 
 from ..errors import PortInUse, ServerFailed
+from . import open_files
 
-BACKLOG = 1024
+MAX_BACKLOG = 1024
+
+
+def backlog() -> int:
+    """How many clients may wait to be accepted: all of them may be accepted at once."""
+    return open_files.share(MAX_BACKLOG, open_files.BACKLOG_SHARE)
 
 
 def bind(host: str, port: int, *, shares: bool = False) -> socket.socket:
@@ -31,7 +37,7 @@ def bind(host: str, port: int, *, shares: bool = False) -> socket.socket:
     takes_both = host == "::" and socket.has_dualstack_ipv6()
     try:
         listener = socket.create_server(
-            (host, port), family=family, backlog=BACKLOG, dualstack_ipv6=takes_both, reuse_port=shares
+            (host, port), family=family, backlog=backlog(), dualstack_ipv6=takes_both, reuse_port=shares
         )
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

@@ -174,7 +174,10 @@ class ServerThread:
             self.log.info("listening on %s:%d", self.host, self.port)
         ready.set()
         while not self._stop.is_set():
-            interpreter.collect_when_idle(is_idle=not calls.num_running and (http is None or not http.num_running))
+            is_idle = not calls.num_running and (http is None or not http.num_running)
+            interpreter.collect_when_idle(is_idle=is_idle)
+            if is_idle:
+                self.budget.give_back_memory()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), IDLE_LOOK_S)
         if http is not None:

@@ -13,7 +13,7 @@ from typing import Any  # gRPC's objects
 
 from ...errors import PortInUse, ServerFailed
 from ...serving.backend import InferenceBackend
-from .. import tls
+from .. import open_files, tls
 from ..budget import ByteBudget
 from ..calls import Calls
 from ..settings import GrpcSettings
@@ -24,6 +24,9 @@ from .prediction_service import PredictionService
 
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 """For the way between processes of ours."""
+IDLE_MS = 600_000
+"""A connection without a call is closed after this time; clients open another one by themselves."""
+HANDSHAKE_MS = 10_000
 MAX_STREAMS = 1024
 """Calls at a time on one connection; clients queue what is above it."""
 SERVICE_NAMES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
@@ -149,7 +152,9 @@ def new_server(settings: GrpcSettings, token: str | None, budget: ByteBudget, *,
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", -1),
         ("grpc.max_concurrent_streams", MAX_STREAMS),
-        ("grpc.max_allowed_incoming_connections", settings.max_connections),
+        ("grpc.max_allowed_incoming_connections", open_files.share(settings.max_connections, open_files.GRPC_SHARE)),
+        ("grpc.max_connection_idle_ms", IDLE_MS),
+        ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         *settings.channel_arguments,
     ]
     return grpc.aio.server(interceptors=[new_entrance(token, budget, has_health=settings.has_health)], options=options)

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable
 from email.utils import formatdate
 
+from .. import open_files
 from ..budget import ByteBudget
 from ..settings import ServerSettings
-from ..sockets import BACKLOG
+from ..sockets import backlog
 from .connection import Connection
 from .message import Message, Sink
 
@@ -64,6 +65,7 @@ class HttpServer:
         self._sink_for = sink_for
         self._fast_path = fast_path
         self._connections: set[Connection] = set()
+        self._max_connections = open_files.share(limits.max_connections, open_files.HTTP_SHARE)
         self._listeners: list[asyncio.Server] = []
         shortest_s = min(limits.idle_timeout_s, limits.body_timeout_s, limits.write_timeout_s)
         self._tick_s = min(TICK_S, shortest_s / 4)
@@ -73,7 +75,7 @@ class HttpServer:
         """Answer what comes in on a bound socket, which belongs to this server from now on."""
         handshake_s = None if context is None else HANDSHAKE_S
         server = await self.loop.create_server(
-            lambda: Connection(self), sock=listener, backlog=BACKLOG, ssl=context, ssl_handshake_timeout=handshake_s
+            lambda: Connection(self), sock=listener, backlog=backlog(), ssl=context, ssl_handshake_timeout=handshake_s
         )
         self._listeners.append(server)
         self.start_clock()
@@ -119,7 +121,7 @@ class HttpServer:
         return True
 
     def _make_room(self) -> bool:
-        if len(self._connections) < self.limits.max_connections:
+        if len(self._connections) < self._max_connections:
             return True
         idle = [client for client in self._connections if not client.is_busy]
         if not idle:

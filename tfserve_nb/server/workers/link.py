@@ -1,31 +1,19 @@
 """A stream of messages between the core and one worker: everything of one turn of the loop in one frame.
 
-A frame is a pickled list of messages, and behind it the tensors' memory, which is not copied into the pickle and not
-out of the frame: arrays that arrive are views of it. Pickle is safe here because both ends are one program, and the
-socket was made in pairs and inherited; no other process can write to it.
+The socket was made in pairs and inherited; no other process can write to it.
 
 Thread: one loop on each side.
-
-Reference: PEP 574 (pickle protocol 5, out-of-band buffers).
 """
 
 from __future__ import annotations
 
 import asyncio
-import pickle
 import socket
-import struct
 from collections.abc import Callable
 from typing import cast
 
+from .frames import PREFIX, from_frame, to_frame
 from .messages import Message
-
-_PREFIX = struct.Struct("<QQ")
-"""Bytes of everything behind it, and the number of buffers; each buffer's size follows."""
-_SIZE = struct.Struct("<Q")
-
-ALIGNMENT = 8
-"""Of buffers, in bytes: what the largest numbers need."""
 
 
 class Link(asyncio.Protocol):
@@ -45,7 +33,7 @@ class Link(asyncio.Protocol):
         self._is_flushing = False
         self._parts: list[bytes] = []
         self._num_bytes = 0
-        self._num_wanted = _PREFIX.size
+        self._num_wanted = PREFIX.size
         self.is_congested = False
 
     async def open(self, one_end: socket.socket) -> None:
@@ -101,36 +89,10 @@ class Link(asyncio.Protocol):
         self._num_bytes += len(data)
         while self._num_bytes >= self._num_wanted:
             whole = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-            if self._num_wanted == _PREFIX.size:
-                self._num_wanted += _PREFIX.unpack_from(whole)[0]
+            if self._num_wanted == PREFIX.size:
+                self._num_wanted += PREFIX.unpack_from(whole)[0]
                 self._parts = [whole]
                 continue
             frame, rest = memoryview(whole)[: self._num_wanted], whole[self._num_wanted :]
-            self._parts, self._num_bytes, self._num_wanted = [rest], len(rest), _PREFIX.size
+            self._parts, self._num_bytes, self._num_wanted = [rest], len(rest), PREFIX.size
             self._on_messages(from_frame(frame))
-
-
-def to_frame(messages: list[Message]) -> bytes:
-    """The bytes of some messages."""
-    buffers: list[pickle.PickleBuffer] = []
-    text = pickle.dumps(messages, protocol=5, buffer_callback=buffers.append)
-    views = [buffer.raw() for buffer in buffers]
-    parts: list[bytes | memoryview] = [_SIZE.pack(view.nbytes) for view in views]
-    for view in views:
-        parts += (view, bytes(-view.nbytes % ALIGNMENT))
-    parts.append(text)
-    total = sum([len(part) for part in parts])
-    return b"".join([_PREFIX.pack(total, len(views)), *parts])
-
-
-def from_frame(frame: memoryview) -> list[Message]:
-    """The messages of `to_frame`'s bytes; their arrays are read-only views of `frame`."""
-    _, num_buffers = _PREFIX.unpack_from(frame)
-    position = _PREFIX.size + num_buffers * _SIZE.size
-    buffers = []
-    for number in range(num_buffers):
-        (size,) = _SIZE.unpack_from(frame, _PREFIX.size + number * _SIZE.size)
-        buffers.append(frame[position : position + size])
-        position += size + -size % ALIGNMENT
-    messages: list[Message] = pickle.loads(frame[position:], buffers=buffers)  # noqa: S301 - see the top
-    return messages

@@ -17,7 +17,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from .. import tls
+from .. import open_files, tls
 from ..budget import ByteBudget
 from ..calls import Calls
 from ..event_loop import new_loop
@@ -74,6 +74,7 @@ class WorkerProcess:
         self._forwarder = Forwarder(self._link)
         self._is_ready = False
         self._server: HttpServer | None = None
+        self._budget: ByteBudget | None = None
         self._grpc: GrpcProxy | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._log = logging.getLogger(LOG_NAME)
@@ -86,6 +87,8 @@ class WorkerProcess:
         told_s = 0.0
         while not self._over.is_set():
             self._backend.send_records()
+            if self._budget is not None:
+                self._budget.give_back_memory()
             if self._is_ready and time.perf_counter() > told_s + SIGN_EACH_S:
                 told_s = time.perf_counter()
                 self._link.send(Ready())
@@ -127,7 +130,7 @@ class WorkerProcess:
                 return rest(connection, message)
             return None
 
-        budget = ByteBudget(settings.max_bytes_in_flight // settings.workers)
+        budget = self._budget = ByteBudget(settings.max_bytes_in_flight // settings.workers)
         front = guarded(decode_here, calls, settings)
         server = self._server = HttpServer(self._forwarder.sink, settings, self._log, front, budget)
         await server.listen(self._listener, None if settings.tls is None else tls.http_context(settings.tls))
@@ -165,6 +168,7 @@ class WorkerProcess:
 def main() -> int:
     """Run with the two inherited sockets."""
     link_fd, listener_fd = (int(text) for text in sys.argv[1:3])
+    open_files.raise_limit()
     # Everything imported so far stays; the collector need not visit it again and again.
     gc.collect()
     gc.freeze()

@@ -1,0 +1,52 @@
+"""Files with secrets: the dashboard's link, and a warning for keys and tokens that other users can read.
+
+Thread: the main one.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..temporary import TemporaryFolder
+
+
+class PrivateLink:
+    """A link with a token, in a file that only this user can read: what is printed ends up in logs.
+
+    Args:
+        url: the link.
+
+    Attributes:
+        path: the file.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._folder = TemporaryFolder("tfserve-dashboard")
+        self.path = self._folder.path / "link"
+        descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(url + "\n")
+
+    def close(self) -> None:
+        """Remove the file. Idempotent."""
+        self._folder.close()
+
+
+def readable_by_others(files: Mapping[str, str]) -> list[str]:
+    """Warnings for files with secrets that other users of this machine can read.
+
+    Args:
+        files: flag -> its file, or "".
+    """
+    warnings = []
+    for flag, path in files.items():
+        try:
+            mode = stat.S_IMODE(Path(path).stat().st_mode) if path else 0
+        except OSError:
+            continue  # reading it has the better error
+        if mode & (stat.S_IRGRP | stat.S_IROTH):
+            warnings.append(f"--{flag}={path} can be read by other users (mode {mode:04o}): chmod 600 {path}")
+    return warnings
