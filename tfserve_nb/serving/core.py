@@ -367,6 +367,7 @@ class ServingCore:
     def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
         """See `ModelAdmin.set_label`."""
         model = self._model(name)
+        model.routing.with_label(label, version)
         with model.loaded([] if version is None else [version], progress):
             event = new_event("label", version, label if version is not None else f"{label} removed")
             model.change(lambda routing: routing.with_label(label, version), event)
