@@ -188,7 +188,9 @@ def _bound_text(finding: Finding) -> str:
     largest = max(abs(low), abs(high))
     if not math.isfinite(largest):
         return "nothing is known of the difference yet"
-    return f"no difference beyond {percent(largest, high - low)} seen{_where(finding)}"
+    bound = percent(largest, high - low)
+    bound = bound.replace("%", "points") if finding.metric == "quality" else bound
+    return f"no difference beyond {bound} seen{_where(finding)}"
 
 
 def _mismatch_text(plan: Plan, srm: SampleRatio) -> str:
