@@ -110,24 +110,19 @@ def _start(purpose: str) -> str:
 
 def _sweep(parent: Path, start: str) -> list[Path]:
     removed = []
-    name = re.compile(rf"{re.escape(start)}-([0-9]+)-[^-]+")
-    for entry in _children(parent):
-        match = name.fullmatch(entry.name)
-        if match is None:
-            continue
-        with _MAKING:
-            is_abandoned = _is_abandoned(entry, int(match[1]))
-        if is_abandoned:
-            shutil.rmtree(entry, ignore_errors=True)
-            removed.append(entry)
-    return removed
-
-
-def _children(folder: Path) -> list[Path]:
+    pattern = re.compile(rf"{re.escape(start)}-([0-9]+)-[^-]+")
     try:
-        return sorted(folder.iterdir())
+        matches = [match for name in os.listdir(parent) if (match := pattern.fullmatch(name))]  # noqa: PTH208 - many
     except OSError:
         return []
+    for match in matches:
+        folder = parent / match[0]
+        with _MAKING:
+            is_abandoned = _is_abandoned(folder, int(match[1]))
+        if is_abandoned:
+            shutil.rmtree(folder, ignore_errors=True)
+            removed.append(folder)
+    return removed
 
 
 def _host() -> str:

@@ -559,8 +559,9 @@ def test_resume_sweeps_what_a_killed_process_left_and_nothing_else(loader: FakeL
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait(60)
     with temporary_dir(tmp_path / "net", "exporting") as living:
-        left = tmp_path / "net" / living.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
-        left.mkdir()
+        lost = living.name.replace(f"-{os.getpid()}-", f"-{dead.pid}-")
+        for model in ("net", "other"):  # the first export of the other was killed
+            (tmp_path / model / lost).mkdir(parents=True)
 
         second = ServingCore(FakeLoader())
         second.start()
@@ -570,6 +571,7 @@ def test_resume_sweeps_what_a_killed_process_left_and_nothing_else(loader: FakeL
             second.stop()
 
         assert sorted(entry.name for entry in (tmp_path / "net").iterdir()) == [living.name, "1"]
+        assert list((tmp_path / "other").iterdir()) == []
 
 
 def test_resume_goes_on_without_what_is_gone(loader: FakeLoader, tmp_path: Path) -> None:

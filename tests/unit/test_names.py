@@ -8,6 +8,7 @@ import sqlite3
 import unicodedata
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from urllib.parse import unquote
 
@@ -16,6 +17,7 @@ from helpers.fake_servable import FakeLoader
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tfserve_nb
 from tfserve_nb.errors import InvalidOption, VersionNotFound
 from tfserve_nb.export.layout import check_name, delete_version
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -104,6 +106,21 @@ def test_a_version_that_is_none_is_refused(core: ServingCore, base: Path, versio
     with pytest.raises(InvalidOption, match="must be an integer from 1"):
         core.deploy("net", version, source, base, Placement())
 
+    assert core.names == ()
+
+
+def test_a_folder_with_a_nul_is_refused(core: ServingCore, base: Path) -> None:
+    source = VersionSource(base / "net" / "1", BatchingOptions())
+    bad = Path(f"{base}/\0")
+
+    for call in (
+        lambda: core.deploy("net", 1, source, bad, Placement()),
+        lambda: core.deploy("net", 1, replace(source, path=bad), base, Placement()),
+        lambda: core.resume(bad),
+        lambda: tfserve_nb.resume(bad),
+    ):
+        with pytest.raises(InvalidOption, match="cannot be a folder: it has a NUL"):
+            call()
     assert core.names == ()
 
 

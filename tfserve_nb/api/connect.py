@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from ..errors import InvalidOption, ModelNotFound
+from ..export.layout import check_folder
 from ..server.handle import ServerHandle
 from ..types import Progress, no_progress
 from .deployment import DEFAULT_BASE_PATH, Deployment
@@ -93,7 +94,7 @@ def resume(
     Raises:
         ModelNotFound: if nothing is stored there.
     """
-    folder = Path(base_path or DEFAULT_BASE_PATH).absolute()
+    folder = check_folder(base_path or DEFAULT_BASE_PATH).absolute()
     served_before = {handle.name for handle in deployments()}
     lost = lost_models()
     server = ensure_child(progress=progress) if isolate or lost else ensure_kernel()

@@ -20,7 +20,7 @@ from ..export.endpoint import ExportSource
 from ..export.graph.live import left_alone
 from ..export.graph.outside_ops import reach_text
 from ..export.graph.state import notes_of, signature_states
-from ..export.layout import check_name, delete_version
+from ..export.layout import check_folder, check_name, delete_version
 from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
@@ -360,7 +360,7 @@ def _folder(name: str, base_path: str | Path | None) -> Path:
     """Where the versions of a model lie: a model that is served stays where it is."""
     server = server_of(name)
     served_from = None if server is None else server.models.base_path(name)
-    wanted = Path(base_path).absolute() if base_path is not None else None
+    wanted = check_folder(base_path).absolute() if base_path is not None else None
     if served_from is not None and wanted not in (None, served_from):
         raise InvalidOption(
             f"base_path={str(base_path)!r}: model {name} is served from {served_from}",

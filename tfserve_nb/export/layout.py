@@ -56,6 +56,17 @@ def check_name(name: object) -> str:
     raise InvalidOption(f"name={shown} cannot name a model: needed is {_ALLOWED_NAME}", hint=_name_hint(name))
 
 
+def check_folder(path: Path | str) -> Path:
+    """Return the path of a folder, whether it is there or not.
+
+    Raises:
+        InvalidOption: if there can be none: file systems end paths at a NUL.
+    """
+    if "\0" in str(path):
+        raise InvalidOption(f"{str(path)!r:.300} cannot be a folder: it has a NUL", hint="another path")
+    return Path(path)
+
+
 def check_version(version: object) -> int:
     """Return the version number if it is one.
 
@@ -156,6 +167,14 @@ def temporary_dir(model_dir: Path, purpose: str) -> Iterator[Path]:
 def remove_stale(model_dir: Path) -> tuple[Path, ...]:
     """Remove the temporary folders that dead processes of this host left below `BASE/NAME`; what was removed."""
     return temporary.remove_stale(model_dir, PURPOSES)
+
+
+def sweep(base: Path) -> None:
+    """Remove what dead processes left of all models below a folder, also of those whose first export they began."""
+    with contextlib.suppress(OSError):  # what cannot be read is left alone
+        for model_dir in _children(base):
+            if model_dir.is_dir() and not model_dir.is_symlink():
+                remove_stale(model_dir)
 
 
 def sync(folder: Path) -> None:

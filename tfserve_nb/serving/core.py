@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any  # what users predict on
 
 from ..errors import InvalidOption, ModelNotFound, NotAvailable, ServingError, VersionNotFound
-from ..export.layout import check_name, check_version, list_versions, remove_stale
+from ..export.layout import check_folder, check_name, check_version, list_versions, sweep
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
@@ -226,6 +226,10 @@ class ServingCore:
         """See `ModelAdmin.deploy`."""
         check_name(name)
         check_version(version)
+        check_folder(source.path)
+        check_folder(base_path)
+        if name not in self._models:
+            sweep(base_path)
         with self._lock:
             model = self._models.get(name)
             _check_unconfigured(model)
@@ -303,6 +307,7 @@ class ServingCore:
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
     ) -> dict[str, list[str]]:
         """See `ModelAdmin.resume`."""
+        sweep(check_folder(base_path))
         problems: dict[str, list[str]] = {}
         states = {
             name: state
@@ -329,7 +334,6 @@ class ServingCore:
     def _resume(self, name: str, state: Any, base_path: Path, progress: Progress) -> list[str]:
         """Serve one model as it was; what could not be brought back, in words."""
         stored = read_stored_model(name, base_path, state)
-        remove_stale(base_path / name)
         with resumed(self._manager, stored, base_path, progress) as (model, problems):
             with self._lock:
                 self._add(model)

@@ -88,6 +88,10 @@ class Runner:
             self._stopping = True
             for lane in self._lanes + self._background:
                 finished += lane.queue.close(NotAvailable("the server is shutting down"))
+            for _, batch in self._again:
+                for part in batch.parts:
+                    self._finish(part.task, NotAvailable("the server is shutting down"), finished)
+            self._again.clear()
             self._wake.notify_all()
         self._stop_watching.set()
         _deliver(finished)

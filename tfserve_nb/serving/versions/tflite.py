@@ -75,10 +75,9 @@ class TfliteServable:
             self._interpreter.reset_all_variables()
 
     def close(self) -> None:
-        """Free the interpreter."""
-        with self._lock:
-            self._runners.clear()
-            self._interpreter = None
+        """Free the interpreter, once no run uses it any more; does not wait for one that hangs."""
+        self._runners = {}
+        self._interpreter = None
 
     def _made_up_signature(self) -> SignatureSpec:
         inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}

@@ -27,6 +27,9 @@ from .inputs import check_of, has_one_shape
 from .servable import Servable, StoppableServable
 from .source import VersionSource
 
+CLOSE_S = 1.0
+"""How long unloading waits for runs that are on their way, in seconds."""
+
 OnDone: TypeAlias = Callable[[Outcome], None]
 """Gets the outcome of a request, once."""
 
@@ -139,13 +142,21 @@ class LoadedVersion:
         return lane
 
     def close(self) -> None:
-        """Close all lanes (requests that wait in them get `NotAvailable`) and the servable."""
+        """Close all lanes (requests that wait in them get `NotAvailable`) and the servable. Bounded.
+
+        TensorFlow may wait until a run has ended; while one hangs, that is left to a thread of its own.
+        """
         with self._lock:
             self._is_closed = True
             lanes = [*self.lanes.values(), *self._background.values()]
         for lane in lanes:
             self.runner.detach(lane)
-        self.servable.close()
+        if not any(lane.num_running or lane.num_overdue for lane in lanes):
+            self.servable.close()
+            return
+        closing = threading.Thread(target=self.servable.close, name="tfserve-unload", daemon=True)
+        closing.start()
+        closing.join(CLOSE_S)
 
     def long_run(self) -> str:
         """The longest run that is on its way, in words, if it has taken long; else ""."""
