@@ -27,6 +27,7 @@ from typing import Annotated, Any, TypeAlias, TypeVar, get_args, get_origin, get
 import numpy as np
 
 from .errors import ServingError
+from .types import numpy_dtype
 
 T = TypeVar("T")
 
@@ -253,7 +254,7 @@ def _tensor_from_json(value: Mapping[str, Any]) -> np.ndarray:
         array = np.empty(len(value["data"]), dtype=object)
         array[:] = [base64.b64decode(item) for item in value["data"]]
     else:
-        array = np.frombuffer(base64.b64decode(value["data"]), dtype=np.dtype(value["dtype"]))
+        array = np.frombuffer(base64.b64decode(value["data"]), dtype=numpy_dtype(value["dtype"]))
     return array.reshape(value["shape"])
 
 

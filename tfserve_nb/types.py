@@ -6,7 +6,8 @@ Thread: any; everything here is immutable.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,12 +22,53 @@ Shape: TypeAlias = tuple[int | None, ...]
 
 DEFAULT_SIGNATURE = "serving_default"
 
+_NUMBER = re.compile(r"([0-9]+)")
 _TF_NAMES = {"float32": "float", "float64": "double", "float16": "half", "object": "string"}
 
 
 def tf_name(dtype: str) -> str:
     """TensorFlow's word for a dtype in its messages, such as `float` for `float32`; others have the same name."""
     return _TF_NAMES.get(dtype, dtype)
+
+
+def numpy_dtype(name: str) -> np.dtype:
+    """The numpy type for TensorFlow's name of a type; strings travel as `object` arrays of `bytes`.
+
+    Raises:
+        TypeError: if numpy has no such type, also not with `ml_dtypes`.
+    """
+    if name == "string":
+        return np.dtype(object)
+    try:
+        return np.dtype(name)
+    except TypeError:
+        # numpy knows `bfloat16` and the like once this is imported, which TensorFlow does and workers do not.
+        import ml_dtypes  # noqa: F401
+
+        return np.dtype(name)
+
+
+def array_of(value: Any) -> np.ndarray:
+    """The array of a tensor, or of what a session returned.
+
+    Text without dimensions comes as `bytes`, and numpy's own type for text would cut zero bytes off its end.
+    """
+    is_text = isinstance(value, bytes) or getattr(getattr(value, "dtype", None), "name", "") == "string"
+    return np.asarray(value, dtype=object if is_text else None)
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names as people count.
+
+    Example:
+        >>> in_order(["output_10", "output_2", "a"])
+        ['a', 'output_2', 'output_10']
+    """
+
+    def parts(name: str) -> tuple[list[tuple[int, str]], str]:
+        return [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBER.split(name)], name
+
+    return sorted(names, key=parts)
 
 
 class VersionState(enum.Enum):
@@ -61,7 +103,7 @@ class TensorSpec:
     @property
     def numpy_dtype(self) -> np.dtype:
         """The numpy type of arrays for this tensor; strings travel as `object` arrays of `bytes`."""
-        return np.dtype(object) if self.dtype == "string" else np.dtype(self.dtype)
+        return numpy_dtype(self.dtype)
 
     @property
     def is_batched(self) -> bool:

@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from helpers.fake_serving import SIGNATURES
 from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.utils import InferenceServerException
 
 from tfserve_nb.errors import InvalidRequest
+from tfserve_nb.server.rest.metadata_json import SIGNATURES_FIELD, signatures_mark
 from tfserve_nb.server.rest.v2_tensors import to_array, to_output
+from tfserve_nb.types import numpy_dtype
 
 INFER = "/v2/models/double/infer"
 ROWS = {"inputs": [{"name": "x", "shape": [1, 2], "datatype": "FP32", "data": [1, 2]}]}
@@ -184,6 +187,51 @@ def test_nested_lists_numbers_without_fractions_and_gzip_are_taken(server) -> No
     answer = server.predict(gzip.compress(nested), INFER, headers={"Content-Encoding": "gzip"})
 
     assert answer.json["outputs"] == [{"name": "y", "datatype": "FP32", "shape": [1, 2], "data": [4.0, 6.0]}]
+
+
+def test_a_label_names_the_version(server) -> None:
+    answer = server.predict(ROWS, "/v2/models/double/labels/stable/infer")
+    assert (answer.json["model_version"], answer.json["outputs"][0]["data"]) == ("1", [3.0, 5.0])
+    record = server.serving.wait_for_records(1)[0]
+    assert (record.label, record.version) == ("stable", 1)
+
+    answer = server.predict(ROWS, "/v2/models/double/labels/none/infer")
+    assert "Unrecognized servable version label: none" in answer.json["error"]
+
+
+def test_a_request_for_other_signatures_is_not_run(server) -> None:
+    mark = signatures_mark(SIGNATURES)
+
+    assert server.predict(ROWS, INFER, headers={SIGNATURES_FIELD: mark}).status == 200
+    assert server.predict(ROWS, INFER, headers={SIGNATURES_FIELD: "other"}).status == 412
+    assert server.serving.num_held == 0
+
+
+def test_json_may_hold_nan_and_infinity_both_ways(server) -> None:
+    answer = server.predict(asks(shape=[2, 2], data=[float("nan"), float("inf"), -float("inf"), 1.0]), INFER)
+
+    np.testing.assert_array_equal(answer.json["outputs"][0]["data"], [np.nan, np.inf, -np.inf, 4.0])
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "complex128", "bfloat16"])
+def test_what_json_cannot_carry_travels_raw(dtype: str) -> None:
+    array = np.array([[1.5, -2], [0, np.inf]]).astype(numpy_dtype(dtype))
+    described, data = to_output("x", array, is_binary=True)
+    found, _ = to_array(described, data, 0)
+
+    assert (found.dtype, found.tobytes()) == (array.dtype, array.tobytes())
+    with pytest.raises(InvalidRequest, match=r"output 'x' is \w+, which JSON cannot carry: ask for binary data"):
+        to_output("x", array, is_binary=False)
+    with pytest.raises(InvalidRequest, match=r"input 'x' is \w+, which JSON cannot carry: send binary data"):
+        to_array({**asks(datatype=described["datatype"])["inputs"][0]}, b"", 0)
+
+
+def test_unsigned_integers_of_64_bits_in_json() -> None:
+    given_input = {"name": "x", "datatype": "UINT64", "shape": [2], "data": [0, 2**64 - 1]}
+
+    assert to_array(given_input, b"", 0)[0].tolist() == [0, 2**64 - 1]
+    with pytest.raises(InvalidRequest, match="out of bounds for uint64|does not fit"):
+        to_array({**given_input, "data": [-1, 2**64 - 1]}, b"", 0)
 
 
 def test_methods_and_paths(server) -> None:

@@ -245,6 +245,12 @@ def metadata(dtype: str, version: int) -> dict[str, Any]:
     }
 
 
+def answered(dtype: str) -> dict[str, Any]:
+    """The response to an inference request."""
+    datatype = {"DT_FLOAT": "FP32", "DT_INT32": "INT32"}[dtype]
+    return {"outputs": [{"name": "y", "datatype": datatype, "shape": [1], "data": [3]}]}
+
+
 def test_signatures_are_asked_once_and_again_when_they_changed(scripted: Scripted, models: RemoteModels) -> None:
     now = {"mark": "a", "dtype": "DT_FLOAT"}
 
@@ -253,26 +259,26 @@ def test_signatures_are_asked_once_and_again_when_they_changed(scripted: Scripte
             return 200, {"X-TFServe-Signatures": now["mark"]}, metadata(now["dtype"], 1)
         if fields.get("x-tfserve-signatures", fields.get("X-TFServe-Signatures")) != now["mark"]:
             return 412, {}, {"error": "other signatures"}
-        return 200, {}, {"outputs": [3.0]}
+        return 200, {}, answered(now["dtype"])
 
     scripted.answer = answer
     spec = ModelSpec("net")
     for _ in range(3):
         assert models.predict(spec, "serving_default", np.ones(1), 5)["y"].dtype == np.float32
-    assert [path.rpartition("/")[2] for _, path, _ in scripted.asked] == ["metadata"] + 3 * ["net:predict"]
+    assert [path.rpartition("/")[2] for _, path, _ in scripted.asked] == ["metadata"] + 3 * ["infer"]
 
     scripted.asked.clear()
     now.update(mark="b", dtype="DT_INT32")
 
     assert models.predict(spec, "serving_default", np.ones(1, np.int32), 5)["y"].dtype == np.int32
-    assert [path.rpartition("/")[2] for _, path, _ in scripted.asked] == ["net:predict", "metadata", "net:predict"]
+    assert [path.rpartition("/")[2] for _, path, _ in scripted.asked] == ["infer", "metadata", "infer"]
 
 
 def test_a_server_that_does_not_name_its_signatures_is_asked_each_time(
     scripted: Scripted, models: RemoteModels
 ) -> None:
     scripted.answer = lambda _, path, __: (
-        (200, {}, metadata("DT_FLOAT", 1)) if path.endswith("/metadata") else (200, {}, {"outputs": [3.0]})
+        (200, {}, metadata("DT_FLOAT", 1)) if path.endswith("/metadata") else (200, {}, answered("DT_FLOAT"))
     )
     for _ in range(2):
         models.predict(ModelSpec("net"), "serving_default", np.ones(1, np.float32), 5)

@@ -11,7 +11,9 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -240,3 +242,27 @@ def test_an_answer_for_a_model_that_is_gone_reaches_its_client_all_the_same() ->
 
     assert handle.assignment is not None
     assert (handle.assignment.arm, handle.assignment.key) == ("", "ann")
+
+
+def test_requests_whose_deadlines_lie_far_apart_do_not_share_a_bundle() -> None:
+    spec = SignatureSpec("serving_default", {"x": TensorSpec("x", "float32", (None, 2))}, {})
+    view = VersionView({"serving_default": spec}, {"serving_default": True}, 8, 64, checks_shapes=True)
+    sent: list[Any] = []
+
+    class FakeLink(Link):
+        def send(self, message: Any) -> None:
+            sent.append(message)
+
+    async def make_backend() -> LinkBackend:
+        return LinkBackend(FakeLink(lambda _: None, lambda: None))
+
+    backend = asyncio.run(make_backend())
+    backend.set_models({"net": ModelView({1: 100.0}, {}, {1: view})})
+    now_s = time.perf_counter()
+    for limit_s in (20.0, 20.1, 60.0):
+        handle = backend.acquire(ModelSpec("net"))
+        row = {"x": np.ones((1, 2), np.float32)}
+        handle.submit("serving_default", row, deadline_s=now_s + limit_s, on_done=lambda _: None, wakes=False)
+    backend.wake()
+
+    assert [bundle.row_counts for bundle in sent] == [(1, 1), (1,)]

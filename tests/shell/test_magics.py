@@ -279,9 +279,10 @@ def test_exported_model_that_answers_differently_is_not_served(modeller) -> None
     modeller.run(
         """
 class Odd(keras.layers.Layer):
+    num_calls = 0
     def call(self, x):
-        import tensorflow as tf
-        return x * (1.0 if tf.executing_eagerly() else 2.0)
+        self.num_calls += 1
+        return x * self.num_calls
 odd = keras.Sequential([keras.Input((2,)), Odd()])
 """
     )
@@ -385,3 +386,38 @@ def test_a_range_may_begin_with_a_minus(shell, given: str) -> None:
 def test_what_is_no_list_of_numbers_is_named(shell) -> None:
     with pytest.raises(UsageError, match="'1,x' must be numbers"):
         shell.run("%abtest net --a 1 --b 2 --steps 1,x")
+
+
+def test_a_function_serves_its_own_variables(modeller) -> None:
+    """Never a global of the same name: that would be another model."""
+    modeller.run(
+        """
+other, rows, wrong = make(9.0), np.zeros((1, 5), "float32"), 1
+
+def train(factor):
+    other = make(factor)
+    rows = np.ones((3, 2), "float32")
+    handle = %deploy other --name net --check rows --warmup rows -q --out made
+    return handle
+
+def from_a_body(factor):
+    wrong = make(factor)
+    return get_ipython().run_cell_magic("deploy", "--name net --out made -q", "again = wrong\\nagain")
+"""
+    )
+
+    modeller.run("train(3.0)")
+    assert modeller.user_ns["made"].predict([[1, 1]]).tolist() == [[3.0, 3.0]]
+    modeller.run("from_a_body(4.0)")
+    assert modeller.user_ns["made"].predict([[1, 1]]).tolist() == [[4.0, 4.0]]
+
+
+def test_numbers_of_deleted_versions_are_not_used_again(modeller) -> None:
+    modeller.run("d = None\nfor _ in range(3):\n    %deploy model --name net -q --out d")
+    modeller.run("%promote net 1\n%undeploy net --version 3 --delete")
+    modeller.run("import tfserve_nb; tfserve_nb.shutdown()")
+
+    assert modeller.run("%deploy model --name net -q").version == 4  # as after a restart of the kernel
+
+    modeller.run("%undeploy net --delete --force")
+    assert modeller.run("%deploy model --name net -q").version == 5

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfserve_nb.errors import ModelNotServable
 from tfserve_nb.export.check import CheckReport, verify_against_live
 from tfserve_nb.export.graph.live import live_outputs
 from tfserve_nb.export.saved_model import ExportedVersion, export_version
@@ -479,6 +480,112 @@ def test_a_module_with_one_signature_is_served_by_it(export: Any) -> None:
     words = np.array([b"b", b"z"], dtype=object)
     assert served(version, word=words)["value"].tolist() == [4.0, 0.0]
     assert_checked(export)
+
+
+def test_a_module_that_does_not_call_its_super_class(export: Any) -> None:
+    class Forgetful(tf.Module):
+        def __init__(self) -> None:  # pylint: disable=super-init-not-called
+            self.scale = tf.Variable(3.0)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def predict(self, x: Any) -> Any:
+            return {"y": x * self.scale}
+
+    assert prepare_source(Forgetful()).description == "Forgetful (function predict)"
+    assert served(export(Forgetful()), x=np.float32([2.0]))["y"].tolist() == [6.0]
+    assert_checked(export)
+
+
+def test_text_without_dimensions_is_compared_byte_by_byte(export: Any) -> None:
+    module = tf.Module()
+    module.run = tf.function(
+        lambda x: {"mark": tf.constant(b"a\0\xff\0"), "n": x}, input_signature=[tf.TensorSpec([], tf.string, name="x")]
+    )
+
+    version = export(module, np.array(b"\0", dtype=object))
+
+    assert outputs_of(version) == {"mark": "string[]", "n": "string[]"}
+    assert export.reports[-1].skipped_reason == ""
+
+
+def test_outputs_have_the_order_of_their_numbers(export: Any) -> None:
+    inputs = keras.Input((1,), name="x")
+    model = keras.Model(inputs, [layers.Rescaling(float(number))(inputs) for number in range(12)])
+
+    version = export(model)
+
+    names = [f"output_{number}" for number in range(12)]
+    assert list(version.signatures[DEFAULT_SIGNATURE].outputs) == names
+    found = served(version, x=np.ones((1, 1), np.float32))
+    assert [found[name].item() for name in names] == list(range(12))
+
+
+def test_calls_that_fixed_training_keep_it_as_in_kerass_own_export(export: Any, tmp_path: Path) -> None:
+    x = keras.Input((64,), name="x")
+    inner = keras.Model(x, layers.Dropout(0.5)(x, training=True))
+    y = keras.Input((64,), name="y")
+    rows = np.ones((4, 64), np.float32)
+
+    for model in (inner, keras.Model(y, inner(y)), keras.Sequential([keras.Input((64,)), inner])):
+        assert [note for note in prepare_source(model).notes if "training=True" in note]
+        version = export(model)
+        (name,) = inputs_of(version)
+        (out,) = served(version, **{name: rows}).values()
+        assert set(np.unique(out)) == {0.0, 2.0}
+
+    plain = keras.Sequential([keras.Input((64,)), layers.Dropout(0.5)])
+    (out,) = served(export(plain), inputs=rows).values()
+    assert set(np.unique(out)) == {1.0}
+
+
+# ---------------------------------------------------------------- tf_keras
+
+tf_keras_warnings = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@tf_keras_warnings
+def test_models_of_tf_keras(export: Any) -> None:
+    import tf_keras
+
+    class Pair(tf_keras.Model):
+        def __init__(self) -> None:
+            super().__init__()
+            self.dense = tf_keras.layers.Dense(2)
+            self.drop = tf_keras.layers.Dropout(0.5)
+
+        def call(self, ids: Any, training: bool | None = None) -> Any:
+            return {"logits": self.drop(self.dense(tf.cast(ids, tf.float32)), training=training)}
+
+    sequential = tf_keras.Sequential(
+        [tf_keras.layers.Input((4,)), tf_keras.layers.Dropout(0.5), tf_keras.layers.Dense(3)]
+    )
+    a, b = tf_keras.Input((2,), name="a"), tf_keras.Input((2,), dtype="int32", name="b")
+    both = tf_keras.Model({"a": a, "b": b}, [a + tf_keras.layers.Lambda(lambda t: tf.cast(t, tf.float32))(b), 2.0 * a])
+    subclassed = Pair()
+    subclassed(np.ones((1, 3), np.int32))
+
+    version = export(sequential)
+    assert inputs_of(version) == {"inputs": "float32[?, 4]"}
+    rows = np.ones((5, 4), np.float32)
+    np.testing.assert_allclose(served(version, inputs=rows)["output_0"], sequential.predict(rows, verbose=0), rtol=1e-5)
+    assert_checked(export)
+    version = export(both)
+    assert inputs_of(version) == {"a": "float32[?, 2]", "b": "int32[?, 2]"}
+    assert_checked(export)
+    version = export(subclassed)
+    assert inputs_of(version) == {"ids": "int32[?, 3]"}
+    assert outputs_of(version) == {"logits": "float32[?, 2]"}
+    assert_checked(export)
+
+
+@tf_keras_warnings
+def test_what_is_wrong_with_a_model_of_tf_keras_is_said() -> None:
+    import tf_keras
+
+    with pytest.raises(ModelNotServable, match="was never built, called or trained"):
+        prepare_source(tf_keras.Sequential([tf_keras.layers.Dense(3)]))
+    with pytest.raises(ModelNotServable, match="is a layer, not a model"):
+        prepare_source(tf_keras.layers.Dense(3))
 
 
 def test_a_method_of_a_module_brings_its_module(export: Any) -> None:

@@ -208,7 +208,7 @@ def test_the_child_goes_with_its_kernel(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("_in_own_folder")
 def test_a_child_ends_when_it_serves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(ServingError, match="warmup has no rows"):
+    with pytest.raises(ServingError, match="warmup: the batch has no rows"):
         tfserve_nb.deploy(scaler(2.0), "net", isolate=True, warmup=X[:0])
     assert served() == {}
     assert children() == []
@@ -217,7 +217,7 @@ def test_a_child_ends_when_it_serves_nothing(tmp_path: Path) -> None:
         tfserve_nb.deploy(scaler(2.0), name, isolate=True)
     handle = tfserve_nb.deployment("net")
     assert handle.base_path == tmp_path / "tfserve_models"
-    with pytest.raises(tfserve_nb.InvalidOption, match="warmup has no rows"):
+    with pytest.raises(ServingError, match="warmup: the batch has no rows"):
         tfserve_nb.deploy(scaler(2.0), "third", warmup=X[:0], isolate=True)
     assert list(served()) == ["net", "other"]
 

@@ -68,6 +68,156 @@ def test_a_model_without_signatures_gets_one(keras_model: Any, tmp_path: Path, r
     np.testing.assert_allclose(answer, 2 * x)
 
 
+def converted(function: Any, shape: list[int | None], dtype: Any = "float32") -> bytes:
+    """A model of one function of `x`, without signatures of its own."""
+    import tensorflow as tf
+
+    concrete = tf.function(function).get_concrete_function(tf.TensorSpec(shape, dtype, name="x"))
+    converted: bytes = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+    return converted
+
+
+def with_stored_signatures(model: bytes, signatures: dict[str, tuple[dict[str, str], dict[str, str]]]) -> bytes:
+    """The model with `SignatureDef`s in its metadata, as older converters wrote them; name -> (inputs, outputs)."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+    from flatbuffers import flexbuffers
+    from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
+
+    builder = flexbuffers.Builder()
+    with builder.Map():
+        for name, (inputs, outputs) in sorted(signatures.items()):
+            definition = SignatureDef(method_name="tensorflow/serving/predict")
+            for key, tensor in inputs.items():
+                definition.inputs[key].name = tensor
+            for key, tensor in outputs.items():
+                definition.outputs[key].name = tensor
+            builder.Key(name)
+            builder.String(definition.SerializeToString().decode())
+    changed = schema.ModelT.InitFromObj(schema.Model.GetRootAs(model, 0))
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = list(builder.Finish())
+    entry.name, entry.buffer = "signature_defs_metadata", len(changed.buffers)
+    changed.buffers.append(buffer)
+    changed.metadata = [*(changed.metadata or []), entry]
+    changed.signatureDefs = None
+    packer = flatbuffers.Builder(0)
+    packer.Finish(changed.Pack(packer), file_identifier=b"TFL3")
+    return bytes(packer.Output())
+
+
+def tensors_of(model: bytes) -> tuple[str, str]:
+    """The names of the input and the output."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=model)
+    return interpreter.get_input_details()[0]["name"], interpreter.get_output_details()[0]["name"]
+
+
+@pytest.mark.parametrize("key", ["serving_default", "predict"])
+def test_a_signature_in_the_metadata_names_inputs_and_outputs(tmp_path: Path, rng: Any, key: str) -> None:
+    model = converted(lambda x: 2.0 * x, [None, 2])
+    x_tensor, y_tensor = tensors_of(model)
+    stored = with_stored_signatures(model, {key: ({"pixels": f"{x_tensor}:0"}, {"scores": f"{y_tensor}:0"})})
+    (tmp_path / MODEL_FILE).write_bytes(stored)
+
+    servable = TfliteServable(tmp_path)
+
+    x = rng.random((3, 2), np.float32)
+    for signature in {key, "serving_default"}:
+        np.testing.assert_allclose(servable.run(signature, {"pixels": x})["scores"], 2 * x)
+        assert str(servable.signatures[signature].inputs["pixels"]) == "float32[?, 2]"
+    servable.close()
+
+
+def test_several_signatures_in_the_metadata_keep_their_names(tmp_path: Path) -> None:
+    model = converted(lambda x: 2.0 * x, [None, 2])
+    x_tensor, y_tensor = tensors_of(model)
+    one, two = ({"a": x_tensor}, {"b": y_tensor}), ({"c": x_tensor}, {"d": y_tensor})
+    (tmp_path / MODEL_FILE).write_bytes(with_stored_signatures(model, {"one": one, "two": two}))
+
+    servable = TfliteServable(tmp_path)
+
+    assert list(servable.signatures) == ["one", "two"]
+    assert servable.run("two", {"c": np.float32([[1, 2]])})["d"].tolist() == [[2.0, 4.0]]
+    (tmp_path / MODEL_FILE).write_bytes(with_stored_signatures(model, {"one": ({"a": "elsewhere:0"}, {"b": y_tensor})}))
+    with pytest.raises(NotAvailable, match="signature 'one' names the tensor 'elsewhere'"):
+        TfliteServable(tmp_path)
+
+
+@pytest.mark.parametrize("has_signature", [True, False])
+def test_a_batch_of_one_that_is_built_in_answers_every_row(tmp_path: Path, rng: Any, has_signature: bool) -> None:
+    import tensorflow as tf
+
+    def first_row_only(x: Any) -> Any:
+        return tf.reshape(tf.reduce_sum(x, axis=1), [1, 1]) * tf.constant([[1.0, 2.0, 3.0]])
+
+    module = tf.Module()
+    module.run = tf.function(first_row_only, input_signature=[tf.TensorSpec([1, 4], tf.float32, name="x")])
+    if has_signature:
+        tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.run})
+        model = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert()
+    else:
+        model = converted(first_row_only, [1, 4])
+    (tmp_path / MODEL_FILE).write_bytes(model)
+    servable = TfliteServable(tmp_path)
+    ((name, spec),) = servable.signatures["serving_default"].inputs.items()
+    assert (spec.shape, spec.is_batched) == ((None, 4), True)
+
+    for rows in (3, 1, 0):
+        x = rng.random((rows, 4), np.float32)
+        (answer,) = servable.run("serving_default", {name: x}).values()
+        assert answer.dtype == np.float32
+        np.testing.assert_allclose(answer, x.sum(axis=1, keepdims=True) * [[1, 2, 3]], rtol=1e-5)
+    servable.close()
+
+
+def test_another_batch_that_is_built_in_is_refused(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    (tmp_path / MODEL_FILE).write_bytes(converted(lambda x: tf.reshape(x, [2, 2, 2]) * 2.0, [2, 4]))
+    servable = TfliteServable(tmp_path)
+
+    (answer,) = servable.run("serving_default", {"x": np.ones((2, 4), np.float32)}).values()
+    assert answer.shape == (2, 2, 2)
+    with pytest.raises(RunRejected):
+        servable.run("serving_default", {"x": np.ones((3, 4), np.float32)})
+    (answer,) = servable.run("serving_default", {"x": np.ones((2, 4), np.float32)}).values()
+    assert answer.tolist() == [[[2.0] * 2] * 2] * 2
+    servable.close()
+
+
+def test_outputs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.run = tf.function(
+        lambda x: {f"output_{number}": x + number for number in range(12)},
+        input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")],
+    )
+    tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.run})
+    (tmp_path / MODEL_FILE).write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert())
+
+    servable = TfliteServable(tmp_path)
+
+    found = servable.run("serving_default", {"x": np.zeros((1, 1), np.float32)})
+    assert list(found) == list(servable.signatures["serving_default"].outputs) == [f"output_{n}" for n in range(12)]
+    assert [value.item() for value in found.values()] == list(range(12))
+    servable.close()
+
+
+def test_text_keeps_its_zero_bytes(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    (tmp_path / MODEL_FILE).write_bytes(converted(lambda x: tf.reshape(x, [-1, 1]), [None], tf.string))
+    servable = TfliteServable(tmp_path)
+
+    (answer,) = servable.run("serving_default", {"x": np.array([b"a\0", b"\xff", b""], dtype=object)}).values()
+
+    assert (answer.dtype, answer.tolist()) == (np.dtype(object), [[b"a\0"], [b"\xff"], [b""]])
+    servable.close()
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / MODEL_FILE).write_bytes(b"no model")
 

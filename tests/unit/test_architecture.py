@@ -38,7 +38,7 @@ RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 THIRD_PARTY = {
     "numpy": ("",),
     "tensorflow": ("export", "serving", "server/config_files"),
-    "ml_dtypes": ("types", "server/workers/frames"),
+    "ml_dtypes": ("types",),
     "keras": ("export", "serving", "api/callback"),
     "tensorflow_serving": ("export", "server", "bench/load/targets"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf
@@ -50,6 +50,8 @@ THIRD_PARTY = {
     "cattrs": ("serialization",),
     "httpx": ("server/admin/connection",),
     "ai_edge_litert": ("serving",),
+    "flatbuffers": ("serving/versions/tflite_signatures",),
+    "tf_keras": ("export",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),
     "uvloop": ("server/event_loop", "bench/load/generator"),
@@ -72,7 +74,7 @@ THIRD_PARTY = {
 HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
-    "pyarrow", "cattrs", "httpx",
+    "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 

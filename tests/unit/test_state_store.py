@@ -117,3 +117,17 @@ def test_a_file_of_an_earlier_release_gets_the_table_of_benchmarks(tmp_path: Pat
     connection.close()
 
     assert StateStore(tmp_path).benchmarks() == {}
+
+
+def test_the_highest_version_is_remembered_whatever_became_of_it(tmp_path: Path) -> None:
+    store = StateStore(tmp_path)
+    assert store.highest_version("net") == 0
+
+    for number in (1, 3, 2):
+        store.save("net", {}, new_event("deploy", number))
+    store.save("other", {}, new_event("deploy", 9))
+    store.save("net", {}, new_event("delete", 3))
+    store.forget("net", new_event("undeploy"))
+
+    assert StateStore(tmp_path).highest_version("net") == 3
+    assert store.highest_version("unknown") == 0

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias  # Keras' objects, options of `deploy`
 
-from ..errors import InvalidOption, ServingError, VersionNotFound
+from ..errors import FailedPrecondition, InvalidOption, ServingError, VersionNotFound
 from ..export.layout import check_name
 from ..types import ProgressEvent, no_progress
 from .deploy import deploy
@@ -147,6 +147,7 @@ class DeployCallback:
         handle = deploy(self.model, self.name, metrics=logs, progress=progress, **self._options)
         version = found[-1]
         self.versions.append(version)
+        self._tell_problem(epoch, handle, version)
         is_promoted = False
         try:
             is_promoted = self._promote(handle, version, logs)
@@ -155,6 +156,16 @@ class DeployCallback:
                 self._remove_old(handle)
             held_up_s = time.perf_counter() - started_s
             self.epochs.append(EpochVersion(epoch, version, logs, is_promoted, held_up_s))
+
+    def _tell_problem(self, epoch: int, handle: Deployment, version: int) -> None:
+        """Warn of a version that is loaded and cannot answer."""
+        problem = next((one.problem for one in handle.status().versions if one.version == version), "")
+        if problem:
+            error = FailedPrecondition(
+                f"version {version} stays without traffic, since no row that was tried could be run: {problem}",
+                hint="check=ROWS or warmup=ROWS with rows that it takes, or force=True",
+            )
+            self._tell(epoch, error)
 
     def _promote(self, handle: Deployment, version: int, logs: Logs) -> bool:
         if self._rule is None or not self._rule(logs, self._best):

@@ -32,6 +32,7 @@ from ..replay.result import ReplayLimits
 from ..server.handle import ServerHandle
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from ..serving.models.placement import DEFAULT_KEEP, Placement
+from ..serving.models.state_store import StateStore
 from ..serving.versions.devices import isolation_problem
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.source import VersionSource
@@ -184,7 +185,7 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     with left_alone(owners_of(model)):
         source = prepare_source(model, example=export.check)
         verify = _checks(source, request, progress)
-        above = server.models.highest_version(name)
+        above = _highest_used(server, name, folder)
         written = source if export.optimize is None else with_xla(source)
         exported = export_version(written, folder, name, version=export.version, above=above, verify=verify)
     with _removed_unless_used(server, exported):
@@ -203,6 +204,14 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
         with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
             place(server, exported, loaded, folder, placement, request.guard, progress)
     return exported
+
+
+def _highest_used(server: ServerHandle, name: str, folder: Path) -> int:
+    """The highest number that a version of the model ever had, here or in an earlier kernel; 0 when there is none."""
+    used = server.models.highest_version(name)
+    with contextlib.suppress(ServingError, OSError):  # without its history, what is on disk still counts
+        used = max(used, StateStore(folder).highest_version(name))
+    return used
 
 
 def _without_requests(server: ServerHandle, exported: ExportedVersion) -> str:

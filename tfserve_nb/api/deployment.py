@@ -144,7 +144,7 @@ class Deployment:
     ) -> np.ndarray | dict[str, np.ndarray]:
         """Predict through the same routing, checks and batch queue as an HTTP request.
 
-        In the kernel no socket is involved; an isolated or remote server gets the request over REST.
+        In the kernel no socket is involved; an isolated or remote server gets the tensors as they are, over HTTP.
 
         Args:
             inputs: an array, list or DataFrame for a model with one input, or a dict of input name -> array; dimension

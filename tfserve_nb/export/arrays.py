@@ -15,7 +15,7 @@ from typing import Any, NoReturn  # what users pass
 import numpy as np
 
 from ..errors import InvalidOption, InvalidRequest
-from ..types import SignatureSpec, TensorSpec
+from ..types import SignatureSpec, TensorSpec, array_of
 from .endpoint import Structure, free_batch, leaves
 from .reasons import short_repr
 
@@ -276,8 +276,10 @@ def _plain_array(value: object, what: str) -> np.ndarray:
         raise InvalidRequest(f"{what} is a {kind}; requests carry dense tensors", hint=_NOT_DENSE[kind])
     try:
         # numpy's own types for text cut zero bytes off and cannot mix bytes with str.
-        dtype = object if _begins_with_text(value) else None
-        array = _stacked(value, what) if _is_frame(value) else np.asarray(value, dtype=dtype)
+        if _is_frame(value):
+            array = _stacked(value, what)
+        else:
+            array = np.asarray(value, dtype=object) if _begins_with_text(value) else array_of(value)
     except (ValueError, TypeError, RuntimeError) as error:
         raise InvalidRequest(
             f"{what} is no regular array: {_describe(value)}: {error}",

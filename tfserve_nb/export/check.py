@@ -20,7 +20,7 @@ import numpy as np
 
 from ..agreement.rows import distances
 from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
-from ..types import SignatureSpec, Tensors, TensorSpec
+from ..types import SignatureSpec, Tensors, TensorSpec, array_of
 from .arrays import given_as, named_batch
 from .endpoint import ExportSource
 from .graph.live import LiveModel, NotRepeatable
@@ -138,7 +138,7 @@ def compare_outputs(
         )
     largest = 0.0
     for name, expected in live.items():
-        found = np.asarray(served[name])
+        found = array_of(served[name])
         if expected.shape != found.shape or expected.dtype.kind != found.dtype.kind:
             raise ExportFailed(
                 f"output {name!r} of the SavedModel is {found.dtype}{list(found.shape)}, of the live model "

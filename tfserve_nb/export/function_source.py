@@ -62,7 +62,7 @@ def module_source(module: Any, example: object = None) -> ExportSource:
         ModelNotServable: if there is no such function, or several.
         ExportFailed: if it cannot be traced.
     """
-    description = f"{type(module).__name__} {module.name!r}"
+    description = _description(module)
     functions = _functions_of(module)
     ready = [name for name, function in functions.items() if getattr(function, "input_signature", None) is not None]
     preferred = [name for name in (DEFAULT_SIGNATURE, "__call__") if name in functions]
@@ -79,6 +79,13 @@ def module_source(module: Any, example: object = None) -> ExportSource:
         )
     name = candidates[0]
     return _source(functions[name], (module,), example, f"{description} (function {name})")
+
+
+def _description(module: Any) -> str:
+    """The kind and the name of a module; one that does not call `super().__init__()` has no name."""
+    kind = type(module).__name__
+    name = getattr(module, "_name", None)
+    return kind if name is None else f"{kind} {name!r}"
 
 
 def _source(function: Any, tracked: tuple[object, ...], example: object, description: str) -> ExportSource:

@@ -118,13 +118,35 @@ def _functional_source(model: Any, flat_inputs: list[Any], description: str) -> 
         for name, tensor in zip(names, tensors, strict=True)
     ]
 
+    # None lets calls that fixed `training=True` keep it, as `model.export` does; False would overrule them.
+    fixed = _calls_that_train(model)
+    training = None if fixed else False
+
     def run(values: Sequence[Any]) -> Structure:
-        return model(pack(structure, values), training=False)
+        return model(pack(structure, values), training=training)
 
     sizes = {tensor.shape[0] for tensor in tensors if len(tensor.shape)}
     if sizes != {None} and (_has_state(model) or not takes_any_batch(run, specs)):
         specs = [replace(spec, shape=tuple(tensor.shape)) for spec, tensor in zip(specs, tensors, strict=True)]
-    return _source(model, specs, run, description, _notes_on_types(model, names, tensors))
+    notes = (*_notes_on_types(model, names, tensors), *_notes_on_training(fixed))
+    return _source(model, specs, run, description, notes)
+
+
+def _calls_that_train(model: Any) -> list[str]:
+    """The layers that a functional graph, or one inside of it, calls with `training=True`: Monte Carlo dropout."""
+    found = []
+    operations: Sequence[Any] = getattr(model, "operations", None) or getattr(model, "layers", None) or ()
+    for operation in operations:
+        nodes = getattr(operation, "_inbound_nodes", ())
+        if any(node.arguments.kwargs.get("training") is True for node in nodes):
+            found.append(str(operation.name))
+        found += _calls_that_train(operation)
+    return found
+
+
+def _notes_on_training(fixed: Sequence[str]) -> tuple[str, ...]:
+    names = ", ".join(dict.fromkeys(fixed))
+    return (f"called with training=True in the model, served so too, as model.export does: {names}",) if fixed else ()
 
 
 def _has_state(model: Any) -> bool:
@@ -199,7 +221,7 @@ def _source(
         inputs=tuple(specs),
         call=call,
         tracked=(model,),
-        coarsest_dtype=_coarsest_dtype(model),
+        coarsest_dtype=coarsest_dtype(model),
         notes=notes,
     )
 
@@ -213,7 +235,7 @@ def output_layer_names(model: Any) -> tuple[str, ...]:
     return tuple("" if is_made_up_layer_name(name, operations.get(name, "")) else str(name) for name in names)
 
 
-def _coarsest_dtype(model: Any) -> str:
+def coarsest_dtype(model: Any) -> str:
     """The least exact type that any layer computes in; layers of layers have the policy of their model."""
     dtypes = {getattr(layer, "compute_dtype", None) for layer in (model, *model.layers)}
     return max((dtype for dtype in _EXACTNESS if dtype in dtypes), key=_EXACTNESS.index, default="float32")

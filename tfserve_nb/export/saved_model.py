@@ -95,7 +95,7 @@ def export_version(
     source = prepare_source(model, example=example)
     base = Path(base_path).expanduser().absolute()
     with _made_folder(base / name) as model_dir, temporary_dir(model_dir, "exporting") as workplace:
-        _refuse_taken(base, name, version)
+        _refuse_taken(base, name, version, above)
         folder = workplace / "model"
         _write(source, folder, progress)
         meta_graph = read_meta_graph(folder)
@@ -132,14 +132,14 @@ def sync_tree(folder: Path) -> int:
     return num_bytes
 
 
-def _refuse_taken(base: Path, name: str, version: int | None) -> None:
+def _refuse_taken(base: Path, name: str, version: int | None, above: int) -> None:
     if version is None:
         return
     folder = version_dir(base, name, version)
     if folder.exists():
         raise VersionExists(
             f"version {version} of model {name} exists already: {folder}",
-            hint=f"leave --version out to get {next_version(base / name)}, or remove it: "
+            hint=f"leave --version out to get {next_version(base / name, above=above)}, or remove it: "
             f"%undeploy {name} --version {version} --delete",
         )
 
@@ -244,7 +244,7 @@ def _rename(folder: Path, model_dir: Path, version: int | None, above: int) -> i
         except OSError as error:
             if error.errno not in _TAKEN:
                 raise
-            _refuse_taken(model_dir.parent, model_dir.name, version)
+            _refuse_taken(model_dir.parent, model_dir.name, version, above)
         else:
             return number
     raise ExportFailed(f"no free version number was found in {model_dir}", hint="give one: --version NUMBER")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportFailed, ModelNotServable
-from ..types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, TensorSpec
+from ..types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, TensorSpec, in_order
 
 SAVED_MODEL_FILE = "saved_model.pb"
 SAVED_MODEL_TEXT_FILE = "saved_model.pbtxt"
@@ -24,7 +24,7 @@ _PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
 def read_signatures(path: Path | str, tags: Collection[str] = SERVING_TAGS) -> dict[str, SignatureSpec]:
-    """The signatures of a SavedModel folder by name, sorted; inputs and outputs are sorted by name too.
+    """The signatures of a SavedModel folder by name, sorted; inputs and outputs in the order of `in_order`.
 
     Args:
         path: the folder that holds `saved_model.pb`.
@@ -73,6 +73,9 @@ def signature_defs_of(meta_graph: Any) -> SignatureDefs:
     for name, definition in meta_graph.signature_def.items():
         message.signature_def[name].CopyFrom(definition)
     json = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    for definition in json["signature_def"].values():
+        for infos in ("inputs", "outputs"):  # protobuf's maps have no order
+            definition[infos] = {name: definition[infos][name] for name in in_order(definition[infos])}
     return SignatureDefs(message.SerializeToString(), json)
 
 
@@ -183,7 +186,8 @@ def _tensor_specs(signature: str, infos: Mapping[str, Any]) -> dict[str, TensorS
     from tensorflow import as_dtype
 
     specs = {}
-    for name, info in sorted(infos.items()):
+    for name in in_order(infos):
+        info = infos[name]
         if info.WhichOneof("encoding") != "name":
             raise ModelNotServable(
                 f"{name!r} of signature {signature!r} is a sparse or ragged tensor; requests carry dense tensors",

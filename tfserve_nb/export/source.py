@@ -16,6 +16,7 @@ from .keras_source import is_keras_object, keras_source
 from .layout import list_versions
 from .reasons import short_repr, shorten
 from .signatures import SAVED_MODEL_FILE, check_portable, read_meta_graph, signatures_of
+from .tf_keras_source import is_tf_keras_object, tf_keras_source
 
 KERAS_FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
 
@@ -46,6 +47,8 @@ def prepare_source(model: object, *, example: object = None) -> ExportSource:
     with given_as("check"):
         if is_keras_object(model):
             return keras_source(model, example)
+        if is_tf_keras_object(model):
+            return tf_keras_source(model)
         if is_tf_function(model):
             return function_source(model, example)
         if is_tf_module(model):
@@ -96,7 +99,6 @@ def _no_model(value: object) -> ModelNotServable:
     package = kind.__module__.split(".")[0]
     shown = f" {text}" if (text := short_repr(value)) else ""
     hints = {
-        "tf_keras": "export it yourself and deploy the folder: model.export('folder'), then %deploy folder",
         "sklearn": "scikit-learn models are not served; put what it does into a tf.function or a Keras model",
         "torch": "PyTorch models are not served",
     }

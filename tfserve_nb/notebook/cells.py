@@ -31,12 +31,13 @@ class BodyResult:
     name: str | None
 
 
-def run_body(shell: InteractiveShell, source: str) -> BodyResult:
+def run_body(shell: InteractiveShell, source: str, namespace: dict[str, Any]) -> BodyResult:
     """Execute a cell body; an exception in it is the cell's own.
 
     Args:
-        shell: where it runs; functions that it defines see each other and stay defined.
+        shell: where it runs.
         source: the text below the magic's line, which may use `%magics` and `!commands`.
+        namespace: its variables; functions that it defines see each other, and stay defined there.
 
     Raises:
         UsageError: for `await` outside a function.
@@ -57,8 +58,8 @@ def run_body(shell: InteractiveShell, source: str) -> BodyResult:
                 "await at the top level does not work below a cell magic; await in a cell before"
             ) from None
         raise
-    exec(body, shell.user_ns)  # noqa: S102 - running the user's cell is what this is for
-    value = None if expression is None else eval(expression, shell.user_ns)  # noqa: S307
+    exec(body, namespace)  # noqa: S102 - running the user's cell is what this is for
+    value = None if expression is None else eval(expression, namespace)  # noqa: S307
     return BodyResult(value, last.value.id if last is not None and isinstance(last.value, ast.Name) else None)
 
 

@@ -59,6 +59,7 @@ from .commands import (
 from .overview import Overview
 from .progress import ProgressView
 from .replay import capture, replay, replay_limits
+from .scope import visible_variables
 
 T = TypeVar("T")
 
@@ -99,9 +100,10 @@ class DeployMagics(Magics):
             check_options(options)
         typed = f"%deploy {parsed.line}" if cell is None else f"%%deploy {parsed.line}\n{cell}"
         code = running_cell(self.shell) or Code(typed.rstrip("\n"))
-        model, name = self._model(chosen, cell)
+        variables = visible_variables(self.shell)
+        model, name = self._model(chosen, cell, variables)
         for group in GROUPS:
-            options |= look_up_variables(self.shell.user_ns, group, options)
+            options |= look_up_variables(variables, group, options)
         options.setdefault("base_path", self._base_path(name))
         handle = self._deploy(model, name, {**options, "code": code}, is_quiet=output.quiet)
         if output.out is not None:
@@ -122,7 +124,9 @@ class DeployMagics(Magics):
                 capture(self._handle(name), options)
             return None
         if options.diff is not None:
-            rows = look_up_variables(self.shell.user_ns, ServingOptions, given(parsed, ServingOptions)).get("values")
+            rows = look_up_variables(visible_variables(self.shell), ServingOptions, given(parsed, ServingOptions)).get(
+                "values"
+            )
             return self._handle(name).diff(*options.diff, rows, **given(parsed, AgreementOptions))
         if options.resume:
             resume(
@@ -187,7 +191,9 @@ class DeployMagics(Magics):
                 handle = self._handle(name) if name or deployments() else None
                 return self._keep(compare_runs(stored_in(handle, folder), *run.compare), run, output)
         if cell is not None:
-            options = dataclasses.replace(options, values=run_body(self.shell, cell).value)
+            options = dataclasses.replace(
+                options, values=run_body(self.shell, cell, visible_variables(self.shell)).value
+            )
             if options.values is None:
                 raise UsageError("the cell's last expression must give the rows to send")
         view = None if output.quiet else BenchmarkView(self.shell)
@@ -216,10 +222,10 @@ class DeployMagics(Magics):
         how, output = read(EndOptions, parsed).how, read(Output, parsed)
         if how is not None and given(parsed, TestedVersions):
             raise UsageError(f"--{how} ends the experiment that runs; leave --a and --b out")
-        namespace = self.shell.user_ns
-        values = look_up_variables(namespace, AskOptions, given(parsed, AskOptions)).get("values")
+        variables = visible_variables(self.shell)
+        values = look_up_variables(variables, AskOptions, given(parsed, AskOptions)).get("values")
         if cell is not None:
-            values = run_body(self.shell, cell).value
+            values = run_body(self.shell, cell, variables).value
             if values is None:
                 raise UsageError("the cell's last expression must give the rows to send")
         view = None if output.quiet else ExperimentView(self.shell)
@@ -253,13 +259,12 @@ class DeployMagics(Magics):
             self.shell.user_ns[output.out] = result
         return None if output.quiet else result
 
-    def _model(self, options: DeployedModel, cell: str | None) -> tuple[Any, str | None]:
-        """The model and its default name; runs the cell's body."""
-        namespace = self.shell.user_ns
+    def _model(self, options: DeployedModel, cell: str | None, variables: dict[str, Any]) -> tuple[Any, str | None]:
+        """The model and its default name; runs the cell's body, which adds to the variables."""
         name = options.name
-        result = run_body(self.shell, cell) if cell is not None else None
+        result = run_body(self.shell, cell, variables) if cell is not None else None
         if options.model is not None:
-            return look_up_model(namespace, options.model), name or _last_word(options.model)
+            return look_up_model(variables, options.model), name or _last_word(options.model)
         if result is None or result.value is None:
             raise UsageError(
                 "%%deploy without MODEL deploys the value of the cell's last expression, but this cell ends without "

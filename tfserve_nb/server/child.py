@@ -251,13 +251,17 @@ class ChildServer:
                 process.kill()
 
     def _answers(self) -> bool:
-        """Whether the process answers a request that needs nothing but its loop."""
+        """Whether the process reacts to a request that needs nothing but its loop, be it by refusing it."""
         connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_S)
         try:
             connection.request("GET", "/healthz")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
+            connection.getresponse()
+        except TimeoutError:
             return False
+        except (OSError, http.client.HTTPException):
+            return True
+        else:
+            return True
         finally:
             connection.close()
 

@@ -265,7 +265,8 @@ class ServingCore:
             self._manager.wait_until_gone(name, gone, UNLOAD_WAIT_S)
             self._drop(model)
             with model.noting_problem():
-                model.store.forget(name, new_event("undeploy", None, "deleted" if delete else ""))
+                # With the highest number, so that it is not used again.
+                model.store.forget(name, new_event("undeploy", max(deleted, default=None), "deleted" * delete))
         else:
             model.source_of(version)
             action = "delete" if delete else "unload"
@@ -307,24 +308,23 @@ class ServingCore:
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
     ) -> dict[str, list[str]]:
         """See `ModelAdmin.resume`."""
-        sweep(check_folder(base_path))
         problems: dict[str, list[str]] = {}
-        states = {
-            name: state
-            for name, state in sorted(StateStore(base_path).load().items())
-            if name not in self._models and only in (None, name)
-        }
-        self.expect(states)
+        coming = [] if only is None else [only]
         try:
-            for name, state in states.items():
+            sweep(check_folder(base_path))
+            states = StateStore(base_path).load()
+            wanted = sorted(name for name in states if name not in self._models and only in (None, name))
+            coming += wanted
+            self.expect(wanted)
+            for name in wanted:
                 try:
-                    problems[name] = self._resume(name, state, base_path, progress)
+                    problems[name] = self._resume(name, states[name], base_path, progress)
                 except (ServingError, OSError) as error:  # it costs this model only
                     problems[name] = [str(error)]
                 finally:
                     self._expect_no_longer(name)
         finally:
-            self._expect_no_longer(*states, *(() if only is None else (only,)))
+            self._expect_no_longer(*coming)
         return problems
 
     def _expect_no_longer(self, *names: str) -> None:

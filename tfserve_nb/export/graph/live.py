@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import InvalidOption, ServingError
-from ...types import Tensors
+from ...types import Tensors, array_of
 from ..endpoint import ExportSource
 from ..source import prepare_source
 from .state import GraphState, Written, state_of
@@ -69,7 +69,7 @@ class LiveModel:
             for entry in self.state.written:
                 stack.callback(_kept(self._held[entry.node], entry))
             outputs = self._graph(*values)
-            return {name: np.asarray(value) for name, value in outputs.items()}
+            return {name: array_of(value) for name, value in outputs.items()}
 
     @cached_property
     def state(self) -> GraphState:
@@ -191,8 +191,8 @@ def _attributes(owner: object) -> PutBack:
     return put_back
 
 
-_BOOKKEEPING = ("_self_", "_tf_", "_keras_")
-"""What TensorFlow notes at objects that it saves; it may stay."""
+_BOOKKEEPING = ("_self_", "_tf_", "_keras_", "stop_training")
+"""What TensorFlow notes at objects that it saves, and what others may tell a training meanwhile; it may stay."""
 
 
 def _is_plain_or_symbolic(value: object) -> bool:

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 
-from ...errors import InvalidOption, ModelNotFound, NotAvailable, ServingError
+from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, ServingError
 from ...experiment.admin import ExperimentAdmin
 from ...export.arrays import read_rows
 from ...serving.admin import ModelAdmin
@@ -29,9 +29,10 @@ from ...serving.versions.inputs import signature_named
 from ...types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus, no_progress
 from ..calls import TIMEOUT
 from ..rest.metadata_json import SIGNATURES_FIELD
+from ..rest.v2_tensors import HEADER_LENGTH
 from .connection import ServerConnection, SignaturesChanged
 from .operations import OPERATIONS, PREFIX, READ_S, Operation
-from .predict_body import decode_outputs, encode_inputs, parse_signatures
+from .predict_body import binary_outputs, binary_request, parse_signatures
 
 POLL_S = 0.2
 ROWS_OF_ONE_REQUEST = 4096
@@ -223,7 +224,7 @@ class RemoteModels(RemoteAdmin):
     def predict(
         self, spec: ModelSpec, signature: str, value: Any, limit_s: float, key: str = "", request_id: str = ""
     ) -> Tensors:
-        """Predict over REST; large requests are sent in pieces, all to the version that answers the first one.
+        """Predict over HTTP, with raw tensors; large requests are sent in pieces, all to one version.
 
         The version's signatures are read once and kept. Each request names the signatures it was made for, and the
         server refuses to run it with others; then they are read again.
@@ -261,18 +262,26 @@ class RemoteModels(RemoteAdmin):
         num_rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
         if num_rows <= ROWS_OF_ONE_REQUEST:
             # One request goes wherever the traffic decides; several must not be spread over versions.
-            body = encode_inputs(signature.name, inputs)
-            answer, _ = self.connection.call("POST", f"{path}:predict", body, limit_s, headers)
-            return decode_outputs(answer, signature)
+            return self._infer(path, signature, inputs, limit_s, headers)
         version = self._read_signatures(path, headers).version
         pinned = f"/v1/models/{quote(spec.name, safe='')}/versions/{version}"
         pieces = []
         for start in range(0, num_rows, ROWS_OF_ONE_REQUEST):
             rows = {name: array[start : start + ROWS_OF_ONE_REQUEST] for name, array in inputs.items()}
-            body = encode_inputs(signature.name, rows)
-            answer, _ = self.connection.call("POST", f"{pinned}:predict", body, limit_s, headers)
-            pieces.append(decode_outputs(answer, signature))
+            pieces.append(self._infer(pinned, signature, rows, limit_s, headers))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _infer(
+        self, path: str, signature: SignatureSpec, inputs: Tensors, limit_s: float, headers: Mapping[str, str]
+    ) -> Tensors:
+        """One request with raw tensors; `path` is that of the model below `/v1`."""
+        body, fields = binary_request(signature.name, inputs)
+        path = f"/v2{path.removeprefix('/v1')}/infer"
+        answer, found = self.connection.call("POST", path, body, limit_s, {**headers, **fields}, is_raw=True)
+        try:
+            return binary_outputs(answer, found.get(HEADER_LENGTH))
+        except (InvalidRequest, KeyError, TypeError, ValueError) as error:
+            raise NotAvailable(f"{self.connection.url}{path} gave no tensors: {error}") from error
 
     def _read_signatures(self, path: str, headers: Mapping[str, str]) -> KnownSignatures:
         """What the version that answers takes and gives; kept when the server has a name for it."""

@@ -76,6 +76,8 @@ class ServerConnection:
         body: Mapping[str, Any] | bytes | None,
         limit_s: float,
         more: Mapping[str, str] | None = None,
+        *,
+        is_raw: bool = False,
     ) -> tuple[Any, Mapping[str, str]]:
         """One request; its JSON response and the response's header fields.
 
@@ -88,6 +90,7 @@ class ServerConnection:
             body: a JSON object, or its text.
             limit_s: seconds for connecting, and for each pause while sending and receiving.
             more: header fields; text that is latin-1.
+            is_raw: return the response's bytes instead.
 
         Raises:
             NotAvailable: if the server cannot be reached, or is known not to answer now: nothing is sent to it then.
@@ -113,7 +116,7 @@ class ServerConnection:
                     raise
                 response = client.request(method, f"{self.url}{path}", **request)
             if not response.is_error:
-                return response.json(), response.headers
+                return response.content if is_raw else response.json(), response.headers
         except httpx.ReadTimeout as error:
             raise DeadlineExceeded(
                 f"{self.url} did not answer within {limit_s:g} s", hint="allow more time; %serving names what hangs"

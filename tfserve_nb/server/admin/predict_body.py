@@ -1,4 +1,7 @@
-"""The client's side of REST: named arrays to a columnar request, and its response back to arrays of the right dtype.
+"""The client's side of inference: named arrays to the body of a request, and a response back to arrays.
+
+Our own clients send raw tensors (the Open Inference Protocol), which carry every dtype, shape and bit; benchmarks and
+replays may send JSON.
 
 Thread: any; pure functions.
 """
@@ -12,8 +15,12 @@ from typing import Any  # JSON values
 import numpy as np
 
 from ...errors import InvalidRequest
-from ...types import SignatureSpec, Tensors, TensorSpec
+from ...types import SignatureSpec, Tensors, TensorSpec, in_order
 from ..rest.json_text import dump, dump_with_nan
+from ..rest.v2_tensors import HEADER_LENGTH, parse_json, to_array, to_output
+
+ALIGNMENT = 16
+"""Of raw tensors, in bytes: what the largest numbers need."""
 
 _DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"}
 
@@ -43,16 +50,37 @@ def encode_inputs(signature: str, inputs: Tensors) -> bytes:
     return dump_with_nan({"signature_name": signature, "inputs": plain})
 
 
-def decode_outputs(answer: Mapping[str, Any], signature: SignatureSpec) -> dict[str, np.ndarray]:
-    """The arrays of a columnar predict response."""
-    outputs = answer["outputs"]
-    if len(signature.outputs) == 1:
-        outputs = dict.fromkeys(signature.outputs, outputs)
-    return {name: _array(outputs[name], spec) for name, spec in signature.outputs.items()}
+def binary_request(signature: str, inputs: Tensors) -> tuple[bytes, dict[str, str]]:
+    """The body of an inference request with raw tensors, and its header fields.
+
+    Raises:
+        InvalidRequest: for dtypes that cannot travel.
+    """
+    described, raw = zip(*(to_output(name, array, is_binary=True) for name, array in inputs.items()), strict=True)
+    head = dump({"inputs": list(described), "parameters": {"binary_data_output": True, "signature_name": signature}})
+    head = head.ljust(len(head) + -len(head) % ALIGNMENT)  # so that the server need not copy the tensors
+    return b"".join([head, *raw]), {"Content-Type": "application/octet-stream", HEADER_LENGTH: str(len(head))}
+
+
+def binary_outputs(answer: bytes, head_length: str | None) -> dict[str, np.ndarray]:
+    """The arrays of a response with raw tensors.
+
+    Args:
+        answer: the body.
+        head_length: its field `HEADER_LENGTH`; None for a body of JSON alone.
+
+    Raises:
+        InvalidRequest: if it is no such response.
+    """
+    position = len(answer) if head_length is None else int(head_length)
+    outputs: dict[str, np.ndarray] = {}
+    for tensor in parse_json(answer[:position])["outputs"]:
+        outputs[tensor["name"]], position = to_array(tensor, answer, position)
+    return outputs
 
 
 def _specs(infos: Mapping[str, Any]) -> dict[str, TensorSpec]:
-    return {name: _spec(name, info) for name, info in sorted(infos.items())}
+    return {name: _spec(name, infos[name]) for name in in_order(infos)}
 
 
 def _spec(name: str, info: Mapping[str, Any]) -> TensorSpec:
@@ -74,20 +102,3 @@ def _coded(value: Any) -> Any:
     if isinstance(value, list):
         return [_coded(item) for item in value]
     return {"b64": base64.b64encode(value if isinstance(value, bytes) else str(value).encode()).decode()}
-
-
-def _array(value: Any, spec: TensorSpec) -> np.ndarray:
-    if spec.dtype != "string":
-        return np.asarray(value, dtype=spec.numpy_dtype)
-    shape: list[int] = []
-    inner = value
-    while isinstance(inner, list):
-        shape.append(len(inner))
-        inner = inner[0] if inner else None
-    array = np.empty(shape, dtype=object)
-    for index in np.ndindex(*shape):
-        item = value
-        for position in index:
-            item = item[position]
-        array[index] = base64.b64decode(item["b64"]) if isinstance(item, dict) else str(item).encode()
-    return array

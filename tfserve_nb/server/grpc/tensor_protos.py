@@ -15,6 +15,7 @@ from typing import Any  # protobuf messages
 import numpy as np
 
 from ...errors import InvalidRequest
+from ...types import numpy_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ def to_array(proto: Any, name: str) -> np.ndarray:
     try:
         if kind_name == "string":
             return _strings(proto, shape, count)
-        dtype = _DTYPES.get(kind_name) or np.dtype(kind_name)
+        dtype = _DTYPES.get(kind_name) or numpy_dtype(kind_name)
         if proto.tensor_content and count:
             return np.frombuffer(proto.tensor_content, dtype).reshape(shape)
         values = _typed(proto, _KINDS[kind_name], dtype)

@@ -134,9 +134,7 @@ class RestHandler:
     ) -> GiveUp:
         handle = self._acquire_for_predict(spec, fields, body, notes)
         try:
-            mark = fields.get(SIGNATURES_FIELD)
-            if mark is not None and mark != signatures_mark(handle.signatures):
-                raise SignaturesDiffer("This version has other signatures than the request was made for")
+            check_mark(fields, handle)
             request = self._numbers.read(body, handle.signatures) or _read_carefully(body, handle, notes)
             notes.signature = request.signature
             is_row_format = request.is_row_format
@@ -238,6 +236,17 @@ class RestHandler:
         if inflater.unconsumed_tail:
             raise InvalidRequest(f"The inflated body is larger than {self._max_inflated_bytes} bytes")
         return text if inflater.eof else b""
+
+
+def check_mark(fields: Fields, handle: Handle) -> None:
+    """Refuse a request that names the signatures it was made for, when the version has others.
+
+    Raises:
+        SignaturesDiffer: then.
+    """
+    mark = fields.get(SIGNATURES_FIELD)
+    if mark is not None and mark != signatures_mark(handle.signatures):
+        raise SignaturesDiffer("This version has other signatures than the request was made for")
 
 
 def _read_carefully(body: bytes, handle: Handle, notes: RequestContext) -> Numbers:

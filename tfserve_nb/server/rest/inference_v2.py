@@ -21,15 +21,15 @@ from ...types import DEFAULT_SIGNATURE
 from ..calls import RequestContext, note_timeout
 from ..http.message import Fields
 from ..paths import V2, V2_HEALTH
-from .handler import GiveUp, OnReply, Reply, RestHandler
+from .handler import GiveUp, OnReply, Reply, RestHandler, check_mark
 from .json_text import dump
 from .routes import Route
-from .v2_tensors import Wanted, metadata_of, parse_json, to_array, to_output, write_json
+from .v2_tensors import HEADER_LENGTH, Wanted, metadata_of, parse_json, to_array, to_output, write_json
 
 READY_RETRY_S = 2.0
-HEADER_LENGTH = "Inference-Header-Content-Length"
 
-_MODEL = re.compile(r"/v2/models/([^/:]+)(?:/versions/(\d{1,18}))?(?:/(infer|ready))?")
+_MODEL = re.compile(r"/v2/models/([^/:]+)(?:/versions/(\d{1,19})|/labels/([^/:]+))?(?:/(infer|ready))?")
+"""Labels are an extension, as TensorFlow Serving's API names them."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -43,10 +43,11 @@ def find_v2_route(method: str, uri: str) -> Route | None:
     if path in (V2, V2_HEALTH + "live", V2_HEALTH + "ready") and method in ("GET", "HEAD"):
         return None
     match = _MODEL.fullmatch(path)
-    call = "" if match is None else match[3] or "metadata"
+    call = "" if match is None else match[4] or "metadata"
     if match is None or method not in (("POST",) if call == "infer" else ("GET", "HEAD")):
         raise InvalidRequest(f"Malformed request: {method} {uri}")
-    return Route(call, ModelSpec(unquote(match[1]), None if match[2] is None else int(match[2])))
+    version, label = (None if match[2] is None else int(match[2])), (None if match[3] is None else unquote(match[3]))
+    return Route(call, ModelSpec(unquote(match[1]), version, label))
 
 
 class _Infer(NamedTuple):
@@ -79,7 +80,7 @@ class InferenceV2:
             if route is None:
                 on_reply(self._server_reply(uri))
                 return None
-            notes.model, notes.api = route.spec.name, route.call
+            notes.model, notes.label, notes.api = route.spec.name, route.spec.label or "", route.call
             if route.call == "infer":
                 return self._start_infer(route.spec, fields, body, notes, on_reply)
             on_reply(self._model_reply(route))
@@ -125,6 +126,7 @@ class InferenceV2:
         note_timeout(notes, fields.get)
         handle = self._handler.calls.acquire(spec, notes, fields.get)
         try:
+            check_mark(fields, handle)
             signature = handle.signatures.get(request.signature)
             if signature is None:
                 raise InvalidRequest(f'Serving signature name: "{request.signature}" not found in signature def')

@@ -241,6 +241,9 @@ def _texts(value: Any, *, is_binary: bool) -> Any:
     if isinstance(value, list):
         return [_texts(item, is_binary=is_binary) for item in value]
     data = value if isinstance(value, bytes) else str(value).encode()
-    if is_binary:
-        return {"b64": base64.b64encode(data).decode()}
-    return data.decode("utf-8", "replace")
+    if not is_binary:
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            pass  # TensorFlow Serving writes the raw bytes, which are no JSON
+    return {"b64": base64.b64encode(data).decode()}

@@ -9,6 +9,7 @@ a 32-bit number.
 
 from __future__ import annotations
 
+import json
 import math
 import struct
 from collections.abc import Mapping
@@ -18,15 +19,22 @@ import numpy as np
 import orjson
 
 from ...errors import InvalidRequest
-from ...types import TensorSpec
+from ...types import TensorSpec, numpy_dtype
 from .json_tensors import INTEGERS
 from .json_text import dump, dump_with_nan
+
+HEADER_LENGTH = "Inference-Header-Content-Length"
+"""The header field with the bytes of the JSON, when raw tensors follow it."""
 
 _DATATYPES = {
     "BOOL": "bool", "UINT8": "uint8", "UINT16": "uint16", "UINT32": "uint32", "UINT64": "uint64", "INT8": "int8",
     "INT16": "int16", "INT32": "int32", "INT64": "int64", "FP16": "float16", "FP32": "float32", "FP64": "float64",
-    "BYTES": "string",
+    "BYTES": "string", "BF16": "bfloat16", "COMPLEX64": "complex64", "COMPLEX128": "complex128",
 }  # fmt: skip
+"""The protocol's names; it has none for complex numbers, which are real and imaginary parts by turns."""
+RAW_ONLY = frozenset({"FP16", "BF16", "COMPLEX64", "COMPLEX128"})
+"""What JSON cannot carry."""
+_NO_NUMBERS = ("bfloat16", "complex64", "complex128")
 _NAMES = {dtype: name for name, dtype in _DATATYPES.items()}
 _LENGTH = struct.Struct("<I")
 
@@ -80,6 +88,8 @@ def to_array(given: Mapping[str, Any], body: bytes, position: int) -> tuple[np.n
         return _from_bytes(name, dtype, shape, body, position, size), position + size
     if "data" not in given:
         raise InvalidRequest(f"input {name!r} has neither data nor binary_data_size")
+    if dtype in _NO_NUMBERS:
+        raise InvalidRequest(f"input {name!r} is {given['datatype']}, which JSON cannot carry: send binary data")
     try:
         array = _from_json(given["data"], dtype, math.prod(shape))
         return array.reshape(shape), position
@@ -96,7 +106,7 @@ def _from_bytes(name: str, dtype: str, shape: list[int], body: bytes, position: 
     count = math.prod(shape)
     if dtype == "string":
         return _texts(name, body[position : position + size], count).reshape(shape)
-    wanted = np.dtype(dtype)
+    wanted = numpy_dtype(dtype)
     if size != count * wanted.itemsize:
         raise InvalidRequest(f"input {name!r} has {size} bytes, shape {shape} needs {count * wanted.itemsize}")
     array = np.frombuffer(body, wanted, count, position).reshape(shape) if count else np.empty(shape, wanted)
@@ -128,6 +138,8 @@ def _from_json(data: Any, dtype: str, count: int) -> np.ndarray:
             array[number] = text.encode()
         return array
     numbers = np.array(data).reshape(-1) if count else np.empty(0, dtype)
+    if dtype == "uint64" and numbers.dtype == np.float64:  # numpy's for integers of which some need the 64th bit
+        numbers = _unsigned(data)
     kinds = {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[np.dtype(dtype).kind]
     if numbers.size and numbers.dtype.kind not in kinds:
         raise TypeError(f"it holds {numbers.dtype}")
@@ -137,6 +149,14 @@ def _from_json(data: Any, dtype: str, count: int) -> np.ndarray:
             raise ValueError(f"{numbers.min()} to {numbers.max()} does not fit")
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(numbers, dtype=dtype)
+
+
+def _unsigned(data: Any) -> np.ndarray:
+    """Whole numbers from 0 to 2**64 - 1."""
+    numbers = np.array(data, dtype=object).reshape(-1)
+    if not all(type(number) is int for number in numbers):
+        raise TypeError("it holds float64")
+    return numbers.astype(np.uint64)
 
 
 def to_output(name: str, array: np.ndarray, *, is_binary: bool) -> tuple[dict[str, Any], bytes]:
@@ -154,8 +174,8 @@ def to_output(name: str, array: np.ndarray, *, is_binary: bool) -> tuple[dict[st
         data = _text_bytes(array) if is_text else np.ascontiguousarray(array).tobytes()
         described["parameters"] = {"binary_data_size": len(data)}
         return described, data
-    if datatype == "FP16":
-        raise InvalidRequest(f"output {name!r} is FP16, which JSON cannot carry: ask for binary data")
+    if datatype in RAW_ONLY:
+        raise InvalidRequest(f"output {name!r} is {datatype}, which JSON cannot carry: ask for binary data")
     if is_text:
         try:
             described["data"] = [_as_bytes(item).decode() for item in array.reshape(-1)]
@@ -199,7 +219,20 @@ def parse_json(text: bytes) -> dict[str, Any]:
     try:
         value = orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"JSON parse error: {error}") from None
+        if not any(word in text for word in _NOT_FINITE):
+            raise InvalidRequest(f"JSON parse error: {error}") from None
+        value = _with_not_finite(text)
     if not isinstance(value, dict):
         raise InvalidRequest("the request must be a JSON object")
     return value
+
+
+_NOT_FINITE = (b"NaN", b"Infinity")
+
+
+def _with_not_finite(text: bytes) -> Any:
+    """JSON with the bare words that responses have too; orjson refuses them."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"JSON parse error: {error}") from None

@@ -23,7 +23,8 @@ MAX_WAITING = 1000
 JOIN_S = 3.0
 QUIET_S = 60.0
 """How long after a warning about the same files there is none."""
-LOGGED_APIS = frozenset({"predict", "classify", "regress"})
+LOGGED_AS = {"predict": "predict", "infer": "predict", "classify": "classify", "regress": "regress"}
+"""Call -> the call that TensorFlow Serving's log has for it; the Open Inference Protocol's is a prediction too."""
 
 _log = logging.getLogger(__name__)
 
@@ -66,10 +67,12 @@ class RequestLog:
 
     def offer(self, api: str, model: str, version: int, signature: str, inputs: Tensors, outputs: Tensors) -> None:
         """Take an answered request into the sample, perhaps; never blocks."""
-        options = self._options_of(model) if api in LOGGED_APIS else None
+        options = self._options_of(model) if api in LOGGED_AS else None
         if options is None or self._draw() >= options.sampling_rate:
             return
-        call = LoggedCall(api, model, version, signature, inputs, outputs, time.time(), options.sampling_rate)
+        call = LoggedCall(
+            LOGGED_AS[api], model, version, signature, inputs, outputs, time.time(), options.sampling_rate
+        )
         try:
             self._waiting.put_nowait((call, options.filename_prefix))
         except queue.Full:

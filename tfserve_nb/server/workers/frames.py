@@ -26,6 +26,7 @@ import orjson
 from ...errors import ServingError
 from ...serving.backend import ModelSpec
 from ...serving.telemetry.records import RequestRecord
+from ...types import numpy_dtype
 from .messages import Message
 
 PREFIX = struct.Struct("<QQ")
@@ -181,18 +182,8 @@ def _read(value: Any, buffers: Buffers) -> Any:
 def _read_array(value: Any, buffers: Buffers) -> np.ndarray:
     _, shape, number, dtype = value
     if not len(buffers[number]):
-        return np.empty(shape, _dtype(dtype))
-    return np.frombuffer(buffers[number], _dtype(dtype)).reshape(shape)
-
-
-@cache
-def _dtype(name: str) -> np.dtype:
-    try:
-        return np.dtype(name)
-    except TypeError:
-        import ml_dtypes  # noqa: F401 - tells NumPy of bfloat16 and others
-
-        return np.dtype(name)
+        return np.empty(shape, numpy_dtype(dtype))
+    return np.frombuffer(buffers[number], numpy_dtype(dtype)).reshape(shape)
 
 
 def _read_texts(value: Any, buffers: Buffers) -> np.ndarray:

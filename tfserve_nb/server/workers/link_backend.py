@@ -31,6 +31,9 @@ LEAST_AHEAD = 32
 
 RECORDS_EACH_S = 0.1
 
+DEADLINES_WITHIN_S = 1.0
+"""How far apart the deadlines in a bundle may be: the core gives up a bundle as a whole."""
+
 
 class LinkTask:
     """A submitted request, and its `Ticket`."""
@@ -147,6 +150,8 @@ class Lane:
 
     def _fits(self, task: LinkTask, first: LinkTask, num_rows: int) -> bool:
         if num_rows + task.num_rows > self.view.max_batch_size:
+            return False
+        if abs(task.deadline_s - first.deadline_s) > DEADLINES_WITHIN_S:
             return False
         return self._has_one_shape or all(
             array.shape[1:] == first.inputs[name].shape[1:] for name, array in task.inputs.items()

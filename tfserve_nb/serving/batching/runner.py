@@ -29,8 +29,12 @@ from .queue import Batch, BatchQueue, Finished, Part, Task
 
 JOIN_S = 1.5
 
-_STOPPED = "Timed out waiting for notification"
-"""TensorFlow's words for a run that was stopped at its deadline."""
+
+def _stopped() -> DeadlineExceeded:
+    """What a request gets whose run was stopped or given up at its deadline, in TensorFlow's words."""
+    return DeadlineExceeded(
+        "Timed out waiting for notification", hint="allow more time, or send less; %serving names a run that hangs"
+    )
 
 
 class Runner:
@@ -303,7 +307,7 @@ class Runner:
         lane.num_overdue += 1
         finished: Finished = []
         waiting, expired = with_time_left(batch, now_s)
-        errors: list[tuple[list[Part], ServingError]] = [(expired, DeadlineExceeded(_STOPPED))]
+        errors: list[tuple[list[Part], ServingError]] = [(expired, _stopped())]
         if lane.num_overdue >= MAX_OVERDUE:
             errors.append((waiting, too_many_overdue()))
             finished += lane.queue.close(too_many_overdue())
@@ -366,7 +370,7 @@ class Runner:
         if len(waiting) == len(batch.parts):  # nothing is to be gained from a second try
             waiting, expired = [], waiting
         for part in expired:
-            self._fail(part.task, DeadlineExceeded(_STOPPED))
+            self._fail(part.task, _stopped())
         if waiting:
             self._run_part_of(lane, _batch_of(waiting, batch.reason), running)
 

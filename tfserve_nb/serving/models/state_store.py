@@ -89,6 +89,18 @@ class StateStore:
             for at, action, version, detail, actor in rows
         ]
 
+    def highest_version(self, name: str) -> int:
+        """The highest version in the history of a model, whether it is still there or not; 0 when there is none.
+
+        Raises:
+            ServingError: if the file cannot be read.
+        """
+        if not self.path.exists():
+            return 0
+        with self._open() as connection:
+            (number,) = connection.execute("SELECT MAX(version) FROM history WHERE name = ?", (name,)).fetchone()
+        return number or 0
+
     def add_benchmark(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
         """Keep the result of a benchmark.
 

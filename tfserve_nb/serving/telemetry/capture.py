@@ -26,7 +26,7 @@ import numpy as np
 
 from ...errors import InvalidOption
 from ...temporary import replacing
-from ...types import Tensors
+from ...types import Tensors, numpy_dtype
 from .observer import Observer
 from .records import RequestRecord, RequestTensors, num_bytes, own_copy
 
@@ -533,6 +533,6 @@ def _from_list(tensors: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
             array = np.empty(len(tensor["texts"]), dtype=object)
             array[:] = tensor["texts"]
         else:
-            array = np.frombuffer(tensor["data"], dtype=np.dtype(tensor["dtype"]))
+            array = np.frombuffer(tensor["data"], dtype=numpy_dtype(tensor["dtype"]))
         found[tensor["name"]] = array.reshape(tensor["shape"])
     return found

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable  # TensorFlow's session and callables are untyped
 
+<<<<<<< HEAD
 import numpy as np
 
 from ...errors import (
@@ -27,6 +28,9 @@ from ...errors import (
     ServingError,
 )
 from ...export.graph.outside_ops import outside_ops, reach_text
+=======
+from ...errors import DeadlineExceeded, ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
+>>>>>>> main
 from ...export.graph.state import GraphState, signature_states
 from ...export.reasons import cause_in_graph
 from ...export.signatures import (
@@ -36,7 +40,7 @@ from ...export.signatures import (
     read_meta_graph,
     signature_defs_of,
 )
-from ...types import SignatureDefs, SignatureSpec, Tensors
+from ...types import SignatureDefs, SignatureSpec, Tensors, array_of
 from .devices import grow_on_demand
 from .kept_state import keep
 from .stopping import LimitedRun, can_be_stopped, with_own_threads
@@ -108,6 +112,7 @@ class SessionOptions:
         inter_op_threads: ops at the same time; 0 runs them on the thread that calls, one after the other.
         gpu_memory_fraction: share of a GPU's memory for this process; 0 takes what is needed as it is needed.
         config: a serialized `ConfigProto` that the others are written into, or b"".
+        limited_threads: threads for ops of a version whose runs can be stopped; `inter_op_threads` goes before.
         prefers_tflite: load `model.tflite` where a version has one.
         allowed_ops: the ops that reach outside of a graph (`export/outside_ops.py`) and that a version may have; None
             for all.
@@ -118,6 +123,7 @@ class SessionOptions:
     inter_op_threads: int = 0
     gpu_memory_fraction: float = 0.0
     config: bytes = b""
+    limited_threads: int = 4
     prefers_tflite: bool = False
     allowed_ops: frozenset[str] | None = None
 
@@ -159,7 +165,7 @@ class SavedModelServable:
         graph = tf.Graph()
         config = _session_config(tf, options)
         if self.is_stoppable:
-            with_own_threads(config, options.inter_op_threads)
+            with_own_threads(config, options.inter_op_threads or options.limited_threads)
         self._session: Any = tf.compat.v1.Session(graph=graph, config=config)
         self._callables: dict[str, Callable[..., list[Any]]] = {}
         self._limited: dict[str, LimitedRun] = {}
@@ -198,7 +204,7 @@ class SavedModelServable:
             values = self._callable(signature)(*(inputs[name] for name in spec.inputs))
         except Exception as error:
             raise _as_run_error(error) from error
-        return {name: np.asarray(value) for name, value in zip(spec.outputs, values, strict=True)}
+        return {name: array_of(value) for name, value in zip(spec.outputs, values, strict=True)}
 
     def restore(self) -> None:
         """Put back the variables and tables that runs write; see `Servable.restore`."""
@@ -223,7 +229,7 @@ class SavedModelServable:
             raise
         except Exception as error:
             raise _as_run_error(error) from error
-        return {name: np.asarray(value) for name, value in zip(spec.outputs, values, strict=True)}
+        return {name: array_of(value) for name, value in zip(spec.outputs, values, strict=True)}
 
     def close(self) -> None:
         """Close the session, which frees the variables and ends the loops of runs that are on their way."""

@@ -2,14 +2,15 @@
 
 Thread: `run` on any; an interpreter runs one call at a time, under a lock.
 
-Reference: tensorflow_serving/servables/tensorflow/tflite_session.cc (`serving_default` from the tensors' names when the
-model has no signatures of its own).
+Reference: tensorflow_serving/servables/tensorflow/tflite_session.cc (a single stored `SignatureDef` is
+`serving_default` whatever its key; without one the tensors' names are those of the inputs and outputs).
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any  # LiteRT's details are plain dicts
 
@@ -18,7 +19,8 @@ import numpy as np
 from ...errors import NotAvailable, RunRejected
 from ...export.graph.state import GraphState
 from ...export.signatures import to_signature_defs
-from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, in_order
+from .tflite_signatures import stored_signature_defs
 
 MODEL_FILE = "model.tflite"
 
@@ -46,28 +48,36 @@ class TfliteServable:
         except (ValueError, RuntimeError) as error:
             raise NotAvailable(f"{path / MODEL_FILE} could not be loaded: {error}", hint="convert it again") from error
         self._lock = threading.Lock()
-        names = self._interpreter.get_signature_list()
-        self._runners = {name: self._interpreter.get_signature_runner(name) for name in names}
+        self._signatures = {name: self._own(name) for name in self._interpreter.get_signature_list()} or self._others(
+            path
+        )
         self.signatures: Mapping[str, SignatureSpec] = {
-            name: _signature(name, runner.get_input_details(), runner.get_output_details())
-            for name, runner in self._runners.items()
-        } or {DEFAULT_SIGNATURE: self._made_up_signature()}
-        self.signature_defs = to_signature_defs(self.signatures)
+            name: _with_free_batch(one.spec) if one.has_batch_of_one else one.spec
+            for name, one in self._signatures.items()
+        }
+        self.signature_defs = to_signature_defs({name: one.spec for name, one in self._signatures.items()})
         self.outside_ops = ()  # LiteRT has no such ops, and TensorFlow's are not built in
         self.states: Mapping[str, GraphState] = {}
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
-        """Run one signature; see `Servable.run`.
+        """Run one signature; see `Servable.run`. A model with a batch of one built in runs once for each row.
 
         Raises:
             RunRejected: if the shapes do not fit, which LiteRT finds out first.
         """
+        called, interpreter = self._signatures[signature], self._interpreter
         try:
             with self._lock:
-                runner = self._runners.get(signature)
-                return runner(**inputs) if runner is not None else self._run_by_names(inputs)
+                if not called.has_batch_of_one:
+                    return _checked(called, inputs, _run(interpreter, called, inputs))
+                num_rows = len(next(iter(inputs.values())))
+                rows = [
+                    _run(interpreter, called, {name: array[row : row + 1] for name, array in inputs.items()})
+                    for row in range(num_rows)
+                ]
         except (ValueError, RuntimeError) as error:
             raise RunRejected(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
+        return {name: _joined([row[name] for row in rows], spec) for name, spec in called.spec.outputs.items()}
 
     def restore(self) -> None:
         """Make the variables what they are at the start; see `Servable.restore`."""
@@ -76,32 +86,120 @@ class TfliteServable:
 
     def close(self) -> None:
         """Free the interpreter, once no run uses it any more; does not wait for one that hangs."""
-        self._runners = {}
+        self._signatures = {}
         self._interpreter = None
 
-    def _made_up_signature(self) -> SignatureSpec:
+    def _own(self, name: str) -> _Called:
+        """A signature of the model's own."""
+        runner = self._interpreter.get_signature_runner(name)
+        return _Called(_signature(name, runner.get_input_details(), runner.get_output_details()), runner)
+
+    def _others(self, path: Path) -> dict[str, _Called]:
+        """The signatures that an older converter stored beside the model, or else one of the tensors' names."""
         inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}
         outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
-        return _signature(DEFAULT_SIGNATURE, inputs, outputs)
+        found = {}
+        for name, definition in stored_signature_defs(path / MODEL_FILE).items():
+            try:
+                taken = {key: inputs[_tensor_name(info)] for key, info in definition.inputs.items()}
+                given = {key: outputs[_tensor_name(info)] for key, info in definition.outputs.items()}
+            except KeyError as error:
+                raise NotAvailable(
+                    f"{path / MODEL_FILE}: signature {name!r} names the tensor {error}, which the model does not have",
+                    hint="convert it again",
+                ) from None
+            spec = replace(_signature(name, taken, given), method_name=definition.method_name)
+            found[name] = _Called(spec, None, taken, given)
+        if len(found) == 1:
+            (only,) = found.values()
+            found.setdefault(DEFAULT_SIGNATURE, replace(only, spec=replace(only.spec, name=DEFAULT_SIGNATURE)))
+        return found or {
+            DEFAULT_SIGNATURE: _Called(_signature(DEFAULT_SIGNATURE, inputs, outputs), None, inputs, outputs)
+        }
 
-    def _run_by_names(self, inputs: Tensors) -> Tensors:
-        interpreter = self._interpreter
-        for detail in interpreter.get_input_details():
-            array = inputs[detail["name"]]
-            interpreter.resize_tensor_input(detail["index"], array.shape)
-        interpreter.allocate_tensors()
-        for detail in interpreter.get_input_details():
-            interpreter.set_tensor(detail["index"], inputs[detail["name"]])
-        interpreter.invoke()
-        details = interpreter.get_output_details()
-        return {detail["name"]: interpreter.get_tensor(detail["index"]) for detail in details}
+
+@dataclass(frozen=True, slots=True)
+class _Called:
+    """How a signature is called.
+
+    Attributes:
+        spec: with the shapes of the file.
+        runner: LiteRT's, for a signature of the model's own; None for one of the interpreter's tensors.
+        inputs: name -> LiteRT's detail of the tensor, without a runner.
+        outputs: the same.
+    """
+
+    spec: SignatureSpec
+    runner: Any
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def batch(self) -> int | None:
+        """The number of rows that is built in: dimension 0 of all inputs and outputs; None when it is free."""
+        specs = (*self.spec.inputs.values(), *self.spec.outputs.values())
+        sizes = {spec.shape[0] if spec.shape else None for spec in specs}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    @property
+    def has_batch_of_one(self) -> bool:
+        """Whether the model was converted for single rows."""
+        return self.batch == 1
+
+
+def _with_free_batch(spec: SignatureSpec) -> SignatureSpec:
+    def freed(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
+        return {name: replace(one, shape=(None, *(one.shape or (None,))[1:])) for name, one in specs.items()}
+
+    return replace(spec, inputs=freed(spec.inputs), outputs=freed(spec.outputs))
+
+
+def _run(interpreter: Any, called: _Called, inputs: Tensors) -> Tensors:
+    if called.runner is not None:
+        found = called.runner(**inputs)
+        return {name: found[name] for name in called.spec.outputs}
+    for name, detail in called.inputs.items():
+        interpreter.resize_tensor_input(detail["index"], inputs[name].shape)
+    interpreter.allocate_tensors()
+    for name, detail in called.inputs.items():
+        interpreter.set_tensor(detail["index"], inputs[name])
+    interpreter.invoke()
+    return {name: interpreter.get_tensor(called.outputs[name]["index"]) for name in called.spec.outputs}
+
+
+def _checked(called: _Called, inputs: Tensors, outputs: Tensors) -> Tensors:
+    """The outputs, when they have a row for each row of the inputs of a model that has a number of rows built in.
+
+    Raises:
+        RunRejected: if they have not.
+    """
+    if called.batch is not None:
+        counts = {len(array) for array in (*inputs.values(), *outputs.values()) if array.ndim}
+        if len(counts) > 1:
+            raise RunRejected(
+                f"the model has {called.batch} rows built in, and the inputs have {max(map(len, inputs.values()))}",
+                hint=f"send {called.batch} rows",
+            )
+    return outputs
+
+
+def _joined(rows: list[np.ndarray], spec: TensorSpec) -> np.ndarray:
+    if not rows:
+        return np.empty((0, *(size or 0 for size in (spec.shape or ())[1:])), spec.numpy_dtype)
+    return np.concatenate(rows)
+
+
+def _tensor_name(info: Any) -> str:
+    """The tensor of a `TensorInfo`: TensorFlow's names have `:0` behind them, TensorFlow Lite's have not."""
+    name: str = info.name.split(":")[0]
+    return name
 
 
 def _signature(name: str, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> SignatureSpec:
     return SignatureSpec(
         name,
-        {key: _spec(key, detail) for key, detail in sorted(inputs.items())},
-        {key: _spec(key, detail) for key, detail in sorted(outputs.items())},
+        {key: _spec(key, inputs[key]) for key in in_order(inputs)},
+        {key: _spec(key, outputs[key]) for key in in_order(outputs)},
     )
 
 
