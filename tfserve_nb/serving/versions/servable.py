@@ -15,9 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable  # TensorFlow's session and callables are untyped
 
-<<<<<<< HEAD
-import numpy as np
-
 from ...errors import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -28,9 +25,6 @@ from ...errors import (
     ServingError,
 )
 from ...export.graph.outside_ops import outside_ops, reach_text
-=======
-from ...errors import DeadlineExceeded, ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
->>>>>>> main
 from ...export.graph.state import GraphState, signature_states
 from ...export.reasons import cause_in_graph
 from ...export.signatures import (
