@@ -51,7 +51,7 @@ def from_lines(text: Any) -> Any:
 
 def printed(where: str) -> Callable[[Any], Any]:
     def call(text: Any) -> Any:
-        tf.print(text, output_stream=where)
+        tf.print(text, **({"output_stream": where} if where else {}))
         return tf.identity(text)
 
     return call
@@ -114,7 +114,7 @@ def saved(call: Callable[[Any], Any], path: Path = Path("model")) -> Path:
         (in_dataset, ("ReadFile",)),
         (from_lines, ("TextLineDataset",)),
         (printed("file:///tmp/x"), ("PrintV2",)),
-        (printed("stderr"), ()),
+        (printed(""), ()),
         (cached("file"), ("CacheDatasetV2",)),
         (cached(""), ()),
         (saving, ("SaveV2",)),
