@@ -15,6 +15,7 @@ from typing import Any  # messages by their type
 from ...errors import QueueFull, RunFailed, RunRejected, ServingError
 from ...serving.backend import Answer, Handle, InferenceBackend, ModelSpec, ModelView, Outcome, Ticket
 from ...types import Tensors
+from ..config_files import TlsFiles
 from ..event_loop import Completions
 from ..http.server import HttpServer
 from ..settings import ServerSettings
@@ -37,6 +38,7 @@ from .messages import (
     Piece,
     Ready,
     Records,
+    Renew,
 )
 
 _SPLITS = (QueueFull, RunFailed, RunRejected)
@@ -65,8 +67,12 @@ class BundleRun:
         self._is_over = False
 
     def start(self) -> None:
-        """Submit the bundle as one."""
-        self._submit(-1, self._bundle.inputs, len(self._bundle.row_counts))
+        """Submit the bundle as one, unless the version that answers may not run rows together."""
+        num_requests = len(self._bundle.row_counts)
+        if num_requests > 1 and not self._may_share:
+            self._split()
+        else:
+            self._submit(-1, self._bundle.inputs, num_requests)
 
     def cancel(self) -> None:
         """The clients have left."""
@@ -94,7 +100,9 @@ class BundleRun:
         """A part has an outcome."""
         if self._is_over:
             return
-        if num_requests > 1 and isinstance(outcome, _SPLITS):
+        if num_requests > 1 and (
+            isinstance(outcome, _SPLITS) or not self._may_share or not self._has_all_rows(outcome)
+        ):
             self._split()
             return
         if isinstance(outcome, Answer):
@@ -108,6 +116,19 @@ class BundleRun:
             self._handle.release()
             pieces = tuple([self._pieces[key] for key in sorted(self._pieces)])
             self._end.finished(self._bundle, BundleAnswer(self._bundle.number, self._handle.version, pieces))
+
+    @property
+    def _may_share(self) -> bool:
+        """Whether the version that answers may run rows together; the worker knew another version, or knew less."""
+        signature = self._bundle.signature
+        return signature not in self._handle.signatures or self._handle.shares_runs(signature)
+
+    def _has_all_rows(self, outcome: Outcome) -> bool:
+        """Whether outputs can be handed out row by row: the core answered what it took for a single request."""
+        num_rows = sum(self._bundle.row_counts)
+        return not isinstance(outcome, Answer) or all(
+            array.ndim and len(array) == num_rows for array in outcome.outputs.values()
+        )
 
     def _split(self) -> None:
         first = 0
@@ -163,6 +184,10 @@ class Worker:
     def send_models(self, models: Mapping[str, ModelView]) -> None:
         """Send what is served."""
         self._link.send(Catalog(models))
+
+    def renew(self, rest: TlsFiles | None, grpc: TlsFiles | None) -> None:
+        """Let it use other certificates."""
+        self._link.send(Renew(rest, grpc))
 
     def drain(self) -> None:
         """Let it finish and end."""
