@@ -106,7 +106,7 @@ def cpu_s() -> float:
 def test_an_overdue_run_keeps_neither_the_device_nor_its_batch_mates_nor_other_models(kind: type[tf.Module]) -> None:
     slow = tfserve_nb.deploy(kind(), "slow", check=ROWS, batch_timeout_micros=200_000)
     other = tfserve_nb.deploy(Doubler(), "other", check=np.ones((2, 1), np.float32))
-    hanging = hang(slow, 8.0)
+    hanging = hang(slow, 4.0)
     with ThreadPoolExecutor(4) as pool:
         mates = [pool.submit(slow.predict, [[value]], timeout_s=60.0) for value in (3, 5)]
         assert other.predict([[2.0]], timeout_s=60.0).tolist() == [[4.0]]
@@ -151,7 +151,7 @@ def test_an_isolated_server_stops_a_run_too() -> None:
     slow = tfserve_nb.deploy(Looper(), "slow", check=ROWS, isolate=True)
     other = tfserve_nb.deploy(Doubler(), "other", check=np.ones((2, 1), np.float32), isolate=True)
 
-    hanging = hang(slow, 6.0)
+    hanging = hang(slow, 4.0)
     headers = {"Authorization": f"Bearer {other.token}"}
     answer = requests.post(f"{other.rest_url}:predict", json={"instances": [[2.0]]}, headers=headers, timeout=60)
 

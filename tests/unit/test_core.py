@@ -19,6 +19,7 @@ from helpers.fake_servable import BAD, FakeLoader, FakeServable, rows
 from helpers.fake_serving import FakeServing
 
 from tfserve_nb.errors import (
+    DeadlineExceeded,
     FailedPrecondition,
     InvalidOption,
     InvalidRequest,
@@ -746,3 +747,46 @@ def test_a_model_is_served_on_when_its_whole_folder_is_gone(core: ServingCore, t
     core.undeploy("net", delete=True)
 
     assert core.names == ()
+
+
+class Hanging(FakeServable):
+    """Hangs on one value; closing it waits for that run, as TensorFlow may."""
+
+    def __init__(self, version: int, gate: threading.Event) -> None:
+        super().__init__(version)
+        self._is_let_go = gate
+        self._num_running = 0
+
+    def run(self, signature: str, inputs: Tensors) -> Tensors:
+        self._num_running += 1
+        if (inputs["x"] == 13.0).any():
+            self._is_let_go.wait(120)
+        self._num_running -= 1
+        return {"y": inputs["x"] * 2 + self.version}
+
+    def close(self) -> None:
+        while self._num_running and not self._is_let_go.wait(0.01):
+            pass
+        super().close()
+
+
+def test_a_version_whose_run_hangs_is_named_and_holds_up_no_switch_and_no_unload(tmp_path: Path) -> None:
+    gate = threading.Event()
+    core = ServingCore(lambda path, _: Hanging(int(path.name), gate))
+    core.start()
+    try:
+        deploy(core, tmp_path, 1)
+        deploy(core, tmp_path, 2)
+        with pytest.raises(DeadlineExceeded):
+            predict(core, NET, "serving_default", rows(13.0), rows=4, limit_s=0.5)
+        assert "a run has been going on for" in eventually(lambda: core.model_status("net").versions[0].detail)
+
+        assert core.roll_back("net") == 1
+        assert ask(core, 4) == [9]
+        core.undeploy("net", 2)
+        assert states(core)[1] is VersionState.AVAILABLE
+        deploy(core, tmp_path, 3)
+        assert ask(core, 4) == [11]
+    finally:
+        gate.set()
+        core.stop()

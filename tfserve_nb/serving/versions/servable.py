@@ -93,6 +93,7 @@ class SessionOptions:
         inter_op_threads: ops at the same time; 0 runs them on the thread that calls, one after the other.
         gpu_memory_fraction: share of a GPU's memory for this process; 0 takes what is needed as it is needed.
         config: a serialized `ConfigProto` that the others are written into, or b"".
+        limited_threads: threads for ops of a version whose runs can be stopped; `inter_op_threads` goes before.
         prefers_tflite: load `model.tflite` where a version has one.
     """
 
@@ -101,6 +102,7 @@ class SessionOptions:
     inter_op_threads: int = 0
     gpu_memory_fraction: float = 0.0
     config: bytes = b""
+    limited_threads: int = 4
     prefers_tflite: bool = False
 
 
@@ -138,7 +140,7 @@ class SavedModelServable:
         graph = tf.Graph()
         config = _session_config(tf, options)
         if self.is_stoppable:
-            with_own_threads(config, options.inter_op_threads)
+            with_own_threads(config, options.inter_op_threads or options.limited_threads)
         self._session: Any = tf.compat.v1.Session(graph=graph, config=config)
         self._callables: dict[str, Callable[..., list[Any]]] = {}
         self._limited: dict[str, LimitedRun] = {}

@@ -52,7 +52,7 @@ def with_own_threads(config: Any, num_threads: int) -> None:
 
     Args:
         config: the session's `ConfigProto`.
-        num_threads: how many; 0 lets TensorFlow choose.
+        num_threads: how many.
     """
     if not config.session_inter_op_thread_pool:
         config.session_inter_op_thread_pool.add(num_threads=num_threads)
