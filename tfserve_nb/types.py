@@ -181,6 +181,7 @@ class VersionStatus:
     changes: str = ""
     problem: str = ""
     notes: tuple[str, ...] = ()
+    alone: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

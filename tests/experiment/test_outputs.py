@@ -92,6 +92,28 @@ def test_text_is_judged_by_text_whether_bytes_or_not(label: object) -> None:
     assert [one.is_right for one in judged] == [True]
 
 
+@pytest.mark.parametrize(
+    ("predicted", "label", "is_right"),
+    [
+        (b"a\0", b"a\0", True),
+        (b"a\0", [b"a\0"], True),
+        (b"a\0", "a\0", True),
+        (b"a\0", b"a", False),
+        (b"\xff", b"\xff", True),
+        (b"\xff", b"\xfe", False),
+    ],
+)
+def test_text_is_judged_byte_by_byte(predicted: bytes, label: object, is_right: bool) -> None:
+    answers = Predictions()
+    answers.begin("net", frozenset({1}))
+    answers.on_request(answered()._replace(version=1), RequestTensors({}, {"word": np.array([predicted], object)}))
+
+    judged = answers.judge("net", "r0", label)
+
+    assert judged is not None
+    assert [one.is_right for one in judged] == [is_right]
+
+
 def answered(number: int = 0, at_s: float = 0.1) -> RequestRecord:
     record = RequestRecord("net", 2, "serving_default", "OK", 1, 0.0, 0.0, None, None, at_s, request_id=f"r{number}")
     return record._replace(is_assigned=True)

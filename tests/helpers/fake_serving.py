@@ -113,6 +113,9 @@ class FakeHandle:
         self._serving = serving
         serving.num_held += 1
 
+    def shares_runs(self, signature: str) -> bool:
+        return signature in self.signatures
+
     def submit(
         self,
         signature: str,

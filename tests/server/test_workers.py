@@ -12,6 +12,7 @@ import sys
 import textwrap
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +30,23 @@ from tfserve_nb.server.config_files import TlsFiles
 from tfserve_nb.server.http.message import RequestHead
 from tfserve_nb.server.settings import GrpcSettings, ServerSettings
 from tfserve_nb.server.workers.frames import from_frame, to_frame
+from tfserve_nb.server.workers.hub import BundleRun
 from tfserve_nb.server.workers.link import Link
 from tfserve_nb.server.workers.link_backend import LinkBackend
-from tfserve_nb.server.workers.messages import Bundle, Catalog, Drain, Forward, Forwarded, Hello, Piece, Records
-from tfserve_nb.serving.backend import ModelSpec, ModelView, VersionView
+from tfserve_nb.server.workers.messages import (
+    Bundle,
+    BundleAnswer,
+    Catalog,
+    Drain,
+    Forward,
+    Forwarded,
+    Hello,
+    Piece,
+    Records,
+)
+from tfserve_nb.serving.backend import Answer, ModelSpec, ModelView, Outcome, VersionView
 from tfserve_nb.serving.telemetry.records import RequestRecord
-from tfserve_nb.types import SignatureSpec, TensorSpec
+from tfserve_nb.types import SignatureSpec, Tensors, TensorSpec
 
 ROWS = {"instances": [[1.0, 2.0]]}
 WORKER = "tfserve_nb.server.workers.worker"
@@ -242,6 +254,91 @@ def test_an_answer_for_a_model_that_is_gone_reaches_its_client_all_the_same() ->
 
     assert handle.assignment is not None
     assert (handle.assignment.arm, handle.assignment.key) == ("", "ann")
+
+
+class OneByOne:
+    """A handle of a version whose rows belong together: a run gives the sum of its rows."""
+
+    def __init__(self, *, is_known: bool) -> None:
+        self.version = 2
+        self.signatures = {"serving_default": SUM}
+        self.is_known = is_known
+        self.sizes: list[int] = []
+
+    def shares_runs(self, _: str) -> bool:
+        return not self.is_known
+
+    def submit(self, _: str, inputs: Tensors, *, on_done: Callable[[Outcome], None], **__: object) -> object:
+        self.sizes.append(len(inputs["x"]))
+        on_done(Answer({"y": inputs["x"].sum(axis=0, keepdims=True)}, 0.0, 1.0))
+        return object()
+
+    def release(self) -> None:
+        """Nothing is held."""
+
+
+SUM = SignatureSpec(
+    "serving_default", {"x": TensorSpec("x", "float32", (None,))}, {"y": TensorSpec("y", "float32", (None,))}
+)
+
+
+class WorkerEnd:
+    """What a bundle's run needs of the worker that waits for it."""
+
+    def __init__(self) -> None:
+        self.completions = self
+        self.answers: list[BundleAnswer] = []
+
+    def put(self, function: Callable[[Outcome], None], outcome: Outcome) -> None:
+        function(outcome)
+
+    def log_request(self, *_: object) -> None:
+        """No request log."""
+
+    def wake(self) -> None:
+        """Nothing waits."""
+
+    def finished(self, _: Bundle, answer: BundleAnswer) -> None:
+        self.answers.append(answer)
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["the version is known for it", "a run shows it"])
+def test_requests_that_a_worker_put_together_run_apart_where_they_must(is_known: bool) -> None:
+    end, handle = WorkerEnd(), OneByOne(is_known=is_known)
+    inputs = {"x": np.array([1, 2, 3, 4, 5], np.float32)}
+    bundle = Bundle(1, ModelSpec("net"), 1, "serving_default", (1, 2, 2), 1e12, inputs)
+
+    BundleRun(end, bundle, handle).start()  # type: ignore[arg-type]
+
+    (answer,) = end.answers
+    assert [piece.outputs["y"].tolist() for piece in answer.pieces if piece.outputs] == [[1.0], [5.0], [9.0]]
+    assert handle.sizes == ([1, 2, 2] if is_known else [5, 1, 2, 2])
+
+
+def test_requests_without_a_common_number_of_rows_are_not_put_together() -> None:
+    both = {"a": TensorSpec("a", "float32", (None,)), "b": TensorSpec("b", "float32", (None,))}
+    view = VersionView(
+        {"serving_default": SignatureSpec("serving_default", both, {})}, {"serving_default": True}, 8, 64,
+        checks_shapes=False,
+    )  # fmt: skip
+    sent: list[Bundle] = []
+
+    class Wire:
+        is_congested = False
+
+        def send(self, message: Bundle) -> None:
+            sent.append(message)
+
+    backend = LinkBackend(Wire())  # type: ignore[arg-type]
+    backend.set_models({"net": ModelView({1: 100.0}, {}, {1: view})})
+    handle = backend.acquire(ModelSpec("net"))
+    for num_a, num_b in ((2, 2), (2, 3), (1, 1)):
+        inputs = {"a": np.zeros(num_a, np.float32), "b": np.zeros(num_b, np.float32)}
+        handle.submit("serving_default", inputs, deadline_s=1e12, on_done=print, wakes=False)
+
+    backend.wake()
+
+    assert [bundle.row_counts for bundle in sent] == [(2,), (1,), (1,)]
 
 
 def test_requests_whose_deadlines_lie_far_apart_do_not_share_a_bundle() -> None:

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from tfserve_nb.errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, RunFailed, RunRejected, ServingError
+from tfserve_nb.errors import Cancelled, DeadlineExceeded, NotAvailable, QueueFull, RunRejected, ServingError
 from tfserve_nb.serving.backend import Answer, Outcome
 from tfserve_nb.serving.batching.lane import Lane
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.batching.queue import Batch, BatchQueue, Part, Task
-from tfserve_nb.serving.batching.runner import Runner, run_parts
+from tfserve_nb.serving.batching.rows import run_parts
+from tfserve_nb.serving.batching.runner import Runner
 from tfserve_nb.types import Tensors
 
 
@@ -123,7 +124,7 @@ class BatchingMachine(RuleBasedStateMachine):
         assert batch is not None
         self.runner._run_batch(self.lane, batch)  # noqa: SLF001 - the same
         if self.is_batchable and self.servable.batch_sizes:
-            assert self.servable.batch_sizes[-1] in self.options.allowed_batch_sizes
+            assert self.servable.batch_sizes[-1] in (0, *self.options.allowed_batch_sizes)
 
     @invariant()
     def nothing_is_answered_twice_or_wrongly(self) -> None:
@@ -356,22 +357,43 @@ def test_runner_survives_a_caller_that_cannot_take_its_answer(caplog: pytest.Log
     assert "no client is left" in caplog.text
 
 
-def test_wrong_number_of_output_rows_is_an_error_and_no_wrong_answer() -> None:
-    outcomes: list[Outcome] = []
+def test_requests_that_turn_out_to_belong_together_are_answered_as_each_is_alone() -> None:
+    """Outputs whose rows depend on values are found out by a run: they, and all later requests, run alone."""
+    sizes: list[int] = []
+
+    def positive_rows(inputs: Tensors) -> Tensors:
+        sizes.append(len(inputs["x"]))
+        return {"y": inputs["x"][inputs["x"][:, 0] > 0]}
+
     runner = Runner()
-    lane = runner.attach(BatchQueue(BatchingOptions(4)), lambda inputs: {"y": inputs["x"][:1]})
+    queue = BatchQueue(BatchingOptions(4))
+    reasons: list[str] = []
+
+    def separate(reason: str) -> None:
+        reasons.append(reason)
+        queue.is_batchable = False
+
+    lane = runner.attach(queue, positive_rows, separate=separate)
+    requests = [(1, 2, 3), (4,), (-1, 5, -2, 6, 7, -3), (-1,)]
+    outcomes: list[list[Outcome]] = [[] for _ in requests]
+    for values, found in zip(requests, outcomes, strict=True):
+        runner.submit(lane, {"x": rows(*values)}, len(values), deadline_s=1e12, on_done=found.append)
     runner.start()
     try:
-        runner.submit(lane, {"x": rows(1, 2)}, 2, deadline_s=1e12, on_done=outcomes.append)
-        eventually(lambda: outcomes)
+        eventually(lambda: all(outcomes))
     finally:
         runner.stop()
 
-    assert isinstance(outcomes[0], ServingError)
-    assert "0th dimension does not equal" in outcomes[0].message
+    for values, found in zip(requests, outcomes, strict=True):
+        (outcome,) = found
+        assert isinstance(outcome, Answer)
+        np.testing.assert_array_equal(outcome.outputs["y"], rows(*[value for value in values if value > 0]))
+    assert sizes == [4, 4, 6, 1], "the first batch has all its rows; the second part of the third request has not"
+    assert queue.num_rows == 0
+    assert reasons == ["output y has the shape [2, 2] for 4 rows of a request"]
 
 
-def test_a_split_request_whose_outputs_do_not_fit_together_fails_alone_and_the_runner_goes_on() -> None:
+def test_a_request_whose_parts_do_not_fit_together_runs_whole() -> None:
     """A model whose outputs are as wide as its largest input: the two halves of the first request differ."""
 
     def run(inputs: Tensors) -> Tensors:
@@ -385,10 +407,9 @@ def test_a_split_request_whose_outputs_do_not_fit_together_fails_alone_and_the_r
         for values in ([1, 1, 2, 2], [3]):
             x = np.array(values, dtype=np.float32)[:, None]
             runner.submit(lane, {"x": x}, len(x), deadline_s=time.perf_counter() + 10, on_done=done.put)
-        wrong, right = done.get(timeout=10), done.get(timeout=10)
+        outcomes = [done.get(timeout=10), done.get(timeout=10)]
     finally:
         runner.stop()
 
-    assert isinstance(wrong, RunFailed)
-    assert isinstance(right, Answer)
-    assert right.outputs["y"].shape == (1, 3)
+    shapes = sorted(outcome.outputs["y"].shape for outcome in outcomes if isinstance(outcome, Answer))
+    assert shapes == [(1, 3), (4, 2)]

@@ -34,11 +34,13 @@ from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.models.state_store import StateStore
 from ..serving.versions.devices import isolation_problem
 from ..serving.versions.servable import load_saved_model
+from ..serving.versions.sharing import sharing_notes
 from ..serving.versions.source import VersionSource
 from ..types import Progress, ProgressEvent, Tensors, no_progress
 from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .replay_gate import check_captured, only_if_replayed
+from .row_check import note_check_rows
 from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, settle
 
 
@@ -141,6 +143,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     server = _server(request, progress)
     try:
         exported = _export_and_place(server, model, request, progress)
+        _say_what_runs_alone(server, exported, progress)
     finally:
         settle()
     done = f"version {exported.version} of {name}{_without_requests(server, exported)}"
@@ -203,6 +206,12 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
         with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
             place(server, exported, loaded, folder, placement, request.guard, progress)
     return exported
+
+
+def _say_what_runs_alone(server: ServerHandle, exported: ExportedVersion, progress: Progress) -> None:
+    for status in server.models.model_status(exported.name).versions:
+        if status.version == exported.version and any(status.alone.values()):
+            progress(ProgressEvent("switching", 1, 1, "; ".join(sharing_notes(status.alone))))
 
 
 def _highest_used(server: ServerHandle, name: str, folder: Path) -> int:
@@ -321,6 +330,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
         found = "; ".join((found, *source.notes, *notes_of(signature_states(read_meta_graph(path)))))
         progress(ProgressEvent("checking", 1, 1, found))
+        note_check_rows(path, source, request.export.check, request.batching.allowed_batch_sizes)
         if request.export.warmup is not None:
             signature = main_signature(read_signatures(path))
             with given_as("warmup"):

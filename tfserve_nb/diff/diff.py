@@ -9,8 +9,11 @@ import contextlib
 import difflib
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple  # the user's rows
+
+import numpy as np
 
 from ..agreement.kinds import AgreementOptions
 from ..agreement.summary import Agreeing, evidence_pairs
@@ -25,6 +28,7 @@ from ..export.weights import Weights
 from ..server.handle import ServerHandle
 from ..serving.versions.inputs import check_inputs
 from ..serving.versions.servable import load_saved_model
+from ..serving.versions.sharing import may_cut
 from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
 from .layers import layer_changes
 from .result import ADDED, CHANGED, REMOVED, SAME, LatencyChange, SignatureChange, VersionDiff
@@ -209,7 +213,7 @@ def _compare_outputs(
     if specs[0] is None or specs[1] is None:
         notes.append(f"outputs were not compared: not both versions have the signature {DEFAULT_SIGNATURE}")
         return ""
-    runs: list[list[_Run]] = []
+    runs: list[_Run] = []
     for folder, spec in zip(folders, specs, strict=True):
         assert spec is not None  # noqa: S101 - both were checked above
         try:
@@ -222,8 +226,8 @@ def _compare_outputs(
         except ServingError as error:
             notes.append(f"outputs were not compared: version {folder.name}: {error.message}")
             return ""
-    for a, b in zip(*runs, strict=True):
-        agreeing.add(a.inputs, a.outputs, b.outputs, a.num_rows, time.time())
+    a, b = runs
+    agreeing.add(a.inputs, a.outputs, b.outputs, a.num_rows, time.time())
     return where
 
 
@@ -249,14 +253,18 @@ def _tensors(spec: SignatureSpec, values: Any) -> Tensors:
     return tensors
 
 
-def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> list[_Run]:
+def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> _Run:
     """Load a version, run it, and free it again: requests that are served meanwhile keep their numbers clean."""
     with contextlib.closing(load_saved_model(folder)) as servable:
+        run = partial(servable.run, spec.name)
         if not all(one.is_batched for one in spec.inputs.values()):
-            return [_Run(inputs, servable.run(spec.name, inputs), 1)]
+            return _Run(inputs, run(inputs), 1)
         num_rows = len(next(iter(inputs.values())))
-        found = []
-        for first in range(0, num_rows, ROWS_OF_A_RUN):
-            part = {name: array[first : first + ROWS_OF_A_RUN] for name, array in inputs.items()}
-            found.append(_Run(part, servable.run(spec.name, part), min(ROWS_OF_A_RUN, num_rows - first)))
-        return found
+        runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.states
+        if runs_whole or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN):
+            return _Run(inputs, run(inputs), num_rows)
+        found = [
+            run({name: array[first : first + ROWS_OF_A_RUN] for name, array in inputs.items()})
+            for first in range(0, num_rows, ROWS_OF_A_RUN)
+        ]
+        return _Run(inputs, {name: np.concatenate([outputs[name] for outputs in found]) for name in found[0]}, num_rows)

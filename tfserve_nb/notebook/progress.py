@@ -95,6 +95,9 @@ class ProgressView:
         if event.phase == "replaying" and event.detail and event.done:
             self._remark += f"; replay: {event.detail}"
             self._output.write(f"{self._title}: {event.detail}")
+        if event.phase == "switching" and event.detail:
+            self._remark += f"; {event.detail}" if self._remark else event.detail
+            self._output.write(f"{self._title}: {event.detail}")
         self._output.show(self._summary(event) if event.phase == "done" else self._bar(event))
         if event.phase == "done":
             self._output.write(f"{self._title}: {self._timings()}")

@@ -106,6 +106,9 @@ class Handle(Protocol):
     def wants_tensors(self) -> bool:
         """Whether `InferenceBackend.record` is to get the request's tensors: an observer wants them."""
 
+    def shares_runs(self, signature: str) -> bool:
+        """Whether rows of a signature may run together; if not, nothing may put requests together or cut one."""
+
     def submit(
         self,
         signature: str,

@@ -80,10 +80,11 @@ class ServingCore:
         self.coming: frozenset[str] = frozenset()
         self._models: dict[str, ServedModel] = {}
         self._resources = ResourceReader()
-        self._manager = ServableManager(loader, num_run_threads=num_run_threads, observers=self.observers, now=now)
-        draw = draw or random.Random().random  # noqa: S311 - no secret
-        self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=draw, now=now)
-        self._draw = draw
+        self._manager = ServableManager(
+            loader, num_run_threads=num_run_threads, observers=self.observers, seen=self.captures.inputs_of, now=now
+        )
+        self._draw = draw or random.Random().random  # noqa: S311 - no secret
+        self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=self._draw, now=now)
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -211,8 +212,7 @@ class ServingCore:
     def max_batch_size(self, name: str) -> int:
         """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
         self._model(name)
-        sizes = [source.options.max_batch_size for source in self._manager.sources(name).values()]
-        return min(sizes, default=1)
+        return min([source.options.max_batch_size for source in self._manager.sources(name).values()], default=1)
 
     def deploy(
         self,

@@ -34,7 +34,7 @@ def predict(
         spec: which model and version.
         signature_name: such as `serving_default`.
         value: rows, as `read_rows` takes them.
-        rows: rows of one piece; larger requests are sent in pieces, all to the same version.
+        rows: rows of one piece; larger requests are sent in pieces, all to the same version, if their rows may be cut.
         limit_s: seconds that one piece may wait.
         key: keeps its client with one version while the traffic is split; "" for none.
         request_id: the caller's id of the request, for feedback; "" for none.
@@ -83,9 +83,7 @@ def _run(
     handle: Handle, signature: SignatureSpec, inputs: Tensors, num_rows: int, rows: int, limit_s: float
 ) -> list[Answer]:
     """Submit in pieces of `rows` rows, a few at a time, and collect the outputs in order."""
-    can_cut = num_rows > rows and all(
-        spec.is_batched for spec in (*signature.inputs.values(), *signature.outputs.values())
-    )
+    can_cut = num_rows > rows and handle.shares_runs(signature.name)
     starts = range(0, num_rows, rows) if can_cut else (0,)
     in_flight: deque[tuple[Ticket, Future[Outcome]]] = deque()
     answers: list[Answer] = []

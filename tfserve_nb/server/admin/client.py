@@ -260,16 +260,23 @@ class RemoteModels(RemoteAdmin):
         headers: Mapping[str, str],
     ) -> Tensors:
         num_rows = max((len(array) for array in inputs.values() if array.ndim), default=1)
-        if num_rows <= ROWS_OF_ONE_REQUEST:
+        version = None
+        if num_rows > ROWS_OF_ONE_REQUEST:
+            version = self._read_signatures(path, headers).version
+        if version is None or self._runs_whole(spec.name, version, signature.name):
             # One request goes wherever the traffic decides; several must not be spread over versions.
             return self._infer(path, signature, inputs, limit_s, headers)
-        version = self._read_signatures(path, headers).version
         pinned = f"/v1/models/{quote(spec.name, safe='')}/versions/{version}"
         pieces = []
         for start in range(0, num_rows, ROWS_OF_ONE_REQUEST):
             rows = {name: array[start : start + ROWS_OF_ONE_REQUEST] for name, array in inputs.items()}
             pieces.append(self._infer(pinned, signature, rows, limit_s, headers))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def _runs_whole(self, name: str, version: int, signature: str) -> bool:
+        """Whether requests for a signature must not be cut: their rows belong together."""
+        known = {status.version: status for status in self.model_status(name).versions}
+        return version not in known or signature in known[version].alone
 
     def _infer(
         self, path: str, signature: SignatureSpec, inputs: Tensors, limit_s: float, headers: Mapping[str, str]
@@ -310,9 +317,22 @@ class RemoteExperiments(RemoteAdmin):
 
     def feedback(self, name: str, request_id: str, label: Any) -> bool:
         """Record the right label of an earlier request."""
-        arguments = {"name": name, "request_id": request_id, "label": np.asarray(label).tolist()}
+        arguments = {"name": name, "request_id": request_id, "label": _plain(label)}
         is_known: bool = self.carry_out(OPERATIONS[ExperimentAdmin.feedback], arguments)
         return is_known
+
+
+def _plain(label: Any) -> Any:
+    """Labels as JSON values; bytes as the text that they are compared as."""
+    if isinstance(label, Mapping):
+        return {str(name): _plain(item) for name, item in label.items()}
+    if isinstance(label, list | tuple):
+        return [_plain(item) for item in label]
+    if isinstance(label, bytes):
+        return label.decode("utf-8", "surrogateescape")
+    if isinstance(label, np.generic):
+        return label.item()
+    return _plain(np.asarray(label, dtype=object).tolist()) if hasattr(label, "shape") else label
 
 
 def _predict_path(spec: ModelSpec) -> str:

@@ -65,8 +65,12 @@ class BundleRun:
         self._is_over = False
 
     def start(self) -> None:
-        """Submit the bundle as one."""
-        self._submit(-1, self._bundle.inputs, len(self._bundle.row_counts))
+        """Submit the bundle as one, unless the version that answers may not run rows together."""
+        num_requests = len(self._bundle.row_counts)
+        if num_requests > 1 and not self._may_share:
+            self._split()
+        else:
+            self._submit(-1, self._bundle.inputs, num_requests)
 
     def cancel(self) -> None:
         """The clients have left."""
@@ -94,7 +98,9 @@ class BundleRun:
         """A part has an outcome."""
         if self._is_over:
             return
-        if num_requests > 1 and isinstance(outcome, _SPLITS):
+        if num_requests > 1 and (
+            isinstance(outcome, _SPLITS) or not self._may_share or not self._has_all_rows(outcome)
+        ):
             self._split()
             return
         if isinstance(outcome, Answer):
@@ -108,6 +114,19 @@ class BundleRun:
             self._handle.release()
             pieces = tuple([self._pieces[key] for key in sorted(self._pieces)])
             self._end.finished(self._bundle, BundleAnswer(self._bundle.number, self._handle.version, pieces))
+
+    @property
+    def _may_share(self) -> bool:
+        """Whether the version that answers may run rows together; the worker knew another version, or knew less."""
+        signature = self._bundle.signature
+        return signature not in self._handle.signatures or self._handle.shares_runs(signature)
+
+    def _has_all_rows(self, outcome: Outcome) -> bool:
+        """Whether outputs can be handed out row by row: the core answered what it took for a single request."""
+        num_rows = sum(self._bundle.row_counts)
+        return not isinstance(outcome, Answer) or all(
+            array.ndim and len(array) == num_rows for array in outcome.outputs.values()
+        )
 
     def _split(self) -> None:
         first = 0

@@ -38,16 +38,17 @@ DEADLINES_WITHIN_S = 1.0
 class LinkTask:
     """A submitted request, and its `Ticket`."""
 
-    __slots__ = ("bundle", "deadline_s", "handle", "inputs", "is_over", "lane", "num_rows", "on_done")
+    __slots__ = ("bundle", "deadline_s", "handle", "inputs", "is_alone", "is_over", "lane", "num_rows", "on_done")
 
     def __init__(
-        self, lane: Lane, handle: LinkHandle, inputs: Tensors, num_rows: int, deadline_s: float,
+        self, lane: Lane, handle: LinkHandle, inputs: Tensors, num_rows: int | None, deadline_s: float,
         on_done: Callable[[Outcome], None],
     ) -> None:  # fmt: skip
         self.lane = lane
         self.handle = handle
         self.inputs = inputs
-        self.num_rows = num_rows
+        self.is_alone = num_rows is None  # its inputs have no common dimension 0
+        self.num_rows = 1 if num_rows is None else num_rows
         self.deadline_s = deadline_s
         self.on_done = on_done
         self.bundle = 0
@@ -149,7 +150,7 @@ class Lane:
         return tasks
 
     def _fits(self, task: LinkTask, first: LinkTask, num_rows: int) -> bool:
-        if num_rows + task.num_rows > self.view.max_batch_size:
+        if task.is_alone or first.is_alone or num_rows + task.num_rows > self.view.max_batch_size:
             return False
         if abs(task.deadline_s - first.deadline_s) > DEADLINES_WITHIN_S:
             return False
@@ -189,6 +190,10 @@ class LinkHandle:
         self.signatures: Mapping[str, SignatureSpec] = view.signatures
         self.signature_defs = SignatureDefs(b"", {})
 
+    def shares_runs(self, signature: str) -> bool:
+        """Whether rows of a signature may run together, as of the core's last message."""
+        return self._view.batchable[signature]
+
     def submit(
         self,
         signature: str,
@@ -201,7 +206,7 @@ class LinkHandle:
         """Check the inputs and let them wait for a bundle; see `Handle.submit`."""
         lane = self._backend.lane(self._spec, self.version, self._view, signature)
         num_rows = lane.check(inputs)
-        task = LinkTask(lane, self, inputs, 1 if num_rows is None else num_rows, deadline_s, on_done)
+        task = LinkTask(lane, self, inputs, num_rows, deadline_s, on_done)
         lane.add(task)
         if wakes:
             lane.flush()

@@ -66,6 +66,7 @@ class Lane:
         stats: counts its batches.
         is_background: whether it only runs while no other lane has requests.
         run_within: runs a batch for a limited time; None when a run cannot be stopped.
+        separate: called with the reason when a run shows that rows may not run together, or None.
         finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
         num_running: runs on their way that are not overdue.
         num_overdue: those that are.
@@ -77,6 +78,7 @@ class Lane:
     stats: BatchStats = field(default_factory=BatchStats)
     is_background: bool = False
     run_within: RunWithin | None = None
+    separate: Callable[[str], None] | None = None
     finish_s: float = 0.0
     num_running: int = 0
     num_overdue: int = 0

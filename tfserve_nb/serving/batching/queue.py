@@ -10,6 +10,7 @@ as `now_s`, so every interleaving can be tested without threads or clocks.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
@@ -41,7 +42,8 @@ class Task:
         enqueued_s: when it was submitted.
         deadline_s: when it is not worth starting any more.
         on_done: gets the outcome.
-        is_alone: its rows must not share a run, because the inputs have no common dimension 0.
+        is_alone: it runs whole and by itself, because its inputs have no common dimension 0, or because a run has shown
+            that its rows may not share one.
         owner: what runs it, once it is submitted.
         queue: where it waits, once it is there.
         num_rows_taken: rows that have left the queue.
@@ -127,8 +129,8 @@ class BatchQueue:
 
     Args:
         options: the limits.
-        is_batchable: False when rows of different requests must not share a run (a signature without a free
-            dimension 0): then every task is a batch of its own.
+        is_batchable: False when rows must not run together (see `versions.sharing`): then every task is a batch of its
+            own, neither cut nor padded. It may become False while requests wait.
         has_one_shape: True when the inner dimensions of all tasks are known to be equal.
     """
 
@@ -211,6 +213,13 @@ class BatchQueue:
         """Give back the room of a task that was finished from outside; it is skipped when its turn comes."""
         self.num_rows -= task.num_rows - task.num_rows_taken
         task.num_rows_taken = task.num_rows
+
+    def withdraw(self, task: Task) -> None:
+        """Take back what is left of a task of which a part was taken: it runs whole, outside of the queue."""
+        if task.num_rows_taken < task.num_rows:
+            self.forget(task)
+            with contextlib.suppress(ValueError):
+                self._tasks.remove(task)
 
     def close(self, error: ServingError | None = None) -> Finished:
         """Refuse new tasks; the waiting ones are finished with `error`."""

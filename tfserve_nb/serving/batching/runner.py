@@ -17,17 +17,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Collection
 
-import numpy as np
-
-from ...errors import Cancelled, DeadlineExceeded, NotAvailable, RunFailed, RunRejected, ServingError
+from ...errors import Cancelled, DeadlineExceeded, NotAvailable, RunFailed, ServingError
 from ...threads import hide_from_debuggers, start_thread
 from ...types import Tensors
 from ..backend import Outcome
 from .lane import Lane, Observe, RunFunction, RunWithin
 from .long_runs import LOOK_S, MAX_OVERDUE, RunningBatch, limit_s, size_of, too_many_overdue, with_time_left
 from .queue import Batch, BatchQueue, Finished, Part, Task
+from .rows import RowsMisfit, run_parts
 
 JOIN_S = 1.5
+
+_UNFIT = "the outputs of two parts of a request have different shapes"
 
 
 def _stopped() -> DeadlineExceeded:
@@ -112,9 +113,10 @@ class Runner:
         *,
         is_background: bool = False,
         run_within: RunWithin | None = None,
+        separate: Callable[[str], None] | None = None,
     ) -> Lane:
-        """Open a queue whose batches go to `run`, or to `run_within`; `observe` is called after each."""
-        lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within)
+        """Open a queue whose batches go to `run`; see `Lane` for the other arguments."""
+        lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within, separate=separate)
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
         return lane
@@ -337,6 +339,9 @@ class Runner:
                 task.started_s = started_s
         try:
             outputs = run_parts(lane, batch.parts, limit_s=_limit_s(lane, batch, started_s))
+        except RowsMisfit as misfit:
+            self._separate(lane, batch, misfit.message, running)
+            return
         except DeadlineExceeded:
             self._run_rest(lane, batch, running)
             return
@@ -345,16 +350,45 @@ class Runner:
                 self._fail(batch.parts[0].task, as_serving_error(error))
                 return
             # One request must not decide over its batch mates: find out which one is at fault.
-            for part in batch.parts:
-                if not part.task.is_finished and not running.is_overdue:
-                    self._run_part_of(lane, _batch_of([part], batch.reason), running)
+            self._run_each(lane, [[part] for part in batch.parts], batch.reason, running)
             return
-        done_s = self._complete(batch.parts, outputs)
+        done_s, unfit = self._complete(batch.parts, outputs)
         if running.is_overdue:
             return
         self._learn(lane, batch, started_s, done_s)
         if lane.observe is not None:
             lane.observe(batch, started_s, done_s)
+        if unfit:
+            self._separate(
+                lane,
+                _batch_of(unfit, batch.reason),
+                _UNFIT,
+                running,
+            )
+
+    def _separate(self, lane: Lane, batch: Batch, reason: str, running: RunningBatch) -> None:
+        """A run has shown that rows may not run together: answer these requests as each is answered alone."""
+        if lane.separate is not None:
+            lane.separate(reason)
+        whole: list[list[Part]] = []
+        with self._lock:
+            for task in dict.fromkeys(part.task for part in batch.parts):
+                if not task.is_finished and not task.is_alone:  # else another thread runs it whole already
+                    task.is_alone = True
+                    lane.queue.withdraw(task)
+                    whole.append([Part(task, 0, task.num_rows)])
+        self._run_each(lane, whole, batch.reason, running)
+
+    def _run_each(self, lane: Lane, runs: list[list[Part]], reason: str, running: RunningBatch) -> None:
+        """Run parts of what a thread has in hand one after the other; others do so once one of them is overdue."""
+        for number, parts in enumerate(runs):
+            if running.is_overdue:
+                with self._wake:
+                    self._again += [(lane, _batch_of(later, reason)) for later in runs[number:]]
+                    self._wake.notify()
+                return
+            if not parts[0].task.is_finished:
+                self._run_part_of(lane, _batch_of(parts, reason), running)
 
     def _run_part_of(self, lane: Lane, batch: Batch, running: RunningBatch) -> None:
         """Run a part of what a thread has in hand, with a time of its own."""
@@ -383,23 +417,27 @@ class Runner:
             lane.queue.ran(size, took_s)
             lane.stats.add(batch, size, started_s)
 
-    def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> float:
+    def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> tuple[float, list[Part]]:
+        """Finish the requests whose rows are all there; returns when, and the parts that do not fit to others."""
         done_s = self._now()
         finished: Finished = []
+        unfit: list[Part] = []
         with self._lock:
-            for (task, start, stop), piece in zip(parts, outputs, strict=True):
-                if task.is_finished:
-                    continue
-                outcome: Outcome | None
+            for part, piece in zip(parts, outputs, strict=True):
+                task, start, stop = part
+                is_whole = stop - start == task.num_rows
+                if task.is_finished or (task.is_alone and not is_whole):
+                    continue  # the latter runs whole by now
                 try:
                     outcome = task.add_piece(piece, start, stop, done_s)
-                except Exception as error:  # noqa: BLE001 - outputs of a split request may not fit together
-                    outcome = as_serving_error(error)
+                except ValueError:
+                    unfit.append(part)
+                    continue
                 if outcome is not None:
                     task.is_finished = True
                     finished.append((task, outcome))
         _deliver(finished)
-        return done_s
+        return done_s, unfit
 
     def _fail(self, task: Task, error: ServingError) -> None:
         """Finish one task with an error, unless it is finished."""
@@ -425,113 +463,6 @@ def _batch_of(parts: list[Part], reason: str) -> Batch:
 def _limit_s(lane: Lane, batch: Batch, started_s: float) -> float | None:
     """How long a run may take; None where it cannot be stopped anyway."""
     return None if lane.run_within is None else limit_s(lane, batch, started_s)
-
-
-def _run(lane: Lane, inputs: Tensors, limit_s: float | None) -> Tensors:
-    return lane.run(inputs) if lane.run_within is None or limit_s is None else lane.run_within(inputs, limit_s)
-
-
-def run_parts(lane: Lane, parts: tuple[Part, ...], *, limit_s: float | None = None) -> list[Tensors]:
-    """Run one batch: put the rows together, pad, run, hand the rows back.
-
-    Args:
-        lane: where the batch came from.
-        parts: in order; together at most `max_batch_size` rows.
-        limit_s: how long the run may take, in seconds; None for as long as it takes.
-
-    Returns:
-        For each part, name -> array with its rows; views of the run's outputs, read-only.
-
-    Raises:
-        RunFailed: if an output does not have one row for each input row.
-
-    Reference: TensorFlow Serving pads with copies of row 0 of the last task (batching_session.cc); so do we.
-    """
-    if not lane.queue.is_batchable or parts[0].task.is_alone:
-        return [_run(lane, parts[0].task.inputs, limit_s)]
-    queue = lane.queue
-    num_rows = sum([part.stop - part.start for part in parts])
-    padding = queue.options.padded_size(num_rows) - num_rows
-    outputs = _run(lane, {name: _assemble(name, parts, padding, queue) for name in parts[0].task.inputs}, limit_s)
-    for name, array in outputs.items():
-        if array.ndim == 0 or len(array) != num_rows + padding:
-            raise RunFailed(
-                f"Batched output tensor's 0th dimension does not equal the sum of the 0th dimension sizes of the "
-                f"input tensors: output {name} has shape {list(array.shape)}, the batch has {num_rows + padding} rows"
-            )
-    if len(parts) == 1 and not padding:
-        return [outputs]
-    rows: list[Tensors] = []
-    first = 0
-    for _, start, stop in parts:
-        last = first + stop - start
-        rows.append({name: array[first:last] for name, array in outputs.items()})
-        first = last
-    return rows
-
-
-def _assemble(name: str, parts: tuple[Part, ...], padding: int, queue: BatchQueue) -> np.ndarray:
-    arrays = [
-        task.inputs[name] if stop - start == task.num_rows else task.inputs[name][start:stop]
-        for task, start, stop in parts
-    ]
-    if len(arrays) == 1 and not padding:
-        return arrays[0]
-    if not queue.has_one_shape and any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
-        arrays = pad_variable_length(arrays)
-    if padding:
-        rows = arrays[-1]
-        filler = rows[:1] if len(rows) else _blank_row(rows)
-        arrays += [filler] * padding
-    return _joined(arrays)
-
-
-def pad_variable_length(arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Make arrays of different inner dimensions as large as the largest, each filled up with its own first element.
-
-    Args:
-        arrays: each `(b_i, ...)`, of equal rank from 1 to 6.
-
-    Raises:
-        RunRejected: for other ranks, or when an array without elements has to be filled up.
-
-    Reference: TensorFlow Serving's batching_util.cc.
-    """
-    ranks = {array.ndim for array in arrays}
-    if len(ranks) != 1 or not 1 <= arrays[0].ndim <= 6:
-        raise RunRejected("Only tensors with rank from 1 to 6 can be padded.")
-    inner = tuple(max(sizes) for sizes in zip(*(array.shape[1:] for array in arrays), strict=True))
-    padded = []
-    for array in arrays:
-        if array.shape[1:] == inner:
-            padded.append(array)
-            continue
-        if not array.size:
-            raise RunRejected("Got empty tensor in batch of non-empty tensors.")
-        larger = np.full((len(array), *inner), array.flat[0], dtype=array.dtype)
-        larger[tuple(slice(size) for size in array.shape)] = array
-        padded.append(larger)
-    return padded
-
-
-def _joined(arrays: list[np.ndarray]) -> np.ndarray:
-    """The rows of all arrays, one after the other.
-
-    `np.concatenate` lets go of the interpreter's lock for each array of more than 500 elements; a busy loop takes it,
-    and the batch waits a switch interval for every request in it.
-    """
-    first = arrays[0]
-    if first.size and first.dtype.kind in "biuf":
-        with contextlib.suppress(TypeError):  # not contiguous
-            rows = b"".join(arrays)  # type: ignore[arg-type]  # arrays are buffers
-            return np.frombuffer(rows, first.dtype).reshape(-1, *first.shape[1:])
-    return np.concatenate(arrays)
-
-
-def _blank_row(rows: np.ndarray) -> np.ndarray:
-    """One row of zeros (or of empty text) for a request without rows."""
-    shape = (1, *rows.shape[1:])
-    return np.full(shape, b"", dtype=object) if rows.dtype == object else np.zeros(shape, rows.dtype)
 
 
 def as_serving_error(error: Exception) -> ServingError:

@@ -294,6 +294,11 @@ class Captures(Observer):
                 ring.problem,
             )  # fmt: skip
 
+    def inputs_of(self, model: str, signature: str) -> list[Tensors]:
+        """The inputs of a model's captured requests for one signature, the newest first."""
+        captured = self.requests_of(model).requests
+        return [request.inputs for request in reversed(captured) if request.signature == signature]
+
     def on_request(self, record: RequestRecord, tensors: RequestTensors | None) -> None:
         """Keep an answered request."""
         settings = self._settings.get(record.model)

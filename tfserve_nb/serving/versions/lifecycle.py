@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ from pathlib import Path
 from ...errors import Cancelled, NotAvailable, ServingError
 from ...export.layout import folder_bytes
 from ...threads import start_thread
-from ...types import Progress, ProgressEvent, VersionState, VersionStatus
+from ...types import Progress, ProgressEvent, Tensors, VersionState, VersionStatus
 from ..backend import VersionView
 from ..batching.runner import Runner
 from ..telemetry.model_metrics import BatchSummary, combined
@@ -90,6 +90,7 @@ class ServableManager:
         loader: turns a folder into a servable.
         num_run_threads: batches that may run at the same time on one device.
         observers: get batches and warm-ups.
+        seen: model and signature -> the inputs of captured requests.
         now: the clock in seconds.
     """
 
@@ -99,10 +100,12 @@ class ServableManager:
         *,
         num_run_threads: int = 1,
         observers: Observers | None = None,
+        seen: Callable[[str, str], Iterable[Tensors]] = lambda _, __: (),
         now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._loader = loader
         self._observers = observers or Observers()
+        self._seen = seen
         self._num_run_threads = num_run_threads
         self._now = now
         self._lock = threading.Lock()
@@ -379,11 +382,12 @@ class ServableManager:
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
             trial = Trial(servable)
-            batchable = warm_up(trial, source, partial(self._note_warmup, record), self._observers)
+            seen = partial(self._seen, name)
+            sharing = warm_up(trial, source, partial(self._note_warmup, record), self._observers, seen)
             problem = "" if source.is_trusted else trial.problem()
             servable.restore()
             loaded = LoadedVersion(
-                self.runner_for(source.device), servable, source, batchable, observers=self._observers, model=name,
+                self.runner_for(source.device), servable, source, sharing, observers=self._observers, model=name,
                 version=version, problem=problem,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on; the status has the reason
@@ -400,8 +404,8 @@ class ServableManager:
                 self._highest[name] = max(version, self._highest.get(name, 0))
                 self._changed.notify_all()
                 _log.info("Successfully loaded servable version {name: %s version: %d}", name, version)
-                if problem:
-                    _log.info("No row that was tried could be run by version %d of %s: %s", version, name, problem)
+                for note in loaded.notes:
+                    _log.info("Version %d of %s: %s", version, name, note)
         if not is_wanted:  # the model was given up while it loaded
             self._free(name, record)
 

@@ -24,6 +24,7 @@ from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
 from .servable import Servable, StoppableServable
+from .sharing import RowSharing, sharing_notes
 from .source import VersionSource
 
 CLOSE_S = 1.0
@@ -62,7 +63,7 @@ class LoadedVersion:
         runner: of the version's device.
         servable: runs.
         source: with its limits.
-        batchable: signature -> whether rows of several requests may share a run.
+        sharing: signature -> whether its rows may run together.
         observers: get each batch.
         model: the model's name.
         version: the version's number.
@@ -82,7 +83,7 @@ class LoadedVersion:
         runner: Runner,
         servable: Servable,
         source: VersionSource,
-        batchable: Mapping[str, bool],
+        sharing: Mapping[str, RowSharing],
         *,
         observers: Observers,
         model: str,
@@ -98,7 +99,7 @@ class LoadedVersion:
         self._version = version
         self.view = VersionView(
             dict(servable.signatures),
-            dict(batchable),
+            {name: known.is_allowed for name, known in sharing.items()},
             options.max_batch_size,
             options.max_enqueued_rows,
             options.checks_shapes,
@@ -108,10 +109,27 @@ class LoadedVersion:
             for name, signature in self.view.signatures.items()
         }
         self._lock = threading.Lock()
+        self._sharing = dict(sharing)
         self._changing = threading.Lock()
         self._is_closed = False
         self._background: dict[str, Lane] = {}
-        self.lanes = {name: self._attach(name, is_background=False) for name in batchable}
+        self.lanes = {name: self._attach(name, is_background=False) for name in sharing}
+
+    @property
+    def alone(self) -> dict[str, str]:
+        """Signature -> why its requests run alone; "" where that is said elsewhere, or is as it was asked for."""
+        return {name: known.reason for name, known in dict(self._sharing).items() if not known.is_allowed}
+
+    def separate(self, signature: str, reason: str) -> None:
+        """From now on no rows of a signature run together: a run has shown that they may not."""
+        with self._lock:
+            if not self._sharing[signature].is_allowed:
+                return
+            self._sharing[signature] = RowSharing(is_allowed=False, reason=reason)
+            self.view = replace(self.view, batchable={**self.view.batchable, signature: False})
+            lanes = [lanes[signature] for lanes in (self.lanes, self._background) if signature in lanes]
+        for lane in lanes:
+            lane.queue.is_batchable = False
 
     @property
     def changes(self) -> str:
@@ -121,8 +139,8 @@ class LoadedVersion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
-        notes = notes_of(self.servable.states)
-        return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else tuple(notes)
+        notes = (*notes_of(self.servable.states), *sharing_notes(self.alone))
+        return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else notes
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
@@ -162,6 +180,8 @@ class LoadedVersion:
     def _attach(self, name: str, *, is_background: bool) -> Lane:
         signature, options = self.view.signatures[name], self._options
         is_batchable, one_shape = self.view.batchable[name], options.checks_shapes and has_one_shape(signature)
+        if not self._sharing[name].pads_lengths:
+            options = replace(options, pad_variable_length_inputs=False)
         if is_background:
             options = replace(options, batch_timeout_micros=0)
         kind = CopyQueue if is_background else BatchQueue
@@ -175,7 +195,14 @@ class LoadedVersion:
             run = partial(self._run_alone, run)
             run_within = None if run_within is None else partial(self._run_alone, run_within)
         observe = self._observer(signature, is_background=is_background)
-        return self.runner.attach(queue, run, observe, is_background=is_background, run_within=run_within)
+        return self.runner.attach(
+            queue,
+            run,
+            observe,
+            is_background=is_background,
+            run_within=run_within,
+            separate=partial(self.separate, name),
+        )
 
     def _run_alone(self, run: Callable[..., Tensors], *arguments: Any) -> Tensors:
         """Runs that change the version come one after the other, also where a device has several threads."""
@@ -271,6 +298,7 @@ class VersionRecord:
             weights_bytes=0 if self.loaded is None else self.weights_bytes,
             done=self.done,
             total=self.total,
+            alone={} if self.loaded is None else self.loaded.alone,
             changes="" if self.loaded is None else self.loaded.changes,
             problem="" if self.loaded is None else self.loaded.problem,
             notes=() if self.loaded is None else self.loaded.notes,
@@ -316,6 +344,10 @@ class VersionHandle:
         self._record = record
         self._loaded = loaded
         self._release: Callable[[VersionRecord], None] | None = release
+
+    def shares_runs(self, signature: str) -> bool:
+        """Whether rows of a signature may run together; see `Handle.shares_runs`."""
+        return self._loaded.view.batchable[signature]
 
     def submit(
         self, signature: str, inputs: Tensors, *, deadline_s: float, on_done: OnDone, wakes: bool = True

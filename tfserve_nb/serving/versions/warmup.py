@@ -1,106 +1,164 @@
 """Run a version before it becomes AVAILABLE: every allowed batch size once, so that no client waits for a first run.
 
-Warm-up also finds out whether rows may share a run: a model whose outputs for a row depend on the rows beside it (a
-softmax over the batch, for example) is served request by request, because batching must not change outputs.
+The same runs show whether rows may run together, see `sharing`.
 
 Thread: the manager's.
 """
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from ...errors import ExportFailed, RunFailed, ServingError
-from ...export.check import compare_outputs, example_batch
+from ...errors import RunFailed, RunRejected, ServingError
+from ...export.check import example_batch
 from ...export.warmup_requests import WarmupRequest, read_warmup_requests
 from ...types import SignatureSpec, Tensors
 from ..telemetry.observer import Observer
 from ..telemetry.records import WarmupRecord
+from .inputs import check_inputs, has_one_shape
+from .row_evidence import read_noted_rows
 from .servable import Servable
+from .sharing import MADE_UP, Evidence, RowSharing, decide, fixed_dimension, ignores_added_length, made_up
 from .source import VersionSource
 
 Report = Callable[[int, int], None]
 """(runs done, runs in all)."""
 
-NUM_COMPARED_ROWS = 3
+Seen = Callable[[str], Iterable[Tensors]]
+"""Signature -> the inputs of earlier requests for it."""
+
+MAX_SEEN = 16
+"""Captured requests that are tried."""
+
+
+def nothing_seen(_: str) -> Iterable[Tensors]:
+    """No requests were captured."""
+    return ()
 
 
 def warm_up(
-    servable: Servable, source: VersionSource, report: Report, observer: Observer | None = None
-) -> dict[str, bool]:
+    servable: Servable,
+    source: VersionSource,
+    report: Report,
+    observer: Observer | None = None,
+    seen: Seen = nothing_seen,
+) -> dict[str, RowSharing]:
     """Run the stored warm-up requests, then every signature once for each allowed batch size.
 
     Args:
         servable: the loaded version.
-        source: its folder and batching limits. Rows of the stored requests are used for the batch sizes; without them
-            rows are made from the signature.
+        source: its folder and batching limits.
         report: called with the progress.
         observer: gets the run of a warm-up file, or None.
+        seen: captured requests.
 
     Returns:
-        signature -> whether requests may share a run.
+        signature -> whether its rows may run together.
 
     Raises:
-        RunFailed: if the model cannot run the user's own rows or requests. Rows that we made up are allowed to fail,
-            the model may accept only certain values.
+        RunFailed: if the model cannot run a stored request. Rows that we made up are allowed to fail, the model may
+            accept only certain values.
         ExportFailed: if the stored requests cannot be read.
     """
     stored = _replay_observed(servable, source, observer) if source.num_warmup_iterations else {}
     options = source.options
     if not options.is_enabled:
-        return dict.fromkeys(servable.signatures, False)
-    sizes = options.allowed_batch_sizes if options.pads else (1,)
-    total = len(servable.signatures) * len(sizes)
-    done = 0
-    batchable: dict[str, bool] = {}
+        return dict.fromkeys(servable.signatures, RowSharing(is_allowed=False))
+    noted = read_noted_rows(source.path)
+    total = len(servable.signatures) * len(options.allowed_batch_sizes)
+    count = itertools.count(1)
+    sharing = {}
     for name, signature in servable.signatures.items():
-        own = stored.get(name)
-        rows = example_batch(signature, NUM_COMPARED_ROWS) if own is None else own
-        is_free = all(spec.is_batched for spec in (*signature.inputs.values(), *signature.outputs.values()))
-        batchable[name] = is_free = is_free and name not in servable.states
-        try:
-            if is_free:
-                batchable[name] = rows_are_independent(servable, signature, rows)
-            for size in sizes if batchable[name] else (1,):
-                servable.run(name, repeat_rows(rows, size) if is_free else rows)
-                done += 1
-                report(done, total)
-        except RunFailed:
-            if own is not None:
-                raise
+        run = partial(servable.run, name)
+        is_changed, known = name in servable.states, noted.get(name)
+        is_decided = is_changed or fixed_dimension(signature) or (known is not None and not known.are_independent)
+        if is_decided and name not in stored:
+            _run_once(run, signature)
+        if is_changed:
+            sharing[name] = RowSharing(is_allowed=False)  # every run leaves its mark on the next: none may be added
+            continue
+        sharing[name] = decide(
+            run,
+            signature,
+            _evidence(signature, stored.get(name, []), seen),
+            options.allowed_batch_sizes,
+            noted=known,
+            is_warm_up=options.pads,
+            on_run=lambda: report(min(next(count), total), total),
+        )
+        if options.pad_variable_length_inputs and sharing[name].is_allowed and not has_one_shape(signature):
+            evidence = _evidence(signature, stored.get(name, []), seen)
+            sharing[name] = replace(sharing[name], pads_lengths=ignores_added_length(run, signature, evidence))
     report(total, total)
-    return batchable
+    return sharing
 
 
-def _replay_observed(servable: Servable, source: VersionSource, observer: Observer | None) -> dict[str, Tensors]:
-    """Run the stored requests; the rows of each signature's first predict request, if it has any."""
+def _evidence(signature: SignatureSpec, stored: list[Tensors], seen: Seen) -> Iterator[Evidence]:
+    """The user's rows, then made-up ones."""
+    yield from (Evidence(rows, "warm-up rows") for rows in stored)
+    for rows in itertools.islice(seen(signature.name), MAX_SEEN):
+        if _are_rows(signature, rows):
+            yield Evidence(rows, "captured requests")
+    yield from (Evidence(rows, MADE_UP) for rows in made_up(signature))
+
+
+def _are_rows(signature: SignatureSpec, rows: Tensors) -> bool:
+    """Whether inputs fit a signature and have rows."""
+    try:
+        return check_inputs(signature, rows) > 0
+    except ServingError:
+        return False
+
+
+def _run_once(run: Callable[[Tensors], Tensors], signature: SignatureSpec) -> None:
+    """Warm up what takes no batches; made-up values may not suit it."""
+    with contextlib.suppress(RunFailed, RunRejected):
+        run(example_batch(signature, 1))
+
+
+def _replay_observed(servable: Servable, source: VersionSource, observer: Observer | None) -> dict[str, list[Tensors]]:
+    """Run the stored requests; the inputs of those that hold rows, by signature."""
     started_s, num_records, code = time.perf_counter(), 0, "OK"
-    rows: dict[str, Tensors] = {}
+    rows: dict[str, list[Tensors]] = {}
     try:
         for request in replay(servable, source.path, source.num_warmup_iterations):
             num_records += 1
             signature = servable.signatures[request.signature]
-            are_rows = all(array.ndim and len(array) for array in request.inputs.values())
-            if not request.is_examples and are_rows and request.inputs.keys() == signature.inputs.keys():
-                rows.setdefault(request.signature, request.inputs)
+            if _are_rows(signature, request.inputs):
+                rows.setdefault(request.signature, []).append(request.inputs)
     except ServingError as error:
         code = error.code
         raise
     finally:
         if observer is not None and (num_records or code != "OK"):
             observer.on_warmup(WarmupRecord(str(source.path), code, num_records, time.perf_counter() - started_s))
-    return rows
+    return {name: _merged(found) for name, found in rows.items()}
+
+
+def _merged(requests: list[Tensors]) -> list[Tensors]:
+    """Requests of equal shapes as one, so that their rows meet."""
+    by_shape: dict[object, list[Tensors]] = {}
+    for inputs in requests:
+        shapes = tuple((name, array.shape[1:]) for name, array in sorted(inputs.items()))
+        by_shape.setdefault(shapes, []).append(inputs)
+    return [
+        {name: np.concatenate([inputs[name] for inputs in group]) for name in group[0]} for group in by_shape.values()
+    ]
 
 
 def replay(servable: Servable, path: Path, num_iterations: int) -> Iterator[WarmupRequest]:
     """Run the requests of `assets.extra/tf_serving_warmup_requests`, if the version has that file.
 
     Yields:
-        Each request that was run.
+        Each request that was run, examples as the inputs of their signature.
 
     Raises:
         ExportFailed: if the file is damaged or too long.
@@ -115,33 +173,4 @@ def replay(servable: Servable, path: Path, num_iterations: int) -> Iterator[Warm
             inputs = dict.fromkeys(signature.inputs, request.inputs[""])
         for _ in range(num_iterations):
             servable.run(request.signature, inputs)
-        yield request
-
-
-def repeat_rows(rows: Tensors, size: int) -> dict[str, np.ndarray]:
-    """The rows, repeated until there are `size` of them."""
-    return {name: np.resize(array, (size, *array.shape[1:])) for name, array in rows.items()}
-
-
-def rows_are_independent(servable: Servable, signature: SignatureSpec, rows: Tensors) -> bool:
-    """Whether rows that run together get the same outputs as rows that run alone, within rounding.
-
-    Args:
-        servable: the loaded version.
-        signature: one whose inputs and outputs all have a free dimension 0.
-        rows: name -> array `(n, ...)`, n at least 1.
-    """
-    few = repeat_rows(rows, NUM_COMPARED_ROWS)
-    together = servable.run(signature.name, few)
-    if any(array.ndim == 0 or len(array) != NUM_COMPARED_ROWS for array in together.values()):
-        return False
-    alone = [
-        servable.run(signature.name, {name: array[row : row + 1] for name, array in few.items()})
-        for row in range(NUM_COMPARED_ROWS)
-    ]
-    try:
-        joined = {name: np.concatenate([outputs[name] for outputs in alone]) for name in together}
-        compare_outputs(joined, together)
-    except (ExportFailed, ValueError):
-        return False
-    return True
+        yield replace(request, inputs=inputs)

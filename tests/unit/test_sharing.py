@@ -1,0 +1,205 @@
+"""Which rows may run together, decided from runs; models of numpy, which couple their rows in many ways."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfserve_nb.errors import RunRejected
+from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.versions.row_evidence import EVIDENCE_FILE, NotedRows, note_rows, read_noted_rows
+from tfserve_nb.serving.versions.sharing import (
+    MADE_UP,
+    Evidence,
+    RowSharing,
+    decide,
+    ignores_added_length,
+    made_up,
+    noted_from,
+)
+from tfserve_nb.types import SignatureSpec, Tensors, TensorSpec
+
+Model = Callable[[np.ndarray], np.ndarray]
+SIZES = BatchingOptions(16).allowed_batch_sizes
+
+
+def signature(dtype: str = "float32", shape: tuple[int | None, ...] = (None, 2)) -> SignatureSpec:
+    """One input and one output."""
+    return SignatureSpec(
+        "serving_default", {"x": TensorSpec("x", dtype, shape)}, {"y": TensorSpec("y", "float32", (None, 2))}
+    )
+
+
+def decided(
+    model: Model, *rows: np.ndarray, spec: SignatureSpec | None = None, noted: NotedRows | None = None
+) -> RowSharing:
+    """What is decided of a model, from the user's rows and made-up ones."""
+    spec = spec or signature()
+
+    def run(inputs: Tensors) -> Tensors:
+        with np.errstate(all="ignore"):
+            return {"y": np.asarray(model(inputs["x"]))}
+
+    evidence = [Evidence({"x": array}, "your rows") for array in rows]
+    return decide(run, spec, [*evidence, *(Evidence(made, MADE_UP) for made in made_up(spec))], SIZES, noted=noted)
+
+
+def above(size: int, model: Model) -> Model:
+    """Couples its rows only when there are more than `size`."""
+    return lambda x: model(x) if len(x) > size else x
+
+
+COUPLED: dict[str, Model] = {
+    "share of the sum": lambda x: x / x.sum(axis=0),
+    "mean": lambda x: x - x.mean(axis=0),
+    "statistics": lambda x: (x - x.mean(axis=0)) / (x.std(axis=0) + 1),
+    "softmax over rows": lambda x: np.exp(x) / np.exp(x).sum(axis=0),
+    "sort": lambda x: np.sort(x, axis=0),
+    "cumulated": lambda x: np.cumsum(x, axis=0),
+    "cumulated from the end": lambda x: np.cumsum(x[::-1], axis=0)[::-1],
+    "reversed": lambda x: x[::-1],
+    "only the neighbour above": lambda x: x + np.roll(x, 1, axis=0),
+    "only a little": lambda x: x + np.float32(1e-9) * x.sum(axis=0),
+    "above a size": above(8, lambda x: x - x.mean(axis=0)),
+    "above all allowed sizes": above(40, lambda x: x - x.mean(axis=0)),
+    "large values only": lambda x: x / x.sum(axis=0) if x.max() > 500 else x,
+    "negative values only": lambda x: x - x.mean(axis=0) if x.min() < -900 else x,
+    "number of rows": lambda x: x * len(x),
+    "chosen rows": lambda x: x[x[:, 0] > -1],
+    "one value": lambda x: x.sum(),
+    "one row": lambda x: x.sum(axis=0, keepdims=True),
+    "as wide as its largest": lambda x: np.ones((len(x), 1 + int(np.nanmax(np.abs(x)) > 1))),
+}
+
+
+@pytest.mark.parametrize("name", COUPLED)
+def test_rows_that_depend_on_each_other_never_run_together(name: str) -> None:
+    found = decided(COUPLED[name])
+
+    assert not found.is_allowed
+    assert found.reason
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: 2 * x,
+        lambda x: x / x.sum(axis=1, keepdims=True),
+        lambda x: np.where(np.isfinite(x), x, -1),
+        np.log,
+        lambda x: x.argmax(axis=1),
+    ],
+    ids=["scaled", "per row", "cares for NaN", "NaN for some", "classes"],
+)
+def test_rows_that_do_not_depend_on_each_other_run_together(model: Model) -> None:
+    assert decided(model) == RowSharing(is_allowed=True)
+
+
+def refuses_made_up(model: Model) -> Model:
+    """A model of numbers between 10 and 20."""
+
+    def run(x: np.ndarray) -> np.ndarray:
+        if not ((x >= 10) & (x <= 20)).all():
+            raise RunRejected("a number is not between 10 and 20")
+        return model(x)
+
+    return run
+
+
+ROWS = np.array([[10, 11], [12, 13], [20, 15]], np.float32)
+
+
+def test_without_rows_that_run_nothing_is_assumed_and_the_reason_says_what_to_give() -> None:
+    found = decided(refuses_made_up(lambda x: x))
+
+    assert not found.is_allowed
+    assert "no rows are known that the model can run: a number is not between 10 and 20" in found.reason
+    assert "--check VAR" in found.reason
+    assert "--warmup VAR" in found.reason
+
+
+def test_rows_of_the_user_are_evidence_for_both() -> None:
+    assert decided(refuses_made_up(lambda x: 2 * x), ROWS) == RowSharing(is_allowed=True)
+    assert decided(refuses_made_up(lambda x: x - x.mean(axis=0)), ROWS) == RowSharing(
+        is_allowed=False, reason="the outputs for a row depend on the rows beside it (seen with your rows)"
+    )
+
+
+def test_what_only_the_users_rows_show_counts() -> None:
+    def model(x: np.ndarray) -> np.ndarray:
+        return x - x.mean(axis=0) if (x == 42).any() else x
+
+    assert decided(model).is_allowed
+    assert not decided(model, np.array([[1, 2], [3, 4], [5, 6], [7, 8], [9, 42]], np.float32)).is_allowed
+
+
+def test_copies_of_one_row_are_no_evidence() -> None:
+    found = decided(refuses_made_up(lambda x: x), ROWS[:1])
+
+    assert not found.is_allowed
+    assert "two or more different rows are needed" in found.reason
+
+
+def test_a_model_that_changes_from_run_to_run_runs_alone() -> None:
+    random = np.random.default_rng(0)
+
+    assert "change from run to run" in decided(lambda x: x + random.normal(size=x.shape)).reason
+
+
+def test_outputs_that_are_all_nan_are_no_evidence() -> None:
+    assert not decided(lambda x: x * np.nan).is_allowed
+
+
+def test_text_of_different_lengths_runs_alone() -> None:
+    def widths(x: np.ndarray) -> np.ndarray:
+        words = [text.split() for text in x]
+        longest = max(map(len, words))
+        return np.array([[len(word) for word in line] + [0] * (longest - len(line)) for line in words], np.float32)
+
+    spec = signature("string", (None,))
+    assert not decided(widths, spec=spec).is_allowed
+    assert decided(lambda x: np.array([[len(text), 1] for text in x], np.float32), spec=spec).is_allowed
+
+
+def test_dimensions_that_count_no_rows_are_named() -> None:
+    found = decided(lambda x: x, spec=signature(shape=(3, 2)))
+
+    assert found.reason == "input x (float32[3, 2]) does not count rows in its first dimension"
+
+
+def test_notes_of_an_earlier_check_are_evidence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = refuses_made_up(lambda x: x - x.mean(axis=0))
+    noted = noted_from(lambda inputs: {"y": model(inputs["x"])}, signature(), {"x": ROWS}, SIZES)
+    assert noted is not None
+    note_rows(tmp_path, {"serving_default": noted})
+
+    assert read_noted_rows(tmp_path) == {"serving_default": noted}
+    assert "seen with the rows of --check" in decided(model, noted=noted).reason
+    assert decided(refuses_made_up(lambda x: x), noted=NotedRows(are_independent=True)).is_allowed
+    assert not decided(lambda x: x[::-1], noted=NotedRows(are_independent=True)).is_allowed, "made-up rows show it"
+
+    with caplog.at_level(logging.ERROR):
+        (tmp_path / EVIDENCE_FILE).write_text("[]")
+        assert read_noted_rows(tmp_path) == {}
+    assert read_noted_rows(tmp_path / "none") == {}
+
+
+@pytest.mark.parametrize(
+    ("model", "is_ignored"),
+    [
+        (lambda x: x.max(axis=1, keepdims=True), True),
+        (lambda x: x.sum(axis=1, keepdims=True), False),
+        (lambda x: x, False),
+        (refuses_made_up(lambda x: x.max(axis=1, keepdims=True)), False),
+    ],
+    ids=["largest", "sum", "as long as the input", "no evidence"],
+)
+def test_inputs_are_filled_up_only_where_that_changes_no_answer(model: Model, *, is_ignored: bool) -> None:
+    spec = signature(shape=(None, None))
+    evidence = [Evidence(made, MADE_UP) for made in made_up(spec)]
+
+    assert ignores_added_length(lambda inputs: {"y": model(inputs["x"])}, spec, evidence) is is_ignored

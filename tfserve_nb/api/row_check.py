@@ -1,0 +1,41 @@
+"""What the rows of `--check` show about rows that run together, noted in the version for whatever serves it.
+
+Thread: the caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any  # rows of the user
+
+from ..export.arrays import named_batch
+from ..export.endpoint import ExportSource
+from ..export.signatures import main_signature, read_signatures
+from ..serving.versions.row_evidence import note_rows
+from ..serving.versions.servable import load_saved_model
+from ..serving.versions.sharing import noted_from
+
+
+def note_check_rows(path: Path, source: ExportSource, rows: Any, sizes: Sequence[int]) -> None:
+    """Run the user's rows alone and together, and note in a version's folder what that showed.
+
+    Args:
+        path: the folder.
+        source: what it was exported from.
+        rows: what `--check` gave, or None.
+        sizes: the batch sizes that will be used.
+    """
+    if rows is None:
+        return
+    signature = main_signature(read_signatures(path))
+    name = signature.name
+    batch = named_batch(rows, source.inputs or tuple(signature.inputs.values()))
+    with contextlib.closing(load_saved_model(path)) as servable:
+        if name in servable.states:
+            return  # its requests run alone in any case
+        noted = noted_from(partial(servable.run, name), servable.signatures[name], batch, sizes)
+    if noted is not None:
+        note_rows(path, {name: noted})
