@@ -18,6 +18,7 @@ from ..export.arrays import given_as, named_batch
 from ..export.check import CheckReport, verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.graph.live import left_alone
+from ..export.graph.outside_ops import reach_text
 from ..export.graph.state import notes_of, signature_states
 from ..export.layout import check_folder, check_name, delete_version
 from ..export.provenance.code import Code, running_cell
@@ -331,7 +332,8 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
                 raise
             report = CheckReport(0, None, error.message)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
-        found = "; ".join((found, *source.notes, *notes_of(signature_states(read_meta_graph(path)))))
+        outside = (reach_text(report.outside_ops),) if report.outside_ops else ()
+        found = "; ".join((found, *source.notes, *outside, *notes_of(signature_states(read_meta_graph(path)))))
         progress(ProgressEvent("checking", 1, 1, found))
         note_check_rows(path, source, export.check, request.batching.allowed_batch_sizes)
         if export.warmup is not None:

@@ -264,7 +264,11 @@ def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> _Run:
             return _Run(inputs, run(inputs), 1)
         num_rows = len(next(iter(inputs.values())))
         runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.states
-        if runs_whole or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN):
+        if (
+            runs_whole
+            or servable.outside_ops
+            or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN)
+        ):
             return _Run(inputs, run(inputs), num_rows)
         found = [
             run({name: array[first : first + ROWS_OF_A_RUN] for name, array in inputs.items()})

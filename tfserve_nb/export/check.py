@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,6 +24,7 @@ from ..types import SignatureSpec, Tensors, TensorSpec, array_of
 from .arrays import given_as, named_batch
 from .endpoint import ExportSource
 from .graph.live import LiveModel, NotRepeatable
+from .graph.outside_ops import outside_ops
 from .reasons import innermost, shorten
 from .signatures import has_random_ops, main_signature, read_meta_graph, read_signatures
 from .source import prepare_source
@@ -74,11 +75,13 @@ class CheckReport:
         num_rows: rows that were compared, or run when there was no live model; 0 when the check was skipped.
         max_difference: the largest absolute difference between live and served numbers; None when nothing was compared.
         skipped_reason: one line, or "" when the check was made.
+        outside_ops: the ops of the SavedModel's graph that reach outside of it.
     """
 
     num_rows: int
     max_difference: float | None
     skipped_reason: str = ""
+    outside_ops: tuple[str, ...] = ()
 
 
 def example_batch(
@@ -176,6 +179,14 @@ def verify_against_live(
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
     prepared = prepare_source(source, example=example, option=option)
+    outside = outside_ops(read_meta_graph(path))
+    if outside and example is None:
+        # The live model would do the same: files that it writes, and requests that it sends.
+        return CheckReport(0, None, "made-up rows are not run on such a model (give some: --check)", outside)
+    return replace(_verify(prepared, path, load_and_run, example, option), outside_ops=outside)
+
+
+def _verify(prepared: ExportSource, path: Path, load_and_run: LoadAndRun, example: object, option: str) -> CheckReport:
     signature = main_signature(read_signatures(path))
     specs = prepared.inputs or tuple(signature.inputs.values())
     with given_as(option):
