@@ -34,6 +34,7 @@ class Scripted:
 
     Attributes:
         asked: method and path of each request, with its header fields.
+        bodies: what the requests carried.
         num_connections: those that were opened.
         num_open: those that are open now.
         answer: (method, path, fields) -> status, fields and JSON; None closes the connection without an answer.
@@ -41,6 +42,7 @@ class Scripted:
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, str, dict[str, str]]] = []
+        self.bodies: list[bytes] = []
         self.num_connections = self.num_open = 0
         self.answer: Callable[[str, str, dict[str, str]], tuple[int, dict[str, str], Any] | None] = lambda *_: (
             200,
@@ -62,7 +64,7 @@ class Scripted:
                 outer.note(-1)
 
             def do_GET(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                outer.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
                 fields = dict(self.headers.items())
                 outer.asked.append((self.command, self.path, fields))
                 found = outer.answer(self.command, self.path, fields)
@@ -283,6 +285,27 @@ def test_a_server_that_does_not_name_its_signatures_is_asked_each_time(
     for _ in range(2):
         models.predict(ModelSpec("net"), "serving_default", np.ones(1, np.float32), 5)
     assert [method for method, _, _ in scripted.asked] == ["GET", "POST", "GET", "POST"]
+
+
+@pytest.mark.parametrize(
+    ("label", "sent"),
+    [
+        (3, 3),
+        ("ä", "ä"),
+        (b"a\0", "a\0"),
+        ([b"\xff", "x"], ["\udcff", "x"]),
+        (np.array([1.5, 2], np.float32), [1.5, 2.0]),
+        ([np.int64(4), True], [4, True]),
+        ({"kind": b"a", "price": np.array([7.0])}, {"kind": "a", "price": [7.0]}),
+    ],
+)
+def test_labels_of_any_kind_are_sent(scripted: Scripted, label: Any, sent: Any) -> None:
+    scripted.answer = lambda *_: (200, {}, {"is_known": True})
+    experiments = RemoteExperiments(RemoteModels(scripted.url, "token"))
+
+    assert experiments.feedback("net", "r-1", label)
+    assert json.loads(scripted.bodies[-1])["label"] == sent
+    experiments.connection.close()
 
 
 def test_an_answer_that_is_no_json_is_no_answer(scripted: Scripted) -> None:

@@ -91,13 +91,13 @@ def _no_kept_connections(homes: dict[str, Home]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]:
-    """One handle for each home; remote is the kernel's server over HTTP."""
+    """One handle for each home; the isolated one answers through a worker, remote is the kernel's server over HTTP."""
     folder = tmp_path_factory.mktemp("parity")
     model = write_echo(folder / "echo")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         kernel = tfserve_nb.deploy(model, "echo", grpc_port=0)
-        isolated = tfserve_nb.deploy(model, "alone", isolate=True, grpc_port=0)
+        isolated = tfserve_nb.deploy(model, "alone", isolate=True, grpc_port=0, workers=1)
         remote = tfserve_nb.connect(kernel.rest_url, kernel.token)
         yield {
             "kernel": Home(kernel, kernel.grpc_address),

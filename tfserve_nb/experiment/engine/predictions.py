@@ -170,7 +170,7 @@ def _is_right(kept: _Prediction, request_id: str, output: str, label: Any) -> np
             f"request {request_id} had {kept.rows} rows, and {shape} came; it wants one label for each row",
             hint="in the order of the rows: a class, a number or a text each, no list of zeros and a one",
         )
-    if labels.dtype.kind in "US" and values.dtype.kind not in "USO":
+    if labels.dtype == object and values.dtype.kind not in "USO":
         raise InvalidRequest(
             f"label {label!r} is text, and the prediction of request {request_id} is a number",
             hint=f"the number of the right class, such as label={values[0]}",
@@ -187,13 +187,15 @@ def _labels_by_row(label: Any) -> np.ndarray:
     """Labels as an array of shape `(n,)` where that is possible."""
     try:
         labels = np.atleast_1d(np.asarray(label))
+        if labels.dtype.kind in "SU":  # numpy's own types for text cut zero bytes off the end
+            labels = np.atleast_1d(np.asarray(label, dtype=object))
     except ValueError as error:
         raise InvalidRequest(f"the labels are no regular array: {error}", hint="one label for each row") from error
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
-    return np.array([_as_text(value) for value in labels], dtype=object) if labels.dtype.kind in "SO" else labels
+    return np.array([_as_text(value) for value in labels], dtype=object) if labels.dtype == object else labels
 
 
 def _as_text(value: Any) -> Any:
-    """Bytes as `str`: models predict bytes, users give labels as `str`."""
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    """Bytes as `str`, different ones as different ones: models predict bytes, users give labels as `str`."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

@@ -317,9 +317,22 @@ class RemoteExperiments(RemoteAdmin):
 
     def feedback(self, name: str, request_id: str, label: Any) -> bool:
         """Record the right label of an earlier request."""
-        arguments = {"name": name, "request_id": request_id, "label": np.asarray(label).tolist()}
+        arguments = {"name": name, "request_id": request_id, "label": _plain(label)}
         is_known: bool = self.carry_out(OPERATIONS[ExperimentAdmin.feedback], arguments)
         return is_known
+
+
+def _plain(label: Any) -> Any:
+    """Labels as JSON values; bytes as the text that they are compared as."""
+    if isinstance(label, Mapping):
+        return {str(name): _plain(item) for name, item in label.items()}
+    if isinstance(label, list | tuple):
+        return [_plain(item) for item in label]
+    if isinstance(label, bytes):
+        return label.decode("utf-8", "surrogateescape")
+    if isinstance(label, np.generic):
+        return label.item()
+    return _plain(np.asarray(label, dtype=object).tolist()) if hasattr(label, "shape") else label
 
 
 def _predict_path(spec: ModelSpec) -> str:
