@@ -134,6 +134,8 @@ def test_every_door_answers_as_the_model_does_alone_and_among_others(
         for key, value in expected(name, x).items():
             text = f"{door}, {name}, {len(x)} rows"
             np.testing.assert_allclose(answer.get(key), value, rtol=1e-5, atol=1e-6, err_msg=text)
+    # More than a handle of another process sends at once, if rows may be cut.
+    np.testing.assert_allclose(served.predict(np.ones((5000, 2), np.float32)).sum(axis=0), 1, rtol=1e-4)
     (status,) = served.status().versions
     overview = repr(Overview((served,)))
     assert status.alone.keys() == set(NAMES) - {"scaled"}
