@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
+import signal
+import socket
 import ssl
 import urllib.request
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any
 import pytest
 from helpers.black_box import Start
 from helpers.client_requests import predict_request, reload_request
+from helpers.eventually import eventually
 
 
 class Authority:
@@ -117,6 +121,46 @@ def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
         assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30).status == 1
     assert served.stop() == 0
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_certificates_are_renewed_when_their_file_changes_and_at_sighup(
+    start: Start, store: Path, tmp_path: Path, authority: Authority, workers: int
+) -> None:
+    config = ssl_config(tmp_path / "tls.config", *authority.pair())
+    served = start(
+        "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}",
+        f"--rest_api_ssl_config_file={config}", f"--workers={workers}",
+    )  # fmt: skip
+    assert f"--ssl_config_file={config} can be read by other users (mode 0644): chmod 600 {config}" in served.text
+
+    def shown(port: int) -> str:
+        return ssl.get_server_certificate(("127.0.0.1", port), timeout=30)
+
+    first = shown(served.rest_port)
+    assert shown(served.grpc_port) == first
+    context = ssl.create_default_context(cadata=authority.pem)
+    with (
+        socket.create_connection(("127.0.0.1", served.rest_port), timeout=30) as raw,
+        context.wrap_socket(raw, server_hostname="localhost") as kept,
+    ):
+        state = config.stat()
+        key, certificate = authority.pair()
+        ssl_config(config, key, certificate)
+        eventually(lambda: {shown(served.rest_port), shown(served.grpc_port)} == {certificate})
+        # A file that does not do changes nothing, and neither does a connection that is open.
+        ssl_config(config, key, authority.pair()[1])
+        served.wait_for("The TLS certificates stay as they are: ")
+        assert shown(served.rest_port) == certificate
+        kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert kept.recv(100).startswith(b"HTTP/1.1 200")
+
+    key, certificate = authority.pair()
+    ssl_config(config, key, certificate)
+    os.utime(config, ns=(state.st_atime_ns, state.st_mtime_ns))
+    served.process.send_signal(signal.SIGHUP)
+    eventually(lambda: {shown(served.rest_port), shown(served.grpc_port)} == {certificate})
+    assert served.stop() == 0
 
 
 def test_a_plain_unix_socket_without_a_port_and_verified_clients(

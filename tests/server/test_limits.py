@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.eventually import eventually
+
+from tfserve_nb.server.rest.json_numbers import NumbersReader
 
 ROWS = {"instances": [[1.0, 2.0]]}
 BODY = json.dumps(ROWS).encode()
@@ -126,6 +131,52 @@ def test_idle_connections_make_room_for_new_ones(make_server) -> None:
         assert server.predict(ROWS).status == 200
     for connection in idle:
         connection.close()
+
+
+LARGE = json.dumps({"instances": [[1.0, 2.0]] * 150_000}).encode()
+V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [150_000, 2], "data": [1.0, 2.0] * 150_000}]}
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_large_bodies_of_all_kinds_are_answered_as_small_ones(server, encoding: str) -> None:
+    def ask(body: bytes, path: str = "/v1/models/double:predict") -> Any:
+        sent = gzip.compress(body, 1) if encoding == "gzip" else body
+        return server.predict(sent, path, headers={"Content-Encoding": encoding})
+
+    assert ask(LARGE).json["predictions"] == [[4.0, 6.0]] * 150_000
+    assert ask(json.dumps(V2).encode(), "/v2/models/double/infer").json["outputs"][0]["data"] == [4.0, 6.0] * 150_000
+    ragged, broken = LARGE[:-2] + b", [1.0]]}", LARGE[:-2]
+    assert (ask(ragged).status, ask(broken).status) == (400, 400)
+    assert ask(broken).json["error"].startswith("JSON Parse error")
+    assert ask(LARGE, "/v1/models/nothing:predict").status == 404
+    assert ask(LARGE, "/v1/models/double:classify").status == 400
+    assert ask(json.dumps({"inputs": []}).encode() + b" " * 2_000_000, "/v2/models/double/infer").status == 400
+    eventually(lambda: server.serving.num_held == 0)
+
+
+@pytest.mark.parametrize("workers", [0])
+def test_others_are_answered_while_a_large_body_is_decoded(server, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, has_begun = threading.Event(), threading.Event()
+    read = NumbersReader.read
+
+    def slow(self: NumbersReader, body: bytes, signatures: Any) -> Any:
+        if len(body) > 1_000_000:
+            has_begun.set()
+            assert gate.wait(40)
+        return read(self, body, signatures)
+
+    monkeypatch.setattr(NumbersReader, "read", slow)
+    whole = GOOD + b"Content-Length: %d\r\n\r\n" % len(LARGE) + LARGE
+    with server.connect() as leaves, server.connect() as stays:
+        leaves.sendall(whole)
+        assert has_begun.wait(40)
+        stays.sendall(whole)
+        assert server.predict(ROWS).json == {"predictions": [[4.0, 6.0]]}
+        leaves.close()
+        eventually(lambda: server.serving.num_held <= 1)
+        gate.set()
+        assert b"200 OK" in receive(stays, b"]]}")
+    eventually(lambda: server.serving.num_held == 0)
 
 
 HOLDING = """

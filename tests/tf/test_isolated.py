@@ -26,7 +26,7 @@ from tfserve_nb.errors import (
     InvalidRequest,
     ModelNotFound,
     NotAvailable,
-    ServerFailed,
+    PortInUse,
     ServingError,
     VersionNotFound,
 )
@@ -234,7 +234,7 @@ def test_a_child_that_cannot_start_says_why() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(ServerFailed, match=rf"port {port} on 127.0.0.1 is taken"):
+        with pytest.raises(PortInUse, match=rf"port {port} on 127.0.0.1 is taken"):
             ensure_child(ListenOptions(port))
     assert served() == {}
     assert children() == []

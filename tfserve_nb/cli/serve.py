@@ -34,6 +34,7 @@ from ..serving.core import ServingCore
 from ..serving.models.model_config import ModelConfig, ReloadLimits
 from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
+from .certificates import CertificateWatch
 from .openness import openness
 from .private_files import PrivateLink, readable_by_others
 from .serve_flags import EXIT_FAILED, ignored_flags, parse_serve
@@ -129,6 +130,8 @@ class ModelServer:
         )
         self._server = ServerThread(self._core, plan.settings, features)
         self._link: PrivateLink | None = None
+        grpc_tls = None if plan.settings.grpc is None else plan.settings.grpc.tls
+        self._certificates = CertificateWatch(plan.settings.tls, grpc_tls, self._server.renew_certificates)
         self._poller = ConfigPoller(self._reload, plan.poll_configs_s)
 
     def start(self) -> None:
@@ -157,12 +160,14 @@ class ModelServer:
             self._show_dashboard()
         _log.log(*openness(plan, self._configs))
         self._poller.start()
+        self._certificates.start()
         if plan.ready_fd:
             os.write(plan.ready_fd, READY)
 
     def stop(self) -> None:
         """Finish running requests, close the ports, free the models. Idempotent, bounded."""
         self._poller.stop()
+        self._certificates.stop()
         self._models.stop()
         self._server.stop(self._plan.drain_s)
         self._request_log.stop()

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from .http.message import Fields, Message, RequestHead
-from .paths import ADMIN, DASHBOARD, HEALTH, V2_HEALTH, is_inference
+from .paths import ADMIN, DASHBOARD, HEALTH, REST, V2_HEALTH, is_inference
 from .settings import ServerSettings, is_loopback
 
 MAX_KEPT = 256
@@ -61,13 +61,15 @@ class Gate:
     def refusal(self, message: Message) -> Refusal | None:
         """None to let a request in, or why not; lowers the limit of bodies that have no purpose."""
         head = message.head
-        if is_inference(head.target):
-            # A browser asks what it may do, and never sends a token with that.
-            if head.method != "OPTIONS" and not head.target.startswith(V2_HEALTH):
+        target = head.target
+        # A browser asks with OPTIONS what it may do, and never sends a token with that.
+        is_rest = target[:4] == REST and head.method != "OPTIONS"  # nearly all requests
+        if is_rest or is_inference(target):
+            if is_rest or (head.method != "OPTIONS" and not target.startswith(V2_HEALTH)):
                 return self._inference.refusal(head)
             message.max_bytes = min(message.max_bytes, OPEN_BODY_BYTES)
             return None
-        path = head.target.partition("?")[0]
+        path = target.partition("?")[0]
         if path.startswith(ADMIN + "/"):
             return self._admin.refusal(head)
         message.max_bytes = min(message.max_bytes, OPEN_BODY_BYTES)

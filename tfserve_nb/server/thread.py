@@ -16,11 +16,12 @@ from ..experiment.admin import ExperimentAdmin
 from ..serving.admin import ModelAdmin
 from ..serving.backend import InferenceBackend
 from ..threads import hide_from_debuggers
-from . import interpreter
+from . import interpreter, tls
 from .admin.handlers import admin_routes, admin_values
 from .admin.web_dashboard import DashboardPages, dashboard_routes
 from .budget import ByteBudget
 from .calls import Calls
+from .config_files import TlsFiles
 from .event_loop import new_loop
 from .grpc.listener import GrpcListener, import_stubs
 from .grpc.model_service import Reload
@@ -89,6 +90,8 @@ class ServerThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._thread: threading.Thread | None = None
+        self._http: HttpListener | WorkerListener | None = None
+        self._grpc: GrpcListener | None = None
         self._error: BaseException | None = None
 
     @property
@@ -126,6 +129,28 @@ class ServerThread:
             if http is not None:
                 http.close_socket()
             raise
+
+    def renew_certificates(self, rest: TlsFiles | None, grpc: TlsFiles | None) -> None:
+        """Use other certificates for new connections; those that are open stay. Any thread but the server's.
+
+        Args:
+            rest: for HTTP; None to keep them.
+            grpc: for gRPC; None to keep them.
+
+        Raises:
+            ServerFailed: if they do not do; the old ones stay in use.
+        """
+        for files in (rest, grpc):
+            if files is not None:
+                tls.check(files)
+        if self._loop is not None and self._thread is not None:
+            asyncio.run_coroutine_threadsafe(self._renew(rest, grpc), self._loop).result(START_LIMIT_S)
+
+    async def _renew(self, rest: TlsFiles | None, grpc: TlsFiles | None) -> None:
+        if self._http is not None:
+            await self._http.renew(rest, grpc)
+        if grpc is not None and self._grpc is not None:
+            self._grpc.renew(grpc)
 
     def stop(self, drain_s: float = DRAIN_S) -> None:
         """Stop listening, let running requests finish, close everything. Idempotent, bounded.
@@ -166,7 +191,8 @@ class ServerThread:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._loop.set_exception_handler(self._log_exception)
         calls = Calls(self._backend, self._loop, self._features.request_log)
-        grpc = await self._start_grpc(calls, http)
+        self._http = http
+        grpc = self._grpc = await self._start_grpc(calls, http)
         if http is not None:
             application = make_application(settings, self._features.monitor, self._admin_routes())
             front = guarded(fast_path(calls, settings, self.log), calls, settings)

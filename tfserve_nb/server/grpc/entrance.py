@@ -24,21 +24,24 @@ TOKEN_NEEDED = "A token is needed: send the metadata 'authorization: Bearer TOKE
 Work = Callable[[Any, Any], Awaitable[Any]]
 """Answers one call: message and context in, message out."""
 
+HealthCheck = Callable[[], Awaitable[bytes]]
+"""A serialized `HealthCheckResponse` for the whole server."""
 
-def new_entrance(token: str | None, budget: ByteBudget, *, has_health: bool) -> Any:
+
+def new_entrance(token: str | None, budget: ByteBudget, check: HealthCheck | None) -> Any:
     """An interceptor.
 
     Args:
         token: what calls must carry, or None.
         budget: no call is let in while it is full.
-        has_health: answer health checks that carry no token, without reading which service they name.
+        check: answers health checks that carry no token, without reading which service they name; None to refuse them.
     """
     import grpc
     from grpc import aio
 
     unauthenticated = _refusing(grpc.StatusCode.UNAUTHENTICATED, TOKEN_NEEDED)
     exhausted = _refusing(grpc.StatusCode.RESOURCE_EXHAUSTED, budget.refusal)
-    health = _health_handlers() if has_health and token is not None else {}
+    health = {} if check is None else _health_handlers(check)
 
     class Entrance(aio.ServerInterceptor):  # type: ignore[misc]
         async def intercept_service(self, continuation: Any, details: Any) -> Any:
@@ -62,22 +65,19 @@ def _refusing(code: Any, text: str) -> Any:
     return grpc.stream_stream_rpc_method_handler(refuse)
 
 
-def _health_handlers() -> dict[str, Any]:
-    """Handlers that answer SERVING: it never changes, see `listener`."""
+def _health_handlers(check: HealthCheck) -> dict[str, Any]:
+    """Handlers that answer for the whole server; see `listener` for those that read what they are asked."""
     import grpc
-    from grpc_health.v1.health_pb2 import HealthCheckResponse
 
-    serving = HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString()
-
-    async def check(_: Any, __: Any) -> AsyncIterator[bytes]:
-        yield serving
+    async def answer(_: Any, __: Any) -> AsyncIterator[bytes]:
+        yield await check()
 
     async def watch(_: Any, __: Any) -> AsyncIterator[bytes]:
-        yield serving
+        yield await check()
         await asyncio.Event().wait()  # until the client leaves
 
     handler = grpc.stream_stream_rpc_method_handler
-    return {HEALTH + "Check": handler(check), HEALTH + "Watch": handler(watch)}
+    return {HEALTH + "Check": handler(answer), HEALTH + "Watch": handler(watch)}
 
 
 def counted(work: Work, message: Any, budget: ByteBudget) -> Callable[[bytes, Any], Awaitable[bytes]]:

@@ -11,14 +11,16 @@ import logging
 import os
 from typing import Any  # gRPC's objects
 
-from ...errors import PortInUse, ServerFailed
+from ...errors import PortInUse
 from ...serving.backend import InferenceBackend
-from .. import open_files, tls
+from .. import open_files
 from ..budget import ByteBudget
 from ..calls import Calls
+from ..config_files import TlsFiles
 from ..settings import GrpcSettings
 from .calls import GrpcCalls
-from .entrance import handlers_of, new_entrance
+from .certificates import Certificates
+from .entrance import HealthCheck, handlers_of, new_entrance
 from .model_service import CounterValue, ModelService, Reload
 from .prediction_service import PredictionService
 
@@ -64,6 +66,7 @@ class GrpcListener:
         self._reload = reload
         self._counter_value = counter_value
         self._server: Any = None
+        self._certificates: Certificates | None = None
         self.port = 0
 
     async def start(self) -> None:
@@ -75,21 +78,28 @@ class GrpcListener:
         """
         settings = self._settings
         if settings.tls is not None:
-            tls.check(settings.tls)
-        server = self._server = new_server(settings, self._token, self._budget, shares_port=settings.is_port_held)
+            self._certificates = Certificates(settings.tls)
+        server = self._server = new_server(
+            settings, self._token, self._budget, self._check, shares_port=settings.is_port_held
+        )
         await self._add_services(server)
         try:
             if settings.core_path:
                 server.add_insecure_port(f"unix:{settings.core_path}")
                 self.port = settings.port or 0
             elif settings.port is not None:
-                self.port = bind_port(server, settings)
+                self.port = bind_port(server, settings, self._certificates)
             if settings.socket_path:
-                _bind(server, f"unix:{settings.socket_path}", settings)
+                _bind(server, f"unix:{settings.socket_path}", self._certificates)
         except RuntimeError as error:
             where = f"{settings.host}:{settings.port}" if settings.port is not None else settings.socket_path
             raise PortInUse(f"gRPC cannot listen on {where}: {_reason(error)}", hint="another --port") from error
         await server.start()
+
+    def renew(self, files: TlsFiles) -> None:
+        """Use other certificates for new connections."""
+        if self._certificates is not None:
+            self._certificates.renew(files)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let running ones finish for a while, close. Idempotent."""
@@ -100,6 +110,14 @@ class GrpcListener:
         path = self._settings.socket_path
         if path and os.path.exists(path):  # noqa: ASYNC240, PTH110 - one call to the file system, at the end
             os.unlink(path)  # noqa: PTH108
+
+    async def _check(self) -> bytes:
+        """Whether the server is ready, for clients without the token."""
+        from grpc_health.v1.health_pb2 import HealthCheckResponse
+
+        status = "NOT_SERVING" if self._calls.backend.coming else "SERVING"
+        answer: bytes = HealthCheckResponse(status=status).SerializeToString()
+        return answer
 
     async def _add_services(self, server: Any) -> None:
         from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
@@ -136,13 +154,21 @@ def import_stubs() -> None:
     del grpc, reflection, model_service_pb2, model_service_pb2_grpc, prediction_service_pb2, prediction_service_pb2_grpc
 
 
-def new_server(settings: GrpcSettings, token: str | None, budget: ByteBudget, *, shares_port: bool = False) -> Any:
+def new_server(
+    settings: GrpcSettings,
+    token: str | None,
+    budget: ByteBudget,
+    check: HealthCheck,
+    *,
+    shares_port: bool = False,
+) -> Any:
     """A server without ports and services.
 
     Args:
         settings: limits.
         token: what calls must carry, or None.
         budget: counts messages.
+        check: answers health checks that carry no token.
         shares_port: whether others may listen on the same port; else a second server must fail, not share the requests.
     """
     import grpc.aio
@@ -157,24 +183,24 @@ def new_server(settings: GrpcSettings, token: str | None, budget: ByteBudget, *,
         ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
         *settings.channel_arguments,
     ]
-    return grpc.aio.server(interceptors=[new_entrance(token, budget, has_health=settings.has_health)], options=options)
+    entrance = new_entrance(token, budget, check if settings.has_health else None)
+    return grpc.aio.server(interceptors=[entrance], options=options)
 
 
-def bind_port(server: Any, settings: GrpcSettings) -> int:
+def bind_port(server: Any, settings: GrpcSettings, certificates: Certificates | None) -> int:
     """Let a server listen on the TCP port; its number.
 
     Raises:
         RuntimeError: if it cannot.
     """
-    return _bind(server, f"{_bracketed(settings.host)}:{settings.port}", settings)
+    return _bind(server, f"{_bracketed(settings.host)}:{settings.port}", certificates)
 
 
-def _bind(server: Any, address: str, settings: GrpcSettings) -> int:
-    credentials = _credentials(settings)
-    if credentials is None:
+def _bind(server: Any, address: str, certificates: Certificates | None) -> int:
+    if certificates is None:
         port: int = server.add_insecure_port(address)
     else:
-        port = server.add_secure_port(address, credentials)
+        port = server.add_secure_port(address, certificates.credentials())
     return port
 
 
@@ -194,24 +220,6 @@ async def _add_health(server: Any, backend: InferenceBackend) -> str:
     add_HealthServicer_to_server(servicer, server)
     name: str = health.SERVICE_NAME
     return name
-
-
-def _credentials(settings: GrpcSettings) -> Any:
-    if settings.tls is None:
-        return None
-    import grpc
-
-    files = settings.tls
-    try:
-        return grpc.ssl_server_credentials(
-            [(files.key, files.certificate)],
-            root_certificates=files.client_ca or None,
-            require_client_auth=files.verifies_clients,
-        )
-    except ValueError as error:
-        raise ServerFailed(
-            f"{files.path}: {error}", hint="custom_ca: the certificates of those who sign the clients' certificates"
-        ) from error
 
 
 def _bracketed(host: str) -> str:

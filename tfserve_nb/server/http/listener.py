@@ -13,6 +13,7 @@ from tornado.httputil import HTTPServerConnectionDelegate
 
 from .. import tls
 from ..budget import ByteBudget
+from ..config_files import TlsFiles
 from ..settings import ServerSettings
 from ..sockets import bind, inherited
 from .server import FastPath, HttpServer
@@ -55,6 +56,16 @@ class HttpListener:
         """Answer requests from now on."""
         self._server = HttpServer(sinks_of(application, log), self._settings, log, fast_path, budget)
         await self._server.listen(self._socket, self._context)
+
+    async def renew(self, files: TlsFiles | None, _grpc: TlsFiles | None) -> None:
+        """Use other certificates for new connections.
+
+        Raises:
+            ServerFailed: if they do not do; the old ones stay in use.
+        """
+        if files is not None and self._context is not None and self._server is not None:
+            self._context = tls.http_context(files)
+            await self._server.renew(self._context)
 
     def stop(self) -> None:
         """Take no new connections."""

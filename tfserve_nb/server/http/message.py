@@ -250,6 +250,6 @@ class Message:
 
     def _give_back(self) -> None:
         """What still comes of the body is dropped, and does not count."""
-        budget, self._budget = self._budget, None
-        if budget is not None:
-            budget.give_back(self._num_held)
+        if self._num_held and self._budget is not None:
+            self._budget.give_back(self._num_held)
+        self._budget = None

@@ -67,6 +67,7 @@ class HttpServer:
         self._connections: set[Connection] = set()
         self._max_connections = open_files.share(limits.max_connections, open_files.HTTP_SHARE)
         self._listeners: list[asyncio.Server] = []
+        self._sockets: list[socket.socket] = []
         shortest_s = min(limits.idle_timeout_s, limits.body_timeout_s, limits.write_timeout_s)
         self._tick_s = min(TICK_S, shortest_s / 4)
         self._timer: asyncio.TimerHandle | None = None
@@ -78,7 +79,18 @@ class HttpServer:
             lambda: Connection(self), sock=listener, backlog=backlog(), ssl=context, ssl_handshake_timeout=handshake_s
         )
         self._listeners.append(server)
+        self._sockets.append(listener)
         self.start_clock()
+
+    async def renew(self, context: ssl.SSLContext) -> None:
+        """Use other certificates for new connections; those that are open stay."""
+        olds, self._listeners = self._listeners, []
+        sockets, self._sockets = self._sockets, []
+        for listener in sockets:
+            # The same queue of clients: none of them is lost between the old and the new server.
+            await self.listen(listener.dup(), context)
+        for old in olds:
+            old.close()
 
     def start_clock(self) -> None:
         """Keep the date, and cut off slow clients, from now on."""

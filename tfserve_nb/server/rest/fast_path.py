@@ -15,7 +15,7 @@ from ..http.connection import Connection, status_line
 from ..http.message import Fields, Message
 from ..http.server import FastPath
 from ..http.tornado_sink import CONTINUE
-from ..paths import is_inference, is_v2
+from ..paths import REST, is_inference, is_v2
 from ..settings import ServerSettings
 from .handler import GiveUp, OnReply, Reply, RestHandler
 from .inference_v2 import InferenceV2
@@ -43,10 +43,11 @@ def fast_path(calls: Calls, settings: ServerSettings, log: logging.Logger) -> Fa
     def sink(connection: Connection, message: Message) -> RestSink | None:
         target = message.head.target
         start = handler.start
-        if is_v2(target):
-            start = v2.start
-        elif not is_inference(target):
-            return None
+        if target[:4] != REST:
+            if is_v2(target):
+                start = v2.start
+            elif not is_inference(target):
+                return None
         message.check_size()
         if message.head.expects_continue:
             connection.write(CONTINUE)

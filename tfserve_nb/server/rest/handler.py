@@ -10,7 +10,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from ...errors import InvalidRequest, ServingError
 from ...serving.backend import Answer, Handle, ModelSpec, Outcome
@@ -20,12 +20,15 @@ from ..examples import classifications, examples_input, regressions
 from ..http.message import Fields
 from ..settings import ServerSettings
 from ..telemetry.log import public_error
-from .example_json import classify_body, parse_examples, regress_body
+from .decoder import LARGE_BYTES, Decoder, Later
+from .example_json import ExampleRequest, classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
 from .json_text import error_body
 from .metadata_json import SIGNATURES_FIELD, metadata_body, signatures_mark, status_body
 from .predict_json import parse_predict, to_body, to_tensors
 from .routes import Route, VersionOverflow, find_route
+
+T = TypeVar("T")
 
 MAX_INFLATED_BYTES = 100 * 1024 * 1024
 """TensorFlow Serving's limit for what gzip may hold."""
@@ -73,7 +76,8 @@ class RestHandler:
         self._request_timeout_s = settings.request_timeout_s
         self._max_inflated_bytes = min(settings.max_body_bytes, MAX_INFLATED_BYTES)
         self._log = log
-        self._numbers = NumbersReader()
+        self._numbers, self._large_numbers = NumbersReader(), NumbersReader()
+        self._decoder = Decoder()
 
     def start(
         self, method: str, uri: str, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
@@ -98,7 +102,6 @@ class RestHandler:
                 on_reply(self._status_or_metadata(route, fields))
                 return None
             notes.api = route.call
-            body = self.inflated(fields, body)
             if route.call == "predict":
                 return self._start_predict(route.spec, fields, body, notes, on_reply)
             return self._start_examples(route.spec, fields, body, notes, on_reply)
@@ -131,11 +134,19 @@ class RestHandler:
 
     def _start_predict(
         self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
-    ) -> GiveUp:
-        handle = self._acquire_for_predict(spec, fields, body, notes)
+    ) -> GiveUp | None:
+        note_timeout(notes, fields.get)
         try:
-            check_mark(fields, handle)
-            request = self._numbers.read(body, handle.signatures) or _read_carefully(body, handle, notes)
+            handle = self.calls.acquire(spec, notes, fields.get)
+        except ServingError as error:
+            return self._refuse_predict(error, fields, body, notes, on_reply)
+        is_later = is_large(fields, body)
+        numbers = self._large_numbers if is_later else self._numbers
+
+        def decode(text: bytes) -> Numbers:
+            return numbers.read(text, handle.signatures) or _read_carefully(text, handle, notes)
+
+        def begin(request: Numbers) -> GiveUp:
             notes.signature = request.signature
             is_row_format = request.is_row_format
 
@@ -144,9 +155,65 @@ class RestHandler:
                 return Reply(200, text, (("X-TFServe-Version", str(handle.version)),))
 
             return self.submit(handle, request.signature, request.tensors, notes, encode, on_reply)
+
+        try:
+            check_mark(fields, handle)
+            return self.decoded(is_later, fields, body, decode, begin, notes, on_reply, handle)
         except BaseException:
             handle.release()
             raise
+
+    def _refuse_predict(
+        self, why: ServingError, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
+    ) -> GiveUp | None:
+        """Refuse a request that no version answers; a body that is no JSON is a client's first error."""
+
+        def refuse(_: object) -> GiveUp:
+            raise why
+
+        return self.decoded(is_large(fields, body), fields, body, parse_predict, refuse, notes, on_reply)
+
+    def decoded(
+        self,
+        is_later: bool,
+        fields: Fields,
+        body: bytes,
+        decode: Callable[[bytes], T],
+        begin: Callable[[T], GiveUp],
+        notes: RequestContext,
+        on_reply: OnReply,
+        handle: Handle | None = None,
+    ) -> GiveUp | None:
+        """Decode a body and begin with what it holds: at once, or beside the loop.
+
+        Args:
+            is_later: see `is_large`.
+            fields: the header fields.
+            body: as received.
+            decode: makes tensors of the body without gzip; on any thread, but never two at a time.
+            begin: gets them, on the loop.
+            notes: gets what went wrong.
+            on_reply: gets the reply when that is later.
+            handle: released when something goes wrong later; what is raised here leaves it to the caller.
+
+        Raises:
+            ServingError: if the request is refused at once.
+        """
+        if not is_later:
+            return begin(decode(body))
+
+        def failed(error: Exception) -> None:
+            if handle is not None:
+                handle.release()
+            on_reply(self.failed(error, notes))
+
+        def left() -> None:
+            if handle is not None:
+                handle.release()
+
+        later = Later(begin, failed, left)
+        self._decoder.run(lambda: decode(self.inflated(fields, body)), later.done)
+        return later.give_up
 
     def submit(
         self,
@@ -189,20 +256,19 @@ class RestHandler:
 
         return give_up
 
-    def _acquire_for_predict(self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext) -> Handle:
-        """Pin the version that answers; a body that is no JSON is a client's first error."""
-        note_timeout(notes, fields.get)
-        try:
-            return self.calls.acquire(spec, notes, fields.get)
-        except ServingError:
-            parse_predict(body)
-            raise
-
     def _start_examples(
         self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply
-    ) -> GiveUp:
+    ) -> GiveUp | None:
         """Classify or regress."""
-        request = parse_examples(body)
+
+        def begin(request: ExampleRequest) -> GiveUp:
+            return self._run_examples(spec, fields, request, notes, on_reply)
+
+        return self.decoded(is_large(fields, body), fields, body, parse_examples, begin, notes, on_reply)
+
+    def _run_examples(
+        self, spec: ModelSpec, fields: Fields, request: ExampleRequest, notes: RequestContext, on_reply: OnReply
+    ) -> GiveUp:
         handle = self.calls.acquire(spec, notes, fields.get)
         try:
             signature = handle.signatures.get(request.signature)
@@ -226,7 +292,7 @@ class RestHandler:
 
     def inflated(self, fields: Fields, body: bytes) -> bytes:
         """The body without gzip; what cannot be inflated counts as empty, as in TensorFlow Serving."""
-        if "gzip" not in (fields.get("Content-Encoding") or ""):
+        if not _is_gzip(fields):
             return body
         inflater = zlib.decompressobj(wbits=31)
         try:
@@ -236,6 +302,15 @@ class RestHandler:
         if inflater.unconsumed_tail:
             raise InvalidRequest(f"The inflated body is larger than {self._max_inflated_bytes} bytes")
         return text if inflater.eof else b""
+
+
+def is_large(fields: Fields, body: bytes) -> bool:
+    """Whether a body is decoded beside the loop; what gzip holds may be large."""
+    return len(body) > LARGE_BYTES or _is_gzip(fields)
+
+
+def _is_gzip(fields: Fields) -> bool:
+    return "gzip" in (fields.get("Content-Encoding") or "")
 
 
 def check_mark(fields: Fields, handle: Handle) -> None:

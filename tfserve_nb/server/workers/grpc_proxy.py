@@ -18,7 +18,10 @@ from typing import Any  # gRPC's objects
 from ...errors import ServingError
 from ..budget import FREE_BYTES, ByteBudget
 from ..calls import Calls
+from ..config_files import TlsFiles
 from ..grpc.calls import GrpcCalls, spec_of
+from ..grpc.certificates import Certificates
+from ..grpc.entrance import HEALTH
 from ..grpc.listener import UNLIMITED, bind_port, new_server
 from ..grpc.prediction_service import PredictionService
 from ..settings import GrpcSettings
@@ -56,6 +59,7 @@ class GrpcProxy:
         self._budget = budget
         self._service = PredictionService(GrpcCalls(calls, log), settings)
         self._server: Any = None
+        self._certificates: Certificates | None = None
         self._core: Any = None
 
     async def start(self) -> None:
@@ -68,10 +72,17 @@ class GrpcProxy:
         import grpc.aio
 
         self._core = grpc.aio.insecure_channel(f"unix:{self._settings.core_path}", options=UNLIMITED)
-        server = self._server = new_server(self._settings, self._token, self._budget, shares_port=True)
+        server = self._server = new_server(self._settings, self._token, self._budget, self._check, shares_port=True)
         server.add_generic_rpc_handlers((self._handlers(),))
-        bind_port(server, self._settings)
+        if self._settings.tls is not None:
+            self._certificates = Certificates(self._settings.tls)
+        bind_port(server, self._settings, self._certificates)
         await server.start()
+
+    def renew(self, files: TlsFiles) -> None:
+        """Use other certificates for new connections."""
+        if self._certificates is not None:
+            self._certificates.renew(files)
 
     async def stop(self, grace_s: float) -> None:
         """Refuse new calls, let running ones finish for a while, close."""
@@ -79,6 +90,11 @@ class GrpcProxy:
         if server is not None:
             await server.stop(grace_s)
             await self._core.close()
+
+    async def _check(self) -> bytes:
+        """The core's answer to a health check."""
+        answer: bytes = await self._core.unary_unary(HEALTH + "Check")(b"")
+        return answer
 
     def _handlers(self) -> Any:
         """A handler for whatever method a client names."""

@@ -15,6 +15,7 @@ from typing import Any  # messages by their type
 from ...errors import QueueFull, RunFailed, RunRejected, ServingError
 from ...serving.backend import Answer, Handle, InferenceBackend, ModelSpec, ModelView, Outcome, Ticket
 from ...types import Tensors
+from ..config_files import TlsFiles
 from ..event_loop import Completions
 from ..http.server import HttpServer
 from ..settings import ServerSettings
@@ -37,6 +38,7 @@ from .messages import (
     Piece,
     Ready,
     Records,
+    Renew,
 )
 
 _SPLITS = (QueueFull, RunFailed, RunRejected)
@@ -182,6 +184,10 @@ class Worker:
     def send_models(self, models: Mapping[str, ModelView]) -> None:
         """Send what is served."""
         self._link.send(Catalog(models))
+
+    def renew(self, rest: TlsFiles | None, grpc: TlsFiles | None) -> None:
+        """Let it use other certificates."""
+        self._link.send(Renew(rest, grpc))
 
     def drain(self) -> None:
         """Let it finish and end."""

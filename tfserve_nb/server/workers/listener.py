@@ -30,6 +30,7 @@ from ...serving.backend import InferenceBackend
 from ...temporary import TemporaryFolder
 from .. import tls
 from ..budget import ByteBudget
+from ..config_files import TlsFiles
 from ..http.server import FastPath, HttpServer
 from ..http.tornado_sink import sinks_of
 from ..settings import GrpcSettings, ServerSettings
@@ -122,6 +123,22 @@ class WorkerListener:
     async def _watch_all(self, hub: Hub) -> None:
         """Tell the workers what is served, and replace those that hang."""
         await asyncio.gather(hub.watch_models(), *[slot.watch() for slot in self._slots])
+
+    async def renew(self, rest: TlsFiles | None, grpc: TlsFiles | None) -> None:
+        """Let all workers use other certificates for new connections, also those that are started later.
+
+        Raises:
+            ServerFailed: if they do not do; the old ones stay in use.
+        """
+        if rest is not None:
+            tls.http_context(rest)
+            self.settings = replace(self.settings, tls=rest)
+        if grpc is not None and self.settings.grpc is not None:
+            self.settings = replace(self.settings, grpc=replace(self.settings.grpc, tls=grpc))
+        if self._hub is not None:
+            self._hub.settings = self.settings
+            for end in self._hub.ends:
+                end.renew(rest, grpc)
 
     def stop(self) -> None:
         """Take no new connections; running requests may finish."""

@@ -12,6 +12,7 @@ from ...errors import ServingError
 from ...serving.backend import ModelSpec, ModelView
 from ...serving.telemetry.records import RequestRecord, RequestTensors
 from ...types import Tensors
+from ..config_files import TlsFiles
 from ..http.message import RequestHead
 from ..settings import ServerSettings
 
@@ -126,6 +127,13 @@ class LogLine(NamedTuple):
     text: str
 
 
+class Renew(NamedTuple):
+    """Core to worker: other certificates for new connections; None for those that did not change."""
+
+    rest: TlsFiles | None
+    grpc: TlsFiles | None
+
+
 class Ready(NamedTuple):
     """Worker to core: it answers requests now."""
 
@@ -147,5 +155,6 @@ Message = (
     | ObservedRequest
     | LogLine
     | Ready
+    | Renew
     | Drain
 )

@@ -35,7 +35,7 @@ from ..telemetry.log import LOG_NAME
 from .forwarding import Forwarder
 from .link import Link
 from .link_backend import RECORDS_EACH_S, LinkBackend
-from .messages import BundleAnswer, Catalog, Drain, Forwarded, Hello, LogLine, Message, Ready
+from .messages import BundleAnswer, Catalog, Drain, Forwarded, Hello, LogLine, Message, Ready, Renew
 
 if TYPE_CHECKING:
     from .grpc_proxy import GrpcProxy
@@ -109,6 +109,8 @@ class WorkerProcess:
                 self._backend.set_models(message.models)
             elif isinstance(message, Hello):
                 self._spawn(self._serve(message.settings))
+            elif isinstance(message, Renew):
+                self._spawn(self._renew(message))
             elif isinstance(message, Drain):
                 self._spawn(self._drain())
         if not messages:
@@ -145,6 +147,12 @@ class WorkerProcess:
         grpc = GrpcProxy(self._backend, calls, settings, token, budget, self._log)
         await grpc.start()
         self._grpc = grpc
+
+    async def _renew(self, message: Renew) -> None:
+        if message.rest is not None and self._server is not None:
+            await self._server.renew(tls.http_context(message.rest))
+        if message.grpc is not None and self._grpc is not None:
+            self._grpc.renew(message.grpc)
 
     def _is_known(self, target: str) -> bool:
         try:
