@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tfserve_nb.experiment.engine.inbox import MAX_WAITING_BYTES, Inbox
 from tfserve_nb.experiment.engine.observations import Observations
 from tfserve_nb.experiment.engine.predictions import MAX_ROWS, Predictions
 from tfserve_nb.experiment.plan import Limits, Plan
-from tfserve_nb.serving.telemetry.records import RequestRecord, RequestTensors
+from tfserve_nb.serving.telemetry.records import Pair, RequestRecord, RequestTensors
 
 
 def decided(array: np.ndarray) -> Decisions:
@@ -130,6 +131,27 @@ def test_what_callers_do_with_their_arrays_afterwards_is_no_answer_of_the_model(
 
     (window,) = observations.windows.complete(1.5)
     assert (window.rows_b, window.nonfinite_b) == (1, 0)
+
+
+@pytest.mark.parametrize(("answered_by", "copied_to"), [(1, 2), (2, 1)])
+def test_a_pair_is_the_same_whichever_version_got_the_copy(answered_by: int, copied_to: int) -> None:
+    plan = Plan("net", 1, 2, limits=Limits(window_s=1, windows=1, breaches=1))
+    inbox, observations = Inbox(plan), Observations(plan)
+    outputs = {1: {"y": np.float32([[1.0]])}, 2: {"y": np.float32([[3.0]])}}
+    rows = {"x": np.zeros((1, 1), np.float32)}
+    pair = Pair(
+        "net", answered_by, copied_to, "serving_default", rows, outputs[answered_by], outputs[copied_to], "", 0.1
+    )
+
+    inbox.on_pair(pair)
+    inbox.on_pair(replace(pair, outputs_b=None, error="failed"))
+    inbox.on_pair(replace(pair, version_a=3))
+    inbox.empty_into(observations, 0.0)
+
+    assert observations.evidence().agreement["y"].bias == 2.0
+    (window,) = observations.windows.complete(1.5)
+    failed = (window.failed_a, window.failed_b)
+    assert failed == ((0, 1) if copied_to == 2 else (1, 0))
 
 
 def test_large_outputs_that_wait_are_bounded_in_memory() -> None:

@@ -75,6 +75,31 @@ def test_nor_while_a_canary_steps_up_on_a_machine_that_slows_down() -> None:
     assert alarms <= binom.ppf(0.999, 15, 0.05)
 
 
+@pytest.mark.parametrize(
+    "world",
+    [
+        World(rate=100, shadow=100, rivals=3, contention=0.5),
+        World(rate=100, shadow=100, rivals=3, contention=1.0, wave=0.5, white=0.4, drift=0.4, outliers=0.05),
+        World(rate=100, shadow=20, rivals=3, contention=0.5),
+        World(rate=100, shadow=100, rivals=3, contention=0.5, percent=40),
+        World(rate=150, shadow=100, contention=0.5),
+    ],
+    ids=["another model", "a loaded machine", "some copies", "forty to sixty", "alone"],
+)
+def test_nor_while_copies_keep_the_machine_busy(world: World) -> None:
+    runs = 8
+    alarms = sum(has_alarmed(world, 2000 + seed)[0] for seed in range(runs))
+
+    assert alarms <= binom.ppf(0.999, runs, 0.05)
+
+
+def test_copies_of_one_versions_requests_only_would_make_the_other_one_slower() -> None:
+    world = World(rate=100, shadow=100, rivals=3, contention=0.5, is_one_sided=True)
+    found = [has_alarmed(world, 2000 + seed)[0] for seed in range(3)]
+
+    assert all(found)
+
+
 def test_ten_percent_more_time_is_found_within_six_hundred_requests_of_each_version_in_most_comparisons() -> None:
     needed = []
     for seed in range(25):

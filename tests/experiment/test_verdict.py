@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 
-from tfserve_nb.experiment.engine.evaluate import evaluate, percent, rounded
+from tfserve_nb.experiment.engine.evaluate import end_text, evaluate, percent, rounded
 from tfserve_nb.experiment.engine.observations import Observations
 from tfserve_nb.experiment.engine.running import move
 from tfserve_nb.experiment.plan import Limits, Plan
@@ -47,6 +47,38 @@ def test_nothing_seen_is_not_yet_with_a_number() -> None:
     assert reading.verdict.decision == "wait"
     assert reading.effect is None
     assert not reading.srm.is_mismatch
+
+
+def test_without_requests_the_verdict_says_how_to_get_some() -> None:
+    reading = evaluate(Observations(plan()), 60.0)
+
+    assert reading.verdict == "not yet: no requests come in; send requests or use --values"
+    assert reading.verdict.decision == "wait"
+
+
+def test_what_would_take_too_many_requests_is_not_decided_here(rng: np.random.Generator) -> None:
+    story = Story(plan(), rng)
+    seen = story.go_on(1000, slower=0.05).effect
+    assert seen is not None
+    story.observations.plan = plan(margin=seen.value + 1e-4)  # as near to it as makes no difference
+    reading = evaluate(story.observations, story.now_s)
+
+    assert reading.verdict.decision == "wait"
+    shown = percent(max(abs(end) for end in seen.interval), seen.high - seen.low)
+    assert reading.verdict == f"cannot be decided here; no difference beyond {shown} seen at equal batch sizes"
+
+
+def test_run_times_of_copies_alone_are_no_reason_to_promote(rng: np.random.Generator) -> None:
+    observations = Observations(plan(split=0.0, shadow=100.0))
+    for number in range(2000):
+        for arm in ("a", "b"):
+            run_s = 5e-3 * math.exp(rng.normal() * 0.1)
+            observations.add_batch(arm, number * 0.01, 1, run_s, is_background=arm == "b")
+        observations.add_request("a", number * 0.01, 6e-3, "OK", "", is_assigned=True)
+    reading = evaluate(observations, 20.0)
+
+    assert reading.verdict.decision == "wait"
+    assert reading.verdict.startswith("run times cannot be compared while B gets copies only")
 
 
 def test_an_equal_version_is_promoted_in_the_words_of_the_margin(rng: np.random.Generator) -> None:
@@ -360,6 +392,14 @@ def test_copies_alone_are_compared_when_the_candidate_gets_nothing_else(rng: np.
 )
 def test_percentages_have_the_digits_that_are_known(value: float, width: float, text: str) -> None:
     assert percent(value, width) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "width", "text"),
+    [(0.0004, 0.08, "+0.04 %"), (-0.00001, 0.3, "-0.001 %"), (0.0, 0.1, "0 %"), (0.12, 0.1, "+12 %")],
+)
+def test_the_end_of_an_interval_beside_zero_does_not_look_like_zero(value: float, width: float, text: str) -> None:
+    assert end_text(value, width, signed=True) == text
 
 
 @pytest.mark.parametrize(("number", "said"), [(0.3, 10), (34, 40), (263, 270), (1234, 1300), (98_765, 99_000)])

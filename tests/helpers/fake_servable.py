@@ -34,6 +34,7 @@ class FakeServable:
     def __init__(self, version: int, gate: threading.Event | None = None, problem: str = "") -> None:
         self.signatures: Mapping[str, SignatureSpec] = {"serving_default": SIGNATURE}
         self.signature_defs = SignatureDefs(b"", {"signature_def": {}})
+        self.outside_ops: tuple[str, ...] = ()
         self.states: Mapping[str, GraphState] = {}
         self.version = version
         self.gate = gate

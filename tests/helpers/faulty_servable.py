@@ -74,6 +74,7 @@ class FaultyServable:
     def __init__(self, spec: SignatureSpec, fault: Fault, is_on: threading.Event) -> None:
         self.signatures = {spec.name: spec}
         self.signature_defs = SignatureDefs(b"", {"signature_def": {}})
+        self.outside_ops: tuple[str, ...] = ()
         self.states: dict[str, GraphState] = {}
         self._spec = spec
         self._fault = fault

@@ -71,13 +71,6 @@ def write_many_types(path: Path) -> Path:
             return {"y": tf.while_loop(lambda i, _: i < x[0], lambda i, s: (i + 1, s + i), (0, 0))[1][None]}
 
         @tf.function(autograph=False)
-        def until_file(self, x: Any) -> Any:
-            """Runs until there is a file with the path `x[0]`; a warm-up, whose path is no path, ends at once."""
-            is_path = tf.strings.regex_full_match(x[0], "/.*")
-            is_awaited = lambda _: tf.logical_and(is_path, tf.size(tf.io.matching_files(x[0])) < 1)  # noqa: E731
-            return {"y": tf.while_loop(is_awaited, lambda y: (y,), (x,))[0]}
-
-        @tf.function(autograph=False)
         def text(self, s: Any) -> Any:
             """Text out, twice."""
             return {"t": s, "t_bytes": s}
@@ -88,7 +81,6 @@ def write_many_types(path: Path) -> Path:
         "half": model.half.get_concrete_function(x=spec([None], tf.float32)),
         "pair": model.pair.get_concrete_function(a=spec([None], tf.float32), b=spec([None], tf.float32)),
         "slow": model.slow.get_concrete_function(x=spec([1], tf.int32)),
-        "until_file": model.until_file.get_concrete_function(x=spec([1], tf.string)),
         "text": model.text.get_concrete_function(s=spec([None], tf.string)),
     }
     for dtype in (tf.int32, tf.int64, tf.uint8, tf.bool, tf.float64, tf.float16):
@@ -99,9 +91,29 @@ def write_many_types(path: Path) -> Path:
     return path
 
 
+def write_until_file(path: Path) -> Path:
+    """A TF2 SavedModel that runs until there is a file with the path `x[0]`, which it gives back as `y`."""
+    import tensorflow as tf
+
+    class UntilFile(tf.Module):
+        """Waits."""
+
+        @tf.function(autograph=False)
+        def __call__(self, x: Any) -> Any:
+            """`x`, in time."""
+            is_awaited = lambda _: tf.size(tf.io.matching_files(x[0])) < 1  # noqa: E731
+            return {"y": tf.while_loop(is_awaited, lambda y: (y,), (x,))[0]}
+
+    model = UntilFile()
+    call = model.__call__.get_concrete_function(x=tf.TensorSpec([1], tf.string))
+    tf.saved_model.save(model, str(path), signatures={"serving_default": call})
+    return path
+
+
 if __name__ == "__main__":
     root = Path(sys.argv[1])
     write_half_plus_two(root / "half_plus_two" / "00000123")
     write_half_plus_two(root / "two_versions" / "1")
     write_half_plus_two(root / "two_versions" / "2", offset=3.0)
     write_many_types(root / "many" / "1")
+    write_until_file(root / "until_file" / "1")

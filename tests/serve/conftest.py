@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.black_box import Served, Start, servers
-from helpers.saved_models import write_half_plus_two, write_many_types
+from helpers.saved_models import write_half_plus_two, write_many_types, write_until_file
 
 
 @pytest.fixture
@@ -28,12 +28,13 @@ def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of SavedModels: `half_plus_two/00000123`, `two_versions/{1,2}`, `many/1`."""
+    """A folder of SavedModels: `half_plus_two/00000123`, `two_versions/{1,2}`, `many/1`, `until_file/1`."""
     root = tmp_path_factory.mktemp("store")
     write_half_plus_two(root / "half_plus_two" / "00000123")
     write_half_plus_two(root / "two_versions" / "1")
     write_half_plus_two(root / "two_versions" / "2", offset=3.0)
     write_many_types(root / "many" / "1")
+    write_until_file(root / "until_file" / "1")
     return root
 
 
@@ -69,6 +70,7 @@ def common(
             version_labels {{ key: "canary" value: 2 }}
           }}
           config {{ name: "many" base_path: "{store}/many" model_type: TENSORFLOW }}
+          config {{ name: "until_file" base_path: "{store}/until_file" model_platform: "tensorflow" }}
         }}
         """
     )
@@ -78,6 +80,7 @@ def common(
             "--allow_version_labels_for_unavailable_models",
             "--enable_grpc_healthcheck_service",
             "--rest_api_enable_cors_support=true",
+            "--allow_ops=MatchingFiles",
             f"--workers={request.param}",
         )
 

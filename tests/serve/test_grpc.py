@@ -234,7 +234,7 @@ def test_a_deadline_that_passes_while_the_model_runs(served, tmp_path: Path) -> 
     import tensorflow as tf
 
     stub, end = served.stub(), tmp_path / "end"
-    request = predict_request("many", None, signature="until_file")
+    request = predict_request("until_file", None)
     request.inputs["x"].CopyFrom(tf.make_tensor_proto([str(end)]))
     try:
         with pytest.raises(grpc.RpcError) as caught:

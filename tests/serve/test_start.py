@@ -52,6 +52,7 @@ def write(path: Path, text: str) -> Path:
             "You cannot configure all.",
         ),
         (("--model_base_path=/x", "--grpc_channel_arguments=a"), "--grpc_channel_arguments: 'a' is no k=v"),
+        (("--model_base_path=/x", "--allow_ops=Read File"), "--allow_ops: 'Read File' is no name of an op"),
         (("--model_base_path=/x", "--auth_token_file=/none"), "--auth_token_file=/none cannot be read"),
     ],
 )
@@ -126,6 +127,20 @@ def test_models_that_cannot_be_served_end_the_process(tmp_path: Path) -> None:
     assert output.count("Loading servable: {name: default version: 1} failed") == 2
 
 
+def test_a_model_that_reaches_outside_is_served_only_when_that_is_allowed(start: Start, store: Path) -> None:
+    code, output = run("--model_name=m", f"--model_base_path={store}/until_file", f"--port={free_port()}")
+
+    assert code == 255
+    why = "/1 is not served: its graph reaches outside (MatchingFiles); if you trust it: --allow_ops=MatchingFiles"
+    assert f"FAILED_PRECONDITION: {store}/until_file{why}" in output
+    assert "Successfully loaded" not in output
+    assert output.count("Loading servable: {name: m version: 1} failed") == 1  # what is refused is not tried again
+
+    served = start("--model_name=m", f"--model_base_path={store}/until_file", "--allow-ops")
+    assert "Servable {name: m version: 1}: its graph reaches outside (MatchingFiles)" in served.text
+    assert served.stop() == 0
+
+
 def test_a_port_that_is_taken_is_named(start: Start, store: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -181,9 +196,9 @@ def test_one_port_for_both_skips_rest(start: Start, store: Path) -> None:
 def test_sigterm_lets_running_requests_finish(start: Start, store: Path, tmp_path: Path) -> None:
     import tensorflow as tf
 
-    served = start("--model_name=many", f"--model_base_path={store}/many")
+    served = start("--model_name=until_file", f"--model_base_path={store}/until_file", "--allow_ops=MatchingFiles")
     end = tmp_path / "end"
-    request = predict_request("many", None, signature="until_file")
+    request = predict_request("until_file", None)
     request.inputs["x"].CopyFrom(tf.make_tensor_proto([str(end)]))
     answers: list[object] = []
     stub = served.stub()
@@ -192,8 +207,7 @@ def test_sigterm_lets_running_requests_finish(start: Start, store: Path, tmp_pat
         answers.append(stub.Predict(request, timeout=30).outputs["y"].string_val[0].decode())
 
     def by_rest() -> None:
-        body = {"signature_name": "until_file", "inputs": [str(end)]}
-        answers.append(served.predict(body, "many")[1]["outputs"][0])
+        answers.append(served.predict({"inputs": [str(end)]}, "until_file")[1]["outputs"][0])
 
     threads = [threading.Thread(target=call) for call in (by_grpc, by_rest)]
     for thread in threads:

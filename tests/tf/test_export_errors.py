@@ -391,6 +391,17 @@ def test_a_difference_counts_for_unknown_sizes_too(tmp_path: Path) -> None:
     assert "differs from the live model" in error.message
 
 
+def test_a_layer_that_misreads_an_unknown_size_is_not_blamed_on_counters(tmp_path: Path) -> None:
+    steps = keras.Sequential([keras.Input((None, 4)), layers.TimeDistributed(layers.Dense(2))])
+
+    error = refused(steps, tmp_path, ExportFailed)
+
+    assert "is float32[4, 4, 2], of the live model float32[4, 32, 2]" in error.message
+    assert "TimeDistributed" in error.hint
+    assert "give all sizes, keras.Input((32, 4))" in error.hint
+    export(keras.Sequential([keras.Input((32, 4)), layers.TimeDistributed(layers.Dense(2))]), tmp_path)
+
+
 def test_a_model_that_draws_random_numbers_skips_the_check(tmp_path: Path) -> None:
     class Noisy(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])

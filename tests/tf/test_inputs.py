@@ -97,10 +97,7 @@ def of_ids(layer: Any) -> Any:
         (lambda: of_text(layers.TextVectorization(vocabulary=["a"], output_sequence_length=2)), "string"),
         (lambda: of_text(tf.strings.length), "string"),
         (lambda: (layers.Rescaling(1 / 255), np.ones((2, 2), np.uint8)), "float32"),
-        (
-            lambda: (lambda x: tf.gather(tf.range(9.0), tf.cast(x * 8, tf.int32)), np.ones((2, 2), np.float32)),
-            "float32",
-        ),
+        (lambda: (lambda x: tf.cast(tf.cast(x * 255, tf.uint8), tf.float32), np.ones((2, 2), np.float32)), "float32"),
     ],
 )
 def test_a_type_that_keras_did_not_record_is_what_the_graph_makes_of_it(make: Any, dtype: str) -> None:
@@ -115,17 +112,24 @@ def test_a_type_that_keras_did_not_record_is_what_the_graph_makes_of_it(make: An
     assert prepare_source(model, example=example).notes == ()
 
 
-def test_an_input_that_is_ids_here_and_numbers_there_is_not_guessed() -> None:
-    table = layers.Embedding(9, 2)
-    model = Of(lambda x: table(x[:, 0]) + x[:, 1:])
-    model.table = table
-    model(np.ones((2, 3), np.float32))
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda x: tf.gather(tf.eye(9), tf.cast(x[:, 0], tf.int32))[:, :2] + x[:, 1:],
+        lambda x: tf.gather(tf.eye(9), tf.cast(x % 9, tf.int64)),
+        lambda x: tf.strings.length(tf.strings.as_string(x)),
+    ],
+)
+def test_an_input_that_is_ids_here_and_numbers_there_is_not_guessed(use: Any) -> None:
+    model = Of(use)
+    rows = np.ones((2, 3), np.float32)
+    model(rows)
 
     with pytest.raises(ModelNotServable, match="the type of input 'x' of Of 'of' is not known") as caught:
-        tfserve_nb.deploy(model, "mixed")
+        prepare_source(model)
 
     assert "--check VARIABLE" in caught.value.hint
-    assert inputs_of(model, np.ones((2, 3), np.float32)) == {"x": "float32[?, 3]"}
+    assert inputs_of(model, rows) == {"x": "float32[?, 3]"}
 
 
 def test_ids_keep_all_their_digits() -> None:
@@ -171,7 +175,7 @@ def test_optional_tensors_are_served_when_the_rows_have_them(model: Any, example
     source = prepare_source(live, example=example)
 
     assert [spec.name for spec in source.inputs] == names
-    left_out = "attention_mask of call() left out: pass --check {'ids': ..., 'attention_mask': ...} to serve it"
+    left_out = "left out of call(): attention_mask; to serve it, pass --check rows {'ids': ..., 'attention_mask': ...}"
     assert source.notes == (() if len(names) == 2 else (left_out,))
 
 
@@ -193,7 +197,7 @@ def test_an_optional_tensor_that_is_needed_is_named() -> None:
     with pytest.raises(ExportFailed, match="Described 'described' cannot be traced") as caught:
         tfserve_nb.deploy(model, "described")
 
-    assert "meta of call() left out: pass --check {'image': ..., 'meta': ...} to serve it" in caught.value.hint
+    assert "left out of call(): meta; to serve it, pass --check rows {'image': ..., 'meta': ...}" in caught.value.hint
 
 
 def test_parts_of_a_dict_may_be_lists_and_numbers() -> None:
@@ -296,6 +300,7 @@ def test_rows_for_a_model_without_the_default_signature() -> None:
     handle = tfserve_nb.deploy("saved", "other", check=[1, 2], warmup=[1, 2])
 
     assert handle.predict([1, 2], signature="twice").tolist() == [[2.0], [4.0]]
+    assert handle.diff(1, 1).rows_from == "stored warm-up rows"
     with pytest.raises(InvalidRequest, match="serving_default") as caught:
         handle.predict([1, 2])
     assert "signature='twice'" in caught.value.hint

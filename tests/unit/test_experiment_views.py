@@ -296,7 +296,7 @@ def test_disagreements_show_inputs_both_answers_and_say_that_they_are_chosen() -
     assert "<b>3: 0.9</b><br>0: 0.01, 1: 0.01" in page
     assert "<b>8: 0.9</b>" in page
     assert page.count('<th scope="row"') == 8
-    assert "312 rows were predicted by both versions (20 % of A&#x27;s requests are copied, 4 copies were left" in page
+    assert "312 rows were predicted by both versions (20 % of the requests are copied, 4 copies were left" in page
     assert "do not read a rate from them" in page
 
 

@@ -550,6 +550,16 @@ Detected at node 'embedding/GatherV2' defined at (most recent call last):
 indices[0,1] = 99 is not in [0, 3)
 \t [[{{node embedding/GatherV2}}]] [Op:__inference_call_123]"""
 
+GRAPH_ERROR_WITH_PLACES = """Graph execution error:
+
+Detected at node embedding/GatherV2 defined at (most recent call last):
+  File "/usr/lib/python3.11/runpy.py", line 196, in _run_module_as_main
+
+  File "/usr/lib/python3.11/runpy.py", line 86, in _run_code
+
+indices[0,1] = 99 is not in [0, 3)
+\t [[{{node embedding/GatherV2}}]] [Op:__inference_call_123]"""
+
 GRAPH_ERROR_WITH_CODE = """Graph execution error:
 
 Detected at node embedding/GatherV2 defined at (most recent call last):
@@ -566,6 +576,7 @@ Node: 'embedding/GatherV2'
     "text",
     [
         GRAPH_ERROR,
+        GRAPH_ERROR_WITH_PLACES,
         GRAPH_ERROR_WITH_CODE,
         GRAPH_ERROR_WITH_CODE.replace("Node: ", "[[{{node "),
         "indices[0,1] = 99 is not in [0, 3)",

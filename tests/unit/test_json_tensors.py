@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 
@@ -205,3 +206,23 @@ def test_debug_text_has_tensorflow_servings_layout() -> None:
 def test_debug_text_is_short_for_large_values() -> None:
     assert len(debug_text({"instances": [[0.5] * 1000] * 1000})) <= 256
     assert math.isnan(json.loads(debug_text(float("nan"))))
+
+
+@pytest.mark.parametrize("is_row_format", [True, False])
+def test_text_is_written_exactly(is_row_format: bool) -> None:
+    texts = np.array([b"a\0", "ä".encode(), b"\xff"], dtype=object)
+    coded = [{"b64": base64.b64encode(text).decode()} for text in texts]
+    key = "predictions" if is_row_format else "outputs"
+
+    plain = json.loads(to_body({"y": texts}, is_row_format=is_row_format))
+    named = json.loads(to_body({"y_bytes": texts}, is_row_format=is_row_format))
+
+    assert plain == {key: ["a\0", "ä", coded[2]]}  # JSON has no other way for bytes that are no UTF-8
+    assert named == {key: coded}
+
+
+def test_text_without_dimensions_is_written_exactly() -> None:
+    assert json.loads(to_body({"y": np.array(b"a\0", dtype=object)}, is_row_format=False)) == {"outputs": "a\0"}
+    assert json.loads(to_body({"y_bytes": np.array(b"\xff", dtype=object)}, is_row_format=False)) == {
+        "outputs": {"b64": "/w=="}
+    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tfserve_nb.errors import InvalidOption, LabelNotFound, ModelNotFound, ServingError, VersionNotFound
+from tfserve_nb.errors import ConfigRejected, InvalidOption, LabelNotFound, ModelNotFound, ServingError, VersionNotFound
 from tfserve_nb.serialization import from_json, to_json
 from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.models.model_config import ModelConfig, check_configs
+from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.models.routing import Routing
 from tfserve_nb.serving.traffic import Shadow, choose
 
@@ -94,6 +97,28 @@ def test_labels_lead_to_versions_and_unknown_ones_are_refused() -> None:
     with pytest.raises(LabelNotFound):
         routing.with_label("beta", None)
     assert routing.with_label("stable", None).labels == {}
+
+
+@pytest.mark.parametrize("label", ["7", "007", "-7", "+7", "1_0", "\uff17"])
+def test_labels_that_are_whole_numbers_are_refused_and_old_ones_can_be_removed(label: str) -> None:
+    for refused in (lambda: Routing("net").with_label(label, 1), lambda: Placement(label)):
+        with pytest.raises(InvalidOption, match=f"label {re.escape(repr(label))} is a whole number"):
+            refused()
+    config = ModelConfig("net", "/models/net", labels={label: 1})
+    with pytest.raises(ConfigRejected, match=f"Model net: label {re.escape(repr(label))} is a whole number"):
+        check_configs([config], {})
+
+    assert Routing("net", labels={label: 1}).with_label(label, None).labels == {}
+
+
+def test_copies_go_both_ways_while_versions_are_compared() -> None:
+    routing = Routing("net").promote(1).promote(2)
+    alone = routing.with_shadow(Shadow(1, 20.0))
+    compared = routing.with_split({1: 50.0, 2: 50.0}, arms={1: "a", 2: "b"}, shadow=Shadow(2, 20.0))
+
+    assert (alone.copies_of(2), alone.copies_of(1), alone.copied_to) == (Shadow(1, 20.0), None, {1})
+    assert (compared.copies_of(1), compared.copies_of(2)) == (Shadow(2, 20.0), Shadow(1, 20.0))
+    assert (compared.copied_to, routing.copied_to) == ({1, 2}, frozenset())
 
 
 @pytest.mark.parametrize("label", ["", "a b", "a/b", "a:b", 7])

@@ -24,6 +24,7 @@ from tfserve_nb.serving.direct import predict
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.telemetry.observer import Observer
 from tfserve_nb.serving.telemetry.records import BatchRecord, CopyCounts, Pair
+from tfserve_nb.serving.traffic import Shadow
 from tfserve_nb.serving.versions.source import VersionSource
 from tfserve_nb.types import Tensors, VersionState
 
@@ -131,6 +132,19 @@ def test_a_copy_meets_its_answer(core: ServingCore, pairs: list[Pair]) -> None:
     assert pair.error == ""
     assert abs(time.perf_counter() - pair.at_s) < 10
     assert counts(core) == (1, 0, 0)
+
+
+def test_versions_that_are_compared_get_copies_of_each_others_requests(core: ServingCore, pairs: list[Pair]) -> None:
+    for share_of_2 in (0.0, 100.0):
+        weights = {1: 100.0 - share_of_2, 2: share_of_2}
+        routing = core._model("net").routing  # noqa: SLF001 - traffic that goes to one version on purpose
+        core._model("net").routing = replace(  # noqa: SLF001
+            routing, traffic={v: p for v, p in weights.items() if p}, arms={1: "a", 2: "b"}, shadow=Shadow(2, 100.0)
+        )
+        ask(core, 1)
+
+    eventually(lambda: len(pairs) == 2)
+    assert [(pair.version_a, pair.version_b) for pair in pairs] == [(1, 2), (2, 1)]
 
 
 def test_copies_are_no_live_traffic(core: ServingCore, pairs: list[Pair]) -> None:

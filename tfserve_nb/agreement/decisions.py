@@ -48,10 +48,11 @@ def decisions_of(
         options: the user's options for the outputs.
         evidence: loss and activation of the outputs, from the versions' provenance.
     """
+    arrays = ((name, with_rows(array, rows)) for name, array in outputs.items())
     return {
-        name: _decisions(with_rows(array, rows), options, *evidence.get(name, (None, None)))
-        for name, array in outputs.items()
-        if len(with_rows(array, rows)) == rows
+        name: _decisions(array, options, *evidence.get(name, (None, None)))
+        for name, array in arrays
+        if len(array) == rows
     }
 
 

@@ -18,6 +18,7 @@ from ..export.arrays import given_as, named_batch
 from ..export.check import CheckReport, verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.graph.live import left_alone
+from ..export.graph.outside_ops import reach_text
 from ..export.graph.state import notes_of, signature_states
 from ..export.layout import check_folder, check_name, delete_version
 from ..export.provenance.code import Code, running_cell
@@ -70,7 +71,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         version: the version's number; the next free one by default.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         optimize: `xla` compiles the exported graph for each batch size, in TensorFlow Serving too.
-        check: rows to compare the exported with the live model on, instead of made-up ones.
+        check: rows to compare the exported with the live model on, instead of those of `warmup` or made-up ones; they
+            also show what a subclassed model takes.
         warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for
             TensorFlow Serving too.
         label: point this label to the new version.
@@ -185,7 +187,7 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     name, folder, placement, export = request.name, request.folder, request.placement, request.export
     progress(ProgressEvent("exporting", 0, 1))
     with left_alone(owners_of(model)):
-        source = prepare_source(model, example=export.check)
+        source = prepare_source(model, example=export.example, option=export.example_option)
         verify = _checks(source, request, progress)
         above = _highest_used(server, name, folder)
         written = source if export.optimize is None else with_xla(source)
@@ -319,22 +321,25 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         finally:
             servable.close()
 
+    export = request.export
+
     def verify(path: Path) -> None:
         progress(ProgressEvent("checking", 0, 1))
         try:
-            report = verify_against_live(source, path, load_and_run, example=request.export.check)
+            report = verify_against_live(source, path, load_and_run, export.example, export.example_option)
         except InvalidOption as error:  # it fails on the user's rows
             if not request.serve.force:
                 raise
             report = CheckReport(0, None, error.message)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
-        found = "; ".join((found, *source.notes, *notes_of(signature_states(read_meta_graph(path)))))
+        outside = (reach_text(report.outside_ops),) if report.outside_ops else ()
+        found = "; ".join((found, *source.notes, *outside, *notes_of(signature_states(read_meta_graph(path)))))
         progress(ProgressEvent("checking", 1, 1, found))
-        note_check_rows(path, source, request.export.check, request.batching.allowed_batch_sizes)
-        if request.export.warmup is not None:
+        note_check_rows(path, source, export.check, request.batching.allowed_batch_sizes)
+        if export.warmup is not None:
             signature = main_signature(read_signatures(path))
             with given_as("warmup"):
-                rows = named_batch(request.export.warmup, source.inputs or tuple(signature.inputs.values()), most=None)
+                rows = named_batch(export.warmup, source.inputs or tuple(signature.inputs.values()), most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
         problem = store(source, path, request.provenance)
         if problem:

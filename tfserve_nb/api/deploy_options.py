@@ -43,7 +43,7 @@ class ExportOptions:
         None,
         "rows on which the export is compared with the live model",
         metavar="VAR",
-        shown="made from the signature",
+        shown="those of `--warmup`, or made from the signature",
         names="array",
     )
     warmup: Any = option(
@@ -53,6 +53,16 @@ class ExportOptions:
         shown="made from the signature",
         names="array",
     )
+
+    @property
+    def example(self) -> Any:
+        """The rows that show what the model takes, and on which the export is compared; None without any."""
+        return self.warmup if self.check is None else self.check
+
+    @property
+    def example_option(self) -> str:
+        """The option that gave them."""
+        return "warmup" if self.check is None and self.warmup is not None else "check"
 
     def __post_init__(self) -> None:
         if self.optimize not in (None, "xla"):

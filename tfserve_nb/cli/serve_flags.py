@@ -30,6 +30,7 @@ class Flag:
         help: one line.
         ignored_because: why it changes nothing here, or "".
         alias: another name for it, or "".
+        bare: the value of a text flag that is given without one; None if it needs one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Flag:
     help: str
     ignored_because: str = ""
     alias: str = ""
+    bare: str | None = None
 
 
 GROUPS: dict[str, tuple[Flag, ...]] = {
@@ -110,6 +112,13 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("dashboard", False, "show versions, latency and controls as a web page on the REST port"),
         Flag("managed", False, "serve what the admin API deploys; no model is named here, and a token is needed"),
         Flag("parent_pid", 0, "end when this process is no longer our parent"),
+        Flag(
+            "allow_ops",
+            "",
+            "ops with which SavedModels may reach files, Python and the network: names separated by commas, or all",
+            alias="allow-ops",
+            bare="all",
+        ),
         Flag("resuming", "", "models that the parent is about to resume: quoted as in URLs, with commas"),
         Flag("listen_fds", "", "sockets for REST that the parent keeps, with gRPC's port; numbers, with commas"),
         Flag("ready_fd", 0, "write a line here when requests are answered"),
@@ -184,6 +193,9 @@ def _add(group: argparse._ArgumentGroup, flag: Flag) -> None:
         return
     kind = type(flag.default)
     metavar = {int: "N", float: "X", str: "TEXT"}[kind]
+    if flag.bare is not None:
+        group.add_argument(*names, nargs="?", const=flag.bare, default=flag.default, metavar=metavar, help=about)
+        return
     # Numbers of 64 bits and no text beside them, as there; argparse names flag and value when they do not fit.
     group.add_argument(*names, default=flag.default, type=kind, metavar=metavar, help=about.replace("%", "%%"))
 

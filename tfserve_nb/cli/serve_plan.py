@@ -198,7 +198,21 @@ def _session(flags: argparse.Namespace) -> SessionOptions:
         config=read_session_config(file) if file else b"",
         limited_threads=max(DEFAULT_OPTIONS.limited_threads, _num_run_threads(flags)),
         prefers_tflite=flags.prefer_tflite_model,
+        allowed_ops=None if flags.managed else _allowed_ops(flags.allow_ops),
     )
+
+
+def _allowed_ops(text: str) -> frozenset[str] | None:
+    """The ops that `--allow_ops` names; None for all."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if [name.lower() for name in names] in (["all"], ["true"]):
+        return None
+    if [name.lower() for name in names] in ([], ["none"], ["false"]):
+        return frozenset()
+    wrong = [name for name in names if not name.replace(">", "").isidentifier()]
+    if wrong:
+        raise ConfigRejected(f"--allow_ops: {wrong[0]!r} is no name of an op", hint="--allow_ops=ReadFile,WriteFile")
+    return frozenset(names)
 
 
 def _settings(flags: argparse.Namespace) -> ServerSettings:

@@ -22,14 +22,14 @@ from ..export.arrays import read_rows
 from ..export.layout import find_version, folder_bytes, list_versions
 from ..export.provenance.code import Code
 from ..export.provenance.provenance import Provenance, read_provenance
-from ..export.signatures import read_signatures
+from ..export.signatures import main_signature, read_signatures
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
 from ..server.handle import ServerHandle
 from ..serving.versions.inputs import check_inputs
 from ..serving.versions.servable import load_saved_model
 from ..serving.versions.sharing import may_cut
-from ..types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from ..types import SignatureSpec, Tensors, TensorSpec
 from .layers import layer_changes
 from .result import ADDED, CHANGED, REMOVED, SAME, LatencyChange, SignatureChange, VersionDiff
 
@@ -205,17 +205,20 @@ def _compare_outputs(
     notes: list[str],
 ) -> str:
     """Run both versions on the same rows; returns whose rows they were, "" when nothing could be compared."""
-    where, values = ("given rows", rows) if rows is not None else ("stored warm-up rows", _stored_rows(folders, notes))
+    shared = {name: spec for name, spec in signatures[0].items() if name in signatures[1]}
+    if not shared:
+        has = (", ".join(one) or "none" for one in signatures)
+        notes.append(f"outputs were not compared: the versions have no signature in common ({' and '.join(has)})")
+        return ""
+    name = main_signature(shared).name
+    stored = None if rows is not None else _stored_rows(folders, name, notes)
+    where, values = ("given rows", rows) if rows is not None else ("stored warm-up rows", stored)
     if values is None:
         notes.append("outputs were not compared, because there are no rows: d.diff(A, B, rows=x_test), or --values VAR")
         return ""
-    specs = [one.get(DEFAULT_SIGNATURE) for one in signatures]
-    if specs[0] is None or specs[1] is None:
-        notes.append(f"outputs were not compared: not both versions have the signature {DEFAULT_SIGNATURE}")
-        return ""
     runs: list[_Run] = []
-    for folder, spec in zip(folders, specs, strict=True):
-        assert spec is not None  # noqa: S101 - both were checked above
+    for folder, one in zip(folders, signatures, strict=True):
+        spec = one[name]
         try:
             runs.append(_run(folder, spec, _tensors(spec, values)))
         except InvalidRequest as error:
@@ -231,12 +234,12 @@ def _compare_outputs(
     return where
 
 
-def _stored_rows(folders: tuple[Path, Path], notes: list[str]) -> Tensors | None:
-    """The warm-up rows of B, or else of A."""
+def _stored_rows(folders: tuple[Path, Path], signature: str, notes: list[str]) -> Tensors | None:
+    """The warm-up rows of B for a signature, or else of A."""
     for folder in reversed(folders):
         try:
             for request in read_warmup_requests(folder):
-                if request.signature == DEFAULT_SIGNATURE and not request.is_examples:
+                if request.signature == signature and not request.is_examples:
                     return request.inputs
         except ServingError as error:
             notes.append(error.message)
@@ -261,7 +264,11 @@ def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> _Run:
             return _Run(inputs, run(inputs), 1)
         num_rows = len(next(iter(inputs.values())))
         runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.states
-        if runs_whole or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN):
+        if (
+            runs_whole
+            or servable.outside_ops
+            or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN)
+        ):
             return _Run(inputs, run(inputs), num_rows)
         found = [
             run({name: array[first : first + ROWS_OF_A_RUN] for name, array in inputs.items()})

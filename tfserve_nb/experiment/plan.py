@@ -94,7 +94,8 @@ class Plan:
         steps: percents that B gets one after the other instead of `split`, increasing, such as `(1, 5, 25, 50)`. A last
             step of 100 is the promotion itself: it sets `auto_promote` and is left out.
         hold_s: seconds that each step lasts at least.
-        shadow: percent of A's requests that are copied to B, to compare outputs; clients never get those predictions.
+        shadow: percent of the requests that are copied to the other version, to compare outputs; clients never get
+            those predictions. Both versions get copies, so that neither runs in busier moments than the other.
         key: the header (gRPC: metadata) whose value keeps a client with its version.
         metric: what the verdict is about, one of `METRICS`.
         margin: how much worse B may be and still count as not worse, relative (0.05 is 5 %).
@@ -121,7 +122,9 @@ class Plan:
     hold_s: float = option(
         30.0, "with `--steps`: the least time of each", flags=("--hold",), metavar="SECONDS", shown="30 s"
     )
-    shadow: float = option(20.0, "percent of A's requests that are copied to B, to compare outputs", metavar="PERCENT")
+    shadow: float = option(
+        20.0, "percent of the requests that are copied to the other version, to compare outputs", metavar="PERCENT"
+    )
     key: str = option(
         "x-tfserve-key", "the header (gRPC: metadata) whose value keeps a client with its version", metavar="HEADER"
     )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,6 +24,7 @@ from ..types import SignatureSpec, Tensors, TensorSpec, array_of
 from .arrays import given_as, named_batch
 from .endpoint import ExportSource
 from .graph.live import LiveModel, NotRepeatable
+from .graph.outside_ops import outside_ops
 from .reasons import innermost, shorten
 from .signatures import has_random_ops, main_signature, read_meta_graph, read_signatures
 from .source import prepare_source
@@ -58,6 +59,11 @@ _ROUNDINGS = {"float64": 2e-15, "float32": 1e-6, "float16": 1e-2, "bfloat16": 8e
 
 _DIFFERENCE_HINT = "call() must depend on its inputs and weights only: no Python counters, clocks or random numbers"
 
+_SIZES_HINT = (
+    "a layer misreads a size that is unknown when the model is traced, as keras.layers.TimeDistributed does with "
+    "unknown steps: give all sizes, keras.Input((32, 4)), or no Python counters, clocks or random numbers in call()"
+)
+
 _SAME_EXACTNESS = {"complex64": "float32", "complex128": "float64"}
 
 
@@ -69,11 +75,13 @@ class CheckReport:
         num_rows: rows that were compared, or run when there was no live model; 0 when the check was skipped.
         max_difference: the largest absolute difference between live and served numbers; None when nothing was compared.
         skipped_reason: one line, or "" when the check was made.
+        outside_ops: the ops of the SavedModel's graph that reach outside of it.
     """
 
     num_rows: int
     max_difference: float | None
     skipped_reason: str = ""
+    outside_ops: tuple[str, ...] = ()
 
 
 def example_batch(
@@ -140,7 +148,7 @@ def compare_outputs(
             raise ExportFailed(
                 f"output {name!r} of the SavedModel is {found.dtype}{list(found.shape)}, of the live model "
                 f"{expected.dtype}{list(expected.shape)}",
-                hint="a model must not depend on how often or in which way it is called",
+                hint="use keras.ops.shape(x) for sizes in call(): in a graph they may be unknown when it is traced",
             )
         if expected.dtype.kind in "fcV":
             exactness = _exactness(expected.dtype.name, computed_in)
@@ -150,7 +158,9 @@ def compare_outputs(
     return largest
 
 
-def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, example: object = None) -> CheckReport:
+def verify_against_live(
+    source: object, path: Path, load_and_run: LoadAndRun, example: object = None, option: str = "check"
+) -> CheckReport:
     """Compare a SavedModel folder with the live model that it was made from.
 
     Args:
@@ -159,6 +169,7 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
         path: the folder to be checked.
         load_and_run: loads the folder as the server will, runs one signature once, and may be called several times.
         example: the user's own rows, or None to make some up.
+        option: what the rows were given with, for messages.
 
     Returns:
         What was compared.
@@ -167,10 +178,18 @@ def verify_against_live(source: object, path: Path, load_and_run: LoadAndRun, ex
         ExportFailed: if the SavedModel cannot be loaded or run, or its outputs differ.
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
-    prepared = prepare_source(source, example=example)
+    prepared = prepare_source(source, example=example, option=option)
+    outside = outside_ops(read_meta_graph(path))
+    if outside and example is None:
+        # The live model would do the same: files that it writes, and requests that it sends.
+        return CheckReport(0, None, "made-up rows are not run on such a model (give some: --check)", outside)
+    return replace(_verify(prepared, path, load_and_run, example, option), outside_ops=outside)
+
+
+def _verify(prepared: ExportSource, path: Path, load_and_run: LoadAndRun, example: object, option: str) -> CheckReport:
     signature = main_signature(read_signatures(path))
     specs = prepared.inputs or tuple(signature.inputs.values())
-    with given_as("check"):
+    with given_as(option):
         batches = iter([named_batch(example, specs)]) if example is not None else made_up_batches(signature)
 
     def run(batch: Tensors) -> Tensors:
@@ -195,7 +214,7 @@ def _check_own(source: ExportSource, path: Path, run: Run, batch: Tensors, model
     except Exception as error:
         raise InvalidOption(
             f"{source.description} itself fails on the rows given: {innermost(error)}",
-            hint="give rows that model(x) can take, or leave --check out",
+            hint="give rows that model(x) can take, or none",
         ) from error
     return _compare(source, path, run, batch, live, model)
 
@@ -228,7 +247,7 @@ def _check_made_up(
             difference = difference or error
     if difference is not None:
         raise difference
-    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
+    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}; pass --check rows")
 
 
 def _compare(
@@ -243,11 +262,13 @@ def _compare(
         ) from error
     try:
         difference = compare_outputs(live, served, computed_in=source.coarsest_dtype)
-    except ExportFailed:
+    except ExportFailed as error:
         if has_random_ops(read_meta_graph(path)) and not _answers_alike(source, batch, live, model):
             return CheckReport(
                 0, None, "the model draws random numbers: its outputs for the same rows differ each time"
             )
+        if any(None in (spec.shape or ())[1:] for spec in source.inputs):
+            raise ExportFailed(error.message, hint=_SIZES_HINT) from error
         raise
     return CheckReport(_num_rows(batch), difference)
 
@@ -278,8 +299,10 @@ def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckRep
         else:
             return CheckReport(_num_rows(batch), None)
     if is_own:
-        raise InvalidOption(f"the SavedModel fails on the rows given: {problem}", hint="give other rows with --check")
-    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}")
+        raise InvalidOption(
+            f"the SavedModel fails on the rows given: {problem}", hint="give rows that it can take, or none"
+        )
+    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}; pass --check rows")
 
 
 def _answers_alike(source: ExportSource, batch: Tensors, before: Tensors, model: LiveModel) -> bool:

@@ -3,7 +3,7 @@
 Keras records the shape of what a subclassed model was called with, and no type. The type that the model computes in is
 a guess, and a bad one for ids and text: float32 rounds whole numbers above 2**24. So the model is traced, and an input
 that does nothing but become integers or text (in front of an `Embedding`, a `StringLookup`, a `TextVectorization`) gets
-that type. One that becomes integers here and is used as it is there is not guessed but refused.
+that type. One that the model also computes with is not guessed but refused.
 
 Thread: the one that owns the model, usually the kernel's main thread.
 """
@@ -22,6 +22,9 @@ MAX_TRACES = 9
 """Combinations of types that are tried on a model that cannot be traced with its own type; two inputs have as many."""
 
 _WHOLE, _TEXT, _OTHER = "int64", "string", "numbers"
+
+_ID_BYTES = 4
+"""Integers that are smaller are pixels, not ids."""
 
 _PASSING = frozenset(
     {
@@ -47,6 +50,39 @@ _PASSING = frozenset(
     }
 )
 """Operations that hand the values on as they are."""
+
+_COMPUTING = frozenset(
+    {
+        "Abs",
+        "Add",
+        "AddN",
+        "AddV2",
+        "Ceil",
+        "ClipByValue",
+        "Div",
+        "DivNoNan",
+        "Floor",
+        "FloorDiv",
+        "FloorMod",
+        "Maximum",
+        "Minimum",
+        "Mod",
+        "Mul",
+        "Neg",
+        "RealDiv",
+        "Relu",
+        "Rint",
+        "Round",
+        "Select",
+        "SelectV2",
+        "Sign",
+        "Square",
+        "Sub",
+        "TruncateDiv",
+        "TruncateMod",
+    }
+)
+"""Operations on each value. Behind them whole numbers may have been meant, or numbers that are rounded."""
 
 _ASIDE = frozenset(
     {
@@ -84,10 +120,14 @@ def with_guessed_types(
         The inputs; as they were given when the model cannot be traced with any types, which its export then says.
 
     Raises:
-        ModelNotServable: naming an input that becomes integers or text and is used as it is as well.
+        ModelNotServable: naming an input that becomes integers or text and is computed with as well.
     """
     choices = [(spec.dtype, *(kind for kind in (_WHOLE, _TEXT) if kind != spec.dtype)) for spec in specs]
-    for dtypes in itertools.islice(itertools.product(*choices), MAX_TRACES):
+    # First all of one kind, which most models are.
+    candidates = dict.fromkeys(
+        (*zip(*choices, strict=True), *itertools.islice(itertools.product(*choices), MAX_TRACES))
+    )
+    for dtypes in candidates:
         tried = _of_types(specs, dtypes)
         graph = _traced(call, tried)
         if graph is None:
@@ -101,7 +141,7 @@ def with_guessed_types(
         name = next(iter(unclear), specs[0].name)
         raise ModelNotServable(
             f"the type of input {name!r} of {description} is not known: Keras recorded its shape only, and the model "
-            "makes integers or text of it in one place and uses it as numbers in another",
+            "computes with it and makes whole numbers or text of it",
             hint=hint,
         )
     return tuple(specs)
@@ -145,25 +185,30 @@ def _uses(tensor: Any, graph: Any) -> set[str]:
     """What the values of an input become: `int64`, `string` or `numbers`."""
     outputs = {id(output) for output in graph.outputs}
     found: set[str] = set()
-    waiting, seen = [tensor], set()
+    waiting, seen = [(tensor, False)], set()
     while waiting:
-        value = waiting.pop()
-        if id(value) in seen:
+        value, is_computed = waiting.pop()
+        if (id(value), is_computed) in seen:
             continue
-        seen.add(id(value))
+        seen.add((id(value), is_computed))
         if id(value) in outputs:
             found.add(_OTHER)
         for operation in value.consumers():
-            if operation.type in _PASSING:
-                waiting += operation.outputs
-            elif operation.type == "Cast":
+            kind = operation.type
+            if kind in _PASSING or kind in _COMPUTING:
+                waiting += [(output, is_computed or kind in _COMPUTING) for output in operation.outputs]
+            elif kind == "Cast":
                 found.add(_use_of(operation.get_attr("DstT")))
-            elif operation.type not in _ASIDE:
+            elif kind == "AsString":
+                found |= {_TEXT, _OTHER}
+            elif kind not in _ASIDE:
                 found.add(_OTHER)
+        if is_computed:
+            found.add(_OTHER)
     return found
 
 
 def _use_of(dtype: Any) -> str:
-    if dtype.is_integer:
+    if dtype.is_integer and dtype.size >= _ID_BYTES:
         return _WHOLE
     return _TEXT if dtype.name == "string" else _OTHER

@@ -34,7 +34,7 @@ _EXACTNESS = ("float64", "float32", "bfloat16", "float16")
 _DIGITS = {"float64": 53, "float32": 24, "bfloat16": 8, "float16": 11}
 """Up to 2 to the power of this, a type holds every whole number."""
 
-_CHECK_HINT = "give a batch of its inputs: --check VARIABLE (from Python: example=batch)"
+_CHECK_HINT = "give a batch of its inputs: --check VARIABLE (from Python: check=batch)"
 
 
 def is_keras_object(value: object) -> bool:
@@ -200,7 +200,7 @@ def _subclassed_source(model: Any, example: object, description: str) -> ExportS
     left_out = [name for name in parameters.optional if name not in arguments]
     if left_out:
         keys = ", ".join(f"{name!r}: ..." for name in (*arguments, *left_out))
-        notes.append(f"{', '.join(left_out)} of call() left out: pass --check {{{keys}}} to serve it")
+        notes.append(f"left out of call(): {', '.join(left_out)}; to serve it, pass --check rows {{{keys}}}")
     return _source(model, specs, run, description, tuple(notes))
 
 

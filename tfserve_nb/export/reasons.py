@@ -61,16 +61,14 @@ def cause_in_graph(text: str) -> str:
 
     An error in a graph comes with a heading, the place in the user's code, and the name of the node before it.
     """
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    lines = [line.strip() for line in text.splitlines()]
     nodes = [number for number, line in enumerate(lines) if line.startswith(_NODE)]
     after = lines[nodes[0] + 1 if nodes else 0 :]
-    reasons = [
-        line
-        for before, line in zip(["", *after], after, strict=False)
-        # The line after a place is the user's code.
-        if not _GRAPH_NOISE.match(line) and not line.startswith(_NODE) and not before.startswith('File "')
-    ]
-    return shorten(_ROOT_ERROR.sub("", reasons[0])) if reasons else ""
+    for before, line in zip(["", *after], after, strict=False):
+        is_code = before.startswith('File "')  # an empty line is between a place and a reason
+        if line and not is_code and not _GRAPH_NOISE.match(line) and not line.startswith(_NODE):
+            return shorten(_ROOT_ERROR.sub("", line))
+    return ""
 
 
 def disk_reason(error: BaseException) -> str | None:

@@ -23,7 +23,7 @@ KERAS_FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
 _ACCEPTED = "a Keras model, a tf.Module, a tf.function, or the path of a SavedModel folder"
 
 
-def prepare_source(model: object, *, example: object = None) -> ExportSource:
+def prepare_source(model: object, *, example: object = None, option: str = "check") -> ExportSource:
     """Find out what a value is and how it is called.
 
     Args:
@@ -31,6 +31,7 @@ def prepare_source(model: object, *, example: object = None) -> ExportSource:
             input signature, the path of a SavedModel folder, or what this function returned before.
         example: a batch of inputs, as the user would pass it to the model. Subclassed Keras models and functions
             without an input signature need it: it shows what they take.
+        option: what the example was given with, for messages.
 
     Returns:
         The source, ready for `export_version` and `verify_against_live`.
@@ -44,7 +45,7 @@ def prepare_source(model: object, *, example: object = None) -> ExportSource:
         return model
     if isinstance(model, str | os.PathLike):
         return _path_source(Path(model).expanduser())
-    with given_as("check"):
+    with given_as(option):
         if is_keras_object(model):
             return keras_source(model, example)
         if is_tf_keras_object(model):

@@ -84,7 +84,7 @@ class ServingCore:
             loader, num_run_threads=num_run_threads, observers=self.observers, seen=self.captures.inputs_of, now=now
         )
         self._draw = draw or random.Random().random  # noqa: S311 - no secret
-        self.copies = ShadowCopies(self._manager.acquire, self._shadow_of, self.observers, draw=self._draw, now=now)
+        self.copies = ShadowCopies(self._manager.acquire, self._copied_to, self.observers, draw=self._draw, now=now)
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -119,7 +119,7 @@ class ServingCore:
             if handle is not None:
                 if not routing.is_plain:
                     handle.assignment = assignment_of(spec, version, key_text, routing.traffic, routing.arms)
-                    handle.copier = self.copies.copier(spec, version, routing.shadow)
+                    handle.copier = self.copies.copier(spec, version, routing.copies_of(version))
                 if self.observers.hears_requests:
                     handle.wants_tensors = self.observers.wants_tensors(spec.name)
                 return handle
@@ -371,6 +371,7 @@ class ServingCore:
     def set_label(self, name: str, label: str, version: int | None, progress: Progress = no_progress) -> None:
         """See `ModelAdmin.set_label`."""
         model = self._model(name)
+        model.routing.with_label(label, version)
         with model.loaded([] if version is None else [version], progress):
             event = new_event("label", version, label if version is not None else f"{label} removed")
             model.change(lambda routing: routing.with_label(label, version), event)
@@ -508,10 +509,10 @@ class ServingCore:
                 retry_after_s=RESUME_RETRY_S,
             )
 
-    def _shadow_of(self, name: str) -> Shadow | None:
-        """The version that gets copies of a model's requests now, and their share."""
+    def _copied_to(self, name: str) -> frozenset[int]:
+        """The versions that get copies of a model's requests now."""
         model = self._models.get(name)
-        return None if model is None else model.routing.shadow
+        return frozenset() if model is None else model.routing.copied_to
 
     def _input_names(self, model: str) -> frozenset[str]:
         """Names of the inputs of all signatures of a model's loaded versions."""

@@ -80,7 +80,7 @@ class ShadowCopies:
 
     Args:
         acquire: pins a version, or None when it cannot answer.
-        current: a model's name -> the version that gets copies of its requests now.
+        current: a model's name -> the versions that get copies of its requests now.
         observers: get the copies that were run.
         draw: uniform numbers on [0, 1), for the sample.
         now: the clock in seconds.
@@ -89,7 +89,7 @@ class ShadowCopies:
     def __init__(
         self,
         acquire: Callable[[str, int], VersionHandle | None],
-        current: Callable[[str], Shadow | None],
+        current: Callable[[str], frozenset[int]],
         observers: Observers,
         *,
         draw: Callable[[], float],
@@ -132,7 +132,7 @@ class ShadowCopies:
         Args:
             spec: what it named: requests for a version or a label are not copied.
             version: the version that answers it.
-            shadow: the version that gets copies.
+            shadow: the version that gets copies of what it answers.
         """
         if shadow is None or version == shadow.version or spec.version is not None or spec.label is not None:
             return None
@@ -271,8 +271,7 @@ class ShadowCopies:
 
     def _is_wanted(self, copy: ShadowCopy) -> bool:
         """Whether a copy is in time, and its version still gets copies."""
-        shadow = self._current(copy.model)
-        return shadow is not None and shadow.version == copy.shadow and copy.deadline_s > self._now()
+        return copy.shadow in self._current(copy.model) and copy.deadline_s > self._now()
 
     def _dropped(self, model: str, version: int) -> None:
         """A copy was left out."""

@@ -61,14 +61,16 @@ def pieces_of(signature: SignatureSpec, options: RequestOptions) -> list[Tensors
     if options.rows < 1:
         raise InvalidOption(f"rows={options.rows!r} must be at least 1", hint="--rows 1")
     tensors = generated_rows(signature) if options.values is None else read_rows(signature, options.values)
-    if not all(spec.is_batched for spec in signature.inputs.values()):
+    batched = {name for name, spec in signature.inputs.items() if spec.is_batched and tensors[name].ndim}
+    is_fixed = any(not spec.is_batched and spec.shape for spec in signature.inputs.values())
+    if is_fixed or not batched:
         return [tensors]
-    num_rows = min(len(array) for array in tensors.values())
+    num_rows = min(len(tensors[name]) for name in batched)
     if num_rows == 0:
         raise InvalidRequest("there are no rows to send", hint="the cell's last expression must have some")
     num_pieces = max(1, min(MAX_BODIES, num_rows // options.rows))
     places = [np.arange(piece * options.rows, (piece + 1) * options.rows) % num_rows for piece in range(num_pieces)]
-    return [{name: array[place] for name, array in tensors.items()} for place in places]
+    return [{name: array[place] if name in batched else array for name, array in tensors.items()} for place in places]
 
 
 def generated_rows(signature: SignatureSpec) -> Tensors:
@@ -76,7 +78,7 @@ def generated_rows(signature: SignatureSpec) -> Tensors:
     generator = np.random.default_rng(0)
     found: dict[str, np.ndarray] = {}
     for name, spec in signature.inputs.items():
-        sizes = [1 if size is None else size for size in spec.shape or (None,)]
+        sizes = [1 if size is None else size for size in ((None,) if spec.shape is None else spec.shape)]
         shape = (ROWS_MADE, *sizes[1:]) if spec.is_batched else tuple(sizes)
         dtype = spec.numpy_dtype
         if spec.dtype == "string":

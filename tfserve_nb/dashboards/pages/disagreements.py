@@ -78,7 +78,7 @@ def _sample_text(state: ExperimentState, agreement: Agreement) -> str:
     differ = agreement.num_rows - agreement.num_same
     dropped = f", {state.num_shadow_dropped} copies were left out under load" if state.num_shadow_dropped else ""
     return (
-        f"{agreement.num_rows} rows were predicted by both versions ({state.plan.shadow:g} % of A's requests are "
+        f"{agreement.num_rows} rows were predicted by both versions ({state.plan.shadow:g} % of the requests are "
         f"copied{dropped}); {differ} of them disagree. These are the worst of those rows, not typical "
         "ones: do not read a rate from them."
     )

@@ -21,6 +21,7 @@ from .observations import Observations
 HARMS = ("latency", "errors", "quality")
 """Metrics that roll B back besides the primary one. The tail does so only when it is the primary one: it depends on
 load, which unequal arms share unequally; `--slo-p99-ms` is its guardrail."""
+METRIC_WORDS = {"latency": "run times", "p95": "tails", "quality": "qualities"}
 WORDS = {
     "latency": ("slower", "faster", "at equal batch sizes"),
     "p95": ("slower", "faster", "at p95"),
@@ -33,6 +34,10 @@ FIRST_TAIL = 300
 FIRST_LABELS = 25
 MOST_TIMES = 1000.0
 """With more than so many times the data still needed, no number is given."""
+MOST_REQUESTS = 100_000
+"""With more requests than so many still needed, the versions cannot be told apart here."""
+QUIET_S = 1.0
+"""After so many seconds without a request, the verdict says that none come."""
 
 
 def evaluate(observations: Observations, now_s: float) -> Reading:
@@ -57,7 +62,8 @@ def evaluate(observations: Observations, now_s: float) -> Reading:
     verdict = decide(
         plan, primary, harm, limits, srm,
         num_units=(labels[0], labels[1]) if plan.metric == "quality" else evidence.requests,
-        share_b=observations.share_b or plan.shadow / 100,
+        share_b=observations.share_b,
+        is_quiet=now_s >= QUIET_S and not sum(evidence.requests),
     )  # fmt: skip
     calibration = {version: one.calibration() for version, one in zip((plan.a, plan.b), evidence.labelled, strict=True)}
     return Reading(
@@ -97,6 +103,7 @@ def decide(
     *,
     num_units: tuple[int, int],
     share_b: float,
+    is_quiet: bool = False,
 ) -> Verdict:
     """The verdict.
 
@@ -108,6 +115,7 @@ def decide(
         srm: whether the split is what it should be.
         num_units: requests of A and B so far; labels when the metric is `quality`.
         share_b: what B gets now, 0 to 1.
+        is_quiet: whether no request has come for a while.
     """
     broken = next((one for one in limits if one.is_breached), None)
     if broken is not None:
@@ -116,9 +124,13 @@ def decide(
         return Verdict(harm_text(harm), "rollback")
     if srm.is_mismatch:
         return Verdict(_mismatch_text(plan, srm), "blocked")
-    if primary.is_fine:
+    if primary.is_fine and share_b:
         return Verdict(_fine_text(primary, plan.margin), "promote")
-    return Verdict(_wait_text(primary, num_units, share_b), "wait")
+    if is_quiet:
+        why = "not yet: no requests come in; send requests or use --values"
+    else:
+        why = _wait_text(primary, num_units, share_b) if share_b else _copies_text(plan)
+    return Verdict(why, "wait")
 
 
 def harm_text(finding: Finding) -> str:
@@ -138,9 +150,19 @@ def _fine_text(finding: Finding, margin: float) -> str:
     return f"B is not worse than A by more than {bound} {where}: promote"
 
 
+def _copies_text(plan: Plan) -> str:
+    """Why there is no verdict for a B that answers no client."""
+    return (
+        f"{METRIC_WORDS[plan.metric]} cannot be compared while B gets copies only: they run in idle moments, requests "
+        "in busy ones; give B requests (split=50), predictions are compared all the same"
+    )
+
+
 def _wait_text(finding: Finding, num_units: tuple[int, int], share_b: float) -> str:
     what = "labelled requests" if finding.metric == "quality" else "requests"
     more = more_needed(finding, num_units, share_b)
+    if more is not None and more > MOST_REQUESTS:
+        more = None
     if _room(finding) <= 0:
         text = (
             f"not yet: at a split of {100 - 100 * share_b:g} to {100 * share_b:g} the version with less traffic is "
@@ -149,15 +171,26 @@ def _wait_text(finding: Finding, num_units: tuple[int, int], share_b: float) -> 
     elif finding.effect is None and finding.metric == "p95" and min(num_units) >= FEWEST_REQUESTS:
         text = f"not yet: tails are compared over {FEWEST_BLOCKS * FIRST_S:g} seconds of traffic at least"
     elif more is None:
-        text = "not yet: B is so close to the margin that this may take very long"
+        return f"cannot be decided here; {_bound_text(finding)}"
     else:
         text = f"not yet: about {rounded(more):,} more {what}".replace(",", " ")
     if finding.estimate is None or not math.isfinite(finding.estimate.low + finding.estimate.high):
         return text
     low, high = finding.estimate.interval
     width = high - low
-    so_far = f"{percent(low, width, signed=True)} to {percent(high, width, signed=True)}"
+    so_far = f"{end_text(low, width, signed=True)} to {end_text(high, width, signed=True)}"
     return f"{text} (B compared with A{_where(finding)} so far: {so_far})"
+
+
+def _bound_text(finding: Finding) -> str:
+    """The largest difference that is still possible."""
+    low, high = (-math.inf, math.inf) if finding.estimate is None else finding.estimate.interval
+    largest = max(abs(low), abs(high))
+    if not math.isfinite(largest):
+        return "nothing is known of the difference yet"
+    bound = percent(largest, high - low)
+    bound = bound.replace("%", "points") if finding.metric == "quality" else bound
+    return f"no difference beyond {bound} seen{_where(finding)}"
 
 
 def _mismatch_text(plan: Plan, srm: SampleRatio) -> str:
@@ -228,6 +261,19 @@ def percent(value: float, width: float, *, signed: bool = False) -> str:
     return f"{'+' if signed and float(text) > 0 else ''}{text} %"
 
 
+def end_text(value: float, width: float, *, signed: bool = False) -> str:
+    """An end of an interval as `percent`, but one beside zero never looks like zero.
+
+    Example:
+        >>> end_text(0.0004, 0.08, signed=True), end_text(0.0, 0.08), end_text(0.081, 0.08)
+        ('+0.04 %', '0 %', '8 %')
+    """
+    text = percent(value, width, signed=signed)
+    if value and not float(text.removesuffix(" %")):
+        text = f"{100 * value:{'+' if signed else ''}.1g} %"
+    return text
+
+
 def _size(finding: Finding) -> str:
     """How large the effect is, without its sign: `12 % (8 % to 16 %)`."""
     if finding.estimate is None:
@@ -235,7 +281,8 @@ def _size(finding: Finding) -> str:
     value, low, high = finding.estimate[:3]
     unit = "%" if finding.metric in ("latency", "p95") else "points"
     ends = sorted((abs(low), abs(high)))
-    words = [percent(one, high - low).removesuffix(" %") for one in (abs(value), *ends)]
+    texts = (percent(abs(value), high - low), *(end_text(end, high - low) for end in ends))
+    words = [text.removesuffix(" %") for text in texts]
     return f"{words[0]} {unit} ({words[1]} {unit} to {words[2]} {unit})"
 
 

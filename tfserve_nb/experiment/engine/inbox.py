@@ -41,7 +41,6 @@ class Inbox(Observer):
     def __init__(self, plan: Plan) -> None:
         self._name = plan.name
         self._arms = {plan.a: "a", plan.b: "b"}
-        self._candidate = plan.b
         self.versions = frozenset(self._arms)
         self._requests: deque[RequestRecord] = deque(maxlen=MAX_REQUESTS)
         self._batches: deque[BatchRecord] = deque(maxlen=MAX_REQUESTS)
@@ -68,8 +67,9 @@ class Inbox(Observer):
             self._batches.append(record)
 
     def on_pair(self, pair: Pair) -> None:
-        """Keep a copy that the candidate answered."""
-        if pair.model == self._name and pair.version_b == self._candidate and pair.version_a in self._arms:
+        """Keep a request that both answered, one of them for a client and the other as a copy."""
+        versions = {pair.version_a, pair.version_b}
+        if pair.model == self._name and versions == self.versions:
             _keep(self._pairs, pair, pair.inputs, pair.outputs_a, pair.outputs_b or {})
 
     def empty_into(self, observations: Observations, zero_s: float) -> int:
@@ -85,7 +85,7 @@ class Inbox(Observer):
         num = _drained(self._requests, lambda record: self._add_request(observations, record, zero_s))
         num += _drained(self._outputs, lambda one: observations.add_outputs(one[0], one[1] - zero_s, one[2]))
         num += _drained(self._batches, lambda record: self._add_batch(observations, record, zero_s))
-        return num + _drained(self._pairs, lambda pair: _add_pair(observations, pair, zero_s))
+        return num + _drained(self._pairs, lambda pair: self._add_pair(observations, pair, zero_s))
 
     def _add_request(self, observations: Observations, record: RequestRecord, zero_s: float) -> None:
         observations.add_request(
@@ -106,11 +106,13 @@ class Inbox(Observer):
             is_background=record.is_background,
         )
 
-
-def _add_pair(observations: Observations, pair: Pair, zero_s: float) -> None:
-    observations.add_pair(
-        at_s=pair.at_s - zero_s, inputs=pair.inputs, outputs_a=pair.outputs_a, outputs_b=pair.outputs_b
-    )
+    def _add_pair(self, observations: Observations, pair: Pair, zero_s: float) -> None:
+        at_s, copied_to = pair.at_s - zero_s, self._arms[pair.version_b]
+        outputs_a, outputs_b = pair.outputs_a, pair.outputs_b
+        if copied_to == "a":
+            observations.add_pair(at_s, pair.inputs, outputs_b, outputs_a, copied_to=copied_to)
+        else:
+            observations.add_pair(at_s, pair.inputs, outputs_a, outputs_b, copied_to=copied_to)
 
 
 def _keep(waiting: deque[T], item: T, *parts: Tensors) -> None:

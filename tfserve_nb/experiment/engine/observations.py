@@ -146,29 +146,39 @@ class Observations:
         rows = num_rows(outputs)
         self._count_odd(arm == "b", at_s, odd_rows(outputs, rows), self._outside(outputs, rows))
 
-    def add_pair(self, at_s: float, inputs: Tensors, outputs_a: Tensors, outputs_b: Tensors | None) -> None:
-        """Both versions got the same rows.
+    def add_pair(
+        self,
+        at_s: float,
+        inputs: Tensors,
+        outputs_a: Tensors | None,
+        outputs_b: Tensors | None,
+        *,
+        copied_to: str = "b",
+    ) -> None:
+        """Both versions got the same rows, one of them from a client and the other as a copy.
 
         Args:
             at_s: when.
             inputs: name -> array `(n, ...)`.
-            outputs_a: what A predicted.
+            outputs_a: what A predicted, or None when it failed.
             outputs_b: what B predicted, or None when it failed.
+            copied_to: `a` or `b`, which got the copy. What clients got is checked by `add_outputs`.
         """
-        self._count(0, at_s, has_failed=False)
+        self._count(0, at_s, has_failed=outputs_a is None)
         self._count(1, at_s, has_failed=outputs_b is None)
-        if outputs_b is None:
+        if outputs_a is None or outputs_b is None:
             return
         rows = num_rows(inputs)
         agrees = self._agreeing.add(inputs, outputs_a, outputs_b, rows, at_s)
         window = self.windows.at(at_s)
         window.pairs += rows
         window.differing += int((~agrees).sum())
-        rows_b = num_rows(outputs_b)
-        odd = odd_rows(outputs_b, rows_b)
-        if num_rows(outputs_a) == rows_b:  # inputs that make every version predict NaN are not B's fault
-            odd &= ~odd_rows(outputs_a, rows_b)
-        self._count_odd(True, at_s, odd, self._outside(outputs_b, rows_b))
+        copied, answered = (outputs_a, outputs_b) if copied_to == "a" else (outputs_b, outputs_a)
+        own_rows = num_rows(copied)
+        odd = odd_rows(copied, own_rows)
+        if num_rows(answered) == own_rows:  # inputs that make every version predict NaN are neither one's fault
+            odd &= ~odd_rows(answered, own_rows)
+        self._count_odd(copied_to == "b", at_s, odd, self._outside(copied, own_rows))
 
     def _outside(self, outputs: Tensors, rows: int) -> np.ndarray:
         """Rows with a finite number outside the allowed range."""

@@ -299,6 +299,8 @@ def _number(value: float, *, sign: bool) -> str:
         return "+∞" if value > 0 else "-∞"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 1 else 2
     shown = f"{abs(value):.{digits}f}"
+    if value and not float(shown):  # the end of an interval that excludes zero must not look like zero
+        shown = f"{abs(value):.1g}"
     if "." in shown and not sign:
         shown = shown.rstrip("0").rstrip(".")
     before = "-" if value < 0 and float(shown) else "+" if sign and float(shown) else ""

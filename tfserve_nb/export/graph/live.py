@@ -45,6 +45,7 @@ class LiveModel:
         if source.call is None:
             raise InvalidOption(f"{source.description} has no live model", hint="load it and run the loaded model")
         self._source = source
+        self._traces: dict[tuple[Any, ...], _Trace] = {}
 
     def run(self, batch: Tensors) -> dict[str, np.ndarray]:
         """The outputs of the live model, with `training=False`.
@@ -62,33 +63,60 @@ class LiveModel:
         import tensorflow as tf
 
         values = [tf.constant(batch[spec.name], dtype=spec.dtype) for spec in self._source.inputs]
-        kept = [entry for entry in self.state.written if not entry.can_be_kept or entry.node not in self._held]
+        trace = self._trace(values)
+        kept = [entry for entry in trace.state.written if not entry.can_be_kept or entry.node not in trace.held]
         if kept:
             raise NotRepeatable(f"a run of the live model changes {kept[0].name}, which cannot be put back")
         with contextlib.ExitStack() as stack:
-            for entry in self.state.written:
-                stack.callback(_kept(self._held[entry.node], entry))
-            outputs = self._graph(*values)
+            for entry in trace.state.written:
+                stack.callback(_kept(trace.held[entry.node], entry))
+            outputs = trace.graph(*values)
             return {name: array_of(value) for name, value in outputs.items()}
+
+    def _trace(self, values: Sequence[Any]) -> _Trace:
+        """A trace for the sizes that a batch has, as `predict` makes one for its data.
+
+        What depends on how often it is traced differs from the export's, and so does what misreads sizes that are not
+        known when it is traced: only the number of rows is left open here.
+        """
+        shapes = tuple(
+            value.shape if not spec.is_batched or not value.shape.rank else (None, *value.shape[1:])
+            for spec, value in zip(self._source.inputs, values, strict=True)
+        )
+        key = tuple(map(tuple, shapes))
+        if key not in self._traces:
+            assert self._source.call is not None  # noqa: S101 - checked when this object was made
+            self._traces[key] = _Trace(self._source.call, shapes, [spec.dtype for spec in self._source.inputs])
+        return self._traces[key]
+
+
+class _Trace:
+    """One trace of a live model.
+
+    Args:
+        call: the model.
+        shapes: of its inputs.
+        dtypes: of its inputs.
+
+    Attributes:
+        graph: the concrete function.
+    """
+
+    def __init__(self, call: Callable[..., Any], shapes: Sequence[Any], dtypes: Sequence[str]) -> None:
+        import tensorflow as tf
+
+        specs = [tf.TensorSpec(shape, dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+        self.graph: Any = tf.function(call, input_signature=specs, autograph=False).get_concrete_function()
 
     @cached_property
     def state(self) -> GraphState:
         """What a run changes."""
-        return state_of(self._graph.graph.as_graph_def())
+        return state_of(self.graph.graph.as_graph_def())
 
     @cached_property
-    def _graph(self) -> Any:
-        """A trace of its own: what depends on how often it is traced differs from the export's."""
-        import tensorflow as tf
-
-        specs = [tf.TensorSpec(spec.shape, spec.dtype) for spec in self._source.inputs]
-        function = tf.function(self._source.call, input_signature=specs, autograph=False)
-        return function.get_concrete_function()
-
-    @cached_property
-    def _held(self) -> dict[str, Any]:
+    def held(self) -> dict[str, Any]:
         """The variables and tables that the graph uses: node -> handle."""
-        return {inner.op.name: outer for outer, inner in self._graph.graph.captures}
+        return {inner.op.name: outer for outer, inner in self.graph.graph.captures}
 
 
 def _kept(handle: Any, entry: Written) -> PutBack:

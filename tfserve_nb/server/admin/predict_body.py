@@ -30,7 +30,7 @@ def parse_signatures(metadata: Mapping[str, Any]) -> tuple[dict[str, SignatureSp
     definitions = metadata["metadata"]["signature_def"]["signature_def"]
     signatures = {
         name: SignatureSpec(name, _specs(info["inputs"]), _specs(info["outputs"]), info["method_name"])
-        for name, info in definitions.items()
+        for name, info in sorted(definitions.items())
         if not name.startswith("__")
     }
     return signatures, int(metadata["model_spec"]["version"])

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ...errors import ConfigRejected, InvalidOption
 from ...export.layout import check_name
+from .routing import check_label
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,9 +180,20 @@ def check_configs(wanted: Iterable[ModelConfig], served: Mapping[str, ModelConfi
             )
         if config.platform != "tensorflow":
             raise ConfigRejected(f"Model {config.name} requests unsupported platform {config.platform}")
+        _check_labels(config)
         if "://" in config.base_path:
             raise ConfigRejected(f"Model {config.name} lies at {config.base_path}, only local paths are supported")
         if not Path(config.base_path).is_absolute():
             raise ConfigRejected(
                 f"Expected model {config.name} to have an absolute path or URI; got base_path()={config.base_path}"
             )
+
+
+def _check_labels(config: ModelConfig) -> None:
+    try:
+        for label in config.labels:
+            check_label(label)
+    except InvalidOption as error:
+        raise ConfigRejected(
+            f"Model {config.name}: {error.message}", hint='version_labels { key: "stable" value: 1 }'
+        ) from error

@@ -156,7 +156,7 @@ class Routing:
         """Point a label to a version; None removes it.
 
         Raises:
-            InvalidOption: if the label cannot stand in a URL.
+            InvalidOption: if the label cannot stand in a URL, or looks like a version.
             LabelNotFound: if a label that does not exist is to be removed.
         """
         if not isinstance(label, str) or not _LABEL.fullmatch(label) or not label.isprintable():
@@ -167,7 +167,7 @@ class Routing:
             raise LabelNotFound(f"Unrecognized servable version label: {label}", hint=f"labels: {dict(self.labels)}")
         labels = {other: target for other, target in self.labels.items() if other != label}
         if version is not None:
-            labels[label] = version
+            labels[check_label(label)] = version
         return replace(self, labels=labels)
 
     def with_traffic(self, weights: Mapping[int, float]) -> Routing:
@@ -241,6 +241,27 @@ class Routing:
         is_alone = shadow is not None and routing.sole == shadow.version
         return routing.with_shadow(None if is_alone else shadow)
 
+    def copies_of(self, version: int) -> Shadow | None:
+        """The version that gets copies of the requests that `version` answers, and their share; None for none.
+
+        While two versions are compared each gets copies of the other's requests. A copy costs the machine time just
+        after the request that it is of; if only one version's requests were copied, the other's would run in the busier
+        moments.
+        """
+        shadow = self.shadow
+        if shadow is None or shadow.version != version:
+            return shadow
+        other = next((arm for arm in self.arms if arm != version), None) if version in self.arms else None
+        return None if other is None else Shadow(other, shadow.percent)
+
+    @property
+    def copied_to(self) -> frozenset[int]:
+        """The versions that get copies."""
+        shadow = self.shadow
+        if shadow is None:
+            return frozenset()
+        return frozenset({shadow.version} | (self.arms.keys() if shadow.version in self.arms else set()))
+
     def without(self, version: int) -> Routing:
         """Forget a version that is going away.
 
@@ -297,6 +318,21 @@ class Routing:
             shadow=self.shadow if self.shadow is not None and self.shadow.version in available else None,
         )
         return _settled(routing)
+
+
+def check_label(label: str) -> str:
+    """A label that can be told from a version; one of an earlier time that cannot may still be removed.
+
+    Raises:
+        InvalidOption: if it is a whole number.
+    """
+    try:
+        number = int(label)
+    except ValueError:
+        return label
+    raise InvalidOption(
+        f"label {label!r} is a whole number, which names a version and no label", hint=f"--label v{abs(number)}"
+    )
 
 
 def _uncompared(routing: Routing, version: int) -> Routing:

@@ -38,7 +38,7 @@ def _kept(session: Any, entry: Written) -> PutBack:
     read, write, fed = _table(tf, holder, entry) if entry.kind == "table" else _variable(tf, holder, entry)
     try:
         values = session.run(read)
-    except tf.errors.FailedPreconditionError:  # a variable without a value, which fails the requests that need it
+    except tf.errors.OpError:  # a variable without a value, which fails the requests that need it
         return lambda: None
     return lambda: session.run(write, dict(zip(fed, values, strict=True)))
 

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ...errors import Cancelled, NotAvailable, ServingError
+from ...errors import Cancelled, FailedPrecondition, NotAvailable, ServingError
+from ...export.graph.outside_ops import reach_text
 from ...export.layout import folder_bytes
 from ...threads import start_thread
 from ...types import Progress, ProgressEvent, Tensors, VersionState, VersionStatus
@@ -381,6 +382,8 @@ class ServableManager:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
+            if servable.outside_ops:
+                _log.info("Servable {name: %s version: %d}: %s", name, version, reach_text(servable.outside_ops))
             trial = Trial(servable)
             seen = partial(self._seen, name)
             sharing = warm_up(trial, source, partial(self._note_warmup, record), self._observers, seen)
@@ -410,12 +413,13 @@ class ServableManager:
             self._free(name, record)
 
     def _load_failed(self, name: str, version: int, record: VersionRecord, error: Exception) -> None:
-        """Try again later, or give up; other versions and models go on meanwhile."""
+        """Try again later, or give up; other versions and models go on meanwhile. What was refused stays refused."""
         public = _load_error(name, version, error)
+        may_change = not isinstance(error, FailedPrecondition)
         with self._changed:
             record.error = public
             record.num_tries += 1
-            if record.num_tries <= record.source.max_num_load_retries and not self._stopping:
+            if may_change and record.num_tries <= record.source.max_num_load_retries and not self._stopping:
                 record.retry_at_s = self._now() + record.source.load_retry_interval_s
                 record.detail = f"failed, try {record.num_tries + 1} follows: {public.message}"
             else:

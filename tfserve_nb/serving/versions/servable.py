@@ -10,12 +10,21 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable  # TensorFlow's session and callables are untyped
 
-from ...errors import DeadlineExceeded, ModelNotFound, NotAvailable, RunFailed, RunRejected, ServingError
+from ...errors import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    ModelNotFound,
+    NotAvailable,
+    RunFailed,
+    RunRejected,
+    ServingError,
+)
+from ...export.graph.outside_ops import outside_ops, reach_text
 from ...export.graph.state import GraphState, signature_states
 from ...export.reasons import cause_in_graph
 from ...export.signatures import (
@@ -38,8 +47,8 @@ models do: 63 µs instead of 17 µs for one row of an MLP. Large operations use 
 
 SHARED_POOL = 0
 
-LONGEST_RUN_S = 300.0
-"""How long a run without a deadline may take where it can be stopped, in seconds."""
+LONGEST_RUN_S = 60.0
+"""How long a run without a deadline may take where it can be stopped, in seconds: twice what REST allows."""
 
 
 class Servable(Protocol):
@@ -52,6 +61,10 @@ class Servable(Protocol):
     @property
     def signature_defs(self) -> SignatureDefs:
         """The signatures as the model's file has them."""
+
+    @property
+    def outside_ops(self) -> Sequence[str]:
+        """The ops of its graph that reach files, Python or the network: it is run on rows of users only."""
 
     @property
     def states(self) -> Mapping[str, GraphState]:
@@ -95,6 +108,8 @@ class SessionOptions:
         config: a serialized `ConfigProto` that the others are written into, or b"".
         limited_threads: threads for ops of a version whose runs can be stopped; `inter_op_threads` goes before.
         prefers_tflite: load `model.tflite` where a version has one.
+        allowed_ops: the ops that reach outside of a graph (`export/outside_ops.py`) and that a version may have; None
+            for all.
     """
 
     tags: tuple[str, ...] = ("serve",)
@@ -104,6 +119,7 @@ class SessionOptions:
     config: bytes = b""
     limited_threads: int = 4
     prefers_tflite: bool = False
+    allowed_ops: frozenset[str] | None = None
 
 
 DEFAULT_OPTIONS = SessionOptions()
@@ -119,6 +135,7 @@ class SavedModelServable:
 
     Raises:
         ModelNotFound: if the folder holds no SavedModel.
+        FailedPrecondition: naming the ops of its graph that are not allowed; nothing of it was run.
         NotAvailable: if TensorFlow cannot load it; the message has its reason.
     """
 
@@ -134,6 +151,8 @@ class SavedModelServable:
         meta_graph = read_meta_graph(path, options.tags)
         self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
         self.signature_defs = signature_defs_of(meta_graph)
+        self.outside_ops: Sequence[str] = outside_ops(meta_graph)
+        _check_allowed(path, self.outside_ops, options.allowed_ops)
         self.states = signature_states(meta_graph)
         self.is_stoppable = can_be_stopped(meta_graph)
         del meta_graph  # as large as the model's constants
@@ -244,6 +263,14 @@ def saved_model_loader(options: SessionOptions) -> Loader:
         return SavedModelServable(path, device, options)
 
     return load
+
+
+def _check_allowed(path: Path, found: Sequence[str], allowed: frozenset[str] | None) -> None:
+    refused = [] if allowed is None else [name for name in found if name not in allowed]
+    if refused:
+        raise FailedPrecondition(
+            f"{path} is not served: {reach_text(refused)}; if you trust it: --allow_ops={','.join(refused)}"
+        )
 
 
 @contextlib.contextmanager

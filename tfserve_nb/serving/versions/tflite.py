@@ -56,6 +56,7 @@ class TfliteServable:
             for name, one in self._signatures.items()
         }
         self.signature_defs = to_signature_defs({name: one.spec for name, one in self._signatures.items()})
+        self.outside_ops = ()  # LiteRT has no such ops, and TensorFlow's are not built in
         self.states: Mapping[str, GraphState] = {}
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
+from ...export.graph.outside_ops import reach_text
 from ...export.graph.state import notes_of
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
@@ -139,7 +140,9 @@ class LoadedVersion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
-        notes = (*notes_of(self.servable.states), *sharing_notes(self.alone))
+        outside = self.servable.outside_ops
+        reach = (reach_text(outside),) if outside else ()
+        notes = (*notes_of(self.servable.states), *reach, *sharing_notes(self.alone))
         return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else notes
 
     def background(self, signature: str) -> Lane:

@@ -35,6 +35,8 @@ Report = Callable[[int, int], None]
 Seen = Callable[[str], Iterable[Tensors]]
 """Signature -> the inputs of earlier requests for it."""
 
+NOT_TRIED = "what reaches outside is run for requests only, so it was not tried whether their rows may share a run"
+
 MAX_SEEN = 16
 """Captured requests that are tried."""
 
@@ -77,6 +79,9 @@ def warm_up(
     count = itertools.count(1)
     sharing = {}
     for name, signature in servable.signatures.items():
+        if servable.outside_ops:
+            sharing[name] = RowSharing(is_allowed=False, reason=NOT_TRIED)
+            continue
         run = partial(servable.run, name)
         is_changed, known = name in servable.states, noted.get(name)
         is_decided = is_changed or fixed_dimension(signature) or (known is not None and not known.are_independent)

@@ -1,0 +1,246 @@
+"""Which ops of a SavedModel reach outside of it: files, Python, the network, the process itself.
+
+A SavedModel is code: TensorFlow runs `WriteFile` with the rights of the user who serves it. What a version can run is
+read from its file, before anything of it runs: the part of its graph that requests, initialisation and restoring
+reach, and its whole function library.
+
+Not counted is what every SavedModel needs to be loaded: the checkpoint ops of its own save and restore functions, and
+vocabularies that initialisation reads from its own `assets` folder.
+
+Thread: any; pure functions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import PurePosixPath
+from typing import Any  # the messages of TensorFlow
+
+_SERIES = re.compile(r"^Experimental|V[2-9]$")
+"""What the names of earlier and later forms of an op differ in."""
+
+_VOCABULARY = "InitializeTableFromTextFile"
+_CHECKPOINT = frozenset({"Save", "SaveSlices", "Restore", "RestoreSlice", "MergeV2Checkpoints"})
+_OUTSIDE = _CHECKPOINT | {
+    # files
+    *("ReadFile", "WriteFile", "MatchingFiles", "FileSystemSetConfiguration", "ImmutableConst", "RecordInput"),
+    *("FixedLengthRecordReader", "TextLineReader", "TFRecordReader", "WholeFileReader", "LMDBReader"),
+    *("FixedLengthRecordDataset", "TextLineDataset", "TFRecordDataset", "CSVDataset", "LMDBDataset", "SqlDataset"),
+    *("MatchingFilesDataset", "LoadDataset", "SaveDataset", "DatasetToTFRecord", "SnapshotDataset"),
+    *("SnapshotDatasetReader", "SnapshotChunkDataset", "SnapshotNestedDatasetReader", "ListSnapshotChunksDataset"),
+    *("LoadAndRemapMatrix", "GenerateVocabRemapping", "DTensorRestore", "DistributedSave", "DumpTensor"),
+    *("CalibrationStatisticsSaver", _VOCABULARY),
+    # summaries, which are files
+    *("CreateSummaryFileWriter", "CreateSummaryDbWriter", "ImportEvent", "WriteSummary", "WriteRawProtoSummary"),
+    *("WriteScalarSummary", "WriteHistogramSummary", "WriteImageSummary", "WriteAudioSummary", "WriteGraphSummary"),
+    *("StatsAggregatorSetSummaryWriter", "FlushSummaryWriter", "CloseSummaryWriter"),
+    # Python, and graphs that are made while others run
+    *("PyFunc", "PyFuncStateless", "EagerPyFunc", "GeneratorDataset", "DatasetFromGraph"),
+    # the network, and other processes
+    *("RpcServer", "RpcServerStart", "RpcServerRegister", "RpcClient", "RpcCall", "RpcCheckStatus", "RpcGetValue"),
+    *("DataServiceDataset", "RegisterDataset", "RemoteCall", "WorkerHeartbeat"),
+    # the process
+    "Abort",
+}  # fmt: skip
+_OTHER_PACKAGES = ("IO>",)
+"""What the names of TensorFlow I/O's ops begin with; all of them reach files or the network."""
+
+
+def outside_ops(meta_graph: Any) -> tuple[str, ...]:
+    """The names of the ops of a `MetaGraphDef` that reach outside of it, sorted; empty for most models."""
+    graph = _Graph(meta_graph)
+    found = {node.op for node in graph.nodes_of_runs if graph.reaches_outside(node, None)}
+    for function in graph.functions.values():
+        found |= {node.op for node in function.node_def if graph.reaches_outside(node, function)}
+    return tuple(sorted(found))
+
+
+def reach_text(names: Iterable[str]) -> str:
+    """A remark for people that names such ops."""
+    return f"its graph reaches outside ({', '.join(names)})"
+
+
+class _Graph:
+    """A `MetaGraphDef`, indexed.
+
+    Attributes:
+        functions: the library, by name.
+        nodes_of_runs: the nodes of the graph itself that requests, initialisation or restoring run.
+    """
+
+    def __init__(self, meta_graph: Any) -> None:
+        graph = meta_graph.graph_def
+        self._nodes: dict[str, Any] = {node.name: node for node in graph.node}
+        self.functions: dict[str, Any] = {function.signature.name: function for function in graph.library.function}
+        self._calls: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
+        for caller, nodes in [(None, graph.node), *((entry, entry.node_def) for entry in self.functions.values())]:
+            for node in nodes:
+                for name in self._functions_of(node):
+                    self._calls[name].append((node, caller))
+        requests = self._reachable(_fetched(meta_graph))
+        starting = self._reachable(_fetched_at_start(meta_graph))
+        saving = self._reachable([_node(meta_graph.saver_def.save_tensor_name)])
+        restoring = self._reachable([_node(meta_graph.saver_def.restore_op_name)])
+        running = requests | starting
+        self.nodes_of_runs = [self._nodes[name] for name in running | restoring]
+        # TensorFlow may put a function of such an interface in the place of another one by its own choice.
+        swapped = [name for name, function in self.functions.items() if "api_implements" in function.attr]
+        others = running | (self._nodes.keys() - saving - restoring)
+        self._requested = requests | self._called_by(requests, swapped)
+        self._savers_own = (restoring - running) | (
+            self._called_by(saving | restoring) - self._called_by(others, swapped)
+        )
+        self._assets = self._asset_paths(meta_graph)
+
+    def reaches_outside(self, node: Any, function: Any) -> bool:
+        """Whether a node reaches outside; it belongs to a function, or to the graph itself."""
+        name = _SERIES.sub("", node.op)
+        place = node.name if function is None else function.signature.name
+        if name in _CHECKPOINT:
+            return place not in self._savers_own
+        if name == _VOCABULARY:
+            # At the start the loader replaces an asset's path by where the file is now; later it is what was stored.
+            return place in self._requested or not self._is_asset(_sources(node)[1:2], function, frozenset())
+        depends = _DEPENDS.get(name)
+        if depends is not None:
+            neighbours = self._nodes.values() if function is None else function.node_def
+            return depends(node, {inner.name: inner for inner in neighbours})
+        return name in _OUTSIDE or node.op.startswith(_OTHER_PACKAGES)
+
+    def _functions_of(self, node: Any) -> set[str]:
+        """The functions that a node calls."""
+        called = {node.op} & self.functions.keys()
+        for value in node.attr.values():
+            if value.HasField("func"):
+                called.add(value.func.name)
+            called |= {entry.name for entry in value.list.func}
+        return called
+
+    def _reachable(self, roots: Iterable[str]) -> set[str]:
+        """The nodes of the graph itself that running some of them runs."""
+        found: set[str] = set()
+        waiting = [name for name in roots if name in self._nodes]
+        while waiting:
+            name = waiting.pop()
+            if name not in found:
+                found.add(name)
+                waiting += [source for source in _sources(self._nodes[name]) if source in self._nodes]
+        return found
+
+    def _called_by(self, nodes: Iterable[str], functions: Iterable[str] = ()) -> set[str]:
+        """The functions that running nodes and functions runs."""
+        found: set[str] = set()
+        waiting = {name for node in nodes for name in self._functions_of(self._nodes[node])} | set(functions)
+        while waiting:
+            name = waiting.pop()
+            if name not in found and name in self.functions:
+                found.add(name)
+                waiting |= {called for node in self.functions[name].node_def for called in self._functions_of(node)}
+        return found
+
+    def _asset_paths(self, meta_graph: Any) -> set[str]:
+        """The nodes of the graph itself that hold the path of a file below the version's own `assets` folder."""
+        named = {_node(asset.tensor_info.name) for asset in _assets(meta_graph) if _is_inside(asset.filename)}
+        paths = {name for name in named if name in self._nodes and self._nodes[name].op in ("Const", "Placeholder")}
+        # TensorFlow 2 assigns the path to a variable first. It counts as long as nothing else touches that variable.
+        assigned: dict[str, set[str]] = defaultdict(set)
+        used: dict[str, set[str]] = defaultdict(set)
+        for node in self._nodes.values():
+            sources = _sources(node)
+            for source in sources:
+                used[source].add(node.op)
+            if node.op == "AssignVariableOp":
+                assigned[sources[0]].add(sources[1])
+        harmless = {"AssignVariableOp", "ReadVariableOp", "VarIsInitializedOp"}
+        variables = {name for name, values in assigned.items() if values <= paths and used[name] <= harmless}
+        reads = (node for node in self._nodes.values() if node.op == "ReadVariableOp")
+        return paths | {node.name for node in reads if _sources(node)[0] in variables}
+
+    def _is_asset(self, sources: list[str], function: Any, seen: frozenset[str]) -> bool:
+        """Whether a tensor can only be the path of an asset; an argument of a function is what all its callers pass."""
+        if not sources or function is None:
+            return bool(sources) and sources[0] in self._assets
+        name = function.signature.name
+        arguments = [argument.name for argument in function.signature.input_arg]
+        if sources[0] not in arguments or name in seen:
+            return False
+        place = arguments.index(sources[0])
+        calls = self._calls[name]
+        return all(self._is_asset(_sources(node)[place : place + 1], caller, seen | {name}) for node, caller in calls)
+
+
+def _fetched(meta_graph: Any) -> list[str]:
+    """The nodes that requests fetch, and initialisation where it stands among the signatures."""
+    names = []
+    for key, definition in meta_graph.signature_def.items():
+        if key != _INIT_SIGNATURE:
+            for info in definition.outputs.values():
+                parts = [info.coo_sparse.values_tensor_name, info.coo_sparse.indices_tensor_name]
+                names += [info.name, *parts, *(part.name for part in info.composite_tensor.components)]
+    return [_node(name) for name in names]
+
+
+def _fetched_at_start(meta_graph: Any) -> list[str]:
+    """The nodes that initialisation fetches."""
+    names = []
+    if _INIT_SIGNATURE in meta_graph.signature_def:
+        names += [info.name for info in meta_graph.signature_def[_INIT_SIGNATURE].outputs.values()]
+    for key in _INIT_COLLECTIONS:
+        if key in meta_graph.collection_def:
+            names += meta_graph.collection_def[key].node_list.value
+    return [_node(name) for name in names]
+
+
+def _assets(meta_graph: Any) -> list[Any]:
+    """The `AssetFileDef`s, which the first versions of TensorFlow stored in a collection."""
+    from tensorflow.core.protobuf.meta_graph_pb2 import AssetFileDef
+
+    if meta_graph.asset_file_def or "saved_model_assets" not in meta_graph.collection_def:
+        return list(meta_graph.asset_file_def)
+    packed = meta_graph.collection_def["saved_model_assets"].any_list.value
+    return [AssetFileDef.FromString(entry.value) for entry in packed]
+
+
+def _sources(node: Any) -> list[str]:
+    """The nodes, or arguments of a function, that a node's inputs come from, in order; those it waits for too."""
+    return [_node(name) for name in node.input]
+
+
+def _node(tensor: str) -> str:
+    return tensor.removeprefix("^").partition(":")[0]
+
+
+def _is_inside(filename: str) -> bool:
+    path = PurePosixPath(filename)
+    return bool(filename) and not path.is_absolute() and ".." not in path.parts
+
+
+def _names_something(attribute: str, prefix: bytes = b"") -> Callable[[Any, Mapping[str, Any]], bool]:
+    """For ops that read or write what an attribute names, if it names something."""
+
+    def reaches(node: Any, _: Mapping[str, Any]) -> bool:
+        value = node.attr[attribute]
+        return any(text and text.startswith(prefix) for text in (value.s, *value.list.s))
+
+    return reaches
+
+
+def _caches_in_file(node: Any, neighbours: Mapping[str, Any]) -> bool:
+    """A cache whose file has no name is held in memory."""
+    name = neighbours.get(_sources(node)[1])
+    return name is None or name.op != "Const" or any(name.attr["value"].tensor.string_val)
+
+
+_INIT_SIGNATURE = "__saved_model_init_op"
+_INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
+_DEPENDS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
+    "Print": _names_something("output_stream", b"file:"),
+    "CacheDataset": _caches_in_file,
+    "FixedUnigramCandidateSampler": _names_something("vocab_file"),
+    "DebugIdentity": _names_something("debug_urls"),
+    "DebugNanCount": _names_something("debug_urls"),
+    "DebugNumericSummary": _names_something("debug_urls"),
+}
+"""Ops that reach outside with certain arguments only: (node, its neighbours by name) -> whether it does."""
