@@ -166,7 +166,11 @@ class Pictures(tf.Module):
 @pytest.mark.parametrize(
     ("is_share", "options", "reason"),
     [
-        (False, {}, "give rows that it can run (%deploy --check VAR or --warmup VAR)"),
+        (
+            False,
+            {"force": True},
+            "give two or more different ones (%deploy --check VAR or --warmup VAR)",
+        ),
         (False, {"check": [pixels(1), pixels(9)]}, ""),
         (False, {"warmup": [pixels(1), pixels(9)]}, ""),
         (True, {"check": [pixels(1), pixels(9)]}, "depend on the rows beside it (seen with the rows of --check)"),

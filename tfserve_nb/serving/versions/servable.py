@@ -47,8 +47,8 @@ models do: 63 µs instead of 17 µs for one row of an MLP. Large operations use 
 
 SHARED_POOL = 0
 
-LONGEST_RUN_S = 300.0
-"""How long a run without a deadline may take where it can be stopped, in seconds."""
+LONGEST_RUN_S = 60.0
+"""How long a run without a deadline may take where it can be stopped, in seconds: twice what REST allows."""
 
 
 class Servable(Protocol):

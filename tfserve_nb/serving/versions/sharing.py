@@ -53,7 +53,7 @@ _DEPENDS = "the outputs for a row depend on the rows beside it"
 
 MADE_UP = "made-up rows"
 
-_ADVICE = "give rows that it can run (%deploy --check VAR or --warmup VAR) and requests may share runs"
+_ADVICE = "give two or more different ones (%deploy --check VAR or --warmup VAR), and requests may share runs"
 
 
 @dataclass(frozen=True, slots=True)
