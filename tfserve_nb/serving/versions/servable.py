@@ -106,7 +106,7 @@ class SessionOptions:
         inter_op_threads: ops at the same time; 0 runs them on the thread that calls, one after the other.
         gpu_memory_fraction: share of a GPU's memory for this process; 0 takes what is needed as it is needed.
         config: a serialized `ConfigProto` that the others are written into, or b"".
-        limited_threads: threads of a version whose runs can be stopped, as many as there are runs at the same time: more
+        limited_threads: threads of a version whose runs can be stopped, as many as runs at the same time: more of them
             make a loop of small ops slower. `inter_op_threads` goes before.
         prefers_tflite: load `model.tflite` where a version has one.
         allowed_ops: the ops that reach outside of a graph (`export/outside_ops.py`) and that a version may have; None
