@@ -12,10 +12,13 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from helpers.black_box import Start
 from helpers.client_requests import predict_request, reload_request
 from helpers.eventually import eventually
+
+UNLIMITED = [("grpc.max_send_message_length", -1)]
 
 
 class Authority:
@@ -116,6 +119,15 @@ def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
     assert caught.value.code == 401
     caught.value.close()
     from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    # Nothing of these messages is read: the server's memory stays as it is.
+    process, large = psutil.Process(served.process.pid), b"x" * 150_000_000
+    before = process.memory_info().rss
+    with grpc.secure_channel(f"localhost:{served.grpc_port}", trusted, UNLIMITED) as channel:
+        for method in ("/tensorflow.serving.PredictionService/Predict", "/tensorflow.serving.ModelService/x", "/x/y"):
+            assert refused(channel.unary_unary(method), large)[0] == "UNAUTHENTICATED"
+        assert channel.unary_unary("/grpc.health.v1.Health/Check")(large, timeout=60) == b"\x08\x01"
+    assert process.memory_info().rss - before < 100_000_000
 
     with grpc.secure_channel(f"localhost:{served.grpc_port}", trusted) as channel:
         assert health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=30).status == 1

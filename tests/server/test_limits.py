@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from helpers.eventually import eventually
 
+from tfserve_nb.server.budget import ByteBudget
+from tfserve_nb.server.http.message import Message, Refused, RequestHead
 from tfserve_nb.server.rest.json_numbers import NumbersReader
 
 ROWS = {"instances": [[1.0, 2.0]]}
@@ -211,3 +213,22 @@ def test_clients_leave_files_to_the_notebook_whose_limit_stays() -> None:
         process.stdin.write("\n")
         for connection in held:
             connection.close()
+
+
+def test_what_is_answered_or_given_up_holds_nothing_of_its_body() -> None:
+    budget = ByteBudget(1_000_000)
+    for end in (Message.answered, Message.abandon):
+        head = RequestHead("POST", "/", True, [(b"host", b"x")], {b"host": b"x"}, True)
+        message = Message(head, 0.0, 10_000_000, budget)
+        message.receive(b"x" * 60_000)
+        assert budget.num_held == 0
+        message.receive(b"x" * 60_000)
+        assert budget.num_held == 120_000
+        with pytest.raises(Refused, match="as many bytes of unfinished requests as it may"):
+            message.receive(b"x" * 900_000)
+
+        end(message)
+        message.receive(b"x" * 100_000)
+
+        assert budget.num_held == 0
+        assert message._chunks == []  # noqa: SLF001 - what it holds

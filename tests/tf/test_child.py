@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 
 import psutil
 import pytest
@@ -14,6 +15,18 @@ from tfserve_nb.server.child import MAX_RESTARTS, ChildServer
 
 def gone(pid: int) -> bool:
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def test_the_ports_are_kept_from_the_first_moment_to_the_last() -> None:
+    child = ChildServer(None, 0, "token", lambda: None)  # no process runs, as between two of them
+
+    for port in (child.port, child.grpc_port):
+        with pytest.raises(OSError, match="in use"):
+            socket.create_server(("127.0.0.1", port))
+    assert child.port != child.grpc_port
+    child.stop()
+    for port in (child.port, child.grpc_port):
+        socket.create_server(("127.0.0.1", port)).close()
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])

@@ -132,6 +132,7 @@ def test_kernel_and_child_side_by_side_and_connect() -> None:
     inside = tfserve_nb.deploy(scaler(2.0), "inside", grpc_port=0)
     outside = tfserve_nb.deploy(scaler(3.0), "outside", isolate=True)
     assert [handle.is_isolated for handle in (inside, outside)] == [False, True]
+    assert inside.token != outside.token
     with pytest.raises(InvalidOption, match="model inside is served in the kernel"):
         tfserve_nb.deploy(scaler(1.0), "inside", isolate=True)
     with pytest.raises(InvalidOption, match="always asks for a token"):

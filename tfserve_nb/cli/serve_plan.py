@@ -28,7 +28,7 @@ from ..server.settings import GrpcSettings, ServerSettings, is_loopback
 from ..serving.batching.options import BatchingOptions
 from ..serving.configured import FollowOptions
 from ..serving.models.model_config import ModelConfig
-from ..serving.versions.servable import DEFAULT_OPTIONS, SessionOptions
+from ..serving.versions.servable import SessionOptions
 
 MAX_INT32 = 2**31 - 1
 """gRPC's limits are numbers of this size."""
@@ -196,7 +196,7 @@ def _session(flags: argparse.Namespace) -> SessionOptions:
         inter_op_threads=both or inter,
         gpu_memory_fraction=flags.per_process_gpu_memory_fraction,
         config=read_session_config(file) if file else b"",
-        limited_threads=max(DEFAULT_OPTIONS.limited_threads, _num_run_threads(flags)),
+        limited_threads=_num_run_threads(flags),
         prefers_tflite=flags.prefer_tflite_model,
         allowed_ops=None if flags.managed else _allowed_ops(flags.allow_ops),
     )

@@ -222,7 +222,9 @@ class Message:
         self.num_bytes += len(chunk)
         if self._is_limited and self.num_bytes > self.max_bytes:
             raise Refused(413, f"the body is larger than {self.max_bytes} bytes")
-        if self.num_bytes > FREE_BYTES and self._budget is not None:
+        if self._budget is None:
+            return  # it is answered or given up already
+        if self.num_bytes > FREE_BYTES:
             if not self._budget.take(self.num_bytes - self._num_held):
                 raise Refused(503, self._budget.refusal)
             self._num_held = self.num_bytes
@@ -240,12 +242,14 @@ class Message:
     def abandon(self) -> None:
         """The client left."""
         self._give_back()
-        if self._sink is not None:
-            self._sink.abandon()
+        # What it holds goes now: its connection is part of a cycle that waits for the collector.
+        sink, self._sink, self._chunks = self._sink, None, []
+        if sink is not None:
+            sink.abandon()
 
     def answered(self) -> None:
         """The response is written: drop the sink, so that no cycle is left for the collector."""
-        self._sink = None
+        self._sink, self._chunks = None, []
         self._give_back()
 
     def _give_back(self) -> None:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from ...errors import ServingError
 from ..event_loop import run_in_thread
 
 T = TypeVar("T")
@@ -39,7 +40,8 @@ class Decoder:
             try:
                 outcome = await run_in_thread("tfserve-decoder", decode)
             except Exception as error:  # noqa: BLE001 - `done` gets it
-                outcome = error
+                # Without its trace, which holds the body, and would wait for the collector with it.
+                outcome = error.with_traceback(None) if isinstance(error, ServingError) else error
         done(outcome)
 
 

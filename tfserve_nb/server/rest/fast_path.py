@@ -102,6 +102,7 @@ class RestSink:
 
     def abandon(self) -> None:
         """The client left: its request leaves the queue. It is counted: leaving may have to do with the version."""
+        self._chunks = []
         if self._give_up is not None:
             self._give_up()
             if self._notes.version is not None:

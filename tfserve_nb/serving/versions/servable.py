@@ -47,8 +47,8 @@ models do: 63 µs instead of 17 µs for one row of an MLP. Large operations use 
 
 SHARED_POOL = 0
 
-LONGEST_RUN_S = 300.0
-"""How long a run without a deadline may take where it can be stopped, in seconds."""
+LONGEST_RUN_S = 60.0
+"""How long a run without a deadline may take where it can be stopped, in seconds: twice what REST allows."""
 
 
 class Servable(Protocol):
@@ -106,7 +106,8 @@ class SessionOptions:
         inter_op_threads: ops at the same time; 0 runs them on the thread that calls, one after the other.
         gpu_memory_fraction: share of a GPU's memory for this process; 0 takes what is needed as it is needed.
         config: a serialized `ConfigProto` that the others are written into, or b"".
-        limited_threads: threads for ops of a version whose runs can be stopped; `inter_op_threads` goes before.
+        limited_threads: threads of a version whose runs can be stopped, as many as runs at the same time: more of them
+            make a loop of small ops slower. `inter_op_threads` goes before.
         prefers_tflite: load `model.tflite` where a version has one.
         allowed_ops: the ops that reach outside of a graph (`export/outside_ops.py`) and that a version may have; None
             for all.
@@ -117,7 +118,7 @@ class SessionOptions:
     inter_op_threads: int = 0
     gpu_memory_fraction: float = 0.0
     config: bytes = b""
-    limited_threads: int = 4
+    limited_threads: int = 1
     prefers_tflite: bool = False
     allowed_ops: frozenset[str] | None = None
 

@@ -145,7 +145,9 @@ def _replay_observed(servable: Servable, source: VersionSource, observer: Observ
     finally:
         if observer is not None and (num_records or code != "OK"):
             observer.on_warmup(WarmupRecord(str(source.path), code, num_records, time.perf_counter() - started_s))
-    return {name: _merged(found) for name, found in rows.items()}
+    # A number for all rows has none, and a fixed number of them stays as it is.
+    is_fixed = {name: bool(fixed_dimension(servable.signatures[name])) for name in rows}
+    return {name: found if is_fixed[name] else _merged(found) for name, found in rows.items()}
 
 
 def _merged(requests: list[Tensors]) -> list[Tensors]:
