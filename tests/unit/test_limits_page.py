@@ -18,7 +18,7 @@ from tfserve_nb.serving.telemetry import capture, request_samples
 from tfserve_nb.serving.versions import servable
 
 PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
-NOTEBOOK = settings.ServerSettings()
+KERNEL = settings.ServerSettings()
 SERVE = {flag.name: flag.default for flags in GROUPS.values() for flag in flags}
 MIB = 2**20
 
@@ -26,22 +26,22 @@ MIB = 2**20
 @pytest.mark.parametrize(
     "text",
     [
-        f"notebook {NOTEBOOK.max_body_bytes // MIB} MiB, serve {SERVE['max_request_bytes'] // 2**30} GiB",
-        f"notebook {NOTEBOOK.max_bytes_in_flight // MIB} MiB, serve {SERVE['max_bytes_in_flight'] // 2**30} GiB",
+        f"kernel {KERNEL.max_body_bytes // MIB} MiB, serve {SERVE['max_request_bytes'] // 2**30} GiB",
+        f"kernel {KERNEL.max_bytes_in_flight // MIB} MiB, serve {SERVE['max_bytes_in_flight'] // 2**30} GiB",
         f"those up to {budget.FREE_BYTES // 1024} KiB not counted",
         f"after inflating | {handler.MAX_INFLATED_BYTES // MIB} MiB",
-        f"headers | {NOTEBOOK.max_header_bytes // 1024} KiB",
-        f"requests of a connection | {NOTEBOOK.idle_timeout_s:g} s",
-        f"body to arrive | {NOTEBOOK.body_timeout_s:g} s",
-        f"read its response | {NOTEBOOK.write_timeout_s:g} s",
-        f"waiting and running | {NOTEBOOK.request_timeout_s:g} s",
+        f"headers | {KERNEL.max_header_bytes // 1024} KiB",
+        f"requests of a connection | {KERNEL.idle_timeout_s:g} s",
+        f"body to arrive | {KERNEL.body_timeout_s:g} s",
+        f"read its response | {KERNEL.write_timeout_s:g} s",
+        f"waiting and running | {KERNEL.request_timeout_s:g} s",
         f"tensor in JSON | {json_tensors.MAX_RANK} |",
-        f"{NOTEBOOK.max_connections}, and at most {100 * open_files.HTTP_SHARE:g} % of the files",
-        f"notebook {settings.GrpcSettings().max_connections}, serve {SERVE['max_connections']}",
+        f"{KERNEL.max_connections}, and at most {100 * open_files.HTTP_SHARE:g} % of the files",
+        f"kernel {settings.GrpcSettings().max_connections}, serve {SERVE['max_connections']}",
         f"at most {100 * open_files.GRPC_SHARE:g} % of the files",
         f"0, at most {settings.MAX_WORKERS} |",
-        f"rows of a run | notebook {BatchingOptions().max_batch_size}",
-        f"notebook {BatchingOptions().max_enqueued_batches} |",
+        f"rows of a run | kernel and isolated {BatchingOptions().max_batch_size}",
+        f"kernel and isolated {BatchingOptions().max_enqueued_batches} |",
         f"that TensorFlow cannot stop | {long_runs.MAX_OVERDUE} |",
         f"of a graph with loops | {servable.LONGEST_RUN_S:g} s",
         f"holds up other models | {long_runs.PATIENCE_S:g} s",
