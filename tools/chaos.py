@@ -44,8 +44,8 @@ import psutil
 NUM_CLIENTS = 6
 SILENCE_S = 30.0
 BACK_S = 120.0
-NUM_IDLE = 700
-NUM_FILES = 512
+NUM_IDLE = 2000
+NUM_FILES = 1024
 FILE_BYTES = 2048
 HOMES = ("kernel", "workers", "isolated", "serve")
 EVENTS = ("switches", "slow", "idle", "disk", "kill", "stop")
@@ -186,20 +186,19 @@ def idle(home: Home, seconds: float) -> str:
         "print(len(found), flush=True)\n"
         "sys.stdin.read()\n"
     )
-    with limited(home, resource.RLIMIT_NOFILE, NUM_FILES):
-        holder = subprocess.Popen(
-            [sys.executable, "-c", program, str(where.hostname), str(where.port)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            num = int(holder.stdout.readline()) if holder.stdout else 0
-            until_s = time.perf_counter() + seconds
-            while time.perf_counter() < until_s:
-                home.handle.promote(1)
-                home.handle.promote(2)
-                time.sleep(0.2)
-        finally:
-            holder.communicate()
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(where.hostname), str(where.port)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        num = int(holder.stdout.readline()) if holder.stdout else 0
+        until_s = time.perf_counter() + seconds
+        while time.perf_counter() < until_s:
+            home.handle.promote(1)
+            home.handle.promote(2)
+            time.sleep(0.2)
+    finally:
+        holder.communicate()
     return f"{num} idle connections, {NUM_FILES} files"
 
 
@@ -394,6 +393,8 @@ def main() -> int:
     parser.add_argument("--events", nargs="+", choices=EVENTS, default=list(EVENTS))
     given = parser.parse_args()
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    # What most systems give a notebook; processes of our own raise it for themselves.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (NUM_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
     before = Path.cwd()
     with tempfile.TemporaryDirectory(prefix="tfserve-chaos-") as folder:
         os.chdir(folder)

@@ -16,7 +16,7 @@ from typing import Any  # TensorFlow's messages
 
 _VARIABLE_WRITERS = re.compile(
     r"Assign|Resource(?:Scatter|Apply|Sparse|StridedSliceAssign|CountUpTo)|(?:Sparse)?Apply(?=[A-Z])"
-    r"|Scatter(?:Nd)?(?:Add|Sub|Mul|Div|Min|Max|Update)$|StridedSliceAssign$|CountUpTo$"
+    r"|(?:Scatter|ScatterNd)(?:Add|Sub|Mul|Div|Min|Max|Update)$|StridedSliceAssign$|CountUpTo$"
     r"|Rng(?:Read|Skip)|Stateful(?!PartitionedCall)"
 )
 _GENERATORS = re.compile(r"Rng|Stateful")
@@ -25,7 +25,7 @@ _GENERATOR_DTYPE = 9
 
 _TABLE_WRITERS = re.compile(r"LookupTable(?:Insert|Remove|Import)")
 _OTHER_WRITERS = re.compile(
-    r"Queue(?:Enqueue|Dequeue)|(?:Ordered)?(?:Map)?(?:Uns|S)tage$|Barrier(?:Insert|Take)|IteratorGetNext|ReaderRead"
+    r"Queue(?:Enqueue|Dequeue)|(?:Ordered)?(?:Map)?(?:Unstage|Stage)$|Barrier(?:Insert|Take)|IteratorGetNext|ReaderRead"
     r"|(?:\w+)?Accumulator(?:Apply|Take)"
 )
 _DRAWS = re.compile(r"(?!Stateless)(?:\w*Random|\w*TruncatedNormal|Multinomial|\w*CandidateSampler)(?!\w*Dataset)")
