@@ -70,3 +70,39 @@ def test_a_name_with_a_space_is_decoded_once(administered: tuple[Server, Serving
 
     assert server.call("POST", "/tfserve/v1/models/my%20net/deploy", body).json == {"version": 1}
     assert core.names == ("my net",)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "changed", "text"),
+    [
+        ("source", {}, "'source' is missing"),
+        ("path", {}, "'path' is missing"),
+        ("placement", {}, "'placement' is missing"),
+        ("base_path", {}, "'base_path' is missing"),
+        ("version", {}, "'version' is missing"),
+        ("", {"source": None}, "source=null: needed is a JSON object"),
+        ("", {"source": None, "placement": {}}, "source=null: needed is a JSON object"),
+        ("", {"source": {}}, "'max_batch_size' is missing"),
+        ("", {"placement": None}, "placement=null: needed is a JSON object"),
+        ("", {"placement": {"lable": "a"}}, "Placement has no lable"),
+        ("", {"base_path": None}, "base_path=null: TypeError"),
+        ("", {"version": "x"}, 'version="x": ValueError'),
+        ("", {"placement": {"label": ".."}}, "label '..' cannot be a label"),
+    ],
+)
+def test_a_deploy_that_leaves_out_or_mistakes_a_field_is_told_which(
+    administered: tuple[Server, ServingCore], tmp_path: Path, left_out: str, changed: dict[str, object], text: str
+) -> None:
+    server, core = administered
+    path = tmp_path / "net" / "1"
+    source = VersionSource(path, BatchingOptions(max_batch_size=4)).to_json()
+    body = {"version": 1, "path": str(path), "base_path": str(tmp_path), "source": source, "placement": {}, **changed}
+
+    answer = server.call(
+        "POST", "/tfserve/v1/models/net/deploy", {name: value for name, value in body.items() if name != left_out}
+    )
+
+    assert answer.status == 400
+    assert text in answer.json["error"]
+    assert len(answer.json["error"].splitlines()) == 1
+    assert core.names == ()

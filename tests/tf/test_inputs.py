@@ -179,6 +179,16 @@ def test_optional_tensors_are_served_when_the_rows_have_them(model: Any, example
     assert source.notes == (() if len(names) == 2 else (left_out,))
 
 
+def test_an_argument_that_the_model_does_not_have_is_named() -> None:
+    model = Masked()
+    model(IDS)
+
+    with pytest.raises(ModelNotServable, match="'atention_mask' is no argument of Masked 'masked'") as caught:
+        prepare_source(model, example={"ids": IDS, "atention_mask": MASK})
+
+    assert caught.value.hint == "the keys of the example can be ids, attention_mask"
+
+
 def test_a_model_with_a_mask_answers_as_it_does_live() -> None:
     model = Masked()
     model(IDS)

@@ -65,6 +65,15 @@ def cached(file: str) -> Callable[[Any], Any]:
     return call
 
 
+def proto(source: str) -> Callable[[Any], Any]:
+    def call(text: Any) -> Any:
+        names = {"message_type": "google.protobuf.Any", "field_names": ["type_url"], "descriptor_source": source}
+        decoded = tf.raw_ops.DecodeProtoV2(bytes=text, output_types=[tf.string], **names)
+        return tf.raw_ops.EncodeProto(sizes=decoded.sizes, values=decoded.values, **names)
+
+    return call
+
+
 def saving(text: Any) -> Any:
     tf.raw_ops.SaveV2(prefix="other", tensor_names=["x"], shape_and_slices=[""], tensors=[text])
     return tf.identity(text)
@@ -117,6 +126,9 @@ def saved(call: Callable[[Any], Any], path: Path = Path("model")) -> Path:
         (printed(""), ()),
         (cached("file"), ("CacheDatasetV2",)),
         (cached(""), ()),
+        (proto("/etc/descriptors.pb"), ("DecodeProtoV2", "EncodeProto")),
+        (proto("local://"), ()),
+        (proto("bytes://"), ()),
         (saving, ("SaveV2",)),
         (restoring, ("RestoreV2",)),
         (python, ("EagerPyFunc",)),

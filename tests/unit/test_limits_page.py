@@ -9,6 +9,7 @@ import pytest
 from tfserve_nb.cli.serve_flags import GROUPS
 from tfserve_nb.export import arrays, layout, warmup_requests
 from tfserve_nb.server import budget, open_files, settings, vital_signs
+from tfserve_nb.server.grpc import listener
 from tfserve_nb.server.rest import handler, json_tensors
 from tfserve_nb.serving import shadow
 from tfserve_nb.serving.batching import long_runs
@@ -32,6 +33,7 @@ MIB = 2**20
         f"after inflating | {handler.MAX_INFLATED_BYTES // MIB} MiB",
         f"headers | {KERNEL.max_header_bytes // 1024} KiB",
         f"requests of a connection | {KERNEL.idle_timeout_s:g} s",
+        f"connection without a call | {listener.IDLE_MS // 1000} s",
         f"body to arrive | {KERNEL.body_timeout_s:g} s",
         f"read its response | {KERNEL.write_timeout_s:g} s",
         f"waiting and running | {KERNEL.request_timeout_s:g} s",

@@ -156,6 +156,14 @@ def test_a_type_that_says_nothing_is_text() -> None:
     assert Option("anything", field="what", type=Any).usage == "--what WHAT"
 
 
+def test_a_benchmark_names_the_option_that_it_does_not_have() -> None:
+    from tfserve_nb.api.deployment import Deployment
+
+    with pytest.raises(InvalidOption, match=r"^benchmark has no option 'warmup'; it has rate, .*warmup_s") as caught:
+        Deployment("net").benchmark(warmup=0)
+    assert caught.value.hint == "warmup_s=..."
+
+
 def test_methods_show_the_options_that_they_take() -> None:
     from tfserve_nb.api.deployment import Deployment
 

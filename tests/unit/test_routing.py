@@ -121,10 +121,29 @@ def test_copies_go_both_ways_while_versions_are_compared() -> None:
     assert (compared.copied_to, routing.copied_to) == ({1, 2}, frozenset())
 
 
-@pytest.mark.parametrize("label", ["", "a b", "a/b", "a:b", 7])
+@pytest.mark.parametrize("label", ["", "a b", "a/b", "a:b", 7, None, ["a"]])
 def test_labels_that_cannot_stand_in_a_url_are_refused(label: str) -> None:
-    with pytest.raises(InvalidOption, match="label"):
-        Routing("net").with_label(label, 1)
+    for version in (1, None):
+        with pytest.raises(InvalidOption, match="label"):
+            Routing("net").with_label(label, version)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [".", "..", ".a", "%2e", "a%2fb", "a#b", "?", "/", ":", "a\\b", "a\n", "a\0", "\u2028", "x" * 201, "\uff0e"],
+)
+def test_labels_have_the_rule_of_names_and_old_ones_answer_and_can_be_removed(label: str) -> None:
+    shown = re.escape(f"label {label!r} cannot be a label")
+    for refused in (lambda: Routing("net").with_label(label, 1), lambda: Placement(label)):
+        with pytest.raises(InvalidOption, match=shown) as caught:
+            refused()
+        assert len(str(caught.value.message).splitlines()) == 1
+    with pytest.raises(ConfigRejected, match="label"):
+        check_configs([ModelConfig("net", "/models/net", labels={label: 1})], {})
+
+    old = Routing("net", labels={label: 1}).restricted_to(frozenset({1}))
+    assert old.version_for(ModelSpec("net", label=label), lambda: 0.0) == 1
+    assert old.with_label(label, None).labels == {}
 
 
 def test_version_in_use_cannot_be_removed() -> None:

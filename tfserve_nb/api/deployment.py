@@ -6,6 +6,7 @@ Thread: any.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import html
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -260,12 +261,15 @@ class Deployment:
             InvalidOption: naming the option that is not allowed.
             ServingError: if the first request already fails.
         """
-        try:
-            wanted = Options(**options)
-        except TypeError as error:
-            known = ", ".join(one.name for one in dataclasses.fields(Options))
-            raise InvalidOption(f"{error}; there are {known}") from None
-        return self.run_benchmark(wanted, watcher)
+        known = [field.name for field in dataclasses.fields(Options)]
+        unknown = [name for name in options if name not in known]
+        if unknown:
+            close = difflib.get_close_matches(unknown[0], known, n=1)
+            raise InvalidOption(
+                f"benchmark has no option {unknown[0]!r}; it has {', '.join(known)}",
+                hint=f"{close[0]}=..." if close else "",
+            )
+        return self.run_benchmark(Options(**options), watcher)
 
     def run_benchmark(self, options: Options, watcher: Watcher | None = None) -> AnyResult:
         """The same with options that were checked before."""

@@ -287,6 +287,12 @@ def _arguments_of_example(
         given = named
     elif isinstance(example, list | tuple) and _are_arguments(example, parameters, shape):
         given = dict(zip(parameters.all, example, strict=False))
+    elif not others and isinstance(shape, list | tuple) and _are_misnamed(example, parameters):
+        wrong = next(name for name in named or () if name not in parameters.all)
+        raise ModelNotServable(
+            f"{wrong!r} is no argument of {description}, which is called with {parameters}",
+            hint=f"the keys of the example can be {', '.join(parameters.all)}",
+        )
     elif not others:
         given = {first: named if named is not None and isinstance(shape, dict) else example}
     else:
@@ -303,6 +309,12 @@ def _arguments_of_example(
 
 def _are_parameters(named: Mapping[str, object], parameters: Parameters) -> bool:
     return set(parameters.required) <= set(named) <= set(parameters.all)
+
+
+def _are_misnamed(example: object, parameters: Parameters) -> bool:
+    """Whether a dict has the model's only needed argument among others that the model does not have."""
+    names = set(map(str, example)) if isinstance(example, Mapping) else set()
+    return parameters.required[0] in names and not names <= set(parameters.all)
 
 
 def _are_arguments(example: Sequence[Any], parameters: Parameters, shape: Structure | None) -> bool:

@@ -29,10 +29,11 @@ MAX_NAME_BYTES = 200
 """Below the 255 bytes that file systems allow, with room for suffixes."""
 
 _FORBIDDEN = frozenset('/\\:*?"<>|#%')
-_ALLOWED_NAME = (
+NAME_RULE = (
     f"a name of at most {MAX_NAME_BYTES} bytes that does not begin with a dot, has no space at either end, no control "
     'character and none of / \\ : * ? " < > | # % or their look-alikes'
 )
+"""What `is_name` asks for, in words."""
 PURPOSES = (".exporting", ".deleting")
 """The temporary folders below `BASE/NAME`."""
 
@@ -50,10 +51,10 @@ def check_name(name: object) -> str:
         >>> check_name("digits-2")
         'digits-2'
     """
-    if isinstance(name, str) and _is_allowed(name):
+    if isinstance(name, str) and is_name(name):
         return name
     shown = f"{name!r:.300}"
-    raise InvalidOption(f"name={shown} cannot name a model: needed is {_ALLOWED_NAME}", hint=_name_hint(name))
+    raise InvalidOption(f"name={shown} cannot name a model: needed is {NAME_RULE}", hint=_name_hint(name))
 
 
 def check_folder(path: Path | str) -> Path:
@@ -204,8 +205,11 @@ def _numbered(model_dir: Path) -> list[tuple[int, Path]]:
     return [(number, entry) for number, entry in numbers if number <= MAX_VERSION]
 
 
-def _is_allowed(name: str) -> bool:
-    """Also as file systems and clients may rewrite it: composed, and with look-alikes as what they look like."""
+def is_name(name: str) -> bool:
+    """Whether a text can stand in a URL and in a file system, and mean the same there.
+
+    Also as file systems and clients may rewrite it: composed, and with look-alikes as what they look like.
+    """
     plain = unicodedata.normalize("NFKC", name)
     return (
         bool(name)

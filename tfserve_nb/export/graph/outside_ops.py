@@ -227,6 +227,12 @@ def _names_something(attribute: str, prefix: bytes = b"") -> Callable[[Any, Mapp
     return reaches
 
 
+def _reads_descriptors(node: Any, _: Mapping[str, Any]) -> bool:
+    """The messages that an op knows are those of the process, or in the text itself; every other text is a path."""
+    source = node.attr["descriptor_source"].s
+    return source not in (b"", b"local://") and not source.startswith(b"bytes://")
+
+
 def _caches_in_file(node: Any, neighbours: Mapping[str, Any]) -> bool:
     """A cache whose file has no name is held in memory."""
     name = neighbours.get(_sources(node)[1])
@@ -238,6 +244,8 @@ _INIT_COLLECTIONS = ("saved_model_main_op", "legacy_init_op")
 _DEPENDS: Mapping[str, Callable[[Any, Mapping[str, Any]], bool]] = {
     "Print": _names_something("output_stream", b"file:"),
     "CacheDataset": _caches_in_file,
+    "DecodeProto": _reads_descriptors,
+    "EncodeProto": _reads_descriptors,
     "FixedUnigramCandidateSampler": _names_something("vocab_file"),
     "DebugIdentity": _names_something("debug_urls"),
     "DebugNanCount": _names_something("debug_urls"),

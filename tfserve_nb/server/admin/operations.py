@@ -10,10 +10,11 @@ Thread: any; immutable.
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from functools import cached_property
-from typing import Any, get_type_hints  # JSON values, arguments of any operation
+from typing import Any, get_origin, get_type_hints  # JSON values, arguments of any operation
 
 from ...agreement.result import Disagreement
 from ...errors import InvalidRequest
@@ -93,19 +94,16 @@ class Operation:
             body: the query or the JSON body.
 
         Raises:
-            KeyError: naming a parameter that is missing.
-            TypeError: if something is of another kind, or has no such name.
-            ValueError: if a value is not allowed.
+            InvalidRequest: naming what is missing, is of another kind, has no such name, or is not allowed.
             ServingError: what the method raises.
         """
         given = self.from_body({**body, "name": name} if "{name}" in self.path else dict(body))
         arguments = {"name": name} if "name" in inspect.signature(self.call).parameters else {}
         for parameter in self.sent:
             if parameter.name in given:
-                value = from_json(given[parameter.name], self.types[parameter.name], is_strict=True)
-                arguments[parameter.name] = value
+                arguments[parameter.name] = _read(given, parameter.name, self.types[parameter.name])
             elif parameter.default is parameter.empty:
-                raise KeyError(parameter.name)
+                raise InvalidRequest(f"{parameter.name!r} is missing", hint=self._hint)
         result = getattr(admin, self.call.__name__)(**arguments)
         if self.repeats:
             return {self.repeats: to_json(arguments[self.repeats])}
@@ -113,6 +111,10 @@ class Operation:
             return {}
         value = to_json(self.to_result(result), self.types["return"])
         return {self.answer: value} if self.answer else value
+
+    @property
+    def _hint(self) -> str:
+        return f"{self.http_method} {self.path} takes {', '.join(parameter.name for parameter in self.sent)}"
 
     def result_of(self, answer: Any) -> Any:
         """What the method returns to a client that got this response."""
@@ -133,8 +135,32 @@ def fitting(rows: Iterable[Disagreement]) -> list[Disagreement]:
     return kept
 
 
+def _read(given: Mapping[str, Any], name: str, kind: Any) -> Any:
+    """The value of a parameter.
+
+    Raises:
+        InvalidRequest: naming the parameter and what is wrong.
+    """
+    value = given[name]
+    try:
+        return from_json(value, kind, is_strict=True)
+    except KeyError as error:
+        reason = f"{error} is missing"
+    except (TypeError, ValueError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        if not isinstance(value, Mapping) and _is_object(kind):
+            reason = "needed is a JSON object"
+    raise InvalidRequest(" ".join(f"{name}={json.dumps(value):.200}: {reason}".split()))
+
+
+def _is_object(kind: Any) -> bool:
+    origin = get_origin(kind)
+    return is_dataclass(kind) or (isinstance(origin, type) and issubclass(origin, Mapping))
+
+
 def _check_span(body: Body) -> Body:
-    span_s, step_s = int(body.get("span_s", 120)), int(body.get("step_s", 2))
+    given = {"span_s": 120, "step_s": 2, **body}
+    span_s, step_s = _read(given, "span_s", int), _read(given, "step_s", int)
     if not 1 <= step_s <= span_s <= MAX_SPAN_S:
         raise InvalidRequest(
             f"span_s={span_s} and step_s={step_s} must be from 1 to {MAX_SPAN_S}, the step the smaller"
@@ -147,6 +173,11 @@ def _path_beside_source(body: Body) -> Body:
 
 
 def _path_into_source(body: Body) -> Body:
+    for name in ("source", "path"):
+        if name not in body:
+            raise InvalidRequest(f"{name!r} is missing")
+    if not isinstance(body["source"], Mapping):
+        raise InvalidRequest(f"source={json.dumps(body['source']):.200}: needed is a JSON object")
     return {**body, "source": {**body["source"], "path": body["path"]}}
 
 

@@ -26,8 +26,11 @@ from .prediction_service import PredictionService
 
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))
 """For the way between processes of ours."""
-IDLE_MS = 600_000
-"""A connection without a call is closed after this time; clients open another one by themselves."""
+IDLE_MS = 60_000
+"""A connection without a call is closed after this time, so that those that never make one do not keep others out.
+
+Clients open another one by themselves.
+"""
 HANDSHAKE_MS = 10_000
 MAX_STREAMS = 1024
 """Calls at a time on one connection; clients queue what is above it."""

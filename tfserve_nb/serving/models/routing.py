@@ -13,10 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ...errors import InvalidOption, LabelNotFound, ModelNotFound, VersionNotFound
+from ...export.layout import NAME_RULE, is_name
 from ..backend import ModelSpec
 from ..traffic import DEFAULT_KEY_HEADER, Shadow, check_weights, choose, choose_by_key
 
-_LABEL = re.compile(r"[^/:\s]+")
 _SECRET_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "x-api-key"})
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, section 5.6.2
 
@@ -159,15 +159,16 @@ class Routing:
             InvalidOption: if the label cannot stand in a URL, or looks like a version.
             LabelNotFound: if a label that does not exist is to be removed.
         """
-        if not isinstance(label, str) or not _LABEL.fullmatch(label) or not label.isprintable():
-            raise InvalidOption(
-                f"label {label!r} must be text without '/', ':', spaces and control characters", hint="stable, canary"
-            )
-        if version is None and label not in self.labels:
+        is_stored = isinstance(label, str) and label in self.labels
+        if version is not None or not is_stored:
+            check_label(label)
+            if re.search(r"\s", label):
+                raise InvalidOption(f"label {label!r} must be text without spaces", hint="stable, canary")
+        if version is None and not is_stored:
             raise LabelNotFound(f"Unrecognized servable version label: {label}", hint=f"labels: {dict(self.labels)}")
         labels = {other: target for other, target in self.labels.items() if other != label}
         if version is not None:
-            labels[check_label(label)] = version
+            labels[label] = version
         return replace(self, labels=labels)
 
     def with_traffic(self, weights: Mapping[int, float]) -> Routing:
@@ -321,11 +322,16 @@ class Routing:
 
 
 def check_label(label: str) -> str:
-    """A label that can be told from a version; one of an earlier time that cannot may still be removed.
+    """A label that can stand in a URL as it is, and be told from a version.
+
+    A label of an earlier time that cannot still answers, and may be removed.
 
     Raises:
-        InvalidOption: if it is a whole number.
+        InvalidOption: if it is none: labels have the rule of models' names, and a whole number is a version.
     """
+    if not isinstance(label, str) or not is_name(label):
+        shown = f"{label!r:.300}"
+        raise InvalidOption(f"label {shown} cannot be a label: needed is {NAME_RULE}", hint="stable, canary")
     try:
         number = int(label)
     except ValueError:
