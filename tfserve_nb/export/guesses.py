@@ -84,8 +84,13 @@ _COMPUTING = frozenset(
 )
 """Operations on each value. Behind them whole numbers may have been meant, or numbers that are rounded."""
 
-_HASHING = frozenset({"SparseCross", "SparseCrossHashed", "SparseCrossV2"})
-"""Operations that take whole numbers and text alike."""
+_SHARED = {
+    "AsString": {_TEXT, _OTHER},
+    "SparseCross": {_TEXT, _WHOLE},
+    "SparseCrossHashed": {_TEXT, _WHOLE},
+    "SparseCrossV2": {_TEXT, _WHOLE},
+}
+"""Operations that take several types -> which."""
 
 _ASIDE = frozenset(
     {
@@ -204,12 +209,8 @@ def _uses(tensor: Any, graph: Any) -> set[str]:
                 waiting += [(output, is_computed or kind in _COMPUTING) for output in operation.outputs]
             elif kind == "Cast":
                 found |= _uses_of_cast(operation)
-            elif kind == "AsString":
-                found |= {_TEXT, _OTHER}
-            elif kind in _HASHING:
-                found |= {_TEXT, _WHOLE}
             elif kind not in _ASIDE:
-                found.add(_OTHER)
+                found |= _SHARED.get(kind, {_OTHER})
         if is_computed:
             found.add(_OTHER)
     return found
