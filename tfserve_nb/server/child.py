@@ -254,7 +254,7 @@ class ChildServer:
         self._turn_clients_away()
 
     def _turn_clients_away(self) -> None:
-        """Close the connections of clients until a process is asked for: the port stays taken, and none of them waits."""
+        """Close the connections of clients until a process is asked for: the port stays taken, and none waits."""
         while not self._stopping.is_set() and not self._recalled.wait(TURN_AWAY_PAUSE_S):
             for listener in self._listeners:
                 turn_away(listener)
