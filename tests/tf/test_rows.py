@@ -104,7 +104,10 @@ def asked_for() -> list[tuple[str, np.ndarray]]:
     random = np.random.default_rng(0)
     asked = [(name, random.uniform(1, 2, (1 + number % 3, 2))) for number in range(5) for name in NAMES]
     asked += [(name, random.uniform(1, 2, (40, 2))) for name in NAMES]
-    asked += [("chosen", np.array([[-1e30, 1], [1, 1], [-1e30, 2]])), ("chosen", np.array([[1, 1]] + 39 * [[-1e30, 1]]))]
+    asked += [
+        ("chosen", np.array([[-1e30, 1], [1, 1], [-1e30, 2]])),
+        ("chosen", np.array([[1, 1]] + 39 * [[-1e30, 1]])),
+    ]
     return [(name, x.astype(np.float32)) for name, x in asked]
 
 
