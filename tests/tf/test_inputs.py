@@ -66,6 +66,34 @@ class Described(keras.Model):
         return self.dense(layers.Flatten()(image)) + meta[:, :2]
 
 
+class Joined(keras.Model):
+    """Fails in TensorFlow, not in Python, without its optional argument; has a table."""
+
+    def __init__(self) -> None:
+        super().__init__(name="joined")
+        self.lookup = layers.StringLookup(vocabulary=["a", "b"])
+
+    def call(self, word: Any, meta: Any = None) -> Any:
+        """Both."""
+        return keras.ops.concatenate([keras.ops.cast(self.lookup(word), "float32"), meta], -1)
+
+
+class Holding(keras.Model):
+    """Has a model inside that needs its optional argument."""
+
+    def __init__(self) -> None:
+        super().__init__(name="holding")
+        self.inner = Joined()
+
+    def call(self, word: Any, meta: Any = None) -> Any:
+        """Both."""
+        return self.inner(word, meta=meta)
+
+
+class NeverMade(keras.Model):
+    """Deployed as a class."""
+
+
 IDS, MASK = np.array([[1, 2, 3], [4, 5, 6]]), np.array([[1, 1, 0], [1, 0, 0]])
 IMAGE, META = np.ones((2, 4, 4, 1), np.float32), np.ones((2, 3), np.float32)
 
@@ -90,7 +118,6 @@ def of_ids(layer: Any) -> Any:
     [
         (lambda: of_ids(layers.Embedding(9, 2, mask_zero=True)), "int64"),
         (lambda: of_ids(layers.IntegerLookup(vocabulary=[1, 2])), "int64"),
-        (lambda: of_ids(layers.Hashing(7)), "int64"),
         (lambda: of_ids(lambda x: tf.gather(tf.eye(9), x)), "int64"),
         (lambda: of_ids(lambda x: tf.one_hot(x[:, 0], 9) + tf.one_hot(tf.cast(x[:, 1], tf.int32), 9)), "int64"),
         (lambda: of_text(layers.StringLookup(vocabulary=["a"])), "string"),
@@ -130,6 +157,28 @@ def test_an_input_that_is_ids_here_and_numbers_there_is_not_guessed(use: Any) ->
 
     assert "--check VARIABLE" in caught.value.hint
     assert inputs_of(model, rows) == {"x": "float32[?, 3]"}
+
+
+@pytest.mark.parametrize("rows", [[[1, 2], [3, 4]], [["a", "b"], ["c", "d"]]])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: layers.Hashing(7),
+        lambda: layers.Hashing(7, output_mode="multi_hot"),
+        lambda: lambda x: layers.Hashing(7)(x[:, ::-1]),
+        lambda: lambda x: layers.HashedCrossing(7)((x[:, :1], x[:, 1:])),
+    ],
+)
+def test_an_input_that_is_hashed_may_be_text_and_is_not_guessed(layer: Any, rows: Any) -> None:
+    model = Of(layer())
+    batch = tf.constant(rows, "int64" if rows == [[1, 2], [3, 4]] else "string")
+    model(batch)
+
+    with pytest.raises(ModelNotServable, match="the type of input 'x' of Of 'of' is not known") as caught:
+        prepare_source(model)
+
+    assert "--check VARIABLE" in caught.value.hint
+    assert inputs_of(model, batch) == {"x": f"{batch.dtype.name}[?, 2]"}
 
 
 def test_ids_keep_all_their_digits() -> None:
@@ -198,6 +247,27 @@ def test_a_model_with_a_mask_answers_as_it_does_live() -> None:
     expected = model(IDS, attention_mask=MASK)
 
     np.testing.assert_allclose(handle.predict(rows), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("make", [Joined, Holding])
+def test_a_model_that_needs_its_optional_tensor_is_written_with_its_tables(make: Any) -> None:
+    model = make()
+    rows = {"word": np.array([["a"], ["b"], ["z"]]), "meta": np.ones((3, 2), np.float32)}
+    model(tf.constant(rows["word"]), meta=rows["meta"])
+    own = keras.Model._default_save_signature  # noqa: SLF001 - is put back
+
+    handle = tfserve_nb.deploy(model, "joined", check=rows)
+
+    assert handle.predict(rows).tolist() == [[1, 1, 1], [2, 1, 1], [0, 1, 1]]
+    assert keras.Model._default_save_signature is own  # noqa: SLF001
+
+
+@pytest.mark.parametrize("kind", [NeverMade, keras.Sequential, layers.Dense, tf.Module])
+def test_a_class_is_refused_with_what_makes_a_model_of_it(kind: type) -> None:
+    with pytest.raises(ModelNotServable, match=f"{kind.__name__}'> is no model that can be served") as caught:
+        tfserve_nb.deploy(kind, "kind")
+
+    assert caught.value.hint == f"that is a class; make a model of it: {kind.__name__}(...)"
 
 
 def test_an_optional_tensor_that_is_needed_is_named() -> None:

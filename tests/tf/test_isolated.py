@@ -20,7 +20,7 @@ import requests
 from helpers.eventually import eventually
 
 import tfserve_nb
-from tfserve_nb.api.servers import ListenOptions, ensure_child, served, server_of
+from tfserve_nb.api.servers import ListenOptions, ensure_child, lost_models, served, server_of
 from tfserve_nb.errors import (
     InvalidOption,
     InvalidRequest,
@@ -125,6 +125,27 @@ def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Pa
     assert children() == []
     with pytest.raises(ModelNotFound):
         handle.status()
+
+
+@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.parametrize("name", ["net", "other"])
+def test_a_deploy_starts_a_server_anew_that_was_given_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfserve_nb.server.child.MAX_RESTARTS", 1)
+    handle = tfserve_nb.deploy(scaler(2.0), "net", isolate=True)
+    url = handle.rest_url
+    (process,) = children()
+    process.kill()
+    eventually(lost_models)
+    with pytest.raises(NotAvailable, match="died 1 times; the next %deploy"):
+        handle.predict(X)
+    with pytest.raises(InvalidOption, match="model net is served from"):
+        tfserve_nb.deploy(scaler(3.0), "net", isolate=True, base_path="elsewhere")
+
+    again = tfserve_nb.deploy(scaler(3.0), name, isolate=True)
+
+    np.testing.assert_array_equal(again.predict(X), 3 * X)
+    np.testing.assert_array_equal(handle.predict(X, version=1), 2 * X)
+    assert handle.rest_url == url
 
 
 @pytest.mark.usefixtures("_in_own_folder")

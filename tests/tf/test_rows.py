@@ -37,7 +37,7 @@ class Couplings(tf.Module):
     @tf.function(input_signature=SPEC)
     def chosen(self, x):  # noqa: ANN201
         """Made-up rows are all chosen."""
-        return {"y": tf.boolean_mask(x, x[:, 0] > -1e7)}
+        return {"y": tf.boolean_mask(x, x[:, 0] > -1e20)}
 
     @tf.function(input_signature=SPEC)
     def crowded(self, x):  # noqa: ANN201
@@ -104,7 +104,10 @@ def asked_for() -> list[tuple[str, np.ndarray]]:
     random = np.random.default_rng(0)
     asked = [(name, random.uniform(1, 2, (1 + number % 3, 2))) for number in range(5) for name in NAMES]
     asked += [(name, random.uniform(1, 2, (40, 2))) for name in NAMES]
-    asked += [("chosen", np.array([[-1e9, 1], [1, 1], [-1e9, 2]])), ("chosen", np.array([[1, 1]] + 39 * [[-1e9, 1]]))]
+    asked += [
+        ("chosen", np.array([[-1e30, 1], [1, 1], [-1e30, 2]])),
+        ("chosen", np.array([[1, 1]] + 39 * [[-1e30, 1]])),
+    ]
     return [(name, x.astype(np.float32)) for name, x in asked]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -72,6 +73,8 @@ COUPLED: dict[str, Model] = {
     "chosen rows": lambda x: x[x[:, 0] > -1],
     "one value": lambda x: x.sum(),
     "one row": lambda x: x.sum(axis=0, keepdims=True),
+    "very large values only": lambda x: x - x.mean(axis=0) if x.max() > 1e5 else x,
+    "largest values only": lambda x: x - x.mean(axis=0) if x.min() < -5e8 else x,
     "as wide as its largest": lambda x: np.ones((len(x), 1 + int(np.nanmax(np.abs(x)) > 1))),
 }
 
@@ -97,6 +100,78 @@ def test_rows_that_depend_on_each_other_never_run_together(name: str) -> None:
 )
 def test_rows_that_do_not_depend_on_each_other_run_together(model: Model) -> None:
     assert decided(model) == RowSharing(is_allowed=True)
+
+
+def longest(x: np.ndarray, padding: int) -> np.ndarray:
+    """How many numbers the longest row has before its padding, for each row."""
+    return np.full(len(x), (x != padding).sum(axis=1).max(), np.float32)
+
+
+def embedded(x: np.ndarray) -> np.ndarray:
+    """Vectors for the numbers 0 to 9."""
+    if not ((x >= 0) & (x < 10)).all():
+        raise RunRejected("indices out of range")
+    return np.eye(10, dtype=np.float32)[x.astype(np.int64)].mean(axis=1)
+
+
+DISCRETE: dict[str, tuple[str, Model]] = {
+    "share of the largest": ("uint8", lambda x: x / np.float32(max(1, x.max()))),
+    "trimmed to the longest": ("int64", lambda x: x[:, : int(longest(x, 50256)[0])].mean(axis=1)),
+    "longest, padded with -1": ("int32", lambda x: longest(x, -1)),
+    "longest, padded with 0": ("int32", lambda x: embedded(x).argmax(axis=1) + longest(x, 0)),
+    "any row is True": ("bool", lambda x: x.astype(np.int32) * int(x.all(axis=1).any())),
+    "any row of three is True": ("bool", lambda x: x[:, :3] * int(x[:, :3].all(axis=1).any())),
+    "every row has a True": ("bool", lambda x: x.astype(np.int32) * int(x.any(axis=1).all())),
+    "largest of the type only": ("int64", lambda x: x[::-1] if x.max() > 2**62 else x),
+    "smallest of the type only": ("int16", lambda x: x[::-1] if x.min() == -(2**15) else x),
+    "negative numbers only": ("int32", lambda x: x - x.min() if x.min() < 0 else x),
+}
+
+
+@pytest.mark.parametrize("name", DISCRETE)
+def test_rows_of_whole_numbers_and_booleans_that_depend_on_each_other_never_run_together(name: str) -> None:
+    dtype, model = DISCRETE[name]
+
+    assert not decided(model, spec=signature(dtype, (None, 6))).is_allowed
+
+
+@pytest.mark.parametrize(
+    ("dtype", "model"),
+    [
+        ("int64", embedded),
+        ("int32", lambda x: x.sum(axis=1)),
+        ("uint8", lambda x: x / np.float32(255)),
+        ("int8", lambda x: x.max(axis=1)),
+        ("uint64", lambda x: x.astype(np.float32)),
+        ("bool", lambda x: x.any(axis=1)),
+    ],
+)
+@pytest.mark.parametrize("shape", [(None,), (None, 1), (None, 6), (None, None), (None, 5, 4)])
+def test_rows_of_whole_numbers_and_booleans_that_do_not_depend_run_together(
+    dtype: str, model: Model, shape: tuple[int | None, ...]
+) -> None:
+    by_rows = (lambda x: model(x.reshape(len(x), -1))) if len(shape) != 2 else model
+
+    assert decided(by_rows, spec=signature(dtype, shape)) == RowSharing(is_allowed=True)
+
+
+def test_neighbours_stand_beside_the_users_whole_numbers_too() -> None:
+    rows = np.array([[9, 9], [9, 8], [8, 9]], np.int32)
+
+    assert not decided(lambda x: x / x.max(), rows, spec=signature("int32")).is_allowed
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_numbers_that_a_model_takes_for_steps_keep_no_deployment_busy(dtype: str) -> None:
+    asked: list[float] = []
+
+    def model(x: np.ndarray) -> np.ndarray:
+        asked.append(float(np.nan_to_num(np.float64(x)).max()))
+        time.sleep(min(2.0, 2e-5 * max(0.0, asked[-1])))
+        return x
+
+    assert decided(model, spec=signature(dtype, (None,))) == RowSharing(is_allowed=True)
+    assert max(asked) < 1e6
 
 
 def refuses_made_up(model: Model) -> Model:

@@ -42,7 +42,7 @@ from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .replay_gate import check_captured, only_if_replayed
 from .row_check import note_check_rows
-from .servers import ListenOptions, ensure_child, ensure_kernel, server_of, settle
+from .servers import ListenOptions, ensure_child, ensure_kernel, folder_of, server_of, settle
 
 
 def deploy(  # noqa: PLR0913 - the options of %deploy
@@ -380,8 +380,7 @@ def _name_of(model: Any) -> str:
 
 def _folder(name: str, base_path: str | Path | None) -> Path:
     """Where the versions of a model lie: a model that is served stays where it is."""
-    server = server_of(name)
-    served_from = None if server is None else server.models.base_path(name)
+    served_from = folder_of(name)
     wanted = check_folder(base_path).absolute() if base_path is not None else None
     if served_from is not None and wanted not in (None, served_from):
         raise InvalidOption(

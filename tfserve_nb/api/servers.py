@@ -97,6 +97,10 @@ class KernelServer:
         """The models that it serves."""
         return self._core.names
 
+    def folder_of(self, name: str) -> Path | None:
+        """The folder that a served model's versions lie in, or None when it is not served."""
+        return self._core.base_path(name)
+
     def stop(self) -> None:
         """Stop; requests that run get a moment to finish. Idempotent, below 2 s."""
         self._thread.stop()
@@ -148,6 +152,10 @@ class IsolatedServer:
     def names(self) -> tuple[str, ...]:
         """The models that it serves, or that a new process is about to serve again."""
         return tuple(self._folders)
+
+    def folder_of(self, name: str) -> Path | None:
+        """As `KernelServer.folder_of`; what was noted, since no process may run now."""
+        return self._folders.get(name)
 
     def start_anew(self, progress: Progress) -> None:
         """Start a new process if none is left, because it died too often, and serve the same models again."""
@@ -204,6 +212,12 @@ def served() -> dict[str, ServerHandle]:
 def server_of(name: str) -> ServerHandle | None:
     """The server of this process that serves a model, or None."""
     return served().get(name)
+
+
+def folder_of(name: str) -> Path | None:
+    """The folder that the versions of a model lie in which this process serves, or None; asks no other process."""
+    folders = (server.folder_of(name) for server in _process.servers())
+    return next((folder for folder in folders if folder is not None), None)
 
 
 def lost_models() -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 Keras records the shape of what a subclassed model was called with, and no type. The type that the model computes in is
 a guess, and a bad one for ids and text: float32 rounds whole numbers above 2**24. So the model is traced, and an input
 that does nothing but become integers or text (in front of an `Embedding`, a `StringLookup`, a `TextVectorization`) gets
-that type. One that the model also computes with is not guessed but refused.
+that type. One that the model also computes with, or that it hashes, which it does to both, is not guessed but refused.
 
 Thread: the one that owns the model, usually the kernel's main thread.
 """
@@ -84,6 +84,14 @@ _COMPUTING = frozenset(
 )
 """Operations on each value. Behind them whole numbers may have been meant, or numbers that are rounded."""
 
+_SHARED = {
+    "AsString": {_TEXT, _OTHER},
+    "SparseCross": {_TEXT, _WHOLE},
+    "SparseCrossHashed": {_TEXT, _WHOLE},
+    "SparseCrossV2": {_TEXT, _WHOLE},
+}
+"""Operations that take several types -> which."""
+
 _ASIDE = frozenset(
     {
         "Assert",
@@ -120,7 +128,7 @@ def with_guessed_types(
         The inputs; as they were given when the model cannot be traced with any types, which its export then says.
 
     Raises:
-        ModelNotServable: naming an input that becomes integers or text and is computed with as well.
+        ModelNotServable: naming an input that becomes integers or text, and that could be of another type as well.
     """
     choices = [(spec.dtype, *(kind for kind in (_WHOLE, _TEXT) if kind != spec.dtype)) for spec in specs]
     # First all of one kind, which most models are.
@@ -140,8 +148,8 @@ def with_guessed_types(
             return found
         name = next(iter(unclear), specs[0].name)
         raise ModelNotServable(
-            f"the type of input {name!r} of {description} is not known: Keras recorded its shape only, and the model "
-            "computes with it and makes whole numbers or text of it",
+            f"the type of input {name!r} of {description} is not known: Keras recorded its shape only, and what the "
+            "model does with it fits more than one type",
             hint=hint,
         )
     return tuple(specs)
@@ -163,7 +171,9 @@ def _of_types(specs: Sequence[TensorSpec], dtypes: Sequence[str]) -> tuple[Tenso
 
 
 def _type_for(uses: set[str], spec: TensorSpec) -> str | None:
-    """The type for an input that was traced with some type; None when floats are used in ways that contradict."""
+    """The type for an input that was traced with some type; None when its uses fit several."""
+    if spec.dtype == _WHOLE and _TEXT in uses:
+        return None
     if spec.dtype in (_WHOLE, _TEXT) or not uses & {_WHOLE, _TEXT}:
         return spec.dtype
     return next(iter(uses)) if len(uses) == 1 else None
@@ -198,17 +208,24 @@ def _uses(tensor: Any, graph: Any) -> set[str]:
             if kind in _PASSING or kind in _COMPUTING:
                 waiting += [(output, is_computed or kind in _COMPUTING) for output in operation.outputs]
             elif kind == "Cast":
-                found.add(_use_of(operation.get_attr("DstT")))
-            elif kind == "AsString":
-                found |= {_TEXT, _OTHER}
+                found |= _uses_of_cast(operation)
             elif kind not in _ASIDE:
-                found.add(_OTHER)
+                found |= _SHARED.get(kind, {_OTHER})
         if is_computed:
             found.add(_OTHER)
     return found
 
 
-def _use_of(dtype: Any) -> str:
+def _uses_of_cast(operation: Any) -> set[str]:
+    dtype = operation.get_attr("DstT")
     if dtype.is_integer and dtype.size >= _ID_BYTES:
-        return _WHOLE
-    return _TEXT if dtype.name == "string" else _OTHER
+        # `Hashing` writes whole numbers as text, and hashes that.
+        return {_WHOLE, _TEXT} if _is_written_as_text(operation.outputs[0]) else {_WHOLE}
+    return {_TEXT if dtype.name == "string" else _OTHER}
+
+
+def _is_written_as_text(tensor: Any) -> bool:
+    return any(
+        user.type == "AsString" or (user.type in _PASSING and any(_is_written_as_text(out) for out in user.outputs))
+        for user in tensor.consumers()
+    )

@@ -61,6 +61,8 @@ def owners_of(model: object) -> tuple[object, ...]:
     """The objects whose attributes code of a model may change when it is traced."""
     if isinstance(model, ExportSource):
         return model.tracked
+    if isinstance(model, type):
+        return ()  # `prepare_source` refuses it: its methods are those of objects that are still to be made
     return owners(model) if is_tf_function(model) else (model,)
 
 

@@ -23,6 +23,7 @@ from .signatures import SAVED_MODEL_FILE, read_saved_model
 
 _PLAIN_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _LOGGERS = ("tensorflow", "absl")
+_OWN_SIGNATURES = threading.Lock()
 
 
 def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None:
@@ -56,7 +57,8 @@ def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None
         progress(ProgressEvent("exporting", 1, 2, "writing"))
         # Gradients are for training; without them the files are smaller and more models can be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        archive.write_out(str(folder), options=options, verbose=False)
+        with _own_signatures_optional():
+            archive.write_out(str(folder), options=options, verbose=False)
     rename_inputs(folder, dict(zip(aliases, names, strict=True)))
     progress(ProgressEvent("exporting", 2, 2))
 
@@ -142,6 +144,40 @@ def _trace(endpoint: Any, source: ExportSource) -> None:
             hint="; ".join(source.notes)
             or "use TensorFlow or keras.ops on the tensors in call(), no numpy and no Python if or float() on values",
         ) from error
+
+
+@contextlib.contextmanager
+def _own_signatures_optional() -> Iterator[None]:
+    """Let models be written that cannot be called as Keras would call them.
+
+    While Keras looks for tables, it traces every model, and the models inside of it, with the first argument of
+    `call()` alone. A body that needs another one fails there. That signature is not written, so it may be missing.
+    """
+    import keras
+
+    attribute = "_default_save_signature"
+    owner: Any = next((kind for kind in keras.Model.__mro__ if isinstance(vars(kind).get(attribute), property)), None)
+    if owner is None:
+        yield
+        return
+
+    def traced(model: Any) -> Any:
+        try:
+            signature = original.fget(model)
+            if signature is not None:
+                signature.get_concrete_function()
+        except Exception:  # noqa: BLE001 - the user's code, called in a way that it may not be made for
+            return None
+        return signature
+
+    # The class is shared by all threads that export.
+    with _OWN_SIGNATURES:
+        original = vars(owner)[attribute]
+        setattr(owner, attribute, property(traced))
+        try:
+            yield
+        finally:
+            setattr(owner, attribute, original)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,8 @@ a kernel's whole process group.
 
 This process binds the ports and keeps them for as long as the server shall run; the child inherits the sockets. So no
 other program can take a port while no child runs, and what answers there is the child. It says that it answers through
-an inherited pipe; until then nothing is sent to it. Clients that connect while a new process starts wait for it.
+an inherited pipe; until then nothing is sent to it. Clients that connect while a new process starts wait for it. When
+the child died too often to be started again, this process closes their connections until it is asked for a new one.
 
 Thread: `start` and `stop` on any; `tfserve-child`, a daemon, waits for the process to end.
 """
@@ -29,7 +30,7 @@ from urllib.parse import quote
 from ..errors import ServerFailed
 from ..temporary import TemporaryFolder
 from ..types import Progress, ProgressEvent, no_progress
-from .sockets import bind, bind_shared, hold, refuse_clients
+from .sockets import bind, bind_shared, hold, turn_away
 from .vital_signs import ANSWER_S, PAUSE_S, VitalSigns
 
 HOST = "127.0.0.1"
@@ -37,6 +38,7 @@ START_LIMIT_S = 180.0
 STOP_S = 1.5
 MAX_RESTARTS, RESTART_SPAN_S = 5, 120.0
 LOG_LINES = 12
+TURN_AWAY_PAUSE_S = 0.1
 READY = b"ready\n"
 """What the child writes into its pipe when it answers."""
 
@@ -90,6 +92,7 @@ class ChildServer:
         self._problem = ""
         self.is_given_up = False
         """Whether it died so often that no new one was started."""
+        self._recalled = threading.Event()
         self._stopping = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._ready_fd = -1
@@ -129,8 +132,7 @@ class ChildServer:
         except BaseException:
             self.stop()
             raise
-        self._thread = threading.Thread(target=self._watch, name="tfserve-child", daemon=True)
-        self._thread.start()
+        self._start_thread(self._watch)
 
     def start_anew(self, progress: Progress = no_progress) -> bool:
         """Start a process again after the last one was given up; False when there is no need to.
@@ -140,17 +142,25 @@ class ChildServer:
         """
         if not self.is_given_up:
             return False
+        self._recalled.set()
+        if self._thread is not None:
+            self._thread.join()  # clients that connect from now on wait for the new process
+        self._recalled.clear()
         try:
             self._launch()
             self._wait_until_ready(progress)
         except BaseException:
             self._end()
+            self._start_thread(self._turn_clients_away)
             raise
         self._deaths.clear()
         self.is_given_up, self._problem = False, ""
-        self._thread = threading.Thread(target=self._watch, name="tfserve-child", daemon=True)
-        self._thread.start()
+        self._start_thread(self._watch)
         return True
+
+    def _start_thread(self, target: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=target, name="tfserve-child", daemon=True)
+        self._thread.start()
 
     def stop(self) -> None:
         """End the process. Idempotent, bounded."""
@@ -237,8 +247,17 @@ class ChildServer:
     def _watch(self) -> None:
         while (process := self._process) is not None:
             code = self._wait_for_end(process)
-            if self._stopping.is_set() or not self._restart(code):
+            if self._stopping.is_set():
                 return
+            if not self._restart(code):
+                break
+        self._turn_clients_away()
+
+    def _turn_clients_away(self) -> None:
+        """Close the connections of clients until a process is asked for: the port stays taken, and none waits."""
+        while not self._stopping.is_set() and not self._recalled.wait(TURN_AWAY_PAUSE_S):
+            for listener in self._listeners:
+                turn_away(listener)
 
     def _wait_for_end(self, process: subprocess.Popen[bytes]) -> int:
         """Wait until a process ends, and end it when it does not answer any more; what it ended with."""
@@ -275,9 +294,6 @@ class ChildServer:
                 f"the server process died {MAX_RESTARTS} times; the next %deploy or %serving --resume starts it anew; "
                 f"its last words: {self.log_tail()}"
             )
-            for listener in self._listeners:
-                with contextlib.suppress(OSError):  # closed by `stop`
-                    refuse_clients(listener)
             return False
         how = f"by signal {-code}" if code < 0 else f"with code {code}"
         self._problem = f"the server process ended {how}; a new one is being started"

@@ -7,6 +7,7 @@ Reference: socket(7), SO_REUSEPORT: only sockets of the same user share a port.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 
@@ -105,6 +106,13 @@ def inherited(descriptors: tuple[int, ...]) -> list[socket.socket]:
         raise ServerFailed(f"inherited sockets {descriptors}: {error.strerror or error}") from error
 
 
-def refuse_clients(listener: socket.socket) -> None:
-    """Stop listening and keep the port: clients are refused, and no other program can take their requests."""
-    listener.shutdown(socket.SHUT_RD)
+def turn_away(listener: socket.socket) -> None:
+    """Close the connections of all clients that wait; without blocking.
+
+    The socket goes on listening. One that stopped would give its port to other programs: Linux frees a port that it
+    chose itself, and lets others that set SO_REUSEADDR take any port on which no socket listens.
+    """
+    with contextlib.suppress(OSError):  # no client waits, or the socket was closed
+        for _ in range(MAX_BACKLOG):
+            client, _address = listener.accept()
+            client.close()

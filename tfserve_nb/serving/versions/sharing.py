@@ -6,13 +6,16 @@ batch size that will be used. The rows are the user's own (warm-up requests, cap
 noted) and made-up ones. What has not been seen is not assumed: without rows that run, each request runs alone.
 
 Neighbours are made as different as possible: NaN spreads from one row into every other that is computed from it,
-however little it weighs, and large numbers reach thresholds that usual rows do not.
+however little it weighs, and large numbers reach thresholds that usual rows do not. Whole numbers have no NaN: made-up
+rows of them differ in their largest value and in how much padding they end with, and neighbours hold what no other
+row does.
 
 Thread: the manager's, or the one that exports.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +45,18 @@ BEYOND = 4
 
 LARGE = 1e4
 """Large beside usual numbers, but no number of steps that would keep a loop busy for long."""
+
+LARGER = (1e6, 3e7, 1e9)
+"""Tried in this order, and only until a run gets slow: the model may take a number for a number of steps or a size."""
+
+GROWS_S = 0.03
+"""A run that takes this much longer beside large numbers does more work because of them."""
+
+PADDINGS = (0, -1, 50256, 1)
+"""What short rows of whole numbers usually end with: zeros, and the padding and end marks of common tokenizers."""
+
+_MOST_VARIED = 1_000_000
+"""Values of an input up to which more rows are made from it."""
 
 MOST_COMPARED = 16
 _LONG_TEXT = b"a very long text " * 40
@@ -213,7 +228,7 @@ def made_up(signature: SignatureSpec) -> Iterator[Tensors]:
     """Rows made from a signature, the most varied first; the model may suit only the plainer ones."""
     batches = made_up_batches(signature)
     varied = next(batches)
-    yield {name: _spread(array) for name, array in varied.items()}
+    yield {name: _spread(array) for name, array in _more_rows(varied).items()}
     yield varied
     yield from batches
 
@@ -226,6 +241,51 @@ def _spread(array: np.ndarray) -> np.ndarray:
     spread[1::4] *= 100
     spread[2::4] = np.abs(spread[2::4])
     return spread
+
+
+def _more_rows(rows: Tensors) -> Tensors:
+    """Whole numbers and booleans of different size and length: made-up ones are all small and all without padding."""
+    discrete = [array for array in rows.values() if array.dtype.kind in "iub" and array.ndim]
+    if not discrete or max(array.size for array in rows.values()) > _MOST_VARIED:
+        return rows
+    count = _num_rows(rows)
+    more = [{name: array[:1] for name, array in rows.items()}]
+    for number, padding in enumerate(PADDINGS):
+        more.append({name: _with_tail(_row(array, number + 1), padding) for name, array in rows.items()})
+        more.append({name: _scaled(_row(array, number + 2), (3, 25, 0, 1)[number]) for name, array in rows.items()})
+    more.extend({name: _row(array, number) for name, array in rows.items()} for number in range(1, count))
+    return {name: np.concatenate([row[name] for row in more]) for name in rows}
+
+
+def _row(array: np.ndarray, number: int) -> np.ndarray:
+    place = number % len(array)
+    return array[place : place + 1]
+
+
+def _scaled(row: np.ndarray, factor: int) -> np.ndarray:
+    """A row of larger whole numbers; booleans become all True or, for 0, all False."""
+    if row.dtype.kind == "b":
+        return np.full_like(row, factor > 0)
+    if row.dtype.kind not in "iu":
+        return row
+    most = int(np.iinfo(row.dtype).max)
+    return np.minimum(row.astype(np.int64) * factor, min(most, 2**62)).astype(row.dtype)
+
+
+def _with_tail(row: np.ndarray, padding: int) -> np.ndarray:
+    """A row whose second half, in its last dimension, is padding; the row itself where that cannot be.
+
+    Booleans are True, then False.
+    """
+    if row.dtype.kind not in "iub" or row.ndim < 2 or row.shape[-1] < 2:
+        return row
+    padded = row.copy()
+    half = row.shape[-1] // 2
+    if row.dtype.kind == "b":
+        padded[..., :half], padded[..., half:] = True, False
+    elif np.iinfo(row.dtype).min <= padding <= np.iinfo(row.dtype).max:
+        padded[..., half:] = padding
+    return padded
 
 
 class _Probe:
@@ -320,31 +380,51 @@ class _Probe:
         return ""
 
     def _run_beside_strange_rows(self) -> str:
-        """Rows of the evidence beside neighbours that no client should send."""
+        """Rows of the evidence beside neighbours that no client should send, the least strange first."""
         largest = max(2, self._sizes[-1])
         until_s = time.perf_counter() + STRANGE_S
+        strange = sorted(_strange(self._rows), key=lambda kind: kind[0])
+        most = math.inf
         for size in sorted({2, min(largest, 8), largest}):
-            for strange in _strange(self._rows):
-                for places in ([0, size - 1], [size // 2]) if size > 2 else ([0], [1]):
+            usual_s = math.inf
+            for places in ([0, size - 1], [size // 2]) if size > 2 else ([0], [1]):
+                for number, neighbour in strange:
+                    if number > most:
+                        break
                     if time.perf_counter() > until_s:
                         return ""
-                    if self._depends_on(strange, size, places):
+                    found, took_s = self._depends_on(neighbour, size, places)
+                    if found:
                         return _DEPENDS
+                    if number < LARGE:
+                        usual_s = min(usual_s, took_s)
+                    elif took_s > 1.5 * usual_s + GROWS_S and self._stays_slow(neighbour, size, usual_s):
+                        most = number
         return ""
 
-    def _depends_on(self, strange: Tensors, size: int, places: list[int]) -> bool:
+    def _stays_slow(self, neighbour: Tensors, size: int, usual_s: float) -> bool:
+        """Whether a run beside large numbers is slow each time: once may have been the machine."""
+        return all(self._depends_on(neighbour, size, [0])[1] > 1.5 * usual_s + GROWS_S for _ in range(2))
+
+    def _depends_on(self, strange: Tensors, size: int, places: list[int]) -> tuple[bool, float]:
+        """Whether rows have other outputs beside copies of a strange one, and the seconds of the run.
+
+        Only the outputs of the rows themselves count: what a strange row gets, NaN for instance, says nothing.
+        """
         batch = {name: np.repeat(array, size, axis=0) for name, array in strange.items()}
         numbers = [number % len(self._chosen) for number in range(len(places))]
         for name, array in self._rows.items():
             batch[name][places] = array[[self._chosen[number] for number in numbers]]
+        started_s = time.perf_counter()
         try:
             together = self._run(batch)
         except (RunFailed, RunRejected):
-            return False  # the model refuses such rows
+            return False, time.perf_counter() - started_s  # the model refuses such rows
+        took_s = time.perf_counter() - started_s
         self._saw_others = True
         if wrong_rows(together, size):
-            return True
-        return _differs([self._alone[number] for number in numbers], together, places)
+            return True, took_s
+        return _differs([self._alone[number] for number in numbers], together, places), took_s
 
     def _enough(self) -> str:
         """Copies of one row beside each other show little: what is subtracted from it may be their mean."""
@@ -373,19 +453,56 @@ def _differs(alone: Sequence[Tensors], together: Tensors, places: Sequence[int])
     return False
 
 
-def _strange(rows: Tensors) -> Iterator[dict[str, np.ndarray]]:
-    """Single rows unlike all others, `(1, ...)`: NaN, large, small and zero numbers, empty and long text."""
+def _strange(rows: Tensors) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
+    """How large, and single rows unlike all others, `(1, ...)`.
+
+    Floats: NaN, large, small and zero; text: empty and long. Then whole numbers and booleans: all the same, the
+    extremes of the type, and a tail of zeros; each where some input has the type.
+    """
     has_floats = any(array.dtype.kind in "fcV" for array in rows.values())
     has_text = any(array.dtype == object for array in rows.values())
     for number, text in ((np.nan, b""), (LARGE, _LONG_TEXT), (-LARGE, b"0"), (0.0, b"")):
         if has_floats or (has_text and number != 0.0):
-            yield {name: _filled(array[:1], number, text) for name, array in rows.items()}
+            size = 0.0 if np.isnan(number) or not has_floats else abs(number)
+            yield size, {name: _filled(array[:1], number, text) for name, array in rows.items()}
+    for size in LARGER if has_floats else ():
+        for number in (size, -size):
+            yield size, {name: _filled(array[:1], number, b"") for name, array in rows.items()}
+    if not any(array.dtype.kind in "iub" for array in rows.values()):
+        return
+    yield 0.0, {name: _with_tail(array[:1], 0) for name, array in rows.items()}
+    yield 0.0, {name: _all_alike(array[:1], None) for name, array in rows.items()}
+    kinds = [number for size in (LARGE, *LARGER[:-1]) for number in (int(size), -int(size))]
+    seen = set()
+    for whole in (0, -1, 1, *kinds, 2**64, -(2**64)):
+        row = {name: _all_alike(array[:1], whole) for name, array in rows.items()}
+        key = tuple(_key(array) for array in row.values())
+        if key not in seen:
+            seen.add(key)
+            yield max(_largest_whole(array) for array in row.values()), row
 
 
 def _filled(row: np.ndarray, number: float, text: bytes) -> np.ndarray:
     if row.dtype == object:
         return np.full(row.shape, text, dtype=object)
-    return np.full_like(row, number) if row.dtype.kind in "fcV" else row.copy()
+    with np.errstate(all="ignore"):
+        return np.full_like(row, number) if row.dtype.kind in "fcV" else row.copy()
+
+
+def _all_alike(row: np.ndarray, whole: int | None) -> np.ndarray:
+    """A row of one whole number, as near as its type comes to it; None for its own first. Booleans are True above 0."""
+    if row.dtype.kind not in "iub" or not row.size:
+        return row.copy()
+    if whole is None:
+        return np.full_like(row, row.flat[0])
+    if row.dtype.kind == "b":
+        return np.full_like(row, whole > 0)
+    limits = np.iinfo(row.dtype)
+    return np.full_like(row, min(max(whole, int(limits.min)), int(limits.max)))
+
+
+def _largest_whole(row: np.ndarray) -> float:
+    return abs(float(row.flat[0])) if row.dtype.kind in "iub" and row.size else 0.0
 
 
 def _has_numbers(outputs: Tensors) -> bool:
