@@ -84,7 +84,7 @@ def test_a_name_with_a_space_is_decoded_once(administered: tuple[Server, Serving
         ("", {"source": None, "placement": {}}, "source=null: needed is a JSON object"),
         ("", {"source": {}}, "'max_batch_size' is missing"),
         ("", {"placement": None}, "placement=null: needed is a JSON object"),
-        ("", {"placement": {"lable": "a"}}, "Placement has no lable"),
+        ("", {"placement": {"labels": "a"}}, "Placement has no labels"),
         ("", {"base_path": None}, "base_path=null: TypeError"),
         ("", {"version": "x"}, 'version="x": ValueError'),
         ("", {"placement": {"label": ".."}}, "label '..' cannot be a label"),
