@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
+import secrets
 import signal
 import socket
 import subprocess
@@ -27,11 +29,16 @@ STOP_S = 60.0
 """How long it may take to end when it is told to."""
 
 
+PORTS = range(12_000, 32_000)
+"""Below those that Linux gives out for port 0, so no other socket of the run takes one between choosing and binding."""
+
+
 def free_port() -> int:
     """A port that nobody listens on now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    while True:
+        port: int = secrets.choice(PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 @dataclass
