@@ -28,6 +28,17 @@ LIMIT_S = 10.0
 END = b"\r\n\r\n"
 
 
+def receive(connection: socket.socket, until: bytes = b"}") -> bytes:
+    """Read until some bytes came or the other side closed."""
+    data = b""
+    while until not in data:
+        more = connection.recv(65536)
+        if not more:
+            break
+        data += more
+    return data
+
+
 def request(target: str = "/echo", body: bytes = b"", *lines: str, method: str = "POST", version: str = "1.1") -> bytes:
     """A request with a fixed length."""
     fields = ["Host: x", *lines, *([f"Content-Length: {len(body)}"] if body else [])]

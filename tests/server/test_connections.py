@@ -5,12 +5,12 @@ from __future__ import annotations
 import concurrent.futures
 import http.client
 import json
-import socket
 import sys
 import threading
 
 import pytest
 from helpers.eventually import eventually
+from helpers.raw_http import receive
 
 from tfserve_nb.errors import InvalidOption, PortInUse
 from tfserve_nb.server.settings import ServerSettings
@@ -19,17 +19,6 @@ from tfserve_nb.server.thread import ServerThread
 ROWS = {"instances": [[1.0, 2.0]]}
 BODY = json.dumps(ROWS).encode()
 HEAD = b"POST /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer right-token\r\n"
-
-
-def receive(connection: socket.socket, until: bytes = b"}") -> bytes:
-    """Read until some bytes came or the other side closed."""
-    data = b""
-    while until not in data:
-        more = connection.recv(65536)
-        if not more:
-            break
-        data += more
-    return data
 
 
 @pytest.mark.parametrize(

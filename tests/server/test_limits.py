@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from helpers.eventually import eventually
+from helpers.raw_http import receive
 
 from tfserve_nb.server.budget import ByteBudget
 from tfserve_nb.server.http.message import Message, Refused, RequestHead
@@ -35,17 +36,6 @@ DOORS = [
     "POST /monitoring/prometheus/metrics",
     "POST /anything/else",
 ]
-
-
-def receive(connection: socket.socket, until: bytes = b"}") -> bytes:
-    """Read until some bytes came or the other side closed."""
-    data = b""
-    while until not in data:
-        more = connection.recv(65536)
-        if not more:
-            break
-        data += more
-    return data
 
 
 @pytest.mark.parametrize("door", DOORS)

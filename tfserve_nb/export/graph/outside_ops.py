@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any  # the messages of TensorFlow
 
+from .nodes import called_functions, node_of
+
 _SERIES = re.compile(r"^Experimental|V[2-9]$")
 """What the names of earlier and later forms of an op differ in."""
 
@@ -77,12 +79,12 @@ class _Graph:
         self._calls: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
         for caller, nodes in [(None, graph.node), *((entry, entry.node_def) for entry in self.functions.values())]:
             for node in nodes:
-                for name in self._functions_of(node):
+                for name in set(called_functions(node, self.functions)):
                     self._calls[name].append((node, caller))
         requests = self._reachable(_fetched(meta_graph))
         starting = self._reachable(_fetched_at_start(meta_graph))
-        saving = self._reachable([_node(meta_graph.saver_def.save_tensor_name)])
-        restoring = self._reachable([_node(meta_graph.saver_def.restore_op_name)])
+        saving = self._reachable([node_of(meta_graph.saver_def.save_tensor_name)])
+        restoring = self._reachable([node_of(meta_graph.saver_def.restore_op_name)])
         running = requests | starting
         self.nodes_of_runs = [self._nodes[name] for name in running | restoring]
         # TensorFlow may put a function of such an interface in the place of another one by its own choice.
@@ -109,15 +111,6 @@ class _Graph:
             return depends(node, {inner.name: inner for inner in neighbours})
         return name in _OUTSIDE or node.op.startswith(_OTHER_PACKAGES)
 
-    def _functions_of(self, node: Any) -> set[str]:
-        """The functions that a node calls."""
-        called = {node.op} & self.functions.keys()
-        for value in node.attr.values():
-            if value.HasField("func"):
-                called.add(value.func.name)
-            called |= {entry.name for entry in value.list.func}
-        return called
-
     def _reachable(self, roots: Iterable[str]) -> set[str]:
         """The nodes of the graph itself that running some of them runs."""
         found: set[str] = set()
@@ -132,17 +125,20 @@ class _Graph:
     def _called_by(self, nodes: Iterable[str], functions: Iterable[str] = ()) -> set[str]:
         """The functions that running nodes and functions runs."""
         found: set[str] = set()
-        waiting = {name for node in nodes for name in self._functions_of(self._nodes[node])} | set(functions)
+        waiting = set(functions)
+        for node in nodes:
+            waiting.update(called_functions(self._nodes[node], self.functions))
         while waiting:
             name = waiting.pop()
             if name not in found and name in self.functions:
                 found.add(name)
-                waiting |= {called for node in self.functions[name].node_def for called in self._functions_of(node)}
+                for inner in self.functions[name].node_def:
+                    waiting.update(called_functions(inner, self.functions))
         return found
 
     def _asset_paths(self, meta_graph: Any) -> set[str]:
         """The nodes of the graph itself that hold the path of a file below the version's own `assets` folder."""
-        named = {_node(asset.tensor_info.name) for asset in _assets(meta_graph) if _is_inside(asset.filename)}
+        named = {node_of(asset.tensor_info.name) for asset in _assets(meta_graph) if _is_inside(asset.filename)}
         paths = {name for name in named if name in self._nodes and self._nodes[name].op in ("Const", "Placeholder")}
         # TensorFlow 2 assigns the path to a variable first. It counts as long as nothing else touches that variable.
         assigned: dict[str, set[str]] = defaultdict(set)
@@ -179,7 +175,7 @@ def _fetched(meta_graph: Any) -> list[str]:
             for info in definition.outputs.values():
                 parts = [info.coo_sparse.values_tensor_name, info.coo_sparse.indices_tensor_name]
                 names += [info.name, *parts, *(part.name for part in info.composite_tensor.components)]
-    return [_node(name) for name in names]
+    return [node_of(name) for name in names]
 
 
 def _fetched_at_start(meta_graph: Any) -> list[str]:
@@ -190,7 +186,7 @@ def _fetched_at_start(meta_graph: Any) -> list[str]:
     for key in _INIT_COLLECTIONS:
         if key in meta_graph.collection_def:
             names += meta_graph.collection_def[key].node_list.value
-    return [_node(name) for name in names]
+    return [node_of(name) for name in names]
 
 
 def _assets(meta_graph: Any) -> list[Any]:
@@ -205,11 +201,7 @@ def _assets(meta_graph: Any) -> list[Any]:
 
 def _sources(node: Any) -> list[str]:
     """The nodes, or arguments of a function, that a node's inputs come from, in order; those it waits for too."""
-    return [_node(name) for name in node.input]
-
-
-def _node(tensor: str) -> str:
-    return tensor.removeprefix("^").partition(":")[0]
+    return [node_of(name) for name in node.input]
 
 
 def _is_inside(filename: str) -> bool:

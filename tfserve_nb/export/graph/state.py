@@ -9,10 +9,12 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any  # TensorFlow's messages
+
+from .nodes import called_functions, node_of
 
 _VARIABLE_WRITERS = re.compile(
     r"Assign|Resource(?:Scatter|Apply|Sparse|StridedSliceAssign|CountUpTo)|(?:Sparse)?Apply(?=[A-Z])"
@@ -144,12 +146,12 @@ class _Graph:
         return GraphState(tuple(sorted(self._written)), tuple(sorted(self._draws)))
 
     def _reached(self, fetches: Iterable[str]) -> list[Any]:
-        waiting, found = [_node(name) for name in fetches], {}
+        waiting, found = [node_of(name) for name in fetches], {}
         while waiting:
             name = waiting.pop()
             if name in self.nodes and name not in found:
                 found[name] = self.nodes[name]
-                waiting += [_node(source) for source in found[name].input]
+                waiting += [node_of(source) for source in found[name].input]
         return list(found.values())
 
     def _walk(self, running: Iterable[Any], nodes: Mapping[str, Any], arguments: Mapping[str, str]) -> None:
@@ -166,7 +168,7 @@ class _Graph:
                 self._note(node, kind, _origin(next(iter(_data(node)), ""), nodes, arguments))
             elif _DRAWS.match(node.op):
                 self._draws.add(node.op)
-            for name in _called(node, self.functions):
+            for name in called_functions(node, self.functions):
                 self._enter(name, [_origin(source, nodes, arguments) for source in _data(node)])
 
     def _enter(self, name: str, origins: list[str]) -> None:
@@ -210,16 +212,6 @@ def _dtypes(node: Any, kind: str) -> tuple[int, ...]:
     return ()
 
 
-def _called(node: Any, functions: Mapping[str, Any]) -> Iterator[str]:
-    """The functions that a node calls."""
-    if node.op in functions:
-        yield node.op
-    for value in node.attr.values():
-        for entry in (*value.list.func, *([value.func] if value.HasField("func") else [])):
-            if entry.name in functions:
-                yield entry.name
-
-
 def _origin(source: str, nodes: Mapping[str, Any], arguments: Mapping[str, str]) -> str:
     """The node that a tensor comes from unchanged: of the graph itself, or the op that made it in a function's body."""
     seen = set()
@@ -245,7 +237,3 @@ def _origin(source: str, nodes: Mapping[str, Any], arguments: Mapping[str, str])
 def _data(node: Any) -> list[str]:
     """The inputs of a node without those that it only waits for."""
     return [name for name in node.input if not name.startswith("^")]
-
-
-def _node(tensor: str) -> str:
-    return tensor.removeprefix("^").partition(":")[0]
