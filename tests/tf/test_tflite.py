@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from tfserve_nb.errors import NotAvailable, RunRejected
-from tfserve_nb.serving.engines.session import SessionOptions, saved_model_loader
+from tfserve_nb.serving.engines.accelerated import SavedModelLoader
+from tfserve_nb.serving.engines.saved_model.session import SessionOptions
 from tfserve_nb.serving.engines.tflite import MODEL_FILE, TfliteServable
 
 
@@ -32,7 +33,7 @@ def version(keras_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_any_number_of_rows_gives_the_models_answers(version: Path, keras_model: Any, rng: Any) -> None:
-    servable = saved_model_loader(SessionOptions(prefers_tflite=True))(version, None)
+    servable = SavedModelLoader(SessionOptions(prefers_tflite=True))(version, None)
     assert isinstance(servable, TfliteServable)
     (name,) = servable.signatures["serving_default"].inputs
 
@@ -48,7 +49,7 @@ def test_any_number_of_rows_gives_the_models_answers(version: Path, keras_model:
 
 
 def test_without_the_flag_the_saved_model_is_loaded(version: Path) -> None:
-    servable = saved_model_loader(SessionOptions())(version, None)
+    servable = SavedModelLoader(SessionOptions())(version, None)
     assert not isinstance(servable, TfliteServable)
     servable.close()
 

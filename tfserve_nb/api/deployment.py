@@ -100,6 +100,12 @@ class Deployment:
         return self._server.models.available(self.name)
 
     @property
+    def engine(self) -> str:
+        """What runs the promoted version: `tensorflow`, or the engine that was chosen; see docs/engines.md."""
+        status = self.status()
+        return next((one.engine for one in status.versions if one.version == status.default_version), "tensorflow")
+
+    @property
     def labels(self) -> dict[str, int]:
         """Label -> version."""
         return dict(self.status().labels)

@@ -27,7 +27,7 @@ from ..server.config_files import (
 from ..server.settings import GrpcSettings, ServerSettings, is_loopback
 from ..serving.batching.options import BatchingOptions
 from ..serving.configured import FollowOptions
-from ..serving.engines.session import SessionOptions
+from ..serving.engines.saved_model.session import SessionOptions
 from ..serving.models.model_config import ModelConfig
 
 MAX_INT32 = 2**31 - 1

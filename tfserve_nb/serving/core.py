@@ -23,8 +23,8 @@ from ..export.layout import check_folder, check_name, check_version, list_versio
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
+from .engines.accelerated import SavedModelLoader
 from .engines.servable import Loader
-from .engines.session import load_saved_model
 from .models.followed import FollowedModel
 from .models.model import ServedModel, read_stored_model, resumed
 from .models.placement import Placement
@@ -68,7 +68,7 @@ class ServingCore:
 
     def __init__(
         self,
-        loader: Loader = load_saved_model,
+        loader: Loader = SavedModelLoader(),  # noqa: B008 - it keeps nothing
         *,
         num_run_threads: int = 1,
         now: Callable[[], float] = time.perf_counter,

@@ -28,6 +28,7 @@ from ..batching.runner import Runner
 from ..engines.servable import Loader, Servable
 from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
+from .acceleration import load_version
 from .in_use import FolderInUse, is_in_use
 from .source import VersionSource
 from .trial import Trial
@@ -380,7 +381,7 @@ class ServableManager:
         in_use = FolderInUse(record.source.path)  # before it is read: it must not be deleted half-way
         try:
             source = record.source = record.source.resolved()
-            servable = self._loader(source.path, source.device)
+            servable = load_version(self._loader, source, partial(self._seen, name), partial(self._note_step, record))
             record.weights_bytes = folder_bytes(source.path)
             if servable.outside_ops:
                 _log.info("Servable {name: %s version: %d}: %s", name, version, reach_text(servable.outside_ops))
@@ -429,8 +430,11 @@ class ServableManager:
         _log.info("Loading servable: {name: %s version: %d} failed: %s", name, version, public.message)
 
     def _note_warmup(self, record: VersionRecord, done: int, total: int) -> None:
+        self._note_step(record, ProgressEvent("warming up", done, total))
+
+    def _note_step(self, record: VersionRecord, event: ProgressEvent) -> None:
         with self._changed:
-            record.detail, record.done, record.total = "warming up", done, total
+            record.detail, record.done, record.total = event.phase, event.done, event.total
             self._changed.notify_all()
 
     def _free(self, name: str, record: VersionRecord) -> None:

@@ -15,11 +15,14 @@ from typing import Any, TypeAlias
 from ...errors import InvalidRequest, NotAvailable, ServingError
 from ...export.graph.outside_ops import reach_text
 from ...export.graph.state import notes_of
-from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
+from ...export.signatures import main_signature
+from ...types import EngineMeasurement, SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.lane import Lane, Observe, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Runner
+from ..engines.accelerated import EngineServable
+from ..engines.engine import TENSORFLOW
 from ..engines.servable import Servable, StoppableServable
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
@@ -142,8 +145,26 @@ class LoadedVersion:
         """What users have to know, one line each."""
         outside = self.servable.outside_ops
         reach = (reach_text(outside),) if outside else ()
-        notes = (*notes_of(self.servable.states), *reach, *sharing_notes(self.alone))
+        notes = (*notes_of(self.servable.states), *reach, *sharing_notes(self.alone), *self.engine_notes)
         return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else notes
+
+    @property
+    def engine(self) -> str:
+        """What runs requests that name no signature."""
+        servable = self.servable
+        if not isinstance(servable, EngineServable) or not servable.signatures:
+            return TENSORFLOW
+        return servable.engine_of(main_signature(servable.signatures).name)
+
+    @property
+    def engine_notes(self) -> tuple[str, ...]:
+        """What runs it and why, one line each; nothing while no engine was asked for."""
+        return self.servable.notes if isinstance(self.servable, EngineServable) else ()
+
+    @property
+    def engines(self) -> tuple[EngineMeasurement, ...]:
+        """What was measured of its engines."""
+        return self.servable.measurements if isinstance(self.servable, EngineServable) else ()
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
@@ -305,6 +326,8 @@ class VersionRecord:
             changes="" if self.loaded is None else self.loaded.changes,
             problem="" if self.loaded is None else self.loaded.problem,
             notes=() if self.loaded is None else self.loaded.notes,
+            engine=TENSORFLOW if self.loaded is None else self.loaded.engine,
+            engines=() if self.loaded is None else self.loaded.engines,
         )
 
 

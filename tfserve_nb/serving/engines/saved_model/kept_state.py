@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any  # TensorFlow's sessions and tensors
 
-from ...export.graph.state import GraphState, Written
+from ....export.graph.state import GraphState, Written
 
 PutBack = Callable[[], object]
 
