@@ -25,7 +25,8 @@ class Home(NamedTuple):
     grpc_address: str | None
 
 
-HOMES = ("kernel", "isolated", "remote")
+HOMES = ("kernel", "isolated", "remote", "onnx", "litert")
+"""The last two are the kernel's, where engines run the dtypes that they have."""
 
 BYTES = [b"", b"a\0", b"\0\0", b"\xff\xfe\x00", 'ä\n"'.encode(), b"x" * 300]
 
@@ -103,8 +104,16 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]
             "kernel": Home(kernel, kernel.grpc_address),
             "isolated": Home(isolated, isolated.grpc_address),
             "remote": Home(remote, kernel.grpc_address),
+            **{engine: Home(_with_engine(model, engine), kernel.grpc_address) for engine in ("onnx", "litert")},
         }
         tfserve_nb.shutdown()
+
+
+def _with_engine(model: Path, engine: str) -> Deployment:
+    handle = tfserve_nb.deploy(model, f"by_{engine}", engine=engine)
+    run = {row.signature for row in handle.status().versions[0].engines if row.engine == engine and row.is_chosen}
+    assert {"float32", "float64", "int32", "int64", "bool"} <= run
+    return handle
 
 
 def post(url: str, token: str | None, body: bytes, fields: dict[str, str] | None = None) -> tuple[bytes, Any]:

@@ -9,13 +9,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import InvalidOption
 from ..export.arrays import given_as, named_batch
 from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature
 from ..serving.batching.options import BatchingOptions
 from ..serving.engines.accelerated import EngineServable
-from ..serving.engines.engine import AUTO
 from ..serving.engines.evidence import Evidence
 from ..serving.versions.acceleration import accelerate, known_rows, sizes_of
 from ..types import Progress, ProgressEvent, SignatureSpec
@@ -54,11 +52,5 @@ def prepare_engines(
                 yield Evidence(given, f"the rows of --{export.example_option}")
             yield from known(signature)
 
-        accelerate(servable, serve.engine, rows, sizes_of(batching), progress)
+        accelerate(servable, serve.engine, rows, sizes_of(batching), progress, is_strict=True)
         progress(ProgressEvent("measuring", 1, 1, "; ".join(servable.notes)))
-        if serve.engine not in (AUTO, servable.engine_of(main.name)):
-            reasons = {row.reason for row in servable.measurements if row.engine == serve.engine and row.reason}
-            raise InvalidOption(
-                f"engine={serve.engine!r} cannot run this model: {'; '.join(sorted(reasons)) or servable.notes[0]}",
-                hint="--engine auto, or leave it out",
-            )

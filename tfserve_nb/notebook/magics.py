@@ -125,6 +125,13 @@ class DeployMagics(Magics):
             with wrong_options_as_usage_error():
                 capture(self._handle(name), options)
             return None
+        if options.engine is not None:
+            handle = self._handle(name)
+            with wrong_options_as_usage_error():
+                handle.set_engine(options.engine, progress=ProgressView(self.shell, f"an engine for {handle.name}"))
+            show_engines(self.shell, handle, handle.version)
+            print(f"{handle.name}: {handle.engine} runs version {handle.version} now")
+            return None
         if options.diff is not None:
             rows = look_up_variables(visible_variables(self.shell), ServingOptions, given(parsed, ServingOptions)).get(
                 "values"

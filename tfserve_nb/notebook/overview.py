@@ -71,11 +71,13 @@ class Overview:
         return rows
 
 
-def show_engines(shell: InteractiveShell, handle: Deployment) -> None:
-    """Show what was measured of the engines of the newest version, if any was asked for."""
-    newest = next(iter(handle.status().versions), None)
-    if newest is None or not newest.engines:
+def show_engines(shell: InteractiveShell, handle: Deployment, version: int | None = None) -> None:
+    """Show what was measured of the engines of a version, by default the newest, if any was asked for."""
+    status = handle.status()
+    shown = [one for one in status.versions if version in (None, one.version)]
+    if not shown or not shown[0].engines:
         return
+    newest = shown[0]
     table = engine_table("", newest.engines)
     report = Report(f"Engines of {handle.name}, version {newest.version}", sections=(table,), notes=newest.notes)
     shell.display_pub.publish(data={"text/plain": to_text(report), "text/html": to_html(report)}, metadata={})

@@ -18,13 +18,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any  # what users predict on
 
-from ..errors import InvalidOption, ModelNotFound, NotAvailable, ServingError, VersionNotFound
+from ..errors import InvalidOption, ModelNotFound, ServingError, VersionNotFound
 from ..export.layout import check_folder, check_name, check_version, list_versions, sweep
-from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
+from ..types import (
+    EngineMeasurement,
+    HistoryEvent,
+    ModelStatus,
+    Progress,
+    ProgressEvent,
+    Tensors,
+    VersionStatus,
+    no_progress,
+)
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
 from .engines.accelerated import SavedModelLoader
+from .engines.kinds import check_engine
 from .engines.servable import Loader
+from .models.coming import ComingModels
 from .models.followed import FollowedModel
 from .models.model import ServedModel, read_stored_model, resumed
 from .models.placement import Placement
@@ -44,8 +55,6 @@ from .versions.source import VersionSource
 from .versions.version import VersionHandle
 
 UNLOAD_WAIT_S = 40.0
-RESUME_RETRY_S = 2.0
-"""When to ask again for a model that is being resumed."""
 
 
 class ServingCore:
@@ -63,7 +72,6 @@ class ServingCore:
         captures: the requests of the models that are captured, for a replay.
         observers: get requests, batches, warm-ups, shadow copies and resumed models.
         copies: the shadow copies and their counts.
-        coming: models that are being resumed, or are about to be.
     """
 
     def __init__(
@@ -78,7 +86,7 @@ class ServingCore:
         self.samples = RequestSamples(now)
         self.captures = Captures()
         self.observers = Observers()
-        self.coming: frozenset[str] = frozenset()
+        self._coming = ComingModels()
         self._models: dict[str, ServedModel] = {}
         self._resources = ResourceReader()
         self._manager = ServableManager(
@@ -87,6 +95,11 @@ class ServingCore:
         self._draw = draw or random.Random().random  # noqa: S311 - no secret
         self.copies = ShadowCopies(self._manager.acquire, self._copied_to, self.observers, draw=self._draw, now=now)
         self._lock = threading.Lock()
+
+    @property
+    def coming(self) -> frozenset[str]:
+        """Models that are being resumed, or are about to be."""
+        return self._coming.names
 
     def start(self) -> None:
         """Start the threads of the manager and of shadow copies."""
@@ -105,7 +118,7 @@ class ServingCore:
         """Choose and pin a version; see `InferenceBackend.acquire`."""
         model = self._models.get(spec.name)
         if model is None:
-            self._check_not_coming(spec.name)
+            self._coming.check(spec.name)
             raise not_found(spec)
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
         # second try finds a version that can answer.
@@ -134,7 +147,7 @@ class ServingCore:
         """The states of versions; see `InferenceBackend.status`."""
         versions = self._manager.status(spec.name)
         if not versions:
-            self._check_not_coming(spec.name)
+            self._coming.check(spec.name)
             raise ModelNotFound(f"Could not find any versions of model {spec.name}")
         if spec.version is None:
             return versions
@@ -301,8 +314,7 @@ class ServingCore:
 
     def expect(self, names: Iterable[str]) -> None:
         """Models that are about to be resumed: until then, requests for them may be sent again."""
-        with self._lock:
-            self.coming |= frozenset(names)
+        self._coming.add(*names)
 
     def resume(
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
@@ -322,14 +334,10 @@ class ServingCore:
                 except (ServingError, OSError) as error:  # it costs this model only
                     problems[name] = [str(error)]
                 finally:
-                    self._expect_no_longer(name)
+                    self._coming.remove(name)
         finally:
-            self._expect_no_longer(*coming)
+            self._coming.remove(*coming)
         return problems
-
-    def _expect_no_longer(self, *names: str) -> None:
-        with self._lock:
-            self.coming -= frozenset(names)
 
     def _resume(self, name: str, state: Any, base_path: Path, progress: Progress) -> list[str]:
         """Serve one model as it was; what could not be brought back, in words."""
@@ -484,6 +492,29 @@ class ServingCore:
 
     # --- helpers -----------------------------------------------------------------------------------------------
 
+    def set_engine(
+        self, name: str, engine: str, version: int | None = None, progress: Progress = no_progress
+    ) -> list[EngineMeasurement]:
+        """See `ModelAdmin.set_engine`."""
+        model, chosen = self._model(name), self._loaded_version(name, version)
+        measured = self._manager.set_engine(name, chosen, check_engine(engine), progress)
+        model.change(lambda same: same, new_event("engine", chosen, engine))
+        return measured
+
+    def measure_engines(
+        self, name: str, version: int | None = None, progress: Progress = no_progress
+    ) -> list[EngineMeasurement]:
+        """See `ModelAdmin.measure_engines`."""
+        return self._manager.set_engine(name, self._loaded_version(name, version), None, progress)
+
+    def _loaded_version(self, name: str, version: int | None) -> int:
+        """A version that is loaded: by default the promoted one."""
+        chosen = self._model(name).default_version if version is None else version
+        if chosen is None or chosen not in self.available(name):
+            loaded = ", ".join(map(str, self.available(name))) or "none"
+            raise VersionNotFound(f"version {chosen} of model {name} is not loaded", hint=f"loaded: {loaded}")
+        return chosen
+
     def _model(self, name: str) -> ServedModel:
         """A served model.
 
@@ -492,22 +523,13 @@ class ServingCore:
         """
         model = self._models.get(name)
         if model is None:
-            self._check_not_coming(name)
+            self._coming.check(name)
             known = ", ".join(self.names) or "none"
             raise ModelNotFound(
                 f"no model {name!r} is served here; served: {known}",
                 hint=f"%deploy MODEL --name {name}, or %serving --resume",
             )
         return model
-
-    def _check_not_coming(self, name: str) -> None:
-        """Raise `NotAvailable` for a model that is being resumed: it is there, but not yet."""
-        if name in self.coming:
-            raise NotAvailable(
-                f"model {name} is being loaded again, as it was served before",
-                hint="try again in some seconds",
-                retry_after_s=RESUME_RETRY_S,
-            )
 
     def _copied_to(self, name: str) -> frozenset[int]:
         """The versions that get copies of a model's requests now."""
@@ -521,7 +543,7 @@ class ServingCore:
 
     def _add(self, model: ServedModel) -> None:
         """Serve a model; the caller holds the lock."""
-        self.coming -= {model.name}
+        self._coming.remove(model.name)
         self._models = {**self._models, model.name: model}
 
     def _remove(self, model: ServedModel) -> None:

@@ -12,6 +12,7 @@ Thread: `run` on any; the rest on one thread at a time.
 from __future__ import annotations
 
 import logging
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -24,6 +25,9 @@ from .saved_model.session import DEFAULT_OPTIONS, SavedModelServable, SessionOpt
 from .servable import Servable
 from .strange import LeftToTensorFlow
 from .tflite import MODEL_FILE, TfliteServable
+
+RUNS_TO_CHECK = 1000
+"""For so many runs it is looked at an engine at work."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +46,7 @@ class EngineServable:
         num_threads: of one run of an engine.
         measurements: what was measured when engines were chosen.
         notes: what users have to know of its engines, one line each.
+        runs_to_check: how many of the next runs of engines are to be looked at now and then; see `versions.live_check`.
 
     Raises:
         ModelNotFound, FailedPrecondition: as `SavedModelServable`.
@@ -53,6 +58,7 @@ class EngineServable:
         self.num_threads = options.intra_op_threads or num_threads(options.limited_threads)
         self.measurements: tuple[EngineMeasurement, ...] = ()
         self.notes: tuple[str, ...] = ()
+        self.runs_to_check = 0
         self._facts = read_facts(path, options)
         self.signatures = self._facts.signatures
         self.signature_defs = self._facts.signature_defs
@@ -81,7 +87,7 @@ class EngineServable:
 
     def engine_of(self, signature: str) -> str:
         """What runs a signature."""
-        engine = self._answering.get(signature)
+        engine = self.answering(signature)
         return TENSORFLOW if engine is None else engine.name
 
     def use(
@@ -94,9 +100,10 @@ class EngineServable:
             measurements: what was measured when they were chosen.
             notes: what users have to know.
         """
-        if engines.keys() < self.signatures.keys():
+        runs_to_check = RUNS_TO_CHECK if engines and has_tensorflow() else 0
+        if runs_to_check or engines.keys() < self.signatures.keys():
             self.session()  # before the pointer moves: no request has to wait until it is open
-        self._answering = dict(engines)
+        self._answering, self.runs_to_check = dict(engines), runs_to_check
         self.measurements, self.notes = tuple(measurements), tuple(notes)
         self._spare_session()
 
@@ -111,7 +118,7 @@ class EngineServable:
             return self.session().run(signature, inputs)
         except Exception as error:  # noqa: BLE001 - runtimes raise types of their own; TensorFlow decides what it was
             outputs = self.session().run(signature, inputs)
-            self._fall_back(signature, engine, f"it failed where TensorFlow answers: {innermost(error)}")
+            self.fall_back(signature, engine, f"it failed where TensorFlow answers: {innermost(error)}")
             return outputs
 
     def run_within(self, signature: str, inputs: Tensors, limit_s: float) -> Tensors:
@@ -137,14 +144,30 @@ class EngineServable:
         if session is not None:
             session.close()
 
+    def answering(self, signature: str) -> Engine | None:
+        """The engine that runs a signature; None for TensorFlow."""
+        return self._answering.get(signature)
+
+    def checked(self) -> None:
+        """A run counts as seen; after the last one the session is no longer needed for that."""
+        self.runs_to_check = max(0, self.runs_to_check - 1)
+        if not self.runs_to_check:
+            self._spare_session()
+
     def _spare_session(self) -> None:
         """Let go of a session that nothing needs; it is opened again when something does."""
-        if self._answering.keys() >= self.signatures.keys():
+        if self._answering.keys() >= self.signatures.keys() and not self.runs_to_check:
             # Not closed: a run may be on its way in it, which holds the last reference then.
             self._session = None
 
-    def _fall_back(self, signature: str, engine: Engine, reason: str) -> None:
-        """TensorFlow runs a signature from now on."""
+    def fall_back(self, signature: str, engine: Engine, reason: str) -> None:
+        """Let TensorFlow run a signature from now on.
+
+        Args:
+            signature: the signature's name.
+            engine: what ran it; nothing happens if something else does by now.
+            reason: why, in words.
+        """
         with self._lock:
             if self._answering.get(signature) is not engine:
                 return
@@ -153,6 +176,11 @@ class EngineServable:
             self.notes = (*self.notes, note)
             self.measurements = tuple(_without(row, signature, engine.name, reason) for row in self.measurements)
         _log.warning("%s: %s", self.path, note)
+
+
+def has_tensorflow() -> bool:
+    """Whether this process has TensorFlow anyway: nothing imports it only to look at an engine at work."""
+    return "tensorflow" in sys.modules
 
 
 def _without(row: EngineMeasurement, signature: str, engine: str, reason: str) -> EngineMeasurement:

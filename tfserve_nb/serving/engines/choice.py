@@ -159,6 +159,7 @@ def choose(wanted: str, findings: Findings) -> tuple[str, dict[str, str]]:
     reasons = dict(findings.problems)
     usable = [name for name in findings.ms if name != TENSORFLOW]
     if wanted != AUTO:
+        reasons |= {name: f"{wanted} was asked for" for name in usable if name != wanted}
         return (wanted if wanted in usable else TENSORFLOW), reasons
     gains = {name: gain(findings.ms[TENSORFLOW], findings.ms[name]) for name in usable}
     best = max(gains, key=lambda name: gains[name], default=TENSORFLOW)

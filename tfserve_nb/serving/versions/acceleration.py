@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
+from ...errors import InvalidOption
 from ...export.graph.outside_ops import reach_text
 from ...export.reasons import innermost
 from ...temporary import TemporaryFolder
-from ...types import EngineMeasurement, Progress, ProgressEvent, SignatureSpec, no_progress
+from ...types import DEFAULT_SIGNATURE, EngineMeasurement, Progress, ProgressEvent, SignatureSpec, no_progress
 from ..batching.options import BatchingOptions
 from ..engines import conversion
 from ..engines.accelerated import EngineServable
@@ -34,9 +35,9 @@ from ..engines.artefacts import (
     write_record,
 )
 from ..engines.choice import choose, examine, rows_of, speed_note
-from ..engines.engine import TENSORFLOW, Engine, EngineKind, unsuited, versions_of
+from ..engines.engine import AUTO, TENSORFLOW, Engine, EngineKind, unsuited, versions_of
 from ..engines.evidence import Evidence
-from ..engines.kinds import KINDS, wanted_kinds
+from ..engines.kinds import KINDS, check_installed, wanted_kinds
 from ..engines.servable import Loader, Servable
 from ..engines.strange import GuardedEngine
 from .source import VersionSource
@@ -86,6 +87,30 @@ def sizes_of(options: BatchingOptions) -> tuple[int, ...]:
     return options.allowed_batch_sizes if options.is_enabled else (1,)
 
 
+def choose_engine(
+    servable: Servable, source: VersionSource, engine: str | None, seen: Seen, progress: Progress
+) -> list[EngineMeasurement]:
+    """Let another engine run a loaded version, or measure anew; what was measured.
+
+    Args:
+        servable: the version, which goes on answering.
+        source: where it comes from, and what was asked for before.
+        engine: the name of an engine, `auto` or `tensorflow`; None measures all engines for what was asked for before.
+        seen: captured requests.
+        progress: called with each step.
+
+    Raises:
+        InvalidOption: if the engine was asked for by its name and cannot run the version; all is as before then.
+    """
+    if not isinstance(servable, EngineServable):
+        raise InvalidOption(f"{source.path} is no SavedModel that engines could run", hint="--engine tensorflow")
+    if engine is not None:
+        check_installed(engine)
+    rows, sizes = known_rows(servable, seen), sizes_of(source.options)
+    accelerate(servable, engine or source.engine, rows, sizes, progress, measures_all=engine is None, is_strict=True)
+    return list(servable.measurements)
+
+
 def accelerate(
     servable: EngineServable,
     wanted: str,
@@ -93,7 +118,8 @@ def accelerate(
     sizes: Sequence[int],
     progress: Progress = no_progress,
     *,
-    anew: bool = False,
+    measures_all: bool = False,
+    is_strict: bool = False,
 ) -> None:
     """Let the engine that was asked for run a version; TensorFlow runs what it cannot, with the reason.
 
@@ -103,21 +129,42 @@ def accelerate(
         rows: what to compare on.
         sizes: the batch sizes that will be used, increasing.
         progress: called with each step.
-        anew: compare and measure although it is known what that shows.
+        measures_all: compare and measure all engines although what was asked for is known.
+        is_strict: whether an engine that was asked for by its name has to run the default signature; where there is
+            none, any.
+
+    Raises:
+        InvalidOption: if it cannot; nothing was changed then.
     """
-    if wanted == TENSORFLOW:
+    measured = AUTO if measures_all else wanted
+    if measured == TENSORFLOW:
         servable.use({}, ())
         return
-    obstacle = _obstacle(servable, wanted)
+    obstacle = _obstacle(servable, measured)
     if obstacle:
+        if is_strict:
+            _check_runs(wanted, TENSORFLOW, obstacle)
         servable.use({}, (), (f"TensorFlow runs it: {obstacle}",))
         return
     record = read_record(servable.path)
-    if anew or record is None or not _is_known(record, wanted):
-        record = _find_out(servable, wanted, rows, sizes, progress, record)
+    if measures_all or record is None or not _is_known(record, measured):
+        record = _find_out(servable, measured, rows, sizes, progress, record)
     engines, record = _loaded(servable, wanted, record)
-    measurements = _table(wanted, record)
+    measurements = _table(wanted, measured, record)
+    if is_strict:
+        needed = {DEFAULT_SIGNATURE} & servable.signatures.keys() or servable.signatures.keys()
+        reasons = {
+            row.reason for row in measurements if row.engine == wanted and row.signature in needed and row.reason
+        }
+        _check_runs(wanted, wanted if needed & engines.keys() else TENSORFLOW, "; ".join(sorted(reasons)))
     servable.use(engines, measurements, tuple(_notes(servable, engines, measurements, record)))
+
+
+def _check_runs(wanted: str, chosen: str, reason: str) -> None:
+    if wanted not in (AUTO, TENSORFLOW, chosen):
+        raise InvalidOption(
+            f"engine={wanted!r} cannot run this model: {reason}", hint=f"--engine {AUTO}, or leave it out"
+        )
 
 
 def _obstacle(servable: EngineServable, wanted: str) -> str:
@@ -253,8 +300,8 @@ def _loaded(servable: EngineServable, wanted: str, record: EngineRecord) -> tupl
     return engines, record
 
 
-def _table(wanted: str, record: EngineRecord) -> list[EngineMeasurement]:
-    tried = [kind.name for kind in wanted_kinds(wanted) if kind.name in record.artefacts]
+def _table(wanted: str, measured: str, record: EngineRecord) -> list[EngineMeasurement]:
+    tried = [kind.name for kind in wanted_kinds(measured) if kind.name in record.artefacts]
     tables = (rows_of(name, wanted, found, tried) for name, found in record.findings.items())
     return list(itertools.chain.from_iterable(tables))
 

@@ -28,6 +28,7 @@ from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
+from .live_check import LiveCheck
 from .sharing import RowSharing, sharing_notes
 from .source import VersionSource
 
@@ -117,6 +118,7 @@ class LoadedVersion:
         self._changing = threading.Lock()
         self._is_closed = False
         self._background: dict[str, Lane] = {}
+        self._live = LiveCheck(servable, runner) if isinstance(servable, EngineServable) else None
         self.lanes = {name: self._attach(name, is_background=False) for name in sharing}
 
     @property
@@ -187,7 +189,7 @@ class LoadedVersion:
         """
         with self._lock:
             self._is_closed = True
-            lanes = [*self.lanes.values(), *self._background.values()]
+            lanes = [*self.lanes.values(), *self._background.values(), *(self._live.lanes if self._live else ())]
         for lane in lanes:
             self.runner.detach(lane)
         if not any(lane.num_running or lane.num_overdue for lane in lanes):
@@ -210,11 +212,14 @@ class LoadedVersion:
             options = replace(options, batch_timeout_micros=0)
         kind = CopyQueue if is_background else BatchQueue
         queue = kind(options, is_batchable=is_batchable, has_one_shape=one_shape)
-        run = partial(self.servable.run, name)
+        run: Callable[..., Tensors] = partial(self.servable.run, name)
         servable = self.servable
         run_within: RunWithin | None = None
         if isinstance(servable, StoppableServable) and servable.is_stoppable:
             run_within = partial(servable.run_within, name)
+        if self._live is not None and not is_background:
+            run = self._live.watched(name, run)
+            run_within = None if run_within is None else self._live.watched(name, run_within)
         if name in self.servable.states:
             run = partial(self._run_alone, run)
             run_within = None if run_within is None else partial(self._run_alone, run_within)
@@ -370,6 +375,11 @@ class VersionHandle:
         self._record = record
         self._loaded = loaded
         self._release: Callable[[VersionRecord], None] | None = release
+
+    @property
+    def servable(self) -> Servable:
+        """What it pins."""
+        return self._loaded.servable
 
     def shares_runs(self, signature: str) -> bool:
         """Whether rows of a signature may run together; see `Handle.shares_runs`."""
