@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.converting import convert_here
+from helpers.eventually import eventually
 
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import InvalidOption, ServingError
-from tfserve_nb.serving.engines import conversion, kinds
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.engines import accelerated, conversion, kinds
 from tfserve_nb.serving.engines.artefacts import FOLDER, RECORD_FILE, read_record
-from tfserve_nb.serving.engines.saved_model.session import SavedModelServable
 
 X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
 
@@ -32,6 +35,14 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
 def dense() -> keras.Model:
     keras.utils.set_random_seed(0)
     return keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(3, "relu")])
+
+
+def servable_of(handle: Deployment) -> Any:
+    """What runs the promoted version of a model of this kernel."""
+    core: Any = handle._server.models  # noqa: SLF001
+    pinned = core.acquire(ModelSpec(handle.name))
+    pinned.release()
+    return pinned.servable
 
 
 def newest(handle: Deployment) -> Any:
@@ -64,16 +75,17 @@ def test_auto_measures_every_engine_and_takes_the_fastest_or_says_why_not() -> N
     assert any("made-up rows" in note for note in status.notes)
 
 
-def test_a_version_is_loaded_again_without_converting_or_opening_tensorflow(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_version_is_loaded_again_without_converting_and_keeps_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     tfserve_nb.deploy(dense(), "dense", engine="onnx")
     tfserve_nb.shutdown()
     monkeypatch.setattr(conversion, "convert", None)
-    monkeypatch.setattr(SavedModelServable, "__init__", None)
+    monkeypatch.setattr(accelerated, "has_tensorflow", lambda: False)
 
     (handle,) = tfserve_nb.resume()
 
     assert handle.engine == "onnx"
     assert handle.predict(X).shape == (3, 3)
+    assert servable_of(handle)._session is None  # noqa: SLF001 - nothing else tells
 
 
 def test_an_artefact_that_is_damaged_is_converted_anew(caplog: pytest.LogCaptureFixture) -> None:
@@ -190,19 +202,97 @@ def test_too_little_memory_and_too_little_time_to_convert_are_said(tmp_path: Pat
     assert conversion.convert([job], limit_s=0.0) == ["it took too long to convert"]
 
 
+class Broken:
+    """An engine that runs nothing, or answers what it likes."""
+
+    name = "onnx"
+
+    def __init__(self, answer: np.ndarray | None = None) -> None:
+        self.answer = answer
+
+    def run(self, inputs: Any) -> Any:
+        if self.answer is None:
+            raise RuntimeError("out of order")
+        return {"output_0": np.resize(self.answer, (len(inputs["x"]), 3)).astype(np.float32)}
+
+
 def test_what_an_engine_fails_on_is_answered_by_tensorflow_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
     model = dense()
     handle = tfserve_nb.deploy(model, "dense", engine="onnx")
-    servable = handle._server.models._manager._models["dense"][1].loaded.servable  # type: ignore[attr-defined]  # noqa: SLF001
-    engine = servable._answering["serving_default"]  # noqa: SLF001
-    engine._session = None  # noqa: SLF001 - the engine breaks
+    servable = servable_of(handle)
+    servable.use({"serving_default": Broken()}, servable.measurements)
 
     np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
 
     assert handle.engine == "tensorflow"
-    assert "no longer by onnx" in " ".join(newest(handle).notes)
+    assert (
+        "no longer by onnx: it failed where TensorFlow answers: RuntimeError: out of order" in newest(handle).notes[-1]
+    )
     assert [row.engine for row in newest(handle).engines if row.is_chosen] == ["tensorflow"] * 7
     assert "no longer by onnx" in caplog.text
+
+
+def test_answers_that_differ_at_work_give_the_signature_back_to_tensorflow(caplog: pytest.LogCaptureFixture) -> None:
+    model = dense()
+    handle = tfserve_nb.deploy(model, "dense", engine="onnx")
+    servable = servable_of(handle)
+    servable.use({"serving_default": Broken(np.array([7.0]))}, servable.measurements)
+
+    assert handle.predict(X).tolist() == [[7.0] * 3] * 3
+    eventually(lambda: handle.engine == "tensorflow")
+
+    np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+    assert "output 'output_0' of onnx differs from TensorFlow" in newest(handle).notes[-1]
+    assert "no longer by onnx" in caplog.text
+
+
+def test_after_the_first_runs_no_session_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerated, "RUNS_TO_CHECK", 3)
+    handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")
+    servable = servable_of(handle)
+    assert servable._session is not None  # noqa: SLF001 - nothing else tells
+
+    for _ in range(3):
+        handle.predict(X)
+
+    assert servable._session is None  # noqa: SLF001
+    assert handle.engine == "onnx"
+
+
+def test_an_engine_is_changed_while_a_version_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_here(monkeypatch)
+    model = dense()
+    handle = tfserve_nb.deploy(model, "dense")
+    assert (handle.engine, newest(handle).engines) == ("tensorflow", ())
+
+    stop = threading.Event()
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+            except Exception as error:  # noqa: BLE001 - the test shows it
+                failures.append(error)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        for engine in ("onnx", "litert", "tensorflow", "onnx"):
+            assert handle.set_engine(engine).engine == engine
+    finally:
+        stop.set()
+        client.join()
+
+    assert failures == []
+    assert [event.detail for event in handle.history() if event.action == "engine"][0] == "onnx"
+    rows = handle.measure_engines()
+    assert {row.engine for row in rows} == {"tensorflow", "onnx", "litert"}
+    assert handle.engine == "onnx"
+    assert {row.reason for row in rows if row.engine == "litert"} == {"onnx was asked for"}
+    tfserve_nb.shutdown()
+    (handle,) = tfserve_nb.resume()
+    assert handle.engine == "onnx"
 
 
 class Lookup(tf.Module):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from helpers.converting import convert_here
 
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
@@ -97,6 +98,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]
     model = write_echo(folder / "echo")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        convert_here(patch)
         kernel = tfserve_nb.deploy(model, "echo", grpc_port=0)
         isolated = tfserve_nb.deploy(model, "alone", isolate=True, grpc_port=0, workers=1)
         remote = tfserve_nb.connect(kernel.rest_url, kernel.token)
