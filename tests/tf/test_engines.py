@@ -285,7 +285,7 @@ def test_an_engine_is_changed_while_a_version_answers(monkeypatch: pytest.Monkey
         client.join()
 
     assert failures == []
-    assert [event.detail for event in handle.history() if event.action == "engine"][0] == "onnx"
+    assert next(event.detail for event in handle.history() if event.action == "engine") == "onnx"
     rows = handle.measure_engines()
     assert {row.engine for row in rows} == {"tensorflow", "onnx", "litert"}
     assert handle.engine == "onnx"
