@@ -219,8 +219,8 @@ class ServingCore:
         """The highest version that was ever served here; 0 when there is none. A number is not used twice."""
         if name not in self._models:
             return 0
-        known = [status.version for status in self._manager.status(name) if status.error_code == "OK"]
-        return max([self._manager.highest(name), *known])
+        known = (status.version for status in self._manager.status(name) if status.error_code == "OK")
+        return max(self._manager.highest(name), *known, 0)
 
     def max_batch_size(self, name: str) -> int:
         """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
@@ -470,13 +470,8 @@ class ServingCore:
             InvalidOption: if `redact` names an input that no loaded version has: a slip there would keep everything.
         """
         self._model(name)
-        known = self._input_names(name)
-        unknown = sorted(set(() if settings is None else settings.names) - known)
-        if known and unknown:
-            raise InvalidOption(
-                f"redact={unknown[0]!r} is no input of {name}; it has {', '.join(sorted(known))}",
-                hint=f"redact=[{min(known)!r}]",
-            )
+        if settings is not None:
+            settings.check_names(name, self._input_names(name))
         with self._lock:
             self.captures.configure(name, settings, clear=clear)
             self._observe(self.captures)
@@ -496,24 +491,13 @@ class ServingCore:
         self, name: str, engine: str, version: int | None = None, progress: Progress = no_progress
     ) -> list[EngineMeasurement]:
         """See `ModelAdmin.set_engine`."""
-        model, chosen = self._model(name), self._loaded_version(name, version)
-        measured = self._manager.set_engine(name, chosen, check_engine(engine), progress)
-        model.change(lambda same: same, new_event("engine", chosen, engine))
-        return measured
+        return self._model(name).set_engine(check_engine(engine), version, progress)
 
     def measure_engines(
         self, name: str, version: int | None = None, progress: Progress = no_progress
     ) -> list[EngineMeasurement]:
         """See `ModelAdmin.measure_engines`."""
-        return self._manager.set_engine(name, self._loaded_version(name, version), None, progress)
-
-    def _loaded_version(self, name: str, version: int | None) -> int:
-        """A version that is loaded: by default the promoted one."""
-        chosen = self._model(name).default_version if version is None else version
-        if chosen is None or chosen not in self.available(name):
-            loaded = ", ".join(map(str, self.available(name))) or "none"
-            raise VersionNotFound(f"version {chosen} of model {name} is not loaded", hint=f"loaded: {loaded}")
-        return chosen
+        return self._model(name).set_engine(None, version, progress)
 
     def _model(self, name: str) -> ServedModel:
         """A served model.
@@ -555,20 +539,16 @@ class ServingCore:
         self._manager.forget(model.name)
         self.metrics.forget(model.name)
         with self._lock:
-            self.samples.forget(model.name)
-            self.captures.forget(model.name)
-            self._observe(self.samples)
-            self._observe(self.captures)
+            for observer in (self.samples, self.captures):
+                observer.forget(model.name)
+                self._observe(observer)
 
     def _observe(self, observer: RequestSamples | Captures) -> None:
         """Add an observer while it wants any model, and remove it otherwise: requests cost nothing more then.
 
         The caller holds the lock.
         """
-        if observer.is_on:
-            self.observers.add(observer)
-        else:
-            self.observers.remove(observer)
+        (self.observers.add if observer.is_on else self.observers.remove)(observer)
 
 
 def _check_unconfigured(model: ServedModel | None) -> None:

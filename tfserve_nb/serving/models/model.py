@@ -16,14 +16,14 @@ from typing import Any  # JSON
 from ...errors import InvalidOption, ServingError, VersionNotFound
 from ...export.layout import check_name, deletable_dir, delete_version, list_versions, version_dir
 from ...serialization import from_json, to_json
-from ...types import HistoryEvent, Progress
+from ...types import EngineMeasurement, HistoryEvent, Progress
 from ..backend import ModelSpec, ModelView
 from ..batching.options import BatchingOptions
 from ..versions.lifecycle import ServableManager
 from ..versions.source import VersionSource
 from .fitness import check_fitness
 from .routing import Routing
-from .state_store import StateStore
+from .state_store import StateStore, new_event
 
 LOAD_LIMIT_S = 600.0
 
@@ -149,6 +149,22 @@ class ServedModel:
                 hint=f"%serving {self.name}",
             )
         return VersionSource(version_dir(self.base_path, self.name, version), BatchingOptions())
+
+    def set_engine(self, engine: str | None, version: int | None, progress: Progress) -> list[EngineMeasurement]:
+        """Let another engine run a loaded version, or (None) measure anew; see `ModelAdmin.set_engine`.
+
+        Raises:
+            VersionNotFound: naming the versions that are loaded.
+        """
+        chosen = self.default_version if version is None else version
+        available = self._manager.available(self.name)
+        if chosen is None or chosen not in available:
+            loaded = ", ".join(map(str, sorted(available))) or "none"
+            raise VersionNotFound(f"version {chosen} of model {self.name} is not loaded", hint=f"loaded: {loaded}")
+        measured = self._manager.set_engine(self.name, chosen, engine, progress)
+        if engine is not None:
+            self.change(lambda same: same, new_event("engine", chosen, engine))
+        return measured
 
     def deletable(self, version: int | None, *, force: bool) -> list[int]:
         """The versions whose folders `--delete` removes: one, or all of them; none for one whose folder is gone.
