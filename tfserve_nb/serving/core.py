@@ -290,10 +290,7 @@ class ServingCore:
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """See `ModelAdmin.history`."""
-        model = self._model(name)
-        if isinstance(model, FollowedModel):
-            return list(model.events[:limit])
-        return model.store.history(name, limit)
+        return self._model(name).history(limit)
 
     def follow(self, name: str, base_path: Path) -> FollowedModel:
         """Serve a model whose versions a configuration decides about; see `configured.ConfiguredModels`."""

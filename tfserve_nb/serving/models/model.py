@@ -216,6 +216,10 @@ class ServedModel:
         with self.noting_problem():
             self.store.save(self.name, state, event)
 
+    def history(self, limit: int) -> list[HistoryEvent]:
+        """The newest events, newest first; see `ModelAdmin.history`."""
+        return self.store.history(self.name, limit)
+
     def stop_routing(self) -> None:
         """Route no requests any more, and unload all versions."""
         with self._lock:
