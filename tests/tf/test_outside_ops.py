@@ -115,6 +115,10 @@ def saved(call: Callable[[Any], Any], path: Path = Path("model")) -> Path:
     return path
 
 
+def outside_ops_of(path: Path | str) -> tuple[str, ...]:
+    return outside_ops(read_meta_graph(path), path)
+
+
 @pytest.mark.parametrize(
     ("call", "found"),
     [
@@ -141,7 +145,7 @@ def saved(call: Callable[[Any], Any], path: Path = Path("model")) -> Path:
 def test_ops_that_reach_outside_are_found_wherever_they_hide(
     call: Callable[[Any], Any], found: tuple[str, ...]
 ) -> None:
-    assert outside_ops(read_meta_graph(saved(call))) == found
+    assert outside_ops_of(saved(call)) == found
 
 
 class Words(tf.Module):
@@ -162,22 +166,45 @@ class Words(tf.Module):
 
 def test_a_vocabulary_of_its_own_is_no_file_outside_and_one_elsewhere_is() -> None:
     tf.saved_model.save(Words(Path("words.txt")), "model")
-    assert outside_ops(read_meta_graph("model")) == ()
+    assert outside_ops_of("model") == ()
 
     changed = read_saved_model("model")
     changed.meta_graphs[0].asset_file_def[0].filename = "../../secret.txt"
     Path("model", SAVED_MODEL_FILE).write_bytes(changed.SerializeToString())
 
-    assert outside_ops(read_meta_graph("model")) == ("InitializeTableFromTextFileV2",)
+    assert outside_ops_of("model") == ("InitializeTableFromTextFileV2",)
+
+
+@pytest.mark.parametrize("linked", ["assets", "assets/words.txt"])
+def test_a_vocabulary_that_is_a_link_to_elsewhere_is_a_file_outside(linked: str) -> None:
+    tf.saved_model.save(Words(Path("words.txt")), "model")
+    link = Path("model", linked)
+    elsewhere = link.rename("elsewhere").absolute()
+    link.symlink_to(elsewhere)
+
+    assert outside_ops_of("model") == ("InitializeTableFromTextFileV2",)
+
+    link.unlink()
+    elsewhere.rename("model/own")
+    link.symlink_to(Path("model/own").absolute())
+    assert outside_ops_of("model") == ()
+
+
+def test_an_op_of_an_earlier_tensorflow_that_reads_a_file_is_found() -> None:
+    meta_graph = read_meta_graph(saved(tf.identity))
+    node = meta_graph.graph_def.library.function[0].node_def.add(name="words", op="Skipgram")
+    node.attr["filename"].s = b"/etc/hosts"
+
+    assert outside_ops(meta_graph, "model") == ("Skipgram",)
 
 
 def test_the_checkpoint_ops_of_tensorflow_1_are_its_own_until_a_signature_fetches_them() -> None:
     meta_graph = read_meta_graph(write_half_plus_two(Path("model")))
-    assert outside_ops(meta_graph) == ()
+    assert outside_ops(meta_graph, "model") == ()
 
     meta_graph.signature_def["steal"].outputs["y"].name = meta_graph.saver_def.save_tensor_name
 
-    assert outside_ops(meta_graph) == ("MergeV2Checkpoints", "SaveV2")
+    assert outside_ops(meta_graph, "model") == ("MergeV2Checkpoints", "SaveV2")
 
 
 def test_nothing_of_a_model_that_is_not_allowed_runs() -> None:

@@ -179,7 +179,7 @@ def verify_against_live(
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
     prepared = prepare_source(source, example=example, option=option)
-    outside = outside_ops(read_meta_graph(path))
+    outside = outside_ops(read_meta_graph(path), path)
     if outside and example is None:
         # The live model would do the same: files that it writes, and requests that it sends.
         return CheckReport(0, None, "made-up rows are not run on such a model (give some: --check)", outside)

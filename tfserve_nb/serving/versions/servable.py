@@ -152,7 +152,7 @@ class SavedModelServable:
         meta_graph = read_meta_graph(path, options.tags)
         self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
         self.signature_defs = signature_defs_of(meta_graph)
-        self.outside_ops: Sequence[str] = outside_ops(meta_graph)
+        self.outside_ops: Sequence[str] = outside_ops(meta_graph, path)
         _check_allowed(path, self.outside_ops, options.allowed_ops)
         self.states = signature_states(meta_graph)
         self.is_stoppable = can_be_stopped(meta_graph)
