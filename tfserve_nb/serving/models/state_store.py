@@ -38,7 +38,7 @@ _SCHEMA = (
 
 _IS_TIME = "at BETWEEN 0 AND 253402300799"
 """That a row can have happened: SQLite takes whatever stands in a column, and orders texts above all numbers."""
-_IS_VERSION = f"(typeof(version) = 'integer' AND version BETWEEN 1 AND {MAX_VERSION - 1})"
+_IS_VERSION = f"(typeof(version) = 'integer' AND version BETWEEN 0 AND {MAX_VERSION - 1})"
 """That a version has a next one."""
 
 
@@ -88,10 +88,9 @@ class StateStore:
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """The newest events of a model, newest first; without damaged ones."""
-        query = (
-            "SELECT at, action, version, detail, actor FROM history "
-            f"WHERE name = ? AND {_IS_TIME} AND (version IS NULL OR {_IS_VERSION}) ORDER BY id DESC LIMIT ?"
-        )
+        is_sound = f"{_IS_TIME} AND (version IS NULL OR {_IS_VERSION})"
+        columns = "at, action, version, detail, actor"
+        query = f"SELECT {columns} FROM history WHERE name = ? AND {is_sound} ORDER BY id DESC LIMIT ?"  # noqa: S608 - texts of ours
         rows = self._rows("history", query, (name, limit))
         return [
             HistoryEvent(at, _text(action), version, _text(detail), _text(actor))
