@@ -28,6 +28,7 @@ from tfserve_nb.errors import (
     RunRejected,
     VersionNotFound,
 )
+from tfserve_nb.export.graph.effects import Effects
 from tfserve_nb.export.graph.state import GraphState, Written
 from tfserve_nb.export.layout import temporary_dir
 from tfserve_nb.serving import direct
@@ -165,7 +166,7 @@ class Counting(FakeServable):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self.states = {"serving_default": GraphState((Written("total", "total", "variable", (1,)),))}
+        self.effects = Effects({"serving_default": GraphState((Written("total", "total", "variable", (1,)),))})
         self.total = 0.0
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:

@@ -17,9 +17,8 @@ from ..experiment.plan import Limits, Plan
 from ..export.arrays import given_as, named_batch
 from ..export.check import CheckReport, verify_against_live
 from ..export.endpoint import ExportSource
+from ..export.graph.effects import effects_of
 from ..export.graph.live import left_alone
-from ..export.graph.outside_ops import reach_text
-from ..export.graph.state import notes_of, signature_states
 from ..export.layout import check_folder, check_name, delete_version
 from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
@@ -325,15 +324,15 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
 
     def verify(path: Path) -> None:
         progress(ProgressEvent("checking", 0, 1))
+        effects = effects_of(read_meta_graph(path))
         try:
-            report = verify_against_live(source, path, load_and_run, export.example, export.example_option)
+            report = verify_against_live(source, path, load_and_run, export.example, export.example_option, effects)
         except InvalidOption as error:  # it fails on the user's rows
             if not request.serve.force:
                 raise
             report = CheckReport(0, None, error.message)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
-        outside = (reach_text(report.outside_ops),) if report.outside_ops else ()
-        found = "; ".join((found, *source.notes, *outside, *notes_of(signature_states(read_meta_graph(path)))))
+        found = "; ".join((found, *source.notes, *effects.notes))
         progress(ProgressEvent("checking", 1, 1, found))
         note_check_rows(path, source, export.check, request.batching.allowed_batch_sizes)
         if export.warmup is not None:

@@ -263,10 +263,10 @@ def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> _Run:
         if not all(one.is_batched for one in spec.inputs.values()):
             return _Run(inputs, run(inputs), 1)
         num_rows = len(next(iter(inputs.values())))
-        runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.states
+        runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.effects.states
         if (
             runs_whole
-            or servable.outside_ops
+            or servable.effects.outside_ops
             or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN)
         ):
             return _Run(inputs, run(inputs), num_rows)

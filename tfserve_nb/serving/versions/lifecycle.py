@@ -382,8 +382,9 @@ class ServableManager:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
-            if servable.outside_ops:
-                _log.info("Servable {name: %s version: %d}: %s", name, version, reach_text(servable.outside_ops))
+            outside = servable.effects.outside_ops
+            if outside:
+                _log.info("Servable {name: %s version: %d}: %s", name, version, reach_text(outside))
             trial = Trial(servable)
             seen = partial(self._seen, name)
             sharing = warm_up(trial, source, partial(self._note_warmup, record), self._observers, seen)

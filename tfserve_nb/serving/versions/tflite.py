@@ -17,7 +17,7 @@ from typing import Any  # LiteRT's details are plain dicts
 import numpy as np
 
 from ...errors import NotAvailable, RunRejected
-from ...export.graph.state import GraphState
+from ...export.graph.effects import Effects
 from ...export.signatures import to_signature_defs
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, in_order
 from .tflite_signatures import stored_signature_defs
@@ -56,8 +56,7 @@ class TfliteServable:
             for name, one in self._signatures.items()
         }
         self.signature_defs = to_signature_defs({name: one.spec for name, one in self._signatures.items()})
-        self.outside_ops = ()  # LiteRT has no such ops, and TensorFlow's are not built in
-        self.states: Mapping[str, GraphState] = {}
+        self.effects = Effects()  # LiteRT has no ops that reach outside, and TensorFlow's are not built in
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one signature; see `Servable.run`. A model with a batch of one built in runs once for each row.
