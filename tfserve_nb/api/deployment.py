@@ -374,7 +374,7 @@ class Deployment:
             a: the older or current version, a number or a label.
             b: the other.
             rows: rows to ask both with; by default those that `warmup=` stored.
-            kind: what the outputs are: `classification`, `regression` or `exact`; by default found out, see
+            kind: what the outputs are: `classification`, `regression`, `exact` or `random`; by default found out, see
                 docs/agreement.md.
             tolerance: by how much numbers of a regression may differ, relative; by default 0.001.
 
@@ -474,7 +474,7 @@ class Deployment:
             seconds: the newest that take at most that long.
             tolerance: by how much numbers of a regression may differ, relative; by default 0.001.
             protocol: `json`, `binary` or `grpc`.
-            kind: what the outputs are: `classification`, `regression` or `exact`; by default found out, see
+            kind: what the outputs are: `classification`, `regression`, `exact` or `random`; by default found out, see
                 docs/agreement.md.
             watcher: follows the run, on the calling thread.
 

@@ -33,7 +33,12 @@ class Effects:
     def lasting(self) -> str:
         """What a run leaves behind, in words; "" for nothing. Such a version runs for requests only, once for each."""
         written = next((state.text for state in self.states.values() if state.written), "")
-        return written or (reach_text(self.outside_ops) if self.outside_ops else "")
+        return written or self.reach
+
+    @property
+    def reach(self) -> str:
+        """What its graph reaches outside of it, in words; "" for nothing."""
+        return reach_text(self.outside_ops) if self.outside_ops else ""
 
     @property
     def randomness(self) -> str:
@@ -43,8 +48,7 @@ class Effects:
     @property
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
-        reach = (reach_text(self.outside_ops),) if self.outside_ops else ()
-        return (*notes_of(self.states), *reach)
+        return (*notes_of(self.states), *filter(None, [self.reach]))
 
 
 def effects_of(meta_graph: Any) -> Effects:

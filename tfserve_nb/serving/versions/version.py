@@ -134,7 +134,9 @@ class LoadedVersion:
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
         notes = (*self.servable.effects.notes, *sharing_notes(self.alone))
-        return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else notes
+        return (
+            (*notes, f"it cannot answer: no row that was tried could be run: {self.problem}") if self.problem else notes
+        )
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
