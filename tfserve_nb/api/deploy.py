@@ -86,8 +86,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
             than this many milliseconds, requests fail, or outputs hold NaN; an experiment watches, see `ab_test`.
         check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
             keeps the limits (those of `ReplayLimits` for True).
-        kind: with `check_replay`: what the outputs are, one of `classification`, `regression`, `exact`, `random`; found out
-            by default, see docs/agreement.md.
+        kind: with `check_replay`: what the outputs are: `classification`, `regression`, `exact` or `random`; by default
+            found out, see docs/agreement.md.
         tolerance: with `check_replay`: by how much numbers of a regression may differ, relative; 0.001 by default.
         force: give it its requests although no row that was tried could be run. Without it such a version is refused,
             and the version before goes on answering; staged, it stays without traffic.
