@@ -12,10 +12,10 @@ from tfserve_nb.errors import InvalidOption, NotAvailable, RunRejected
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
+from tfserve_nb.serving.engines.session import SessionOptions, saved_model_loader
+from tfserve_nb.serving.engines.tflite import MODEL_FILE, TfliteServable
 from tfserve_nb.serving.models.placement import Placement
-from tfserve_nb.serving.versions.servable import SessionOptions, saved_model_loader
 from tfserve_nb.serving.versions.source import VersionSource
-from tfserve_nb.serving.versions.tflite import MODEL_FILE, TfliteServable
 
 
 @pytest.fixture(scope="module")

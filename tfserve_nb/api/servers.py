@@ -172,10 +172,10 @@ class IsolatedServer:
 
     def give_up(self, name: str, *, delete: bool, force: bool) -> None:
         """Undeploy a model although no process runs that serves it; see `ModelAdmin.undeploy`."""
+        from ..serving.engines.session import load_saved_model
         from ..serving.models.model import ServedModel
         from ..serving.models.placement import DEFAULT_KEEP
         from ..serving.versions.lifecycle import ServableManager
-        from ..serving.versions.servable import load_saved_model
 
         model = ServedModel(name, self._folders[name], DEFAULT_KEEP, ServableManager(load_saved_model))
         model.forget(model.deletable(None, force=force) if delete else (), force=force)

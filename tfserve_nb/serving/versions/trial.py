@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from ...errors import ServingError
 from ...export.check import made_up_batches
 from ...types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, Tensors
-from .servable import Servable
+from ..engines.servable import Servable
 
 
 class Trial:
