@@ -97,15 +97,14 @@ class StateStore:
             for at, action, version, detail, actor in rows
         ]
 
-    def highest_version(self, name: str) -> int:
-        """The highest version in the history of a model, whether it is still there or not; 0 when there is none.
+    def used_versions(self, name: str) -> frozenset[int]:
+        """The versions in the history of a model, whether they are still there or not.
 
         Raises:
             ServingError: if the file cannot be read.
         """
-        query = f"SELECT MAX(version) FROM history WHERE name = ? AND {_IS_VERSION}"  # noqa: S608 - a text of ours
-        rows = self._rows("history", query, (name,))
-        return rows[0][0] or 0 if rows else 0
+        query = f"SELECT DISTINCT version FROM history WHERE name = ? AND {_IS_VERSION}"  # noqa: S608 - a text of ours
+        return frozenset(version for (version,) in self._rows("history", query, (name,)))
 
     def add_benchmark(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
         """Keep the result of a benchmark.
