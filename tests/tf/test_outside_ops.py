@@ -285,8 +285,9 @@ def test_a_benchmark_sends_no_made_up_rows_by_url_or_to_a_version_that_the_traff
     assert Path("written.txt").read_text() == "mine"
 
 
-def test_copies_and_replays_of_a_model_that_writes_files_are_refused() -> None:
-    handle = tfserve_nb.deploy(str(saved(tf.identity, Path("plain"))), "writer")
+@pytest.mark.parametrize("isolate", [False, True])
+def test_copies_and_replays_of_a_model_that_writes_files_are_refused(isolate: bool) -> None:
+    handle = tfserve_nb.deploy(str(saved(tf.identity, Path("plain"))), "writer", isolate=isolate)
     handle.capture()
     handle.predict(np.array(["a"], object))
     model = str(saved(in_loop))
@@ -304,6 +305,8 @@ def test_copies_and_replays_of_a_model_that_writes_files_are_refused() -> None:
         handle.ab_test(1, staged)
     with pytest.raises(InvalidOption, match=f"nothing can be replayed onto version {staged} of writer: its graph"):
         handle.replay(staged)
+    with pytest.raises(InvalidOption, match="made-up rows are not sent to"):
+        handle.benchmark(version=staged, seconds=0.2)
     handle.save_warmup(staged)
     assert any("no rows were given to run" in note for note in handle.diff(1, staged).notes)
     assert not Path("written.txt").exists()
