@@ -31,7 +31,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
     """
     try:
         value = orjson.loads(body)
-        if any(body.count(key) > 1 for key in _KEYS):
+        # A key that is given twice is in the value; what is not there is not searched for.
+        if isinstance(value, dict) and any(key in value and body.count(quoted) > 1 for key, quoted in _KEYS.items()):
             value = _parse_tolerantly(body)
     except orjson.JSONDecodeError:
         value = _parse_tolerantly(body)
@@ -54,7 +55,7 @@ def signature_name(value: dict[str, Any]) -> str:
     return name
 
 
-_KEYS = (b'"instances"', b'"inputs"', b'"signature_name"', b'"examples"', b'"context"')
+_KEYS = {key: f'"{key}"'.encode() for key in ("instances", "inputs", "signature_name", "examples", "context")}
 """Of these the first one counts; orjson keeps the last."""
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
