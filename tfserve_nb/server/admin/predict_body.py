@@ -16,8 +16,8 @@ import numpy as np
 
 from ...errors import InvalidRequest
 from ...types import SignatureSpec, Tensors, TensorSpec, in_order
-from ..rest.json_text import dump, dump_with_nan
-from ..rest.v2_tensors import HEADER_LENGTH, parse_json, to_array, to_output
+from ..rest.json_text import dump, dump_with_nan, parse_json
+from ..rest.v2_tensors import HEADER_LENGTH, to_array, to_output
 
 ALIGNMENT = 16
 """Of raw tensors, in bytes: what the largest numbers need."""
