@@ -335,11 +335,11 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         outside = (reach_text(report.outside_ops),) if report.outside_ops else ()
         found = "; ".join((found, *source.notes, *outside, *notes_of(signature_states(read_meta_graph(path)))))
         progress(ProgressEvent("checking", 1, 1, found))
-        note_check_rows(path, source, export.check, request.batching.allowed_batch_sizes)
+        note_check_rows(path, export.check, request.batching.allowed_batch_sizes)
         if export.warmup is not None:
             signature = main_signature(read_signatures(path))
             with given_as("warmup"):
-                rows = named_batch(export.warmup, source.inputs or tuple(signature.inputs.values()), most=None)
+                rows = named_batch(export.warmup, signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
         problem = store(source, path, request.provenance)
         if problem:

@@ -188,9 +188,8 @@ def verify_against_live(
 
 def _verify(prepared: ExportSource, path: Path, load_and_run: LoadAndRun, example: object, option: str) -> CheckReport:
     signature = main_signature(read_signatures(path))
-    specs = prepared.inputs or tuple(signature.inputs.values())
     with given_as(option):
-        batches = iter([named_batch(example, specs)]) if example is not None else made_up_batches(signature)
+        batches = iter([named_batch(example, signature)]) if example is not None else made_up_batches(signature)
 
     def run(batch: Tensors) -> Tensors:
         return load_and_run(path, signature.name, batch)

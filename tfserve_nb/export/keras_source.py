@@ -20,6 +20,7 @@ from .endpoint import (
     ExportSource,
     Structure,
     free_batch,
+    is_list,
     is_made_up_layer_name,
     leaves,
     name_inputs,
@@ -129,7 +130,7 @@ def _functional_source(model: Any, flat_inputs: list[Any], description: str) -> 
     if sizes != {None} and (_has_state(model) or not takes_any_batch(run, specs)):
         specs = [replace(spec, shape=tuple(tensor.shape)) for spec, tensor in zip(specs, tensors, strict=True)]
     notes = (*_notes_on_types(model, names, tensors), *_notes_on_training(fixed))
-    return _source(model, specs, run, description, notes)
+    return _source(model, specs, run, description, notes, has_order=is_list(structure))
 
 
 def _calls_that_train(model: Any) -> list[str]:
@@ -201,7 +202,8 @@ def _subclassed_source(model: Any, example: object, description: str) -> ExportS
     if left_out:
         keys = ", ".join(f"{name!r}: ..." for name in (*arguments, *left_out))
         notes.append(f"left out of call(): {', '.join(left_out)}; to serve it, pass --check rows {{{keys}}}")
-    return _source(model, specs, run, description, tuple(notes))
+    has_order = is_list([*arguments.values()] if more else structure)
+    return _source(model, specs, run, description, tuple(notes), has_order=has_order)
 
 
 def _source(
@@ -209,7 +211,9 @@ def _source(
     specs: Sequence[TensorSpec],
     run: Callable[[Sequence[Any]], Structure],
     description: str,
-    notes: tuple[str, ...] = (),
+    notes: tuple[str, ...],
+    *,
+    has_order: bool,
 ) -> ExportSource:
     layer_names = output_layer_names(model)
 
@@ -223,6 +227,7 @@ def _source(
         tracked=(model,),
         coarsest_dtype=coarsest_dtype(model),
         notes=notes,
+        has_order=has_order,
     )
 
 

@@ -19,6 +19,7 @@ from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable
 from ...export.arrays import read_rows
 from ...server.admin.predict_body import encode_inputs, parse_signatures
 from ...server.rest.json_text import dump
+from ...server.rest.metadata_json import ORDER_FIELD
 from ...server.rest.v2_tensors import to_output
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors
 from .schedule import Target
@@ -196,7 +197,7 @@ def probe(target: Target) -> None:
     if target.protocol == "grpc":
         _probe_grpc(target)
         return
-    status, body = _request("POST", target.url, target.headers, target.bodies[0])
+    status, body, _ = _request("POST", target.url, target.headers, target.bodies[0])
     if not 200 <= status < 300:
         raise_for(status, body, target.url)
 
@@ -224,11 +225,11 @@ def _headers(token: str | None) -> Headers:
 
 
 def _signatures(url: str, headers: Headers) -> tuple[Mapping[str, SignatureSpec], int]:
-    status, body = _request("GET", f"{url}/metadata", headers, None)
+    status, body, fields = _request("GET", f"{url}/metadata", headers, None)
     if status != 200:
         raise_for(status, body, url)
     try:
-        return parse_signatures(json.loads(body))
+        return parse_signatures(json.loads(body), fields.get(ORDER_FIELD))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidOption(
             f"{url}/metadata is not TensorFlow Serving's metadata: {error}",
@@ -301,8 +302,8 @@ def _grpc_target(
     return Target("grpc", address, tuple(bodies), options.rows, headers, what)
 
 
-def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tuple[int, bytes]:
-    """One request on a connection of its own, past any proxy."""
+def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tuple[int, bytes, Mapping[str, str]]:
+    """One request on a connection of its own, past any proxy: status, body and header fields of the response."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidOption(
@@ -313,7 +314,7 @@ def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tup
     try:
         connection.request(method, parts.path + (f"?{parts.query}" if parts.query else ""), body, dict(headers))
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.read(), response.headers
     except (OSError, http.client.HTTPException, ssl.SSLError) as error:
         raise NotAvailable(
             f"{parts.scheme}://{parts.netloc} cannot be reached: {str(error) or type(error).__name__}",

@@ -24,7 +24,7 @@ from .decoder import LARGE_BYTES, Decoder, Later
 from .example_json import ExampleRequest, classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
 from .json_text import error_body
-from .metadata_json import SIGNATURES_FIELD, metadata_body, signatures_mark, status_body
+from .metadata_json import ORDER_FIELD, SIGNATURES_FIELD, input_orders, metadata_body, signatures_mark, status_body
 from .predict_json import parse_predict, to_body, to_tensors
 from .routes import Route, VersionOverflow, find_route
 
@@ -128,7 +128,8 @@ class RestHandler:
         handle = self.calls.backend.acquire(route.spec, key=fields.get)
         try:
             body = metadata_body(route.spec.name, handle.version, handle.signature_defs)
-            return Reply(200, body, ((SIGNATURES_FIELD, signatures_mark(handle.signatures)),))
+            mark, orders = signatures_mark(handle.signatures), input_orders(handle.signatures)
+            return Reply(200, body, ((SIGNATURES_FIELD, mark), (ORDER_FIELD, orders)))
         finally:
             handle.release()
 
