@@ -202,6 +202,72 @@ def test_a_float_input_in_front_of_an_embedding_is_mentioned() -> None:
     assert prepare_source(whole).notes == ()
 
 
+@tf.function
+def whole(x: Any) -> Any:
+    """A call in the graph."""
+    return tf.cast(x, tf.int32)
+
+
+def embedding() -> Any:
+    return layers.Embedding(9, 2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [keras.Sequential([embedding(), layers.Flatten()])],
+        lambda: [layers.Reshape((1, 2)), layers.Permute((2, 1)), embedding()],
+        lambda: [layers.Lambda(lambda x: x[:, :1]), embedding()],
+        lambda: [layers.Lambda(lambda x: tf.one_hot(tf.cast(x, tf.int64), 9))],
+        lambda: [layers.Lambda(lambda x: tf.gather(tf.eye(9), tf.cast(x - 1, tf.int64)))],
+        lambda: [layers.Lambda(lambda x: x % 9), embedding()],
+        lambda: [layers.Reshape((2, 1)), layers.TimeDistributed(embedding())],
+        lambda: [layers.Lambda(whole), embedding()],
+        lambda: [layers.Lambda(lambda x: tf.map_fn(whole, x, fn_output_signature=tf.int32)), embedding()],
+        lambda: [layers.Lambda(lambda x: tf.cond(tf.size(x) > 3, lambda: whole(x), lambda: whole(x))), embedding()],
+        lambda: [keras.Sequential([layers.IntegerLookup(vocabulary=[1, 2])])],
+        lambda: [keras.Sequential([layers.Hashing(7)])],
+        lambda: [keras.Sequential([layers.CategoryEncoding(7)])],
+    ],
+)
+def test_ids_are_found_wherever_the_graph_makes_whole_numbers(make: Any) -> None:
+    model = keras.Sequential([keras.Input((2,), name="ids"), *make()])
+
+    (note,) = prepare_source(model).notes
+
+    assert note.startswith("ids is float32 as in the model, which rounds ids above 16777216")
+
+
+def test_of_several_inputs_those_that_are_ids_are_mentioned() -> None:
+    a, b, c = (keras.Input((2,), name=name) for name in "abc")
+    joined = embedding()(layers.Concatenate()([a, b]))
+
+    model = keras.Model([a, b, c], [joined, layers.Dense(1)(b), layers.Dense(1)(c)])
+
+    assert [note[0] for note in prepare_source(model).notes] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.Dense(2),
+        lambda: layers.Discretization([0.0, 1.0]),
+        lambda: layers.Lambda(lambda x: tf.gather(tf.eye(256), tf.cast(x * 255, tf.int32))),
+        lambda: layers.Lambda(lambda x: tf.cast(tf.cast(x, tf.uint8), tf.float32)),
+        lambda: layers.Lambda(lambda x: tf.map_fn(lambda row: row * 2, x)),
+    ],
+)
+def test_numbers_are_no_ids(make: Any) -> None:
+    assert prepare_source(keras.Sequential([keras.Input((2,)), make()])).notes == ()
+
+
+def test_a_call_in_the_graph_shows_the_type_too() -> None:
+    model = Of(lambda x: tf.gather(tf.eye(9), whole(x)))
+    model(np.array([[1, 2]]))
+
+    assert [spec.dtype for spec in prepare_source(model).inputs] == ["int64"]
+
+
 # ---------------------------------------------------------------- arguments
 
 

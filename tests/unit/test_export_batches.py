@@ -233,7 +233,11 @@ def test_a_list_of_arrays_is_in_the_order_of_the_call(read: Any) -> None:
         ([[1, 2], [3, 4]], ("b", "a"), "list [[1, 2], [3, 4]] may be 2 inputs or 2 rows"),
         ([np.ones((2, 1))] * 3, ("b", "a"), "does not fit a model with 2 inputs"),
         (np.ones((2, 1)), ("b", "a"), "the ndarray does not fit a model with 2 inputs"),
-        ([{"a": 1, "b": 2}, {"a": 3, "b": 4}], ("b", "a"), "Input a holds {'a': 3, 'b': 4}, which is neither text nor a number"),
+        (
+            [{"a": 1, "b": 2}, {"a": 3, "b": 4}],
+            ("b", "a"),
+            "Input a holds {'a': 3, 'b': 4}, which is neither text nor a number",
+        ),
     ],
 )
 def test_a_list_that_may_be_something_else_is_no_order(value: object, order: tuple[str, ...], message: str) -> None:

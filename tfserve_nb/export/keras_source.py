@@ -27,7 +27,7 @@ from .endpoint import (
     name_outputs,
     pack,
 )
-from .guesses import takes_any_batch, with_guessed_types
+from .guesses import rounded_ids, takes_any_batch, with_guessed_types
 
 _EXACTNESS = ("float64", "float32", "bfloat16", "float16")
 """From exact to coarse as far as tolerances go: float16 computations also overflow, so they count as the coarsest."""
@@ -129,7 +129,7 @@ def _functional_source(model: Any, flat_inputs: list[Any], description: str) -> 
     sizes = {tensor.shape[0] for tensor in tensors if len(tensor.shape)}
     if sizes != {None} and (_has_state(model) or not takes_any_batch(run, specs)):
         specs = [replace(spec, shape=tuple(tensor.shape)) for spec, tensor in zip(specs, tensors, strict=True)]
-    notes = (*_notes_on_types(model, names, tensors), *_notes_on_training(fixed))
+    notes = (*_notes_on_types(specs, run), *_notes_on_training(fixed))
     return _source(model, specs, run, description, notes, has_order=is_list(structure))
 
 
@@ -155,22 +155,14 @@ def _has_state(model: Any) -> bool:
     return any(getattr(layer, "stateful", False) for layer in model._flatten_layers())  # noqa: SLF001 - no other way
 
 
-def _notes_on_types(model: Any, names: Sequence[str], tensors: Sequence[Any]) -> tuple[str, ...]:
-    """A word on inputs of floats, the default of `keras.Input`, that layers make whole numbers of."""
-    import keras
-
-    whole = (keras.layers.Embedding, keras.layers.IntegerLookup, keras.layers.Hashing, keras.layers.CategoryEncoding)
-    of_ids = {
-        id(tensor)
-        for layer in model.layers
-        if isinstance(layer, whole)
-        for node in layer._inbound_nodes  # noqa: SLF001 - no other way
-        for tensor in node.input_tensors
-    }
+def _notes_on_types(specs: Sequence[TensorSpec], run: Callable[[Sequence[Any]], Structure]) -> tuple[str, ...]:
+    """A word on inputs of floats, the default of `keras.Input`, that the model makes whole numbers of."""
+    dtypes = {spec.name: spec.dtype for spec in specs}
     return tuple(
-        f"{name} is {dtype} as in the model, which rounds ids above {2 ** _DIGITS[dtype]}: keras.Input(dtype='int64')"
-        for name, tensor in zip(names, tensors, strict=True)
-        if id(tensor) in of_ids and (dtype := keras.backend.standardize_dtype(tensor.dtype)) in _DIGITS
+        f"{name} is {dtypes[name]} as in the model, which rounds ids above {2 ** _DIGITS[dtypes[name]]}: "
+        "keras.Input(dtype='int64')"
+        for name in rounded_ids(run, specs)
+        if dtypes[name] in _DIGITS
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ExportFailed, ModelNotServable
 from ..types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, TensorSpec, in_order
-from .graph.nodes import called_functions
+from .flow.nodes import called_functions
 
 SAVED_MODEL_FILE = "saved_model.pb"
 SAVED_MODEL_TEXT_FILE = "saved_model.pbtxt"
@@ -139,7 +139,11 @@ def _wrappers(objects: Any) -> dict[str, str]:
 
 
 def _is_list_of_tensors(arguments: Any) -> bool:
-    """Whether a function takes one tensor for each argument, or one list of tensors; `arguments` are `(args, kwargs)`."""
+    """Whether a function takes one tensor for each argument, or one list of tensors.
+
+    Args:
+        arguments: the `StructuredValue` of `(args, kwargs)`.
+    """
     if len(arguments.tuple_value.values) != 2:
         return False
     args, kwargs = arguments.tuple_value.values

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import PurePosixPath
 from typing import Any  # the messages of TensorFlow
 
-from .nodes import called_functions, node_of
+from ..flow.nodes import called_functions, node_of
 
 _SERIES = re.compile(r"^Experimental|V[2-9]$")
 """What the names of earlier and later forms of an op differ in."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any  # TensorFlow's messages
 
-from .nodes import called_functions, node_of
+from ..flow.nodes import called_functions, node_of
 
 _VARIABLE_WRITERS = re.compile(
     r"Assign|Resource(?:Scatter|Apply|Sparse|StridedSliceAssign|CountUpTo)|(?:Sparse)?Apply(?=[A-Z])"

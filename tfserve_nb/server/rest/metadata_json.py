@@ -59,7 +59,10 @@ def signatures_mark(signatures: Mapping[str, SignatureSpec]) -> str:
     def summarize(specs: Mapping[str, TensorSpec]) -> list[tuple[str, str, object]]:
         return [(name, spec.dtype, spec.shape) for name, spec in sorted(specs.items())]
 
-    text = repr([
-        (name, summarize(spec.inputs), summarize(spec.outputs), spec.order) for name, spec in sorted(signatures.items())
-    ])
+    text = repr(
+        [
+            (name, summarize(spec.inputs), summarize(spec.outputs), spec.order)
+            for name, spec in sorted(signatures.items())
+        ]
+    )
     return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
