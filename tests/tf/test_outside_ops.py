@@ -16,7 +16,7 @@ from tfserve_nb.errors import FailedPrecondition
 from tfserve_nb.export.graph.outside_ops import outside_ops
 from tfserve_nb.export.signatures import SAVED_MODEL_FILE, read_meta_graph, read_saved_model
 from tfserve_nb.notebook.overview import Overview
-from tfserve_nb.serving.versions.servable import SavedModelServable, SessionOptions
+from tfserve_nb.serving.engines.session import SavedModelServable, SessionOptions
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tfserve_nb.errors import NotAvailable, RunRejected
-from tfserve_nb.serving.versions.servable import SessionOptions, saved_model_loader
-from tfserve_nb.serving.versions.tflite import MODEL_FILE, TfliteServable
+from tfserve_nb.serving.engines.session import SessionOptions, saved_model_loader
+from tfserve_nb.serving.engines.tflite import MODEL_FILE, TfliteServable
 
 
 @pytest.fixture(scope="module")

@@ -31,10 +31,10 @@ from ..export.warmup_requests import write_warmup_requests
 from ..replay.result import ReplayLimits
 from ..server.handle import ServerHandle
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
+from ..serving.engines.devices import isolation_problem
+from ..serving.engines.session import load_saved_model
 from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.models.state_store import StateStore
-from ..serving.versions.devices import isolation_problem
-from ..serving.versions.servable import load_saved_model
 from ..serving.versions.sharing import sharing_notes
 from ..serving.versions.source import VersionSource
 from ..types import Progress, ProgressEvent, Tensors, no_progress

@@ -25,10 +25,10 @@ from ...threads import start_thread
 from ...types import Progress, ProgressEvent, Tensors, VersionState, VersionStatus
 from ..backend import VersionView
 from ..batching.runner import Runner
+from ..engines.servable import Loader, Servable
 from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
 from .in_use import FolderInUse, is_in_use
-from .servable import Loader, Servable
 from .source import VersionSource
 from .trial import Trial
 from .version import LoadedVersion, VersionHandle, VersionRecord

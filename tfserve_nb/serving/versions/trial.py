@@ -14,7 +14,7 @@ from ...errors import ServingError
 from ...export.check import made_up_batches
 from ...export.graph.state import GraphState
 from ...types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, Tensors
-from .servable import Servable
+from ..engines.servable import Servable
 
 
 class Trial:

@@ -20,11 +20,11 @@ from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.lane import Lane, Observe, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Runner
+from ..engines.servable import Servable, StoppableServable
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
-from .servable import Servable, StoppableServable
 from .sharing import RowSharing, sharing_notes
 from .source import VersionSource
 

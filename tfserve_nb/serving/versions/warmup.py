@@ -21,11 +21,11 @@ from ...errors import RunFailed, RunRejected, ServingError
 from ...export.check import example_batch
 from ...export.warmup_requests import WarmupRequest, read_warmup_requests
 from ...types import SignatureSpec, Tensors
+from ..engines.servable import Servable
 from ..telemetry.observer import Observer
 from ..telemetry.records import WarmupRecord
 from .inputs import check_inputs, has_one_shape
 from .row_evidence import read_noted_rows
-from .servable import Servable
 from .sharing import MADE_UP, Evidence, RowSharing, decide, fixed_dimension, ignores_added_length, made_up
 from .source import VersionSource
 
