@@ -13,6 +13,7 @@ import tensorflow as tf
 
 import tfserve_nb
 from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, ModelNotServable
+from tfserve_nb.export.signatures import read_signatures
 from tfserve_nb.export.source import prepare_source
 from tfserve_nb.types import ProgressEvent
 
@@ -279,6 +280,8 @@ def test_a_call_in_the_graph_shows_the_type_too() -> None:
         (Masked, {"ids": IDS}, ["ids"]),
         (Masked, IDS, ["ids"]),
         (Masked, IDS.tolist(), ["ids"]),
+        (Masked, (IDS, None), ["ids"]),
+        (Masked, {"ids": IDS, "attention_mask": None}, ["ids"]),
         (Described, {"meta": META, "image": IMAGE}, ["image", "meta"]),
         (Described, (IMAGE, META), ["image", "meta"]),
     ],
@@ -292,6 +295,82 @@ def test_optional_tensors_are_served_when_the_rows_have_them(model: Any, example
     assert [spec.name for spec in source.inputs] == names
     left_out = "left out of call(): attention_mask; to serve it, pass --check rows {'ids': ..., 'attention_mask': ...}"
     assert source.notes == (() if len(names) == 2 else (left_out,))
+
+
+class Times(layers.Layer):
+    """Takes a factor, or none."""
+
+    def call(self, x: Any, factor: Any = None) -> Any:
+        return x if factor is None else x * factor
+
+
+def with_optional(kind: Any) -> Any:
+    """A functional model whose second input may be None."""
+    x, factor = keras.Input((2,), name="x"), keras.Input((2,), name="factor", optional=True)
+    bias = keras.Input((1,), name="bias", optional=True)
+    return keras.Model(kind(x=x, factor=factor, bias=bias), Times()(Times()(x, factor), bias))
+
+
+def listed(**inputs: Any) -> list[Any]:
+    return [*inputs.values()]
+
+
+ROWS, FACTOR = np.array([[1, 2], [3, 4]], np.float32), np.array([[5, 6], [7, 8]], np.float32)
+BIAS = np.array([[2], [3]], np.float32)
+
+
+@pytest.mark.parametrize("kind", [listed, dict])
+@pytest.mark.parametrize(
+    ("example", "names"),
+    [
+        (ROWS, ["x"]),
+        (ROWS.tolist(), ["x"]),
+        ({"x": ROWS}, ["x"]),
+        ({"x": ROWS, "factor": None, "bias": None}, ["x"]),
+        ([ROWS, None, None], ["x"]),
+        ({"bias": BIAS, "x": ROWS}, ["x", "bias"]),
+        ({"x": ROWS, "factor": FACTOR, "bias": BIAS}, ["x", "factor", "bias"]),
+    ],
+)
+def test_optional_inputs_are_served_when_the_rows_have_them(kind: Any, example: Any, names: list[str]) -> None:
+    source = prepare_source(with_optional(kind), example=example)
+
+    assert [spec.name for spec in source.inputs] == names
+    left_out = [name for name in ("factor", "bias") if name not in names]
+    wanted = [f"left out of call(): {', '.join(left_out)}; to serve it, pass --check rows {{'x': ..., "]
+    assert [note[: len(wanted[0])] for note in source.notes] == (wanted if left_out else [])
+
+
+def test_without_rows_all_inputs_are_served_as_keras_exports_them(tmp_path: Path) -> None:
+    model = with_optional(listed)
+    model.export(tmp_path / "keras", verbose=False)
+
+    source = prepare_source(model)
+
+    assert {spec.name for spec in source.inputs} == set(read_signatures(tmp_path / "keras")["serving_default"].inputs)
+    assert source.notes == (
+        "optional, and given by every request: factor, bias; to serve it as None, pass --check rows without it",
+    )
+
+
+def test_each_variant_of_a_model_with_optional_inputs_answers_as_the_model_does() -> None:
+    model = with_optional(listed)
+    alone = tfserve_nb.deploy(model, "alone", check=ROWS)
+    pair = tfserve_nb.deploy(model, "pair", check=[ROWS, None, BIAS], warmup=[ROWS, None, BIAS])
+    every = tfserve_nb.deploy(model, "every")
+
+    for value in (ROWS, {"x": ROWS}, {"x": ROWS, "factor": None, "bias": None}):
+        np.testing.assert_array_equal(alone.predict(value), model.predict([ROWS, None, None], verbose=0))
+    for value in ([ROWS, BIAS], {"x": ROWS, "bias": BIAS}):
+        np.testing.assert_array_equal(pair.predict(value), model.predict([ROWS, None, BIAS], verbose=0))
+    np.testing.assert_array_equal(every.predict([ROWS, FACTOR, BIAS]), model.predict([ROWS, FACTOR, BIAS], verbose=0))
+    with pytest.raises(InvalidRequest, match="the model has no input 'factor'"):
+        pair.predict({"x": ROWS, "factor": FACTOR, "bias": BIAS})
+    with pytest.raises(InvalidRequest, match="input 'bias' is missing; given are x"):
+        pair.predict({"x": ROWS, "bias": None})
+    for handle, value in ((alone, [ROWS, None, None]), (pair, [ROWS, FACTOR, None]), (every, [ROWS, None, BIAS])):
+        with pytest.raises(InvalidRequest):  # what was left out is not known there: no guess
+            handle.predict(value)
 
 
 def test_an_argument_that_the_model_does_not_have_is_named() -> None:

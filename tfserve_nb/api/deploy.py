@@ -14,7 +14,7 @@ from typing import Any  # models and arrays of the user
 
 from ..errors import InvalidOption, ModelNotFound, ServingError
 from ..experiment.plan import Limits, Plan
-from ..export.arrays import given_as, named_batch
+from ..export.arrays import by_name, given_as, named_batch
 from ..export.check import CheckReport, verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.graph.live import left_alone
@@ -335,11 +335,11 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         outside = (reach_text(report.outside_ops),) if report.outside_ops else ()
         found = "; ".join((found, *source.notes, *outside, *notes_of(signature_states(read_meta_graph(path)))))
         progress(ProgressEvent("checking", 1, 1, found))
-        note_check_rows(path, export.check, request.batching.allowed_batch_sizes)
+        note_check_rows(path, by_name(export.check, source.order), request.batching.allowed_batch_sizes)
         if export.warmup is not None:
             signature = main_signature(read_signatures(path))
             with given_as("warmup"):
-                rows = named_batch(export.warmup, signature, most=None)
+                rows = named_batch(by_name(export.warmup, source.order), signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
         problem = store(source, path, request.provenance)
         if problem:

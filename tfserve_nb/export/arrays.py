@@ -40,7 +40,7 @@ def read_rows(signature: SignatureSpec, value: object) -> dict[str, np.ndarray]:
     Args:
         signature: what the version takes.
         value: for one input anything array-like; for several a dict or a data frame with one entry per input, or, where
-            the signature has an order, a list or tuple of arrays in it. What is None is not given.
+            the signature has an order, a list or tuple of arrays in it. What is None in a dict is not given.
 
     Returns:
         name -> array of exactly the spec's type and rank; shape `(n, ...)` for inputs with a free dimension 0.
@@ -140,10 +140,30 @@ def is_list_of_arrays(value: object) -> bool:
     return is_list and all(hasattr(item, "shape") or isinstance(item, Mapping) for item in value)  # type: ignore[attr-defined]
 
 
+def without_none(value: Sequence[Any]) -> Sequence[Any]:
+    """The parts of a list of arrays without those that are None: optional inputs that are not given."""
+    arrays = [item for item in value if item is not None]
+    return arrays if len(arrays) < len(value) and is_list_of_arrays(arrays) else value
+
+
+def by_name(value: object, order: Sequence[str]) -> object:
+    """A list of arrays in which some are None, as a dict: the model that is exported takes no list with these.
+
+    Args:
+        value: what a user gives as rows; all else stays as it is.
+        order: see `ExportSource`.
+    """
+    is_call = isinstance(value, list | tuple) and len(value) <= len(order) and without_none(value) is not value
+    return dict(zip(order, value, strict=False)) if is_call else value  # type: ignore[call-overload]  # a list
+
+
 def columns_of(value: object) -> dict[str, Any] | None:
-    """The named parts of a dict, a data frame or a record array, in their order; None for what has no names."""
+    """The named parts of a dict, a data frame or a record array, in their order; None for what has no names.
+
+    What is None in a dict is not given.
+    """
     if isinstance(value, Mapping):
-        return {str(name): item for name, item in value.items()}
+        return {str(name): item for name, item in value.items() if item is not None}
     if isinstance(value, np.ndarray):
         return {name: value[name] for name in value.dtype.names} if value.dtype.names else None
     return {str(label): column for label, column in _frame_columns(value)} if _is_frame(value) else None
@@ -155,7 +175,7 @@ def _columns(value: object, signature: SignatureSpec) -> dict[str, Any]:
     found = columns_of(value)
     if isinstance(value, Mapping):
         # A model that takes a nested structure has one name for each path in it.
-        flat = {"_".join(map(str, path)): leaf for path, leaf in leaves(value)}
+        flat = {"_".join(map(str, path)): leaf for path, leaf in leaves(value) if leaf is not None}
         return flat if flat.keys() == set(names) else _matching(found or {}, names)
     if hasattr(value, "iloc") and len(names) > 1 and not _is_frame(value):
         return _matching({str(label): item for label, item in value.items()}, names)  # type: ignore[attr-defined]  # a row

@@ -47,7 +47,8 @@ class ExportSource:
         path: the SavedModel folder to be copied, or None.
         coarsest_dtype: the least exact type that the model computes in, such as `float32` or `float16`.
         notes: what had to be guessed or is left out, one line each; a deploy says them.
-        has_order: whether the model itself takes a list of its inputs; one that takes a dict does not.
+        order: the inputs in the order of a list that the model takes, those that are left out too; empty when it takes
+            none, such as a model of a dict.
     """
 
     description: str
@@ -57,7 +58,7 @@ class ExportSource:
     path: Path | None = None
     coarsest_dtype: str = "float32"
     notes: tuple[str, ...] = ()
-    has_order: bool = False
+    order: tuple[str, ...] = ()
 
 
 def leaves(structure: Structure) -> Iterator[tuple[Location, Any]]:

@@ -107,8 +107,8 @@ def _source(function: Any, tracked: tuple[object, ...], example: object, descrip
         packed = pack(structure, tensors)
         return name_outputs(concrete(*packed["args"], **packed["kwargs"]))
 
-    has_order = not kwargs and is_list(args[0] if len(args) == 1 else args)
-    return ExportSource(description=description, inputs=tuple(specs), call=call, tracked=tracked, has_order=has_order)
+    order = names if not kwargs and is_list(args[0] if len(args) == 1 else args) else ()
+    return ExportSource(description=description, inputs=tuple(specs), call=call, tracked=tracked, order=order)
 
 
 def _concrete(function: Any, example: object, description: str) -> Any:

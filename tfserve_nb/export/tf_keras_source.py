@@ -77,7 +77,7 @@ def tf_keras_source(model: Any) -> ExportSource:
         call=call,
         tracked=(model,),
         coarsest_dtype=coarsest_dtype(model),
-        has_order=is_list([*arguments.values()] if more else structure),
+        order=names if is_list([*arguments.values()] if more else structure) else (),
     )
 
 

@@ -72,7 +72,7 @@ def _as_called(
     TensorFlow writes down how a function takes its arguments; `signatures` reads from that in which order.
     """
     call = source.call
-    if source.has_order or len(aliases) == 1 or call is None:
+    if source.order or len(aliases) == 1 or call is None:
         return call, list(specs)
     return lambda named: call(*(named[alias] for alias in aliases)), [dict(zip(aliases, specs, strict=True))]
 
