@@ -119,9 +119,9 @@ def test_a_file_of_an_earlier_release_gets_the_table_of_benchmarks(tmp_path: Pat
     assert StateStore(tmp_path).benchmarks() == {}
 
 
-def test_the_highest_version_is_remembered_whatever_became_of_it(tmp_path: Path) -> None:
+def test_used_versions_are_remembered_whatever_became_of_them(tmp_path: Path) -> None:
     store = StateStore(tmp_path)
-    assert store.highest_version("net") == 0
+    assert store.used_versions("net") == set()
 
     for number in (1, 3, 2):
         store.save("net", {}, new_event("deploy", number))
@@ -129,5 +129,5 @@ def test_the_highest_version_is_remembered_whatever_became_of_it(tmp_path: Path)
     store.save("net", {}, new_event("delete", 3))
     store.forget("net", new_event("undeploy"))
 
-    assert StateStore(tmp_path).highest_version("net") == 3
-    assert store.highest_version("unknown") == 0
+    assert StateStore(tmp_path).used_versions("net") == {1, 2, 3}
+    assert store.used_versions("unknown") == set()

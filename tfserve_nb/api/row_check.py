@@ -32,7 +32,7 @@ def note_check_rows(path: Path, rows: Any, sizes: Sequence[int]) -> None:
     name = signature.name
     batch = named_batch(rows, signature)
     with contextlib.closing(load_saved_model(path)) as servable:
-        if name in servable.states or servable.outside_ops:
+        if name in servable.effects.states or servable.effects.outside_ops:
             return  # its requests run alone in any case
         noted = noted_from(partial(servable.run, name), servable.signatures[name], batch, sizes)
     if noted is not None:

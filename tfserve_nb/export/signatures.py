@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ExportFailed, ModelNotServable
 from ..types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, TensorSpec, in_order
-from .flow.nodes import called_functions
+from .flow.nodes import GraphIndex
 
 SAVED_MODEL_FILE = "saved_model.pb"
 SAVED_MODEL_TEXT_FILE = "saved_model.pbtxt"
@@ -107,7 +107,7 @@ def _orders(meta_graph: Any) -> dict[str, tuple[str, ...]]:
     `f(a, b)` and `f([a, b])` have an order, `f({"a": a, "b": b})` has none.
     """
     objects = meta_graph.object_graph_def
-    bodies = {function.signature.name: function for function in meta_graph.graph_def.library.function}
+    graph = GraphIndex(meta_graph.graph_def)
     functions = {
         node.bare_concrete_function.concrete_function_name: node.bare_concrete_function
         for node in objects.nodes
@@ -115,8 +115,8 @@ def _orders(meta_graph: Any) -> dict[str, tuple[str, ...]]:
     }
     found = {}
     for signature, wrapper in _wrappers(objects).items():
-        nodes = bodies[wrapper].node_def if wrapper in bodies else ()
-        wrapped = [functions[name] for node in nodes for name in called_functions(node, functions)]
+        nodes = graph.functions[wrapper].node_def if wrapper in graph.functions else ()
+        wrapped = [functions[name] for node in nodes for name in graph.called(node) if name in functions]
         names = set(meta_graph.signature_def[signature].inputs)
         if len(wrapped) != 1 or len(names) < 2:
             continue

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple  # TensorFlow's graphs
 
-from .nodes import called_functions, node_of
+from .nodes import GraphIndex, node_of
 
 WHOLE, TEXT, OTHER = "int64", "string", "numbers"
 SHIFTED = "shifted"
@@ -144,7 +144,7 @@ def uses_of(graph: Any, count: int) -> list[set[Use]]:
     Returns:
         For each input all that becomes of it; nothing for one that only the shape is used of.
     """
-    flow = _Flow(graph.as_graph_def(), [tensor.name.removesuffix(":0") for tensor in graph.outputs])
+    flow = _Flow(GraphIndex(graph.as_graph_def()), [tensor.name.removesuffix(":0") for tensor in graph.outputs])
     return [flow.uses(tensor.op.name) for tensor in graph.inputs[:count]]
 
 
@@ -180,20 +180,16 @@ class _Body:
 
 @dataclass(eq=False)
 class _Flow:
-    graph_def: Any
+    graph: GraphIndex
     results: Sequence[str]
     _found: set[Use] = field(default_factory=set, init=False)
     _entered: set[tuple[str, int, str]] = field(default_factory=set, init=False)
 
     def uses(self, tensor: str) -> set[Use]:
         self._found, self._entered = set(), set()
-        for _, computed in self._follow(_Body(self.graph_def.node, self.results), tensor, ""):
+        for _, computed in self._follow(_Body(self.graph.nodes.values(), self.results), tensor, ""):
             self._found.add(Use(OTHER, computed))
         return self._found
-
-    @cached_property
-    def functions(self) -> dict[str, Any]:
-        return {function.signature.name: function for function in self.graph_def.library.function}
 
     def _follow(self, body: _Body, tensor: str, computed: str) -> set[tuple[int, str]]:
         """Note what a tensor becomes.
@@ -236,8 +232,8 @@ class _Flow:
         """As which results of a call an input of it comes back."""
         returned: set[tuple[int, str]] = set()
         num_inputs = sum(not name.startswith("^") for name in node.input)
-        for function in called_functions(node, self.functions):
-            signature = self.functions[function].signature
+        for function in self.graph.called(node):
+            signature = self.graph.functions[function].signature
             # A condition's first input is for the choice.
             argument = place - num_inputs + len(signature.input_arg)
             is_test = "While" in node.op and function == node.attr["cond"].func.name
@@ -247,8 +243,8 @@ class _Flow:
                 self._found.add(Use(OTHER, computed))
                 continue
             self._entered.add((function, place, computed))
-            results = [self.functions[function].ret[result.name] for result in signature.output_arg]
-            body = _Body(self.functions[function].node_def, results)
+            results = [self.graph.functions[function].ret[result.name] for result in signature.output_arg]
+            body = _Body(self.graph.functions[function].node_def, results)
             found = self._follow(body, signature.input_arg[argument].name, computed)
             self._entered.discard((function, place, computed))
             for result, after in found:

@@ -22,6 +22,10 @@ with other signatures refuses it then."""
 ORDER_FIELD = "X-TFServe-Input-Order"
 """The header field of metadata responses with `input_orders`: TensorFlow Serving's body has no place for it."""
 
+CHANGES_FIELD = "X-TFServe-Changes"
+"""The header field of metadata responses that says, percent-encoded, what requests for the same address leave behind:
+see `VersionStatus.changes`. Who makes rows up sends none there."""
+
 
 def status_body(versions: Iterable[VersionStatus]) -> bytes:
     """`{"model_version_status": [...]}`, in the order given."""
@@ -43,14 +47,15 @@ def metadata_body(name: str, version: int, signature_defs: SignatureDefs) -> byt
 
 
 def input_orders(signatures: Mapping[str, SignatureSpec]) -> str:
-    """The orders of signatures that have one, as JSON: name -> the places of its inputs among their sorted names.
+    """The orders of signatures as JSON, "" when none has one: name -> the places of its inputs among their sorted names.
 
     Example:
         >>> input_orders({"f": SignatureSpec("f", {"a": ..., "b": ...}, {}, order=("b", "a"))})
         '{"f": [1, 0]}'
     """
     orders = {name: list(map(in_order(spec.inputs).index, spec.order)) for name, spec in signatures.items()}
-    return json.dumps({name: places for name, places in orders.items() if places})
+    known = {name: places for name, places in orders.items() if places}
+    return json.dumps(known) if known else ""
 
 
 def signatures_mark(signatures: Mapping[str, SignatureSpec]) -> str:

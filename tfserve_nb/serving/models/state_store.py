@@ -89,17 +89,14 @@ class StateStore:
             for at, action, version, detail, actor in rows
         ]
 
-    def highest_version(self, name: str) -> int:
-        """The highest version in the history of a model, whether it is still there or not; 0 when there is none.
+    def used_versions(self, name: str) -> frozenset[int]:
+        """The versions in the history of a model, whether they are still there or not.
 
         Raises:
             ServingError: if the file cannot be read.
         """
-        if not self.path.exists():
-            return 0
-        with self._open() as connection:
-            (number,) = connection.execute("SELECT MAX(version) FROM history WHERE name = ?", (name,)).fetchone()
-        return number or 0
+        rows = self._rows("history", "SELECT DISTINCT version FROM history WHERE name = ?", (name,))
+        return frozenset(version for (version,) in rows if isinstance(version, int))
 
     def add_benchmark(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
         """Keep the result of a benchmark.
