@@ -47,7 +47,7 @@ def metadata_body(name: str, version: int, signature_defs: SignatureDefs) -> byt
 
 
 def input_orders(signatures: Mapping[str, SignatureSpec]) -> str:
-    """The orders of signatures as JSON, "" when none has one: name -> the places of its inputs among their sorted names.
+    """The orders of signatures as JSON, "" when none has one: name -> places of its inputs among their sorted names.
 
     Example:
         >>> input_orders({"f": SignatureSpec("f", {"a": ..., "b": ...}, {}, order=("b", "a"))})
