@@ -209,6 +209,12 @@ def whole(x: Any) -> Any:
     return tf.cast(x, tf.int32)
 
 
+def turned(x: Any) -> Any:
+    """A loop that hands its values from one variable to the other and back."""
+    body = lambda step, one, other: (step + 1, other, one)  # noqa: E731
+    return tf.while_loop(lambda step, *_: step < 3, body, (0, x, x + 1), maximum_iterations=3)[1]
+
+
 def embedding() -> Any:
     return layers.Embedding(9, 2)
 
@@ -226,6 +232,7 @@ def embedding() -> Any:
         lambda: [layers.Lambda(whole), embedding()],
         lambda: [layers.Lambda(lambda x: tf.map_fn(whole, x, fn_output_signature=tf.int32)), embedding()],
         lambda: [layers.Lambda(lambda x: tf.cond(tf.size(x) > 3, lambda: whole(x), lambda: whole(x))), embedding()],
+        lambda: [layers.Lambda(turned), embedding()],
         lambda: [keras.Sequential([layers.IntegerLookup(vocabulary=[1, 2])])],
         lambda: [keras.Sequential([layers.Hashing(7)])],
         lambda: [keras.Sequential([layers.CategoryEncoding(7)])],

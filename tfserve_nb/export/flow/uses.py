@@ -183,10 +183,11 @@ class _Flow:
     graph: GraphIndex
     results: Sequence[str]
     _found: set[Use] = field(default_factory=set, init=False)
-    _entered: set[tuple[str, int, str]] = field(default_factory=set, init=False)
+    _inside: set[tuple[str, int, str]] = field(default_factory=set, init=False)
+    _bodies: dict[str, _Body] = field(default_factory=dict, init=False)
 
     def uses(self, tensor: str) -> set[Use]:
-        self._found, self._entered = set(), set()
+        self._found = set()
         for _, computed in self._follow(_Body(self.graph.nodes.values(), self.results), tensor, ""):
             self._found.add(Use(OTHER, computed))
         return self._found
@@ -229,29 +230,42 @@ class _Flow:
         return returned
 
     def _called(self, node: Any, place: int, computed: str) -> set[tuple[int, str]]:
-        """As which results of a call an input of it comes back."""
+        """As which results of a call an input of it comes back; what a loop returns it takes again."""
         returned: set[tuple[int, str]] = set()
-        num_inputs = sum(not name.startswith("^") for name in node.input)
-        for function in self.graph.called(node):
-            signature = self.graph.functions[function].signature
-            # A condition's first input is for the choice.
-            argument = place - num_inputs + len(signature.input_arg)
-            is_test = "While" in node.op and function == node.attr["cond"].func.name
-            if is_test or (function, place, computed) in self._entered:
+        is_loop = "While" in node.op
+        names = [node.attr["body"].func.name] if is_loop else list(self.graph.called(node))
+        waiting, seen = [(place, computed)], set()
+        while waiting:
+            given = waiting.pop()
+            if given in seen:
                 continue
-            if argument < 0:
-                self._found.add(Use(OTHER, computed))
-                continue
-            self._entered.add((function, place, computed))
-            results = [self.graph.functions[function].ret[result.name] for result in signature.output_arg]
-            body = _Body(self.graph.functions[function].node_def, results)
-            found = self._follow(body, signature.input_arg[argument].name, computed)
-            self._entered.discard((function, place, computed))
-            for result, after in found:
-                returned.add((result, after))
-                if "While" in node.op and (result, after) != (place, computed):
-                    returned |= self._called(node, result, after)
+            seen.add(given)
+            found = {result for name in names for result in self._entered(name, node, *given)}
+            returned |= found
+            waiting += found if is_loop else ()
         return returned
+
+    def _entered(self, name: str, node: Any, place: int, computed: str) -> set[tuple[int, str]]:
+        """Follow an input of a call through a function; nothing comes back from one that is in the middle of it."""
+        arguments = self.graph.functions[name].signature.input_arg
+        # A condition's first input is for the choice.
+        argument = place - sum(not source.startswith("^") for source in node.input) + len(arguments)
+        key = (name, argument, computed)
+        if argument < 0:
+            self._found.add(Use(OTHER, computed))
+        if argument < 0 or key in self._inside:
+            return set()
+        self._inside.add(key)
+        found = self._follow(self._body(name), arguments[argument].name, computed)
+        self._inside.discard(key)
+        return found
+
+    def _body(self, name: str) -> _Body:
+        if name not in self._bodies:
+            function = self.graph.functions[name]
+            results = [function.ret[result.name] for result in function.signature.output_arg]
+            self._bodies[name] = _Body(function.node_def, results)
+        return self._bodies[name]
 
 
 def _place(tensor: str) -> int:
