@@ -14,8 +14,8 @@ from typing import Any  # rows of the user
 from ..export.arrays import named_batch
 from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature, read_signatures
+from ..serving.engines.session import load_saved_model
 from ..serving.versions.row_evidence import note_rows
-from ..serving.versions.servable import load_saved_model
 from ..serving.versions.sharing import noted_from
 
 
@@ -34,7 +34,7 @@ def note_check_rows(path: Path, source: ExportSource, rows: Any, sizes: Sequence
     name = signature.name
     batch = named_batch(rows, source.inputs or tuple(signature.inputs.values()))
     with contextlib.closing(load_saved_model(path)) as servable:
-        if name in servable.states or servable.outside_ops:
+        if name in servable.effects.states or servable.effects.outside_ops:
             return  # its requests run alone in any case
         noted = noted_from(partial(servable.run, name), servable.signatures[name], batch, sizes)
     if noted is not None:
