@@ -136,6 +136,23 @@ class Remembers(tf.Module):
         return x * 0 + self.table.lookup(key)
 
 
+class Crowds(tf.Module):
+    """Counts in a table of the other kind, whose import keeps the keys that it had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = tf.lookup.experimental.DenseHashTable(
+            tf.int64, tf.float32, 0.0, empty_key=-1, deleted_key=-2, initial_num_buckets=8
+        )
+        self.table.insert(tf.constant([9], tf.int64), tf.constant([7.0]))
+
+    @tf.function(input_signature=SPEC)
+    def __call__(self, x: Any) -> Any:
+        key = tf.constant([0], tf.int64)
+        self.table.insert(key, self.table.lookup(key) + 1.0)
+        return x * 0 + self.table.lookup(key) + tf.cast(self.table.size(), tf.float32)
+
+
 def sequential(*parts: Any) -> Any:
     return keras.Sequential([keras.Input((3,), name="x"), *parts])
 
@@ -160,6 +177,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "loop": (Loops, "in_a_loop"),
     "generator": (Draws, "StateVar"),
     "table": (Remembers, ""),
+    "dense table": (Crowds, ""),
 }
 
 
@@ -169,6 +187,8 @@ def values_of(model: Any) -> list[np.ndarray]:
     if isinstance(model, keras.Model):
         found += [variable.numpy().copy() for variable in model.metrics_variables]
         found += [one.numpy().copy() for layer in model.layers for one in layer.metrics_variables]
+    if isinstance(model, Crowds):
+        return [model.table.size().numpy(), model.table.lookup(tf.constant([0, 9], tf.int64)).numpy()]
     if isinstance(model, Remembers):
         found += [tensor.numpy() for tensor in model.table.export()]
     return found

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any  # TensorFlow's messages
 
+import numpy as np
+
 from ..flow.nodes import GraphIndex
 
 _VARIABLE_WRITERS = re.compile(
@@ -178,6 +180,16 @@ class _Walk:
         shared = holder.attr["shared_name"].s.decode() if holder is not None and kind == "variable" else ""
         held = Written(shared or origin or node.op, "" if holder is None else origin, kind, _dtypes(node, kind))
         self._written.add(held)
+
+
+def added_keys(before: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """The keys that a table has now and did not have; what some tables import stands beside them."""
+    known = set(_hashable(before))
+    return now[[number for number, key in enumerate(_hashable(now)) if key not in known]]
+
+
+def _hashable(keys: np.ndarray) -> list[Any]:
+    return [tuple(np.ravel(key).tolist()) for key in keys] if keys.ndim > 1 else keys.tolist()
 
 
 def _kind_written(op: str) -> str:
