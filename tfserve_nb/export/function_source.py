@@ -106,7 +106,9 @@ def _source(function: Any, tracked: tuple[object, ...], example: object, descrip
         packed = pack(structure, (next(given) if _is_tensor(part, description) else part for part in parts))
         return name_outputs(concrete(*packed["args"], **packed["kwargs"]))
 
-    order = names if not kwargs and is_list(args[0] if len(args) == 1 else args) else ()
+    args = [one for one in structure["args"] if any(_is_tensor(part, description) for _, part in leaves(one))]
+    by_keyword = any(_is_tensor(part, description) for _, part in leaves(structure["kwargs"]))
+    order = names if not by_keyword and is_list(args[0] if len(args) == 1 else args) else ()
     return ExportSource(description=description, inputs=tuple(specs), call=call, tracked=tracked, order=order)
 
 
