@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,25 @@ def test_optional_tensors_are_served_when_the_rows_have_them(model: Any, example
     assert [spec.name for spec in source.inputs] == names
     left_out = "left out of call(): attention_mask; to serve it, pass --check rows {'ids': ..., 'attention_mask': ...}"
     assert source.notes == (() if len(names) == 2 else (left_out,))
+
+
+Sides = namedtuple("Sides", ["left", "right"])
+
+
+def test_a_model_of_a_named_tuple_takes_one() -> None:
+    class Sum(keras.Model):
+        def call(self, sides: Any) -> Any:
+            return sides.left + 2 * sides.right
+
+    rows = Sides(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
+
+    model = Sum()
+    model(rows)
+
+    handle = tfserve_nb.deploy(model, "sides", check=rows)
+
+    assert handle.predict(rows).tolist() == 2 * [[3.0] * 3]
+    assert handle.predict({"left": rows.left, "right": rows.right}).tolist() == 2 * [[3.0] * 3]
 
 
 def test_an_argument_that_the_model_does_not_have_is_named() -> None:
