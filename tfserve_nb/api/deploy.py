@@ -340,7 +340,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
 
     def verify(path: Path) -> None:
         progress(ProgressEvent("checking", 0, 1))
-        effects = effects_of(read_meta_graph(path))
+        effects = effects_of(read_meta_graph(path), path)
         try:
             report = verify_against_live(source, path, load_and_run, export.example, export.example_option, effects)
         except InvalidOption as error:  # it fails on the user's rows

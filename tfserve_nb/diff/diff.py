@@ -148,7 +148,7 @@ def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, Signa
 
 def _effects(folder: Path) -> Effects:
     try:
-        return effects_of(read_meta_graph(folder))
+        return effects_of(read_meta_graph(folder), folder)
     except ServingError:  # which reading its signatures has told
         return Effects()
 

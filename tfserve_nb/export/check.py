@@ -183,7 +183,7 @@ def verify_against_live(
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
     prepared = prepare_source(source, example=example, option=option)
-    effects = effects_of(read_meta_graph(path)) if effects is None else effects
+    effects = effects_of(read_meta_graph(path), path) if effects is None else effects
     if effects.outside_ops and example is None:
         # The live model would do the same: files that it writes, and requests that it sends.
         return CheckReport(0, None, "made-up rows are not run on such a model (give some: --check)")

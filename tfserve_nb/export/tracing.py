@@ -48,6 +48,7 @@ def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None
         progress(ProgressEvent("exporting", 0, 2, "tracing"))
         for resource in source.tracked:
             archive.track(resource)
+        _hold_each_variable_once(archive)
         specs = [
             tf.TensorSpec(spec.shape, spec.dtype, name=alias)
             for spec, alias in zip(source.inputs, aliases, strict=True)
@@ -125,6 +126,25 @@ def rename_inputs(folder: Path, names: Mapping[str, str]) -> None:
             if node.WhichOneof("kind") == "bare_concrete_function" and set(keywords) <= set(names):
                 keywords[:] = [changed.get(name, name) for name in keywords]
     (folder / SAVED_MODEL_FILE).write_bytes(saved_model.SerializeToString(deterministic=True))
+
+
+def _hold_each_variable_once(archive: Any) -> None:
+    """Have the archive list the variables that the graph uses, and not Keras' shells around them.
+
+    TensorFlow writes and loads a shell as one more variable beside the one inside of it. The lists keep their names:
+    the weights are found below them, in the checkpoint (`variables/0`) and in what `tf.saved_model.load` returns.
+    """
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        archive.add_variable_collection(name, [_innermost_variable(one) for one in getattr(archive, name)])
+
+
+def _innermost_variable(variable: Any) -> Any:
+    """The variable inside of one of Keras; of one with a copy on each device the first copy, as in the graph."""
+    import keras
+
+    found = variable.value if isinstance(variable, keras.Variable) else variable
+    strategy = getattr(found, "distribute_strategy", None)
+    return found if strategy is None else strategy.experimental_local_results(found)[0]
 
 
 def _trace(endpoint: Any, source: ExportSource) -> None:

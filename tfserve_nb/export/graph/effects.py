@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any  # TensorFlow's messages
 
 from .nodes import GraphIndex
@@ -51,7 +52,7 @@ class Effects:
         return (*notes_of(self.states), *filter(None, [self.reach]))
 
 
-def effects_of(meta_graph: Any) -> Effects:
-    """The effects of running a `MetaGraphDef`, found without running it."""
+def effects_of(meta_graph: Any, folder: Path | str) -> Effects:
+    """The effects of running a `MetaGraphDef` of the SavedModel in a folder, found without running it."""
     graph = GraphIndex(meta_graph.graph_def)
-    return Effects(signature_states(meta_graph, graph), outside_ops(meta_graph, graph))
+    return Effects(signature_states(meta_graph, graph), outside_ops(meta_graph, graph, Path(folder)))

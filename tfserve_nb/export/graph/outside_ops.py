@@ -5,7 +5,8 @@ read from its file, before anything of it runs: the part of its graph that reque
 reach, and its whole function library.
 
 Not counted is what every SavedModel needs to be loaded: the checkpoint ops of its own save and restore functions, and
-vocabularies that initialisation reads from its own `assets` folder.
+vocabularies that initialisation reads from its own `assets` folder. A link there that leads out of the SavedModel's
+folder makes any file a vocabulary, so it counts.
 
 Thread: any; pure functions.
 """
@@ -15,11 +16,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any  # the messages of TensorFlow
 
 from .nodes import GraphIndex, node_of, sources_of
 
+ASSETS = "assets"
 _SERIES = re.compile(r"^Experimental|V[2-9]$")
 """What the names of earlier and later forms of an op differ in."""
 
@@ -33,7 +35,7 @@ _OUTSIDE = _CHECKPOINT | {
     *("MatchingFilesDataset", "LoadDataset", "SaveDataset", "DatasetToTFRecord", "SnapshotDataset"),
     *("SnapshotDatasetReader", "SnapshotChunkDataset", "SnapshotNestedDatasetReader", "ListSnapshotChunksDataset"),
     *("LoadAndRemapMatrix", "GenerateVocabRemapping", "DTensorRestore", "DistributedSave", "DumpTensor"),
-    *("CalibrationStatisticsSaver", _VOCABULARY),
+    *("CalibrationStatisticsSaver", _VOCABULARY, "Skipgram", "InitializeTRTResource", "SerializeTRTResource"),
     # summaries, which are files
     *("CreateSummaryFileWriter", "CreateSummaryDbWriter", "ImportEvent", "WriteSummary", "WriteRawProtoSummary"),
     *("WriteScalarSummary", "WriteHistogramSummary", "WriteImageSummary", "WriteAudioSummary", "WriteGraphSummary"),
@@ -50,14 +52,15 @@ _OTHER_PACKAGES = ("IO>",)
 """What the names of TensorFlow I/O's ops begin with; all of them reach files or the network."""
 
 
-def outside_ops(meta_graph: Any, graph: GraphIndex) -> tuple[str, ...]:
-    """The names of the ops of a `MetaGraphDef` that reach outside of it, sorted; empty for most models.
+def outside_ops(meta_graph: Any, graph: GraphIndex, folder: Path) -> tuple[str, ...]:
+    """The names of the ops of a SavedModel that reach outside of it, sorted; empty for most models.
 
     Args:
         meta_graph: with the signatures.
         graph: its graph.
+        folder: where it lies.
     """
-    look = _Look(meta_graph, graph)
+    look = _Look(meta_graph, graph, folder)
     found = {node.op for node in look.nodes_of_runs if look.reaches_outside(node, None)}
     for function in graph.functions.values():
         found |= {node.op for node in function.node_def if look.reaches_outside(node, function)}
@@ -72,11 +75,16 @@ def reach_text(names: Iterable[str]) -> str:
 class _Look:
     """Which parts of a `MetaGraphDef` are its own business.
 
+    Args:
+        meta_graph: with the signatures.
+        graph: its graph.
+        folder: of the SavedModel.
+
     Attributes:
         nodes_of_runs: the nodes of the graph itself that requests, initialisation or restoring run.
     """
 
-    def __init__(self, meta_graph: Any, graph: GraphIndex) -> None:
+    def __init__(self, meta_graph: Any, graph: GraphIndex, folder: Path) -> None:
         self._graph = graph
         self._calls: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
         callers = [(entry, entry.node_def) for entry in graph.functions.values()]
@@ -97,7 +105,7 @@ class _Look:
         self._savers_own = (restoring - running) | (
             self._called_by(saving | restoring) - self._called_by(others, swapped)
         )
-        self._assets = self._asset_paths(meta_graph)
+        self._assets = self._asset_paths(meta_graph, folder)
 
     def reaches_outside(self, node: Any, function: Any) -> bool:
         """Whether a node reaches outside; it belongs to a function, or to the graph itself."""
@@ -128,9 +136,9 @@ class _Look:
                     waiting.update(self._graph.called(inner))
         return found
 
-    def _asset_paths(self, meta_graph: Any) -> set[str]:
+    def _asset_paths(self, meta_graph: Any, folder: Path) -> set[str]:
         """The nodes of the graph itself that hold the path of a file below the version's own `assets` folder."""
-        named = {node_of(asset.tensor_info.name) for asset in _assets(meta_graph) if _is_inside(asset.filename)}
+        named = {node_of(asset.tensor_info.name) for asset in _assets(meta_graph) if _is_inside(asset.filename, folder)}
         nodes = self._graph.nodes
         paths = {name for name in named if name in nodes and nodes[name].op in ("Const", "Placeholder")}
         # TensorFlow 2 assigns the path to a variable first. It counts as long as nothing else touches that variable.
@@ -192,9 +200,15 @@ def _assets(meta_graph: Any) -> list[Any]:
     return [AssetFileDef.FromString(entry.value) for entry in packed]
 
 
-def _is_inside(filename: str) -> bool:
+def _is_inside(filename: str, folder: Path) -> bool:
+    """Whether an asset is a file of the SavedModel's own, links followed."""
     path = PurePosixPath(filename)
-    return bool(filename) and not path.is_absolute() and ".." not in path.parts
+    if not filename or path.is_absolute() or ".." in path.parts:
+        return False
+    try:
+        return (folder / ASSETS / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL
+        return False
 
 
 def _names_something(attribute: str, prefix: bytes = b"") -> Callable[[Any, Mapping[str, Any]], bool]:

@@ -108,7 +108,7 @@ class SavedModelServable:
         meta_graph = read_meta_graph(path, options.tags)
         self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
         self.signature_defs = signature_defs_of(meta_graph)
-        self.effects = effects_of(meta_graph)
+        self.effects = effects_of(meta_graph, path)
         _check_allowed(path, self.effects.outside_ops, options.allowed_ops)
         self.is_stoppable = can_be_stopped(meta_graph)
         del meta_graph  # as large as the model's constants
