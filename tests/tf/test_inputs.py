@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -378,6 +379,25 @@ def test_each_variant_of_a_model_with_optional_inputs_answers_as_the_model_does(
     for handle, value in ((alone, [ROWS, None, None]), (pair, [ROWS, FACTOR, None]), (every, [ROWS, None, BIAS])):
         with pytest.raises(InvalidRequest):  # what was left out is not known there: no guess
             handle.predict(value)
+
+
+Sides = namedtuple("Sides", ["left", "right"])
+
+
+def test_a_model_of_a_named_tuple_takes_one() -> None:
+    class Sum(keras.Model):
+        def call(self, sides: Any) -> Any:
+            return sides.left + 2 * sides.right
+
+    rows = Sides(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
+
+    model = Sum()
+    model(rows)
+
+    handle = tfserve_nb.deploy(model, "sides", check=rows)
+
+    assert handle.predict(rows).tolist() == 2 * [[3.0] * 3]
+    assert handle.predict({"left": rows.left, "right": rows.right}).tolist() == 2 * [[3.0] * 3]
 
 
 def test_an_argument_that_the_model_does_not_have_is_named() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, ModelNotServable
-from tfserve_nb.export.arrays import MAX_CHECKED_ROWS, as_array, given_as, named_batch, read_rows
+from tfserve_nb.export.arrays import MAX_CHECKED_ROWS, as_array, given_as, named_batch, read_rows, specs_of
 from tfserve_nb.export.check import compare_outputs, example_batch
 from tfserve_nb.export.endpoint import (
     is_made_up_layer_name,
@@ -259,6 +259,39 @@ def test_whole_numbers_keep_all_their_digits() -> None:
     ids = [2**24 + 1, 2**53 + 1, 2**63 - 1]
 
     assert read_rows(signature(LABELS), ids)["labels"].tolist() == ids
+
+
+UNSIGNED = TensorSpec("unsigned", "uint64", (None,))
+
+
+@pytest.mark.parametrize("make", [list, lambda ids: np.array(ids, object)], ids=["list", "objects"])
+def test_whole_numbers_of_both_halves_of_64_bits_keep_their_digits(make: Any) -> None:
+    ids = [2**63 + 5, 1]  # numpy makes floats of them
+
+    assert read_rows(signature(UNSIGNED), make(ids))["unsigned"].tolist() == ids
+    with pytest.raises(InvalidRequest, match="beyond 64 bits"):
+        read_rows(signature(UNSIGNED), make([2**63 + 5, -1]))
+
+
+@pytest.mark.parametrize("value", [np.float32(2**24 + 2), np.float16(2050), np.float64(2**53 + 2)])
+def test_floats_that_may_have_lost_digits_do_not_become_whole_numbers(value: Any) -> None:
+    kept = np.asarray([-value / 2])
+    assert read_rows(signature(LABELS), kept)["labels"].tolist() == kept.tolist()
+    with pytest.raises(InvalidRequest, match=r"Input labels holds .*, which float\d\d rounds"):
+        read_rows(signature(LABELS), np.asarray([value]))
+
+
+def test_a_named_tuple_is_rows_by_name() -> None:
+    rows = read_rows(signature(X, Y), namedtuple("Rows", ["x", "y"])([[1, 2, 3]], [7]))
+
+    assert rows["y"].tolist() == [7]
+    assert specs_of(Pair([1.5], ["a"])) == Pair(TensorSpec("", "float32", (None,)), TensorSpec("", "string", (None,)))
+
+
+def test_a_single_value_is_asked_for_as_such() -> None:
+    with pytest.raises(InvalidRequest, match=re.escape("Input scalar has shape [1], expected float32[]")) as caught:
+        read_rows(signature(SCALAR), [0.5])
+    assert caught.value.hint == "give one value for all rows, not a list of them"
 
 
 def test_a_check_takes_as_many_rows_as_a_fixed_batch_has() -> None:

@@ -26,6 +26,9 @@ _KIND_WORDS = {"b": "bool", "i": "integer", "u": "integer", "f": "float", "c": "
 _ALLOWED_CASTS = {"f": "biuf", "c": "biufc", "i": "biu", "u": "biu", "b": "b", "O": "O", "V": "biufV"}
 """Kind of numpy type that a signature asks for -> kinds that may become it without being changed in meaning."""
 
+_MOST_WHOLE = 2.0**63
+"""From which on numpy makes floats of a list that has smaller whole numbers, too."""
+
 _NOT_DENSE = {
     "RaggedTensor": "pad its rows to one length as in training: x.to_tensor()",
     "SparseTensor": "tf.sparse.to_dense(x)",
@@ -120,13 +123,15 @@ def as_array(value: object) -> tuple[np.ndarray, str]:
 def specs_of(example: object) -> Structure:
     """The structure of an example, with a spec in place of each array: its type and shape, dimension 0 left free.
 
-    Dicts stay dicts, and so do lists of arrays; a list of numbers or text is an array.
+    Dicts stay dicts, and so do named tuples and lists of arrays; a list of numbers or text is an array.
 
     Raises:
         InvalidRequest: if a part of it is no regular array.
     """
     if isinstance(example, Mapping):
         return {str(key): specs_of(value) for key, value in example.items()}
+    if hasattr(example, "_fields"):
+        return type(example)(*map(specs_of, example))  # type: ignore[call-overload]  # a named tuple
     if is_list_of_arrays(example):
         parts = [specs_of(value) for value in example]  # type: ignore[attr-defined]
         return tuple(parts) if isinstance(example, tuple) else parts
@@ -153,15 +158,18 @@ def by_name(value: object, order: Sequence[str]) -> object:
         value: what a user gives as rows; all else stays as it is.
         order: see `ExportSource`.
     """
-    is_call = isinstance(value, list | tuple) and len(value) <= len(order) and without_none(value) is not value
+    is_list = isinstance(value, list | tuple) and not hasattr(value, "_fields")
+    is_call = is_list and len(value) <= len(order) and without_none(value) is not value  # type: ignore[arg-type]
     return dict(zip(order, value, strict=False)) if is_call else value  # type: ignore[call-overload]  # a list
 
 
 def columns_of(value: object) -> dict[str, Any] | None:
-    """The named parts of a dict, a data frame or a record array, in their order; None for what has no names.
+    """The named parts of a dict, named tuple, data frame or record array, in order; None for what has no names.
 
-    What is None in a dict is not given.
+    What is None in a dict or named tuple is not given.
     """
+    if hasattr(value, "_fields"):
+        value = value._asdict()  # type: ignore[attr-defined]  # a named tuple
     if isinstance(value, Mapping):
         return {str(name): item for name, item in value.items() if item is not None}
     if isinstance(value, np.ndarray):
@@ -173,7 +181,7 @@ def _columns(value: object, signature: SignatureSpec) -> dict[str, Any]:
     """Input name -> what was given for it."""
     names = list(signature.inputs)
     found = columns_of(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) or hasattr(value, "_fields"):
         # A model that takes a nested structure has one name for each path in it.
         flat = {"_".join(map(str, path)): leaf for path, leaf in leaves(value) if leaf is not None}
         return flat if flat.keys() == set(names) else _matching(found or {}, names)
@@ -248,7 +256,9 @@ def _shaped(array: np.ndarray, spec: TensorSpec, most: int | None) -> np.ndarray
             return candidate
     raise InvalidRequest(
         f"Input {spec.name} has shape [{', '.join(map(str, array.shape))}], expected {spec}",
-        hint="give rows as the model takes them; dimension 0 counts the rows, and ? is any size",
+        hint="give rows as the model takes them; dimension 0 counts the rows, and ? is any size"
+        if shape
+        else "give one value for all rows, not a list of them",
     )
 
 
@@ -279,6 +289,12 @@ def _cast(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
         if missing.size:
             _refuse(np.nan, f"Input {spec.name}", int(missing[0]), array.shape)
         is_whole = bool(np.all(array == np.floor(array)))
+        largest = float(np.abs(array).max())
+        if is_whole and np.isfinite(largest) and largest > 2 ** (np.finfo(array.dtype).nmant + 1):
+            raise InvalidRequest(
+                f"Input {spec.name} holds {largest:.0f}, which {array.dtype} rounds, expected {spec}",
+                hint=f"make it whole numbers from the start: numpy.asarray(x, dtype={spec.dtype!r})",
+            )
     if array.dtype.kind not in _ALLOWED_CASTS.get(wanted.kind, "") and not is_whole:
         given = _KIND_WORDS.get(array.dtype.kind, str(array.dtype))
         raise InvalidRequest(
@@ -316,6 +332,8 @@ def _plain_array(value: object, what: str) -> np.ndarray:
             array = _stacked(value, what)
         else:
             array = np.asarray(value, dtype=object) if _begins_with_text(value) else array_of(value)
+            if array.dtype == np.float64 and isinstance(value, list | tuple) and np.any(np.abs(array) >= _MOST_WHOLE):
+                array = np.asarray(value, dtype=object)  # whole numbers of both halves of 64 bits
     except (ValueError, TypeError, RuntimeError) as error:
         raise InvalidRequest(
             f"{what} is no regular array: {_describe(value)}: {error}",
@@ -376,6 +394,10 @@ def _of_items(array: np.ndarray, what: str) -> np.ndarray:
         if not isinstance(item, bool | int | float | complex | np.generic):
             _refuse(item, what, position, array.shape)
     numbers = np.asarray(items).reshape(array.shape)
+    wholes = [int(item) for item in items if isinstance(item, int | np.integer)]
+    if numbers.dtype.kind == "f" and len(wholes) == len(items):
+        fits = min(wholes) >= 0 and max(wholes) < 2**64
+        numbers = np.asarray(wholes, dtype=np.uint64 if fits else object).reshape(array.shape)
     if numbers.dtype == object:
         raise InvalidRequest(f"{what} holds numbers beyond 64 bits", hint="smaller numbers, or text")
     return numbers

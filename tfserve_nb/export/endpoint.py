@@ -93,7 +93,7 @@ def pack(structure: Structure, values: Iterable[Any]) -> Structure:
 
 def is_list(structure: Structure) -> bool:
     """Whether a structure is a list of leaves: it has an order, and nothing inside of its parts."""
-    is_sequence = isinstance(structure, list | tuple)
+    is_sequence = isinstance(structure, list | tuple) and not hasattr(structure, "_fields")
     return is_sequence and not any(_is_nested(child) for child in structure)
 
 
