@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -19,6 +20,7 @@ from helpers.raw_http import receive
 
 from tfserve_nb.server.budget import ByteBudget
 from tfserve_nb.server.http.message import Message, Refused, RequestHead
+from tfserve_nb.server.rest import tolerant_json
 from tfserve_nb.server.rest.json_numbers import NumbersReader
 
 ROWS = {"instances": [[1.0, 2.0]]}
@@ -125,6 +127,50 @@ def test_idle_connections_make_room_for_new_ones(make_server) -> None:
         connection.close()
 
 
+SLOW = b"Content-Length: 100\r\n\r\n{"
+
+
+@pytest.mark.parametrize("workers", [0])  # those of workers have tables of their own
+@pytest.mark.parametrize(
+    ("token", "head"),
+    [
+        ("right-token", b"POST /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\n"),
+        ("right-token", GOOD.replace(b"right", b"wrong")),
+        ("right-token", b"POST /healthz HTTP/1.1\r\nHost: localhost\r\n"),
+        ("right-token", b"OPTIONS /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\n"),
+        ("right-token", b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n"),
+        (None, b"POST /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\n"),
+    ],
+)
+def test_bodies_that_never_end_do_not_keep_others_out(make_server, token: str | None, head: bytes) -> None:
+    server = make_server(max_connections=5, token=token)
+    held = [server.connect() for _ in range(12)]
+    for connection in held:
+        with contextlib.suppress(OSError):
+            connection.sendall(head + SLOW)
+
+    for _ in range(3):
+        assert server.predict(ROWS).status == 200
+    for connection in held:
+        connection.close()
+
+
+@pytest.mark.parametrize("workers", [0])
+def test_a_body_that_shows_the_token_is_not_cut_for_others(make_server) -> None:
+    server = make_server(max_connections=2)
+    start, end = WHOLE[:-5], WHOLE[-5:]
+    with server.connect() as one, server.connect() as two:
+        for connection in (one, two):
+            connection.sendall(start)
+        for _ in range(4):
+            with server.connect() as other, contextlib.suppress(OSError):
+                other.sendall(GOOD.replace(b"right", b"wrong") + SLOW)
+                assert receive(other) == b""
+        for connection in (one, two):
+            connection.sendall(end)
+            assert b"200 OK" in receive(connection, b"predictions")
+
+
 LARGE = json.dumps({"instances": [[1.0, 2.0]] * 150_000}).encode()
 V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [150_000, 2], "data": [1.0, 2.0] * 150_000}]}
 
@@ -169,6 +215,27 @@ def test_others_are_answered_while_a_large_body_is_decoded(server, monkeypatch: 
         gate.set()
         assert b"200 OK" in receive(stays, b"]]}")
     eventually(lambda: server.serving.num_held == 0)
+
+
+@pytest.mark.parametrize("workers", [0])  # a patch does not reach those of workers
+@pytest.mark.parametrize("action", ["predict", "classify"])
+def test_others_are_answered_while_the_slow_parser_reads(server, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, has_begun, parse = threading.Event(), threading.Event(), tolerant_json.parse
+
+    def slow(text: bytes) -> Any:
+        has_begun.set()
+        assert gate.wait(40)
+        return parse(text)
+
+    monkeypatch.setattr(tolerant_json, "parse", slow)
+    body = b'{"instances": ' + b"[" * 50_000
+    with server.connect() as connection:
+        head = GOOD.replace(b":predict", b":" + action.encode())
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert has_begun.wait(40)
+        assert server.predict(ROWS).json == {"predictions": [[4.0, 6.0]]}
+        gate.set()
+        assert b"JSON Parse error: Invalid value." in receive(connection)
 
 
 HOLDING = """

@@ -53,7 +53,7 @@ THIRD_PARTY = {
     "onnx": ("serving/engines/convert",),
     "onnxruntime": ("serving/engines/onnx",),
     "tf2onnx": ("serving/engines/convert",),
-    "flatbuffers": ("serving/engines/tflite_signatures",),
+    "flatbuffers": ("serving/engines/tflite_file",),
     "tf_keras": ("export",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),

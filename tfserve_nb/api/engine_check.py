@@ -9,7 +9,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..export.arrays import given_as, named_batch
+from ..export.arrays import by_name, given_as, named_batch
 from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature
 from ..serving.batching.options import BatchingOptions
@@ -48,7 +48,7 @@ def prepare_engines(
         def rows(signature: SignatureSpec) -> Iterator[Evidence]:
             if export.example is not None and signature.name == main.name:
                 with given_as(export.example_option):
-                    given = named_batch(export.example, source.inputs or tuple(signature.inputs.values()))
+                    given = named_batch(by_name(export.example, source.order), signature)
                 yield Evidence(given, f"the rows of --{export.example_option}")
             yield from known(signature)
 

@@ -62,8 +62,7 @@ class EngineServable:
         self._facts = read_facts(path, options)
         self.signatures = self._facts.signatures
         self.signature_defs = self._facts.signature_defs
-        self.outside_ops = self._facts.outside_ops
-        self.states = self._facts.states
+        self.effects = self._facts.effects
         self.is_stoppable = self._facts.is_stoppable
         self._device = device
         self._options = options

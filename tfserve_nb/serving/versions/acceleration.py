@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, runtime_checkable
 
 from ...errors import InvalidOption
-from ...export.graph.outside_ops import reach_text
 from ...export.reasons import innermost
 from ...temporary import TemporaryFolder
 from ...types import DEFAULT_SIGNATURE, EngineMeasurement, Progress, ProgressEvent, SignatureSpec, no_progress
@@ -169,10 +168,11 @@ def _check_runs(wanted: str, chosen: str, reason: str) -> None:
 
 def _obstacle(servable: EngineServable, wanted: str) -> str:
     """Why no engine is tried for a version, in words; "" when some are."""
-    if servable.outside_ops:
-        return f"{reach_text(servable.outside_ops)}, which no other engine does"
-    if servable.states:
-        return "runs change its variables or tables, which no other engine keeps"
+    effects = servable.effects
+    if effects.lasting:
+        return f"{effects.lasting}, which no other engine does"
+    if effects.randomness:
+        return f"{effects.randomness}: its outputs cannot be compared"
     missing = [kind.missing for kind in wanted_kinds(wanted)]
     return "" if not all(missing) else "; ".join(missing)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # JSON
 
+from ...errors import FailedPrecondition
+from ...export.layout import leading_out
 from ..batching.options import BatchingOptions
 from ..engines.engine import TENSORFLOW
 from ..engines.kinds import check_engine
@@ -32,6 +34,7 @@ class VersionSource:
         batching: reads the limits when the version is loaded, in place of `options`.
         num_warmup_iterations: how often each request of the version's warm-up file is run; 0 leaves the file alone.
         engine: what is to run it: `tensorflow`, `auto` or the name of an engine.
+        within: the folder and links in it may lead to these folders and below; None for anywhere.
     """
 
     path: Path
@@ -44,6 +47,7 @@ class VersionSource:
     is_trusted: bool = False
     batching: Callable[[Path], BatchingOptions] | None = None
     engine: str = TENSORFLOW
+    within: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What the state file keeps beside the folder's number, and what the admin API's `deploy` takes."""
@@ -76,6 +80,14 @@ class VersionSource:
         """The same with its limits read from the version's folder, if they stand there.
 
         Raises:
+            FailedPrecondition: if the folder leads out of those that it may lie in; nothing of it was read.
             ServingError: if what stands there is wrong.
         """
+        roots = [Path(root).resolve() for root in self.within or ()]
+        outside = None if self.within is None else leading_out(self.path, roots)
+        if outside is not None:
+            raise FailedPrecondition(
+                f"{outside} leads out of the configured base paths; models of reloads without a token stay below them. "
+                "Start the server with --reload_base_paths=FOLDER or --auth_token_file=FILE"
+            )
         return self if self.batching is None else replace(self, options=self.batching(self.path), batching=None)

@@ -13,8 +13,6 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
-from ...export.graph.outside_ops import reach_text
-from ...export.graph.state import notes_of
 from ...export.signatures import main_signature
 from ...types import EngineMeasurement, SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
@@ -138,17 +136,12 @@ class LoadedVersion:
             lane.queue.is_batchable = False
 
     @property
-    def changes(self) -> str:
-        """What runs write in the version, in words; "" when they write nothing."""
-        return next((state.text for state in self.servable.states.values() if state.written), "")
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
-        outside = self.servable.outside_ops
-        reach = (reach_text(outside),) if outside else ()
-        notes = (*notes_of(self.servable.states), *reach, *sharing_notes(self.alone), *self.engine_notes)
-        return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else notes
+        notes = (*self.servable.effects.notes, *sharing_notes(self.alone), *self.engine_notes)
+        return (
+            (*notes, f"it cannot answer: no row that was tried could be run: {self.problem}") if self.problem else notes
+        )
 
     @property
     def engine(self) -> str:
@@ -220,7 +213,7 @@ class LoadedVersion:
         if self._live is not None and not is_background:
             run = self._live.watched(name, run)
             run_within = None if run_within is None else self._live.watched(name, run_within)
-        if name in self.servable.states:
+        if name in self.servable.effects.states:
             run = partial(self._run_alone, run)
             run_within = None if run_within is None else partial(self._run_alone, run_within)
         observe = self._observer(signature, is_background=is_background)
@@ -328,7 +321,8 @@ class VersionRecord:
             done=self.done,
             total=self.total,
             alone={} if self.loaded is None else self.loaded.alone,
-            changes="" if self.loaded is None else self.loaded.changes,
+            changes="" if self.loaded is None else self.loaded.servable.effects.lasting,
+            draws="" if self.loaded is None else self.loaded.servable.effects.randomness,
             problem="" if self.loaded is None else self.loaded.problem,
             notes=() if self.loaded is None else self.loaded.notes,
             engine=TENSORFLOW if self.loaded is None else self.loaded.engine,

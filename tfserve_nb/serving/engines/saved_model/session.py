@@ -24,8 +24,8 @@ from ....errors import (
     RunRejected,
     ServingError,
 )
-from ....export.graph.outside_ops import outside_ops, reach_text
-from ....export.graph.state import GraphState, signature_states
+from ....export.graph.effects import Effects, effects_of
+from ....export.graph.outside_ops import reach_text
 from ....export.reasons import cause_in_graph
 from ....export.signatures import (
     SAVED_MODEL_FILE,
@@ -87,8 +87,7 @@ class GraphFacts:
 
     signatures: Mapping[str, SignatureSpec]
     signature_defs: SignatureDefs
-    outside_ops: Sequence[str]
-    states: Mapping[str, GraphState]
+    effects: Effects
     is_stoppable: bool
 
 
@@ -106,13 +105,12 @@ def read_facts(path: Path, options: SessionOptions = DEFAULT_OPTIONS) -> GraphFa
             hint="save the model there, or remove the folder",
         )
     meta_graph = read_meta_graph(path, options.tags)
-    outside = outside_ops(meta_graph)
-    _check_allowed(path, outside, options.allowed_ops)
+    effects = effects_of(meta_graph, path)
+    _check_allowed(path, effects.outside_ops, options.allowed_ops)
     return GraphFacts(
         dense_signatures_of(meta_graph),
         signature_defs_of(meta_graph),
-        outside,
-        signature_states(meta_graph),
+        effects,
         can_be_stopped(meta_graph),
     )
 
@@ -144,8 +142,7 @@ class SavedModelServable:
         facts = facts or read_facts(path, options)
         self.signatures = facts.signatures
         self.signature_defs = facts.signature_defs
-        self.outside_ops = facts.outside_ops
-        self.states = facts.states
+        self.effects = facts.effects
         self.is_stoppable = facts.is_stoppable
         graph = tf.Graph()
         config = _session_config(tf, options)
@@ -159,7 +156,7 @@ class SavedModelServable:
         try:
             with graph.as_default(), tf.device(device), _without_advice(tf):
                 tf.compat.v1.saved_model.load(self._session, list(options.tags), str(path))
-                self._kept = keep(self._session, self.states.values())
+                self._kept = keep(self._session, self.effects.states.values())
         except (tf.errors.OpError, OSError, ValueError, RuntimeError) as error:
             self._session.close()
             raise NotAvailable(f"{path} could not be loaded: {_first_line(error)}", hint="deploy it again") from error
