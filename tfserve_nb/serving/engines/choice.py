@@ -146,12 +146,13 @@ def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float]:
     return {name: 1e3 * statistics.median(values) for name, values in took_s.items()}
 
 
-def choose(wanted: str, findings: Findings) -> tuple[str, dict[str, str]]:
+def choose(wanted: str, findings: Findings, left_out: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Which engine answers, and why the others do not.
 
     Args:
         wanted: what was asked for.
         findings: what was seen.
+        left_out: engine -> why it is not chosen by itself, whatever was seen.
 
     Returns:
         The engine's name; engine -> reason for all others that were wanted.
@@ -161,7 +162,8 @@ def choose(wanted: str, findings: Findings) -> tuple[str, dict[str, str]]:
     if wanted != AUTO:
         reasons |= {name: f"{wanted} was asked for" for name in usable if name != wanted}
         return (wanted if wanted in usable else TENSORFLOW), reasons
-    gains = {name: gain(findings.ms[TENSORFLOW], findings.ms[name]) for name in usable}
+    reasons |= {name: reason for name, reason in left_out.items() if name in usable}
+    gains = {name: gain(findings.ms[TENSORFLOW], findings.ms[name]) for name in usable if name not in left_out}
     best = max(gains, key=lambda name: gains[name], default=TENSORFLOW)
     if best == TENSORFLOW or gains[best] < LEAST_GAIN:
         reasons |= {name: f"{_times(value)} TensorFlow's speed, which is too little" for name, value in gains.items()}
@@ -187,14 +189,16 @@ def speed_note(engine: str, findings: Findings) -> str:
         f"{_times(before[size] / after[size])} at {size} {'row' if size == 1 else 'rows'}"
         for size in dict.fromkeys((min(after), max(after)))
     ]
-    return f"{' and '.join(speeds)} as fast as TensorFlow, with its outputs on {findings.rows}"
+    return f"TensorFlow's speed {' and '.join(speeds)}, with the same outputs on {findings.rows}"
 
 
 def _times(value: float) -> str:
     return f"{value:.2g} ×"
 
 
-def rows_of(signature: str, wanted: str, findings: Findings, tried: Iterable[str]) -> list[EngineMeasurement]:
+def rows_of(
+    signature: str, wanted: str, findings: Findings, tried: Iterable[str], left_out: Mapping[str, str]
+) -> list[EngineMeasurement]:
     """The table of one signature.
 
     Args:
@@ -202,8 +206,9 @@ def rows_of(signature: str, wanted: str, findings: Findings, tried: Iterable[str
         wanted: what was asked for.
         findings: what was seen.
         tried: the engines, those that could not be converted too.
+        left_out: as for `choose`.
     """
-    chosen, reasons = choose(wanted, findings)
+    chosen, reasons = choose(wanted, findings, left_out)
     if chosen != TENSORFLOW:
         speed = gain(findings.ms[TENSORFLOW], findings.ms[chosen])
         reasons[TENSORFLOW] = f"{chosen} has {_times(speed)} its speed"

@@ -49,6 +49,7 @@ class EngineKind:
         packages: the distributions whose versions matter to what was converted.
         modules: what has to be importable.
         suffix: of its files.
+        needs_sizes: whether it needs memory, and time, for each batch size that it meets for the first time.
         load: makes an engine of a file: (file, signature, number of threads).
     """
 
@@ -57,6 +58,7 @@ class EngineKind:
     packages: tuple[str, ...]
     modules: tuple[str, ...]
     suffix: str
+    needs_sizes: bool
     load: Callable[[Path, SignatureSpec, int], Engine]
 
     @property

@@ -71,5 +71,6 @@ KIND = EngineKind(
     packages=("onnxruntime", "tf2onnx"),
     modules=("onnxruntime", "tf2onnx"),
     suffix=".onnx",
+    needs_sizes=False,
     load=OnnxEngine,
 )
