@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -263,11 +264,13 @@ def test_after_the_first_runs_no_session_is_kept(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(accelerated, "RUNS_TO_CHECK", 3)
     handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")
     servable = servable_of(handle)
-    assert servable._session is not None  # noqa: SLF001 - nothing else tells
+    session = weakref.ref(servable._session._session)  # noqa: SLF001 - nothing else tells
+    assert session() is not None
 
     for _ in range(3):
         handle.predict(X)
 
+    eventually(lambda: session() is None)
     assert servable._session is None  # noqa: SLF001
     assert handle.engine == "onnx"
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import ServingError
+from ...export.reasons import innermost
 from ...types import EngineMeasurement, SignatureSpec, Tensors
 from .compare import Run, difference
 from .engine import AUTO, TENSORFLOW, Engine
@@ -86,7 +87,11 @@ def examine(
     ms: dict[str, dict[int, float]] = {name: {} for name in runs}
     for size, batch in batches.items():
         for name, took_ms in measure(runs, batch).items():
-            ms[name][size] = took_ms
+            if isinstance(took_ms, str):
+                problems[name] = took_ms
+                del runs[name], ms[name]
+            else:
+                ms[name][size] = took_ms
     usual = next(iter(batches.values()))
     guards = {name: guards_for(signature, reference, engines[name], usual) for name in ms if name != TENSORFLOW}
     return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards)
@@ -134,16 +139,20 @@ def _batches(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> d
     }
 
 
-def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float]:
-    """The median time of a run of each in milliseconds, one after the other in turn."""
+def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float | str]:
+    """The median time of a run of each in milliseconds, one after the other in turn; or why one failed."""
     took_s: dict[str, list[float]] = {name: [] for name in runs}
+    failed: dict[str, str] = {}
     until_s = time.perf_counter() + BUDGET_S * len(runs)
     for number in range(MOST_RUNS):
         if number >= LEAST_RUNS and time.perf_counter() > until_s:
             break
         for name, run in runs.items():
-            took_s[name].append(_seconds(run, batch))
-    return {name: 1e3 * statistics.median(values) for name, values in took_s.items()}
+            try:
+                took_s[name].append(_seconds(run, batch))
+            except Exception as error:  # noqa: BLE001 - runtimes raise types of their own
+                failed[name] = f"it failed when it was measured: {innermost(error)}"
+    return {name: 1e3 * statistics.median(values) for name, values in took_s.items() if values} | failed
 
 
 def choose(wanted: str, findings: Findings, left_out: Mapping[str, str]) -> tuple[str, dict[str, str]]:

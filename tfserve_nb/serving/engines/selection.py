@@ -169,7 +169,7 @@ def _converted(servable: EngineServable, kinds: Sequence[EngineKind], known: Eng
     for kind in kinds:
         for name, signature in servable.signatures.items():
             kept = _kept(servable, kind, name, known)
-            problem = unsuited(signature)
+            problem = unsuited(signature) or kind.missing_converter
             if kept is not None:
                 artefacts[kind.name][name] = kept
             elif problem:
