@@ -390,5 +390,20 @@ def test_a_run_in_litert_needs_an_interpreter_for_each_shape_and_keeps_a_few(mon
 
     for size, outputs in zip([*range(1, 41)] * 3, found, strict=True):
         np.testing.assert_allclose(outputs, model(rows[:size]), rtol=1e-5, atol=1e-6)
-    engine = getattr(engine, "_engine", engine)
-    assert sum(map(len, engine._idle.values())) == litert.MAX_IDLE  # noqa: SLF001
+    assert sum(map(len, engine._engine._idle.values())) == litert.MAX_IDLE  # noqa: SLF001
+
+
+@pytest.mark.parametrize("engine", ["onnx", "auto"])
+def test_requests_without_rows_reach_no_engine(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """ONNX Runtime would end the process."""
+    convert_here(monkeypatch)
+    model = keras.Sequential([keras.Input((5, 3), name="x"), keras.layers.LSTM(4)])
+    rows = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
+
+    handle = tfserve_nb.deploy(model, "lstm", engine=engine)
+
+    assert handle.predict(rows[:0]).shape == (0, 4)
+    np.testing.assert_allclose(handle.predict(rows), model(rows), rtol=1e-4, atol=1e-5)
+    litert_row = [row for row in newest(handle).engines if row.engine == "litert"]
+    assert all("TensorListReserve" in row.reason for row in litert_row)
+    assert handle.engine in {"onnx", "tensorflow"} if engine == "auto" else handle.engine == "onnx"

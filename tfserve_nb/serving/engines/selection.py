@@ -151,7 +151,7 @@ def _find_out(
         engines, problems = {}, {}
         for kind in kinds:
             try:
-                engines[kind.name] = _engine(servable, kind, signature, artefacts[kind.name][name])
+                engines[kind.name] = _engine(servable, kind, signature, artefacts[kind.name][name], {})
             except Exception as error:  # noqa: BLE001 - runtimes raise types of their own; it becomes a reason
                 problems[kind.name] = artefacts[kind.name][name].problem or innermost(error)
         found = examine(signature, partial(servable.session().run, name), engines, rows(signature), sizes)
@@ -206,9 +206,16 @@ def _kept(servable: EngineServable, kind: EngineKind, signature: str, known: Eng
     return artefact
 
 
-def _engine(servable: EngineServable, kind: EngineKind, signature: SignatureSpec, artefact: Artefact) -> Engine:
+def _engine(
+    servable: EngineServable,
+    kind: EngineKind,
+    signature: SignatureSpec,
+    artefact: Artefact,
+    guards: Mapping[str, Sequence[str]],
+) -> Engine:
     """Load an engine; raises whatever its runtime raises, and ValueError without a whole file."""
-    return kind.load(servable.engine_folder.file_of(kind.name, artefact), signature, servable.num_threads)
+    file = servable.engine_folder.file_of(kind.name, artefact)
+    return GuardedEngine(kind.load(file, signature, servable.num_threads), guards)
 
 
 def _loaded(
@@ -222,16 +229,13 @@ def _loaded(
             if chosen == TENSORFLOW:
                 break
             try:
-                artefact = record.artefacts[chosen][name]
-                engines[name] = _engine(servable, KINDS[chosen], servable.signatures[name], artefact)
+                artefact, guards = record.artefacts[chosen][name], found.guards.get(chosen, {})
+                engines[name] = _engine(servable, KINDS[chosen], servable.signatures[name], artefact, guards)
                 break
             except Exception as error:  # noqa: BLE001 - runtimes raise types of their own; it becomes a reason
                 _log.warning("%s: %s is not used: %s", servable.path, chosen, error)
                 others = {engine: ms for engine, ms in found.ms.items() if engine != chosen}
                 found = replace(found, ms=others, problems={**found.problems, chosen: innermost(error)})  # noqa: PLW2901
-        guards = found.guards.get(chosen)
-        if guards:
-            engines[name] = GuardedEngine(engines[name], guards)
         record = replace(record, findings={**record.findings, name: found})
     return engines, record
 
