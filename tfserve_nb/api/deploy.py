@@ -315,7 +315,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
     """Completes a version's folder before it counts: compares it, and adds the warm-up and provenance files."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
-        servable = load_saved_model(path)
+        servable = load_saved_model(path, request.serve.device)
         try:
             return servable.run(signature, inputs)
         finally:
@@ -335,7 +335,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         outside = (reach_text(report.outside_ops),) if report.outside_ops else ()
         found = "; ".join((found, *source.notes, *outside, *notes_of(signature_states(read_meta_graph(path)))))
         progress(ProgressEvent("checking", 1, 1, found))
-        note_check_rows(path, source, export.check, request.batching.allowed_batch_sizes)
+        note_check_rows(path, source, export.check, request.batching.allowed_batch_sizes, request.serve.device)
         if export.warmup is not None:
             signature = main_signature(read_signatures(path))
             with given_as("warmup"):
