@@ -163,8 +163,9 @@ class VersionStatus:
         deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.
         weights_bytes: size of the loaded version's files, in bytes, which is about what its weights take in memory; 0
             when it is not loaded.
-        changes: what runs change in the loaded version, in words; "" for most models: their answers depend on the
-            request alone.
+        changes: what a run of the loaded version leaves behind, in words: in its own state, in files or elsewhere; ""
+            for most models. It gets neither copies of requests nor replays.
+        draws: why its answers to the same request differ each time, in words; or "".
         problem: why it is given no requests although it is loaded: all rows that were tried failed; or "".
         notes: what users have to know of the loaded version, one line each.
     """
@@ -179,6 +180,7 @@ class VersionStatus:
     done: int = 0
     total: int = 1
     changes: str = ""
+    draws: str = ""
     problem: str = ""
     notes: tuple[str, ...] = ()
     alone: Mapping[str, str] = field(default_factory=dict)

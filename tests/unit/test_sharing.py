@@ -269,7 +269,9 @@ def test_one_row_of_text_or_whole_numbers_beside_smaller_ones_is_no_evidence() -
             raise RunRejected("no word")
         return np.array([len(text) for text in x], np.float32)
 
-    found = decided(lambda x: words(x) / words(x).max(), np.array([b"summer"], object), spec=signature("string", (None,)))
+    found = decided(
+        lambda x: words(x) / words(x).max(), np.array([b"summer"], object), spec=signature("string", (None,))
+    )
     assert not found.is_allowed
     found = decided(lambda x: embedded(x).argmax(axis=1) / x.max(), np.array([[9, 9]]), spec=signature("int64"))
     assert not found.is_allowed

@@ -37,7 +37,7 @@ def note_check_rows(
     name = signature.name
     batch = named_batch(rows, source.inputs or tuple(signature.inputs.values()))
     with contextlib.closing(load_saved_model(path, device)) as servable:
-        if name in servable.states or servable.outside_ops:
+        if name in servable.effects.states or servable.effects.outside_ops:
             return  # its requests run alone in any case
         noted = noted_from(partial(servable.run, name), servable.signatures[name], batch, sizes)
     if noted is not None:

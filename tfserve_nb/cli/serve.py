@@ -202,7 +202,7 @@ class ModelServer:
         """Follow what a client sent, within what the owner's configuration names unless clients are known."""
         extra = self._plan.reload_base_paths
         if extra is not None:
-            ReloadLimits.of(self._configs, extra).check(configs)
+            configs = ReloadLimits.of(self._configs, extra).restricted(configs)
         self._models.apply(configs)
 
 

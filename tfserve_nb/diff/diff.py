@@ -6,6 +6,7 @@ Thread: any; the models are loaded one after the other when rows are compared.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import time
 from collections.abc import Mapping
@@ -15,14 +16,15 @@ from typing import Any, NamedTuple  # the user's rows
 
 import numpy as np
 
-from ..agreement.kinds import AgreementOptions
+from ..agreement.kinds import AgreementOptions, kind_for
 from ..agreement.summary import Agreeing, evidence_pairs
 from ..errors import FailedPrecondition, InvalidRequest, NotAvailable, ServingError, VersionNotFound
 from ..export.arrays import read_rows
+from ..export.graph.effects import Effects, effects_of
 from ..export.layout import find_version, folder_bytes, list_versions
 from ..export.provenance.code import Code
 from ..export.provenance.provenance import Provenance, read_provenance
-from ..export.signatures import main_signature, read_signatures
+from ..export.signatures import main_signature, read_meta_graph, read_signatures
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
 from ..server.handle import ServerHandle
@@ -100,8 +102,12 @@ def diff_versions(
     notes: list[str] = []
     provenances = [_provenance(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
     signatures = [_signatures(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
+    effects = [_effects(folder) for folder in folders]
+    options = options or AgreementOptions()
+    options = dataclasses.replace(options, kind=kind_for(options.kind, (one.randomness for one in effects)))
     agreeing = Agreeing(options, evidence_pairs(*({} if one is None else one.outputs for one in provenances)))
-    rows_from = _compare_outputs(folders, signatures, rows, agreeing, notes)
+    reach = next((one.reach for one in effects if one.reach), "")
+    rows_from = _compare_outputs(folders, signatures, rows, agreeing, notes, reach)
     return VersionDiff(
         name=name,
         a=a,
@@ -138,6 +144,13 @@ def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, Signa
     except ServingError as error:
         notes.append(f"the signatures of version {version} are not known: {error.message}")
         return {}
+
+
+def _effects(folder: Path) -> Effects:
+    try:
+        return effects_of(read_meta_graph(folder), folder)
+    except ServingError:  # which reading its signatures has told
+        return Effects()
 
 
 def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureSpec]) -> list[SignatureChange]:
@@ -203,12 +216,16 @@ def _compare_outputs(
     rows: Any,
     agreeing: Agreeing,
     notes: list[str],
+    reach: str,
 ) -> str:
     """Run both versions on the same rows; returns whose rows they were, "" when nothing could be compared."""
     shared = {name: spec for name, spec in signatures[0].items() if name in signatures[1]}
     if not shared:
         has = (", ".join(one) or "none" for one in signatures)
         notes.append(f"outputs were not compared: the versions have no signature in common ({' and '.join(has)})")
+        return ""
+    if rows is None and reach:
+        notes.append(f"outputs were not compared, because {reach}, and no rows were given to run: d.diff(A, B, rows=x)")
         return ""
     name = main_signature(shared).name
     stored = None if rows is not None else _stored_rows(folders, name, notes)
@@ -263,10 +280,10 @@ def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> _Run:
         if not all(one.is_batched for one in spec.inputs.values()):
             return _Run(inputs, run(inputs), 1)
         num_rows = len(next(iter(inputs.values())))
-        runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.states
+        runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.effects.states
         if (
             runs_whole
-            or servable.outside_ops
+            or servable.effects.outside_ops
             or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN)
         ):
             return _Run(inputs, run(inputs), num_rows)

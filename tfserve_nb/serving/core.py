@@ -264,14 +264,12 @@ class ServingCore:
             model.stop_routing()
             self._manager.wait_until_gone(name, gone, UNLOAD_WAIT_S)
             self._drop(model)
-            with model.noting_problem():
-                # With the highest number, so that it is not used again.
-                model.store.forget(name, new_event("undeploy", max(deleted, default=None), "deleted" * delete))
-        else:
-            model.source_of(version)
-            action = "delete" if delete else "unload"
-            model.change(lambda routing: routing.without(version), new_event(action, version))
-            self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
+            model.forget(deleted, force=force)
+            return
+        model.source_of(version)
+        action = "delete" if delete else "unload"
+        model.change(lambda routing: routing.without(version), new_event(action, version))
+        self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
         for number in deleted:
             model.delete(number, force=force)
 

@@ -19,6 +19,11 @@ SIGNATURES_FIELD = "X-TFServe-Signatures"
 with other signatures refuses it then."""
 
 
+CHANGES_FIELD = "X-TFServe-Changes"
+"""The header field of metadata responses that says, percent-encoded, what requests for the same address leave behind:
+see `VersionStatus.changes`. Who makes rows up sends none there."""
+
+
 def status_body(versions: Iterable[VersionStatus]) -> bytes:
     """`{"model_version_status": [...]}`, in the order given."""
     statuses = [

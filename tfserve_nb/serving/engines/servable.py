@@ -5,11 +5,11 @@ Thread: any.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ...export.graph.state import GraphState
+from ...export.graph.effects import Effects
 from ...types import SignatureDefs, SignatureSpec, Tensors
 
 
@@ -25,12 +25,8 @@ class Servable(Protocol):
         """The signatures as the model's file has them."""
 
     @property
-    def outside_ops(self) -> Sequence[str]:
-        """The ops of its graph that reach files, Python or the network: it is run on rows of users only."""
-
-    @property
-    def states(self) -> Mapping[str, GraphState]:
-        """Signature -> what a run of it changes in the version; those that change nothing are left out."""
+    def effects(self) -> Effects:
+        """What running it does besides answering."""
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one batch: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""

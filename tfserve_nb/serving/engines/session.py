@@ -24,8 +24,8 @@ from ...errors import (
     RunRejected,
     ServingError,
 )
-from ...export.graph.outside_ops import outside_ops, reach_text
-from ...export.graph.state import signature_states
+from ...export.graph.effects import effects_of
+from ...export.graph.outside_ops import reach_text
 from ...export.reasons import cause_in_graph
 from ...export.signatures import (
     SAVED_MODEL_FILE,
@@ -108,9 +108,8 @@ class SavedModelServable:
         meta_graph = read_meta_graph(path, options.tags)
         self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
         self.signature_defs = signature_defs_of(meta_graph)
-        self.outside_ops: Sequence[str] = outside_ops(meta_graph)
-        _check_allowed(path, self.outside_ops, options.allowed_ops)
-        self.states = signature_states(meta_graph)
+        self.effects = effects_of(meta_graph, path)
+        _check_allowed(path, self.effects.outside_ops, options.allowed_ops)
         self.is_stoppable = can_be_stopped(meta_graph)
         del meta_graph  # as large as the model's constants
         graph = tf.Graph()
@@ -125,7 +124,7 @@ class SavedModelServable:
         try:
             with graph.as_default(), tf.device(device), _without_advice(tf):
                 tf.compat.v1.saved_model.load(self._session, list(options.tags), str(path))
-                self._kept = keep(self._session, self.states.values())
+                self._kept = keep(self._session, self.effects.states.values())
         except (tf.errors.OpError, OSError, ValueError, RuntimeError) as error:
             self._session.close()
             raise NotAvailable(f"{path} could not be loaded: {_first_line(error)}", hint="deploy it again") from error

@@ -148,7 +148,9 @@ def decide(
     if is_tried or noted is not None:
         return RowSharing(is_allowed=True)
     why = f": {problem}" if problem else ""
-    return RowSharing(is_allowed=False, reason=f"no rows are known that show whether they may share a run{why}; {_ADVICE}")
+    return RowSharing(
+        is_allowed=False, reason=f"no rows are known that show whether they may share a run{why}; {_ADVICE}"
+    )
 
 
 def ignores_added_length(run: Run, signature: SignatureSpec, evidence: Iterable[Evidence]) -> bool:

@@ -79,11 +79,11 @@ def warm_up(
     count = itertools.count(1)
     sharing = {}
     for name, signature in servable.signatures.items():
-        if servable.outside_ops:
+        if servable.effects.outside_ops:
             sharing[name] = RowSharing(is_allowed=False, reason=NOT_TRIED)
             continue
         run = partial(servable.run, name)
-        is_changed, known = name in servable.states, noted.get(name)
+        is_changed, known = name in servable.effects.states, noted.get(name)
         is_decided = is_changed or fixed_dimension(signature) or (known is not None and not known.are_independent)
         if is_decided and name not in stored:
             _run_once(run, signature)
