@@ -73,7 +73,8 @@ def main() -> int:
     """Measure, then report."""
     options = parse()
     begun_s = time.perf_counter()
-    results = Results(options.out.absolute().with_suffix(".json"), about(options.device))
+    seconds = 0.2 if options.quick else 1.0
+    results = Results(options.out.absolute().with_suffix(".json"), about(options.device, seconds))
     with tempfile.TemporaryDirectory(prefix="tfserve-nb-gpu-") as name:
         folder = Path(name)
         say("making the models")
@@ -83,9 +84,9 @@ def main() -> int:
             name,
             tuple(options.model or NAMES),
             QUICK_SIZES if options.quick else SIZES,
-            0.2 if options.quick else 1.0,
+            seconds,
         )
-        for section in options.only or SECTIONS:
+        for section in dict.fromkeys(options.only or SECTIONS):
             left_s = LIMIT_S - (time.perf_counter() - begun_s)
             say(f"{section} ({min(left_s, LIMITS_S[section]):.0f} s at most)")
             try:
@@ -104,9 +105,10 @@ class NoDevice(Exception):
     """TensorFlow has no such device."""
 
 
-def about(device: str) -> dict[str, str]:
+def about(device: str, seconds: float) -> dict[str, str]:
     """What was measured when, where and with what."""
     return {"date": time.strftime("%Y-%m-%d"), "device": device, "GPU, memory, driver": machine.gpus() or "none",
+            "measured": f"once; times are medians of the calls in {seconds:g} s",
             **machine.describe()}  # fmt: skip
 
 
@@ -166,9 +168,7 @@ def sections(results: Results) -> Iterable[str]:
     where = results.about["GPU, memory, driver"] if on_gpu else "a dry run on the CPU: no GPU was used"
     yield f"## {results.about['date']}: {where}"
     yield table(("what", "value"), list(results.about.items()))
-    yield "One round; a time is the median of the calls in a second. " + ", ".join(
-        f"{name}: {MODELS[name]}" for name in NAMES
-    ) + "."  # fmt: skip
+    yield ", ".join(f"{name}: {MODELS[name]}" for name in NAMES) + "."
     for part, title in TITLES.items():
         if results.cases(part):
             yield f"### {title}\n\n{part_table(results, part)}"

@@ -221,6 +221,10 @@ def engines(setting: Setting) -> Iterator[Found]:
     if missing:
         yield Found("ONNX Runtime", problem=f"{' and '.join(missing)} is not installed")
         return
+    import onnxruntime
+    import tf2onnx
+
+    yield Found("versions", about={"ONNX Runtime, tf2onnx": f"{onnxruntime.__version__}, {tf2onnx.__version__}"})
     for model in setting.models:
         yield from _onnx_runtime(setting, model)
 
@@ -318,12 +322,14 @@ def rows_text(number: int) -> str:
 
 
 def _agrees(setting: Setting, model: BenchModel) -> dict[str, float]:
-    with deployed(model.version, device=setting.device) as deployment:
+    sizes = (1, len(model.rows))
+    options = {"device": setting.device, "max_batch_size": sizes[-1], "allowed_batch_sizes": sizes}
+    with deployed(model.version, **options) as deployment:
         return {
             f"largest difference, {rows_text(size)}": difference(
                 deployment.predict(model.rows[:size]), model.answers[:size]
             )
-            for size in (1, len(model.rows))
+            for size in sizes
         }
 
 
