@@ -17,6 +17,7 @@ from typing import Any  # JSON values
 import orjson
 
 from ...errors import InvalidRequest
+from ..event_loop import is_on_loop
 from . import tolerant_json
 
 
@@ -28,15 +29,34 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
     Raises:
         InvalidRequest: `JSON Parse error: ...`, or `JSON Value: ... Is not object`.
+        TakesLong: on the loop, for a text that needs another thread.
     """
     try:
         value = orjson.loads(body)
-        if any(body.count(key) > 1 for key in _KEYS):
+        # A key that is given twice is in the value; what is not there is not searched for.
+        if isinstance(value, dict) and any(key in value and body.count(quoted) > 1 for key, quoted in _KEYS.items()):
             value = _parse_tolerantly(body)
     except orjson.JSONDecodeError:
         value = _parse_tolerantly(body)
     if not isinstance(value, dict):
         raise InvalidRequest(f"JSON Value: {debug_text(value)} Is not object")
+    return value
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The JSON object of a body that has no form of TensorFlow Serving's: of the V2 and the admin API.
+
+    Raises:
+        InvalidRequest: if it is none: what is wrong, and at which line and column.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if not any(word in body for word in _NOT_FINITE):
+            raise InvalidRequest(f"JSON parse error: {error}") from None
+        value = _with_not_finite(body)
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the body must be a JSON object, and is {debug_text(value)}")
     return value
 
 
@@ -54,9 +74,10 @@ def signature_name(value: dict[str, Any]) -> str:
     return name
 
 
-_KEYS = (b'"instances"', b'"inputs"', b'"signature_name"', b'"examples"', b'"context"')
+_KEYS = {key: f'"{key}"'.encode() for key in ("instances", "inputs", "signature_name", "examples", "context")}
 """Of these the first one counts; orjson keeps the last."""
 
+_NOT_FINITE = (b"NaN", b"Infinity")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 MAX_DEBUG_CHARS = 256
@@ -65,14 +86,32 @@ _MAX_DEBUG_DEPTH = 200
 TOLERANT_BYTES = 4 * 1024 * 1024
 """Longer texts are not given to the slow parser: all other requests would wait for it."""
 
+LOOP_BYTES = 16 * 1024
+"""Longer texts are not parsed tolerantly on the loop: the slow parser takes more than a second for each MB."""
+
+
+class TakesLong(Exception):
+    """A text is to be parsed beside the loop."""
+
+
+def _with_not_finite(body: bytes) -> Any:
+    """JSON with the bare words that responses have too; orjson refuses them."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"JSON parse error: {error}") from None
+
 
 def _parse_tolerantly(body: bytes) -> Any:
     """What rapidjson takes and orjson does not."""
     if not body:
         raise InvalidRequest("JSON Parse error: The document is empty")
+    if len(body) > LOOP_BYTES and is_on_loop():
+        raise TakesLong
     try:
         if _SURROGATE.search(body):
-            raise ValueError("surrogates")  # the standard library takes half a pair for a character
+            # The standard library takes half a pair for a character.
+            raise ValueError(f"{TOLERANT_BYTES >> 20} MiB at most may have escaped surrogates: send them as UTF-8")
         # It takes NaN and Infinity, at a tenth of the slow parser's cost.
         value, _ = _DECODER.raw_decode(body.decode())
     except (ValueError, RecursionError) as error:
@@ -98,7 +137,7 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(text)
+        raise ValueError(f"{tolerant_json.TOO_BIG} It is {text:.40}")
     return value
 
 
