@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tfserve_nb.serving.engines.devices import allocated_bytes, grow_on_demand, isolation_problem
+from tfserve_nb.serving.engines.saved_model.devices import allocated_bytes, grow_on_demand, isolation_problem
 
 
 class Config:

@@ -13,7 +13,7 @@ from typing import Any  # rows of the user
 
 from ..export.arrays import named_batch
 from ..export.signatures import main_signature, read_signatures
-from ..serving.engines.session import load_saved_model
+from ..serving.engines.saved_model.session import load_saved_model
 from ..serving.versions.row_evidence import note_rows
 from ..serving.versions.sharing import noted_from
 

@@ -17,7 +17,7 @@ from typing import Any  # psutil, pynvml
 import numpy as np
 from numpy.typing import NDArray
 
-from ..engines.devices import allocated_bytes
+from ..engines.saved_model.devices import allocated_bytes
 
 HISTORY_S = 900
 EVERY_S = 0.9
