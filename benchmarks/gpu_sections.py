@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
-import inspect
 import json
 import os
 import subprocess
@@ -210,13 +209,8 @@ def limits(setting: Setting) -> Iterator[Found]:
 
 def engines(setting: Setting) -> Iterator[Found]:
     """What `deploy(engine="auto")` measures and chooses, and ONNX Runtime on the device."""
-    import tfserve_nb
-
-    if "engine" in inspect.signature(tfserve_nb.deploy).parameters:
-        for model in setting.models:
-            yield from _chosen_engine(setting, model)
-    else:
-        yield Found("engine='auto'", problem="this tfserve_nb has no engines beside TensorFlow")
+    for model in setting.models:
+        yield from _chosen_engine(setting, model)
     missing = [name for name in ("onnxruntime", "tf2onnx") if importlib.util.find_spec(name) is None]
     if missing:
         yield Found("ONNX Runtime", problem=f"{' and '.join(missing)} is not installed")
@@ -457,11 +451,12 @@ def _chosen_engine(setting: Setting, model: BenchModel) -> Iterator[Found]:
     try:
         options = {"check": model.rows, "device": setting.device, **_batching(setting)}
         with deployed(model.version, engine="auto", **options) as deployment:
-            chosen = deployment.engine
             for one in deployment.measure_engines():
-                case = f"{model.name}, engine {one.engine}, {rows_text(one.batch_size)}"
-                found = {"p50, ms": one.ms, "answers by default": float(one.engine == chosen)}
-                yield Found(case, found) if one.agrees else Found(case, problem=one.reason)
+                if one.agrees and one.ms is not None:
+                    case = f"{model.name}, engine {one.engine}, {rows_text(one.batch_size)}"
+                    yield Found(case, {"p50, ms": one.ms, "answers by default": float(one.is_chosen)})
+                else:
+                    yield Found(f"{model.name}, engine {one.engine}", problem=one.reason)
     except Exception as error:  # noqa: BLE001 - ONNX Runtime is measured all the same
         yield Found(f"{model.name}, engine='auto'", problem=f"{type(error).__name__}: {error}")
 
