@@ -6,6 +6,7 @@ Usage: python benchmarks/version_size.py [--copies N] [--rounds N]
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import statistics
@@ -72,7 +73,7 @@ def load(folder: Path, copies: int) -> dict[str, float]:
     """Load a version many times and run each on a row: the memory and the seconds of one."""
     import numpy as np
 
-    from tfserve_nb.serving.versions.servable import SavedModelServable
+    from tfserve_nb.serving.engines.session import SavedModelServable
 
     held = []
 
@@ -87,9 +88,16 @@ def load(folder: Path, copies: int) -> dict[str, float]:
 
     for _ in range(WARM):
         one_more()
-    before = resident_mib()
+    before, before_trimmed = resident_mib(), trimmed_mib()
     times = [one_more() for _ in range(copies)]
-    return {"memory_mib": (resident_mib() - before) / copies, "load_s": statistics.median(times)}
+    memory, trimmed = (resident_mib() - before) / copies, (trimmed_mib() - before_trimmed) / copies
+    return {"memory_mib": memory, "trimmed_mib": trimmed, "load_s": statistics.median(times)}
+
+
+def trimmed_mib() -> float:
+    """Memory of this process without what the C library keeps for later."""
+    ctypes.CDLL(None).malloc_trim(0)
+    return resident_mib()
 
 
 def in_child(*arguments: object) -> dict[str, float]:
