@@ -126,6 +126,7 @@ class SignatureSpec:
         outputs: name -> spec.
         method_name: such as `tensorflow/serving/predict`.
         defaults: input name -> the array that stands in for it when a request leaves it out.
+        order: the inputs as a list of them is taken, `model([a, b])`; empty when there is one, or that is not known.
     """
 
     name: str
@@ -133,6 +134,7 @@ class SignatureSpec:
     outputs: Mapping[str, TensorSpec]
     method_name: str = "tensorflow/serving/predict"
     defaults: Tensors = field(default_factory=dict, compare=False)
+    order: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any  # models and arrays of the user
 
 from ..errors import InvalidOption, ModelNotFound, ServingError, VersionExists
 from ..experiment.plan import Limits, Plan
-from ..export.arrays import given_as, named_batch
+from ..export.arrays import by_name, given_as, named_batch
 from ..export.check import CheckReport, verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.graph.effects import effects_of
@@ -350,11 +350,11 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
         found = "; ".join((found, *source.notes, *effects.notes))
         progress(ProgressEvent("checking", 1, 1, found))
-        note_check_rows(path, source, export.check, request.batching.allowed_batch_sizes)
+        note_check_rows(path, by_name(export.check, source.order), request.batching.allowed_batch_sizes)
         if export.warmup is not None:
             signature = main_signature(read_signatures(path))
             with given_as("warmup"):
-                rows = named_batch(export.warmup, source.inputs or tuple(signature.inputs.values()), most=None)
+                rows = named_batch(by_name(export.warmup, source.order), signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
         problem = store(source, path, request.provenance)
         if problem:

@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import difflib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple  # the user's rows
@@ -163,6 +163,7 @@ def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureS
         details = (
             *_tensor_changes("input", a[name].inputs, b[name].inputs),
             *_tensor_changes("output", a[name].outputs, b[name].outputs),
+            *_order_changes(a[name].order, b[name].order),
         )
         changes.append(SignatureChange(name, CHANGED if details else SAME, details))
     return changes
@@ -175,6 +176,12 @@ def _tensor_changes(kind: str, a: Mapping[str, TensorSpec], b: Mapping[str, Tens
         if before != after:
             found.append(f"{kind} {name}: {before} → {after}")
     return found
+
+
+def _order_changes(a: Sequence[str], b: Sequence[str]) -> list[str]:
+    """Of the inputs that both have, as a list of them is taken."""
+    before, after = ([name for name in one if name in other] for one, other in ((a, b), (b, a)))
+    return [f"inputs as a list: {', '.join(before)} → {', '.join(after)}"] if before != after else []
 
 
 def _code(provenance_a: Provenance | None, provenance_b: Provenance | None, a: int, b: int) -> str | None:
@@ -233,6 +240,13 @@ def _compare_outputs(
     if values is None:
         notes.append("outputs were not compared, because there are no rows: d.diff(A, B, rows=x_test), or --values VAR")
         return ""
+    orders = [one[name].order for one in signatures]
+    if orders[0] != orders[1] and isinstance(values, list | tuple):
+        taken = " and ".join(", ".join(order) or "none that is known" for order in orders)
+        raise InvalidRequest(
+            f"a list does not fit: the versions take their inputs in different orders ({taken})",
+            hint="a dict of the inputs by name",
+        )
     runs: list[_Run] = []
     for folder, one in zip(folders, signatures, strict=True):
         spec = one[name]

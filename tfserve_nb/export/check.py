@@ -21,7 +21,7 @@ import numpy as np
 from ..agreement.rows import distances
 from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
 from ..types import SignatureSpec, Tensors, TensorSpec, array_of
-from .arrays import given_as, named_batch
+from .arrays import by_name, given_as, named_batch
 from .endpoint import ExportSource
 from .graph.effects import Effects, effects_of
 from .graph.live import LiveModel, NotRepeatable
@@ -192,9 +192,12 @@ def verify_against_live(
 
 def _verify(prepared: ExportSource, path: Path, load_and_run: LoadAndRun, example: object, option: str) -> CheckReport:
     signature = main_signature(read_signatures(path))
-    specs = prepared.inputs or tuple(signature.inputs.values())
     with given_as(option):
-        batches = iter([named_batch(example, specs)]) if example is not None else made_up_batches(signature)
+        batches = (
+            iter([named_batch(by_name(example, prepared.order), signature)])
+            if example is not None
+            else made_up_batches(signature)
+        )
 
     def run(batch: Tensors) -> Tensors:
         return load_and_run(path, signature.name, batch)

@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ExportFailed, ModelNotServable
 from ..types import DEFAULT_SIGNATURE, TensorSpec
 from .arrays import columns_of, specs_of
-from .endpoint import ExportSource, leaves, name_outputs, pack, unique
+from .endpoint import ExportSource, is_list, leaves, name_outputs, pack, unique
 from .keras_source import is_built_keras_object
 from .reasons import innermost
 
@@ -106,7 +106,10 @@ def _source(function: Any, tracked: tuple[object, ...], example: object, descrip
         packed = pack(structure, (next(given) if _is_tensor(part, description) else part for part in parts))
         return name_outputs(concrete(*packed["args"], **packed["kwargs"]))
 
-    return ExportSource(description=description, inputs=tuple(specs), call=call, tracked=tracked)
+    args = [one for one in structure["args"] if any(_is_tensor(part, description) for _, part in leaves(one))]
+    by_keyword = any(_is_tensor(part, description) for _, part in leaves(structure["kwargs"]))
+    order = names if not by_keyword and is_list(args[0] if len(args) == 1 else args) else ()
+    return ExportSource(description=description, inputs=tuple(specs), call=call, tracked=tracked, order=order)
 
 
 def _concrete(function: Any, example: object, description: str) -> Any:

@@ -10,7 +10,7 @@ import keyword
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None
             tf.TensorSpec(spec.shape, spec.dtype, name=alias)
             for spec, alias in zip(source.inputs, aliases, strict=True)
         ]
-        endpoint = archive.add_endpoint(DEFAULT_SIGNATURE, source.call, input_signature=specs)
+        call, signature = _as_called(source, aliases, specs)
+        endpoint = archive.add_endpoint(DEFAULT_SIGNATURE, call, input_signature=signature)
         _trace(endpoint, source)
         progress(ProgressEvent("exporting", 1, 2, "writing"))
         # Gradients are for training; without them the files are smaller and more models can be saved.
@@ -62,6 +63,19 @@ def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None
             archive.write_out(str(folder), options=options, verbose=False)
     rename_inputs(folder, dict(zip(aliases, names, strict=True)))
     progress(ProgressEvent("exporting", 2, 2))
+
+
+def _as_called(
+    source: ExportSource, aliases: Sequence[str], specs: Sequence[Any]
+) -> tuple[Callable[..., Any] | None, list[Any]]:
+    """The function that is written and its arguments: one each, or a dict when the model takes no list of inputs.
+
+    TensorFlow writes down how a function takes its arguments; `signatures` reads from that in which order.
+    """
+    call = source.call
+    if source.order or len(aliases) == 1 or call is None:
+        return call, list(specs)
+    return lambda named: call(*(named[alias] for alias in aliases)), [dict(zip(aliases, specs, strict=True))]
 
 
 def with_xla(source: ExportSource) -> ExportSource:

@@ -20,7 +20,7 @@ from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable
 from ...export.arrays import read_rows
 from ...server.admin.predict_body import encode_inputs, parse_signatures
 from ...server.rest.json_text import dump
-from ...server.rest.metadata_json import CHANGES_FIELD
+from ...server.rest.metadata_json import CHANGES_FIELD, ORDER_FIELD
 from ...server.rest.v2_tensors import to_output
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors
 from .schedule import Target
@@ -268,7 +268,8 @@ def _describe(url: str, headers: Headers) -> Described:
     if status != 200:
         raise_for(status, body, url)
     try:
-        return Described(url, *parse_signatures(json.loads(body)), unquote(fields.get(CHANGES_FIELD, "")))
+        found = parse_signatures(json.loads(body), fields.get(ORDER_FIELD))
+        return Described(url, *found, unquote(fields.get(CHANGES_FIELD, "")))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidOption(
             f"{url}/metadata is not TensorFlow Serving's metadata: {error}",

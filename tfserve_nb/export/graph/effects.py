@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any  # TensorFlow's messages
 
-from .nodes import GraphIndex
+from ..flow.nodes import GraphIndex
 from .outside_ops import outside_ops, reach_text
 from .state import GraphState, notes_of, signature_states
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any  # the messages of TensorFlow
 
-from .nodes import GraphIndex, node_of, sources_of
+from ..flow.nodes import GraphIndex, node_of, sources_of
 
 ASSETS = "assets"
 _SERIES = re.compile(r"^Experimental|V[2-9]$")

@@ -15,7 +15,7 @@ from typing import Any  # TensorFlow's messages
 
 import numpy as np
 
-from .nodes import GraphIndex
+from ..flow.nodes import GraphIndex
 
 _VARIABLE_WRITERS = re.compile(
     r"Assign|Resource(?:Scatter|Apply|Sparse|StridedSliceAssign|CountUpTo)|(?:Sparse)?Apply(?=[A-Z])"

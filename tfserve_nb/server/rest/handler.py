@@ -25,7 +25,15 @@ from .decoder import LARGE_BYTES, Decoder, Later
 from .example_json import ExampleRequest, classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
 from .json_text import error_body
-from .metadata_json import CHANGES_FIELD, SIGNATURES_FIELD, metadata_body, signatures_mark, status_body
+from .metadata_json import (
+    CHANGES_FIELD,
+    ORDER_FIELD,
+    SIGNATURES_FIELD,
+    input_orders,
+    metadata_body,
+    signatures_mark,
+    status_body,
+)
 from .predict_json import parse_predict, to_body, to_tensors
 from .routes import Route, VersionOverflow, find_route
 
@@ -130,6 +138,7 @@ class RestHandler:
         try:
             body = metadata_body(route.spec.name, handle.version, handle.signature_defs)
             shown = [(SIGNATURES_FIELD, signatures_mark(handle.signatures))]
+            shown += [(ORDER_FIELD, orders)] if (orders := input_orders(handle.signatures)) else []
             changes = self._changes(route.spec, handle.version)
             shown += [(CHANGES_FIELD, quote(changes, safe=" ,()"))] if changes else []
             return Reply(200, body, tuple(shown))
