@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class NoModel:
     """A servable that answers at once."""
 
     signature_defs = SignatureDefs(b"", {})
+    outside_ops = ()
+    states: Mapping[str, Any] = {}
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         inputs = {"x": TensorSpec("x", "float32", (None, *shape))}
@@ -61,6 +63,9 @@ class NoModel:
         """The same numbers always."""
         del signature
         return {"y": ANSWER[: len(inputs["x"])]}
+
+    def restore(self) -> None:
+        """Runs change nothing."""
 
     def close(self) -> None:
         """Nothing to free."""

@@ -65,6 +65,8 @@ class NumbersReader:
         """
         if self._parser is None or body[:1] == b"\xef":  # a byte order mark, which simdjson skips and others refuse
             return None
+        if body.find(b"{", body.find(b"{") + 1) > 0:  # rows as objects, or named inputs
+            return None
         parser = self._parser if len(body) <= MAX_KEPT_BYTES else simdjson.Parser()
         try:
             return _read(parser.parse(body), body, signatures)

@@ -1,8 +1,8 @@
 """JSON values to tensors, by TensorFlow Serving's rules.
 
-Numbers are converted list-wise by numpy. That is exact for regular lists of JSON numbers; everything else (booleans
-among numbers, text, ragged lists, numbers that do not fit) takes the careful path, which walks the value and reports
-errors in TensorFlow Serving's words.
+Regular lists of numbers, or of text, are flattened level by level, and what is at the bottom becomes an array at once.
+Everything else (booleans, base64, ragged lists, numbers that do not fit) takes the careful path, which walks the value
+and reports errors in TensorFlow Serving's words.
 
 Thread: any; pure functions.
 
@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+from array import array as packed
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any  # JSON values
 
 import numpy as np
@@ -33,6 +35,15 @@ INTEGERS = {
     "uint64": (0, 2**64 - 1),
 }
 _FLOATS = ("float32", "float64")
+_PACKED = {
+    dtype: (code, np.dtype(dtype))
+    for dtype, code in {
+        "float32": "f", "float64": "d", "int8": "b", "int16": "h", "int32": "i", "int64": "q", "uint8": "B",
+        "uint32": "I", "uint64": "Q",
+    }.items()
+}  # fmt: skip
+"""Types of `array.array`, which takes just the numbers that fit: no text, no fraction for an integer, none too large.
+In float32, more than the largest number becomes infinity, as in TensorFlow Serving."""
 MAX_RANK = 64
 """NumPy's limit; TensorFlow's is 254."""
 
@@ -41,13 +52,12 @@ class UnsupportedDtype(Unimplemented):
     """The signature has a dtype that JSON cannot carry."""
 
 
-def to_array(value: Any, spec: TensorSpec, *, may_hold_booleans: bool) -> np.ndarray:
+def to_array(value: Any, spec: TensorSpec) -> np.ndarray:
     """One JSON value as a tensor.
 
     Args:
         value: a number, text, boolean, `{"b64": ...}`, or nested lists of them.
         spec: the signature's; only its dtype is used here.
-        may_hold_booleans: False when the request's text has no `true` and no `false`, which allows the fast path.
 
     Returns:
         A C-contiguous array of exactly `spec.numpy_dtype`; its rank is the depth of the lists.
@@ -56,36 +66,70 @@ def to_array(value: Any, spec: TensorSpec, *, may_hold_booleans: bool) -> np.nda
         InvalidRequest: with TensorFlow Serving's text.
         UnsupportedDtype: for dtypes that it does not take in JSON either.
     """
-    if spec.dtype in _FLOATS or spec.dtype in INTEGERS:
-        array = None if may_hold_booleans else _fast_numbers(value, spec)
+    if isinstance(value, list):
+        shape = shape_along_first(value)
+        array = plain_array([value], shape, spec.dtype)
         if array is not None:
-            return array
+            return array.reshape(shape)
     return _careful(value, spec)
 
 
-def _fast_numbers(value: Any, spec: TensorSpec) -> np.ndarray | None:
-    """Numbers by numpy alone, or None for a value that needs the careful path."""
-    if not isinstance(value, list):
+def plain_array(values: list[Any], shape: tuple[int, ...], dtype: str) -> np.ndarray | None:
+    """Values of one shape in one array, if they are regular lists of numbers or of text.
+
+    Args:
+        values: each like the `value` of `to_array`.
+        shape: the expected shape of each.
+        dtype: TensorFlow's name.
+
+    Returns:
+        A flat array of exactly that type, or None for values that need the careful path.
+    """
+    if not values or 0 in shape or len(shape) > MAX_RANK:
         return None
     try:
-        found = np.array(value)
-    except (ValueError, OverflowError):  # ragged, or integers beyond 64 bits
-        return None
-    if found.dtype.kind not in ("iuf" if spec.dtype in _FLOATS else "iu"):
-        return None
-    if spec.dtype in INTEGERS:
-        low, high = INTEGERS[spec.dtype]
-        if not found.size or int(found.min()) < low or int(found.max()) > high:
+        flat = _flattened(values, shape, is_text=dtype == "string")
+        if dtype == "string":
+            array = np.empty(len(flat), object)
+            array[:] = [str.encode(text, "utf-8", "surrogateescape") for text in flat]  # TypeError for what is no text
+            return array
+        if dtype not in _PACKED or bool in set(map(type, flat)):
             return None
-        return np.ascontiguousarray(found, dtype=spec.numpy_dtype)
-    with np.errstate(over="ignore"):  # more than the largest float32 becomes infinity, as there
-        # Integers go through double, as there; it matters beyond 2**53.
-        numbers = found if found.dtype.kind == "f" else found.astype(np.float64)
-        return np.ascontiguousarray(numbers, dtype=spec.numpy_dtype)
+        code, wanted = _PACKED[dtype]
+        return np.frombuffer(packed(code, flat), wanted)
+    except (TypeError, OverflowError):
+        return None
+
+
+def _flattened(values: list[Any], shape: tuple[int, ...], *, is_text: bool) -> list[Any]:
+    """What is at the bottom of lists of one shape.
+
+    Raises:
+        TypeError: for anything else; objects and text may pass for lists, but what they hold is no number.
+    """
+    flat = values
+    for size in shape:
+        if set(map(len, flat)) != {size} or (is_text and set(map(type, flat)) != {list}):
+            raise TypeError("lists of different lengths")
+        flat = list(chain.from_iterable(flat))
+    return flat
+
+
+def shape_along_first(value: Any) -> tuple[int, ...]:
+    """The lengths of nested lists along their first elements; () for anything else."""
+    shape = []
+    while type(value) is list:
+        shape.append(len(value))
+        if not value:
+            break
+        value = value[0]
+    return tuple(shape)
 
 
 def _careful(value: Any, spec: TensorSpec) -> np.ndarray:
-    shape = _dense_shape(value)
+    shape = shape_along_first(value)
+    if len(shape) > MAX_RANK:
+        raise InvalidRequest(f"Too many dimensions: {len(shape)}, a tensor has at most {MAX_RANK}")
     flat = [_scalar(item, spec) for item in _leaves(value, shape, 0)]
     array = np.empty(len(flat), dtype=spec.numpy_dtype)
     if spec.dtype == "float32":
@@ -95,19 +139,6 @@ def _careful(value: Any, spec: TensorSpec) -> np.ndarray:
         for position, item in enumerate(flat):
             array[position] = item
     return array.reshape(shape)
-
-
-def _dense_shape(value: Any) -> tuple[int, ...]:
-    """The shape by the first element of each level."""
-    shape = []
-    while isinstance(value, list):
-        shape.append(len(value))
-        if not value:
-            break
-        value = value[0]
-    if len(shape) > MAX_RANK:
-        raise InvalidRequest(f"Too many dimensions: {len(shape)}, a tensor has at most {MAX_RANK}")
-    return tuple(shape)
 
 
 def _leaves(value: Any, shape: tuple[int, ...], level: int) -> Iterator[Any]:

@@ -17,6 +17,7 @@ from typing import Any  # JSON values
 import orjson
 
 from ...errors import InvalidRequest
+from ..event_loop import is_on_loop
 from . import tolerant_json
 
 
@@ -28,10 +29,12 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
     Raises:
         InvalidRequest: `JSON Parse error: ...`, or `JSON Value: ... Is not object`.
+        TakesLong: on the loop, for a text that needs another thread.
     """
     try:
         value = orjson.loads(body)
-        if any(body.count(key) > 1 for key in _KEYS):
+        # A key that is given twice is in the value; what is not there is not searched for.
+        if isinstance(value, dict) and any(key in value and body.count(quoted) > 1 for key, quoted in _KEYS.items()):
             value = _parse_tolerantly(body)
     except orjson.JSONDecodeError:
         value = _parse_tolerantly(body)
@@ -71,7 +74,7 @@ def signature_name(value: dict[str, Any]) -> str:
     return name
 
 
-_KEYS = (b'"instances"', b'"inputs"', b'"signature_name"', b'"examples"', b'"context"')
+_KEYS = {key: f'"{key}"'.encode() for key in ("instances", "inputs", "signature_name", "examples", "context")}
 """Of these the first one counts; orjson keeps the last."""
 
 _NOT_FINITE = (b"NaN", b"Infinity")
@@ -82,6 +85,13 @@ _MAX_DEBUG_DEPTH = 200
 
 TOLERANT_BYTES = 4 * 1024 * 1024
 """Longer texts are not given to the slow parser: all other requests would wait for it."""
+
+LOOP_BYTES = 16 * 1024
+"""Longer texts are not parsed tolerantly on the loop: the slow parser takes more than a second for each MB."""
+
+
+class TakesLong(Exception):
+    """A text is to be parsed beside the loop."""
 
 
 def _with_not_finite(body: bytes) -> Any:
@@ -96,6 +106,8 @@ def _parse_tolerantly(body: bytes) -> Any:
     """What rapidjson takes and orjson does not."""
     if not body:
         raise InvalidRequest("JSON Parse error: The document is empty")
+    if len(body) > LOOP_BYTES and is_on_loop():
+        raise TakesLong
     try:
         if _SURROGATE.search(body):
             # The standard library takes half a pair for a character.

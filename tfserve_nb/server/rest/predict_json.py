@@ -17,6 +17,7 @@ import numpy as np
 from ...errors import InvalidRequest
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, tf_name
 from ..examples import shape_text
+from . import json_columns
 from .json_tensors import MAX_RANK, UnsupportedDtype, is_base64, to_array
 from .json_text import debug_text, dump, dump_with_nan, parse_object, signature_name
 
@@ -28,12 +29,10 @@ class PredictRequest:
     Attributes:
         signature: the signature's name.
         value: the JSON object.
-        may_hold_booleans: whether the text has `true` or `false`.
     """
 
     signature: str
     value: Mapping[str, Any]
-    may_hold_booleans: bool
 
     @property
     def is_row_format(self) -> bool:
@@ -48,7 +47,7 @@ def parse_predict(body: bytes) -> PredictRequest:
         InvalidRequest: with TensorFlow Serving's text.
     """
     value = parse_object(body)
-    return PredictRequest(signature_name(value) or DEFAULT_SIGNATURE, value, b"true" in body or b"false" in body)
+    return PredictRequest(signature_name(value) or DEFAULT_SIGNATURE, value)
 
 
 def to_tensors(request: PredictRequest, signature: SignatureSpec) -> dict[str, np.ndarray]:
@@ -81,7 +80,7 @@ def to_tensors(request: PredictRequest, signature: SignatureSpec) -> dict[str, n
             where = "Failed to process element: 0 of 'instances' list. Error: UNIMPLEMENTED: "
             raise InvalidRequest(where + error.message) from None
     if "inputs" in value:
-        return _from_columns(value["inputs"], request, signature)
+        return _from_columns(value["inputs"], signature)
     raise InvalidRequest("Missing 'inputs' or 'instances' key")
 
 
@@ -91,7 +90,7 @@ def _from_rows(instances: Any, request: PredictRequest, signature: SignatureSpec
     if not instances:
         raise InvalidRequest(f"JSON Value: {debug_text(request.value)} No values in 'instances' array")
     if isinstance(instances[0], dict) and not is_base64(instances[0]):
-        return _from_objects(instances, request, signature)
+        return _from_objects(instances, signature)
     if len(signature.inputs) != 1:
         raise InvalidRequest(
             "instances is a plain list, but expecting list of objects as multiple input tensors required as per "
@@ -99,16 +98,19 @@ def _from_rows(instances: Any, request: PredictRequest, signature: SignatureSpec
         )
     (spec,) = signature.inputs.values()
     try:
-        return {spec.name: to_array(instances, spec, may_hold_booleans=request.may_hold_booleans)}
+        return {spec.name: to_array(instances, spec)}
     except InvalidRequest:
         for position, item in enumerate(instances):
             if isinstance(item, dict) and not is_base64(item):
                 raise InvalidRequest(f"Expecting value/list but got object at item {position} of input list") from None
         where = "Failed to process element: {} of 'instances' list. Error: INVALID_ARGUMENT: {}"
-        return {spec.name: _stack(instances, spec, request, where)}
+        return {spec.name: _stack(instances, spec, where)}
 
 
-def _from_objects(instances: list[Any], request: PredictRequest, signature: SignatureSpec) -> dict[str, np.ndarray]:
+def _from_objects(instances: list[Any], signature: SignatureSpec) -> dict[str, np.ndarray]:
+    found = json_columns.from_rows(instances, signature.inputs)
+    if found is not None:
+        return found
     names = signature.inputs.keys()
     for position, item in enumerate(instances):
         if not isinstance(item, dict) or is_base64(item):
@@ -128,19 +130,19 @@ def _from_objects(instances: list[Any], request: PredictRequest, signature: Sign
     for name, spec in signature.inputs.items():
         column = [item[name] for item in instances]
         try:
-            tensors[name] = to_array(column, spec, may_hold_booleans=request.may_hold_booleans)
+            tensors[name] = to_array(column, spec)
         except InvalidRequest:
             where = f"Failed to process element: {{}} key: {name} of 'instances' list. Error: INVALID_ARGUMENT: {{}}"
-            tensors[name] = _stack(column, spec, request, where)
+            tensors[name] = _stack(column, spec, where)
     return tensors
 
 
-def _stack(items: list[Any], spec: TensorSpec, request: PredictRequest, where: str) -> np.ndarray:
+def _stack(items: list[Any], spec: TensorSpec, where: str) -> np.ndarray:
     """Row by row, so that the error names the row; `where` takes its number and what is wrong with it."""
     arrays: list[np.ndarray] = []
     for position, item in enumerate(items):
         try:
-            array = to_array(item, spec, may_hold_booleans=request.may_hold_booleans)
+            array = to_array(item, spec)
         except InvalidRequest as error:
             raise InvalidRequest(where.format(position, error.message)) from None
         if array.ndim >= MAX_RANK:
@@ -155,22 +157,19 @@ def _stack(items: list[Any], spec: TensorSpec, request: PredictRequest, where: s
     return np.stack(arrays)
 
 
-def _from_columns(inputs: Any, request: PredictRequest, signature: SignatureSpec) -> dict[str, np.ndarray]:
-    booleans = request.may_hold_booleans
+def _from_columns(inputs: Any, signature: SignatureSpec) -> dict[str, np.ndarray]:
     if isinstance(inputs, dict) and not is_base64(inputs):
         missing = [name for name in signature.inputs if name not in inputs]
         if missing:
             raise InvalidRequest(f"Missing named input: {missing[0]} in 'inputs' object.")
-        return {
-            name: to_array(inputs[name], spec, may_hold_booleans=booleans) for name, spec in signature.inputs.items()
-        }
+        return json_columns.from_columns(inputs, signature.inputs)
     if len(signature.inputs) != 1:
         raise InvalidRequest(
             "inputs is a plain value/list, but expecting an object as multiple input tensors required as per "
             "tensorinfo_map"
         )
     (spec,) = signature.inputs.values()
-    return {spec.name: to_array(inputs, spec, may_hold_booleans=booleans)}
+    return {spec.name: to_array(inputs, spec)}
 
 
 _PLAIN = frozenset(np.dtype(name) for name in ("float32", "float64", "int32", "int64", "uint8", "uint32", "uint64"))

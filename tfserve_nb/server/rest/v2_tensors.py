@@ -18,7 +18,7 @@ import numpy as np
 
 from ...errors import InvalidRequest
 from ...types import TensorSpec, numpy_dtype
-from .json_tensors import INTEGERS
+from .json_tensors import INTEGERS, plain_array
 from .json_text import dump, dump_with_nan
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
@@ -135,6 +135,9 @@ def _from_json(data: Any, dtype: str, count: int) -> np.ndarray:
                 raise TypeError(f"{text!r:.40} is not text")
             array[number] = text.encode()
         return array
+    plain = plain_array(data, (), dtype) if count and isinstance(data, list) else None
+    if plain is not None:
+        return plain
     numbers = np.array(data).reshape(-1) if count else np.empty(0, dtype)
     if dtype == "uint64" and numbers.dtype == np.float64:  # numpy's for integers of which some need the 64th bit
         numbers = _unsigned(data)

@@ -47,7 +47,14 @@ def run_parts(lane: Lane, parts: tuple[Part, ...], *, limit_s: float | None = No
         return [_run(lane, first.task.inputs, limit_s)]
     num_rows = sum([part.stop - part.start for part in parts])
     padding = queue.options.padded_size(num_rows) - num_rows if num_rows else 0
-    outputs = _run(lane, {name: _assemble(name, parts, padding, queue) for name in first.task.inputs}, limit_s)
+    requests = [
+        task.inputs
+        if stop - start == task.num_rows
+        else {name: array[start:stop] for name, array in task.inputs.items()}
+        for task, start, stop in parts
+    ]
+    inputs = {name: _assemble([rows[name] for rows in requests], padding, queue) for name in first.task.inputs}
+    outputs = _run(lane, inputs, limit_s)
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != num_rows + padding:
             raise RowsMisfit(
@@ -64,11 +71,7 @@ def run_parts(lane: Lane, parts: tuple[Part, ...], *, limit_s: float | None = No
     return rows
 
 
-def _assemble(name: str, parts: tuple[Part, ...], padding: int, queue: BatchQueue) -> np.ndarray:
-    arrays = [
-        task.inputs[name] if stop - start == task.num_rows else task.inputs[name][start:stop]
-        for task, start, stop in parts
-    ]
+def _assemble(arrays: list[np.ndarray], padding: int, queue: BatchQueue) -> np.ndarray:
     if len(arrays) == 1 and not padding:
         return arrays[0]
     if not queue.has_one_shape and any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):

@@ -44,17 +44,23 @@ def check_of(signature: SignatureSpec, *, checks_shapes: bool) -> Check:
     """The check for each request of a signature; fast for requests that fit."""
     if not checks_shapes:
         return lambda inputs: check_types(signature, inputs)
-    if len(signature.inputs) != 1 or not has_one_shape(signature):
+    if not signature.inputs or not has_one_shape(signature):
         return lambda inputs: check_inputs(signature, inputs)
-    ((name, spec),) = signature.inputs.items()
-    dtype, inner = spec.numpy_dtype, (spec.shape or ())[1:]
+    wanted = [(name, spec.numpy_dtype, (spec.shape or ())[1:]) for name, spec in signature.inputs.items()]
 
     def check(inputs: Tensors) -> int:
-        array = inputs.get(name)
-        if len(inputs) == 1 and array is not None and array.dtype == dtype:
+        rows: int | None = None
+        for name, dtype, inner in wanted:
+            array = inputs.get(name)
+            if array is None or array.dtype != dtype:
+                break
             shape = array.shape
-            if shape and shape[1:] == inner:
-                return len(array)
+            if not shape or shape[1:] != inner or (rows is not None and shape[0] != rows):
+                break
+            rows = shape[0]
+        else:
+            if rows is not None and len(inputs) == len(wanted):
+                return rows
         return check_inputs(signature, inputs)
 
     return check
