@@ -13,8 +13,8 @@ import pytest
 import tensorflow as tf
 
 import tfserve_nb
+from tfserve_nb.export.graph.effects import effects_of
 from tfserve_nb.export.graph.live import live_outputs
-from tfserve_nb.export.graph.state import signature_states
 from tfserve_nb.export.saved_model import export_version
 from tfserve_nb.export.signatures import read_meta_graph
 from tfserve_nb.export.source import prepare_source
@@ -282,7 +282,7 @@ def test_what_a_run_changes_has_the_name_that_it_has_in_the_model() -> None:
     model = CASES["seed generator"]().model
 
     version = export_version(model, "models", "model")
-    (written,) = signature_states(read_meta_graph(version.path))["serving_default"].written
+    (written,) = effects_of(read_meta_graph(version.path), version.path).states["serving_default"].written
 
     assert written.name == model.layers[0].generator.state.path
 
