@@ -88,13 +88,12 @@ def load(folder: Path, copies: int) -> dict[str, float]:
 
     for _ in range(WARM):
         one_more()
-    before, before_trimmed = resident_mib(), trimmed_mib()
+    before = held_mib()
     times = [one_more() for _ in range(copies)]
-    memory, trimmed = (resident_mib() - before) / copies, (trimmed_mib() - before_trimmed) / copies
-    return {"memory_mib": memory, "trimmed_mib": trimmed, "load_s": statistics.median(times)}
+    return {"memory_mib": (held_mib() - before) / copies, "load_s": statistics.median(times)}
 
 
-def trimmed_mib() -> float:
+def held_mib() -> float:
     """Memory of this process without what the C library keeps for later."""
     ctypes.CDLL(None).malloc_trim(0)
     return resident_mib()
