@@ -73,7 +73,7 @@ def load(folder: Path, copies: int) -> dict[str, float]:
     """Load a version many times and run each on a row: the memory and the seconds of one."""
     import numpy as np
 
-    from tfserve_nb.serving.engines.session import SavedModelServable
+    from tfserve_nb.serving.engines.saved_model.session import SavedModelServable
 
     held = []
 

@@ -20,7 +20,7 @@ from tfserve_nb.export.signatures import read_meta_graph
 from tfserve_nb.export.source import prepare_source
 from tfserve_nb.export.tracing import with_xla
 from tfserve_nb.export.weights import Weights
-from tfserve_nb.serving.engines.session import SavedModelServable
+from tfserve_nb.serving.engines.saved_model.session import SavedModelServable
 
 layers = keras.layers
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
