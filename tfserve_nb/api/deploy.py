@@ -339,7 +339,7 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
     """Completes a version's folder before it counts: compares it, and adds the warm-up and provenance files."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
-        servable = load_saved_model(path)
+        servable = load_saved_model(path, request.serve.device)
         try:
             return servable.run(signature, inputs)
         finally:
@@ -359,7 +359,8 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
         found = "; ".join((found, *source.notes, *effects.notes))
         progress(ProgressEvent("checking", 1, 1, found))
-        note_check_rows(path, by_name(export.check, source.order), request.batching.allowed_batch_sizes)
+        sizes, device = request.batching.allowed_batch_sizes, request.serve.device
+        note_check_rows(path, by_name(export.check, source.order), sizes, device)
         if export.warmup is not None:
             signature = main_signature(read_signatures(path))
             with given_as("warmup"):
