@@ -227,6 +227,23 @@ class Broken:
         return {"output_0": np.resize(self.answer, (len(inputs["x"]), 3)).astype(np.float32)}
 
 
+def test_a_converter_that_is_ended_costs_its_own_job_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of the conversions, played by a shell: it dies at the second job, whoever begins with it."""
+    program = tmp_path / "program"
+    program.write_text(
+        "#!/bin/sh\n"
+        'grep -q "\\"first\\"" "$3" && echo \'""\' >> "$4" && echo words && kill -ABRT $$\n'
+        'grep -q "\\"second\\"" "$3" && printf \'"half of a\' >> "$4" && echo why >&2 && exit 3\n'
+        'echo \'"no op"\' >> "$4"\n'
+    )
+    program.chmod(0o700)
+    monkeypatch.setattr(conversion.sys, "executable", str(program))
+    jobs = [conversion.Job("onnx", str(tmp_path), (), name, "") for name in ("first", "second", "third")]
+
+    assert conversion.convert(jobs) == ["", "the converter was ended by signal 6", "no op"]
+    assert conversion.convert(jobs[1:]) == ["the converter ended: why", "no op"]
+
+
 @pytest.mark.usefixtures("_converted_here")
 def test_what_an_engine_fails_on_is_answered_by_tensorflow_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
     model = dense()

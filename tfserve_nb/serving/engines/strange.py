@@ -64,15 +64,15 @@ def guards_for(signature: SignatureSpec, reference: Run, engine: Engine, batch: 
     """
     found: dict[str, list[str]] = {}
     for name in signature.inputs:
-        for kind, strange in _strange(batch[name]):
+        for kind, strange in strange_values(batch[name]):
             is_known = kind in found.get(name, ())
             if not is_known and not _is_same(reference, engine, {**batch, name: strange}):
                 found.setdefault(name, []).append(kind)
     return {name: tuple(kinds) for name, kinds in found.items()}
 
 
-def _strange(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-    """Copies of an input with one value of a kind in them."""
+def strange_values(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Copies of an input with one value of a kind in them: the kind, and the copy."""
     if not array.size:
         return
     values: tuple[tuple[str, float | int], ...] = ()
