@@ -19,8 +19,8 @@ from pathlib import Path
 from ...export.layout import folder_bytes
 from ...temporary import TemporaryFolder
 
-LIMIT_S = 600.0
-"""How long the conversions of a version may take, in seconds."""
+LIMIT_S = 480.0
+"""How long the conversions of a version may take, in seconds: less than loading one, which they may be part of."""
 
 LOOK_S = 0.1
 """How often it is looked how much memory they take."""
