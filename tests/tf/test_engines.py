@@ -115,6 +115,20 @@ def test_an_artefact_that_is_damaged_is_converted_anew(caplog: pytest.LogCapture
     assert "is damaged" in caplog.text
 
 
+def test_what_could_not_be_converted_is_tried_again_when_engines_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "convert", lambda jobs: ["too little memory"] * len(jobs))
+    handle = tfserve_nb.deploy(dense(), "dense", engine="auto")
+    assert handle.engine == "tensorflow"
+    assert "onnx: too little memory; litert: too little memory" in newest(handle).notes[-1]
+    handle.set_engine("auto")
+    assert handle.engine == "tensorflow"
+
+    convert_here(monkeypatch)
+    rows = handle.measure_engines()
+
+    assert {row.engine for row in rows if row.agrees} == {"tensorflow", "onnx", "litert"}
+
+
 @pytest.mark.usefixtures("_converted_here")
 def test_a_record_that_is_no_json_or_of_another_graph_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")

@@ -18,7 +18,7 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
@@ -69,6 +69,14 @@ class EngineRecord:
     findings: Mapping[str, Findings] = field(default_factory=dict)
     machine: str = ""
     format: int = FORMAT
+
+    def without_failures(self) -> EngineRecord:
+        """The same without the conversions that failed: there may be more memory or time now."""
+        whole = {
+            engine: {name: made for name, made in by_name.items() if made.file}
+            for engine, by_name in self.artefacts.items()
+        }
+        return replace(self, artefacts=whole)
 
 
 class EngineFolder:

@@ -70,7 +70,8 @@ def accelerate(
         rows: what to compare on.
         sizes: the batch sizes that will be used.
         progress: called with each step.
-        measures_all: compare and measure all engines although what was asked for is known.
+        measures_all: compare and measure all engines although what was asked for is known, and try again to convert
+            what could not be converted.
         is_strict: whether an engine that was asked for by its name has to run the default signature; where there is
             none, any.
 
@@ -89,7 +90,8 @@ def accelerate(
         return
     record = servable.engine_folder.read()
     if measures_all or record is None or not _is_known(servable, record, measured):
-        record = _find_out(servable, measured, rows, sizes.tried, progress, record)
+        known = record.without_failures() if measures_all and record is not None else record
+        record = _find_out(servable, measured, rows, sizes.tried, progress, known)
     left_out = {} if sizes.are_all else {kind.name: _ANY_SIZE for kind in KINDS.values() if kind.needs_sizes}
     engines, record = _loaded(servable, wanted, record, left_out)
     measurements = _table(wanted, measured, record, left_out)
