@@ -132,6 +132,17 @@ def test_made_up_rows_count_only_without_others_and_rows_that_fail_are_passed_ov
     assert three.problems == {"a": "no rows are known that the model can run"}
 
 
+def test_a_row_that_the_model_refuses_keeps_no_size_from_being_tried() -> None:
+    def picky(inputs: Tensors) -> Tensors:
+        if (inputs["x"] > 4).any():
+            raise RunRejected("out of range")
+        return double(inputs)
+
+    findings = examine(signature(), picky, {"a": Fake("a", lambda x: x * 2)}, [Evidence(ROWS, MADE_UP)], (1, 2, 4, 8))
+
+    assert set(findings.ms["a"]) == {1, 2, 4, 8}
+
+
 def test_values_that_an_engine_treats_otherwise_are_left_to_tensorflow() -> None:
     def strict(inputs: Tensors) -> Tensors:
         if inputs["x"].size and (inputs["x"] < 0).any():

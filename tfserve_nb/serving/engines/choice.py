@@ -30,6 +30,9 @@ LEAST_GAIN = 1.1
 MAX_PIECES = 4
 """Pieces of evidence that outputs are compared on."""
 
+MAX_ROWS = 16
+"""Rows of one piece that are tried."""
+
 SLOW_S = 0.5
 """A run of TensorFlow from which on larger batches are left out."""
 
@@ -107,7 +110,7 @@ def _compare(
 ) -> dict[int, Tensors]:
     """Note the engines that differ on a piece of evidence; the batches that TensorFlow ran, by size."""
     tried: dict[int, Tensors] = {}
-    for size, batch in _batches(signature, piece.rows, sizes).items():
+    for size, batch in _batches(signature, _runnable(signature, reference, piece.rows), sizes).items():
         try:
             expected = reference(batch)
         except ServingError:
@@ -120,6 +123,20 @@ def _compare(
         if _seconds(reference, batch) > SLOW_S:
             break
     return tried
+
+
+def _runnable(signature: SignatureSpec, reference: Run, rows: Tensors) -> Tensors:
+    """The first rows that TensorFlow runs alone: one that it refuses would fail every batch that it is in."""
+    if not all(spec.is_batched for spec in signature.inputs.values()):
+        return rows
+    good = []
+    for row in range(min(MAX_ROWS, *(len(array) for array in rows.values()))):
+        try:
+            reference({name: array[row : row + 1] for name, array in rows.items()})
+        except ServingError:
+            continue
+        good.append(row)
+    return {name: array[good] for name, array in rows.items()}
 
 
 def _seconds(run: Run, batch: Tensors) -> float:
