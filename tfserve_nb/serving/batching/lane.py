@@ -67,7 +67,9 @@ class Lane:
         is_background: whether it only runs while no other lane has requests.
         run_within: runs a batch for a limited time; None when a run cannot be stopped.
         separate: called with the reason when a run shows that rows may not run together, or None.
-        finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
+        is_steady: whether all runs of one size take about the same time.
+    is_slow_until_s: until when none of its runs is carried out on the thread that submits; see `short_runs`.
+    finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
         num_running: runs on their way that are not overdue.
         num_overdue: those that are.
     """
@@ -79,6 +81,8 @@ class Lane:
     is_background: bool = False
     run_within: RunWithin | None = None
     separate: Callable[[str], None] | None = None
+    is_steady: bool = False
+    is_slow_until_s: float = 0.0
     finish_s: float = 0.0
     num_running: int = 0
     num_overdue: int = 0

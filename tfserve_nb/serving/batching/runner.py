@@ -5,7 +5,8 @@ server adds no delay. Several versions and models share one runner and take turn
 does can end the loop: a batch that fails is run again request by request, so that only the request that is to blame
 fails.
 
-Thread: `tfserve-runner-…`, daemons. `submit`, `cancel`, `attach`, `detach` may be called from any thread.
+Thread: `tfserve-runner-…`, daemons. `submit`, `cancel`, `attach`, `detach` may be called from any thread, `wake` from
+those of servers: it carries out short runs itself.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .lane import Lane, Observe, RunFunction, RunWithin
 from .long_runs import LOOK_S, MAX_OVERDUE, RunningBatch, limit_s, size_of, too_many_overdue, with_time_left
 from .queue import Batch, BatchQueue, Finished, Part, Task
 from .rows import RowsMisfit, run_parts
+from .short_runs import is_short
+from .short_runs import note as note_short
 
 JOIN_S = 1.5
 
@@ -114,9 +117,18 @@ class Runner:
         is_background: bool = False,
         run_within: RunWithin | None = None,
         separate: Callable[[str], None] | None = None,
+        is_steady: bool = False,
     ) -> Lane:
         """Open a queue whose batches go to `run`; see `Lane` for the other arguments."""
-        lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within, separate=separate)
+        lane = Lane(
+            queue,
+            run,
+            observe,
+            is_background=is_background,
+            run_within=run_within,
+            separate=separate,
+            is_steady=is_steady,
+        )
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
         return lane
@@ -157,11 +169,36 @@ class Runner:
         return task
 
     def wake(self) -> None:
-        """Start what was submitted without waking."""
+        """Start what was submitted without waking; a run that is shorter than a switch between threads runs here."""
         # A thread that found nothing counts itself idle before it lets go of the lock that submitting takes.
-        if self._num_idle:
+        if self._num_idle and not self._run_short():
             with self._lock:
                 self._wake.notify()
+
+    def _run_short(self) -> bool:
+        """Carry out the next run on the caller's thread if it is short; whether it was."""
+        running = RunningBatch()
+        with self._wake:
+            now_s = self._now()
+            lane = None if self._again or self._stopping else self._choose(now_s, self._lanes)[0]
+            if lane is None or not is_short(lane, now_s):
+                return False
+            lane.finish_s = self._virtual_s = max(self._virtual_s, lane.finish_s)
+            batch, finished = lane.queue.take(now_s)
+            if batch is not None:
+                self._running.append(running)
+                self._begin(running, lane, batch, now_s)
+            if self._is_anything_waiting():
+                self._wake.notify()
+        _deliver(finished)
+        if batch is None:
+            return True
+        self._run_batch(lane, batch, running)
+        with self._wake:
+            note_short(lane, now_s, self._now())
+            if self._ended(running):
+                self._running.remove(running)
+        return True
 
     def cancel(self, task: Task) -> None:
         """Finish a task with `Cancelled`, unless it was finished already; its batch mates are not touched."""
