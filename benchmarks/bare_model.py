@@ -49,7 +49,7 @@ def one_row_ms(function: Any, row: np.ndarray, seconds: float) -> float:
 
 def our_run_us(model: Path, rows: np.ndarray, seconds: float) -> dict[str, float]:
     """The median time of our runner's own way to call the same model, in microseconds by rows."""
-    from tfserve_nb.serving.versions.servable import load_saved_model
+    from tfserve_nb.serving.engines.session import load_saved_model
 
     servable = load_saved_model(model)
     found = {}

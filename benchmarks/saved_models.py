@@ -77,12 +77,10 @@ def _write(model: BenchModel) -> None:
 
     keras.utils.set_random_seed(7)
     makers: dict[str, Callable[[], Any]] = {
-        "mlp": _mlp,
-        "cnn": _cnn,
+        "mlp": mlp,
+        "cnn": cnn,
         "image": _image,
-        "mobilenet": lambda: keras.applications.MobileNetV2(
-            input_tensor=keras.Input((224, 224, 3), name="x"), weights=None
-        ),
+        "mobilenet": mobilenet,
     }
     if model.name == "identity":
         shape: tuple[int, ...] = (8,)
@@ -107,7 +105,8 @@ def _write_identity(path: Path) -> None:
     tf.saved_model.save(module, str(path), signatures=module.same)
 
 
-def _mlp() -> Any:
+def mlp() -> Any:
+    """784→128→10."""
     from keras import Input, Sequential, layers
 
     return Sequential(
@@ -115,7 +114,8 @@ def _mlp() -> Any:
     )
 
 
-def _cnn() -> Any:
+def cnn() -> Any:
+    """Two convolutions on 28×28×1."""
     from keras import Input, Sequential, layers
 
     return Sequential(
@@ -129,6 +129,13 @@ def _cnn() -> Any:
             layers.Dense(10, activation="softmax"),
         ]
     )
+
+
+def mobilenet() -> Any:
+    """MobileNetV2 with random weights."""
+    import keras
+
+    return keras.applications.MobileNetV2(input_tensor=keras.Input((224, 224, 3), name="x"), weights=None)
 
 
 def _image() -> Any:

@@ -15,6 +15,7 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 import base64
+import contextlib
 import enum
 import math
 from collections.abc import Callable, Mapping
@@ -197,9 +198,10 @@ def _float_from_json(value: Any) -> float:
 
 def _int_from_json(value: Any) -> int:
     """From a number, or from text, as in the query of a URL."""
-    if isinstance(value, bool) or (isinstance(value, float) and not value.is_integer()):
-        raise ValueError(f"{value!r} is no integer")
-    return int(value)
+    if not isinstance(value, bool) and (not isinstance(value, float) or value.is_integer()):
+        with contextlib.suppress(TypeError, ValueError):
+            return int(value)
+    raise ValueError(f"{value!r:.100} is no integer")
 
 
 def _bool_from_json(value: Any) -> bool:

@@ -126,6 +126,7 @@ class SignatureSpec:
         outputs: name -> spec.
         method_name: such as `tensorflow/serving/predict`.
         defaults: input name -> the array that stands in for it when a request leaves it out.
+        order: the inputs as a list of them is taken, `model([a, b])`; empty when there is one, or that is not known.
     """
 
     name: str
@@ -133,6 +134,7 @@ class SignatureSpec:
     outputs: Mapping[str, TensorSpec]
     method_name: str = "tensorflow/serving/predict"
     defaults: Tensors = field(default_factory=dict, compare=False)
+    order: tuple[str, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,8 +165,9 @@ class VersionStatus:
         deployed_at: seconds since the epoch (wall clock, for display), or None when unknown.
         weights_bytes: size of the loaded version's files, in bytes, which is about what its weights take in memory; 0
             when it is not loaded.
-        changes: what runs change in the loaded version, in words; "" for most models: their answers depend on the
-            request alone.
+        changes: what a run of the loaded version leaves behind, in words: in its own state, in files or elsewhere; ""
+            for most models. It gets neither copies of requests nor replays.
+        draws: why its answers to the same request differ each time, in words; or "".
         problem: why it is given no requests although it is loaded: all rows that were tried failed; or "".
         notes: what users have to know of the loaded version, one line each.
     """
@@ -179,6 +182,7 @@ class VersionStatus:
     done: int = 0
     total: int = 1
     changes: str = ""
+    draws: str = ""
     problem: str = ""
     notes: tuple[str, ...] = ()
     alone: Mapping[str, str] = field(default_factory=dict)

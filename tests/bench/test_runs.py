@@ -21,7 +21,7 @@ from tfserve_nb.bench.figure import png_of
 from tfserve_nb.bench.load.kernel_load import generate_here
 from tfserve_nb.bench.load.samples import Samples
 from tfserve_nb.bench.load.schedule import Load, due_times
-from tfserve_nb.bench.load.targets import RequestOptions, pieces_of, target_of
+from tfserve_nb.bench.load.targets import Described, RequestOptions, pieces_of, target_of
 from tfserve_nb.bench.options import Options, carry_out
 from tfserve_nb.bench.report import report_of
 from tfserve_nb.bench.result import BenchmarkResult, load_result
@@ -43,9 +43,10 @@ def subject(server, **wish: object) -> Subject:
 def test_numbers_for_all_rows_are_in_each_request() -> None:
     x, scale = TensorSpec("x", "float32", (None, 1)), TensorSpec("scale", "float32", ())
     signature = SignatureSpec("serving_default", {"x": x, "scale": scale}, {})
+    described = Described("", {"serving_default": signature}, 1, "")
 
-    given = pieces_of(signature, RequestOptions(rows=2, values={"x": [1, 2, 3, 4], "scale": 0.5}))
-    made_up = pieces_of(signature, RequestOptions(rows=2))
+    given = pieces_of(described, RequestOptions(rows=2, values={"x": [1, 2, 3, 4], "scale": 0.5}))
+    made_up = pieces_of(described, RequestOptions(rows=2))
 
     assert [piece["x"].tolist() for piece in given] == [[[1.0], [2.0]], [[3.0], [4.0]]]
     assert all(piece["scale"] == np.float32(0.5) for piece in given)

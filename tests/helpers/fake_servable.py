@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tfserve_nb.errors import NotAvailable, RunRejected
-from tfserve_nb.export.graph.state import GraphState
+from tfserve_nb.export.graph.effects import Effects
 from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec
 
 BAD = -1000.0
@@ -34,8 +34,7 @@ class FakeServable:
     def __init__(self, version: int, gate: threading.Event | None = None, problem: str = "") -> None:
         self.signatures: Mapping[str, SignatureSpec] = {"serving_default": SIGNATURE}
         self.signature_defs = SignatureDefs(b"", {"signature_def": {}})
-        self.outside_ops: tuple[str, ...] = ()
-        self.states: Mapping[str, GraphState] = {}
+        self.effects = Effects()
         self.version = version
         self.gate = gate
         self.problem = problem

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tfserve_nb.errors import RunFailed
-from tfserve_nb.export.graph.state import GraphState
+from tfserve_nb.export.graph.effects import Effects
 from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec
 
 RUN_S = 0.0005
@@ -74,8 +74,7 @@ class FaultyServable:
     def __init__(self, spec: SignatureSpec, fault: Fault, is_on: threading.Event) -> None:
         self.signatures = {spec.name: spec}
         self.signature_defs = SignatureDefs(b"", {"signature_def": {}})
-        self.outside_ops: tuple[str, ...] = ()
-        self.states: dict[str, GraphState] = {}
+        self.effects = Effects()
         self._spec = spec
         self._fault = fault
         self._is_on = is_on

@@ -124,6 +124,8 @@ def asks(**changes: Any) -> dict[str, Any]:
     ("body", "text"),
     [
         (b"", "JSON parse error"),
+        (b'{"inputs": [}', "JSON parse error: unexpected character, expected a JSON value: line 1 column 13"),
+        (b'{"inputs": "\xff"}', "JSON parse error: "),
         (b"[]", "must be a JSON object"),
         (b"{}", "'inputs' must be a list"),
         ({"inputs": []}, "'inputs' must be a list"),

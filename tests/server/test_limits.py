@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import os
@@ -123,6 +124,50 @@ def test_idle_connections_make_room_for_new_ones(make_server) -> None:
         assert server.predict(ROWS).status == 200
     for connection in idle:
         connection.close()
+
+
+SLOW = b"Content-Length: 100\r\n\r\n{"
+
+
+@pytest.mark.parametrize("workers", [0])  # those of workers have tables of their own
+@pytest.mark.parametrize(
+    ("token", "head"),
+    [
+        ("right-token", b"POST /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\n"),
+        ("right-token", GOOD.replace(b"right", b"wrong")),
+        ("right-token", b"POST /healthz HTTP/1.1\r\nHost: localhost\r\n"),
+        ("right-token", b"OPTIONS /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\n"),
+        ("right-token", b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n"),
+        (None, b"POST /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\n"),
+    ],
+)
+def test_bodies_that_never_end_do_not_keep_others_out(make_server, token: str | None, head: bytes) -> None:
+    server = make_server(max_connections=5, token=token)
+    held = [server.connect() for _ in range(12)]
+    for connection in held:
+        with contextlib.suppress(OSError):
+            connection.sendall(head + SLOW)
+
+    for _ in range(3):
+        assert server.predict(ROWS).status == 200
+    for connection in held:
+        connection.close()
+
+
+@pytest.mark.parametrize("workers", [0])
+def test_a_body_that_shows_the_token_is_not_cut_for_others(make_server) -> None:
+    server = make_server(max_connections=2)
+    start, end = WHOLE[:-5], WHOLE[-5:]
+    with server.connect() as one, server.connect() as two:
+        for connection in (one, two):
+            connection.sendall(start)
+        for _ in range(4):
+            with server.connect() as other, contextlib.suppress(OSError):
+                other.sendall(GOOD.replace(b"right", b"wrong") + SLOW)
+                assert receive(other) == b""
+        for connection in (one, two):
+            connection.sendall(end)
+            assert b"200 OK" in receive(connection, b"predictions")
 
 
 LARGE = json.dumps({"instances": [[1.0, 2.0]] * 150_000}).encode()

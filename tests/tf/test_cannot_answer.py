@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import tfserve_nb
 from tfserve_nb.errors import FailedPrecondition
+from tfserve_nb.notebook.overview import Overview
 from tfserve_nb.types import ProgressEvent
 
 PNG = np.array([tf.io.encode_png(np.zeros((2, size, 3), np.uint8)).numpy() for size in (1, 5)], dtype=object)
@@ -99,8 +100,16 @@ def test_a_staged_one_stays_without_traffic_and_says_so() -> None:
     )
     assert answer.status_code == 400
     assert "version 2 of widths cannot answer" in answer.text
+    with pytest.raises(FailedPrecondition, match="version 2 of widths cannot answer"):
+        handle.set_label("stable", 2)
+    with pytest.raises(FailedPrecondition, match="version 3 of widths cannot answer"):
+        tfserve_nb.deploy(Widths(3.0), "widths", stage=True, label="stable")
+    assert handle.labels == {}
     assert handle.traffic == {1: 100.0}
+    # Who names a version gets it, with errors of its own, as TensorFlow Serving answers it.
     np.testing.assert_array_equal(handle.predict(PNG, version=2), [2.0, 10.0])
+    assert "cannot answer" in " ".join(repr(Overview((handle,))).split())
+    handle.set_label("stable", 1)
 
 
 def test_an_epoch_that_cannot_answer_is_told_and_not_promoted() -> None:

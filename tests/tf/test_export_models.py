@@ -641,6 +641,49 @@ def test_a_function_without_signature_takes_an_example(export: Any) -> None:
     assert_checked(export, num_rows=3)
 
 
+def doubled(x: Any) -> Any:
+    return 2 * x
+
+
+class Optional(tf.Module):
+    """Functions with arguments that a signature leaves to their defaults."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")])
+    def flagged(self, x: Any, training: bool = False, scale: float = 2.0, name: str | None = None) -> Any:
+        return 0 * x if training else scale * x
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 3], tf.float32, name="x")])
+    def hooked(self, x: Any, hook: Any = doubled, *, after: Any = tf.identity) -> Any:
+        return after(hook(x))
+
+    @tf.function(input_signature=[{"x": tf.TensorSpec([None, 3], tf.float32)}])
+    def packed(self, parts: Any, hook: Any = doubled, training: bool = False) -> Any:
+        return parts["x"] if training else hook(parts["x"])
+
+    @tf.function
+    def unsigned(self, x: Any, training: bool = False, hook: Any = doubled) -> Any:
+        return x if training else hook(x)
+
+
+@pytest.mark.parametrize("name", ["flagged", "hooked", "packed", "unsigned"])
+def test_arguments_that_are_no_tensors_keep_their_defaults(export: Any, name: str) -> None:
+    function = getattr(Optional(), name)
+    rows = np.ones((2, 3), np.float32)
+
+    version = export(function, example=rows if name == "unsigned" else None)
+
+    (given,) = inputs_of(version)
+    np.testing.assert_array_equal(served(version, **{given: rows})["output_0"], 2 * rows)
+    assert_checked(export, 2 if name == "unsigned" else 4)
+
+
+def test_a_trace_keeps_the_arguments_that_it_was_made_with(export: Any) -> None:
+    trace = Optional().unsigned.get_concrete_function(tf.TensorSpec([None, 3], tf.float32, name="x"), training=True)
+    rows = np.ones((2, 3), np.float32)
+
+    np.testing.assert_array_equal(served(export(trace), x=rows)["output_0"], rows)
+
+
 def test_a_trace_can_be_served(export: Any) -> None:
     @tf.function
     def double(x: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 import tfserve_nb
 from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, ModelNotServable
+from tfserve_nb.export.signatures import read_signatures
 from tfserve_nb.export.source import prepare_source
 from tfserve_nb.types import ProgressEvent
 
@@ -202,6 +204,79 @@ def test_a_float_input_in_front_of_an_embedding_is_mentioned() -> None:
     assert prepare_source(whole).notes == ()
 
 
+@tf.function
+def whole(x: Any) -> Any:
+    """A call in the graph."""
+    return tf.cast(x, tf.int32)
+
+
+def turned(x: Any) -> Any:
+    """A loop that hands its values from one variable to the other and back."""
+    body = lambda step, one, other: (step + 1, other, one)  # noqa: E731
+    return tf.while_loop(lambda step, *_: step < 3, body, (0, x, x + 1), maximum_iterations=3)[1]
+
+
+def embedding() -> Any:
+    return layers.Embedding(9, 2)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: [keras.Sequential([embedding(), layers.Flatten()])],
+        lambda: [layers.Reshape((1, 2)), layers.Permute((2, 1)), embedding()],
+        lambda: [layers.Lambda(lambda x: x[:, :1]), embedding()],
+        lambda: [layers.Lambda(lambda x: tf.one_hot(tf.cast(x, tf.int64), 9))],
+        lambda: [layers.Lambda(lambda x: tf.gather(tf.eye(9), tf.cast(x - 1, tf.int64)))],
+        lambda: [layers.Lambda(lambda x: x % 9), embedding()],
+        lambda: [layers.Reshape((2, 1)), layers.TimeDistributed(embedding())],
+        lambda: [layers.Lambda(whole), embedding()],
+        lambda: [layers.Lambda(lambda x: tf.map_fn(whole, x, fn_output_signature=tf.int32)), embedding()],
+        lambda: [layers.Lambda(lambda x: tf.cond(tf.size(x) > 3, lambda: whole(x), lambda: whole(x))), embedding()],
+        lambda: [layers.Lambda(turned), embedding()],
+        lambda: [keras.Sequential([layers.IntegerLookup(vocabulary=[1, 2])])],
+        lambda: [keras.Sequential([layers.Hashing(7)])],
+        lambda: [keras.Sequential([layers.CategoryEncoding(7)])],
+    ],
+)
+def test_ids_are_found_wherever_the_graph_makes_whole_numbers(make: Any) -> None:
+    model = keras.Sequential([keras.Input((2,), name="ids"), *make()])
+
+    (note,) = prepare_source(model).notes
+
+    assert note.startswith("ids is float32 as in the model, which rounds ids above 16777216")
+
+
+def test_of_several_inputs_those_that_are_ids_are_mentioned() -> None:
+    a, b, c = (keras.Input((2,), name=name) for name in "abc")
+    joined = embedding()(layers.Concatenate()([a, b]))
+
+    model = keras.Model([a, b, c], [joined, layers.Dense(1)(b), layers.Dense(1)(c)])
+
+    assert [note[0] for note in prepare_source(model).notes] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: layers.Dense(2),
+        lambda: layers.Discretization([0.0, 1.0]),
+        lambda: layers.Lambda(lambda x: tf.gather(tf.eye(256), tf.cast(x * 255, tf.int32))),
+        lambda: layers.Lambda(lambda x: tf.cast(tf.cast(x, tf.uint8), tf.float32)),
+        lambda: layers.Lambda(lambda x: tf.map_fn(lambda row: row * 2, x)),
+    ],
+)
+def test_numbers_are_no_ids(make: Any) -> None:
+    assert prepare_source(keras.Sequential([keras.Input((2,)), make()])).notes == ()
+
+
+def test_a_call_in_the_graph_shows_the_type_too() -> None:
+    model = Of(lambda x: tf.gather(tf.eye(9), whole(x)))
+    model(np.array([[1, 2]]))
+
+    assert [spec.dtype for spec in prepare_source(model).inputs] == ["int64"]
+
+
 # ---------------------------------------------------------------- arguments
 
 
@@ -213,6 +288,8 @@ def test_a_float_input_in_front_of_an_embedding_is_mentioned() -> None:
         (Masked, {"ids": IDS}, ["ids"]),
         (Masked, IDS, ["ids"]),
         (Masked, IDS.tolist(), ["ids"]),
+        (Masked, (IDS, None), ["ids"]),
+        (Masked, {"ids": IDS, "attention_mask": None}, ["ids"]),
         (Described, {"meta": META, "image": IMAGE}, ["image", "meta"]),
         (Described, (IMAGE, META), ["image", "meta"]),
     ],
@@ -226,6 +303,101 @@ def test_optional_tensors_are_served_when_the_rows_have_them(model: Any, example
     assert [spec.name for spec in source.inputs] == names
     left_out = "left out of call(): attention_mask; to serve it, pass --check rows {'ids': ..., 'attention_mask': ...}"
     assert source.notes == (() if len(names) == 2 else (left_out,))
+
+
+class Times(layers.Layer):
+    """Takes a factor, or none."""
+
+    def call(self, x: Any, factor: Any = None) -> Any:
+        return x if factor is None else x * factor
+
+
+def with_optional(kind: Any) -> Any:
+    """A functional model whose second input may be None."""
+    x, factor = keras.Input((2,), name="x"), keras.Input((2,), name="factor", optional=True)
+    bias = keras.Input((1,), name="bias", optional=True)
+    return keras.Model(kind(x=x, factor=factor, bias=bias), Times()(Times()(x, factor), bias))
+
+
+def listed(**inputs: Any) -> list[Any]:
+    return [*inputs.values()]
+
+
+ROWS, FACTOR = np.array([[1, 2], [3, 4]], np.float32), np.array([[5, 6], [7, 8]], np.float32)
+BIAS = np.array([[2], [3]], np.float32)
+
+
+@pytest.mark.parametrize("kind", [listed, dict])
+@pytest.mark.parametrize(
+    ("example", "names"),
+    [
+        (ROWS, ["x"]),
+        (ROWS.tolist(), ["x"]),
+        ({"x": ROWS}, ["x"]),
+        ({"x": ROWS, "factor": None, "bias": None}, ["x"]),
+        ([ROWS, None, None], ["x"]),
+        ({"bias": BIAS, "x": ROWS}, ["x", "bias"]),
+        ({"x": ROWS, "factor": FACTOR, "bias": BIAS}, ["x", "factor", "bias"]),
+    ],
+)
+def test_optional_inputs_are_served_when_the_rows_have_them(kind: Any, example: Any, names: list[str]) -> None:
+    source = prepare_source(with_optional(kind), example=example)
+
+    assert [spec.name for spec in source.inputs] == names
+    left_out = [name for name in ("factor", "bias") if name not in names]
+    wanted = [f"left out of call(): {', '.join(left_out)}; to serve it, pass --check rows {{'x': ..., "]
+    assert [note[: len(wanted[0])] for note in source.notes] == (wanted if left_out else [])
+
+
+def test_without_rows_all_inputs_are_served_as_keras_exports_them(tmp_path: Path) -> None:
+    model = with_optional(listed)
+    model.export(tmp_path / "keras", verbose=False)
+
+    source = prepare_source(model)
+
+    assert {spec.name for spec in source.inputs} == set(read_signatures(tmp_path / "keras")["serving_default"].inputs)
+    assert source.notes == (
+        "optional, and given by every request: factor, bias; to serve it as None, pass --check rows without it",
+    )
+
+
+def test_each_variant_of_a_model_with_optional_inputs_answers_as_the_model_does() -> None:
+    model = with_optional(listed)
+    alone = tfserve_nb.deploy(model, "alone", check=ROWS)
+    pair = tfserve_nb.deploy(model, "pair", check=[ROWS, None, BIAS], warmup=[ROWS, None, BIAS])
+    every = tfserve_nb.deploy(model, "every")
+
+    for value in (ROWS, {"x": ROWS}, {"x": ROWS, "factor": None, "bias": None}):
+        np.testing.assert_array_equal(alone.predict(value), model.predict([ROWS, None, None], verbose=0))
+    for value in ([ROWS, BIAS], {"x": ROWS, "bias": BIAS}):
+        np.testing.assert_array_equal(pair.predict(value), model.predict([ROWS, None, BIAS], verbose=0))
+    np.testing.assert_array_equal(every.predict([ROWS, FACTOR, BIAS]), model.predict([ROWS, FACTOR, BIAS], verbose=0))
+    with pytest.raises(InvalidRequest, match="the model has no input 'factor'"):
+        pair.predict({"x": ROWS, "factor": FACTOR, "bias": BIAS})
+    with pytest.raises(InvalidRequest, match="input 'bias' is missing; given are x"):
+        pair.predict({"x": ROWS, "bias": None})
+    for handle, value in ((alone, [ROWS, None, None]), (pair, [ROWS, FACTOR, None]), (every, [ROWS, None, BIAS])):
+        with pytest.raises(InvalidRequest):  # what was left out is not known there: no guess
+            handle.predict(value)
+
+
+Sides = namedtuple("Sides", ["left", "right"])
+
+
+def test_a_model_of_a_named_tuple_takes_one() -> None:
+    class Sum(keras.Model):
+        def call(self, sides: Any) -> Any:
+            return sides.left + 2 * sides.right
+
+    rows = Sides(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
+
+    model = Sum()
+    model(rows)
+
+    handle = tfserve_nb.deploy(model, "sides", check=rows)
+
+    assert handle.predict(rows).tolist() == 2 * [[3.0] * 3]
+    assert handle.predict({"left": rows.left, "right": rows.right}).tolist() == 2 * [[3.0] * 3]
 
 
 def test_an_argument_that_the_model_does_not_have_is_named() -> None:

@@ -28,6 +28,7 @@ from tfserve_nb.errors import (
     NotAvailable,
     PortInUse,
     ServingError,
+    VersionExists,
     VersionNotFound,
 )
 from tfserve_nb.serving.backend import ModelSpec
@@ -146,6 +147,44 @@ def test_a_deploy_starts_a_server_anew_that_was_given_up(name: str, monkeypatch:
     np.testing.assert_array_equal(again.predict(X), 3 * X)
     np.testing.assert_array_equal(handle.predict(X, version=1), 2 * X)
     assert handle.rest_url == url
+
+
+@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.parametrize("delete", [False, True])
+def test_a_model_whose_server_was_given_up_can_be_undeployed(delete: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tfserve_nb.server.child.MAX_RESTARTS", 1)
+    handle = tfserve_nb.deploy(scaler(2.0), "net", isolate=True)
+    (process,) = children()
+    process.kill()
+    eventually(lost_models)
+
+    handle.undeploy(delete=delete)
+
+    assert served() == {}
+    assert lost_models() == ()
+    assert Path("tfserve_models/net/1").exists() is not delete
+    with pytest.raises(ModelNotFound, match="nothing is stored about"):
+        tfserve_nb.resume("tfserve_models")
+    with pytest.raises(ModelNotFound, match="net is not served here"):
+        handle.undeploy()
+    assert tfserve_nb.deploy(scaler(3.0), "net").version == 2
+
+
+@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.parametrize("isolate", [False, True])
+def test_the_number_of_a_deleted_version_is_not_used_again_unless_forced(isolate: bool) -> None:
+    handle = tfserve_nb.deploy(scaler(1.0), "net", version=3, isolate=isolate)
+    tfserve_nb.deploy(scaler(2.0), "net", version=7)
+    handle.undeploy(3, delete=True)
+
+    with pytest.raises(VersionExists, match="version 3 of model net was deleted; numbers of deleted") as caught:
+        tfserve_nb.deploy(scaler(3.0), "net", version=3)
+    assert caught.value.hint == "leave --version out to get 8; --force uses 3 again"
+    assert tfserve_nb.deploy(scaler(3.0), "net", version=5).version == 5  # which none had
+    handle.undeploy(delete=True)
+    with pytest.raises(VersionExists, match="version 7 of model net was deleted"):
+        tfserve_nb.deploy(scaler(3.0), "net", version=7)
+    assert tfserve_nb.deploy(scaler(3.0), "net", version=3, force=True).version == 3
 
 
 @pytest.mark.usefixtures("_in_own_folder")

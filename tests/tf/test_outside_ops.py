@@ -12,11 +12,13 @@ import tensorflow as tf
 from helpers.saved_models import write_half_plus_two
 
 import tfserve_nb
-from tfserve_nb.errors import FailedPrecondition
-from tfserve_nb.export.graph.outside_ops import outside_ops
+from tfserve_nb.api.benchmark import benchmark_url
+from tfserve_nb.bench.options import Options
+from tfserve_nb.errors import FailedPrecondition, InvalidOption
+from tfserve_nb.export.graph.effects import effects_of
 from tfserve_nb.export.signatures import SAVED_MODEL_FILE, read_meta_graph, read_saved_model
 from tfserve_nb.notebook.overview import Overview
-from tfserve_nb.serving.versions.servable import SavedModelServable, SessionOptions
+from tfserve_nb.serving.engines.session import SavedModelServable, SessionOptions
 
 
 @pytest.fixture(autouse=True)
@@ -115,6 +117,10 @@ def saved(call: Callable[[Any], Any], path: Path = Path("model")) -> Path:
     return path
 
 
+def outside_ops_of(path: Path | str) -> tuple[str, ...]:
+    return effects_of(read_meta_graph(path), path).outside_ops
+
+
 @pytest.mark.parametrize(
     ("call", "found"),
     [
@@ -141,7 +147,7 @@ def saved(call: Callable[[Any], Any], path: Path = Path("model")) -> Path:
 def test_ops_that_reach_outside_are_found_wherever_they_hide(
     call: Callable[[Any], Any], found: tuple[str, ...]
 ) -> None:
-    assert outside_ops(read_meta_graph(saved(call))) == found
+    assert outside_ops_of(saved(call)) == found
 
 
 class Words(tf.Module):
@@ -162,22 +168,45 @@ class Words(tf.Module):
 
 def test_a_vocabulary_of_its_own_is_no_file_outside_and_one_elsewhere_is() -> None:
     tf.saved_model.save(Words(Path("words.txt")), "model")
-    assert outside_ops(read_meta_graph("model")) == ()
+    assert outside_ops_of("model") == ()
 
     changed = read_saved_model("model")
     changed.meta_graphs[0].asset_file_def[0].filename = "../../secret.txt"
     Path("model", SAVED_MODEL_FILE).write_bytes(changed.SerializeToString())
 
-    assert outside_ops(read_meta_graph("model")) == ("InitializeTableFromTextFileV2",)
+    assert outside_ops_of("model") == ("InitializeTableFromTextFileV2",)
+
+
+@pytest.mark.parametrize("linked", ["assets", "assets/words.txt"])
+def test_a_vocabulary_that_is_a_link_to_elsewhere_is_a_file_outside(linked: str) -> None:
+    tf.saved_model.save(Words(Path("words.txt")), "model")
+    link = Path("model", linked)
+    elsewhere = link.rename("elsewhere").absolute()
+    link.symlink_to(elsewhere)
+
+    assert outside_ops_of("model") == ("InitializeTableFromTextFileV2",)
+
+    link.unlink()
+    elsewhere.rename("model/own")
+    link.symlink_to(Path("model/own").absolute())
+    assert outside_ops_of("model") == ()
+
+
+def test_an_op_of_an_earlier_tensorflow_that_reads_a_file_is_found() -> None:
+    meta_graph = read_meta_graph(saved(tf.identity))
+    node = meta_graph.graph_def.library.function[0].node_def.add(name="words", op="Skipgram")
+    node.attr["filename"].s = b"/etc/hosts"
+
+    assert effects_of(meta_graph, "model").outside_ops == ("Skipgram",)
 
 
 def test_the_checkpoint_ops_of_tensorflow_1_are_its_own_until_a_signature_fetches_them() -> None:
     meta_graph = read_meta_graph(write_half_plus_two(Path("model")))
-    assert outside_ops(meta_graph) == ()
+    assert effects_of(meta_graph, "model").outside_ops == ()
 
     meta_graph.signature_def["steal"].outputs["y"].name = meta_graph.saver_def.save_tensor_name
 
-    assert outside_ops(meta_graph) == ("MergeV2Checkpoints", "SaveV2")
+    assert effects_of(meta_graph, "model").outside_ops == ("MergeV2Checkpoints", "SaveV2")
 
 
 def test_nothing_of_a_model_that_is_not_allowed_runs() -> None:
@@ -228,3 +257,58 @@ def test_rows_of_the_user_are_run() -> None:
 
     assert Path("written.txt").read_text() == "mine"
     assert any(text.startswith("1 rows agree; its graph reaches outside (WriteFile)") for text in said)
+
+
+@pytest.mark.parametrize("options", [{}, {"sweep": True}, {"protocol": "kernel"}, {"versions": (1, 1)}], ids=str)
+def test_a_benchmark_sends_no_made_up_rows(options: dict[str, Any]) -> None:
+    handle = tfserve_nb.deploy(str(saved(in_loop)), "writer")
+
+    with pytest.raises(InvalidOption, match=r"made-up rows are not sent to .*reaches outside \(WriteFile\)") as caught:
+        handle.benchmark(seconds=0.2, warmup_s=0, **options)
+
+    assert caught.value.hint.startswith("give rows: values=ROWS")
+    assert not Path("written.txt").exists()
+
+
+def test_a_benchmark_sends_no_made_up_rows_by_url_or_to_a_version_that_the_traffic_may_choose() -> None:
+    handle = tfserve_nb.deploy(str(saved(tf.identity, Path("plain"))), "writer")
+    tfserve_nb.deploy(str(saved(in_loop)), "writer", canary=1)
+    options = Options(seconds=0.2, warmup_s=0, closed=1)
+
+    with pytest.raises(InvalidOption, match="made-up rows are not sent to .*WriteFile"):
+        benchmark_url(handle.rest_url, handle.token, options, Path("kept"))
+    with pytest.raises(InvalidOption, match="made-up rows are not sent to .*WriteFile"):
+        handle.run_benchmark(options)
+    benchmark_url(f"{handle.rest_url}/versions/1", handle.token, options, Path("kept"))
+    assert not Path("written.txt").exists()
+    handle.benchmark(seconds=0.2, warmup_s=0, closed=1, version=2, values=np.array(["mine"], object))
+    assert Path("written.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_copies_and_replays_of_a_model_that_writes_files_are_refused(isolate: bool) -> None:
+    handle = tfserve_nb.deploy(str(saved(tf.identity, Path("plain"))), "writer", isolate=isolate)
+    handle.capture()
+    handle.predict(np.array(["a"], object))
+    model = str(saved(in_loop))
+    refused = (
+        r"cannot get copies of requests: its graph reaches outside \(WriteFile\), and a copy would do that once more"
+    )
+
+    with pytest.raises(InvalidOption, match=refused):
+        tfserve_nb.deploy(model, "writer", shadow=50)
+    tfserve_nb.deploy(model, "writer", stage=True)
+    staged = handle.versions[-1]
+    with pytest.raises(InvalidOption, match=refused):
+        handle.shadow(staged)
+    with pytest.raises(InvalidOption, match="without copies only"):
+        handle.ab_test(1, staged)
+    with pytest.raises(InvalidOption, match=f"nothing can be replayed onto version {staged} of writer: its graph"):
+        handle.replay(staged)
+    with pytest.raises(InvalidOption, match="made-up rows are not sent to"):
+        handle.benchmark(version=staged, seconds=0.2)
+    handle.save_warmup(staged)
+    assert any("no rows were given to run" in note for note in handle.diff(1, staged).notes)
+    assert not Path("written.txt").exists()
+    handle.diff(1, staged, rows=np.array(["mine"], object))
+    assert Path("written.txt").read_text() == "mine"

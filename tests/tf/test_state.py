@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.eventually import eventually
 
 import tfserve_nb
 from tfserve_nb.errors import InvalidOption
 from tfserve_nb.export.source import prepare_source
+from tfserve_nb.replay.report import report_of
+from tfserve_nb.reports.text import to_text
 from tfserve_nb.types import ProgressEvent
 
 layers = keras.layers
@@ -132,6 +136,23 @@ class Remembers(tf.Module):
         return x * 0 + self.table.lookup(key)
 
 
+class Crowds(tf.Module):
+    """Counts in a table of the other kind, whose import keeps the keys that it had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = tf.lookup.experimental.DenseHashTable(
+            tf.int64, tf.float32, 0.0, empty_key=-1, deleted_key=-2, initial_num_buckets=8
+        )
+        self.table.insert(tf.constant([9], tf.int64), tf.constant([7.0]))
+
+    @tf.function(input_signature=SPEC)
+    def __call__(self, x: Any) -> Any:
+        key = tf.constant([0], tf.int64)
+        self.table.insert(key, self.table.lookup(key) + 1.0)
+        return x * 0 + self.table.lookup(key) + tf.cast(self.table.size(), tf.float32)
+
+
 def sequential(*parts: Any) -> Any:
     return keras.Sequential([keras.Input((3,), name="x"), *parts])
 
@@ -156,6 +177,7 @@ MODELS: dict[str, tuple[Callable[[], Any], str]] = {
     "loop": (Loops, "in_a_loop"),
     "generator": (Draws, "StateVar"),
     "table": (Remembers, ""),
+    "dense table": (Crowds, ""),
 }
 
 
@@ -165,6 +187,8 @@ def values_of(model: Any) -> list[np.ndarray]:
     if isinstance(model, keras.Model):
         found += [variable.numpy().copy() for variable in model.metrics_variables]
         found += [one.numpy().copy() for layer in model.layers for one in layer.metrics_variables]
+    if isinstance(model, Crowds):
+        return [model.table.size().numpy(), model.table.lookup(tf.constant([0, 9], tf.int64)).numpy()]
     if isinstance(model, Remembers):
         found += [tensor.numpy() for tensor in model.table.export()]
     return found
@@ -245,8 +269,54 @@ def test_copies_and_replays_that_would_move_a_version_are_refused() -> None:
         handle.shadow(staged)
     with pytest.raises(InvalidOption, match=f"nothing can be replayed onto version {staged} of net: a run changes"):
         handle.replay(staged)
+    for a, b in ((1, staged), (staged, 1)):  # both get copies of each other's requests
+        with pytest.raises(InvalidOption, match=f"without copies only: version {staged} cannot get copies") as caught:
+            handle.ab_test(a, b, split=0 if b == staged else 50)
+        assert "--shadow 0" in caught.value.hint
+        assert handle.traffic == {1: 100.0}
     np.testing.assert_array_equal(handle.predict(X), 2 * X)
     assert handle.predict(X[:1], version=staged)[0, 0] == 6.0
+    handle.ab_test(1, staged, shadow=0)
+    handle.end_experiment("stop")
+    with pytest.raises(InvalidOption, match="made-up rows are not sent to .*: a run changes its own state .counter"):
+        handle.benchmark(version=staged, seconds=0.2)
+
+
+class Dice(tf.Module):
+    """Adds noise from an op that holds its own generator."""
+
+    @tf.function(input_signature=SPEC)
+    def __call__(self, x: Any) -> Any:
+        return x + tf.random.normal(tf.shape(x))
+
+
+def test_answers_that_differ_by_themselves_are_not_compared() -> None:
+    handle = tfserve_nb.deploy(Dice(), "dice")
+    handle.capture()
+    for _ in range(20):
+        handle.predict(X)
+    tfserve_nb.deploy(Dice(), "dice", check_replay=tfserve_nb.ReplayLimits(max_slowdown=1000))
+
+    assert handle.status().versions[0].draws == "a run draws random numbers (RandomStandardNormal)"
+    replayed = handle.replay(2, speed=10)
+    verdict = dataclasses.replace(replayed, effects=()).verdict
+    assert "answers 80 rows, which are not compared since answers differ each time" in str(verdict)
+    assert not replayed.problems(max_slowdown=1000)
+    assert "is not compared: the answers to one request differ each time" in " ".join(
+        to_text(report_of(replayed)).split()
+    )
+    found = handle.diff(1, 2, rows=X)
+    assert found.agreement["output_0"].kind == "random"
+    assert not found.disagreements or not found.disagreements[0].score
+    with pytest.raises(InvalidOption, match="max_disagreement counts rows that differ"):
+        handle.ab_test(1, 2, max_disagreement=0.1)
+    test = handle.ab_test(1, 2, shadow=100, split=50)
+    for _ in range(20):
+        handle.predict(X)
+    eventually(lambda: test.agreement.num_rows > 0)
+    assert test.agreement.share == 1.0
+    assert not test.agreement.is_compared
+    assert handle.diff(1, 2, rows=X, kind="regression").agreement.share < 1
 
 
 def test_what_keras_computes_differently_outside_of_graphs_is_compared_as_predict_computes_it() -> None:

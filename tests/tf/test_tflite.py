@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tfserve_nb.errors import NotAvailable, RunRejected
-from tfserve_nb.serving.versions.servable import SessionOptions, saved_model_loader
-from tfserve_nb.serving.versions.tflite import MODEL_FILE, TfliteServable
+from tfserve_nb.errors import InvalidOption, NotAvailable, RunRejected
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.core import ServingCore
+from tfserve_nb.serving.engines.session import SessionOptions, saved_model_loader
+from tfserve_nb.serving.engines.tflite import MODEL_FILE, TfliteServable
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.versions.source import VersionSource
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +228,120 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(NotAvailable, match=f"{tmp_path / MODEL_FILE} could not be loaded"):
         TfliteServable(tmp_path)
+
+
+def counting(folder: Path) -> Any:
+    """A model that counts its runs in a variable, inside of a branch; another signature of it only reads."""
+    import tensorflow as tf
+
+    class Counter(tf.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.count = tf.Variable(5.0, name="runs")
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def add(self, x: Any) -> Any:
+            if tf.reduce_sum(x) > -1e6:
+                self.count.assign_add(1.0)
+            return {"y": x * 0 + self.count}
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def read(self, x: Any) -> Any:
+            return {"y": x * 0 + self.count}
+
+    module = Counter()
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.add, "read": module.read})
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
+    converter.experimental_enable_resource_variables = True
+    (folder / MODEL_FILE).write_bytes(converter.convert())
+
+
+def test_variables_that_runs_write_are_found_kept_and_put_back(tmp_path: Path) -> None:
+    counting(tmp_path)
+    x = {"x": np.zeros(3, np.float32)}
+    servable = TfliteServable(tmp_path)
+
+    assert servable.effects.lasting.startswith("a run changes its own state (")
+    assert set(servable.effects.states) == {"serving_default"}
+    assert [servable.run("serving_default", x)["y"][0] for _ in range(2)] == [6.0, 7.0]
+    assert servable.run("read", x)["y"][0] == 7.0
+    servable.restore()
+    assert servable.run("serving_default", x)["y"].tolist() == [6.0] * 3
+    servable.close()
+
+
+def recurrent() -> bytes:
+    """One op with a state: `y = x + y before`, for one row of one number."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model, graph, op, code = schema.ModelT(), schema.SubGraphT(), schema.OperatorT(), schema.OperatorCodeT()
+    model.buffers, graph.tensors = [schema.BufferT()], []
+    for name, shape, value in (
+        ("x", [1, 1], None), ("input_weights", [1, 1], 1.0), ("recurrent_weights", [1, 1], 1.0), ("bias", [1], 0.0),
+        ("memory", [1, 1], None), ("y", [1, 1], None),
+    ):  # fmt: skip
+        tensor = schema.TensorT()
+        tensor.name, tensor.shape, tensor.isVariable = name, shape, name == "memory"
+        if value is not None:
+            buffer = schema.BufferT()
+            buffer.data = np.frombuffer(np.full(shape, value, np.float32).tobytes(), np.uint8)
+            model.buffers.append(buffer)
+            tensor.buffer = len(model.buffers) - 1
+        graph.tensors.append(tensor)
+    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.RNN
+    op.inputs, op.outputs = [0, 1, 2, 3, 4], [5]
+    op.builtinOptionsType, op.builtinOptions = schema.BuiltinOptions.RNNOptions, schema.RNNOptionsT()
+    graph.inputs, graph.outputs, graph.operators = [0], [5], [op]
+    model.version, model.subgraphs, model.operatorCodes = 3, [graph], [code]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_an_op_that_keeps_a_state_is_found(tmp_path: Path) -> None:
+    (tmp_path / MODEL_FILE).write_bytes(recurrent())
+    x = {"x": np.ones((3, 1), np.float32)}
+    servable = TfliteServable(tmp_path)
+
+    assert servable.effects.lasting == "a run changes its own state (memory)"
+    assert servable.run("serving_default", x)["y"].tolist() == [[1.0], [2.0], [3.0]]
+    assert servable.run("serving_default", x)["y"].tolist() == [[4.0], [5.0], [6.0]]
+    servable.restore()
+    assert servable.run("serving_default", x)["y"].tolist() == [[1.0], [2.0], [3.0]]
+    servable.close()
+
+
+def test_a_version_with_state_is_served_from_the_state_of_its_file_and_gets_no_copies(tmp_path: Path) -> None:
+    counting(tmp_path / "count" / "1")
+    counting(tmp_path / "count" / "2")
+    core = ServingCore(saved_model_loader(SessionOptions(prefers_tflite=True)))
+    core.start()
+    try:
+        for version in (1, 2):
+            source = VersionSource(tmp_path / "count" / str(version), BatchingOptions())
+            core.deploy("count", version, source, tmp_path, Placement(stage=version == 2))
+
+        status = core.model_status("count").versions[0]
+        assert status.changes.startswith("a run changes its own state")
+        assert any("neither batched, copied nor replayed" in note for note in status.notes)
+        with pytest.raises(InvalidOption, match="cannot get copies"):
+            core.set_shadow("count", 2)
+        spec = ModelSpec("count")
+        answers = [core.predict(spec, "serving_default", {"x": [0.0]}, 30.0)["y"].tolist() for _ in range(2)]
+        assert answers == [[6.0], [7.0]]
+        assert (
+            core.predict(ModelSpec("count", 2), "serving_default", {"x": [0.0, 0.0]}, 30.0)["y"].tolist() == [6.0] * 2
+        )
+    finally:
+        core.stop()
+
+
+def test_random_numbers_are_named(tmp_path: Path) -> None:
+    (tmp_path / MODEL_FILE).write_bytes(
+        converted(lambda x: x + __import__("tensorflow").random.uniform([2]), [None, 2])
+    )
+    servable = TfliteServable(tmp_path)
+    assert servable.effects.randomness == "a run draws random numbers (RANDOM_UNIFORM)"
+    assert not servable.effects.lasting
+    servable.close()

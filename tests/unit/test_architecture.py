@@ -50,7 +50,7 @@ THIRD_PARTY = {
     "cattrs": ("serialization",),
     "httpx": ("server/admin/connection",),
     "ai_edge_litert": ("serving",),
-    "flatbuffers": ("serving/versions/tflite_signatures",),
+    "flatbuffers": ("serving/engines/tflite_file",),
     "tf_keras": ("export",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),

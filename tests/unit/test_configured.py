@@ -247,7 +247,7 @@ def test_a_reload_by_an_unknown_client_stays_below_what_the_owner_named(tmp_path
     log = LoggingOptions(str(tmp_path / "log"), 0.1)
     limits = ReloadLimits.of([ModelConfig("m", str(inside), logging=log)], [str(other)])
 
-    limits.check(
+    limits.restricted(
         [
             ModelConfig("m", str(inside), logging=log),
             ModelConfig("n", str(inside / "deeper")),
@@ -258,12 +258,52 @@ def test_a_reload_by_an_unknown_client_stays_below_what_the_owner_named(tmp_path
         outside, tmp_path, f"{inside}-2", inside / ".." / ".." / "outside", inside / "link", other / "loop",
     ):  # fmt: skip
         with pytest.raises(ConfigRejected, match="outside of the configured base paths") as caught:
-            limits.check([ModelConfig("x", str(path))])
+            limits.restricted([ModelConfig("x", str(path))])
         assert caught.value.code == "PERMISSION_DENIED"
         assert "--reload_base_paths" in caught.value.message
     with pytest.raises(ConfigRejected, match="reloads without a token cannot add it"):
-        limits.check([ModelConfig("m", str(inside), logging=LoggingOptions(str(inside / "x"), 1.0))])
+        limits.restricted([ModelConfig("m", str(inside), logging=LoggingOptions(str(inside / "x"), 1.0))])
+
+
+@pytest.mark.parametrize("linked", ["", "variables", "assets/words.txt", "deeper"])
+def test_a_version_of_an_unknown_client_does_not_lead_outside_by_links(
+    core: ServingCore, loader: FakeLoader, tmp_path: Path, linked: str
+) -> None:
+    base, outside = tmp_path / "models", tmp_path / "outside"
+    (base / "own" / "1").mkdir(parents=True)
+    (outside / "1").mkdir(parents=True)
+    (base / "store" / "deep").mkdir(parents=True)
+    link = base / "own" / "m" / "7" / linked
+    link.parent.mkdir(parents=True)
+    if linked == "deeper":  # by way of a folder inside
+        link.symlink_to(base / "store")
+        link = base / "store" / "deep" / "link"
+    link.symlink_to(outside / "1")
+    own = ModelConfig("own", str(base / "own"))
+    wanted = [own, ModelConfig("m", str(base / "own" / "m"))]
+    models = ConfiguredModels(core, OPTIONS)
+
+    with pytest.raises(ConfigRejected, match=rf"{link}.* leads out of the configured base paths.*--reload_base_paths"):
+        models.apply(ReloadLimits.of([own], [str(base / "store")]).restricted(wanted))
+
+    assert [core.available(name) for name in ("own", "m")] == [(1,), ()]
+    assert set(loader.loaded) == {1}
+    models.apply([own])
+    models.apply(ReloadLimits.of([own], [str(base / "store"), str(outside)]).restricted(wanted))
+    assert core.available("m") == (7,)
+
+
+def test_links_in_a_folder_that_the_owner_named_are_followed(core: ServingCore, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "1").symlink_to(tmp_path / "outside")
+    own = ModelConfig("m", str(tmp_path / "models"))
+    models = ConfiguredModels(core, OPTIONS)
+
+    models.apply(ReloadLimits.of([own]).restricted([own]))
+
+    assert core.available("m") == (1,)
 
 
 def test_the_root_folder_allows_every_place(tmp_path: Path) -> None:
-    ReloadLimits.of([], ["/"]).check([ModelConfig("m", str(tmp_path))])
+    ReloadLimits.of([], ["/"]).restricted([ModelConfig("m", str(tmp_path))])

@@ -28,6 +28,7 @@ from tfserve_nb.errors import (
     RunRejected,
     VersionNotFound,
 )
+from tfserve_nb.export.graph.effects import Effects
 from tfserve_nb.export.graph.state import GraphState, Written
 from tfserve_nb.export.layout import temporary_dir
 from tfserve_nb.serving import direct
@@ -131,6 +132,7 @@ def test_a_staged_version_that_answers_nothing_gets_no_traffic_by_any_way(
         lambda: core.promote("net", 2),
         lambda: core.set_traffic("net", {1: 50.0, 2: 50.0}),
         lambda: core.set_split("net", {1: 100.0, 2: 0.0}, arms={1: "a", 2: "b"}),
+        lambda: core.set_label("net", "stable", 2),
     ]
     for give_traffic in ways:
         with pytest.raises(FailedPrecondition, match="version 2 of net cannot answer"):
@@ -138,7 +140,7 @@ def test_a_staged_version_that_answers_nothing_gets_no_traffic_by_any_way(
 
     (status,) = (one for one in core.model_status("net").versions if one.version == 2)
     assert status.problem == "no JPEG"
-    assert status.notes[-1] == "no row that was tried could be run: no JPEG"
+    assert status.notes[-1] == "it cannot answer: no row that was tried could be run: no JPEG"
     assert core.model_status("net").traffic == {1: 100.0}
 
 
@@ -165,7 +167,7 @@ class Counting(FakeServable):
 
     def __init__(self) -> None:
         super().__init__(1)
-        self.states = {"serving_default": GraphState((Written("total", "total", "variable", (1,)),))}
+        self.effects = Effects({"serving_default": GraphState((Written("total", "total", "variable", (1,)),))})
         self.total = 0.0
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:

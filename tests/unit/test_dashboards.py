@@ -91,6 +91,20 @@ def test_a_failed_version_stays_visible_with_its_reason_and_ended_ones_do_not() 
     assert "the disk is full" in text
 
 
+def test_what_users_have_to_know_of_a_version_stands_below_the_table() -> None:
+    notes = ("a run changes its own state (count)", "it cannot answer: no row that was tried could be run: no <PNG>")
+    version = VersionStatus(3, VersionState.AVAILABLE, problem="no <PNG>", notes=notes)
+    status = ModelStatus("net", versions=(version,), default_version=None, traffic={}, labels={})
+
+    for page in (
+        versions_table(status, Metrics().snapshot("net")),
+        still_page(Snapshot(status, Metrics().snapshot("net"), ())),
+    ):
+        assert "available, cannot answer" in page
+        assert "Version 3: a run changes its own state (count)" in page
+        assert "Version 3: it cannot answer: no row that was tried could be run: no &lt;PNG&gt;" in page
+
+
 def test_showing_it_twenty_times_is_one_tree_of_widgets(controls: FakeControls) -> None:
     first = dashboards.dashboard_for(controls)
     num_models = len(all_widgets(first.widget))

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tfserve_nb.serving.versions.devices import grow_on_demand, isolation_problem
+from tfserve_nb.serving.engines.devices import grow_on_demand, isolation_problem
 
 
 class Config:

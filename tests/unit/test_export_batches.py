@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb.errors import ExportFailed, InvalidOption, InvalidRequest, ModelNotServable
-from tfserve_nb.export.arrays import MAX_CHECKED_ROWS, as_array, given_as, named_batch, read_rows
+from tfserve_nb.export.arrays import MAX_CHECKED_ROWS, as_array, given_as, named_batch, read_rows, specs_of
 from tfserve_nb.export.check import compare_outputs, example_batch
 from tfserve_nb.export.endpoint import (
     is_made_up_layer_name,
@@ -105,14 +105,14 @@ def test_what_is_no_array_is_refused(value: object, message: str) -> None:
 
 def test_one_input_takes_anything_array_like() -> None:
     for value in ([[1, 2, 3]], np.array([[1, 2, 3]]), ([1, 2, 3],), {"x": [[1, 2, 3]]}, Frame(a=[1], b=[2], c=[3])):
-        batch = named_batch(value, [X])
+        batch = named_batch(value, signature(X))
         assert batch["x"].dtype == np.float32
         assert batch["x"].tolist() == [[1.0, 2.0, 3.0]]
 
 
 def test_several_inputs_come_by_name_or_in_order() -> None:
-    by_name = named_batch({"y": [7], "x": [[1, 2, 3]]}, [X, Y])
-    in_order = named_batch(([[1, 2, 3]], [7]), [X, Y])
+    by_name = named_batch({"y": [7], "x": [[1, 2, 3]]}, signature(X, Y))
+    in_order = named_batch(([7], [[1, 2, 3]]), signature(X, Y, order=("y", "x")))
 
     assert list(by_name) == ["x", "y"]
     for name in by_name:
@@ -120,7 +120,7 @@ def test_several_inputs_come_by_name_or_in_order() -> None:
 
 
 def test_columns_of_a_frame_fit_inputs_by_name() -> None:
-    batch = named_batch(Frame(text=["a", "b"], y=[1, 2]), [TEXT, Y])
+    batch = named_batch(Frame(text=["a", "b"], y=[1, 2]), signature(TEXT, Y))
 
     assert batch["text"].tolist() == [[b"a"], [b"b"]]
     assert batch["y"].tolist() == [1, 2]
@@ -129,15 +129,15 @@ def test_columns_of_a_frame_fit_inputs_by_name() -> None:
 def test_nested_structures_are_found_by_their_paths() -> None:
     specs = [TensorSpec("a_0", "float32", (None,)), TensorSpec("a_1", "float32", (None,))]
 
-    assert named_batch({"a": [np.ones(2), np.zeros(2)]}, specs)["a_1"].tolist() == [0, 0]
+    assert named_batch({"a": [np.ones(2), np.zeros(2)]}, signature(*specs))["a_1"].tolist() == [0, 0]
 
 
 def test_one_row_is_a_batch_of_one() -> None:
-    assert named_batch([1, 2, 3], [X])["x"].shape == (1, 3)
+    assert named_batch([1, 2, 3], signature(X))["x"].shape == (1, 3)
 
 
 def test_long_batches_are_cut() -> None:
-    assert len(named_batch(np.zeros((10_000, 3)), [X])["x"]) == MAX_CHECKED_ROWS
+    assert len(named_batch(np.zeros((10_000, 3)), signature(X))["x"]) == MAX_CHECKED_ROWS
 
 
 @pytest.mark.parametrize(
@@ -162,14 +162,14 @@ def test_long_batches_are_cut() -> None:
 )
 def test_what_does_not_fit_is_refused_with_a_reason(value: object, specs: list[TensorSpec], message: str) -> None:
     with pytest.raises(InvalidRequest) as caught:
-        named_batch(value, specs)
+        named_batch(value, signature(*specs))
 
     assert message in caught.value.message
     assert caught.value.hint
 
 
 def test_whole_floats_may_become_integers() -> None:
-    assert named_batch([1.0, 2.0], [Y])["y"].dtype == np.int32
+    assert named_batch([1.0, 2.0], signature(Y))["y"].dtype == np.int32
 
 
 IMAGE = TensorSpec("image", "float32", (None, 2, 2, 1))
@@ -211,6 +211,41 @@ def test_a_served_model_takes_rows_in_the_shapes_that_keras_takes(
     assert array.flags.c_contiguous
 
 
+A = TensorSpec("a", "float32", (None, 1))
+B = TensorSpec("b", "float32", (None, 1))
+
+
+@pytest.mark.parametrize("read", [read_rows, named_batch])
+def test_a_list_of_arrays_is_in_the_order_of_the_call(read: Any) -> None:
+    wanted = signature(A, B, order=("b", "a"))
+
+    for value in ([np.array([1, 2]), np.array([3, 4])], (np.array([[1], [2]]), [3, 4]), ([1, 2, 5], [3, 4, 6])):
+        rows = read(wanted, value) if read is read_rows else read(value, wanted)
+        assert list(rows) == ["a", "b"]
+        assert rows["b"][:2].tolist() == [[1], [2]]
+        assert rows["a"][:2].tolist() == [[3], [4]]
+
+
+@pytest.mark.parametrize(
+    ("value", "order", "message"),
+    [
+        ([np.ones((2, 1)), np.ones((2, 1))], (), "list does not fit a model with 2 inputs, of which no order is known"),
+        ([[1, 2], [3, 4]], ("b", "a"), "list [[1, 2], [3, 4]] may be 2 inputs or 2 rows"),
+        ([np.ones((2, 1))] * 3, ("b", "a"), "does not fit a model with 2 inputs"),
+        (np.ones((2, 1)), ("b", "a"), "the ndarray does not fit a model with 2 inputs"),
+        (
+            [{"a": 1, "b": 2}, {"a": 3, "b": 4}],
+            ("b", "a"),
+            "Input a holds {'a': 3, 'b': 4}, which is neither text nor a number",
+        ),
+    ],
+)
+def test_a_list_that_may_be_something_else_is_no_order(value: object, order: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InvalidRequest, match=re.escape(message)) as caught:
+        read_rows(signature(A, B, order=order), value)
+    assert "a dict" in caught.value.hint
+
+
 def test_several_inputs_of_a_served_model_need_names() -> None:
     rows = read_rows(signature(X, SCALAR), {"x": np.ones((2, 3)), "scalar": 0.5})
 
@@ -226,8 +261,41 @@ def test_whole_numbers_keep_all_their_digits() -> None:
     assert read_rows(signature(LABELS), ids)["labels"].tolist() == ids
 
 
+UNSIGNED = TensorSpec("unsigned", "uint64", (None,))
+
+
+@pytest.mark.parametrize("make", [list, lambda ids: np.array(ids, object)], ids=["list", "objects"])
+def test_whole_numbers_of_both_halves_of_64_bits_keep_their_digits(make: Any) -> None:
+    ids = [2**63 + 5, 1]  # numpy makes floats of them
+
+    assert read_rows(signature(UNSIGNED), make(ids))["unsigned"].tolist() == ids
+    with pytest.raises(InvalidRequest, match="beyond 64 bits"):
+        read_rows(signature(UNSIGNED), make([2**63 + 5, -1]))
+
+
+@pytest.mark.parametrize("value", [np.float32(2**24 + 2), np.float16(2050), np.float64(2**53 + 2)])
+def test_floats_that_may_have_lost_digits_do_not_become_whole_numbers(value: Any) -> None:
+    kept = np.asarray([-value / 2])
+    assert read_rows(signature(LABELS), kept)["labels"].tolist() == kept.tolist()
+    with pytest.raises(InvalidRequest, match=r"Input labels holds .*, which float\d\d rounds"):
+        read_rows(signature(LABELS), np.asarray([value]))
+
+
+def test_a_named_tuple_is_rows_by_name() -> None:
+    rows = read_rows(signature(X, Y), namedtuple("Rows", ["x", "y"])([[1, 2, 3]], [7]))
+
+    assert rows["y"].tolist() == [7]
+    assert specs_of(Pair([1.5], ["a"])) == Pair(TensorSpec("", "float32", (None,)), TensorSpec("", "string", (None,)))
+
+
+def test_a_single_value_is_asked_for_as_such() -> None:
+    with pytest.raises(InvalidRequest, match=re.escape("Input scalar has shape [1], expected float32[]")) as caught:
+        read_rows(signature(SCALAR), [0.5])
+    assert caught.value.hint == "give one value for all rows, not a list of them"
+
+
 def test_a_check_takes_as_many_rows_as_a_fixed_batch_has() -> None:
-    assert named_batch(np.zeros((20, 2)), [FIXED])["fixed"].shape == (8, 2)
+    assert named_batch(np.zeros((20, 2)), signature(FIXED))["fixed"].shape == (8, 2)
     with pytest.raises(InvalidRequest, match=re.escape("Input fixed has shape [20, 2], expected float32[8, 2]")):
         read_rows(signature(FIXED), np.zeros((20, 2)))
 
@@ -307,8 +375,8 @@ def test_ragged_rows_are_taken_when_none_would_be_padded() -> None:
 # ---------------------------------------------------------------- made-up batches
 
 
-def signature(*specs: TensorSpec) -> SignatureSpec:
-    return SignatureSpec("serving_default", {spec.name: spec for spec in specs}, {})
+def signature(*specs: TensorSpec, order: tuple[str, ...] = ()) -> SignatureSpec:
+    return SignatureSpec("serving_default", {spec.name: spec for spec in specs}, {}, order=order)
 
 
 def test_examples_have_the_types_and_shapes_of_the_signature() -> None:

@@ -14,9 +14,9 @@ from tfserve_nb.server.rest import handler, json_tensors
 from tfserve_nb.serving import shadow
 from tfserve_nb.serving.batching import long_runs
 from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.engines import session
 from tfserve_nb.serving.models import model, placement
 from tfserve_nb.serving.telemetry import capture, request_samples
-from tfserve_nb.serving.versions import servable
 
 PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text(encoding="utf-8")
 KERNEL = settings.ServerSettings()
@@ -45,7 +45,7 @@ MIB = 2**20
         f"rows of a run | kernel and isolated {BatchingOptions().max_batch_size}",
         f"kernel and isolated {BatchingOptions().max_enqueued_batches} |",
         f"that TensorFlow cannot stop | {long_runs.MAX_OVERDUE} |",
-        f"of a graph with loops | {servable.LONGEST_RUN_S:g} s",
+        f"of a graph with loops | {session.LONGEST_RUN_S:g} s",
         f"holds up other models | {long_runs.PATIENCE_S:g} s",
         f"stopped by a signal | {vital_signs.MOST_STOPPED * vital_signs.PAUSE_S:g} s",
         f"of at most {vital_signs.ANSWER_S:g} s",

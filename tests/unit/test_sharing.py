@@ -192,7 +192,7 @@ def test_without_rows_that_run_nothing_is_assumed_and_the_reason_says_what_to_gi
     found = decided(refuses_made_up(lambda x: x))
 
     assert not found.is_allowed
-    assert "no rows are known that the model can run: a number is not between 10 and 20" in found.reason
+    assert "no rows are known that show whether they may share a run: a number is not between 10 and 20" in found.reason
     assert "--check VAR" in found.reason
     assert "--warmup VAR" in found.reason
 
@@ -217,6 +217,96 @@ def test_copies_of_one_row_are_no_evidence() -> None:
 
     assert not found.is_allowed
     assert "two or more different rows are needed" in found.reason
+
+
+VALUES = {b"Rome": 2.0, b"Oslo": 3.0, b"Bern": 5.0}
+"""A table that made-up text is not in."""
+
+
+def looked_up(text: np.ndarray) -> np.ndarray:
+    """The values of some texts, all others have one value."""
+    return np.array([VALUES.get(one, 1.0) for one in text.ravel()], np.float32).reshape(text.shape)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda x: looked_up(x) / looked_up(x).max(),
+        lambda x: looked_up(x) - looked_up(x).mean(),
+        lambda x: (looked_up(x) >= looked_up(x).max()).astype(np.int32),
+        looked_up,
+    ],
+    ids=["share of the largest", "mean", "is the largest", "independent"],
+)
+def test_rows_that_all_have_the_same_outputs_are_no_evidence(model: Model) -> None:
+    found = decided(model, spec=signature("string", (None,)))
+
+    assert "input x makes no difference" in found.reason
+    assert "--check VAR" in found.reason
+    assert decided(model, np.array([b"Rome", b"Oslo"], object), spec=signature("string", (None,))).is_allowed == (
+        model is looked_up
+    )
+
+
+def as_numbers(text: np.ndarray) -> np.ndarray:
+    """Numbers written as text."""
+    try:
+        return np.array([float(one) for one in text], np.float32)
+    except ValueError as error:
+        raise RunRejected(str(error)) from error
+
+
+def test_text_that_models_read_as_numbers_is_tried() -> None:
+    spec = signature("string", (None,))
+
+    assert decided(as_numbers, spec=spec).is_allowed
+    assert not decided(lambda x: as_numbers(x) / as_numbers(x).max(), spec=spec).is_allowed
+
+
+def test_one_row_of_text_or_whole_numbers_beside_smaller_ones_is_no_evidence() -> None:
+    def words(x: np.ndarray) -> np.ndarray:
+        if not all(text.isalpha() or not text for text in x):
+            raise RunRejected("no word")
+        return np.array([len(text) for text in x], np.float32)
+
+    found = decided(
+        lambda x: words(x) / words(x).max(), np.array([b"summer"], object), spec=signature("string", (None,))
+    )
+    assert not found.is_allowed
+    found = decided(lambda x: embedded(x).argmax(axis=1) / x.max(), np.array([[9, 9]]), spec=signature("int64"))
+    assert not found.is_allowed
+
+
+def test_small_whole_numbers_are_tried_where_a_model_takes_no_others() -> None:
+    spec = signature("int32", (None, 6))
+
+    def kinds(x: np.ndarray) -> np.ndarray:
+        if not ((x == 0) | (x == 1)).all():
+            raise RunRejected("indices out of range")
+        return x.mean(axis=1)
+
+    assert decided(kinds, spec=spec).is_allowed
+    assert not decided(lambda x: kinds(x) - kinds(x).mean(), spec=spec).is_allowed
+
+
+@pytest.mark.parametrize(
+    ("city", "is_allowed"), [((b"Rome", b"Oslo"), True), ((b"Rome", b"Rome"), True), ((b"Kiel", b"Bonn"), False)]
+)
+def test_each_input_has_to_make_a_difference(city: tuple[bytes, bytes], *, is_allowed: bool) -> None:
+    spec = SignatureSpec(
+        "serving_default",
+        {"age": TensorSpec("age", "float32", (None,)), "city": TensorSpec("city", "string", (None,))},
+        {"y": TensorSpec("y", "float32", (None,))},
+    )
+
+    def run(inputs: Tensors) -> Tensors:
+        return {"y": inputs["age"] + looked_up(inputs["city"])}
+
+    rows = {"age": np.array([7, 8], np.float32), "city": np.array(city, object)}
+    made = [Evidence(rows, MADE_UP) for rows in made_up(spec)]
+
+    assert "input city makes no difference" in decide(run, spec, made, SIZES).reason
+    assert decide(run, spec, [Evidence(rows, "your rows"), *made], SIZES).is_allowed is is_allowed
 
 
 def test_a_model_that_changes_from_run_to_run_runs_alone() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 
 from tfserve_nb.errors import ServingError
 from tfserve_nb.serving.models.state_store import FILE_NAME, StateStore, new_event
+from tfserve_nb.types import HistoryEvent
 
 
 def test_nothing_is_written_by_looking(tmp_path: Path) -> None:
@@ -119,9 +121,9 @@ def test_a_file_of_an_earlier_release_gets_the_table_of_benchmarks(tmp_path: Pat
     assert StateStore(tmp_path).benchmarks() == {}
 
 
-def test_the_highest_version_is_remembered_whatever_became_of_it(tmp_path: Path) -> None:
+def test_used_versions_are_remembered_whatever_became_of_them(tmp_path: Path) -> None:
     store = StateStore(tmp_path)
-    assert store.highest_version("net") == 0
+    assert store.used_versions("net") == set()
 
     for number in (1, 3, 2):
         store.save("net", {}, new_event("deploy", number))
@@ -129,5 +131,46 @@ def test_the_highest_version_is_remembered_whatever_became_of_it(tmp_path: Path)
     store.save("net", {}, new_event("delete", 3))
     store.forget("net", new_event("undeploy"))
 
-    assert StateStore(tmp_path).highest_version("net") == 3
-    assert store.highest_version("unknown") == 0
+    assert StateStore(tmp_path).used_versions("net") == {1, 2, 3}
+    assert store.used_versions("unknown") == set()
+
+
+ODD = [None, "abc", "", b"\xff\xfe", -1, 0, 2**63 - 1, 2.5, float("inf"), "[" * 100_000, "9" * 5000, "null", "[]"]
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize("column", ["at", "version", "action", "detail", "actor"])
+def test_damaged_events_hide_no_others(tmp_path: Path, column: str, value: object) -> None:
+    store = StateStore(tmp_path)
+    for version in (1, 2):
+        store.save("m", {}, HistoryEvent(float(version), "deployed", version, "", "me"))
+    _loosen(store, "history")
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute(f"UPDATE history SET {column} = ? WHERE id = 2", (value,))  # noqa: S608 - a name of ours
+
+    assert store.history("m")[-1].version == 1
+    assert all(isinstance(event.at, float) for event in store.history("m"))
+    assert {1} <= store.used_versions("m") <= {0, 1, 2}
+
+
+@pytest.mark.parametrize("value", ODD, ids=lambda value: repr(value)[:12])
+@pytest.mark.parametrize("column", ["id", "state"])
+def test_a_damaged_experiment_is_named(tmp_path: Path, column: str, value: object) -> None:
+    store = StateStore(tmp_path)
+    store.save_experiment("m", {"x": 1}, None)
+    _loosen(store, "experiments")
+    with contextlib.closing(sqlite3.connect(store.path)) as connection, connection:
+        connection.execute(f"UPDATE experiments SET {column} = ?", (value,))  # noqa: S608 - a name of ours
+
+    if column == "state":
+        with pytest.raises(ServingError, match=r"experiment 1 in .* cannot be read: .* is no JSON object"):
+            store.latest_experiment("m")
+    else:
+        assert store.latest_experiment("m") in (None, (value, {"x": 1}))
+
+
+def _loosen(store: StateStore, table: str) -> None:
+    """Let anything stand in the columns of a table."""
+    with contextlib.closing(sqlite3.connect(store.path)) as connection:
+        connection.execute(f"CREATE TABLE other AS SELECT * FROM {table}")  # noqa: S608 - a name of ours
+        connection.executescript(f"DROP TABLE {table}; ALTER TABLE other RENAME TO {table};")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfserve_nb.errors import InvalidRequest
-from tfserve_nb.server.rest.json_text import parse_object
+from tfserve_nb.server.rest.json_text import TOLERANT_BYTES, parse_object
 from tfserve_nb.server.rest.tolerant_json import SyntaxProblem, parse
 
 SCALARS = (
@@ -112,3 +112,20 @@ def test_integers_beyond_64_bits_are_numbers_all_the_same() -> None:
 def test_an_empty_body_is_an_empty_document() -> None:
     with pytest.raises(InvalidRequest, match="JSON Parse error: The document is empty$"):
         parse_object(b"")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (rb'"\ud800"', "4 MiB at most may have escaped surrogates: send them as UTF-8"),
+        (b"1e999", "Number too big to be stored in double. It is 1e999"),
+        (b"nonsense", "Expecting value: line 1 column "),
+    ],
+)
+def test_long_texts_say_what_is_wrong_too(text: bytes, message: str) -> None:
+    body = b'{"a":"' + b"x" * TOLERANT_BYTES + b'", "instances": [' + text + b"]}"
+
+    with pytest.raises(InvalidRequest) as caught:
+        parse_object(body)
+
+    assert caught.value.message.startswith(f"JSON Parse error: {message}")

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 
 from ..types import Tensors
-from .kinds import ARGMAX, DEFAULT_TOLERANCE, HALF, NUMBERS, SIGN, AgreementOptions, Evidence, decide
+from .kinds import ARGMAX, DEFAULT_TOLERANCE, HALF, NUMBERS, RANDOM, SIGN, AgreementOptions, Evidence, decide
 from .rows import with_rows
 from .summary import Evidences
 
@@ -48,6 +49,8 @@ def decisions_of(
         options: the user's options for the outputs.
         evidence: loss and activation of the outputs, from the versions' provenance.
     """
+    if options.kind == RANDOM:  # which is about two answers; this is about one and its label
+        options = replace(options, kind=None)
     arrays = ((name, with_rows(array, rows)) for name, array in outputs.items())
     return {
         name: _decisions(array, options, *evidence.get(name, (None, None)))

@@ -11,7 +11,7 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,10 +24,11 @@ SCORES = "scores"
 REGRESSION = "regression"
 EXACT = "exact"
 SETS = "sets"
-KINDS = (CLASS_SHARES, SCORES, REGRESSION, EXACT, SETS)
+RANDOM = "random"
+KINDS = (CLASS_SHARES, SCORES, REGRESSION, EXACT, SETS, RANDOM)
 """Every value of `OutputAgreement.kind`; docs/agreement.md describes how each is recognised and what agrees."""
 
-ASKED_KINDS = ("classification", "regression", "exact")
+ASKED_KINDS = ("classification", "regression", "exact", RANDOM)
 """The values of `--kind` and `kind=`."""
 
 DEFAULT_TOLERANCE = 1e-3
@@ -39,9 +40,9 @@ SLACK = 0.1
 MAX_COLUMNS = 4096
 """Columns that have a spread each; of more, all numbers have one together."""
 
-ARGMAX, HALF, SIGN, NUMBERS, EQUAL = "argmax", "half", "sign", "numbers", "equal"
+ARGMAX, HALF, SIGN, NUMBERS, EQUAL, NOTHING = "argmax", "half", "sign", "numbers", "equal", "nothing"
 """How a row is judged: by its largest number, by which numbers are at least 0.5, by which are at least 0, by how far
-the numbers are apart, by equality."""
+the numbers are apart, by equality, by its shape alone."""
 
 _NUMBER_LOSSES = frozenset({
     "mean_squared_error", "mean_absolute_error", "mean_absolute_percentage_error", "mean_squared_logarithmic_error",
@@ -106,6 +107,16 @@ class AgreementOptions:
             raise InvalidOption(f"tolerance={value!r} must be a number of at least 0", hint="--tolerance 0.001")
 
 
+def kind_for(asked: str | None, draws: Iterable[str]) -> str | None:
+    """The `kind` to compare versions with: the user's, or `random` when a version draws random numbers.
+
+    Args:
+        asked: the user's, or None.
+        draws: `VersionStatus.draws` of the versions.
+    """
+    return RANDOM if asked is None and any(draws) else asked
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """How the rows of one output are compared.
@@ -113,7 +124,7 @@ class Rule:
     Attributes:
         kind: one of `KINDS`.
         reason: why, in words.
-        judged_by: `ARGMAX`, `HALF`, `SIGN`, `NUMBERS` or `EQUAL`.
+        judged_by: `ARGMAX`, `HALF`, `SIGN`, `NUMBERS`, `EQUAL` or `NOTHING`.
         is_guess: whether it rests on the numbers alone.
         tolerance: see `AgreementOptions`; 0 where equality is required.
         spread: standard deviation of A's numbers by column, float64 `(k,)`, or of all together `(1,)`; 0 for numbers
@@ -167,6 +178,8 @@ def decide(
         options: the user's.
         evidence: of this output, from the provenance of A and of B.
     """
+    if options.kind == RANDOM:
+        return Rule(RANDOM, "the answers to one request differ each time", NOTHING)
     texts = [(is_text(a), is_text(b)) for a, b in pieces]
     if not pieces or any(a or b for a, b in texts):
         words = "text must be equal" if pieces and all(a and b for a, b in texts) else "only one of them is text"

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..serialization import TextFloat
 from ..types import Tensors
-from .kinds import REGRESSION, SETS
+from .kinds import RANDOM, REGRESSION, SETS
 
 Z_95 = 1.959963984540054
 """The normal distribution's 97.5th percentile. `scipy.stats` takes seconds to import, in the process that serves."""
@@ -96,6 +96,11 @@ class OutputAgreement(_Counted):
         """Whether numbers are compared, so that error and bias mean something."""
         return self.kind in NUMBER_KINDS
 
+    @property
+    def is_compared(self) -> bool:
+        """Whether its values are compared: not when they differ by themselves."""
+        return self.kind != RANDOM
+
 
 @dataclass(frozen=True, slots=True)
 class Agreement(_Counted, Mapping[str, OutputAgreement]):
@@ -122,6 +127,11 @@ class Agreement(_Counted, Mapping[str, OutputAgreement]):
 
     def __bool__(self) -> bool:
         return self.num_rows > 0
+
+    @property
+    def is_compared(self) -> bool:
+        """Whether any output is; True without outputs."""
+        return not self.outputs or any(output.is_compared for output in self.outputs.values())
 
 
 def wilson(num_hits: int, num: int) -> tuple[float, float]:

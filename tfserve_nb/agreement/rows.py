@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..types import Tensors
-from .kinds import ARGMAX, EQUAL, HALF, NUMBERS, Rule, as_numbers, by_position, is_text, rounding_of
+from .kinds import ARGMAX, EQUAL, HALF, NOTHING, NUMBERS, Rule, as_numbers, by_position, is_text, rounding_of
 
 TIE = 4
 """Steps of rounding by which two numbers may differ and still share the first place."""
@@ -72,6 +72,9 @@ def judge(rule: Rule, a: np.ndarray, b: np.ndarray) -> Judged:
     """
     if a.shape != b.shape or is_text(a) != is_text(b):
         return never(len(a))
+    if rule.judged_by == NOTHING:
+        unknown, none = np.full(len(a), math.nan), np.zeros(len(a))
+        return Judged(np.ones(len(a), bool), none, none, unknown, unknown, None)
     if is_text(a):
         return _judge_text(a, b)
     left, right = as_numbers(by_position(a)), as_numbers(by_position(b))

@@ -11,7 +11,7 @@ from typing import Any  # JSON
 from urllib.parse import unquote, urlsplit
 
 from ..bench.comparison import ComparisonResult, compare_stored
-from ..bench.load.targets import pieces_of, plain_target, signatures_of, target_of
+from ..bench.load.targets import describe, pieces_of, plain_target, target_of
 from ..bench.options import Options, carry_out
 from ..bench.report import AnyResult
 from ..bench.result import BenchmarkResult
@@ -152,12 +152,12 @@ def _subject(server: ServerHandle, name: str, options: Options, version: int | N
     if server.kind != "in_kernel":
         raise InvalidOption(f"{name} is not served by this kernel", hint="--protocol json")
     spec = ModelSpec(name, version, options.label)
-    signature = signatures_of(url, server.token, options.signature)
+    described = describe(url, server.token, version, options.label)
     return Subject(
         name,
         seen,
         predict=lambda inputs: server.models.predict(spec, options.signature, inputs, options.timeout_s),
-        inputs=pieces_of(signature, options.request_options(version)),
+        inputs=pieces_of(described, options.request_options(version)),
         rows=options.rows,
         payload=f"{options.rows} rows, d.predict in this kernel, whose threads the callers share{split}",
         batches=batches,

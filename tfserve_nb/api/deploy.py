@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
-from ..errors import InvalidOption, ModelNotFound, ServingError
+from ..errors import InvalidOption, ModelNotFound, ServingError, VersionExists
 from ..experiment.plan import Limits, Plan
-from ..export.arrays import given_as, named_batch
+from ..export.arrays import by_name, given_as, named_batch
 from ..export.check import CheckReport, verify_against_live
 from ..export.endpoint import ExportSource
+from ..export.graph.effects import effects_of
 from ..export.graph.live import left_alone
-from ..export.graph.outside_ops import reach_text
-from ..export.graph.state import notes_of, signature_states
-from ..export.layout import check_folder, check_name, delete_version
+from ..export.layout import check_folder, check_name, delete_version, list_versions, next_version
 from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
@@ -31,10 +30,10 @@ from ..export.warmup_requests import write_warmup_requests
 from ..replay.result import ReplayLimits
 from ..server.handle import ServerHandle
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
+from ..serving.engines.devices import isolation_problem
+from ..serving.engines.session import load_saved_model
 from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.models.state_store import StateStore
-from ..serving.versions.devices import isolation_problem
-from ..serving.versions.servable import load_saved_model
 from ..serving.versions.sharing import sharing_notes
 from ..serving.versions.source import VersionSource
 from ..types import Progress, ProgressEvent, Tensors, no_progress
@@ -87,11 +86,12 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
             than this many milliseconds, requests fail, or outputs hold NaN; an experiment watches, see `ab_test`.
         check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
             keeps the limits (those of `ReplayLimits` for True).
-        kind: with `check_replay`: what the outputs are, `classification`, `regression` or `exact`; found out by
-            default, see docs/agreement.md.
+        kind: with `check_replay`: what the outputs are: `classification`, `regression`, `exact` or `random`; by default
+            found out, see docs/agreement.md.
         tolerance: with `check_replay`: by how much numbers of a regression may differ, relative; 0.001 by default.
-        force: give it its requests although no row that was tried could be run. Without it such a version is refused,
-            and the version before goes on answering; staged, it stays without traffic.
+        force: give it its requests although no row that was tried could be run, and the number of a deleted version.
+            Without it a version without such rows is refused, and the version before goes on answering; staged, it
+            stays without traffic.
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
         workers: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
@@ -189,9 +189,11 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     with left_alone(owners_of(model)):
         source = prepare_source(model, example=export.example, option=export.example_option)
         verify = _checks(source, request, progress)
-        above = _highest_used(server, name, folder)
+        used = _used_versions(server, name, folder)
+        if not request.serve.force:
+            _check_unused(export.version, used, folder / name)
         written = source if export.optimize is None else with_xla(source)
-        exported = export_version(written, folder, name, version=export.version, above=above, verify=verify)
+        exported = export_version(written, folder, name, version=export.version, above=max(used), verify=verify)
     with _removed_unless_used(server, exported):
         loaded = VersionSource(
             exported.path,
@@ -216,12 +218,25 @@ def _say_what_runs_alone(server: ServerHandle, exported: ExportedVersion, progre
             progress(ProgressEvent("switching", 1, 1, "; ".join(sharing_notes(status.alone))))
 
 
-def _highest_used(server: ServerHandle, name: str, folder: Path) -> int:
-    """The highest number that a version of the model ever had, here or in an earlier kernel; 0 when there is none."""
-    used = server.models.highest_version(name)
+def _used_versions(server: ServerHandle, name: str, folder: Path) -> set[int]:
+    """The numbers that versions of the model had, here or in an earlier kernel, as far as known; 0 when there are none.
+
+    The last one that this server has served is among them.
+    """
+    used = {server.models.highest_version(name)}
     with contextlib.suppress(ServingError, OSError):  # without its history, what is on disk still counts
-        used = max(used, StateStore(folder).highest_version(name))
+        used |= StateStore(folder).used_versions(name)
     return used
+
+
+def _check_unused(version: int | None, used: Collection[int], model_dir: Path) -> None:
+    """Refuse the number of a version that is gone: clients that name it would get another one in its place."""
+    if version in used and version not in list_versions(model_dir):
+        free = next_version(model_dir, above=max(used))
+        raise VersionExists(
+            f"version {version} of model {model_dir.name} was deleted; numbers of deleted versions are not used again",
+            hint=f"leave --version out to get {free}; --force uses {version} again",
+        )
 
 
 def _without_requests(server: ServerHandle, exported: ExportedVersion) -> str:
@@ -325,21 +340,21 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
 
     def verify(path: Path) -> None:
         progress(ProgressEvent("checking", 0, 1))
+        effects = effects_of(read_meta_graph(path), path)
         try:
-            report = verify_against_live(source, path, load_and_run, export.example, export.example_option)
+            report = verify_against_live(source, path, load_and_run, export.example, export.example_option, effects)
         except InvalidOption as error:  # it fails on the user's rows
             if not request.serve.force:
                 raise
             report = CheckReport(0, None, error.message)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
-        outside = (reach_text(report.outside_ops),) if report.outside_ops else ()
-        found = "; ".join((found, *source.notes, *outside, *notes_of(signature_states(read_meta_graph(path)))))
+        found = "; ".join((found, *source.notes, *effects.notes))
         progress(ProgressEvent("checking", 1, 1, found))
-        note_check_rows(path, source, export.check, request.batching.allowed_batch_sizes)
+        note_check_rows(path, by_name(export.check, source.order), request.batching.allowed_batch_sizes)
         if export.warmup is not None:
             signature = main_signature(read_signatures(path))
             with given_as("warmup"):
-                rows = named_batch(export.warmup, source.inputs or tuple(signature.inputs.values()), most=None)
+                rows = named_batch(by_name(export.warmup, source.order), signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
         problem = store(source, path, request.provenance)
         if problem:

@@ -97,7 +97,9 @@ class ServeOptions:
         None, "with `--check-replay`: by how much numbers of a regression may differ, relative", shown="0.001"
     )
 
-    force: bool = option(False, "give it requests although no row that was tried could be run")
+    force: bool = option(
+        False, "give it requests although no row that was tried could be run, or the number of a deleted version"
+    )
 
     def __post_init__(self) -> None:
         limits_of(self.check_replay, self.kind, self.tolerance)

@@ -39,7 +39,7 @@ from ..serving.telemetry.resources import Resources
 from ..types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus
 from .ab_test import ABTest, plan_of, requests_of, send_until_decided
 from .benchmark import benchmark_model
-from .servers import proxied_url, served, server_of, settle
+from .servers import proxied_url, served, server_of, settle, undeploy_lost
 
 DEFAULT_BASE_PATH = "tfserve_models"
 
@@ -374,7 +374,7 @@ class Deployment:
             a: the older or current version, a number or a label.
             b: the other.
             rows: rows to ask both with; by default those that `warmup=` stored.
-            kind: what the outputs are: `classification`, `regression` or `exact`; by default found out, see
+            kind: what the outputs are: `classification`, `regression`, `exact` or `random`; by default found out, see
                 docs/agreement.md.
             tolerance: by how much numbers of a regression may differ, relative; by default 0.001.
 
@@ -474,7 +474,7 @@ class Deployment:
             seconds: the newest that take at most that long.
             tolerance: by how much numbers of a regression may differ, relative; by default 0.001.
             protocol: `json`, `binary` or `grpc`.
-            kind: what the outputs are: `classification`, `regression` or `exact`; by default found out, see
+            kind: what the outputs are: `classification`, `regression`, `exact` or `random`; by default found out, see
                 docs/agreement.md.
             watcher: follows the run, on the calling thread.
 
@@ -495,7 +495,9 @@ class Deployment:
         The files stay, unless `delete` is true; those that another process serves stay unless `force` is true too. The
         server stops with its last model.
         """
-        self._server.models.undeploy(self.name, version, delete=delete, force=force)
+        is_whole = version is None and self._elsewhere is None
+        if not (is_whole and undeploy_lost(self.name, delete=delete, force=force)):
+            self._server.models.undeploy(self.name, version, delete=delete, force=force)
         settle()
 
     def _test_of(self, state: ExperimentState) -> ABTest:

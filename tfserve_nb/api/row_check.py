@@ -12,19 +12,17 @@ from pathlib import Path
 from typing import Any  # rows of the user
 
 from ..export.arrays import named_batch
-from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature, read_signatures
+from ..serving.engines.session import load_saved_model
 from ..serving.versions.row_evidence import note_rows
-from ..serving.versions.servable import load_saved_model
 from ..serving.versions.sharing import noted_from
 
 
-def note_check_rows(path: Path, source: ExportSource, rows: Any, sizes: Sequence[int]) -> None:
+def note_check_rows(path: Path, rows: Any, sizes: Sequence[int]) -> None:
     """Run the user's rows alone and together, and note in a version's folder what that showed.
 
     Args:
         path: the folder.
-        source: what it was exported from.
         rows: what `--check` gave, or None.
         sizes: the batch sizes that will be used.
     """
@@ -32,9 +30,9 @@ def note_check_rows(path: Path, source: ExportSource, rows: Any, sizes: Sequence
         return
     signature = main_signature(read_signatures(path))
     name = signature.name
-    batch = named_batch(rows, source.inputs or tuple(signature.inputs.values()))
+    batch = named_batch(rows, signature)
     with contextlib.closing(load_saved_model(path)) as servable:
-        if name in servable.states or servable.outside_ops:
+        if name in servable.effects.states or servable.effects.outside_ops:
             return  # its requests run alone in any case
         noted = noted_from(partial(servable.run, name), servable.signatures[name], batch, sizes)
     if noted is not None:

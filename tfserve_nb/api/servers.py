@@ -170,6 +170,17 @@ class IsolatedServer:
             found = {name: self._models.base_path(name) for name in self._models.names}
             self._folders = {name: folder for name, folder in found.items() if folder is not None}
 
+    def give_up(self, name: str, *, delete: bool, force: bool) -> None:
+        """Undeploy a model although no process runs that serves it; see `ModelAdmin.undeploy`."""
+        from ..serving.engines.session import load_saved_model
+        from ..serving.models.model import ServedModel
+        from ..serving.models.placement import DEFAULT_KEEP
+        from ..serving.versions.lifecycle import ServableManager
+
+        model = ServedModel(name, self._folders[name], DEFAULT_KEEP, ServableManager(load_saved_model))
+        model.forget(model.deletable(None, force=force) if delete else (), force=force)
+        self._folders = {other: folder for other, folder in self._folders.items() if other != name}
+
     def stop(self) -> None:
         """End the process. Idempotent, bounded."""
         self._child.stop()
@@ -224,6 +235,16 @@ def lost_models() -> tuple[str, ...]:
     """The models of a child process that died too often, which `ensure_child` starts anew; () while it runs."""
     child = _process.child
     return child.names if child is not None and child.is_given_up else ()
+
+
+def undeploy_lost(name: str, *, delete: bool, force: bool) -> bool:
+    """Undeploy one of the `lost_models`; False when it is none of them."""
+    with _process.lock:
+        child = _process.child
+        if child is None or name not in lost_models():
+            return False
+        child.give_up(name, delete=delete, force=force)
+        return True
 
 
 def ensure_kernel(wanted: ListenOptions = ANY) -> ServerHandle:

@@ -99,7 +99,7 @@ def _body(path: str) -> bytes:
     data = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
     try:
         json.loads(data)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InvalidOption(f"{path} is no JSON: {error}", hint='{"instances": [[1.0, 2.0]]}') from None
     return data
 

@@ -31,8 +31,8 @@ from ..server.telemetry.request_log import RequestLog
 from ..server.thread import ServerFeatures, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
+from ..serving.engines.session import saved_model_loader
 from ..serving.models.model_config import ModelConfig, ReloadLimits
-from ..serving.versions.servable import saved_model_loader
 from ..types import VersionStatus
 from .certificates import CertificateWatch
 from .openness import openness
@@ -202,7 +202,7 @@ class ModelServer:
         """Follow what a client sent, within what the owner's configuration names unless clients are known."""
         extra = self._plan.reload_base_paths
         if extra is not None:
-            ReloadLimits.of(self._configs, extra).check(configs)
+            configs = ReloadLimits.of(self._configs, extra).restricted(configs)
         self._models.apply(configs)
 
 

@@ -27,8 +27,8 @@ from ..server.config_files import (
 from ..server.settings import GrpcSettings, ServerSettings, is_loopback
 from ..serving.batching.options import BatchingOptions
 from ..serving.configured import FollowOptions
+from ..serving.engines.session import SessionOptions
 from ..serving.models.model_config import ModelConfig
-from ..serving.versions.servable import SessionOptions
 
 MAX_INT32 = 2**31 - 1
 """gRPC's limits are numbers of this size."""

@@ -6,28 +6,30 @@ Thread: any; the models are loaded one after the other when rows are compared.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import difflib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple  # the user's rows
 
 import numpy as np
 
-from ..agreement.kinds import AgreementOptions
+from ..agreement.kinds import AgreementOptions, kind_for
 from ..agreement.summary import Agreeing, evidence_pairs
 from ..errors import FailedPrecondition, InvalidRequest, NotAvailable, ServingError, VersionNotFound
 from ..export.arrays import read_rows
+from ..export.graph.effects import Effects, effects_of
 from ..export.layout import find_version, folder_bytes, list_versions
 from ..export.provenance.code import Code
 from ..export.provenance.provenance import Provenance, read_provenance
-from ..export.signatures import main_signature, read_signatures
+from ..export.signatures import main_signature, read_meta_graph, read_signatures
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
 from ..server.handle import ServerHandle
+from ..serving.engines.session import load_saved_model
 from ..serving.versions.inputs import check_inputs
-from ..serving.versions.servable import load_saved_model
 from ..serving.versions.sharing import may_cut
 from ..types import SignatureSpec, Tensors, TensorSpec
 from .layers import layer_changes
@@ -100,8 +102,12 @@ def diff_versions(
     notes: list[str] = []
     provenances = [_provenance(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
     signatures = [_signatures(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
+    effects = [_effects(folder) for folder in folders]
+    options = options or AgreementOptions()
+    options = dataclasses.replace(options, kind=kind_for(options.kind, (one.randomness for one in effects)))
     agreeing = Agreeing(options, evidence_pairs(*({} if one is None else one.outputs for one in provenances)))
-    rows_from = _compare_outputs(folders, signatures, rows, agreeing, notes)
+    reach = next((one.reach for one in effects if one.reach), "")
+    rows_from = _compare_outputs(folders, signatures, rows, agreeing, notes, reach)
     return VersionDiff(
         name=name,
         a=a,
@@ -140,6 +146,13 @@ def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, Signa
         return {}
 
 
+def _effects(folder: Path) -> Effects:
+    try:
+        return effects_of(read_meta_graph(folder), folder)
+    except ServingError:  # which reading its signatures has told
+        return Effects()
+
+
 def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureSpec]) -> list[SignatureChange]:
     """The changes of inputs and outputs, signature by signature."""
     changes = []
@@ -150,6 +163,7 @@ def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureS
         details = (
             *_tensor_changes("input", a[name].inputs, b[name].inputs),
             *_tensor_changes("output", a[name].outputs, b[name].outputs),
+            *_order_changes(a[name].order, b[name].order),
         )
         changes.append(SignatureChange(name, CHANGED if details else SAME, details))
     return changes
@@ -162,6 +176,12 @@ def _tensor_changes(kind: str, a: Mapping[str, TensorSpec], b: Mapping[str, Tens
         if before != after:
             found.append(f"{kind} {name}: {before} → {after}")
     return found
+
+
+def _order_changes(a: Sequence[str], b: Sequence[str]) -> list[str]:
+    """Of the inputs that both have, as a list of them is taken."""
+    before, after = ([name for name in one if name in other] for one, other in ((a, b), (b, a)))
+    return [f"inputs as a list: {', '.join(before)} → {', '.join(after)}"] if before != after else []
 
 
 def _code(provenance_a: Provenance | None, provenance_b: Provenance | None, a: int, b: int) -> str | None:
@@ -203,6 +223,7 @@ def _compare_outputs(
     rows: Any,
     agreeing: Agreeing,
     notes: list[str],
+    reach: str,
 ) -> str:
     """Run both versions on the same rows; returns whose rows they were, "" when nothing could be compared."""
     shared = {name: spec for name, spec in signatures[0].items() if name in signatures[1]}
@@ -210,12 +231,22 @@ def _compare_outputs(
         has = (", ".join(one) or "none" for one in signatures)
         notes.append(f"outputs were not compared: the versions have no signature in common ({' and '.join(has)})")
         return ""
+    if rows is None and reach:
+        notes.append(f"outputs were not compared, because {reach}, and no rows were given to run: d.diff(A, B, rows=x)")
+        return ""
     name = main_signature(shared).name
     stored = None if rows is not None else _stored_rows(folders, name, notes)
     where, values = ("given rows", rows) if rows is not None else ("stored warm-up rows", stored)
     if values is None:
         notes.append("outputs were not compared, because there are no rows: d.diff(A, B, rows=x_test), or --values VAR")
         return ""
+    orders = [one[name].order for one in signatures]
+    if orders[0] != orders[1] and isinstance(values, list | tuple):
+        taken = " and ".join(", ".join(order) or "none that is known" for order in orders)
+        raise InvalidRequest(
+            f"a list does not fit: the versions take their inputs in different orders ({taken})",
+            hint="a dict of the inputs by name",
+        )
     runs: list[_Run] = []
     for folder, one in zip(folders, signatures, strict=True):
         spec = one[name]
@@ -263,10 +294,10 @@ def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> _Run:
         if not all(one.is_batched for one in spec.inputs.values()):
             return _Run(inputs, run(inputs), 1)
         num_rows = len(next(iter(inputs.values())))
-        runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.states
+        runs_whole = num_rows <= ROWS_OF_A_RUN or spec.name in servable.effects.states
         if (
             runs_whole
-            or servable.outside_ops
+            or servable.effects.outside_ops
             or not may_cut(run, servable.signatures[spec.name], inputs, folder, ROWS_OF_A_RUN)
         ):
             return _Run(inputs, run(inputs), num_rows)

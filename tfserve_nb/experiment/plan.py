@@ -10,7 +10,7 @@ import secrets
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any  # what a user gave
 
-from ..agreement.kinds import AgreementOptions
+from ..agreement.kinds import RANDOM, AgreementOptions
 from ..errors import InvalidOption
 from ..options import option
 from ..serialization import HighEnd, LowEnd
@@ -171,6 +171,11 @@ class Plan:
         """Refuse a plan without copies that gives B nothing, or that limits what only copies show."""
         if not self.first_percent and not self.shadow:
             raise InvalidOption("split=0 and shadow=0: B would get nothing", hint="--split 50, or --shadow 20")
+        if self.limits.max_disagreement is not None and self.kind == RANDOM:
+            raise InvalidOption(
+                "max_disagreement counts rows that differ, and the answers to one request differ each time",
+                hint="leave --max-disagreement out",
+            )
         if self.limits.max_disagreement is not None and not self.shadow:
             raise InvalidOption(
                 "max_disagreement compares predictions for the same rows, and shadow=0 makes no copies",

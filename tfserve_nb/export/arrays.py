@@ -26,6 +26,9 @@ _KIND_WORDS = {"b": "bool", "i": "integer", "u": "integer", "f": "float", "c": "
 _ALLOWED_CASTS = {"f": "biuf", "c": "biufc", "i": "biu", "u": "biu", "b": "b", "O": "O", "V": "biufV"}
 """Kind of numpy type that a signature asks for -> kinds that may become it without being changed in meaning."""
 
+_MOST_WHOLE = 2.0**63
+"""From which on numpy makes floats of a list that has smaller whole numbers, too."""
+
 _NOT_DENSE = {
     "RaggedTensor": "pad its rows to one length as in training: x.to_tensor()",
     "SparseTensor": "tf.sparse.to_dense(x)",
@@ -38,8 +41,9 @@ def read_rows(signature: SignatureSpec, value: object) -> dict[str, np.ndarray]:
     """Turn what users pass as rows into named arrays of a signature; as `named_batch`, for a model that is served.
 
     Args:
-        signature: what the version takes. Its inputs are sorted by name, so several of them need names.
-        value: for one input anything array-like; for several a dict or a data frame.
+        signature: what the version takes.
+        value: for one input anything array-like; for several a dict or a data frame with one entry per input, or, where
+            the signature has an order, a list or tuple of arrays in it. What is None in a dict is not given.
 
     Returns:
         name -> array of exactly the spec's type and rank; shape `(n, ...)` for inputs with a free dimension 0.
@@ -47,19 +51,18 @@ def read_rows(signature: SignatureSpec, value: object) -> dict[str, np.ndarray]:
     Raises:
         InvalidRequest: if the value does not fit; the message names the input, what came and what it expects.
     """
-    return _read(_columns(value, tuple(signature.inputs.values()), has_order=False), signature.inputs.values())
+    return _read(_columns(value, signature), signature)
 
 
 def named_batch(
-    value: object, specs: Sequence[TensorSpec], *, most: int | None = MAX_CHECKED_ROWS
+    value: object, signature: SignatureSpec, *, most: int | None = MAX_CHECKED_ROWS
 ) -> dict[str, np.ndarray]:
-    """Turn a user's batch into one array per input of a model.
+    """Turn a user's batch into one array per input of a model, to try it with.
 
     Args:
-        value: for one input anything array-like; for several a dict or a data frame with one entry per input, or a
-            list or tuple of arrays in the model's own order. One row without the batch dimension is taken as a batch
-            of one, numbers for an input `[None, 1]` as a column.
-        specs: the inputs in the model's own order.
+        value: as for `read_rows`. One row without the batch dimension is taken as a batch of one, numbers for an input
+            `[None, 1]` as a column.
+        signature: what the model takes.
         most: of a long batch the first rows are taken, this many; as many as the model takes where that is fixed.
 
     Returns:
@@ -69,8 +72,9 @@ def named_batch(
     Raises:
         InvalidRequest: if the value does not fit; the message names the input, what came and what it expects.
     """
-    batch = _read(_columns(value, specs, has_order=True), specs, most)
-    rows = {name: len(batch[name]) for name in (spec.name for spec in specs if spec.is_batched) if batch[name].ndim}
+    batch = _read(_columns(value, signature), signature, most)
+    batched = [name for name, spec in signature.inputs.items() if spec.is_batched and batch[name].ndim]
+    rows = {name: len(batch[name]) for name in batched}
     if len(set(rows.values())) > 1:
         counted = ", ".join(f"{name} has {count}" for name, count in rows.items())
         raise InvalidRequest(f"the inputs have different numbers of rows: {counted}", hint="give each input every row")
@@ -119,13 +123,15 @@ def as_array(value: object) -> tuple[np.ndarray, str]:
 def specs_of(example: object) -> Structure:
     """The structure of an example, with a spec in place of each array: its type and shape, dimension 0 left free.
 
-    Dicts stay dicts, and so do lists of arrays; a list of numbers or text is an array.
+    Dicts stay dicts, and so do named tuples and lists of arrays; a list of numbers or text is an array.
 
     Raises:
         InvalidRequest: if a part of it is no regular array.
     """
     if isinstance(example, Mapping):
         return {str(key): specs_of(value) for key, value in example.items()}
+    if hasattr(example, "_fields"):
+        return type(example)(*map(specs_of, example))  # type: ignore[call-overload]  # a named tuple
     if is_list_of_arrays(example):
         parts = [specs_of(value) for value in example]  # type: ignore[attr-defined]
         return tuple(parts) if isinstance(example, tuple) else parts
@@ -139,22 +145,45 @@ def is_list_of_arrays(value: object) -> bool:
     return is_list and all(hasattr(item, "shape") or isinstance(item, Mapping) for item in value)  # type: ignore[attr-defined]
 
 
+def without_none(value: Sequence[Any]) -> Sequence[Any]:
+    """The parts of a list of arrays without those that are None: optional inputs that are not given."""
+    arrays = [item for item in value if item is not None]
+    return arrays if len(arrays) < len(value) and is_list_of_arrays(arrays) else value
+
+
+def by_name(value: object, order: Sequence[str]) -> object:
+    """A list of arrays in which some are None, as a dict: the model that is exported takes no list with these.
+
+    Args:
+        value: what a user gives as rows; all else stays as it is.
+        order: see `ExportSource`.
+    """
+    is_list = isinstance(value, list | tuple) and not hasattr(value, "_fields")
+    is_call = is_list and len(value) <= len(order) and without_none(value) is not value  # type: ignore[arg-type]
+    return dict(zip(order, value, strict=False)) if is_call else value  # type: ignore[call-overload]  # a list
+
+
 def columns_of(value: object) -> dict[str, Any] | None:
-    """The named parts of a dict, a data frame or a record array, in their order; None for what has no names."""
+    """The named parts of a dict, named tuple, data frame or record array, in order; None for what has no names.
+
+    What is None in a dict or named tuple is not given.
+    """
+    if hasattr(value, "_fields"):
+        value = value._asdict()  # type: ignore[attr-defined]  # a named tuple
     if isinstance(value, Mapping):
-        return {str(name): item for name, item in value.items()}
+        return {str(name): item for name, item in value.items() if item is not None}
     if isinstance(value, np.ndarray):
         return {name: value[name] for name in value.dtype.names} if value.dtype.names else None
     return {str(label): column for label, column in _frame_columns(value)} if _is_frame(value) else None
 
 
-def _columns(value: object, specs: Sequence[TensorSpec], *, has_order: bool) -> dict[str, Any]:
+def _columns(value: object, signature: SignatureSpec) -> dict[str, Any]:
     """Input name -> what was given for it."""
-    names = [spec.name for spec in specs]
+    names = list(signature.inputs)
     found = columns_of(value)
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) or hasattr(value, "_fields"):
         # A model that takes a nested structure has one name for each path in it.
-        flat = {"_".join(map(str, path)): leaf for path, leaf in leaves(value)}
+        flat = {"_".join(map(str, path)): leaf for path, leaf in leaves(value) if leaf is not None}
         return flat if flat.keys() == set(names) else _matching(found or {}, names)
     if hasattr(value, "iloc") and len(names) > 1 and not _is_frame(value):
         return _matching({str(label): item for label, item in value.items()}, names)  # type: ignore[attr-defined]  # a row
@@ -162,12 +191,27 @@ def _columns(value: object, specs: Sequence[TensorSpec], *, has_order: bool) -> 
         return _matching(found, names)
     if len(names) == 1:
         return {names[0]: value}
-    if has_order and isinstance(value, list | tuple) and len(value) == len(names):
-        return dict(zip(names, value, strict=True))
+    why = f"does not fit a model with {len(names)} inputs"
+    if isinstance(value, list | tuple) and len(value) == len(names):
+        if not signature.order:
+            why += ", of which no order is known"
+        elif _may_be_rows(value, signature):
+            why = f"may be {len(names)} inputs or {len(names)} rows"
+        else:
+            return dict(zip(signature.order, value, strict=True))
     raise InvalidRequest(
-        f"{_describe(value)} does not fit a model with {len(names)} inputs",
-        hint=f"give a dict: {{{', '.join(f'{name!r}: ...' for name in names)}}}",
+        f"{_describe(value)} {why}", hint=f"give a dict: {{{', '.join(f'{name!r}: ...' for name in names)}}}"
     )
+
+
+def _may_be_rows(value: Sequence[Any], signature: SignatureSpec) -> bool:
+    """Whether a list, with one entry for each input, fits as well when each entry is a row with a value of each."""
+    if not all(isinstance(row, list | tuple) and len(row) == len(value) for row in value):
+        return False
+    with contextlib.suppress(InvalidRequest):
+        _read(dict(zip(signature.order, zip(*value, strict=True), strict=True)), signature)
+        return True
+    return False
 
 
 def _matching(columns: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
@@ -183,8 +227,8 @@ def _matching(columns: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return columns
 
 
-def _read(columns: Mapping[str, Any], specs: Iterable[TensorSpec], most: int | None = None) -> dict[str, np.ndarray]:
-    return {spec.name: _fit(columns[spec.name], spec, most) for spec in specs}
+def _read(columns: Mapping[str, Any], signature: SignatureSpec, most: int | None = None) -> dict[str, np.ndarray]:
+    return {name: _fit(columns[name], spec, most) for name, spec in signature.inputs.items()}
 
 
 def _fit(value: object, spec: TensorSpec, most: int | None) -> np.ndarray:
@@ -212,7 +256,9 @@ def _shaped(array: np.ndarray, spec: TensorSpec, most: int | None) -> np.ndarray
             return candidate
     raise InvalidRequest(
         f"Input {spec.name} has shape [{', '.join(map(str, array.shape))}], expected {spec}",
-        hint="give rows as the model takes them; dimension 0 counts the rows, and ? is any size",
+        hint="give rows as the model takes them; dimension 0 counts the rows, and ? is any size"
+        if shape
+        else "give one value for all rows, not a list of them",
     )
 
 
@@ -243,6 +289,12 @@ def _cast(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
         if missing.size:
             _refuse(np.nan, f"Input {spec.name}", int(missing[0]), array.shape)
         is_whole = bool(np.all(array == np.floor(array)))
+        largest = float(np.abs(array).max())
+        if is_whole and np.isfinite(largest) and largest > 2 ** (np.finfo(array.dtype).nmant + 1):
+            raise InvalidRequest(
+                f"Input {spec.name} holds {largest:.0f}, which {array.dtype} rounds, expected {spec}",
+                hint=f"make it whole numbers from the start: numpy.asarray(x, dtype={spec.dtype!r})",
+            )
     if array.dtype.kind not in _ALLOWED_CASTS.get(wanted.kind, "") and not is_whole:
         given = _KIND_WORDS.get(array.dtype.kind, str(array.dtype))
         raise InvalidRequest(
@@ -280,6 +332,8 @@ def _plain_array(value: object, what: str) -> np.ndarray:
             array = _stacked(value, what)
         else:
             array = np.asarray(value, dtype=object) if _begins_with_text(value) else array_of(value)
+            if array.dtype == np.float64 and isinstance(value, list | tuple) and np.any(np.abs(array) >= _MOST_WHOLE):
+                array = np.asarray(value, dtype=object)  # whole numbers of both halves of 64 bits
     except (ValueError, TypeError, RuntimeError) as error:
         raise InvalidRequest(
             f"{what} is no regular array: {_describe(value)}: {error}",
@@ -340,6 +394,10 @@ def _of_items(array: np.ndarray, what: str) -> np.ndarray:
         if not isinstance(item, bool | int | float | complex | np.generic):
             _refuse(item, what, position, array.shape)
     numbers = np.asarray(items).reshape(array.shape)
+    wholes = [int(item) for item in items if isinstance(item, int | np.integer)]
+    if numbers.dtype.kind == "f" and len(wholes) == len(items):
+        fits = min(wholes) >= 0 and max(wholes) < 2**64
+        numbers = np.asarray(wholes, dtype=np.uint64 if fits else object).reshape(array.shape)
     if numbers.dtype == object:
         raise InvalidRequest(f"{what} holds numbers beyond 64 bits", hint="smaller numbers, or text")
     return numbers

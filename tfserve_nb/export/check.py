@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -21,10 +21,10 @@ import numpy as np
 from ..agreement.rows import distances
 from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
 from ..types import SignatureSpec, Tensors, TensorSpec, array_of
-from .arrays import given_as, named_batch
+from .arrays import by_name, given_as, named_batch
 from .endpoint import ExportSource
+from .graph.effects import Effects, effects_of
 from .graph.live import LiveModel, NotRepeatable
-from .graph.outside_ops import outside_ops
 from .reasons import innermost, shorten
 from .signatures import has_random_ops, main_signature, read_meta_graph, read_signatures
 from .source import prepare_source
@@ -75,13 +75,11 @@ class CheckReport:
         num_rows: rows that were compared, or run when there was no live model; 0 when the check was skipped.
         max_difference: the largest absolute difference between live and served numbers; None when nothing was compared.
         skipped_reason: one line, or "" when the check was made.
-        outside_ops: the ops of the SavedModel's graph that reach outside of it.
     """
 
     num_rows: int
     max_difference: float | None
     skipped_reason: str = ""
-    outside_ops: tuple[str, ...] = ()
 
 
 def example_batch(
@@ -159,7 +157,12 @@ def compare_outputs(
 
 
 def verify_against_live(
-    source: object, path: Path, load_and_run: LoadAndRun, example: object = None, option: str = "check"
+    source: object,
+    path: Path,
+    load_and_run: LoadAndRun,
+    example: object = None,
+    option: str = "check",
+    effects: Effects | None = None,
 ) -> CheckReport:
     """Compare a SavedModel folder with the live model that it was made from.
 
@@ -170,6 +173,7 @@ def verify_against_live(
         load_and_run: loads the folder as the server will, runs one signature once, and may be called several times.
         example: the user's own rows, or None to make some up.
         option: what the rows were given with, for messages.
+        effects: what running the folder does; read from it by default.
 
     Returns:
         What was compared.
@@ -179,18 +183,21 @@ def verify_against_live(
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
     prepared = prepare_source(source, example=example, option=option)
-    outside = outside_ops(read_meta_graph(path))
-    if outside and example is None:
+    effects = effects_of(read_meta_graph(path), path) if effects is None else effects
+    if effects.outside_ops and example is None:
         # The live model would do the same: files that it writes, and requests that it sends.
-        return CheckReport(0, None, "made-up rows are not run on such a model (give some: --check)", outside)
-    return replace(_verify(prepared, path, load_and_run, example, option), outside_ops=outside)
+        return CheckReport(0, None, "made-up rows are not run on such a model (give some: --check)")
+    return _verify(prepared, path, load_and_run, example, option)
 
 
 def _verify(prepared: ExportSource, path: Path, load_and_run: LoadAndRun, example: object, option: str) -> CheckReport:
     signature = main_signature(read_signatures(path))
-    specs = prepared.inputs or tuple(signature.inputs.values())
     with given_as(option):
-        batches = iter([named_batch(example, specs)]) if example is not None else made_up_batches(signature)
+        batches = (
+            iter([named_batch(by_name(example, prepared.order), signature)])
+            if example is not None
+            else made_up_batches(signature)
+        )
 
     def run(batch: Tensors) -> Tensors:
         return load_and_run(path, signature.name, batch)

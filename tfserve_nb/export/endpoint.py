@@ -47,6 +47,8 @@ class ExportSource:
         path: the SavedModel folder to be copied, or None.
         coarsest_dtype: the least exact type that the model computes in, such as `float32` or `float16`.
         notes: what had to be guessed or is left out, one line each; a deploy says them.
+        order: the inputs in the order of a list that the model takes, those that are left out too; empty when it takes
+            none, such as a model of a dict.
     """
 
     description: str
@@ -56,6 +58,7 @@ class ExportSource:
     path: Path | None = None
     coarsest_dtype: str = "float32"
     notes: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
 
 
 def leaves(structure: Structure) -> Iterator[tuple[Location, Any]]:
@@ -86,6 +89,12 @@ def pack(structure: Structure, values: Iterable[Any]) -> Structure:
         return tuple(children) if isinstance(node, tuple) else children
 
     return fill(structure)
+
+
+def is_list(structure: Structure) -> bool:
+    """Whether a structure is a list of leaves: it has an order, and nothing inside of its parts."""
+    is_sequence = isinstance(structure, list | tuple) and not hasattr(structure, "_fields")
+    return is_sequence and not any(_is_nested(child) for child in structure)
 
 
 def name_inputs(structure: Structure, own_names: Sequence[str], parameter: str) -> tuple[str, ...]:

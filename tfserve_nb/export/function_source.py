@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import ExportFailed, ModelNotServable
 from ..types import DEFAULT_SIGNATURE, TensorSpec
 from .arrays import columns_of, specs_of
-from .endpoint import ExportSource, leaves, name_outputs, pack, unique
+from .endpoint import ExportSource, is_list, leaves, name_outputs, pack, unique
 from .keras_source import is_built_keras_object
 from .reasons import innermost
 
@@ -90,11 +90,9 @@ def _description(module: Any) -> str:
 
 def _source(function: Any, tracked: tuple[object, ...], example: object, description: str) -> ExportSource:
     concrete = _concrete(function, example, description)
-    args, kwargs = concrete.structured_input_signature
-    structure = {"args": list(args), "kwargs": dict(kwargs)}
-    found = [spec for _, spec in leaves(structure)]
-    for spec in found:
-        _check_spec(spec, description)
+    structure = _parameters(concrete)
+    parts = [part for _, part in leaves(structure)]
+    found = [part for part in parts if _is_tensor(part, description)]
     if not found:
         raise ModelNotServable(f"{description} takes no tensors", hint=_SIGNATURE_HINT)
     names = unique([spec.name or f"input_{position}" for position, spec in enumerate(found)])
@@ -104,10 +102,14 @@ def _source(function: Any, tracked: tuple[object, ...], example: object, descrip
     ]
 
     def call(*tensors: Any) -> dict[str, Any]:
-        packed = pack(structure, tensors)
+        given = iter(tensors)
+        packed = pack(structure, (next(given) if _is_tensor(part, description) else part for part in parts))
         return name_outputs(concrete(*packed["args"], **packed["kwargs"]))
 
-    return ExportSource(description=description, inputs=tuple(specs), call=call, tracked=tracked)
+    args = [one for one in structure["args"] if any(_is_tensor(part, description) for _, part in leaves(one))]
+    by_keyword = any(_is_tensor(part, description) for _, part in leaves(structure["kwargs"]))
+    order = names if not by_keyword and is_list(args[0] if len(args) == 1 else args) else ()
+    return ExportSource(description=description, inputs=tuple(specs), call=call, tracked=tracked, order=order)
 
 
 def _concrete(function: Any, example: object, description: str) -> Any:
@@ -152,15 +154,33 @@ def _arguments(function: Any, example: object, description: str) -> dict[str, An
     return pack(arguments, specs)  # type: ignore[no-any-return]  # a structure packs into one of the same form
 
 
-def _check_spec(spec: Any, description: str) -> None:
+def _parameters(concrete: Any) -> dict[str, Any]:
+    """What a trace takes: specs in the place of tensors; arguments of other kinds as it was made with them."""
+    args, kwargs = concrete.structured_input_signature
+    types = {name: one.type_constraint for name, one in concrete.function_type.parameters.items()}
+
+    def value(name: str, given: Any) -> Any:
+        # TensorFlow keeps what is neither a tensor nor a plain value, a function for instance, in the type only.
+        is_kept_there = type(given).__name__ == "UnknownArgument"
+        return types[name].placeholder_value(None) if is_kept_there and name in types else given
+
+    return {
+        "args": [value(name, given) for name, given in zip(types, args, strict=False)],
+        "kwargs": {name: value(name, given) for name, given in kwargs.items()},
+    }
+
+
+def _is_tensor(part: Any, description: str) -> bool:
+    """Whether a part of what a trace takes is a tensor, and no value that it was made with."""
     import tensorflow as tf
 
-    if not isinstance(spec, tf.TensorSpec):
-        kind = type(spec).__name__.removesuffix("Spec")
+    if isinstance(part, tf.TypeSpec) and not isinstance(part, tf.TensorSpec):
+        kind = type(part).__name__.removesuffix("Spec")
         raise ModelNotServable(
-            f"{description} takes {spec!r}, a {kind}; requests carry dense tensors",
+            f"{description} takes {part!r}, a {kind}; requests carry dense tensors",
             hint="wrap it in a tf.function that takes dense tensors only",
         )
+    return isinstance(part, tf.TensorSpec)
 
 
 def _functions_of(module: Any) -> dict[str, Any]:

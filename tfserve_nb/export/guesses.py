@@ -17,100 +17,10 @@ from typing import Any  # TensorFlow's graphs
 
 from ..errors import ModelNotServable
 from ..types import TensorSpec
+from .flow.uses import OTHER, TEXT, WHOLE, Use, uses_of
 
 MAX_TRACES = 9
 """Combinations of types that are tried on a model that cannot be traced with its own type; two inputs have as many."""
-
-_WHOLE, _TEXT, _OTHER = "int64", "string", "numbers"
-
-_ID_BYTES = 4
-"""Integers that are smaller are pixels, not ids."""
-
-_PASSING = frozenset(
-    {
-        "BroadcastTo",
-        "ConcatV2",
-        "EnsureShape",
-        "ExpandDims",
-        "GatherV2",
-        "Identity",
-        "Pack",
-        "PreventGradient",
-        "Reshape",
-        "Slice",
-        "Snapshot",
-        "Split",
-        "SplitV",
-        "Squeeze",
-        "StopGradient",
-        "StridedSlice",
-        "Tile",
-        "Transpose",
-        "Unpack",
-    }
-)
-"""Operations that hand the values on as they are."""
-
-_COMPUTING = frozenset(
-    {
-        "Abs",
-        "Add",
-        "AddN",
-        "AddV2",
-        "Ceil",
-        "ClipByValue",
-        "Div",
-        "DivNoNan",
-        "Floor",
-        "FloorDiv",
-        "FloorMod",
-        "Maximum",
-        "Minimum",
-        "Mod",
-        "Mul",
-        "Neg",
-        "RealDiv",
-        "Relu",
-        "Rint",
-        "Round",
-        "Select",
-        "SelectV2",
-        "Sign",
-        "Square",
-        "Sub",
-        "TruncateDiv",
-        "TruncateMod",
-    }
-)
-"""Operations on each value. Behind them whole numbers may have been meant, or numbers that are rounded."""
-
-_SHARED = {
-    "AsString": {_TEXT, _OTHER},
-    "SparseCross": {_TEXT, _WHOLE},
-    "SparseCrossHashed": {_TEXT, _WHOLE},
-    "SparseCrossV2": {_TEXT, _WHOLE},
-}
-"""Operations that take several types -> which."""
-
-_ASIDE = frozenset(
-    {
-        "Assert",
-        "CheckNumerics",
-        "Equal",
-        "IsNan",
-        "NoOp",
-        "NotEqual",
-        "OnesLike",
-        "Print",
-        "PrintV2",
-        "Rank",
-        "Shape",
-        "ShapeN",
-        "Size",
-        "ZerosLike",
-    }
-)
-"""Operations that tell nothing about a type: of shapes, and of masks."""
 
 
 def with_guessed_types(
@@ -130,7 +40,7 @@ def with_guessed_types(
     Raises:
         ModelNotServable: naming an input that becomes integers or text, and that could be of another type as well.
     """
-    choices = [(spec.dtype, *(kind for kind in (_WHOLE, _TEXT) if kind != spec.dtype)) for spec in specs]
+    choices = [(spec.dtype, *(kind for kind in (WHOLE, TEXT) if kind != spec.dtype)) for spec in specs]
     # First all of one kind, which most models are.
     candidates = dict.fromkeys(
         (*zip(*choices, strict=True), *itertools.islice(itertools.product(*choices), MAX_TRACES))
@@ -140,7 +50,7 @@ def with_guessed_types(
         graph = _traced(call, tried)
         if graph is None:
             continue
-        uses = [_uses(tensor, graph) for tensor in graph.inputs[: len(specs)]]
+        uses = uses_of(graph, len(specs))
         wanted = [_type_for(use, spec) for spec, use in zip(tried, uses, strict=True)]
         unclear = [spec.name for spec, dtype in zip(specs, wanted, strict=True) if dtype is None]
         found = tried if unclear else _of_types(specs, [str(dtype) for dtype in wanted])
@@ -153,6 +63,25 @@ def with_guessed_types(
             hint=hint,
         )
     return tuple(specs)
+
+
+def rounded_ids(call: Callable[[Sequence[Any]], Any], specs: Sequence[TensorSpec]) -> list[str]:
+    """The inputs of floats that the model makes whole numbers of, as they are or shifted, wherever in its graph.
+
+    Args:
+        call: takes one tensor per input.
+        specs: the inputs, as the model has them.
+    """
+    is_float = [spec.numpy_dtype.kind not in "biuO" for spec in specs]
+    graph = _traced(call, specs) if any(is_float) else None
+    if graph is None:
+        return []
+    found = zip(specs, is_float, uses_of(graph, len(specs)), strict=True)
+    return [
+        spec.name
+        for spec, is_one, uses in found
+        if is_one and any(use.kind == WHOLE and use.computed != OTHER for use in uses)
+    ]
 
 
 def takes_any_batch(call: Callable[[Sequence[Any]], Any], specs: Sequence[TensorSpec]) -> bool:
@@ -170,13 +99,14 @@ def _of_types(specs: Sequence[TensorSpec], dtypes: Sequence[str]) -> tuple[Tenso
     return tuple(replace(spec, dtype=dtype) for spec, dtype in zip(specs, dtypes, strict=True))
 
 
-def _type_for(uses: set[str], spec: TensorSpec) -> str | None:
+def _type_for(uses: set[Use], spec: TensorSpec) -> str | None:
     """The type for an input that was traced with some type; None when its uses fit several."""
-    if spec.dtype == _WHOLE and _TEXT in uses:
+    kinds = {use.kind for use in uses} | {OTHER for use in uses if use.computed}
+    if spec.dtype == WHOLE and TEXT in kinds:
         return None
-    if spec.dtype in (_WHOLE, _TEXT) or not uses & {_WHOLE, _TEXT}:
+    if spec.dtype in (WHOLE, TEXT) or not kinds & {WHOLE, TEXT}:
         return spec.dtype
-    return next(iter(uses)) if len(uses) == 1 else None
+    return next(iter(kinds)) if len(kinds) == 1 else None
 
 
 def _traced(call: Callable[[Sequence[Any]], Any], specs: Sequence[TensorSpec]) -> Any:
@@ -189,43 +119,3 @@ def _traced(call: Callable[[Sequence[Any]], Any], specs: Sequence[TensorSpec]) -
         return function.get_concrete_function().graph
     except Exception:  # noqa: BLE001 - the user's code, with types that it may not be made for
         return None
-
-
-def _uses(tensor: Any, graph: Any) -> set[str]:
-    """What the values of an input become: `int64`, `string` or `numbers`."""
-    outputs = {id(output) for output in graph.outputs}
-    found: set[str] = set()
-    waiting, seen = [(tensor, False)], set()
-    while waiting:
-        value, is_computed = waiting.pop()
-        if (id(value), is_computed) in seen:
-            continue
-        seen.add((id(value), is_computed))
-        if id(value) in outputs:
-            found.add(_OTHER)
-        for operation in value.consumers():
-            kind = operation.type
-            if kind in _PASSING or kind in _COMPUTING:
-                waiting += [(output, is_computed or kind in _COMPUTING) for output in operation.outputs]
-            elif kind == "Cast":
-                found |= _uses_of_cast(operation)
-            elif kind not in _ASIDE:
-                found |= _SHARED.get(kind, {_OTHER})
-        if is_computed:
-            found.add(_OTHER)
-    return found
-
-
-def _uses_of_cast(operation: Any) -> set[str]:
-    dtype = operation.get_attr("DstT")
-    if dtype.is_integer and dtype.size >= _ID_BYTES:
-        # `Hashing` writes whole numbers as text, and hashes that.
-        return {_WHOLE, _TEXT} if _is_written_as_text(operation.outputs[0]) else {_WHOLE}
-    return {_TEXT if dtype.name == "string" else _OTHER}
-
-
-def _is_written_as_text(tensor: Any) -> bool:
-    return any(
-        user.type == "AsString" or (user.type in _PASSING and any(_is_written_as_text(out) for out in user.outputs))
-        for user in tensor.consumers()
-    )

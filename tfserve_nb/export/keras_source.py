@@ -15,18 +15,19 @@ import numpy as np
 
 from ..errors import ModelNotServable
 from ..types import TensorSpec
-from .arrays import columns_of, is_list_of_arrays, specs_of
+from .arrays import columns_of, is_list_of_arrays, specs_of, without_none
 from .endpoint import (
     ExportSource,
     Structure,
     free_batch,
+    is_list,
     is_made_up_layer_name,
     leaves,
     name_inputs,
     name_outputs,
     pack,
 )
-from .guesses import takes_any_batch, with_guessed_types
+from .guesses import rounded_ids, takes_any_batch, with_guessed_types
 
 _EXACTNESS = ("float64", "float32", "bfloat16", "float16")
 """From exact to coarse as far as tolerances go: float16 computations also overflow, so they count as the coarsest."""
@@ -74,7 +75,7 @@ def keras_source(model: Any, example: object = None) -> ExportSource:
     _check_built(model, description)
     flat_inputs = _recorded_inputs(model)
     if flat_inputs is not None:
-        return _functional_source(model, flat_inputs, description)
+        return _functional_source(model, flat_inputs, example, description)
     return _subclassed_source(model, example, description)
 
 
@@ -101,7 +102,7 @@ def _recorded_inputs(model: Any) -> list[Any] | None:
     return list(inputs) if is_symbolic and inputs else None
 
 
-def _functional_source(model: Any, flat_inputs: list[Any], description: str) -> ExportSource:
+def _functional_source(model: Any, flat_inputs: list[Any], example: object, description: str) -> ExportSource:
     import keras
 
     structure = flat_inputs[0] if isinstance(model, keras.Sequential) else model.input
@@ -113,23 +114,62 @@ def _functional_source(model: Any, flat_inputs: list[Any], description: str) -> 
                 hint="make it a dense keras.Input, and convert inside of the model",
             )
     names = name_inputs(structure, [tensor.name for tensor in tensors], "inputs")
-    specs = [
-        TensorSpec(name, keras.backend.standardize_dtype(tensor.dtype), free_batch(tensor.shape))
-        for name, tensor in zip(names, tensors, strict=True)
-    ]
+    optional = [name for name, tensor in zip(names, tensors, strict=True) if _is_optional(tensor)]
+    left_out = _left_out(example, names, optional)
+    specs, taken = [], []
+    for name, tensor in zip(names, tensors, strict=True):
+        if name not in left_out:
+            taken.append(tensor)
+            specs.append(TensorSpec(name, keras.backend.standardize_dtype(tensor.dtype), free_batch(tensor.shape)))
 
     # None lets calls that fixed `training=True` keep it, as `model.export` does; False would overrule them.
     fixed = _calls_that_train(model)
     training = None if fixed else False
 
     def run(values: Sequence[Any]) -> Structure:
-        return model(pack(structure, values), training=training)
+        given = iter(values)
+        whole = pack(structure, [None if name in left_out else next(given) for name in names])
+        return model(whole, training=training)
 
-    sizes = {tensor.shape[0] for tensor in tensors if len(tensor.shape)}
+    sizes = {tensor.shape[0] for tensor in taken if len(tensor.shape)}
     if sizes != {None} and (_has_state(model) or not takes_any_batch(run, specs)):
-        specs = [replace(spec, shape=tuple(tensor.shape)) for spec, tensor in zip(specs, tensors, strict=True)]
-    notes = (*_notes_on_types(model, names, tensors), *_notes_on_training(fixed))
-    return _source(model, specs, run, description, notes)
+        specs = [replace(spec, shape=tuple(tensor.shape)) for spec, tensor in zip(specs, taken, strict=True)]
+    notes = [*_notes_on_types(specs, run), *_notes_on_training(fixed), *_notes_on_left_out(names, left_out)]
+    if optional and example is None:
+        one = ", ".join(optional)
+        notes.append(f"optional, and given by every request: {one}; to serve it as None, pass --check rows without it")
+    return _source(model, specs, run, description, tuple(notes), order=names if is_list(structure) else ())
+
+
+def _is_optional(tensor: Any) -> bool:
+    """Whether an input was made by `keras.Input(optional=True)`: the model may be called with None for it."""
+    history = getattr(tensor, "_keras_history", None)
+    return bool(getattr(getattr(history, "operation", None), "optional", False))
+
+
+def _left_out(example: object, names: Sequence[str], optional: Sequence[str]) -> list[str]:
+    """The optional inputs of a functional model that the rows of an example do not have."""
+    if example is None or not optional:
+        return []
+    required = set(names) - set(optional)
+    named = columns_of(example)
+    if named is not None and required <= set(named) <= set(names):
+        return [name for name in optional if name not in named]
+    if isinstance(example, list | tuple) and len(example) == len(names) and is_list_of_arrays(without_none(example)):
+        return [name for name, value in zip(names, example, strict=True) if name in optional and value is None]
+    return list(optional) if len(required) == 1 else []
+
+
+def _notes_on_left_out(taken: Sequence[str], left_out: Sequence[str]) -> tuple[str, ...]:
+    """A word on what is None for every request.
+
+    Args:
+        taken: the inputs, with or without these.
+        left_out: their names.
+    """
+    keys = ", ".join(f"{name!r}: ..." for name in dict.fromkeys((*taken, *left_out)))
+    found = f"left out of call(): {', '.join(left_out)}; to serve it, pass --check rows {{{keys}}}"
+    return (found,) if left_out else ()
 
 
 def _calls_that_train(model: Any) -> list[str]:
@@ -154,22 +194,14 @@ def _has_state(model: Any) -> bool:
     return any(getattr(layer, "stateful", False) for layer in model._flatten_layers())  # noqa: SLF001 - no other way
 
 
-def _notes_on_types(model: Any, names: Sequence[str], tensors: Sequence[Any]) -> tuple[str, ...]:
-    """A word on inputs of floats, the default of `keras.Input`, that layers make whole numbers of."""
-    import keras
-
-    whole = (keras.layers.Embedding, keras.layers.IntegerLookup, keras.layers.Hashing, keras.layers.CategoryEncoding)
-    of_ids = {
-        id(tensor)
-        for layer in model.layers
-        if isinstance(layer, whole)
-        for node in layer._inbound_nodes  # noqa: SLF001 - no other way
-        for tensor in node.input_tensors
-    }
+def _notes_on_types(specs: Sequence[TensorSpec], run: Callable[[Sequence[Any]], Structure]) -> tuple[str, ...]:
+    """A word on inputs of floats, the default of `keras.Input`, that the model makes whole numbers of."""
+    dtypes = {spec.name: spec.dtype for spec in specs}
     return tuple(
-        f"{name} is {dtype} as in the model, which rounds ids above {2 ** _DIGITS[dtype]}: keras.Input(dtype='int64')"
-        for name, tensor in zip(names, tensors, strict=True)
-        if id(tensor) in of_ids and (dtype := keras.backend.standardize_dtype(tensor.dtype)) in _DIGITS
+        f"{name} is {dtypes[name]} as in the model, which rounds ids above {2 ** _DIGITS[dtypes[name]]}: "
+        "keras.Input(dtype='int64')"
+        for name in rounded_ids(run, specs)
+        if dtypes[name] in _DIGITS
     )
 
 
@@ -197,11 +229,10 @@ def _subclassed_source(model: Any, example: object, description: str) -> ExportS
         for dtype in dict.fromkeys(spec.dtype for spec in specs):
             guessed = ", ".join(spec.name for spec in specs if spec.dtype == dtype)
             notes.append(f"guessed {dtype} for {guessed}: pass --check rows")
-    left_out = [name for name in parameters.optional if name not in arguments]
-    if left_out:
-        keys = ", ".join(f"{name!r}: ..." for name in (*arguments, *left_out))
-        notes.append(f"left out of call(): {', '.join(left_out)}; to serve it, pass --check rows {{{keys}}}")
-    return _source(model, specs, run, description, tuple(notes))
+    notes += _notes_on_left_out([*arguments], [name for name in parameters.optional if name not in arguments])
+    takes_tensors = is_list([*arguments.values()])
+    order = parameters.all if takes_tensors else names if is_list(structure) and not more else ()
+    return _source(model, specs, run, description, tuple(notes), order=order)
 
 
 def _source(
@@ -209,7 +240,9 @@ def _source(
     specs: Sequence[TensorSpec],
     run: Callable[[Sequence[Any]], Structure],
     description: str,
-    notes: tuple[str, ...] = (),
+    notes: tuple[str, ...],
+    *,
+    order: tuple[str, ...],
 ) -> ExportSource:
     layer_names = output_layer_names(model)
 
@@ -223,6 +256,7 @@ def _source(
         tracked=(model,),
         coarsest_dtype=coarsest_dtype(model),
         notes=notes,
+        order=order,
     )
 
 
@@ -286,7 +320,7 @@ def _arguments_of_example(
     if named is not None and _are_parameters(named, parameters) and (others or not isinstance(shape, dict)):
         given = named
     elif isinstance(example, list | tuple) and _are_arguments(example, parameters, shape):
-        given = dict(zip(parameters.all, example, strict=False))
+        given = {name: value for name, value in zip(parameters.all, example, strict=False) if value is not None}
     elif not others and isinstance(shape, list | tuple) and _are_misnamed(example, parameters):
         wrong = next(name for name in named or () if name not in parameters.all)
         raise ModelNotServable(
@@ -321,10 +355,17 @@ def _are_arguments(example: Sequence[Any], parameters: Parameters, shape: Struct
     """Whether a list has one value for each of several parameters, and not rows or arrays for the first alone."""
     if not len(parameters.required) <= len(example) <= len(parameters.all):
         return False
+    if any(name in parameters.required and value is None for name, value in zip(parameters.all, example, strict=False)):
+        return False
     if len(parameters.required) > 1:
         return True
     takes_one = isinstance(shape, list | tuple) and not any(isinstance(size, list | tuple | dict) for size in shape)
-    return takes_one and len(example) > 1 and is_list_of_arrays(example) and np.ndim(example[0]) == len(shape or ())
+    return (
+        takes_one
+        and len(example) > 1
+        and is_list_of_arrays(without_none(example))
+        and np.ndim(example[0]) == len(shape or ())
+    )
 
 
 def _autocast(spec: TensorSpec, model: Any) -> TensorSpec:

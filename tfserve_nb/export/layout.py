@@ -16,7 +16,7 @@ import errno
 import os
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from .. import temporary
@@ -128,6 +128,29 @@ def deletable_dir(base: Path | str, name: str, version: int) -> Path:
             hint=f"unload without --delete, and remove {place} yourself",
         )
     return folder
+
+
+def is_below(path: Path | str, roots: Iterable[Path]) -> bool:
+    """Whether a path, links followed, is one of some resolved folders or lies below one."""
+    try:
+        place = Path(path).resolve()
+    except (OSError, RuntimeError):  # links in a circle
+        return False
+    return any(place.is_relative_to(root) for root in roots)
+
+
+def leading_out(folder: Path, roots: Collection[Path]) -> Path | None:
+    """What leads out of some resolved folders: this folder, or a link somewhere below it; None if nothing does."""
+    waiting, seen = [folder], set[Path]()
+    while waiting:
+        entry = waiting.pop()
+        if not is_below(entry, roots):
+            return entry
+        place = entry.resolve()
+        if place.is_dir() and place not in seen:
+            seen.add(place)
+            waiting += [child for child in place.iterdir() if child.is_symlink() or child.is_dir()]
+    return None
 
 
 def delete_version(base: Path | str, name: str, version: int) -> None:

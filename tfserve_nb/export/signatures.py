@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import ExportFailed, ModelNotServable
 from ..types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, TensorSpec, in_order
+from .flow.nodes import GraphIndex
 
 SAVED_MODEL_FILE = "saved_model.pb"
 SAVED_MODEL_TEXT_FILE = "saved_model.pbtxt"
@@ -42,8 +43,9 @@ def read_signatures(path: Path | str, tags: Collection[str] = SERVING_TAGS) -> d
 
 def signatures_of(meta_graph: Any) -> dict[str, SignatureSpec]:
     """The signatures of a `MetaGraphDef`; see `read_signatures`."""
+    orders = _orders(meta_graph)
     return {
-        name: _signature(name, definition)
+        name: _signature(name, definition, orders.get(name, ()))
         for name, definition in sorted(meta_graph.signature_def.items())
         if name != _INIT_OP
     }
@@ -52,10 +54,11 @@ def signatures_of(meta_graph: Any) -> dict[str, SignatureSpec]:
 def dense_signatures_of(meta_graph: Any) -> dict[str, SignatureSpec]:
     """The signatures of a `MetaGraphDef` that requests can reach: those of dense tensors only."""
     found = {}
+    orders = _orders(meta_graph)
     for name, definition in sorted(meta_graph.signature_def.items()):
         infos = (*definition.inputs.values(), *definition.outputs.values())
         if name != _INIT_OP and all(info.WhichOneof("encoding") == "name" for info in infos):
-            found[name] = _signature(name, definition)
+            found[name] = _signature(name, definition, orders.get(name, ()))
     return found
 
 
@@ -97,7 +100,60 @@ def to_signature_defs(signatures: Mapping[str, SignatureSpec]) -> SignatureDefs:
     return signature_defs_of(meta_graph)
 
 
-def _signature(name: str, definition: Any) -> SignatureSpec:
+def _orders(meta_graph: Any) -> dict[str, tuple[str, ...]]:
+    """Signature -> its inputs in the order of the function behind it, for those of several inputs that have one.
+
+    A signature is called by name: TensorFlow wraps it around the function, whose arguments it writes down as they are.
+    `f(a, b)` and `f([a, b])` have an order, `f({"a": a, "b": b})` has none.
+    """
+    objects = meta_graph.object_graph_def
+    graph = GraphIndex(meta_graph.graph_def)
+    functions = {
+        node.bare_concrete_function.concrete_function_name: node.bare_concrete_function
+        for node in objects.nodes
+        if node.WhichOneof("kind") == "bare_concrete_function"
+    }
+    found = {}
+    for signature, wrapper in _wrappers(objects).items():
+        nodes = graph.functions[wrapper].node_def if wrapper in graph.functions else ()
+        wrapped = [functions[name] for node in nodes for name in graph.called(node) if name in functions]
+        names = set(meta_graph.signature_def[signature].inputs)
+        if len(wrapped) != 1 or len(names) < 2:
+            continue
+        arguments = objects.concrete_functions[wrapped[0].concrete_function_name].canonicalized_input_signature
+        order = tuple(wrapped[0].argument_keywords)
+        if _is_list_of_tensors(arguments) and len(order) == len(names) == len(names.intersection(order)):
+            found[signature] = order
+    return found
+
+
+def _wrappers(objects: Any) -> dict[str, str]:
+    """Signature -> the function that is called by name."""
+    nodes = objects.nodes
+    held = next((child for child in (nodes[0].children if nodes else ()) if child.local_name == "signatures"), None)
+    return {
+        child.local_name: nodes[child.node_id].bare_concrete_function.concrete_function_name
+        for child in (() if held is None else nodes[held.node_id].children)
+        if nodes[child.node_id].WhichOneof("kind") == "bare_concrete_function"
+    }
+
+
+def _is_list_of_tensors(arguments: Any) -> bool:
+    """Whether a function takes one tensor for each argument, or one list of tensors.
+
+    Args:
+        arguments: the `StructuredValue` of `(args, kwargs)`.
+    """
+    if len(arguments.tuple_value.values) != 2:
+        return False
+    args, kwargs = arguments.tuple_value.values
+    values = args.tuple_value.values
+    if len(values) == 1 and values[0].WhichOneof("kind") in {"list_value", "tuple_value"}:
+        values = getattr(values[0], values[0].WhichOneof("kind")).values
+    return not kwargs.dict_value.fields and all(value.WhichOneof("kind") == "tensor_spec_value" for value in values)
+
+
+def _signature(name: str, definition: Any, order: tuple[str, ...]) -> SignatureSpec:
     from tensorflow import make_ndarray
 
     return SignatureSpec(
@@ -106,6 +162,7 @@ def _signature(name: str, definition: Any) -> SignatureSpec:
         outputs=_tensor_specs(name, definition.outputs),
         method_name=definition.method_name,
         defaults={key: make_ndarray(value) for key, value in definition.defaults.items()},
+        order=order,
     )
 
 

@@ -17,6 +17,7 @@ from .endpoint import (
     ExportSource,
     Structure,
     free_batch,
+    is_list,
     is_made_up_layer_name,
     leaves,
     name_inputs,
@@ -71,7 +72,12 @@ def tf_keras_source(model: Any) -> ExportSource:
         return name_outputs(model(first, **dict(others), **constants), layer_names)
 
     return ExportSource(
-        description=description, inputs=tuple(specs), call=call, tracked=(model,), coarsest_dtype=coarsest_dtype(model)
+        description=description,
+        inputs=tuple(specs),
+        call=call,
+        tracked=(model,),
+        coarsest_dtype=coarsest_dtype(model),
+        order=names if is_list([*arguments.values()] if more else structure) else (),
     )
 
 

@@ -10,7 +10,7 @@ import keyword
 import logging
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,13 @@ def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None
         progress(ProgressEvent("exporting", 0, 2, "tracing"))
         for resource in source.tracked:
             archive.track(resource)
+        _hold_each_variable_once(archive)
         specs = [
             tf.TensorSpec(spec.shape, spec.dtype, name=alias)
             for spec, alias in zip(source.inputs, aliases, strict=True)
         ]
-        endpoint = archive.add_endpoint(DEFAULT_SIGNATURE, source.call, input_signature=specs)
+        call, signature = _as_called(source, aliases, specs)
+        endpoint = archive.add_endpoint(DEFAULT_SIGNATURE, call, input_signature=signature)
         _trace(endpoint, source)
         progress(ProgressEvent("exporting", 1, 2, "writing"))
         # Gradients are for training; without them the files are smaller and more models can be saved.
@@ -61,6 +63,19 @@ def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None
             archive.write_out(str(folder), options=options, verbose=False)
     rename_inputs(folder, dict(zip(aliases, names, strict=True)))
     progress(ProgressEvent("exporting", 2, 2))
+
+
+def _as_called(
+    source: ExportSource, aliases: Sequence[str], specs: Sequence[Any]
+) -> tuple[Callable[..., Any] | None, list[Any]]:
+    """The function that is written and its arguments: one each, or a dict when the model takes no list of inputs.
+
+    TensorFlow writes down how a function takes its arguments; `signatures` reads from that in which order.
+    """
+    call = source.call
+    if source.order or len(aliases) == 1 or call is None:
+        return call, list(specs)
+    return lambda named: call(*(named[alias] for alias in aliases)), [dict(zip(aliases, specs, strict=True))]
 
 
 def with_xla(source: ExportSource) -> ExportSource:
@@ -125,6 +140,25 @@ def rename_inputs(folder: Path, names: Mapping[str, str]) -> None:
             if node.WhichOneof("kind") == "bare_concrete_function" and set(keywords) <= set(names):
                 keywords[:] = [changed.get(name, name) for name in keywords]
     (folder / SAVED_MODEL_FILE).write_bytes(saved_model.SerializeToString(deterministic=True))
+
+
+def _hold_each_variable_once(archive: Any) -> None:
+    """Have the archive list the variables that the graph uses, and not Keras' shells around them.
+
+    TensorFlow writes and loads a shell as one more variable beside the one inside of it. The lists keep their names:
+    the weights are found below them, in the checkpoint (`variables/0`) and in what `tf.saved_model.load` returns.
+    """
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        archive.add_variable_collection(name, [_innermost_variable(one) for one in getattr(archive, name)])
+
+
+def _innermost_variable(variable: Any) -> Any:
+    """The variable inside of one of Keras; of one with a copy on each device the first copy, as in the graph."""
+    import keras
+
+    found = variable.value if isinstance(variable, keras.Variable) else variable
+    strategy = getattr(found, "distribute_strategy", None)
+    return found if strategy is None else strategy.experimental_local_results(found)[0]
 
 
 def _trace(endpoint: Any, source: ExportSource) -> None:

@@ -68,7 +68,7 @@ class Weights:
     def model_variables(self) -> tuple[Variable, ...]:
         """The weights, each once and in the order of the file, without the state of optimizers and generators.
 
-        Keras' exporter writes a model's variables below `variables/` and once more below `_all_variables/`.
+        A Keras model's are below `variables/`; Keras' own export writes them once more below `_all_variables/`.
         """
         found = [one for one in self.variables.values() if not _NO_WEIGHT.search(f"{one.key.removesuffix(_VALUE)}")]
         found = [one for one in found if not _NO_WEIGHT.search(one.name)]

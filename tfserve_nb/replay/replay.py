@@ -16,12 +16,13 @@ from pathlib import Path
 
 import numpy as np
 
+from ..agreement.kinds import kind_for
 from ..agreement.rows import Judged
 from ..agreement.summary import Agreeing, evidence_pairs, whole_rows
 from ..bench.environment import environment
 from ..bench.load.samples import OK, status_text
 from ..bench.load.schedule import Target
-from ..bench.load.targets import RequestOptions, signatures_at, target_with
+from ..bench.load.targets import RequestOptions, describe, target_with
 from ..bench.run import Watcher
 from ..bench.statistics import percentiles
 from ..errors import InvalidOption, InvalidRequest, ServingError, VersionNotFound
@@ -70,6 +71,9 @@ def replay_captured(
     """
     core, watching, at = server.models, watcher or Watcher(), time.time()
     against = check(server, name, captured, options)
+    compared_with = {against, *(request.version for request in captured)}
+    draws = [one.draws for one in core.model_status(name).versions if one.version in {options.onto, *compared_with}]
+    options = dataclasses.replace(options, kind=kind_for(options.kind, draws))
     requests, schedule = chosen(captured, options)
     runs = (options.onto,) if against in (None, options.onto) else (against, options.onto)
     targets = {version: _target(server, name, requests, options, version) for version in runs if version is not None}
@@ -129,8 +133,8 @@ def check(server: ServerHandle, name: str, captured: CapturedRequests, options: 
     for version in (options.onto, options.against):
         if version is not None and changes.get(version):
             raise InvalidOption(
-                f"nothing can be replayed onto version {version} of {name}: {changes[version]}, so a replay would "
-                "change what clients are answered later",
+                f"nothing can be replayed onto version {version} of {name}: {changes[version]}, and a replay would do "
+                "that once more for each request",
                 hint="deploy it without --check-replay, and compare with %serving --diff, which loads it once more",
             )
     _check_fits(server, name, captured, options.onto)
@@ -166,7 +170,7 @@ def _default_against(core: ModelAdmin, name: str, captured: CapturedRequests, lo
 
 def _check_fits(server: ServerHandle, name: str, captured: CapturedRequests, version: int) -> None:
     """Names, dtypes and shapes of what was captured must be what the version takes."""
-    signatures = signatures_at(server.rest_url(name), server.token, version)
+    signatures = describe(server.rest_url(name), server.token, version).signatures
     problems: list[str] = []
     for request in captured:
         signature = signatures.get(request.signature)

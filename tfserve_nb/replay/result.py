@@ -263,9 +263,10 @@ class ReplayResult:
             return Verdict("not yet: the replay was interrupted", "wait")
         rows = self.agreement.num_rows
         share = "all" if self.disagreement == 0 else _percent(1 - self.disagreement)
-        return Verdict(
-            f"{version} agrees on {share} of {rows:,} rows{self._speed_in_words()}: it can take over", "promote"
-        )
+        agrees = f"agrees on {share} of {rows:,} rows"
+        if not self.agreement.is_compared:
+            agrees = f"answers {rows:,} rows, which are not compared since answers differ each time,"
+        return Verdict(f"{version} {agrees}{self._speed_in_words()}: it can take over", "promote")
 
     def _speed_in_words(self) -> str:
         if self.a is None:

@@ -34,7 +34,7 @@ def agreement_table(heading: str, found: Agreement, biases: Mapping[str, tuple[f
             name,
             output.kind,
             *_share(output),
-            number(output.largest_difference),
+            number(output.largest_difference) if output.is_compared else "",
             number(output.error),
             _bias(output, known.get(name)),
         )
@@ -69,6 +69,8 @@ def number(value: float, *, sign: bool = False) -> str:
 
 
 def _share(found: Agreement | OutputAgreement) -> tuple[str, str]:
+    if not found.is_compared:
+        return "not compared", ""
     low, high = found.interval
     return (
         f"{found.num_same:,} of {found.num_rows:,} ({100 * found.share:.3g} %)",
@@ -83,5 +85,7 @@ def _bias(output: OutputAgreement, interval: tuple[float, float] | None) -> str:
 
 
 def _reason(name: str, output: OutputAgreement) -> str:
+    if not output.is_compared:
+        return f"{name} is not compared: {output.reason}"
     within = f", within {output.tolerance:g} of size plus spread" if output.is_numbers else ""
     return f"{name} is compared as {output.kind}{within}: {output.reason}"

@@ -59,23 +59,24 @@ class Gate:
             self._admin = _Rules(replace(settings, token=admin_token, checks_origin=True))
 
     def refusal(self, message: Message) -> Refusal | None:
-        """None to let a request in, or why not; lowers the limit of bodies that have no purpose."""
+        """None to let a request in, or why not; lowers the limits of clients that do not show the token."""
         head = message.head
+        message.keeps_place = False
         target = head.target
         # A browser asks with OPTIONS what it may do, and never sends a token with that.
         is_rest = target[:4] == REST and head.method != "OPTIONS"  # nearly all requests
         if is_rest or is_inference(target):
             if is_rest or (head.method != "OPTIONS" and not target.startswith(V2_HEALTH)):
-                return self._inference.refusal(head)
+                return self._inference.refusal(message)
             message.max_bytes = min(message.max_bytes, OPEN_BODY_BYTES)
             return None
         path = target.partition("?")[0]
         if path.startswith(ADMIN + "/"):
-            return self._admin.refusal(head)
+            return self._admin.refusal(message)
         message.max_bytes = min(message.max_bytes, OPEN_BODY_BYTES)
         is_page = path == DASHBOARD or path.startswith(DASHBOARD + "/")
         is_open = (is_page or path == HEALTH) and path != self._metrics_path
-        return None if is_open else self._inference.refusal(head)
+        return None if is_open else self._inference.refusal(message)
 
 
 class _Rules:
@@ -85,8 +86,14 @@ class _Rules:
         self._settings = settings
         self._let_in: set[tuple[bytes | None, ...]] = set()
 
-    def refusal(self, head: RequestHead) -> Refusal | None:
-        """None to go on, or why not; see `refusal`."""
+    def refusal(self, message: Message) -> Refusal | None:
+        """None to go on, or why not; see `refusal`. Who shows the token keeps its place."""
+        head = message.head
+        refused = self._refusal(head)
+        message.keeps_place = refused is None and self._settings.token is not None
+        return refused
+
+    def _refusal(self, head: RequestHead) -> Refusal | None:
         fields = tuple(map(head.fields.get, _DECIDING))
         is_plain = len(head.fields) == len(head.lines)
         if is_plain and fields in self._let_in:

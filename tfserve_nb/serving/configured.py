@@ -156,9 +156,9 @@ class ConfiguredModels:
             )
         else:
             self._problems.pop(config.name, None)
-        self._models[config.name].set_versions({version: self._source(on_disk[version]) for version in chosen})
+        self._models[config.name].set_versions({version: self._source(on_disk[version], config) for version in chosen})
 
-    def _source(self, path: Path) -> VersionSource:
+    def _source(self, path: Path, config: ModelConfig) -> VersionSource:
         options = self._options
         return VersionSource(
             path=path,
@@ -168,6 +168,7 @@ class ConfiguredModels:
             max_num_load_retries=options.max_num_load_retries,
             load_retry_interval_s=options.load_retry_interval_s,
             num_warmup_iterations=options.num_warmup_iterations,
+            within=config.within,
         )
 
     def _log_once(self, name: str, problem: str) -> None:

@@ -23,6 +23,8 @@ from ..export.layout import check_folder, check_name, check_version, list_versio
 from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
+from .engines.servable import Loader
+from .engines.session import load_saved_model
 from .models.followed import FollowedModel
 from .models.model import ServedModel, read_stored_model, resumed
 from .models.placement import Placement
@@ -38,7 +40,6 @@ from .telemetry.request_samples import KEPT, RequestSamples, Samples
 from .telemetry.resources import ResourceReader, Resources
 from .traffic import Shadow
 from .versions.lifecycle import ServableManager
-from .versions.servable import Loader, load_saved_model
 from .versions.source import VersionSource
 from .versions.version import VersionHandle
 
@@ -190,8 +191,7 @@ class ServingCore:
 
     def uses(self, name: str, version: int) -> bool:
         """See `ModelAdmin.uses`."""
-        model = self._models.get(name)
-        return model is not None and version in model.routing.aspired(0)
+        return name in self._models and version in self._models[name].routing.aspired(0)
 
     def available(self, name: str) -> tuple[int, ...]:
         """See `ModelAdmin.available`."""
@@ -264,14 +264,12 @@ class ServingCore:
             model.stop_routing()
             self._manager.wait_until_gone(name, gone, UNLOAD_WAIT_S)
             self._drop(model)
-            with model.noting_problem():
-                # With the highest number, so that it is not used again.
-                model.store.forget(name, new_event("undeploy", max(deleted, default=None), "deleted" * delete))
-        else:
-            model.source_of(version)
-            action = "delete" if delete else "unload"
-            model.change(lambda routing: routing.without(version), new_event(action, version))
-            self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
+            model.forget(deleted, force=force)
+            return
+        model.source_of(version)
+        action = "delete" if delete else "unload"
+        model.change(lambda routing: routing.without(version), new_event(action, version))
+        self._manager.wait_until_gone(name, frozenset({version}), UNLOAD_WAIT_S)
         for number in deleted:
             model.delete(number, force=force)
 

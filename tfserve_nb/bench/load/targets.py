@@ -10,8 +10,9 @@ import json
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from email.message import Message
 from typing import Any, TypeAlias  # the user's rows, JSON
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable
 from ...export.arrays import read_rows
 from ...server.admin.predict_body import encode_inputs, parse_signatures
 from ...server.rest.json_text import dump
+from ...server.rest.metadata_json import CHANGES_FIELD, ORDER_FIELD
 from ...server.rest.v2_tensors import to_output
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors
 from .schedule import Target
@@ -51,15 +53,52 @@ class RequestOptions:
     values: Any = None
 
 
-def pieces_of(signature: SignatureSpec, options: RequestOptions) -> list[Tensors]:
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a server tells of a model.
+
+    Attributes:
+        url: where it was asked.
+        signatures: by name.
+        version: the version that answered.
+        changes: what requests leave behind, in words; "" for nothing, or when the server is none of ours.
+    """
+
+    url: str
+    signatures: Mapping[str, SignatureSpec]
+    version: int
+    changes: str
+
+    def signature(self, name: str) -> SignatureSpec:
+        """One of the signatures.
+
+        Raises:
+            InvalidOption: naming another one, if it is not there.
+        """
+        found = self.signatures.get(name)
+        if found is None:
+            raise InvalidOption(
+                f"there is no signature {name!r}", hint=f"--signature {next(iter(self.signatures), '')}"
+            )
+        return found
+
+
+def pieces_of(described: Described, options: RequestOptions) -> list[Tensors]:
     """Inputs for requests of `options.rows` rows, different ones while there are rows enough.
 
     Raises:
         InvalidRequest: if the values do not fit the signature.
-        InvalidOption: if the number of rows is not positive.
+        InvalidOption: if the number of rows is not positive, there is no such signature, or rows would have to be made
+            up for a model that is run for real requests only.
     """
     if options.rows < 1:
         raise InvalidOption(f"rows={options.rows!r} must be at least 1", hint="--rows 1")
+    signature = described.signature(options.signature)
+    if options.values is None and described.changes:
+        raise InvalidOption(
+            f"made-up rows are not sent to {described.url}: {described.changes}",
+            hint="give rows: values=ROWS, the last expression of a %%benchmark cell, tfserve-nb bench --body FILE",
+        )
     tensors = generated_rows(signature) if options.values is None else read_rows(signature, options.values)
     batched = {name for name, spec in signature.inputs.items() if spec.is_batched and tensors[name].ndim}
     is_fixed = any(not spec.is_batched and spec.shape for spec in signature.inputs.values())
@@ -103,21 +142,21 @@ def target_of(model_url: str, token: str | None, options: RequestOptions, grpc_a
         InvalidOption: if the protocol needs something that is not there.
         ServingError: for the server's error response.
     """
-    url = model_url.removesuffix(":predict").rstrip("/")
-    if options.version is not None:
-        url += f"/versions/{options.version}"
-    elif options.label is not None:
-        url += f"/labels/{quote(options.label, safe='')}"
+    url = _url_of(model_url.removesuffix(":predict").rstrip("/"), options.version, options.label)
     headers = _headers(token)
-    signatures, version = _signatures(url, headers)
-    signature = _signature_of(signatures, options.signature)
-    pieces = pieces_of(signature, options)
-    words = ", ".join(f"{name} {spec}" for name, spec in signature.inputs.items())
+    described = _describe(url, headers)
+    pieces = pieces_of(described, options)
+    words = ", ".join(f"{name} {spec}" for name, spec in described.signature(options.signature).inputs.items())
     origin = "made up" if options.values is None else "given"
     what = f"{options.rows} row{'s' if options.rows != 1 else ''} of {words}, {origin}"
     named = [(options.signature, piece) for piece in pieces]
     return _target(
-        url, headers, replace(options, version=_version_in_requests(options, version)), named, what, grpc_address
+        url,
+        headers,
+        replace(options, version=_version_in_requests(options, described.version)),
+        named,
+        what,
+        grpc_address,
     )
 
 
@@ -146,6 +185,12 @@ def target_with(
     return _target(url, headers, options, pieces, f"{len(pieces)} recorded requests", grpc_address)
 
 
+def _url_of(model_url: str, version: int | None, label: str | None) -> str:
+    if version is not None:
+        return f"{model_url}/versions/{version}"
+    return model_url if label is None else f"{model_url}/labels/{quote(label, safe='')}"
+
+
 def _version_in_requests(options: RequestOptions, version: int) -> int | None:
     """The version that requests name when they cannot name a label."""
     return version if (options.version, options.label) != (None, None) else None
@@ -169,14 +214,9 @@ def _target(
     )
 
 
-def signatures_at(model_url: str, token: str | None, version: int) -> Mapping[str, SignatureSpec]:
-    """The signatures of one version of a served model, from its metadata; errors as `target_of`."""
-    return _signatures(f"{model_url}/versions/{version}", _headers(token))[0]
-
-
-def signatures_of(model_url: str, token: str | None, name: str) -> SignatureSpec:
-    """A signature of a served model, from its metadata; errors as `target_of`."""
-    return _signature_of(_signatures(model_url, _headers(token))[0], name)
+def describe(model_url: str, token: str | None, version: int | None = None, label: str | None = None) -> Described:
+    """What a server tells of a model, or of one version of it; errors as `target_of`."""
+    return _describe(_url_of(model_url, version, label), _headers(token))
 
 
 def plain_target(url: str, token: str | None, body: bytes, rows: int) -> Target:
@@ -196,7 +236,7 @@ def probe(target: Target) -> None:
     if target.protocol == "grpc":
         _probe_grpc(target)
         return
-    status, body = _request("POST", target.url, target.headers, target.bodies[0])
+    status, body, _ = _request("POST", target.url, target.headers, target.bodies[0])
     if not 200 <= status < 300:
         raise_for(status, body, target.url)
 
@@ -223,24 +263,18 @@ def _headers(token: str | None) -> Headers:
     return () if token is None else (("Authorization", f"Bearer {token}"),)
 
 
-def _signatures(url: str, headers: Headers) -> tuple[Mapping[str, SignatureSpec], int]:
-    status, body = _request("GET", f"{url}/metadata", headers, None)
+def _describe(url: str, headers: Headers) -> Described:
+    status, body, fields = _request("GET", f"{url}/metadata", headers, None)
     if status != 200:
         raise_for(status, body, url)
     try:
-        return parse_signatures(json.loads(body))
+        found = parse_signatures(json.loads(body), fields.get(ORDER_FIELD))
+        return Described(url, *found, unquote(fields.get(CHANGES_FIELD, "")))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidOption(
             f"{url}/metadata is not TensorFlow Serving's metadata: {error}",
             hint="--url with the rows in a %%benchmark cell",
         ) from error
-
-
-def _signature_of(signatures: Mapping[str, SignatureSpec], name: str) -> SignatureSpec:
-    found = signatures.get(name)
-    if found is None:
-        raise InvalidOption(f"there is no signature {name!r}", hint=f"--signature {next(iter(signatures), '')}")
-    return found
 
 
 def _json_body(signature: str, piece: Tensors) -> bytes:
@@ -301,8 +335,8 @@ def _grpc_target(
     return Target("grpc", address, tuple(bodies), options.rows, headers, what)
 
 
-def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tuple[int, bytes]:
-    """One request on a connection of its own, past any proxy."""
+def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tuple[int, bytes, Message]:
+    """Status, body and header fields of one request on a connection of its own, past any proxy."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidOption(
@@ -313,7 +347,7 @@ def _request(method: str, url: str, headers: Headers, body: bytes | None) -> tup
     try:
         connection.request(method, parts.path + (f"?{parts.query}" if parts.query else ""), body, dict(headers))
         response = connection.getresponse()
-        return response.status, response.read()
+        return response.status, response.read(), response.headers
     except (OSError, http.client.HTTPException, ssl.SSLError) as error:
         raise NotAvailable(
             f"{parts.scheme}://{parts.netloc} cannot be reached: {str(error) or type(error).__name__}",

@@ -32,6 +32,8 @@ def disagreements_page(state: ExperimentState | None, found: Sequence[Disagreeme
     agreement = state.reading.agreement
     if not agreement:
         return note(_no_rows_text(state))
+    if not agreement.is_compared:
+        return note("The outputs are not compared: the answers to one request differ each time.")
     if not found:
         return note(f"No rows are kept on which the versions differ. {_sample_text(state, agreement)}")
     inputs, outputs = list(found[0].inputs), list(found[0].outputs_a)

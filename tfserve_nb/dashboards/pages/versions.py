@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from ...markup import COLOUR, alert, progress_bar, table, text
+from ...markup import COLOUR, alert, note, progress_bar, table, text
 from ...reports.report import size_text
 from ...serving.telemetry.histogram import FEWEST_SAMPLES
 from ...serving.telemetry.model_metrics import ModelMetrics, VersionMetrics
@@ -27,7 +27,8 @@ def versions_table(status: ModelStatus, metrics: ModelMetrics) -> str:
     current = next((place for place, entry in enumerate(shown) if entry.version == status.default_version), None)
     caption = f"{text(status.name)}: versions; percentiles over the last {format_span(metrics.span_s)}"
     rows = [_row(status, entry, metrics.versions.get(entry.version)) for entry in shown]
-    return table(caption, COLUMNS, rows, numbers=NUMBERS, current=current) + alert(status.problem)
+    remarks = "".join(note(f"Version {entry.version}: {words}") for entry in shown for words in entry.notes)
+    return table(caption, COLUMNS, rows, numbers=NUMBERS, current=current) + remarks + alert(status.problem)
 
 
 def history_list(events: Sequence[HistoryEvent], *, is_open: bool = False) -> str:
@@ -72,6 +73,8 @@ def _row(status: ModelStatus, entry: VersionStatus, numbers: VersionMetrics | No
 def _state(entry: VersionStatus) -> str:
     if entry.error_message:
         return f"failed: {text(entry.error_message)}"
+    if entry.problem:
+        return f"{entry.state.name.lower()}, cannot answer"
     if not entry.detail:
         return entry.state.name.lower()
     if entry.state is VersionState.AVAILABLE:  # a run of it takes long

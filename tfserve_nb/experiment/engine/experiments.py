@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any  # labels, JSON
 
+from ...agreement.kinds import kind_for
 from ...agreement.result import Disagreement
 from ...agreement.summary import Evidences, evidence_pairs
 from ...errors import InvalidOption, ModelNotFound, ServingError
@@ -70,7 +71,9 @@ class Experiments(Observer):
         # Both are loaded first, without a lock and without traffic, so that nothing is half done when one cannot be.
         with self._core.holding(plan.name, (plan.a, plan.b)):
             check_signatures(self._core, plan)
-            return self._begin(plan)
+            versions = self._core.model_status(plan.name).versions
+            draws = [status.draws for status in versions if status.version in (plan.a, plan.b)]
+            return self._begin(replace(plan, kind=kind_for(plan.kind, draws)))
 
     def _begin(self, plan: Plan) -> ExperimentState:
         with self._lock:

@@ -137,6 +137,8 @@ def _draw_outputs(axes: Any, state: ExperimentState) -> None:
 
 
 def _agreement(found: Agreement) -> str:
+    if not found.is_compared:
+        return "outputs are not compared: they differ each time"
     low, high = found.interval
     return f"{100 * found.share:.1f} % of {found.num_rows} rows agree [{100 * low:.1f}, {100 * high:.1f}] %"
 

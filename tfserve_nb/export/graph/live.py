@@ -21,7 +21,7 @@ from ...errors import InvalidOption, ServingError
 from ...types import Tensors, array_of
 from ..endpoint import ExportSource
 from ..source import prepare_source
-from .state import GraphState, Written, state_of
+from .state import GraphState, Written, added_keys, state_of
 
 PutBack = Callable[[], object]
 """Makes something what it was before."""
@@ -125,11 +125,30 @@ def _kept(handle: Any, entry: Written) -> PutBack:
 
     ops = tf.raw_ops
     if entry.kind == "table":
-        keys, values = ops.LookupTableExportV2(table_handle=handle, Tkeys=entry.dtypes[0], Tvalues=entry.dtypes[1])
-        return lambda: ops.LookupTableImportV2(table_handle=handle, keys=keys, values=values)
+        return _kept_table(handle, entry)
     # A copy: assigning may write into the memory that was read.
     value = tf.identity(ops.ReadVariableOp(resource=handle, dtype=entry.dtypes[0])).numpy().copy()
     return lambda: ops.AssignVariableOp(resource=handle, value=tf.constant(value, entry.dtypes[0]))
+
+
+def _kept_table(handle: Any, entry: Written) -> PutBack:
+    import tensorflow as tf
+
+    def export() -> list[np.ndarray]:
+        """Keys and values; copies, since a table may write into the memory that was read."""
+        read = tf.raw_ops.LookupTableExportV2(table_handle=handle, Tkeys=entry.dtypes[0], Tvalues=entry.dtypes[1])
+        return [part.numpy().copy() for part in read]
+
+    before = export()
+
+    def put_back() -> None:
+        added = added_keys(before[0], export()[0])
+        if len(added):
+            tf.raw_ops.LookupTableRemoveV2(table_handle=handle, keys=tf.constant(added, entry.dtypes[0]))
+        keys, values = (tf.constant(part, dtype) for part, dtype in zip(before, entry.dtypes, strict=True))
+        tf.raw_ops.LookupTableImportV2(table_handle=handle, keys=keys, values=values)
+
+    return put_back
 
 
 def live_outputs(source: object, batch: Tensors) -> dict[str, np.ndarray]:

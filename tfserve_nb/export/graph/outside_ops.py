@@ -5,7 +5,8 @@ read from its file, before anything of it runs: the part of its graph that reque
 reach, and its whole function library.
 
 Not counted is what every SavedModel needs to be loaded: the checkpoint ops of its own save and restore functions, and
-vocabularies that initialisation reads from its own `assets` folder.
+vocabularies that initialisation reads from its own `assets` folder. A link there that leads out of the SavedModel's
+folder makes any file a vocabulary, so it counts.
 
 Thread: any; pure functions.
 """
@@ -15,11 +16,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any  # the messages of TensorFlow
 
-from .nodes import called_functions, node_of
+from ..flow.nodes import GraphIndex, node_of, sources_of
 
+ASSETS = "assets"
 _SERIES = re.compile(r"^Experimental|V[2-9]$")
 """What the names of earlier and later forms of an op differ in."""
 
@@ -33,7 +35,7 @@ _OUTSIDE = _CHECKPOINT | {
     *("MatchingFilesDataset", "LoadDataset", "SaveDataset", "DatasetToTFRecord", "SnapshotDataset"),
     *("SnapshotDatasetReader", "SnapshotChunkDataset", "SnapshotNestedDatasetReader", "ListSnapshotChunksDataset"),
     *("LoadAndRemapMatrix", "GenerateVocabRemapping", "DTensorRestore", "DistributedSave", "DumpTensor"),
-    *("CalibrationStatisticsSaver", _VOCABULARY),
+    *("CalibrationStatisticsSaver", _VOCABULARY, "Skipgram", "InitializeTRTResource", "SerializeTRTResource"),
     # summaries, which are files
     *("CreateSummaryFileWriter", "CreateSummaryDbWriter", "ImportEvent", "WriteSummary", "WriteRawProtoSummary"),
     *("WriteScalarSummary", "WriteHistogramSummary", "WriteImageSummary", "WriteAudioSummary", "WriteGraphSummary"),
@@ -50,12 +52,18 @@ _OTHER_PACKAGES = ("IO>",)
 """What the names of TensorFlow I/O's ops begin with; all of them reach files or the network."""
 
 
-def outside_ops(meta_graph: Any) -> tuple[str, ...]:
-    """The names of the ops of a `MetaGraphDef` that reach outside of it, sorted; empty for most models."""
-    graph = _Graph(meta_graph)
-    found = {node.op for node in graph.nodes_of_runs if graph.reaches_outside(node, None)}
+def outside_ops(meta_graph: Any, graph: GraphIndex, folder: Path) -> tuple[str, ...]:
+    """The names of the ops of a SavedModel that reach outside of it, sorted; empty for most models.
+
+    Args:
+        meta_graph: with the signatures.
+        graph: its graph.
+        folder: where it lies.
+    """
+    look = _Look(meta_graph, graph, folder)
+    found = {node.op for node in look.nodes_of_runs if look.reaches_outside(node, None)}
     for function in graph.functions.values():
-        found |= {node.op for node in function.node_def if graph.reaches_outside(node, function)}
+        found |= {node.op for node in function.node_def if look.reaches_outside(node, function)}
     return tuple(sorted(found))
 
 
@@ -64,37 +72,40 @@ def reach_text(names: Iterable[str]) -> str:
     return f"its graph reaches outside ({', '.join(names)})"
 
 
-class _Graph:
-    """A `MetaGraphDef`, indexed.
+class _Look:
+    """Which parts of a `MetaGraphDef` are its own business.
+
+    Args:
+        meta_graph: with the signatures.
+        graph: its graph.
+        folder: of the SavedModel.
 
     Attributes:
-        functions: the library, by name.
         nodes_of_runs: the nodes of the graph itself that requests, initialisation or restoring run.
     """
 
-    def __init__(self, meta_graph: Any) -> None:
-        graph = meta_graph.graph_def
-        self._nodes: dict[str, Any] = {node.name: node for node in graph.node}
-        self.functions: dict[str, Any] = {function.signature.name: function for function in graph.library.function}
+    def __init__(self, meta_graph: Any, graph: GraphIndex, folder: Path) -> None:
+        self._graph = graph
         self._calls: dict[str, list[tuple[Any, Any]]] = defaultdict(list)
-        for caller, nodes in [(None, graph.node), *((entry, entry.node_def) for entry in self.functions.values())]:
+        callers = [(entry, entry.node_def) for entry in graph.functions.values()]
+        for caller, nodes in [(None, graph.nodes.values()), *callers]:
             for node in nodes:
-                for name in set(called_functions(node, self.functions)):
+                for name in set(graph.called(node)):
                     self._calls[name].append((node, caller))
-        requests = self._reachable(_fetched(meta_graph))
-        starting = self._reachable(_fetched_at_start(meta_graph))
-        saving = self._reachable([node_of(meta_graph.saver_def.save_tensor_name)])
-        restoring = self._reachable([node_of(meta_graph.saver_def.restore_op_name)])
+        requests = graph.reached(_fetched(meta_graph))
+        starting = graph.reached(_fetched_at_start(meta_graph))
+        saving = graph.reached([meta_graph.saver_def.save_tensor_name])
+        restoring = graph.reached([meta_graph.saver_def.restore_op_name])
         running = requests | starting
-        self.nodes_of_runs = [self._nodes[name] for name in running | restoring]
+        self.nodes_of_runs = [graph.nodes[name] for name in running | restoring]
         # TensorFlow may put a function of such an interface in the place of another one by its own choice.
-        swapped = [name for name, function in self.functions.items() if "api_implements" in function.attr]
-        others = running | (self._nodes.keys() - saving - restoring)
+        swapped = [name for name, function in graph.functions.items() if "api_implements" in function.attr]
+        others = running | (graph.nodes.keys() - saving - restoring)
         self._requested = requests | self._called_by(requests, swapped)
         self._savers_own = (restoring - running) | (
             self._called_by(saving | restoring) - self._called_by(others, swapped)
         )
-        self._assets = self._asset_paths(meta_graph)
+        self._assets = self._asset_paths(meta_graph, folder)
 
     def reaches_outside(self, node: Any, function: Any) -> bool:
         """Whether a node reaches outside; it belongs to a function, or to the graph itself."""
@@ -104,55 +115,45 @@ class _Graph:
             return place not in self._savers_own
         if name == _VOCABULARY:
             # At the start the loader replaces an asset's path by where the file is now; later it is what was stored.
-            return place in self._requested or not self._is_asset(_sources(node)[1:2], function, frozenset())
+            return place in self._requested or not self._is_asset(sources_of(node)[1:2], function, frozenset())
         depends = _DEPENDS.get(name)
         if depends is not None:
-            neighbours = self._nodes.values() if function is None else function.node_def
+            neighbours = self._graph.nodes.values() if function is None else function.node_def
             return depends(node, {inner.name: inner for inner in neighbours})
         return name in _OUTSIDE or node.op.startswith(_OTHER_PACKAGES)
-
-    def _reachable(self, roots: Iterable[str]) -> set[str]:
-        """The nodes of the graph itself that running some of them runs."""
-        found: set[str] = set()
-        waiting = [name for name in roots if name in self._nodes]
-        while waiting:
-            name = waiting.pop()
-            if name not in found:
-                found.add(name)
-                waiting += [source for source in _sources(self._nodes[name]) if source in self._nodes]
-        return found
 
     def _called_by(self, nodes: Iterable[str], functions: Iterable[str] = ()) -> set[str]:
         """The functions that running nodes and functions runs."""
         found: set[str] = set()
         waiting = set(functions)
         for node in nodes:
-            waiting.update(called_functions(self._nodes[node], self.functions))
+            waiting.update(self._graph.called(self._graph.nodes[node]))
         while waiting:
             name = waiting.pop()
-            if name not in found and name in self.functions:
+            if name not in found and name in self._graph.functions:
                 found.add(name)
-                for inner in self.functions[name].node_def:
-                    waiting.update(called_functions(inner, self.functions))
+                for inner in self._graph.functions[name].node_def:
+                    waiting.update(self._graph.called(inner))
         return found
 
-    def _asset_paths(self, meta_graph: Any) -> set[str]:
+    def _asset_paths(self, meta_graph: Any, folder: Path) -> set[str]:
         """The nodes of the graph itself that hold the path of a file below the version's own `assets` folder."""
-        named = {node_of(asset.tensor_info.name) for asset in _assets(meta_graph) if _is_inside(asset.filename)}
-        paths = {name for name in named if name in self._nodes and self._nodes[name].op in ("Const", "Placeholder")}
+        named = {node_of(asset.tensor_info.name) for asset in _assets(meta_graph) if _is_inside(asset.filename, folder)}
+        nodes = self._graph.nodes
+        paths = {name for name in named if name in nodes and nodes[name].op in ("Const", "Placeholder")}
         # TensorFlow 2 assigns the path to a variable first. It counts as long as nothing else touches that variable.
         assigned: dict[str, set[str]] = defaultdict(set)
         used: dict[str, set[str]] = defaultdict(set)
-        for node in self._nodes.values():
-            sources = _sources(node)
+        for node in nodes.values():
+            sources = sources_of(node)
             for source in sources:
                 used[source].add(node.op)
             if node.op == "AssignVariableOp":
                 assigned[sources[0]].add(sources[1])
         harmless = {"AssignVariableOp", "ReadVariableOp", "VarIsInitializedOp"}
         variables = {name for name, values in assigned.items() if values <= paths and used[name] <= harmless}
-        reads = (node for node in self._nodes.values() if node.op == "ReadVariableOp")
-        return paths | {node.name for node in reads if _sources(node)[0] in variables}
+        reads = (node for node in nodes.values() if node.op == "ReadVariableOp")
+        return paths | {node.name for node in reads if sources_of(node)[0] in variables}
 
     def _is_asset(self, sources: list[str], function: Any, seen: frozenset[str]) -> bool:
         """Whether a tensor can only be the path of an asset; an argument of a function is what all its callers pass."""
@@ -164,7 +165,7 @@ class _Graph:
             return False
         place = arguments.index(sources[0])
         calls = self._calls[name]
-        return all(self._is_asset(_sources(node)[place : place + 1], caller, seen | {name}) for node, caller in calls)
+        return all(self._is_asset(sources_of(node)[place : place + 1], caller, seen | {name}) for node, caller in calls)
 
 
 def _fetched(meta_graph: Any) -> list[str]:
@@ -199,14 +200,15 @@ def _assets(meta_graph: Any) -> list[Any]:
     return [AssetFileDef.FromString(entry.value) for entry in packed]
 
 
-def _sources(node: Any) -> list[str]:
-    """The nodes, or arguments of a function, that a node's inputs come from, in order; those it waits for too."""
-    return [node_of(name) for name in node.input]
-
-
-def _is_inside(filename: str) -> bool:
+def _is_inside(filename: str, folder: Path) -> bool:
+    """Whether an asset is a file of the SavedModel's own, links followed."""
     path = PurePosixPath(filename)
-    return bool(filename) and not path.is_absolute() and ".." not in path.parts
+    if not filename or path.is_absolute() or ".." in path.parts:
+        return False
+    try:
+        return (folder / ASSETS / path).resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a NUL
+        return False
 
 
 def _names_something(attribute: str, prefix: bytes = b"") -> Callable[[Any, Mapping[str, Any]], bool]:
@@ -227,7 +229,7 @@ def _reads_descriptors(node: Any, _: Mapping[str, Any]) -> bool:
 
 def _caches_in_file(node: Any, neighbours: Mapping[str, Any]) -> bool:
     """A cache whose file has no name is held in memory."""
-    name = neighbours.get(_sources(node)[1])
+    name = neighbours.get(sources_of(node)[1])
     return name is None or name.op != "Const" or any(name.attr["value"].tensor.string_val)
 
 

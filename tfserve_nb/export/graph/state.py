@@ -9,12 +9,13 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any  # TensorFlow's messages
 
-from .nodes import called_functions, node_of
+import numpy as np
+
+from ..flow.nodes import GraphIndex
 
 _VARIABLE_WRITERS = re.compile(
     r"Assign|Resource(?:Scatter|Apply|Sparse|StridedSliceAssign|CountUpTo)|(?:Sparse)?Apply(?=[A-Z])"
@@ -78,6 +79,11 @@ class GraphState:
             names = list(dict.fromkeys(entry.name for entry in self.written))
             shown = ", ".join(names[:_MOST_NAMED])
             return f"a run changes its own state ({shown}{' …' if len(names) > _MOST_NAMED else ''})"
+        return self.draws_text
+
+    @property
+    def draws_text(self) -> str:
+        """In words what it draws; empty when it draws nothing."""
         return f"a run draws random numbers ({', '.join(self.draws[:_MOST_NAMED])})" if self.draws else ""
 
 
@@ -100,12 +106,17 @@ def notes_of(states: Mapping[str, GraphState]) -> list[str]:
     return notes + list(dict.fromkeys(state.text for state in states.values() if state.draws and not state.written))
 
 
-def signature_states(meta_graph: Any) -> dict[str, GraphState]:
-    """What running each signature of a `MetaGraphDef` changes; signatures that change nothing are left out."""
-    graph = _Graph(meta_graph.graph_def)
+def signature_states(meta_graph: Any, graph: GraphIndex) -> dict[str, GraphState]:
+    """What running each signature of a `MetaGraphDef` changes; signatures that change nothing are left out.
+
+    Args:
+        meta_graph: with the signatures.
+        graph: its graph.
+    """
     found = {}
     for name, definition in sorted(meta_graph.signature_def.items()):
-        state = graph.state([info.name for info in definition.outputs.values()])
+        running = graph.reached(info.name for info in definition.outputs.values())
+        state = _Walk(graph).state(graph.nodes[node] for node in running)
         if state.text and not name.startswith("__saved_model"):
             found[name] = state
     return found
@@ -113,46 +124,23 @@ def signature_states(meta_graph: Any) -> dict[str, GraphState]:
 
 def state_of(graph_def: Any) -> GraphState:
     """What running all of a `GraphDef` changes."""
-    return _Graph(graph_def).state()
+    graph = GraphIndex(graph_def)
+    return _Walk(graph).state(graph.nodes.values())
 
 
-@dataclass(eq=False)
-class _Graph:
-    """A `GraphDef`, indexed.
+class _Walk:
+    """Looks for what nodes write, through the functions that they call."""
 
-    Attributes:
-        graph_def: the graph.
-    """
+    def __init__(self, graph: GraphIndex) -> None:
+        self._graph = graph
+        self._seen: set[object] = set()
+        self._written: set[Written] = set()
+        self._draws: set[str] = set()
 
-    graph_def: Any
-    _seen: set[object] = field(default_factory=set, init=False)
-    _written: set[Written] = field(default_factory=set, init=False)
-    _draws: set[str] = field(default_factory=set, init=False)
-
-    @cached_property
-    def nodes(self) -> dict[str, Any]:
-        """The nodes of the graph itself, by name."""
-        return {node.name: node for node in self.graph_def.node}
-
-    @cached_property
-    def functions(self) -> dict[str, Any]:
-        """Its function library, by name."""
-        return {function.signature.name: function for function in self.graph_def.library.function}
-
-    def state(self, fetches: Collection[str] | None = None) -> GraphState:
-        """What running some tensors (None: everything) changes."""
-        self._seen, self._written, self._draws = set(), set(), set()
-        self._walk(self.nodes.values() if fetches is None else self._reached(fetches), self.nodes, {})
+    def state(self, running: Iterable[Any]) -> GraphState:
+        """What running some nodes of the graph itself changes."""
+        self._walk(running, self._graph.nodes, {})
         return GraphState(tuple(sorted(self._written)), tuple(sorted(self._draws)))
-
-    def _reached(self, fetches: Iterable[str]) -> list[Any]:
-        waiting, found = [node_of(name) for name in fetches], {}
-        while waiting:
-            name = waiting.pop()
-            if name in self.nodes and name not in found:
-                found[name] = self.nodes[name]
-                waiting += [node_of(source) for source in found[name].input]
-        return list(found.values())
 
     def _walk(self, running: Iterable[Any], nodes: Mapping[str, Any], arguments: Mapping[str, str]) -> None:
         """Note what nodes write.
@@ -168,12 +156,12 @@ class _Graph:
                 self._note(node, kind, _origin(next(iter(_data(node)), ""), nodes, arguments))
             elif _DRAWS.match(node.op):
                 self._draws.add(node.op)
-            for name in called_functions(node, self.functions):
+            for name in self._graph.called(node):
                 self._enter(name, [_origin(source, nodes, arguments) for source in _data(node)])
 
     def _enter(self, name: str, origins: list[str]) -> None:
         """Walk the body of a function: its last arguments are the last inputs of what calls it."""
-        function = self.functions[name]
+        function = self._graph.functions[name]
         names = [argument.name for argument in function.signature.input_arg]
         common = min(len(names), len(origins))
         given = dict(zip(names[len(names) - common :], origins[len(origins) - common :], strict=True))
@@ -185,13 +173,23 @@ class _Graph:
         self._walk(body.values(), body, dict.fromkeys(names, "") | given)
 
     def _note(self, node: Any, kind: str, origin: str) -> None:
-        holder = self.nodes.get(origin)
+        holder = self._graph.nodes.get(origin)
         if holder is None and origin.startswith("Anonymous"):
             return  # made by the run itself, and gone with it
         # The shared name of a table is a number.
         shared = holder.attr["shared_name"].s.decode() if holder is not None and kind == "variable" else ""
         held = Written(shared or origin or node.op, "" if holder is None else origin, kind, _dtypes(node, kind))
         self._written.add(held)
+
+
+def added_keys(before: np.ndarray, now: np.ndarray) -> np.ndarray:
+    """The keys that a table has now and did not have; what some tables import stands beside them."""
+    known = set(_hashable(before))
+    return now[[number for number, key in enumerate(_hashable(now)) if key not in known]]
+
+
+def _hashable(keys: np.ndarray) -> list[Any]:
+    return [tuple(np.ravel(key).tolist()) for key in keys] if keys.ndim > 1 else keys.tolist()
 
 
 def _kind_written(op: str) -> str:

@@ -21,14 +21,14 @@ import numpy as np
 
 from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, ServingError
 from ...experiment.admin import ExperimentAdmin
-from ...export.arrays import read_rows
+from ...export.arrays import columns_of, read_rows
 from ...serving.admin import ModelAdmin
 from ...serving.backend import ModelSpec, as_header
 from ...serving.telemetry.capture import CaptureSettings
 from ...serving.versions.inputs import signature_named
 from ...types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus, no_progress
 from ..calls import TIMEOUT
-from ..rest.metadata_json import SIGNATURES_FIELD
+from ..rest.metadata_json import ORDER_FIELD, SIGNATURES_FIELD
 from ..rest.v2_tensors import HEADER_LENGTH
 from .connection import ServerConnection, SignaturesChanged
 from .operations import OPERATIONS, PREFIX, READ_S, Operation
@@ -241,8 +241,10 @@ class RemoteModels(RemoteAdmin):
                 known = self._read_signatures(path, headers)
             spec_of_signature = signature_named(known.signatures, signature)
             inputs = read_rows(spec_of_signature, value)
-            # Versions between which the traffic is split may have different signatures: the last try takes any.
-            mark = known.mark if number < MOST_TRIES - 1 else ""
+            # Versions between which the traffic is split may have different signatures: the last try takes any, but
+            # a list, which another version may take in another order.
+            is_list = len(inputs) > 1 and columns_of(value) is None
+            mark = known.mark if is_list or number < MOST_TRIES - 1 else ""
             more = {**headers, SIGNATURES_FIELD: mark} if mark else headers
             try:
                 return self._run(spec, path, spec_of_signature, inputs, limit_s, more)
@@ -293,7 +295,7 @@ class RemoteModels(RemoteAdmin):
     def _read_signatures(self, path: str, headers: Mapping[str, str]) -> KnownSignatures:
         """What the version that answers takes and gives; kept when the server has a name for it."""
         answer, fields = self.connection.call("GET", f"{path}/metadata", None, READ_S, headers)
-        signatures, version = parse_signatures(answer)
+        signatures, version = parse_signatures(answer, fields.get(ORDER_FIELD))
         known = KnownSignatures(version, signatures, fields.get(SIGNATURES_FIELD, ""))
         if known.mark:
             self._known[path] = known

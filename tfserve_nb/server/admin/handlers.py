@@ -17,10 +17,10 @@ from typing import Any  # JSON values
 
 from tornado import web
 
-from ...errors import InvalidRequest
 from ...experiment.admin import ExperimentAdmin
 from ...serving.admin import ModelAdmin
 from ..event_loop import run_in_thread
+from ..rest.json_text import parse_json
 from ..settings import ServerSettings
 from ..telemetry.log import public_error
 from .operations import EXPERIMENT_OPERATIONS, MODEL, MODEL_OPERATIONS, PREFIX, Operation
@@ -70,10 +70,7 @@ class AdminHandler(web.RequestHandler):
     def _arguments(self) -> Mapping[str, Any]:
         if self.request.method == "GET":
             return {name: self.get_query_argument(name) for name in self.request.query_arguments}
-        value = json.loads(self.request.body or b"{}")
-        if not isinstance(value, dict):
-            raise InvalidRequest("the body must be a JSON object")
-        return value
+        return parse_json(self.request.body or b"{}")
 
 
 class OperationHandler(AdminHandler):

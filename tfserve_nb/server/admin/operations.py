@@ -147,7 +147,7 @@ def _read(given: Mapping[str, Any], name: str, kind: Any) -> Any:
     except KeyError as error:
         reason = f"{error} is missing"
     except (TypeError, ValueError, AttributeError) as error:
-        reason = f"{type(error).__name__}: {error}"
+        reason = str(error) or type(error).__name__
         if not isinstance(value, Mapping) and _is_object(kind):
             reason = "needed is a JSON object"
     raise InvalidRequest(" ".join(f"{name}={json.dumps(value):.200}: {reason}".split()))

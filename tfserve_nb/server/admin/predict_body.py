@@ -9,6 +9,7 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Mapping
 from typing import Any  # JSON values
 
@@ -16,8 +17,8 @@ import numpy as np
 
 from ...errors import InvalidRequest
 from ...types import SignatureSpec, Tensors, TensorSpec, in_order
-from ..rest.json_text import dump, dump_with_nan
-from ..rest.v2_tensors import HEADER_LENGTH, parse_json, to_array, to_output
+from ..rest.json_text import dump, dump_with_nan, parse_json
+from ..rest.v2_tensors import HEADER_LENGTH, to_array, to_output
 
 ALIGNMENT = 16
 """Of raw tensors, in bytes: what the largest numbers need."""
@@ -25,11 +26,23 @@ ALIGNMENT = 16
 _DTYPES = {"DT_FLOAT": "float32", "DT_DOUBLE": "float64", "DT_HALF": "float16"}
 
 
-def parse_signatures(metadata: Mapping[str, Any]) -> tuple[dict[str, SignatureSpec], int]:
-    """The signatures and the version of a metadata response."""
+def parse_signatures(metadata: Mapping[str, Any], orders: str | None) -> tuple[dict[str, SignatureSpec], int]:
+    """The signatures and the version of a metadata response.
+
+    Args:
+        metadata: its body.
+        orders: its field `ORDER_FIELD`; servers other than ours send none.
+    """
+    places: Mapping[str, list[int]] = json.loads(orders or "{}")
     definitions = metadata["metadata"]["signature_def"]["signature_def"]
     signatures = {
-        name: SignatureSpec(name, _specs(info["inputs"]), _specs(info["outputs"]), info["method_name"])
+        name: SignatureSpec(
+            name,
+            inputs := _specs(info["inputs"]),
+            _specs(info["outputs"]),
+            info["method_name"],
+            order=tuple([*inputs][place] for place in places.get(name, ())),
+        )
         for name, info in sorted(definitions.items())
         if not name.startswith("__")
     }

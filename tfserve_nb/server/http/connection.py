@@ -188,6 +188,12 @@ class Connection(asyncio.Protocol):
         return self._current is not None or bool(self._waiting)
 
     @property
+    def may_be_cut(self) -> bool:
+        """Whether a client that others may make room for has not sent all of its request yet."""
+        current = self._current
+        return current is not None and not current.keeps_place and not current.is_complete
+
+    @property
     def has_unsent(self) -> bool:
         """Whether a part of a response waits for the client to read."""
         transport = self._transport

@@ -161,6 +161,7 @@ class Message:
         is_complete: the body has arrived.
         is_answered: a part of the response was written.
         keeps_alive: the connection stays open after the response.
+        keeps_place: its connection stays open while others need the place, although the body has not arrived.
     """
 
     __slots__ = (
@@ -173,6 +174,7 @@ class Message:
         "is_answered",
         "is_complete",
         "keeps_alive",
+        "keeps_place",
         "max_bytes",
         "num_bytes",
         "received_s",
@@ -185,6 +187,7 @@ class Message:
         self.received_s = received_s
         self.max_bytes = max_bytes
         self.keeps_alive = head.keeps_alive
+        self.keeps_place = True
         self.num_bytes = 0
         self.is_complete = False
         self.is_answered = False

@@ -126,7 +126,7 @@ class HttpServer:
     # --- for connections ----------------------------------------------------------------------------------------
 
     def opened(self, connection: Connection) -> bool:
-        """Remember a connection; an idle one makes room for it, and False means that all are busy."""
+        """Remember a connection; another one makes room for it, and False means that none can."""
         if self.is_draining or not self._make_room():
             return False
         self._connections.add(connection)
@@ -135,10 +135,12 @@ class HttpServer:
     def _make_room(self) -> bool:
         if len(self._connections) < self._max_connections:
             return True
+        # Requests that never end would keep others out, if clients that nobody knows could hold their places with them.
         idle = [client for client in self._connections if not client.is_busy]
-        if not idle:
+        found = idle or [client for client in self._connections if client.may_be_cut]
+        if not found:
             return False
-        oldest = min(idle, key=lambda client: client.deadline_s)
+        oldest = min(found, key=lambda client: client.deadline_s)
         oldest.abort()
         self._connections.discard(oldest)  # its `connection_lost` comes later
         return True

@@ -11,6 +11,7 @@ import time
 import zlib
 from collections.abc import Callable
 from typing import NamedTuple, TypeAlias, TypeVar
+from urllib.parse import quote
 
 from ...errors import InvalidRequest, ServingError
 from ...serving.backend import Answer, Handle, ModelSpec, Outcome
@@ -24,7 +25,15 @@ from .decoder import LARGE_BYTES, Decoder, Later
 from .example_json import ExampleRequest, classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
 from .json_text import error_body
-from .metadata_json import SIGNATURES_FIELD, metadata_body, signatures_mark, status_body
+from .metadata_json import (
+    CHANGES_FIELD,
+    ORDER_FIELD,
+    SIGNATURES_FIELD,
+    input_orders,
+    metadata_body,
+    signatures_mark,
+    status_body,
+)
 from .predict_json import parse_predict, to_body, to_tensors
 from .routes import Route, VersionOverflow, find_route
 
@@ -128,9 +137,21 @@ class RestHandler:
         handle = self.calls.backend.acquire(route.spec, key=fields.get)
         try:
             body = metadata_body(route.spec.name, handle.version, handle.signature_defs)
-            return Reply(200, body, ((SIGNATURES_FIELD, signatures_mark(handle.signatures)),))
+            shown = [(SIGNATURES_FIELD, signatures_mark(handle.signatures))]
+            shown += [(ORDER_FIELD, orders)] if (orders := input_orders(handle.signatures)) else []
+            changes = self._changes(route.spec, handle.version)
+            shown += [(CHANGES_FIELD, quote(changes, safe=" ,()"))] if changes else []
+            return Reply(200, body, tuple(shown))
         finally:
             handle.release()
+
+    def _changes(self, spec: ModelSpec, version: int) -> str:
+        """What requests for a model leave behind, whichever version the traffic gives them to."""
+        backend, versions = self.calls.backend, {version}
+        if spec.version is None and spec.label is None:
+            versions |= backend.catalog()[spec.name].traffic.keys()
+        found = (one.changes for one in backend.status(ModelSpec(spec.name)) if one.version in versions)
+        return next(filter(None, found), "")
 
     def _start_predict(
         self, spec: ModelSpec, fields: Fields, body: bytes, notes: RequestContext, on_reply: OnReply

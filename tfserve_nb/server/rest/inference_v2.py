@@ -22,9 +22,9 @@ from ..calls import RequestContext, note_timeout
 from ..http.message import Fields
 from ..paths import V2, V2_HEALTH
 from .handler import GiveUp, OnReply, Reply, RestHandler, check_mark, is_large
-from .json_text import dump
+from .json_text import dump, parse_json
 from .routes import Route
-from .v2_tensors import HEADER_LENGTH, Wanted, metadata_of, parse_json, to_array, to_output, write_json
+from .v2_tensors import HEADER_LENGTH, Wanted, metadata_of, to_array, to_output, write_json
 
 READY_RETRY_S = 2.0
 

@@ -41,6 +41,23 @@ def parse_object(body: bytes) -> dict[str, Any]:
     return value
 
 
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The JSON object of a body that has no form of TensorFlow Serving's: of the V2 and the admin API.
+
+    Raises:
+        InvalidRequest: if it is none: what is wrong, and at which line and column.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if not any(word in body for word in _NOT_FINITE):
+            raise InvalidRequest(f"JSON parse error: {error}") from None
+        value = _with_not_finite(body)
+    if not isinstance(value, dict):
+        raise InvalidRequest(f"the body must be a JSON object, and is {debug_text(value)}")
+    return value
+
+
 def signature_name(value: dict[str, Any]) -> str:
     """The signature that a request names; "" when it names none.
 
@@ -58,6 +75,7 @@ def signature_name(value: dict[str, Any]) -> str:
 _KEYS = {key: f'"{key}"'.encode() for key in ("instances", "inputs", "signature_name", "examples", "context")}
 """Of these the first one counts; orjson keeps the last."""
 
+_NOT_FINITE = (b"NaN", b"Infinity")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 MAX_DEBUG_CHARS = 256
@@ -67,13 +85,22 @@ TOLERANT_BYTES = 4 * 1024 * 1024
 """Longer texts are not given to the slow parser: all other requests would wait for it."""
 
 
+def _with_not_finite(body: bytes) -> Any:
+    """JSON with the bare words that responses have too; orjson refuses them."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"JSON parse error: {error}") from None
+
+
 def _parse_tolerantly(body: bytes) -> Any:
     """What rapidjson takes and orjson does not."""
     if not body:
         raise InvalidRequest("JSON Parse error: The document is empty")
     try:
         if _SURROGATE.search(body):
-            raise ValueError("surrogates")  # the standard library takes half a pair for a character
+            # The standard library takes half a pair for a character.
+            raise ValueError(f"{TOLERANT_BYTES >> 20} MiB at most may have escaped surrogates: send them as UTF-8")
         # It takes NaN and Infinity, at a tenth of the slow parser's cost.
         value, _ = _DECODER.raw_decode(body.decode())
     except (ValueError, RecursionError) as error:
@@ -99,7 +126,7 @@ def _first_wins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _float(text: str) -> float:
     value = float(text)
     if math.isinf(value):
-        raise ValueError(text)
+        raise ValueError(f"{tolerant_json.TOO_BIG} It is {text:.40}")
     return value
 
 

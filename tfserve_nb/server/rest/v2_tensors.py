@@ -9,14 +9,12 @@ a 32-bit number.
 
 from __future__ import annotations
 
-import json
 import math
 import struct
 from collections.abc import Mapping
 from typing import Any, NamedTuple  # JSON values
 
 import numpy as np
-import orjson
 
 from ...errors import InvalidRequest
 from ...types import TensorSpec, numpy_dtype
@@ -211,31 +209,3 @@ def write_json(value: dict[str, Any]) -> bytes:
         for output in value["outputs"]
     ]
     return dump_with_nan({**value, "outputs": plain})
-
-
-def parse_json(text: bytes) -> dict[str, Any]:
-    """The JSON of a request.
-
-    Raises:
-        InvalidRequest: if it is none, or no object.
-    """
-    try:
-        value = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        if not any(word in text for word in _NOT_FINITE):
-            raise InvalidRequest(f"JSON parse error: {error}") from None
-        value = _with_not_finite(text)
-    if not isinstance(value, dict):
-        raise InvalidRequest("the request must be a JSON object")
-    return value
-
-
-_NOT_FINITE = (b"NaN", b"Infinity")
-
-
-def _with_not_finite(text: bytes) -> Any:
-    """JSON with the bare words that responses have too; orjson refuses them."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"JSON parse error: {error}") from None

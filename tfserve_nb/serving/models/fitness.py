@@ -20,7 +20,7 @@ _INCURABLE = re.compile(
 
 
 def check_fitness(before: Routing, after: Routing, serving: Collection[int], statuses: Iterable[VersionStatus]) -> None:
-    """Refuse a change that gives requests to a version that cannot answer, or copies to one that they would change.
+    """Refuse a change that gives requests to a version that cannot answer, or copies to one that may get none.
 
     Args:
         before: the routing now.
@@ -30,21 +30,32 @@ def check_fitness(before: Routing, after: Routing, serving: Collection[int], sta
 
     Raises:
         FailedPrecondition: saying why a version cannot answer.
-        InvalidOption: saying what copies would change.
+        InvalidOption: saying what copies would do.
     """
     known = {status.version: status for status in statuses}
-    for version in sorted({*after.traffic, *after.arms} - set(serving) - before.arms.keys()):
+    labelled = {version for label, version in after.labels.items() if before.labels.get(label) != version}
+    for version in sorted({*after.traffic, *after.arms, *labelled} - set(serving) - before.arms.keys()):
         if version in known and known[version].problem:
             raise _cannot_answer(after.name, version, known[version].problem)
-    copies = after.shadow
-    if copies is not None and copies != before.shadow and copies.version in known:
-        changes = known[copies.version].changes
-        if changes:
-            raise InvalidOption(
-                f"version {copies.version} of {after.name} cannot get copies of requests: {changes}, so copies would "
-                "change what clients are answered later",
-                hint="--stage in place of --shadow; in an experiment --shadow 0",
-            )
+    for version in sorted(after.copied_to - before.copied_to):
+        if version in known and known[version].changes:
+            raise _may_not_be_copied_to(after, version, known[version].changes)
+
+
+def _may_not_be_copied_to(routing: Routing, version: int, changes: str) -> InvalidOption:
+    """The refusal to give copies to a version that is run once for each request."""
+    what = "get copies of requests"
+    if routing.arms:
+        a, b = sorted(routing.arms, key=lambda arm: routing.arms[arm])
+        return InvalidOption(
+            f"versions {a} and {b} of {routing.name} can be compared without copies only: version {version} cannot "
+            f"{what}, {changes}, and a copy would do that once more",
+            hint="--shadow 0 (shadow=0) compares latency, errors and labels",
+        )
+    return InvalidOption(
+        f"version {version} of {routing.name} cannot {what}: {changes}, and a copy would do that once more",
+        hint="--stage in place of --shadow, or an experiment with --shadow 0",
+    )
 
 
 def _cannot_answer(name: str, version: int, problem: str) -> FailedPrecondition:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # JSON
@@ -23,7 +23,7 @@ from ..versions.lifecycle import ServableManager
 from ..versions.source import VersionSource
 from .fitness import check_fitness
 from .routing import Routing
-from .state_store import StateStore
+from .state_store import StateStore, new_event
 
 LOAD_LIMIT_S = 600.0
 
@@ -171,6 +171,19 @@ class ServedModel:
         """
         self._check_deletable(version, force=force)
         delete_version(self.base_path, self.name, version)
+
+    def forget(self, deleted: Sequence[int], *, force: bool) -> None:
+        """Remove what is stored of it, once nothing is routed to it, and the folders of some versions.
+
+        Raises:
+            ServingError: if a folder cannot be removed.
+        """
+        with self.noting_problem():
+            # With the highest number, so that it is not used again.
+            event = new_event("undeploy", max(deleted, default=None), "deleted" if deleted else "")
+            self.store.forget(self.name, event)
+        for number in deleted:
+            self.delete(number, force=force)
 
     def _check_deletable(self, version: int, *, force: bool) -> None:
         folder = deletable_dir(self.base_path, self.name, version)

@@ -9,11 +9,11 @@ model_servers/server_core.cc.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import ConfigRejected, InvalidOption
-from ...export.layout import check_name
+from ...export.layout import check_name, is_below
 from .routing import check_label
 
 
@@ -63,6 +63,7 @@ class ModelConfig:
         labels: label -> version.
         platform: must be `tensorflow`.
         logging: which requests are written to files, or None.
+        within: links in its versions may lead to these folders and below; None for anywhere.
     """
 
     name: str
@@ -71,6 +72,7 @@ class ModelConfig:
     labels: Mapping[str, int] = field(default_factory=dict)
     platform: str = "tensorflow"
     logging: LoggingOptions | None = None
+    within: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +80,16 @@ class ReloadLimits:
     """What a configuration may name when it is not known who sends it.
 
     A SavedModel is a program, and logged requests are files that are written: both stay where the server's owner put
-    them.
+    them. Links in a folder that the owner named are the owner's.
 
     Attributes:
         base_paths: models must lie in these folders or below them.
+        own_paths: those that the owner's configuration names itself.
         log_prefixes: requests may be logged there, as `LoggingOptions.filename_prefix`.
     """
 
     base_paths: tuple[str, ...]
+    own_paths: frozenset[str] = frozenset()
     log_prefixes: frozenset[str] = frozenset()
 
     @classmethod
@@ -94,10 +98,24 @@ class ReloadLimits:
         known = tuple(configs)
         return cls(
             (*(config.base_path for config in known), *base_paths),
+            frozenset(config.base_path for config in known),
             frozenset(config.logging.filename_prefix for config in known if config.logging is not None),
         )
 
-    def check(self, wanted: Iterable[ModelConfig]) -> None:
+    def restricted(self, wanted: Iterable[ModelConfig]) -> tuple[ModelConfig, ...]:
+        """A configuration whose models are kept from leaving these folders by links later.
+
+        Raises:
+            ConfigRejected: as `_check`.
+        """
+        configs = tuple(wanted)
+        self._check(configs)
+        return tuple(
+            config if config.base_path in self.own_paths else replace(config, within=self.base_paths)
+            for config in configs
+        )
+
+    def _check(self, wanted: Iterable[ModelConfig]) -> None:
         """Refuse a configuration that names anything else; links are followed.
 
         Raises:
@@ -107,7 +125,7 @@ class ReloadLimits:
         for config in wanted:
             _check_texts(config)
             is_absolute = Path(config.base_path).is_absolute()  # `check_configs` has the words for others
-            if is_absolute and not any(_is_below(config.base_path, root) for root in roots):
+            if is_absolute and not is_below(config.base_path, roots):
                 raise ConfigRejected(
                     f"Model {config.name} lies at {config.base_path}, outside of the configured base paths; reloads "
                     "without a token stay below them. Start the server with --reload_base_paths=FOLDER or "
@@ -121,13 +139,6 @@ class ReloadLimits:
                     "--auth_token_file=FILE",
                     code="PERMISSION_DENIED",
                 )
-
-
-def _is_below(path: str, root: Path) -> bool:
-    try:
-        return Path(path).resolve().is_relative_to(root)
-    except (OSError, RuntimeError):  # links in a circle
-        return False
 
 
 def _check_texts(config: ModelConfig) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any  # JSON
 
 from ...errors import ModelNotFound, ServingError
+from ...export.layout import MAX_VERSION
 from ...serialization import check_format
 from ...types import HistoryEvent
 
@@ -34,6 +35,11 @@ _SCHEMA = (
     f"CREATE TABLE IF NOT EXISTS replays ({_KEPT}, result TEXT NOT NULL)",
     "CREATE INDEX IF NOT EXISTS history_by_name ON history (name, id)",
 )
+
+_IS_TIME = "at BETWEEN 0 AND 253402300799"
+"""That a row can have happened: SQLite takes whatever stands in a column, and orders texts above all numbers."""
+_IS_VERSION = f"(typeof(version) = 'integer' AND version BETWEEN 0 AND {MAX_VERSION - 1})"
+"""That a version has a next one."""
 
 
 class StateStore:
@@ -81,25 +87,24 @@ class StateStore:
         return {_text(name): _value(state) for name, state in rows}
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
-        """The newest events of a model, newest first."""
-        query = "SELECT at, action, version, detail, actor FROM history WHERE name = ? ORDER BY id DESC LIMIT ?"
+        """The newest events of a model, newest first; without damaged ones."""
+        is_sound = f"{_IS_TIME} AND (version IS NULL OR {_IS_VERSION})"
+        columns = "at, action, version, detail, actor"
+        query = f"SELECT {columns} FROM history WHERE name = ? AND {is_sound} ORDER BY id DESC LIMIT ?"  # noqa: S608 - texts of ours
         rows = self._rows("history", query, (name, limit))
         return [
             HistoryEvent(at, _text(action), version, _text(detail), _text(actor))
             for at, action, version, detail, actor in rows
         ]
 
-    def highest_version(self, name: str) -> int:
-        """The highest version in the history of a model, whether it is still there or not; 0 when there is none.
+    def used_versions(self, name: str) -> frozenset[int]:
+        """The versions in the history of a model, whether they are still there or not.
 
         Raises:
             ServingError: if the file cannot be read.
         """
-        if not self.path.exists():
-            return 0
-        with self._open() as connection:
-            (number,) = connection.execute("SELECT MAX(version) FROM history WHERE name = ?", (name,)).fetchone()
-        return number or 0
+        query = f"SELECT DISTINCT version FROM history WHERE name = ? AND {_IS_VERSION}"  # noqa: S608 - a text of ours
+        return frozenset(version for (version,) in self._rows("history", query, (name,)))
 
     def add_benchmark(self, name: str, result: Mapping[str, Any], event: HistoryEvent) -> int:
         """Keep the result of a benchmark.
@@ -159,11 +164,22 @@ class StateStore:
             return int(added.lastrowid or 0)
 
     def latest_experiment(self, name: str) -> tuple[int, dict[str, Any]] | None:
-        """Number and state of a model's newest experiment, or None when there was none."""
-        found = self._rows(
-            "experiments", "SELECT id, state FROM experiments WHERE name = ? ORDER BY id DESC LIMIT 1", (name,)
-        )
-        return (int(found[0][0]), json.loads(found[0][1])) if found else None
+        """Number and state of a model's newest experiment, or None when there was none.
+
+        Raises:
+            ServingError: if it is damaged, or the file cannot be read.
+        """
+        query = "SELECT id, state FROM experiments WHERE name = ? AND typeof(id) = 'integer' ORDER BY id DESC LIMIT 1"
+        found = self._rows("experiments", query, (name,))
+        if not found:
+            return None
+        number, state = found[0][0], _value(found[0][1])
+        if not isinstance(state, dict):
+            raise ServingError(
+                f"experiment {number} in {self.path} cannot be read: {state!r:.60} is no JSON object",
+                hint="start another one",
+            )
+        return number, state
 
     def _rows(self, table: str, query: str, values: tuple[Any, ...] = ()) -> list[Any]:
         """What a query finds; nothing in a file that is not there, or that an earlier release made without the table.

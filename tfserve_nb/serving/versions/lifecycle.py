@@ -19,16 +19,15 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import Cancelled, FailedPrecondition, NotAvailable, ServingError
-from ...export.graph.outside_ops import reach_text
 from ...export.layout import folder_bytes
 from ...threads import start_thread
 from ...types import Progress, ProgressEvent, Tensors, VersionState, VersionStatus
 from ..backend import VersionView
 from ..batching.runner import Runner
+from ..engines.servable import Loader, Servable
 from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
 from .in_use import FolderInUse, is_in_use
-from .servable import Loader, Servable
 from .source import VersionSource
 from .trial import Trial
 from .version import LoadedVersion, VersionHandle, VersionRecord
@@ -382,8 +381,8 @@ class ServableManager:
             source = record.source = record.source.resolved()
             servable = self._loader(source.path, source.device)
             record.weights_bytes = folder_bytes(source.path)
-            if servable.outside_ops:
-                _log.info("Servable {name: %s version: %d}: %s", name, version, reach_text(servable.outside_ops))
+            if servable.effects.reach:
+                _log.info("Servable {name: %s version: %d}: %s", name, version, servable.effects.reach)
             trial = Trial(servable)
             seen = partial(self._seen, name)
             sharing = warm_up(trial, source, partial(self._note_warmup, record), self._observers, seen)

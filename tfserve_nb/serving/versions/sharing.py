@@ -61,6 +61,12 @@ _MOST_VARIED = 1_000_000
 MOST_COMPARED = 16
 _LONG_TEXT = b"a very long text " * 40
 
+TEXTS = (b"", b"42", b"-1.5", _LONG_TEXT)
+"""Made up beside words: what models read as numbers, and what is shorter or longer than others."""
+
+MOST_VALUES = 16
+"""Rows whose values of one input are tried in the place of each other."""
+
 STRANGE_S = 1.0
 """Time for runs beside strange rows."""
 
@@ -142,7 +148,9 @@ def decide(
     if is_tried or noted is not None:
         return RowSharing(is_allowed=True)
     why = f": {problem}" if problem else ""
-    return RowSharing(is_allowed=False, reason=f"no rows are known that the model can run{why}; {_ADVICE}")
+    return RowSharing(
+        is_allowed=False, reason=f"no rows are known that show whether they may share a run{why}; {_ADVICE}"
+    )
 
 
 def ignores_added_length(run: Run, signature: SignatureSpec, evidence: Iterable[Evidence]) -> bool:
@@ -244,8 +252,11 @@ def _spread(array: np.ndarray) -> np.ndarray:
 
 
 def _more_rows(rows: Tensors) -> Tensors:
-    """Whole numbers and booleans of different size and length: made-up ones are all small and all without padding."""
-    discrete = [array for array in rows.values() if array.dtype.kind in "iub" and array.ndim]
+    """Text, whole numbers and booleans unlike the made-up ones, which are all small, of like length and unpadded.
+
+    A model may take only some of these rows: each is tried alone first.
+    """
+    discrete = [array for array in rows.values() if array.dtype.kind in "iubO" and array.ndim]
     if not discrete or max(array.size for array in rows.values()) > _MOST_VARIED:
         return rows
     count = _num_rows(rows)
@@ -253,6 +264,7 @@ def _more_rows(rows: Tensors) -> Tensors:
     for number, padding in enumerate(PADDINGS):
         more.append({name: _with_tail(_row(array, number + 1), padding) for name, array in rows.items()})
         more.append({name: _scaled(_row(array, number + 2), (3, 25, 0, 1)[number]) for name, array in rows.items()})
+        more.append({name: _small(_row(array, number), number) for name, array in rows.items()})
     more.extend({name: _row(array, number) for name, array in rows.items()} for number in range(1, count))
     return {name: np.concatenate([row[name] for row in more]) for name in rows}
 
@@ -270,6 +282,13 @@ def _scaled(row: np.ndarray, factor: int) -> np.ndarray:
         return row
     most = int(np.iinfo(row.dtype).max)
     return np.minimum(row.astype(np.int64) * factor, min(most, 2**62)).astype(row.dtype)
+
+
+def _small(row: np.ndarray, number: int) -> np.ndarray:
+    """Zeros and ones, which suit any table of at least two rows; of text, one of `TEXTS`."""
+    if row.dtype == object:
+        return np.full(row.shape, TEXTS[number % len(TEXTS)], dtype=object)
+    return row % 2 if row.dtype.kind in "iu" else row
 
 
 def _with_tail(row: np.ndarray, padding: int) -> np.ndarray:
@@ -341,7 +360,7 @@ class _Probe:
         if not self._alone:
             raise problem or RunRejected("there are no rows")
         if not any(_has_numbers(outputs) for outputs in self._alone):
-            raise RunRejected("all outputs are NaN or infinite")
+            raise RunRejected("all outputs are empty, NaN or infinite")
         first = {name: array[self._chosen[0] : self._chosen[0] + 1] for name, array in self._rows.items()}
         if _differs([self._alone[0]], self._run(first), [0]):
             return "the outputs for the same row change from run to run"
@@ -383,7 +402,7 @@ class _Probe:
         """Rows of the evidence beside neighbours that no client should send, the least strange first."""
         largest = max(2, self._sizes[-1])
         until_s = time.perf_counter() + STRANGE_S
-        strange = sorted(_strange(self._rows), key=lambda kind: kind[0])
+        strange = sorted(_strange(self._rows), key=_size)
         most = math.inf
         for size in sorted({2, min(largest, 8), largest}):
             usual_s = math.inf
@@ -421,16 +440,43 @@ class _Probe:
         except (RunFailed, RunRejected):
             return False, time.perf_counter() - started_s  # the model refuses such rows
         took_s = time.perf_counter() - started_s
-        self._saw_others = True
+        # Text and whole numbers may lie on one side only: the largest row does not see that others count.
+        self._saw_others = self._saw_others or any(array.dtype.kind in "fcV" for array in self._rows.values())
         if wrong_rows(together, size):
             return True, took_s
         return _differs([self._alone[number] for number in numbers], together, places), took_s
 
     def _enough(self) -> str:
-        """Copies of one row beside each other show little: what is subtracted from it may be their mean."""
+        """What never differs shows nothing: each input has to make a difference to some output.
+
+        Copies of one row have the outputs of that row where their mean is subtracted, too, and so have texts that a
+        lookup table does not know.
+        """
         if not self._saw_others:
-            raise RunRejected("one row was given, which shows nothing; two or more different rows are needed")
+            raise RunRejected("only one row could be run, which shows nothing; two or more different rows are needed")
+        idle = next((name for name in self._rows if not self._makes_a_difference(name)), "")
+        if idle:
+            raise RunRejected(f"input {idle} makes no difference to the outputs for the rows tried")
         return ""
+
+    def _makes_a_difference(self, name: str) -> bool:
+        """Whether some row has other outputs with another value of one input: another row's, or a strange one."""
+        chosen = self._chosen[:MOST_VALUES]
+        own = self._rows[name][chosen[:1]]
+        others = [self._rows[name][chosen], *(kind[name] for _, kind in sorted(_strange(self._rows), key=_size))]
+        until_s = time.perf_counter() + STRANGE_S
+        for other in others:
+            values = np.concatenate([own, other])
+            copies = {key: np.repeat(array[chosen[:1]], len(values), axis=0) for key, array in self._rows.items()}
+            try:
+                outputs = self._run({**copies, name: values})
+            except (RunFailed, RunRejected):
+                continue  # the model refuses such rows
+            if any(_differs([self._alone[0]], outputs, [place]) for place in range(1, len(values))):
+                return True
+            if time.perf_counter() > until_s:
+                break
+        return False
 
 
 def wrong_rows(outputs: Tensors, num_rows: int) -> str:
@@ -480,6 +526,10 @@ def _strange(rows: Tensors) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
         if key not in seen:
             seen.add(key)
             yield max(_largest_whole(array) for array in row.values()), row
+
+
+def _size(strange: tuple[float, Tensors]) -> float:
+    return strange[0]
 
 
 def _filled(row: np.ndarray, number: float, text: bytes) -> np.ndarray:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # JSON
 
+from ...errors import FailedPrecondition
+from ...export.layout import leading_out
 from ..batching.options import BatchingOptions
 
 _KEPT_LIMITS = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches")
@@ -29,6 +31,7 @@ class VersionSource:
         is_trusted: whether it may get requests although no row that was made up could be run.
         batching: reads the limits when the version is loaded, in place of `options`.
         num_warmup_iterations: how often each request of the version's warm-up file is run; 0 leaves the file alone.
+        within: the folder and links in it may lead to these folders and below; None for anywhere.
     """
 
     path: Path
@@ -40,6 +43,7 @@ class VersionSource:
     num_warmup_iterations: int = 1
     is_trusted: bool = False
     batching: Callable[[Path], BatchingOptions] | None = None
+    within: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What the state file keeps beside the folder's number, and what the admin API's `deploy` takes."""
@@ -70,6 +74,14 @@ class VersionSource:
         """The same with its limits read from the version's folder, if they stand there.
 
         Raises:
+            FailedPrecondition: if the folder leads out of those that it may lie in; nothing of it was read.
             ServingError: if what stands there is wrong.
         """
+        roots = [Path(root).resolve() for root in self.within or ()]
+        outside = None if self.within is None else leading_out(self.path, roots)
+        if outside is not None:
+            raise FailedPrecondition(
+                f"{outside} leads out of the configured base paths; models of reloads without a token stay below them. "
+                "Start the server with --reload_base_paths=FOLDER or --auth_token_file=FILE"
+            )
         return self if self.batching is None else replace(self, options=self.batching(self.path), batching=None)

@@ -8,13 +8,12 @@ Thread: the manager's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from ...errors import ServingError
 from ...export.check import made_up_batches
-from ...export.graph.state import GraphState
 from ...types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, Tensors
-from .servable import Servable
+from ..engines.servable import Servable
 
 
 class Trial:
@@ -27,8 +26,7 @@ class Trial:
     def __init__(self, servable: Servable) -> None:
         self.signatures: Mapping[str, SignatureSpec] = servable.signatures
         self.signature_defs: SignatureDefs = servable.signature_defs
-        self.states: Mapping[str, GraphState] = servable.states
-        self.outside_ops: Sequence[str] = servable.outside_ops
+        self.effects = servable.effects
         self._servable = servable
         self._answered: set[str] = set()
         self._problems: dict[str, ServingError] = {}
@@ -60,7 +58,7 @@ class Trial:
         if self._answered & set(names) or not self._problems.keys() & set(names):
             return ""
         for name in names:
-            for batch in () if self.outside_ops else made_up_batches(self.signatures[name]):
+            for batch in () if self.effects.outside_ops else made_up_batches(self.signatures[name]):
                 try:
                     self.run(name, batch)
                 except ServingError:

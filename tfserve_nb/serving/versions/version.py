@@ -13,18 +13,16 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
-from ...export.graph.outside_ops import reach_text
-from ...export.graph.state import notes_of
 from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.lane import Lane, Observe, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Runner
+from ..engines.servable import Servable, StoppableServable
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
-from .servable import Servable, StoppableServable
 from .sharing import RowSharing, sharing_notes
 from .source import VersionSource
 
@@ -133,17 +131,12 @@ class LoadedVersion:
             lane.queue.is_batchable = False
 
     @property
-    def changes(self) -> str:
-        """What runs write in the version, in words; "" when they write nothing."""
-        return next((state.text for state in self.servable.states.values() if state.written), "")
-
-    @property
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
-        outside = self.servable.outside_ops
-        reach = (reach_text(outside),) if outside else ()
-        notes = (*notes_of(self.servable.states), *reach, *sharing_notes(self.alone))
-        return (*notes, f"no row that was tried could be run: {self.problem}") if self.problem else notes
+        notes = (*self.servable.effects.notes, *sharing_notes(self.alone))
+        return (
+            (*notes, f"it cannot answer: no row that was tried could be run: {self.problem}") if self.problem else notes
+        )
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
@@ -194,7 +187,7 @@ class LoadedVersion:
         run_within: RunWithin | None = None
         if isinstance(servable, StoppableServable) and servable.is_stoppable:
             run_within = partial(servable.run_within, name)
-        if name in self.servable.states:
+        if name in self.servable.effects.states:
             run = partial(self._run_alone, run)
             run_within = None if run_within is None else partial(self._run_alone, run_within)
         observe = self._observer(signature, is_background=is_background)
@@ -308,7 +301,8 @@ class VersionRecord:
             done=self.done,
             total=self.total,
             alone={} if self.loaded is None else self.loaded.alone,
-            changes="" if self.loaded is None else self.loaded.changes,
+            changes="" if self.loaded is None else self.loaded.servable.effects.lasting,
+            draws="" if self.loaded is None else self.loaded.servable.effects.randomness,
             problem="" if self.loaded is None else self.loaded.problem,
             notes=() if self.loaded is None else self.loaded.notes,
         )

@@ -21,11 +21,11 @@ from ...errors import RunFailed, RunRejected, ServingError
 from ...export.check import example_batch
 from ...export.warmup_requests import WarmupRequest, read_warmup_requests
 from ...types import SignatureSpec, Tensors
+from ..engines.servable import Servable
 from ..telemetry.observer import Observer
 from ..telemetry.records import WarmupRecord
 from .inputs import check_inputs, has_one_shape
 from .row_evidence import read_noted_rows
-from .servable import Servable
 from .sharing import MADE_UP, Evidence, RowSharing, decide, fixed_dimension, ignores_added_length, made_up
 from .source import VersionSource
 
@@ -79,11 +79,11 @@ def warm_up(
     count = itertools.count(1)
     sharing = {}
     for name, signature in servable.signatures.items():
-        if servable.outside_ops:
+        if servable.effects.outside_ops:
             sharing[name] = RowSharing(is_allowed=False, reason=NOT_TRIED)
             continue
         run = partial(servable.run, name)
-        is_changed, known = name in servable.states, noted.get(name)
+        is_changed, known = name in servable.effects.states, noted.get(name)
         is_decided = is_changed or fixed_dimension(signature) or (known is not None and not known.are_independent)
         if is_decided and name not in stored:
             _run_once(run, signature)

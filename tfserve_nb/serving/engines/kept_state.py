@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any  # TensorFlow's sessions and tensors
 
-from ...export.graph.state import GraphState, Written
+from ...export.graph.state import GraphState, Written, added_keys
 
 PutBack = Callable[[], object]
 
@@ -35,7 +35,9 @@ def _kept(session: Any, entry: Written) -> PutBack:
     import tensorflow as tf
 
     holder = session.graph.get_tensor_by_name(f"{entry.node}:0")
-    read, write, fed = _table(tf, holder, entry) if entry.kind == "table" else _variable(tf, holder, entry)
+    if entry.kind == "table":
+        return _kept_table(session, holder, entry)
+    read, write, fed = _variable(tf, holder, entry)
     try:
         values = session.run(read)
     except tf.errors.OpError:  # a variable without a value, which fails the requests that need it
@@ -43,12 +45,23 @@ def _kept(session: Any, entry: Written) -> PutBack:
     return lambda: session.run(write, dict(zip(fed, values, strict=True)))
 
 
-def _table(tf: Any, holder: Any, entry: Written) -> tuple[list[Any], Any, list[Any]]:
-    keys, values = entry.dtypes
-    fed = [tf.compat.v1.placeholder(dtype) for dtype in entry.dtypes]
-    read = tf.raw_ops.LookupTableExportV2(table_handle=holder, Tkeys=keys, Tvalues=values)
-    write = tf.raw_ops.LookupTableImportV2(table_handle=holder, keys=fed[0], values=fed[1])
-    return list(read), write, fed
+def _kept_table(session: Any, holder: Any, entry: Written) -> PutBack:
+    import tensorflow as tf
+
+    keys, values = (tf.compat.v1.placeholder(dtype) for dtype in entry.dtypes)
+    read = tf.raw_ops.LookupTableExportV2(table_handle=holder, Tkeys=entry.dtypes[0], Tvalues=entry.dtypes[1])
+    remove = tf.raw_ops.LookupTableRemoveV2(table_handle=holder, keys=keys)
+    write = tf.raw_ops.LookupTableImportV2(table_handle=holder, keys=keys, values=values)
+    # Copies: a table may write into the memory that was read.
+    before = [part.copy() for part in session.run(read)]
+
+    def put_back() -> None:
+        added = added_keys(before[0], session.run(read.keys))
+        if len(added):
+            session.run(remove, {keys: added})
+        session.run(write, {keys: before[0], values: before[1]})
+
+    return put_back
 
 
 def _variable(tf: Any, holder: Any, entry: Written) -> tuple[list[Any], Any, list[Any]]:

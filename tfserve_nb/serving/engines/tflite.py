@@ -9,18 +9,18 @@ Reference: tensorflow_serving/servables/tensorflow/tflite_session.cc (a single s
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any  # LiteRT's details are plain dicts
 
 import numpy as np
 
 from ...errors import NotAvailable, RunRejected
-from ...export.graph.state import GraphState
 from ...export.signatures import to_signature_defs
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, in_order
-from .tflite_signatures import stored_signature_defs
+from .tflite_file import TfliteFile
 
 MODEL_FILE = "model.tflite"
 
@@ -42,22 +42,16 @@ class TfliteServable:
             raise NotAvailable(
                 f"{path / MODEL_FILE} needs LiteRT, which is not installed", hint="pip install 'tfserve_nb[tflite]'"
             ) from error
-        try:
-            self._interpreter: Any = Interpreter(model_path=str(path / MODEL_FILE))
-            self._interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise NotAvailable(f"{path / MODEL_FILE} could not be loaded: {error}", hint="convert it again") from error
+        self._make: Callable[[], Any] = partial(Interpreter, model_path=str(path / MODEL_FILE))
+        self._path = path / MODEL_FILE
         self._lock = threading.Lock()
-        self._signatures = {name: self._own(name) for name in self._interpreter.get_signature_list()} or self._others(
-            path
-        )
+        self._start()
         self.signatures: Mapping[str, SignatureSpec] = {
             name: _with_free_batch(one.spec) if one.has_batch_of_one else one.spec
             for name, one in self._signatures.items()
         }
         self.signature_defs = to_signature_defs({name: one.spec for name, one in self._signatures.items()})
-        self.outside_ops = ()  # LiteRT has no such ops, and TensorFlow's are not built in
-        self.states: Mapping[str, GraphState] = {}
+        self.effects = self._file.effects()
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one signature; see `Servable.run`. A model with a batch of one built in runs once for each row.
@@ -80,9 +74,24 @@ class TfliteServable:
         return {name: _joined([row[name] for row in rows], spec) for name, spec in called.spec.outputs.items()}
 
     def restore(self) -> None:
-        """Make the variables what they are at the start; see `Servable.restore`."""
-        with self._lock:
-            self._interpreter.reset_all_variables()
+        """Make the variables what they are at the start; see `Servable.restore`.
+
+        All runs of a version share one interpreter, and with it the state. LiteRT can reset only one kind of variable.
+        """
+        if self.effects.lasting:
+            with self._lock:
+                self._start()
+
+    def _start(self) -> None:
+        """Load the model: with the variables that its file has."""
+        try:
+            self._interpreter: Any = self._make()
+            self._interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise NotAvailable(f"{self._path} could not be loaded: {error}", hint="convert it again") from error
+        self._file = TfliteFile(self._path)
+        names = self._interpreter.get_signature_list()
+        self._signatures = {name: self._own(name) for name in names} or self._others()
 
     def close(self) -> None:
         """Free the interpreter, once no run uses it any more; does not wait for one that hangs."""
@@ -94,18 +103,18 @@ class TfliteServable:
         runner = self._interpreter.get_signature_runner(name)
         return _Called(_signature(name, runner.get_input_details(), runner.get_output_details()), runner)
 
-    def _others(self, path: Path) -> dict[str, _Called]:
+    def _others(self) -> dict[str, _Called]:
         """The signatures that an older converter stored beside the model, or else one of the tensors' names."""
         inputs = {detail["name"]: detail for detail in self._interpreter.get_input_details()}
         outputs = {detail["name"]: detail for detail in self._interpreter.get_output_details()}
         found = {}
-        for name, definition in stored_signature_defs(path / MODEL_FILE).items():
+        for name, definition in self._file.stored_signature_defs().items():
             try:
                 taken = {key: inputs[_tensor_name(info)] for key, info in definition.inputs.items()}
                 given = {key: outputs[_tensor_name(info)] for key, info in definition.outputs.items()}
             except KeyError as error:
                 raise NotAvailable(
-                    f"{path / MODEL_FILE}: signature {name!r} names the tensor {error}, which the model does not have",
+                    f"{self._path}: signature {name!r} names the tensor {error}, which the model does not have",
                     hint="convert it again",
                 ) from None
             spec = replace(_signature(name, taken, given), method_name=definition.method_name)

@@ -1,4 +1,4 @@
-"""A servable: a SavedModel version that is loaded and can run.
+"""TensorFlow itself: a SavedModel version that is loaded and can run.
 
 The SavedModel is loaded into a TensorFlow session of its own, as TensorFlow Serving does: a session callable costs less
 per call than a concrete function, and closing the session frees the variables at once.
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable  # TensorFlow's session and callables are untyped
+from typing import Any  # TensorFlow's session and callables are untyped
 
 from ...errors import (
     DeadlineExceeded,
@@ -24,8 +24,8 @@ from ...errors import (
     RunRejected,
     ServingError,
 )
-from ...export.graph.outside_ops import outside_ops, reach_text
-from ...export.graph.state import GraphState, signature_states
+from ...export.graph.effects import effects_of
+from ...export.graph.outside_ops import reach_text
 from ...export.reasons import cause_in_graph
 from ...export.signatures import (
     SAVED_MODEL_FILE,
@@ -34,9 +34,10 @@ from ...export.signatures import (
     read_meta_graph,
     signature_defs_of,
 )
-from ...types import SignatureDefs, SignatureSpec, Tensors, array_of
+from ...types import SignatureSpec, Tensors, array_of
 from .devices import grow_on_demand
 from .kept_state import keep
+from .servable import Loader, Servable
 from .stopping import LimitedRun, can_be_stopped, with_own_threads
 from .tflite import MODEL_FILE, TfliteServable
 
@@ -49,51 +50,6 @@ SHARED_POOL = 0
 
 LONGEST_RUN_S = 60.0
 """How long a run without a deadline may take where it can be stopped, in seconds: twice what REST allows."""
-
-
-class Servable(Protocol):
-    """What the core needs of a loaded version."""
-
-    @property
-    def signatures(self) -> Mapping[str, SignatureSpec]:
-        """The signatures by name."""
-
-    @property
-    def signature_defs(self) -> SignatureDefs:
-        """The signatures as the model's file has them."""
-
-    @property
-    def outside_ops(self) -> Sequence[str]:
-        """The ops of its graph that reach files, Python or the network: it is run on rows of users only."""
-
-    @property
-    def states(self) -> Mapping[str, GraphState]:
-        """Signature -> what a run of it changes in the version; those that change nothing are left out."""
-
-    def run(self, signature: str, inputs: Tensors) -> Tensors:
-        """Run one batch: name -> array `(b, ...)` in, name -> array `(b, ...)` out."""
-
-    def restore(self) -> None:
-        """Make what runs changed what it was when the version was loaded. Once, and while nothing runs."""
-
-    def close(self) -> None:
-        """Free what the version holds."""
-
-
-@runtime_checkable
-class StoppableServable(Protocol):
-    """A servable whose runs can be given up at their deadline."""
-
-    @property
-    def is_stoppable(self) -> bool:
-        """Whether that has any effect on this one."""
-
-    def run_within(self, signature: str, inputs: Tensors, limit_s: float) -> Tensors:
-        """As `Servable.run`, but raises `DeadlineExceeded` when it is not done within `limit_s` seconds."""
-
-
-Loader = Callable[[Path, str | None], Servable]
-"""(version folder, device or None) -> servable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,9 +108,8 @@ class SavedModelServable:
         meta_graph = read_meta_graph(path, options.tags)
         self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
         self.signature_defs = signature_defs_of(meta_graph)
-        self.outside_ops: Sequence[str] = outside_ops(meta_graph)
-        _check_allowed(path, self.outside_ops, options.allowed_ops)
-        self.states = signature_states(meta_graph)
+        self.effects = effects_of(meta_graph, path)
+        _check_allowed(path, self.effects.outside_ops, options.allowed_ops)
         self.is_stoppable = can_be_stopped(meta_graph)
         del meta_graph  # as large as the model's constants
         graph = tf.Graph()
@@ -169,7 +124,7 @@ class SavedModelServable:
         try:
             with graph.as_default(), tf.device(device), _without_advice(tf):
                 tf.compat.v1.saved_model.load(self._session, list(options.tags), str(path))
-                self._kept = keep(self._session, self.states.values())
+                self._kept = keep(self._session, self.effects.states.values())
         except (tf.errors.OpError, OSError, ValueError, RuntimeError) as error:
             self._session.close()
             raise NotAvailable(f"{path} could not be loaded: {_first_line(error)}", hint="deploy it again") from error

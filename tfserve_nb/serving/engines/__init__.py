@@ -1,0 +1,1 @@
+"""What runs a version: TensorFlow's session, and engines that run the same graph faster."""
