@@ -177,7 +177,7 @@ class Runner:
 
     def _run_short(self) -> bool:
         """Carry out the next run on the caller's thread if it is short; whether it was."""
-        running = RunningBatch()
+        running = RunningBatch(is_replaced=True)  # none of the runner's threads is missing meanwhile
         with self._wake:
             now_s = self._now()
             lane = None if self._again or self._stopping else self._choose(now_s, self._lanes)[0]
@@ -196,8 +196,11 @@ class Runner:
         self._run_batch(lane, batch, running)
         with self._wake:
             note_short(lane, now_s, self._now())
-            if self._ended(running):
-                self._running.remove(running)
+            running.is_replaced = False
+            self._ended(running)
+            self._running.remove(running)
+            if self._is_anything_waiting():  # what came in for this lane meanwhile, from other threads
+                self._wake.notify()
         return True
 
     def cancel(self, task: Task) -> None:

@@ -198,13 +198,12 @@ class LoadedVersion:
             is_background=is_background,
             run_within=run_within,
             separate=partial(self.separate, name),
-            is_steady=one_shape and run_within is None and self._is_plain(name),
+            is_steady=one_shape and run_within is None and self._only_computes(name),
         )
 
-    def _is_plain(self, name: str) -> bool:
-        """Whether a run of a signature is nothing but computing on the processor."""
-        servable = self.servable
-        return not servable.outside_ops and name not in servable.states and self.runner.device.startswith("cpu")
+    def _only_computes(self, name: str) -> bool:
+        """Whether a run of a signature is nothing but computing, on the processor."""
+        return self.servable.effects.is_pure(name) and self.runner.device.startswith("cpu")
 
     def _run_alone(self, run: Callable[..., Tensors], *arguments: Any) -> Tensors:
         """Runs that change the version come one after the other, also where a device has several threads."""
