@@ -198,17 +198,18 @@ SAME = RowSharing(is_allowed=True, reason="")
 @pytest.mark.parametrize(
     ("shape", "effects", "device", "stops", "is_steady"),
     [
-        ((None, 2), Effects(), "cpu0", False, True),
-        ((None, None), Effects(), "cpu0", False, False),
-        (None, Effects(), "cpu0", False, False),
-        ((None, 2), Effects(), "gpu0", False, False),
-        ((None, 2), Effects(), "cpu0", True, False),
-        ((None, 2), Effects(outside_ops=("PyFunc",)), "cpu0", False, False),
-        ((None, 2), Effects({"serving_default": GraphState()}), "cpu0", False, False),
+        ((None, 2), Effects(), "/CPU:0", False, True),
+        ((None, None), Effects(), "/CPU:0", False, False),
+        (None, Effects(), "/CPU:0", False, False),
+        ((None, 2), Effects(), None, False, True),
+        ((None, 2), Effects(), "/GPU:0", False, False),
+        ((None, 2), Effects(), "/CPU:0", True, False),
+        ((None, 2), Effects(outside_ops=("PyFunc",)), "/CPU:0", False, False),
+        ((None, 2), Effects({"serving_default": GraphState()}), "/CPU:0", False, False),
     ],
 )
 def test_only_runs_that_just_compute_are_steady(
-    shape: tuple[int | None, ...] | None, effects: Effects, device: str, stops: bool, is_steady: bool
+    shape: tuple[int | None, ...] | None, effects: Effects, device: str | None, stops: bool, is_steady: bool
 ) -> None:
     class Servable(FakeServable):
         is_stoppable = stops
@@ -222,9 +223,9 @@ def test_only_runs_that_just_compute_are_steady(
     servable.signatures = {"serving_default": SignatureSpec("serving_default", {"x": spec}, {})}
     servable.effects = effects
     loaded = LoadedVersion(
-        Runner(device),
+        Runner(),
         servable,
-        VersionSource(Path("m/1"), BatchingOptions()),
+        VersionSource(Path("m/1"), BatchingOptions(), device),
         {"serving_default": SAME},
         observers=Observers(),
         model="m",

@@ -18,6 +18,7 @@ from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.lane import Lane, Observe, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Runner
+from ..engines.devices import is_processor
 from ..engines.servable import Servable, StoppableServable
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
@@ -93,6 +94,7 @@ class LoadedVersion:
         self.servable = servable
         self.problem = problem
         self._options = options = source.options
+        self._device = source.device
         self._observers = observers
         self._model = model
         self._version = version
@@ -203,7 +205,7 @@ class LoadedVersion:
 
     def _only_computes(self, name: str) -> bool:
         """Whether a run of a signature is nothing but computing, on the processor."""
-        return self.servable.effects.is_pure(name) and self.runner.device.startswith("cpu")
+        return self.servable.effects.is_pure(name) and is_processor(self._device)
 
     def _run_alone(self, run: Callable[..., Tensors], *arguments: Any) -> Tensors:
         """Runs that change the version come one after the other, also where a device has several threads."""
