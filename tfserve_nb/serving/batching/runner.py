@@ -378,7 +378,7 @@ class Runner:
             if task.started_s is None:
                 task.started_s = started_s
         try:
-            outputs = run_parts(lane, batch.parts, limit_s=_limit_s(lane, batch, started_s))
+            outputs = run_parts(lane, batch.parts, limit_s=limit_s(lane, batch, started_s))
         except RowsMisfit as misfit:
             self._separate(lane, batch, misfit.message, running)
             return
@@ -498,11 +498,6 @@ class Runner:
 
 def _batch_of(parts: list[Part], reason: str) -> Batch:
     return Batch(tuple(parts), sum([part.stop - part.start for part in parts]), reason)
-
-
-def _limit_s(lane: Lane, batch: Batch, started_s: float) -> float | None:
-    """How long a run may take; None where it cannot be stopped anyway."""
-    return None if lane.run_within is None else limit_s(lane, batch, started_s)
 
 
 def as_serving_error(error: Exception) -> ServingError:
