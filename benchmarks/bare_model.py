@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,32 +36,33 @@ def rows_per_s(function: Any, rows: np.ndarray, seconds: float) -> float:
     return num_calls * len(rows) / elapsed_s
 
 
-def one_row_ms(function: Any, row: np.ndarray, seconds: float) -> float:
+def call_ms(function: Any, rows: np.ndarray, seconds: float) -> float:
     """The median time of a call from NumPy to NumPy."""
     import tensorflow as tf
 
+    return median_ms(lambda: [output.numpy() for output in function(x=tf.constant(rows)).values()], seconds)
+
+
+def median_ms(call: Callable[[], object], seconds: float) -> float:
+    """The median time of a call that is repeated for some seconds."""
     took_s = []
     until_s = time.perf_counter() + seconds
     while (started_s := time.perf_counter()) < until_s:
-        for output in function(x=tf.constant(row)).values():
-            output.numpy()
+        call()
         took_s.append(time.perf_counter() - started_s)
     return 1e3 * percentile(sorted(took_s), 0.5)
 
 
 def our_run_us(model: Path, rows: np.ndarray, seconds: float) -> dict[str, float]:
     """The median time of our runner's own way to call the same model, in microseconds by rows."""
-    from tfserve_nb.serving.engines.session import load_saved_model
+    from tfserve_nb.serving.engines.saved_model.session import load_saved_model
 
     servable = load_saved_model(model)
     found = {}
     for size in (1, 64):
-        batch, took_s = np.resize(rows, (size, *rows.shape[1:])), []
-        until_s = time.perf_counter() + seconds
-        while (started_s := time.perf_counter()) < until_s:
-            servable.run("serving_default", {"x": batch})
-            took_s.append(time.perf_counter() - started_s)
-        found[f"our_run_us_{size}"] = 1e6 * percentile(sorted(took_s), 0.5)
+        inputs = {"x": np.resize(rows, (size, *rows.shape[1:]))}
+        run = partial(servable.run, "serving_default", inputs)
+        found[f"our_run_us_{size}"] = 1e3 * median_ms(run, seconds)
     servable.close()
     return found
 
@@ -74,7 +77,7 @@ def main() -> int:
     function = loaded.signatures["serving_default"]
     rates = {size: rows_per_s(function, np.resize(rows, (size, *rows.shape[1:])), seconds / 2) for size in BATCH_SIZES}
     best = max(rates, key=lambda size: rates[size])
-    p50_ms = one_row_ms(function, rows[:1], seconds)
+    p50_ms = call_ms(function, rows[:1], seconds)
     found = {"p50_ms": p50_ms, "best_rows_per_s": rates[best], "best_batch": best}
     print(json.dumps(found | our_run_us(model, rows, seconds / 2)))
     return 0

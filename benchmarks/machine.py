@@ -32,6 +32,11 @@ def describe() -> dict[str, str]:
     }
 
 
+def gpus() -> str:
+    """Names, memory and driver of the GPUs, as NVIDIA's driver tells them; "" without one."""
+    return _command("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+
+
 def python_build() -> str:
     """How the interpreter was compiled; without profile-guided optimisation it is a tenth to a third slower."""
     arguments = sysconfig.get_config_var("CONFIG_ARGS") or ""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,9 +61,9 @@ MODELS: dict[str, str] = {
 """Name -> what tables call it."""
 
 
-def make_all(folder: Path) -> dict[str, BenchModel]:
+def make_all(folder: Path, names: Iterable[str] = MODELS) -> dict[str, BenchModel]:
     """Make every model that is not there yet."""
-    models = {name: BenchModel(name, folder / name) for name in MODELS}
+    models = {name: BenchModel(name, folder / name) for name in names}
     missing = [name for name, model in models.items() if not model.base.with_suffix(".y.npy").exists()]
     if missing:
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
@@ -71,9 +71,28 @@ def make_all(folder: Path) -> dict[str, BenchModel]:
     return models
 
 
-def _write(model: BenchModel) -> None:
-    import keras
+def write(model: BenchModel) -> None:
+    """Make one model with its rows and predictions, in this process."""
     import tensorflow as tf
+
+    if model.name == "identity":
+        shape: tuple[int, ...] = (8,)
+        _write_identity(model.version)
+    else:
+        network = keras_model(model.name)
+        shape = network.input_shape[1:]
+        network.export(str(model.version), verbose=False)
+    # Six digits, as people round what they send; JSON and binary bodies then carry the same numbers.
+    rows = np.random.default_rng(7).random((MAX_ROWS, *shape)).round(6).astype(np.float32)
+    function = tf.saved_model.load(str(model.version)).signatures["serving_default"]
+    (answers,) = function(x=tf.constant(rows)).values()
+    np.save(model.base.with_suffix(".x.npy"), rows)
+    np.save(model.base.with_suffix(".y.npy"), answers.numpy())
+
+
+def keras_model(name: str) -> Any:
+    """One of the networks, untrained; on one machine its weights are the same every time."""
+    import keras
 
     keras.utils.set_random_seed(7)
     makers: dict[str, Callable[[], Any]] = {
@@ -82,19 +101,7 @@ def _write(model: BenchModel) -> None:
         "image": _image,
         "mobilenet": mobilenet,
     }
-    if model.name == "identity":
-        shape: tuple[int, ...] = (8,)
-        _write_identity(model.version)
-    else:
-        keras_model = makers[model.name]()
-        shape = keras_model.input_shape[1:]
-        keras_model.export(str(model.version), verbose=False)
-    # Six digits, as people round what they send; JSON and binary bodies then carry the same numbers.
-    rows = np.random.default_rng(7).random((MAX_ROWS, *shape)).round(6).astype(np.float32)
-    function = tf.saved_model.load(str(model.version)).signatures["serving_default"]
-    (answers,) = function(x=tf.constant(rows)).values()
-    np.save(model.base.with_suffix(".x.npy"), rows)
-    np.save(model.base.with_suffix(".y.npy"), answers.numpy())
+    return makers[name]()
 
 
 def _write_identity(path: Path) -> None:
@@ -154,4 +161,4 @@ def _image() -> Any:
 
 if __name__ == "__main__":
     for chosen in sys.argv[2:]:
-        _write(BenchModel(chosen, Path(sys.argv[1]) / chosen))
+        write(BenchModel(chosen, Path(sys.argv[1]) / chosen))

@@ -136,7 +136,7 @@ def _ready(server: Server, info: Path, log: Path, num_rows: int) -> Server:
     reason: object = ""
     while time.perf_counter() < until_s:
         if server.process.poll() is not None:
-            raise NoServer(f"ended with exit code {server.process.returncode}: {_last_words(log)}")
+            raise NoServer(f"ended with exit code {server.process.returncode}: {last_words(log)}")
         if not server.contender.tells or info.exists():
             told = json.loads(info.read_text()) if info.exists() else {}
             server = Server(server.contender, server.model, server.port, server.process, told)
@@ -148,7 +148,7 @@ def _ready(server: Server, info: Path, log: Path, num_rows: int) -> Server:
                 server.check(num_rows)
                 return server
         time.sleep(0.1)
-    raise NoServer(f"not ready within {START_S} s: {reason} {_last_words(log)}")
+    raise NoServer(f"not ready within {START_S} s: {reason} {last_words(log)}")
 
 
 def stop(process: subprocess.Popen[str]) -> None:
@@ -199,7 +199,8 @@ def _pipes(process: subprocess.Popen[str]) -> tuple[IO[str], IO[str]]:
     return process.stdin, process.stdout
 
 
-def _last_words(log: Path) -> str:
+def last_words(log: Path) -> str:
+    """The last lines of a log, in one."""
     lines = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()]
     return " | ".join(lines[-3:])[-600:]
 

@@ -151,6 +151,29 @@ class SignatureDefs:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineMeasurement:
+    """What is known of one engine, for one signature and batch size, on the machine that serves.
+
+    Attributes:
+        engine: `tensorflow`, `onnx` or `litert`.
+        signature: the signature's name.
+        batch_size: rows of a run; 0 for an engine that ran none.
+        ms: the median time of a run, in milliseconds; None where none was measured.
+        agrees: whether its outputs are TensorFlow's, for every row and batch size that was tried.
+        reason: why it was not chosen, in words; "" for the one that answers.
+        is_chosen: whether it answers.
+    """
+
+    engine: str
+    signature: str
+    batch_size: int
+    ms: float | None
+    agrees: bool
+    reason: str = ""
+    is_chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VersionStatus:
     """What is known of one version of a model: a snapshot, not a promise.
 
@@ -170,6 +193,8 @@ class VersionStatus:
         draws: why its answers to the same request differ each time, in words; or "".
         problem: why it is given no requests although it is loaded: all rows that were tried failed; or "".
         notes: what users have to know of the loaded version, one line each.
+        engine: what runs requests that name no signature: `tensorflow`, `onnx` or `litert`.
+        engines: what was measured of the engines when one was to be chosen; empty while only TensorFlow was asked for.
     """
 
     version: int
@@ -186,6 +211,8 @@ class VersionStatus:
     problem: str = ""
     notes: tuple[str, ...] = ()
     alone: Mapping[str, str] = field(default_factory=dict)
+    engine: str = "tensorflow"
+    engines: tuple[EngineMeasurement, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +253,8 @@ class ProgressEvent:
     """A step of a long operation, for a bar or a line in a terminal.
 
     Attributes:
-        phase: `exporting`, `checking`, `loading`, `warming up`, `replaying`, `switching`, `done`.
+        phase: `exporting`, `checking`, `converting`, `measuring`, `loading`, `warming up`, `replaying`, `switching`,
+            `done`.
         done: how many parts of the phase are done.
         total: how many parts the phase has (1 when it cannot be divided).
         detail: one line of plain text, may be empty.

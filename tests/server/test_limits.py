@@ -20,6 +20,7 @@ from helpers.raw_http import receive
 
 from tfserve_nb.server.budget import ByteBudget
 from tfserve_nb.server.http.message import Message, Refused, RequestHead
+from tfserve_nb.server.rest import tolerant_json
 from tfserve_nb.server.rest.json_numbers import NumbersReader
 
 ROWS = {"instances": [[1.0, 2.0]]}
@@ -214,6 +215,27 @@ def test_others_are_answered_while_a_large_body_is_decoded(server, monkeypatch: 
         gate.set()
         assert b"200 OK" in receive(stays, b"]]}")
     eventually(lambda: server.serving.num_held == 0)
+
+
+@pytest.mark.parametrize("workers", [0])  # a patch does not reach those of workers
+@pytest.mark.parametrize("action", ["predict", "classify"])
+def test_others_are_answered_while_the_slow_parser_reads(server, action: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    gate, has_begun, parse = threading.Event(), threading.Event(), tolerant_json.parse
+
+    def slow(text: bytes) -> Any:
+        has_begun.set()
+        assert gate.wait(40)
+        return parse(text)
+
+    monkeypatch.setattr(tolerant_json, "parse", slow)
+    body = b'{"instances": ' + b"[" * 50_000
+    with server.connect() as connection:
+        head = GOOD.replace(b":predict", b":" + action.encode())
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        assert has_begun.wait(40)
+        assert server.predict(ROWS).json == {"predictions": [[4.0, 6.0]]}
+        gate.set()
+        assert b"JSON Parse error: Invalid value." in receive(connection)
 
 
 HOLDING = """

@@ -17,10 +17,14 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.converting import convert_here
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 
 import tfserve_nb
+from tfserve_nb.api.deployment import Deployment
+from tfserve_nb.errors import InvalidOption
+from tfserve_nb.serving.engines.kinds import NAMES
 
 NUM_CLIENTS = 32
 WORDS = np.array([b"red", b"green", b"blue", b"\xff\x00", b"", b"a b c"], dtype=object)
@@ -179,9 +183,20 @@ def check(found: Any, expected: Mapping[str, np.ndarray]) -> None:
         np.testing.assert_allclose(np.asarray(outputs[name], np.float64), value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
+def deploy_by(engine: str, model: Any, options: Mapping[str, Any]) -> Deployment:
+    """Deploy with an engine; with TensorFlow where that one cannot run the model, which is said."""
+    try:
+        return tfserve_nb.deploy(model, name="any", engine=engine, **options)
+    except InvalidOption as error:
+        if f"engine={engine!r} cannot run this model: " not in error.message:
+            raise
+    return tfserve_nb.deploy(model, name="any", **options)
+
+
 @pytest.fixture(autouse=True)
 def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
+    convert_here(monkeypatch)
     yield
     tfserve_nb.shutdown()
 
@@ -193,8 +208,10 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
     suppress_health_check=list(HealthCheck),
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
 )
-@given(plan=plans(), gives_rows=st.booleans(), data=st.data())
-def test_what_is_served_is_what_the_model_computes(plan: Plan, gives_rows: bool, data: st.DataObject) -> None:
+@given(plan=plans(), gives_rows=st.booleans(), engine=st.sampled_from(NAMES), data=st.data())
+def test_what_is_served_is_what_the_model_computes(
+    plan: Plan, gives_rows: bool, engine: str, data: st.DataObject
+) -> None:
     rng = np.random.default_rng(plan.seed)
 
     def rows(num: int) -> dict[str, np.ndarray]:
@@ -209,7 +226,8 @@ def test_what_is_served_is_what_the_model_computes(plan: Plan, gives_rows: bool,
     options = {"check": given_to_predict(rows(5))} if gives_rows else {}
     event(f"{plan.source}, {', '.join(sorted(set(plan.middle)))}")
 
-    served = tfserve_nb.deploy(model, name="any", **options)
+    served = deploy_by(engine, model, options)
+    event(f"{engine} was asked for, {served.engine} runs it")
     try:
         for place, num in enumerate(data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=3))):
             if place and plan.has_state:

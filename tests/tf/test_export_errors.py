@@ -339,6 +339,9 @@ def test_code_that_cannot_be_traced_is_explained_in_one_line(tmp_path: Path) -> 
     expected = "Numpy 'num' cannot be traced: AttributeError: 'SymbolicTensor' object has no attribute 'numpy'"
     assert error.message == expected
     assert error.hint.startswith("use TensorFlow or keras.ops on the tensors in call()")
+    # Not only what was guessed may be the cause.
+    error = refused(called(Numpy(name="num")), tmp_path, ExportFailed)
+    assert error.hint.startswith("guessed float32 for x: pass --check rows; use TensorFlow or keras.ops")
 
 
 def test_python_inside_of_the_graph_is_refused(tmp_path: Path) -> None:

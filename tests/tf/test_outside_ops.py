@@ -18,7 +18,7 @@ from tfserve_nb.errors import FailedPrecondition, InvalidOption
 from tfserve_nb.export.graph.effects import effects_of
 from tfserve_nb.export.signatures import SAVED_MODEL_FILE, read_meta_graph, read_saved_model
 from tfserve_nb.notebook.overview import Overview
-from tfserve_nb.serving.engines.session import SavedModelServable, SessionOptions
+from tfserve_nb.serving.engines.saved_model.session import SavedModelServable, SessionOptions
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from helpers.converting import convert_here
 
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
@@ -25,7 +26,8 @@ class Home(NamedTuple):
     grpc_address: str | None
 
 
-HOMES = ("kernel", "isolated", "remote")
+HOMES = ("kernel", "isolated", "remote", "onnx", "litert")
+"""The last two are the kernel's, where engines run the dtypes that they have."""
 
 BYTES = [b"", b"a\0", b"\0\0", b"\xff\xfe\x00", 'ä\n"'.encode(), b"x" * 300]
 
@@ -96,6 +98,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]
     model = write_echo(folder / "echo")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
+        convert_here(patch)
         kernel = tfserve_nb.deploy(model, "echo", grpc_port=0)
         isolated = tfserve_nb.deploy(model, "alone", isolate=True, grpc_port=0, workers=1)
         remote = tfserve_nb.connect(kernel.rest_url, kernel.token)
@@ -103,8 +106,16 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]
             "kernel": Home(kernel, kernel.grpc_address),
             "isolated": Home(isolated, isolated.grpc_address),
             "remote": Home(remote, kernel.grpc_address),
+            **{engine: Home(_with_engine(model, engine), kernel.grpc_address) for engine in ("onnx", "litert")},
         }
         tfserve_nb.shutdown()
+
+
+def _with_engine(model: Path, engine: str) -> Deployment:
+    handle = tfserve_nb.deploy(model, f"by_{engine}", engine=engine)
+    run = {row.signature for row in handle.status().versions[0].engines if row.engine == engine and row.is_chosen}
+    assert {"float32", "float64", "int32", "int64", "bool"} <= run
+    return handle
 
 
 def post(url: str, token: str | None, body: bytes, fields: dict[str, str] | None = None) -> tuple[bytes, Any]:

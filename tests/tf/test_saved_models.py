@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tfserve_nb.errors import ModelNotFound
-from tfserve_nb.serving.engines.session import SavedModelServable
+from tfserve_nb.serving.engines.saved_model.session import SavedModelServable
 
 
 def texts(*values: str) -> np.ndarray:

@@ -64,6 +64,17 @@ def test_a_model_compiled_by_xla_answers_the_same_for_any_number_of_rows() -> No
     assert must_compile not in Path("tfserve_models/plain/1/saved_model.pb").read_bytes()
 
 
+def test_a_version_for_one_device_is_checked_on_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`device="/CPU:0"` is what users are told to ask for when a GPU has no memory left."""
+    asked, real = [], tf.device
+    monkeypatch.setattr(tf, "device", lambda name: asked.append(name) or real(name))
+
+    tfserve_nb.deploy(scaler(3.0), "scaled", device="/CPU:0", check=np.ones((4, 2), np.float32))
+
+    assert "/CPU:0" in asked
+    assert None not in asked
+
+
 def test_what_xla_cannot_compile_is_not_served() -> None:
     text = keras.Input((1,), name="text", dtype="string")
     model = keras.Model(text, keras.layers.TextVectorization(vocabulary=["a", "b"])(text))

@@ -12,7 +12,8 @@ from tfserve_nb.errors import InvalidOption, NotAvailable, RunRejected
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
-from tfserve_nb.serving.engines.session import SessionOptions, saved_model_loader
+from tfserve_nb.serving.engines.accelerated import SavedModelLoader
+from tfserve_nb.serving.engines.saved_model.session import SessionOptions
 from tfserve_nb.serving.engines.tflite import MODEL_FILE, TfliteServable
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.versions.source import VersionSource
@@ -37,7 +38,7 @@ def version(keras_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_any_number_of_rows_gives_the_models_answers(version: Path, keras_model: Any, rng: Any) -> None:
-    servable = saved_model_loader(SessionOptions(prefers_tflite=True))(version, None)
+    servable = SavedModelLoader(SessionOptions(prefers_tflite=True))(version, None)
     assert isinstance(servable, TfliteServable)
     (name,) = servable.signatures["serving_default"].inputs
 
@@ -53,7 +54,7 @@ def test_any_number_of_rows_gives_the_models_answers(version: Path, keras_model:
 
 
 def test_without_the_flag_the_saved_model_is_loaded(version: Path) -> None:
-    servable = saved_model_loader(SessionOptions())(version, None)
+    servable = SavedModelLoader(SessionOptions())(version, None)
     assert not isinstance(servable, TfliteServable)
     servable.close()
 
@@ -315,7 +316,7 @@ def test_an_op_that_keeps_a_state_is_found(tmp_path: Path) -> None:
 def test_a_version_with_state_is_served_from_the_state_of_its_file_and_gets_no_copies(tmp_path: Path) -> None:
     counting(tmp_path / "count" / "1")
     counting(tmp_path / "count" / "2")
-    core = ServingCore(saved_model_loader(SessionOptions(prefers_tflite=True)))
+    core = ServingCore(SavedModelLoader(SessionOptions(prefers_tflite=True)))
     core.start()
     try:
         for version in (1, 2):

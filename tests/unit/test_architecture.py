@@ -50,6 +50,9 @@ THIRD_PARTY = {
     "cattrs": ("serialization",),
     "httpx": ("server/admin/connection",),
     "ai_edge_litert": ("serving",),
+    "onnx": ("serving/engines/convert",),
+    "onnxruntime": ("serving/engines/onnx",),
+    "tf2onnx": ("serving/engines/convert",),
     "flatbuffers": ("serving/engines/tflite_file",),
     "tf_keras": ("export",),
     "tornado": ("server",),
@@ -74,7 +77,7 @@ THIRD_PARTY = {
 HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
-    "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers",
+    "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 

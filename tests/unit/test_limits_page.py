@@ -14,7 +14,7 @@ from tfserve_nb.server.rest import handler, json_tensors
 from tfserve_nb.serving import shadow
 from tfserve_nb.serving.batching import long_runs
 from tfserve_nb.serving.batching.options import BatchingOptions
-from tfserve_nb.serving.engines import session
+from tfserve_nb.serving.engines.saved_model import session
 from tfserve_nb.serving.models import model, placement
 from tfserve_nb.serving.telemetry import capture, request_samples
 

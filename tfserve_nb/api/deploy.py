@@ -30,8 +30,9 @@ from ..export.warmup_requests import write_warmup_requests
 from ..replay.result import ReplayLimits
 from ..server.handle import ServerHandle
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
-from ..serving.engines.devices import isolation_problem
-from ..serving.engines.session import load_saved_model
+from ..serving.engines.engine import TENSORFLOW
+from ..serving.engines.saved_model.devices import isolation_problem
+from ..serving.engines.saved_model.session import load_saved_model
 from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.models.state_store import StateStore
 from ..serving.versions.sharing import sharing_notes
@@ -39,6 +40,7 @@ from ..serving.versions.source import VersionSource
 from ..types import Progress, ProgressEvent, Tensors, no_progress
 from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
+from .engine_check import prepare_engines
 from .replay_gate import check_captured, only_if_replayed
 from .row_check import note_check_rows
 from .servers import ListenOptions, ensure_child, ensure_kernel, folder_of, server_of, settle
@@ -50,7 +52,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     check: Any = None, warmup: Any = None,
     label: str | None = None, stage: bool = False, canary: float | None = None, shadow: float | None = None,
     keep: int = DEFAULT_KEEP,
-    device: str | None = None, isolate: bool = False, slo_p99_ms: float | None = None,
+    device: str | None = None, engine: str = TENSORFLOW, isolate: bool = False,
+    slo_p99_ms: float | None = None,
     check_replay: bool | ReplayLimits = False, kind: str | None = None, tolerance: float | None = None,
     force: bool = False,
     port: int | None = None, grpc_port: int | None = None, workers: int | None = None, auth: bool | None = None,
@@ -81,6 +84,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
             other versions get.
         keep: versions that stay loaded, for instant rollback.
         device: TensorFlow device such as `/CPU:0`.
+        engine: what runs it: `tensorflow`; `onnx` or `litert`, which run the same graph faster where they can; `auto`
+            compares each with TensorFlow, measures it on this machine and takes the fastest that agrees. See
+            docs/engines.md.
         isolate: serve it in a child process, which a busy kernel cannot slow down. A model stays where it is served.
         slo_p99_ms: go back to the version before, by itself, when over 1 % of the new version's requests take longer
             than this many milliseconds, requests fail, or outputs hold NaN; an experiment watches, see `ab_test`.
@@ -121,6 +127,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     placement = Placement(label, stage=stage, canary=canary, shadow=shadow, keep=keep)
     serve = ServeOptions(
         device=device,
+        engine=engine,
         isolate=isolate,
         slo_p99_ms=slo_p99_ms,
         check_replay=check_replay,
@@ -201,6 +208,7 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
             request.serve.device,
             deployed_at=time.time(),
             is_trusted=request.serve.force or export.check is not None,
+            engine=request.serve.engine,
         )
         if request.limits is None:
             place(server, exported, loaded, folder, placement, request.guard, progress)
@@ -330,7 +338,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
     """Completes a version's folder before it counts: compares it, and adds the warm-up and provenance files."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
-        servable = load_saved_model(path)
+        servable = load_saved_model(path, request.serve.device)
         try:
             return servable.run(signature, inputs)
         finally:
@@ -350,12 +358,15 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
         found = "; ".join((found, *source.notes, *effects.notes))
         progress(ProgressEvent("checking", 1, 1, found))
-        note_check_rows(path, by_name(export.check, source.order), request.batching.allowed_batch_sizes)
+        sizes, device = request.batching.allowed_batch_sizes, request.serve.device
+        note_check_rows(path, by_name(export.check, source.order), sizes, device)
         if export.warmup is not None:
             signature = main_signature(read_signatures(path))
             with given_as("warmup"):
                 rows = named_batch(by_name(export.warmup, source.order), signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
+        if request.serve.engine != TENSORFLOW:
+            prepare_engines(path, source, request.serve, export, request.batching, progress)
         problem = store(source, path, request.provenance)
         if problem:
             progress(ProgressEvent("checking", 1, 1, f"{found}; {problem}"))

@@ -17,6 +17,8 @@ from ..experiment.plan import Limits
 from ..options import option, read
 from ..replay.result import ReplayLimits
 from ..serving.batching.options import BatchingOptions
+from ..serving.engines.engine import TENSORFLOW
+from ..serving.engines.kinds import NAMES, check_engine, check_installed
 from ..serving.models.placement import Placement
 from .servers import ListenOptions
 
@@ -80,6 +82,12 @@ class ServeOptions:
     """
 
     device: str | None = option(None, "TensorFlow device, such as `/CPU:0`", shown="TensorFlow's choice")
+    engine: str = option(
+        TENSORFLOW,
+        "what runs it: `auto` takes the fastest engine that agrees with TensorFlow on this machine",
+        choices=NAMES,
+        shown="`tensorflow`",
+    )
     isolate: bool = option(False, "serve it in a process of its own, which a busy kernel cannot slow down")
     slo_p99_ms: float | None = option(
         None,
@@ -103,6 +111,7 @@ class ServeOptions:
 
     def __post_init__(self) -> None:
         limits_of(self.check_replay, self.kind, self.tolerance)
+        check_installed(check_engine(self.engine))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -36,7 +36,7 @@ from ..serving.telemetry.capture import MAX_MIB, MAX_REQUESTS, MAX_ROWS, Capture
 from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import KEPT, RequestSample
 from ..serving.telemetry.resources import Resources
-from ..types import DEFAULT_SIGNATURE, HistoryEvent, ModelStatus
+from ..types import DEFAULT_SIGNATURE, EngineMeasurement, HistoryEvent, ModelStatus, Progress, no_progress
 from .ab_test import ABTest, plan_of, requests_of, send_until_decided
 from .benchmark import benchmark_model
 from .servers import proxied_url, served, server_of, settle, undeploy_lost
@@ -98,6 +98,12 @@ class Deployment:
     def versions(self) -> tuple[int, ...]:
         """The loaded versions, in increasing order."""
         return self._server.models.available(self.name)
+
+    @property
+    def engine(self) -> str:
+        """What runs the promoted version: `tensorflow`, or the engine that was chosen; see docs/engines.md."""
+        status = self.status()
+        return next((one.engine for one in status.versions if one.version == status.default_version), "tensorflow")
 
     @property
     def labels(self) -> dict[str, int]:
@@ -211,6 +217,29 @@ class Deployment:
         """
         self._server.models.set_shadow(self.name, version, percent)
         return self
+
+    def set_engine(self, engine: str, version: int | None = None, progress: Progress = no_progress) -> Deployment:
+        """Let another engine run a version, by default the promoted one; it goes on answering meanwhile.
+
+        Args:
+            engine: `tensorflow`, `onnx`, `litert`, or `auto` for the fastest here of those that agree with TensorFlow.
+            version: a loaded version.
+            progress: called with each step, on the calling thread.
+
+        Raises:
+            InvalidOption: if an engine that is named cannot run it, with the reason; all is as before then.
+        """
+        self._server.models.set_engine(self.name, engine, version, progress)
+        return self
+
+    def measure_engines(self, version: int | None = None) -> list[EngineMeasurement]:
+        """Compare all engines with TensorFlow anew, on the rows that are known now, and measure them on the server.
+
+        Returns:
+            Rows with `.engine`, `.signature`, `.batch_size`, `.ms`, `.agrees`, `.reason` and `.is_chosen`. Where `auto`
+            was asked for, the choice follows.
+        """
+        return self._server.models.measure_engines(self.name, version)
 
     def history(self, limit: int = 100) -> list[HistoryEvent]:
         """The history of the model, newest first; it outlives the kernel."""

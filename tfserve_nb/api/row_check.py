@@ -13,25 +13,26 @@ from typing import Any  # rows of the user
 
 from ..export.arrays import named_batch
 from ..export.signatures import main_signature, read_signatures
-from ..serving.engines.session import load_saved_model
+from ..serving.engines.saved_model.session import load_saved_model
 from ..serving.versions.row_evidence import note_rows
 from ..serving.versions.sharing import noted_from
 
 
-def note_check_rows(path: Path, rows: Any, sizes: Sequence[int]) -> None:
+def note_check_rows(path: Path, rows: Any, sizes: Sequence[int], device: str | None = None) -> None:
     """Run the user's rows alone and together, and note in a version's folder what that showed.
 
     Args:
         path: the folder.
         rows: what `--check` gave, or None.
         sizes: the batch sizes that will be used.
+        device: the TensorFlow device that it will be served on.
     """
     if rows is None:
         return
     signature = main_signature(read_signatures(path))
     name = signature.name
     batch = named_batch(rows, signature)
-    with contextlib.closing(load_saved_model(path)) as servable:
+    with contextlib.closing(load_saved_model(path, device)) as servable:
         if name in servable.effects.states or servable.effects.outside_ops:
             return  # its requests run alone in any case
         noted = noted_from(partial(servable.run, name), servable.signatures[name], batch, sizes)

@@ -172,7 +172,7 @@ class IsolatedServer:
 
     def give_up(self, name: str, *, delete: bool, force: bool) -> None:
         """Undeploy a model although no process runs that serves it; see `ModelAdmin.undeploy`."""
-        from ..serving.engines.session import load_saved_model
+        from ..serving.engines.saved_model.session import load_saved_model
         from ..serving.models.model import ServedModel
         from ..serving.models.placement import DEFAULT_KEEP
         from ..serving.versions.lifecycle import ServableManager

@@ -31,7 +31,7 @@ from ..server.telemetry.request_log import RequestLog
 from ..server.thread import ServerFeatures, ServerThread
 from ..serving.configured import ConfiguredModels
 from ..serving.core import ServingCore
-from ..serving.engines.session import saved_model_loader
+from ..serving.engines.accelerated import SavedModelLoader
 from ..serving.models.model_config import ModelConfig, ReloadLimits
 from ..types import VersionStatus
 from .certificates import CertificateWatch
@@ -109,7 +109,7 @@ class ModelServer:
 
     def __init__(self, plan: ServePlan) -> None:
         self._plan = plan
-        self._core = ServingCore(saved_model_loader(plan.session), num_run_threads=plan.num_run_threads)
+        self._core = ServingCore(SavedModelLoader(plan.session), num_run_threads=plan.num_run_threads)
         has_metrics = plan.settings.metrics_path is not None
         monitor = Monitor(self._states, self._core.copies.counts) if has_metrics else None
         if monitor is not None:

@@ -123,6 +123,7 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("listen_fds", "", "sockets for REST that the parent keeps, with gRPC's port; numbers, with commas"),
         Flag("ready_fd", 0, "write a line here when requests are answered"),
         Flag("device", "", "TensorFlow device to load the models on, such as /GPU:0"),
+        Flag("engine", "tensorflow", "what runs the models: tensorflow, onnx, litert, or auto for the fastest here"),
         Flag(
             "workers",
             0,

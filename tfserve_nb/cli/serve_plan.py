@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from ..errors import ConfigRejected
+from ..errors import ConfigRejected, InvalidOption
 from ..server.config_files import (
     PER_MODEL_BATCHING_FILE,
     num_batch_threads,
@@ -27,7 +27,8 @@ from ..server.config_files import (
 from ..server.settings import GrpcSettings, ServerSettings, is_loopback
 from ..serving.batching.options import BatchingOptions
 from ..serving.configured import FollowOptions
-from ..serving.engines.session import SessionOptions
+from ..serving.engines.kinds import check_engine, check_installed
+from ..serving.engines.saved_model.session import SessionOptions
 from ..serving.models.model_config import ModelConfig
 
 MAX_INT32 = 2**31 - 1
@@ -92,6 +93,7 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
             load_retry_interval_s=max(0, flags.load_retry_interval_micros) * 1e-6,
             num_warmup_iterations=max(1, flags.num_request_iterations_for_warmup) if flags.enable_model_warmup else 0,
             device=flags.device or None,
+            engine=flags.engine,
         ),
         session=_session(flags),
         num_run_threads=_num_run_threads(flags),
@@ -107,6 +109,10 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
 
 def _check(flags: argparse.Namespace) -> None:
     _check_limits(flags)
+    try:
+        check_installed(check_engine(flags.engine))
+    except InvalidOption as error:
+        raise ConfigRejected(f"--{error.message}", hint=error.hint) from error
     if flags.dashboard and _rest_port(flags) is None:
         raise ConfigRejected("--dashboard needs --rest_api_port", hint="--rest_api_port=8501 --dashboard")
     if flags.managed:

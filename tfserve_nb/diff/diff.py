@@ -28,7 +28,7 @@ from ..export.signatures import main_signature, read_meta_graph, read_signatures
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
 from ..server.handle import ServerHandle
-from ..serving.engines.session import load_saved_model
+from ..serving.engines.saved_model.session import load_saved_model
 from ..serving.versions.inputs import check_inputs
 from ..serving.versions.sharing import may_cut
 from ..types import SignatureSpec, Tensors, TensorSpec

@@ -115,6 +115,7 @@ def compare_outputs(
     atol: float | None = None,
     *,
     computed_in: str = "float32",
+    sides: tuple[str, str] = ("the live model", "the SavedModel"),
 ) -> float:
     """Compare the live model's outputs with the served ones.
 
@@ -126,6 +127,7 @@ def compare_outputs(
         rtol: relative tolerance; None for one that suits the types.
         atol: absolute tolerance; None for one that suits the types and the largest number of the output.
         computed_in: the least exact type that the model computes in; the tolerance suits it and the output's own type.
+        sides: what the two are called in messages.
 
     Returns:
         The largest absolute difference of all numbers.
@@ -136,7 +138,7 @@ def compare_outputs(
     """
     if live.keys() != served.keys():
         raise ExportFailed(
-            f"the SavedModel has the outputs {', '.join(sorted(served))}, the live model {', '.join(sorted(live))}",
+            f"{sides[1]} has the outputs {', '.join(sorted(served))}, {sides[0]} {', '.join(sorted(live))}",
             hint="deploy once more; if it stays, return a dict of tensors from call()",
         )
     largest = 0.0
@@ -144,15 +146,15 @@ def compare_outputs(
         found = array_of(served[name])
         if expected.shape != found.shape or expected.dtype.kind != found.dtype.kind:
             raise ExportFailed(
-                f"output {name!r} of the SavedModel is {found.dtype}{list(found.shape)}, of the live model "
+                f"output {name!r} of {sides[1]} is {found.dtype}{list(found.shape)}, of {sides[0]} "
                 f"{expected.dtype}{list(expected.shape)}",
                 hint="use keras.ops.shape(x) for sizes in call(): in a graph they may be unknown when it is traced",
             )
         if expected.dtype.kind in "fcV":
             exactness = _exactness(expected.dtype.name, computed_in)
-            largest = max(largest, _compare_numbers(name, expected, found, exactness, rtol, atol))
+            largest = max(largest, _compare_numbers(name, expected, found, exactness, rtol, atol, sides))
         else:
-            _compare_exactly(name, expected, found)
+            _compare_exactly(name, expected, found, sides)
     return largest
 
 
@@ -366,7 +368,13 @@ def _uses_tf32() -> bool:
 
 
 def _compare_numbers(
-    name: str, live: np.ndarray, served: np.ndarray, exactness: str, rtol: float | None, atol: float | None
+    name: str,
+    live: np.ndarray,
+    served: np.ndarray,
+    exactness: str,
+    rtol: float | None,
+    atol: float | None,
+    sides: tuple[str, str],
 ) -> float:
     wide = np.complex128 if live.dtype.kind == "c" else np.float64
     expected, found = live.astype(wide), served.astype(wide)
@@ -381,7 +389,7 @@ def _compare_numbers(
         position = np.unravel_index(int(np.argmax(excess)), excess.shape)
         row = f" in row {position[0]}" if position else ""
         raise ExportFailed(
-            f"output {name!r} of the SavedModel differs from the live model{row}: {found[position]:.6g} instead of "
+            f"output {name!r} of {sides[1]} differs from {sides[0]}{row}: {found[position]:.6g} instead of "
             f"{expected[position]:.6g} (largest difference {difference.max():.3g}, allowed {absolute:.3g} + "
             f"{relative:.3g} of the value)",
             hint=_DIFFERENCE_HINT,
@@ -389,14 +397,14 @@ def _compare_numbers(
     return float(difference.max(initial=0.0))
 
 
-def _compare_exactly(name: str, live: np.ndarray, served: np.ndarray) -> None:
+def _compare_exactly(name: str, live: np.ndarray, served: np.ndarray, sides: tuple[str, str]) -> None:
     differs = np.asarray(live != served)
     if not differs.any():
         return
     position = np.unravel_index(int(np.argmax(differs)), differs.shape)
     row = f" in row {position[0]}" if position else ""
     raise ExportFailed(
-        f"output {name!r} of the SavedModel differs from the live model{row}: {served[position]!r} instead of "
+        f"output {name!r} of {sides[1]} differs from {sides[0]}{row}: {served[position]!r} instead of "
         f"{live[position]!r} ({int(differs.sum())} of {differs.size} values differ; they must be equal)",
         hint=_DIFFERENCE_HINT,
     )

@@ -161,6 +161,9 @@ def _innermost_variable(variable: Any) -> Any:
     return found if strategy is None else strategy.experimental_local_results(found)[0]
 
 
+_CODE_HINT = "use TensorFlow or keras.ops on the tensors in call(), no numpy and no Python if or float() on values"
+
+
 def _trace(endpoint: Any, source: ExportSource) -> None:
     """Trace now, so that an error of the model is not taken for an error of the disk.
 
@@ -175,8 +178,7 @@ def _trace(endpoint: Any, source: ExportSource) -> None:
         raise ExportFailed(
             f"{source.description} cannot be traced: {innermost(error)}",
             # What was guessed or left out is a likelier cause than the code, which ran when it was called.
-            hint="; ".join(source.notes)
-            or "use TensorFlow or keras.ops on the tensors in call(), no numpy and no Python if or float() on values",
+            hint="; ".join((*source.notes, _CODE_HINT)),
         ) from error
 
 

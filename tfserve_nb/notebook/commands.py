@@ -10,6 +10,7 @@ from dataclasses import MISSING, dataclass
 from IPython.core.error import UsageError
 
 from ..options import option, version_or_label
+from ..serving.engines.kinds import NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,9 @@ class ServingOptions:
     )
     capture: str | None = option(
         None, "keep requests for %replay; stop; drop them; show the state", choices=("on", "off", "clear", "?")
+    )
+    engine: str | None = option(
+        None, "let another engine run it, while it goes on answering", choices=NAMES, shown="as it is"
     )
     redact: str | None = option(None, "with `--capture on`: inputs that are kept as zeros", metavar="INPUT,...")
 

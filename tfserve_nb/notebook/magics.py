@@ -56,7 +56,7 @@ from .commands import (
     TestedVersions,
     UndeployOptions,
 )
-from .overview import Overview
+from .overview import Overview, show_engines
 from .progress import ProgressView
 from .replay import capture, replay, replay_limits
 from .scope import visible_variables
@@ -106,6 +106,8 @@ class DeployMagics(Magics):
             options |= look_up_variables(variables, group, options)
         options.setdefault("base_path", self._base_path(name))
         handle = self._deploy(model, name, {**options, "code": code}, is_quiet=output.quiet)
+        if not output.quiet:
+            show_engines(self.shell, handle)
         if output.out is not None:
             self.shell.user_ns[output.out] = handle
         return None if output.quiet and (cell is not None or output.out is not None) else handle
@@ -122,6 +124,13 @@ class DeployMagics(Magics):
         if options.capture is not None:
             with wrong_options_as_usage_error():
                 capture(self._handle(name), options)
+            return None
+        if options.engine is not None:
+            handle = self._handle(name)
+            with wrong_options_as_usage_error():
+                handle.set_engine(options.engine, progress=ProgressView(self.shell, f"an engine for {handle.name}"))
+            show_engines(self.shell, handle, handle.version)
+            print(f"{handle.name}: {handle.engine} runs version {handle.version} now")
             return None
         if options.diff is not None:
             rows = look_up_variables(visible_variables(self.shell), ServingOptions, given(parsed, ServingOptions)).get(

@@ -8,8 +8,12 @@ from __future__ import annotations
 import contextlib
 from dataclasses import dataclass
 
+from IPython.core.interactiveshell import InteractiveShell
+
 from ..api.deployment import Deployment
 from ..errors import ServingError
+from ..reports.engines import engine_table
+from ..reports.html import to_html
 from ..reports.report import Report, Table, names, numbers, prose, size_text
 from ..reports.text import to_text
 from ..types import ModelStatus, VersionStatus
@@ -35,12 +39,24 @@ class Overview:
             return Report("nothing is served in this kernel (try: %deploy MODEL, or %serving --resume)")
         return Report(
             "Served in this kernel",
-            sections=(Table("", COLUMNS, tuple(self._rows())),),
+            sections=(Table("", COLUMNS, tuple(self._rows())), *self._engines()),
             notes=tuple(note for handle in self.deployments for note in _notes(handle)),
         )
 
     def __repr__(self) -> str:
         return to_text(self.report)
+
+    def _engines(self) -> list[Table]:
+        """What was measured of the engines of each version that has some."""
+        tables: list[Table] = []
+        for handle in self.deployments:
+            with contextlib.suppress(ServingError):
+                tables += [
+                    engine_table(f"Engines of {handle.name}, version {version.version}", version.engines)
+                    for version in handle.status().versions
+                    if version.engines
+                ]
+        return tables
 
     def _rows(self) -> list[tuple[str, ...]]:
         """The cells of the table, as plain text."""
@@ -53,6 +69,18 @@ class Overview:
                 continue
             rows += [(status.name, *_cells(status, version)) for version in status.versions]
         return rows
+
+
+def show_engines(shell: InteractiveShell, handle: Deployment, version: int | None = None) -> None:
+    """Show what was measured of the engines of a version, by default the newest, if any was asked for."""
+    status = handle.status()
+    shown = [one for one in status.versions if version in (None, one.version)]
+    if not shown or not shown[0].engines:
+        return
+    newest = shown[0]
+    table = engine_table("", newest.engines)
+    report = Report(f"Engines of {handle.name}, version {newest.version}", sections=(table,), notes=newest.notes)
+    shell.display_pub.publish(data={"text/plain": to_text(report), "text/html": to_html(report)}, metadata={})
 
 
 def _notes(handle: Deployment) -> list[str]:

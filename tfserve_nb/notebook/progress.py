@@ -14,7 +14,7 @@ from IPython.display import HTML, display
 
 from ..types import ProgressEvent
 
-STEPS = ("exporting", "checking", "loading", "warming up", "replaying", "switching", "done")
+STEPS = ("exporting", "checking", "converting", "measuring", "loading", "warming up", "replaying", "switching", "done")
 
 
 SHOW_EVERY_S = 0.5
@@ -95,7 +95,7 @@ class ProgressView:
         if event.phase == "replaying" and event.detail and event.done:
             self._remark += f"; replay: {event.detail}"
             self._output.write(f"{self._title}: {event.detail}")
-        if event.phase == "switching" and event.detail:
+        if event.phase in ("measuring", "switching") and event.detail:
             self._remark += f"; {event.detail}" if self._remark else event.detail
             self._output.write(f"{self._title}: {event.detail}")
         self._output.show(self._summary(event) if event.phase == "done" else self._bar(event))

@@ -25,6 +25,15 @@ def new_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
+def is_on_loop() -> bool:
+    """Whether the caller runs on a loop, which others wait for."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 async def run_in_thread(name: str, work: Callable[[], T]) -> T:
     """Run long work on a new daemon thread and wait for it on the loop; cancelling the wait does not stop the work.
 

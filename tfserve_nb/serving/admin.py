@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..types import HistoryEvent, ModelStatus, Progress, Tensors
+from ..types import EngineMeasurement, HistoryEvent, ModelStatus, Progress, Tensors
 from .backend import ModelSpec
 from .models.placement import Placement
 from .telemetry.capture import CapturedRequests, CaptureSettings
@@ -158,6 +158,34 @@ class ModelAdmin(Protocol):
         Raises:
             InvalidOption: if the version answers everything itself, or the share is none.
             VersionNotFound: if there is no such version.
+        """
+
+    def set_engine(
+        self, name: str, engine: str, version: int | None = None, progress: Progress = ...
+    ) -> list[EngineMeasurement]:
+        """Let another engine run a loaded version, while it goes on answering; see docs/engines.md.
+
+        Args:
+            name: the model.
+            engine: `tensorflow`, `auto` or the name of an engine.
+            version: the version; None for the promoted one.
+            progress: called with each step.
+
+        Returns:
+            What was measured.
+
+        Raises:
+            InvalidOption: if there is no such engine, it is not installed, or it cannot run the version; what ran it
+                before still does.
+            VersionNotFound: if no such version is loaded.
+        """
+
+    def measure_engines(
+        self, name: str, version: int | None = None, progress: Progress = ...
+    ) -> list[EngineMeasurement]:
+        """Compare all engines with TensorFlow again, on the rows that are known now, and measure them.
+
+        Where `auto` was asked for, the choice follows.
         """
 
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:

@@ -22,6 +22,7 @@ from ..errors import ConfigRejected
 from ..types import VersionState, VersionStatus
 from .batching.options import BatchingOptions
 from .core import ServingCore
+from .engines.engine import TENSORFLOW
 from .models.followed import FollowedModel
 from .models.model_config import LoggingOptions, ModelConfig, check_configs
 from .versions.source import VersionSource
@@ -43,6 +44,7 @@ class FollowOptions:
         load_retry_interval_s: seconds between two tries.
         num_warmup_iterations: how often each request of a warm-up file is run; 0 leaves the files alone.
         device: TensorFlow device, or None.
+        engine: what is to run them; see `VersionSource`.
     """
 
     batching: Callable[[Path], BatchingOptions]
@@ -52,6 +54,7 @@ class FollowOptions:
     load_retry_interval_s: float = 60.0
     num_warmup_iterations: int = 1
     device: str | None = None
+    engine: str = TENSORFLOW
 
 
 class ConfiguredModels:
@@ -165,6 +168,7 @@ class ConfiguredModels:
             options=BatchingOptions(),
             batching=options.batching,
             device=options.device,
+            engine=options.engine,
             max_num_load_retries=options.max_num_load_retries,
             load_retry_interval_s=options.load_retry_interval_s,
             num_warmup_iterations=options.num_warmup_iterations,

@@ -18,13 +18,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any  # what users predict on
 
-from ..errors import InvalidOption, ModelNotFound, NotAvailable, ServingError, VersionNotFound
+from ..errors import InvalidOption, ModelNotFound, ServingError, VersionNotFound
 from ..export.layout import check_folder, check_name, check_version, list_versions, sweep
-from ..types import HistoryEvent, ModelStatus, Progress, ProgressEvent, Tensors, VersionStatus, no_progress
+from ..types import (
+    EngineMeasurement,
+    HistoryEvent,
+    ModelStatus,
+    Progress,
+    ProgressEvent,
+    Tensors,
+    VersionStatus,
+    no_progress,
+)
 from . import direct
 from .backend import Key, ModelSpec, ModelView, assignment_of, found_key
+from .engines.accelerated import SavedModelLoader
+from .engines.kinds import check_engine
 from .engines.servable import Loader
-from .engines.session import load_saved_model
+from .models.coming import ComingModels
 from .models.followed import FollowedModel
 from .models.model import ServedModel, read_stored_model, resumed
 from .models.placement import Placement
@@ -44,8 +55,6 @@ from .versions.source import VersionSource
 from .versions.version import VersionHandle
 
 UNLOAD_WAIT_S = 40.0
-RESUME_RETRY_S = 2.0
-"""When to ask again for a model that is being resumed."""
 
 
 class ServingCore:
@@ -63,12 +72,11 @@ class ServingCore:
         captures: the requests of the models that are captured, for a replay.
         observers: get requests, batches, warm-ups, shadow copies and resumed models.
         copies: the shadow copies and their counts.
-        coming: models that are being resumed, or are about to be.
     """
 
     def __init__(
         self,
-        loader: Loader = load_saved_model,
+        loader: Loader = SavedModelLoader(),  # noqa: B008 - it keeps nothing
         *,
         num_run_threads: int = 1,
         now: Callable[[], float] = time.perf_counter,
@@ -78,7 +86,7 @@ class ServingCore:
         self.samples = RequestSamples(now)
         self.captures = Captures()
         self.observers = Observers()
-        self.coming: frozenset[str] = frozenset()
+        self._coming = ComingModels()
         self._models: dict[str, ServedModel] = {}
         self._resources = ResourceReader()
         self._manager = ServableManager(
@@ -87,6 +95,11 @@ class ServingCore:
         self._draw = draw or random.Random().random  # noqa: S311 - no secret
         self.copies = ShadowCopies(self._manager.acquire, self._copied_to, self.observers, draw=self._draw, now=now)
         self._lock = threading.Lock()
+
+    @property
+    def coming(self) -> frozenset[str]:
+        """Models that are being resumed, or are about to be."""
+        return self._coming.names
 
     def start(self) -> None:
         """Start the threads of the manager and of shadow copies."""
@@ -105,7 +118,7 @@ class ServingCore:
         """Choose and pin a version; see `InferenceBackend.acquire`."""
         model = self._models.get(spec.name)
         if model is None:
-            self._check_not_coming(spec.name)
+            self._coming.check(spec.name)
             raise not_found(spec)
         # The routing may move between reading it and pinning; it always moves before a version is unloaded, so the
         # second try finds a version that can answer.
@@ -134,7 +147,7 @@ class ServingCore:
         """The states of versions; see `InferenceBackend.status`."""
         versions = self._manager.status(spec.name)
         if not versions:
-            self._check_not_coming(spec.name)
+            self._coming.check(spec.name)
             raise ModelNotFound(f"Could not find any versions of model {spec.name}")
         if spec.version is None:
             return versions
@@ -206,8 +219,8 @@ class ServingCore:
         """The highest version that was ever served here; 0 when there is none. A number is not used twice."""
         if name not in self._models:
             return 0
-        known = [status.version for status in self._manager.status(name) if status.error_code == "OK"]
-        return max([self._manager.highest(name), *known])
+        known = (status.version for status in self._manager.status(name) if status.error_code == "OK")
+        return max(self._manager.highest(name), *known, 0)
 
     def max_batch_size(self, name: str) -> int:
         """Rows that every known version of a model runs at once; `ModelNotFound` if it is not served."""
@@ -275,10 +288,7 @@ class ServingCore:
 
     def history(self, name: str, limit: int = 100) -> list[HistoryEvent]:
         """See `ModelAdmin.history`."""
-        model = self._model(name)
-        if isinstance(model, FollowedModel):
-            return list(model.events[:limit])
-        return model.store.history(name, limit)
+        return self._model(name).history(limit)
 
     def follow(self, name: str, base_path: Path) -> FollowedModel:
         """Serve a model whose versions a configuration decides about; see `configured.ConfiguredModels`."""
@@ -299,8 +309,7 @@ class ServingCore:
 
     def expect(self, names: Iterable[str]) -> None:
         """Models that are about to be resumed: until then, requests for them may be sent again."""
-        with self._lock:
-            self.coming |= frozenset(names)
+        self._coming.add(*names)
 
     def resume(
         self, base_path: Path, only: str | None = None, progress: Progress = no_progress
@@ -320,14 +329,10 @@ class ServingCore:
                 except (ServingError, OSError) as error:  # it costs this model only
                     problems[name] = [str(error)]
                 finally:
-                    self._expect_no_longer(name)
+                    self._coming.remove(name)
         finally:
-            self._expect_no_longer(*coming)
+            self._coming.remove(*coming)
         return problems
-
-    def _expect_no_longer(self, *names: str) -> None:
-        with self._lock:
-            self.coming -= frozenset(names)
 
     def _resume(self, name: str, state: Any, base_path: Path, progress: Progress) -> list[str]:
         """Serve one model as it was; what could not be brought back, in words."""
@@ -460,13 +465,8 @@ class ServingCore:
             InvalidOption: if `redact` names an input that no loaded version has: a slip there would keep everything.
         """
         self._model(name)
-        known = self._input_names(name)
-        unknown = sorted(set(() if settings is None else settings.names) - known)
-        if known and unknown:
-            raise InvalidOption(
-                f"redact={unknown[0]!r} is no input of {name}; it has {', '.join(sorted(known))}",
-                hint=f"redact=[{min(known)!r}]",
-            )
+        if settings is not None:
+            settings.check_names(name, self._input_names(name))
         with self._lock:
             self.captures.configure(name, settings, clear=clear)
             self._observe(self.captures)
@@ -482,6 +482,18 @@ class ServingCore:
 
     # --- helpers -----------------------------------------------------------------------------------------------
 
+    def set_engine(
+        self, name: str, engine: str, version: int | None = None, progress: Progress = no_progress
+    ) -> list[EngineMeasurement]:
+        """See `ModelAdmin.set_engine`."""
+        return self._model(name).set_engine(check_engine(engine), version, progress)
+
+    def measure_engines(
+        self, name: str, version: int | None = None, progress: Progress = no_progress
+    ) -> list[EngineMeasurement]:
+        """See `ModelAdmin.measure_engines`."""
+        return self._model(name).set_engine(None, version, progress)
+
     def _model(self, name: str) -> ServedModel:
         """A served model.
 
@@ -490,22 +502,13 @@ class ServingCore:
         """
         model = self._models.get(name)
         if model is None:
-            self._check_not_coming(name)
+            self._coming.check(name)
             known = ", ".join(self.names) or "none"
             raise ModelNotFound(
                 f"no model {name!r} is served here; served: {known}",
                 hint=f"%deploy MODEL --name {name}, or %serving --resume",
             )
         return model
-
-    def _check_not_coming(self, name: str) -> None:
-        """Raise `NotAvailable` for a model that is being resumed: it is there, but not yet."""
-        if name in self.coming:
-            raise NotAvailable(
-                f"model {name} is being loaded again, as it was served before",
-                hint="try again in some seconds",
-                retry_after_s=RESUME_RETRY_S,
-            )
 
     def _copied_to(self, name: str) -> frozenset[int]:
         """The versions that get copies of a model's requests now."""
@@ -519,7 +522,7 @@ class ServingCore:
 
     def _add(self, model: ServedModel) -> None:
         """Serve a model; the caller holds the lock."""
-        self.coming -= {model.name}
+        self._coming.remove(model.name)
         self._models = {**self._models, model.name: model}
 
     def _remove(self, model: ServedModel) -> None:
@@ -531,20 +534,16 @@ class ServingCore:
         self._manager.forget(model.name)
         self.metrics.forget(model.name)
         with self._lock:
-            self.samples.forget(model.name)
-            self.captures.forget(model.name)
-            self._observe(self.samples)
-            self._observe(self.captures)
+            for observer in (self.samples, self.captures):
+                observer.forget(model.name)
+                self._observe(observer)
 
     def _observe(self, observer: RequestSamples | Captures) -> None:
         """Add an observer while it wants any model, and remove it otherwise: requests cost nothing more then.
 
         The caller holds the lock.
         """
-        if observer.is_on:
-            self.observers.add(observer)
-        else:
-            self.observers.remove(observer)
+        (self.observers.add if observer.is_on else self.observers.remove)(observer)
 
 
 def _check_unconfigured(model: ServedModel | None) -> None:

@@ -171,6 +171,8 @@ class RemoteModels(RemoteAdmin):
     set_traffic = asks(ModelAdmin.set_traffic)
     set_split = asks(ModelAdmin.set_split)
     set_shadow = asks(ModelAdmin.set_shadow)
+    set_engine = asks(ModelAdmin.set_engine)
+    measure_engines = asks(ModelAdmin.measure_engines)
     undeploy = asks(ModelAdmin.undeploy)
 
     @property

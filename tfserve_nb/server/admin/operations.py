@@ -208,6 +208,8 @@ MODEL_OPERATIONS = (
     Operation("POST", f"{MODEL}/traffic", ModelAdmin.set_traffic, limit_s=CHANGE_S),
     Operation("POST", f"{MODEL}/split", ModelAdmin.set_split, limit_s=CHANGE_S),
     Operation("POST", f"{MODEL}/shadow", ModelAdmin.set_shadow, limit_s=CHANGE_S),
+    Operation("POST", f"{MODEL}/engine", ModelAdmin.set_engine, "engines", limit_s=CHANGE_S),
+    Operation("POST", f"{MODEL}/engine/measure", ModelAdmin.measure_engines, "engines", limit_s=CHANGE_S),
     Operation("POST", f"{MODEL}/undeploy", ModelAdmin.undeploy, limit_s=CHANGE_S),
     Operation(
         "POST",

@@ -5,6 +5,7 @@ Thread: the server's loop.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import time
@@ -17,6 +18,7 @@ from ...errors import InvalidRequest, ServingError
 from ...serving.backend import Answer, Handle, ModelSpec, Outcome
 from ...types import Tensors
 from ..calls import Calls, RequestContext, note_timeout
+from ..event_loop import is_on_loop
 from ..examples import classifications, examples_input, regressions
 from ..http.message import Fields
 from ..settings import ServerSettings
@@ -24,7 +26,7 @@ from ..telemetry.log import public_error
 from .decoder import LARGE_BYTES, Decoder, Later
 from .example_json import ExampleRequest, classify_body, parse_examples, regress_body
 from .json_numbers import Numbers, NumbersReader
-from .json_text import error_body
+from .json_text import TakesLong, error_body
 from .metadata_json import (
     CHANGES_FIELD,
     ORDER_FIELD,
@@ -161,10 +163,9 @@ class RestHandler:
             handle = self.calls.acquire(spec, notes, fields.get)
         except ServingError as error:
             return self._refuse_predict(error, fields, body, notes, on_reply)
-        is_later = is_large(fields, body)
-        numbers = self._large_numbers if is_later else self._numbers
 
         def decode(text: bytes) -> Numbers:
+            numbers = self._numbers if is_on_loop() else self._large_numbers
             return numbers.read(text, handle.signatures) or _read_carefully(text, handle, notes)
 
         def begin(request: Numbers) -> GiveUp:
@@ -179,7 +180,7 @@ class RestHandler:
 
         try:
             check_mark(fields, handle)
-            return self.decoded(is_later, fields, body, decode, begin, notes, on_reply, handle)
+            return self.decoded(fields, body, decode, begin, notes, on_reply, handle)
         except BaseException:
             handle.release()
             raise
@@ -192,11 +193,10 @@ class RestHandler:
         def refuse(_: object) -> GiveUp:
             raise why
 
-        return self.decoded(is_large(fields, body), fields, body, parse_predict, refuse, notes, on_reply)
+        return self.decoded(fields, body, parse_predict, refuse, notes, on_reply)
 
     def decoded(
         self,
-        is_later: bool,
         fields: Fields,
         body: bytes,
         decode: Callable[[bytes], T],
@@ -208,7 +208,6 @@ class RestHandler:
         """Decode a body and begin with what it holds: at once, or beside the loop.
 
         Args:
-            is_later: see `is_large`.
             fields: the header fields.
             body: as received.
             decode: makes tensors of the body without gzip; on any thread, but never two at a time.
@@ -220,8 +219,9 @@ class RestHandler:
         Raises:
             ServingError: if the request is refused at once.
         """
-        if not is_later:
-            return begin(decode(body))
+        if not _is_large(fields, body):
+            with contextlib.suppress(TakesLong):
+                return begin(decode(body))
 
         def failed(error: Exception) -> None:
             if handle is not None:
@@ -285,7 +285,7 @@ class RestHandler:
         def begin(request: ExampleRequest) -> GiveUp:
             return self._run_examples(spec, fields, request, notes, on_reply)
 
-        return self.decoded(is_large(fields, body), fields, body, parse_examples, begin, notes, on_reply)
+        return self.decoded(fields, body, parse_examples, begin, notes, on_reply)
 
     def _run_examples(
         self, spec: ModelSpec, fields: Fields, request: ExampleRequest, notes: RequestContext, on_reply: OnReply
@@ -325,7 +325,7 @@ class RestHandler:
         return text if inflater.eof else b""
 
 
-def is_large(fields: Fields, body: bytes) -> bool:
+def _is_large(fields: Fields, body: bytes) -> bool:
     """Whether a body is decoded beside the loop; what gzip holds may be large."""
     return len(body) > LARGE_BYTES or _is_gzip(fields)
 

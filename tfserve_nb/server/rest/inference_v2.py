@@ -21,7 +21,7 @@ from ...types import DEFAULT_SIGNATURE
 from ..calls import RequestContext, note_timeout
 from ..http.message import Fields
 from ..paths import V2, V2_HEALTH
-from .handler import GiveUp, OnReply, Reply, RestHandler, check_mark, is_large
+from .handler import GiveUp, OnReply, Reply, RestHandler, check_mark
 from .json_text import dump, parse_json
 from .routes import Route
 from .v2_tensors import HEADER_LENGTH, Wanted, metadata_of, to_array, to_output, write_json
@@ -126,9 +126,7 @@ class InferenceV2:
         def begin(request: _Infer) -> GiveUp:
             return self._run(spec, fields, request, notes, on_reply)
 
-        return self._handler.decoded(
-            is_large(fields, body), fields, body, lambda text: parse_infer(text, length), begin, notes, on_reply
-        )
+        return self._handler.decoded(fields, body, lambda text: parse_infer(text, length), begin, notes, on_reply)
 
     def _run(
         self, spec: ModelSpec, fields: Fields, request: _Infer, notes: RequestContext, on_reply: OnReply

@@ -17,6 +17,7 @@ from typing import Any  # JSON values
 import orjson
 
 from ...errors import InvalidRequest
+from ..event_loop import is_on_loop
 from . import tolerant_json
 
 
@@ -28,6 +29,7 @@ def parse_object(body: bytes) -> dict[str, Any]:
 
     Raises:
         InvalidRequest: `JSON Parse error: ...`, or `JSON Value: ... Is not object`.
+        TakesLong: on the loop, for a text that needs another thread.
     """
     try:
         value = orjson.loads(body)
@@ -84,6 +86,13 @@ _MAX_DEBUG_DEPTH = 200
 TOLERANT_BYTES = 4 * 1024 * 1024
 """Longer texts are not given to the slow parser: all other requests would wait for it."""
 
+LOOP_BYTES = 16 * 1024
+"""Longer texts are not parsed tolerantly on the loop: the slow parser takes more than a second for each MB."""
+
+
+class TakesLong(Exception):
+    """A text is to be parsed beside the loop."""
+
 
 def _with_not_finite(body: bytes) -> Any:
     """JSON with the bare words that responses have too; orjson refuses them."""
@@ -97,6 +106,8 @@ def _parse_tolerantly(body: bytes) -> Any:
     """What rapidjson takes and orjson does not."""
     if not body:
         raise InvalidRequest("JSON Parse error: The document is empty")
+    if len(body) > LOOP_BYTES and is_on_loop():
+        raise TakesLong
     try:
         if _SURROGATE.search(body):
             # The standard library takes half a pair for a character.

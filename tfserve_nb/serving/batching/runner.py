@@ -117,18 +117,11 @@ class Runner:
         is_background: bool = False,
         run_within: RunWithin | None = None,
         separate: Callable[[str], None] | None = None,
-        is_steady: bool = False,
+        run_here: RunFunction | None = None,
     ) -> Lane:
         """Open a queue whose batches go to `run`; see `Lane` for the other arguments."""
-        lane = Lane(
-            queue,
-            run,
-            observe,
-            is_background=is_background,
-            run_within=run_within,
-            separate=separate,
-            is_steady=is_steady,
-        )
+        lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within, separate=separate)
+        lane.run_here = run_here
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
         return lane
@@ -193,8 +186,17 @@ class Runner:
         _deliver(finished)
         if batch is None:
             return True
-        self._run_batch(lane, batch, running)
+        outputs: list[Tensors] = []
+        self._mark_started(batch, now_s)
+        with contextlib.suppress(Exception):
+            outputs = run_parts(lane, batch.parts, is_here=True)
+        if outputs:
+            self._done(lane, batch, now_s, outputs, running)
+        elif self._stopping:
+            self._run_batch(lane, batch, running)
         with self._wake:
+            if not outputs and not self._stopping:
+                self._again.append((lane, batch))
             note_short(lane, now_s, self._now())
             running.is_replaced = False
             self._ended(running)
@@ -371,12 +373,16 @@ class Runner:
         number, self._num_started = self._num_started, self._num_started + 1
         return f"tfserve-runner-{self.device}" + (f"-{number}" if number else "")
 
-    def _run_batch(self, lane: Lane, batch: Batch, running: RunningBatch | None = None) -> None:
-        running = running or RunningBatch()
-        started_s = self._now()
+    @staticmethod
+    def _mark_started(batch: Batch, started_s: float) -> None:
         for task, _, _ in batch.parts:
             if task.started_s is None:
                 task.started_s = started_s
+
+    def _run_batch(self, lane: Lane, batch: Batch, running: RunningBatch | None = None) -> None:
+        running = running or RunningBatch()
+        started_s = self._now()
+        self._mark_started(batch, started_s)
         try:
             outputs = run_parts(lane, batch.parts, limit_s=limit_s(lane, batch, started_s))
         except RowsMisfit as misfit:
@@ -392,6 +398,10 @@ class Runner:
             # One request must not decide over its batch mates: find out which one is at fault.
             self._run_each(lane, [[part] for part in batch.parts], batch.reason, running)
             return
+        self._done(lane, batch, started_s, outputs, running)
+
+    def _done(self, lane: Lane, batch: Batch, started_s: float, outputs: list[Tensors], running: RunningBatch) -> None:
+        """A run has given outputs: answer the requests, and learn from it."""
         done_s, unfit = self._complete(batch.parts, outputs)
         if running.is_overdue:
             return
@@ -399,12 +409,7 @@ class Runner:
         if lane.observe is not None:
             lane.observe(batch, started_s, done_s)
         if unfit:
-            self._separate(
-                lane,
-                _batch_of(unfit, batch.reason),
-                _UNFIT,
-                running,
-            )
+            self._separate(lane, _batch_of(unfit, batch.reason), _UNFIT, running)
 
     def _separate(self, lane: Lane, batch: Batch, reason: str, running: RunningBatch) -> None:
         """A run has shown that rows may not run together: answer these requests as each is answered alone."""

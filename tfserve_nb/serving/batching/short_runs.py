@@ -1,8 +1,8 @@
 """Runs that take less time than a switch between threads: the thread that submits carries them out itself.
 
 That thread is a server's loop, and nothing else goes on there meanwhile. So only runs that cannot take long are run
-there: of a lane that is steady (`Lane.is_steady`), in a size that has been short so far. When one takes long all the
-same, its lane goes back to the runner's threads for a while.
+there: of a lane that allows it (`Lane.run_here`), in a size that has been short so far. When one takes long all the
+same, its lane goes back to the runner's threads for a while. So does a batch whose run fails: they find out why.
 
 Thread: none of its own; guarded by the lock of the `Runner`.
 """
@@ -24,7 +24,7 @@ PAUSE_S = 60.0
 def is_short(lane: Lane, now_s: float) -> bool:
     """Whether the next run of a lane may be carried out on the thread that submits."""
     queue = lane.queue
-    if not lane.is_steady or not queue.is_batchable or now_s < lane.is_slow_until_s:
+    if lane.run_here is None or not queue.is_batchable or now_s < lane.is_slow_until_s:
         return False
     num_rows = min(queue.num_rows, queue.options.max_batch_size)
     took_s = queue.pace.run_s_of(queue.options.padded_size(num_rows)) if num_rows else None

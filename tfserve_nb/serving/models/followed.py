@@ -71,6 +71,10 @@ class FollowedModel(ServedModel):
             )
         return source
 
+    def history(self, limit: int) -> list[HistoryEvent]:
+        """The newest events; nothing is stored of a followed model."""
+        return list(self.events[:limit])
+
     def set_labels(self, labels: Mapping[str, int]) -> None:
         """Replace all labels at once."""
         with self._lock:

@@ -16,7 +16,7 @@ from typing import Any  # JSON
 from ...errors import InvalidOption, ServingError, VersionNotFound
 from ...export.layout import check_name, deletable_dir, delete_version, list_versions, version_dir
 from ...serialization import from_json, to_json
-from ...types import HistoryEvent, Progress
+from ...types import EngineMeasurement, HistoryEvent, Progress
 from ..backend import ModelSpec, ModelView
 from ..batching.options import BatchingOptions
 from ..versions.lifecycle import ServableManager
@@ -150,6 +150,22 @@ class ServedModel:
             )
         return VersionSource(version_dir(self.base_path, self.name, version), BatchingOptions())
 
+    def set_engine(self, engine: str | None, version: int | None, progress: Progress) -> list[EngineMeasurement]:
+        """Let another engine run a loaded version, or (None) measure anew; see `ModelAdmin.set_engine`.
+
+        Raises:
+            VersionNotFound: naming the versions that are loaded.
+        """
+        chosen = self.default_version if version is None else version
+        available = self._manager.available(self.name)
+        if chosen is None or chosen not in available:
+            loaded = ", ".join(map(str, sorted(available))) or "none"
+            raise VersionNotFound(f"version {chosen} of model {self.name} is not loaded", hint=f"loaded: {loaded}")
+        measured = self._manager.set_engine(self.name, chosen, engine, progress)
+        if engine is not None:
+            self.change(lambda same: same, new_event("engine", chosen, engine))
+        return measured
+
     def deletable(self, version: int | None, *, force: bool) -> list[int]:
         """The versions whose folders `--delete` removes: one, or all of them; none for one whose folder is gone.
 
@@ -212,6 +228,10 @@ class ServedModel:
         state = to_json(StoredModel(self.routing, self.keep, self._manager.sources(self.name)))
         with self.noting_problem():
             self.store.save(self.name, state, event)
+
+    def history(self, limit: int) -> list[HistoryEvent]:
+        """The newest events, newest first; see `ModelAdmin.history`."""
+        return self.store.history(self.name, limit)
 
     def stop_routing(self) -> None:
         """Route no requests any more, and unload all versions."""

@@ -17,7 +17,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, overload  # DataFrames, pyarrow's tables, JSON
@@ -85,6 +85,23 @@ class CaptureSettings:
     def names(self) -> tuple[str, ...]:
         """The inputs that are replaced; none for a function."""
         return () if callable(self.redact) else self.redact
+
+    def check_names(self, model: str, known: Collection[str]) -> None:
+        """Refuse names of inputs that a model does not have.
+
+        Args:
+            model: the model's name.
+            known: the inputs of its loaded versions; without any, no name is refused.
+
+        Raises:
+            InvalidOption: naming the first of them.
+        """
+        unknown = sorted(set(self.names) - set(known))
+        if known and unknown:
+            raise InvalidOption(
+                f"redact={unknown[0]!r} is no input of {model}; it has {', '.join(sorted(known))}",
+                hint=f"redact=[{min(known)!r}]",
+            )
 
     def to_json(self) -> dict[str, Any]:
         """The limits and the names; a function is left out."""

@@ -7,7 +7,6 @@ Thread: any; one lock, held while the system is asked.
 
 from __future__ import annotations
 
-import sys
 import threading
 import time
 from collections import Counter, deque
@@ -17,6 +16,8 @@ from typing import Any  # psutil, pynvml
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..engines.saved_model.devices import allocated_bytes
 
 HISTORY_S = 900
 EVERY_S = 0.9
@@ -173,7 +174,7 @@ class GpuReader:
         name = nvml.nvmlDeviceGetName(handle)
         processes = nvml.nvmlDeviceGetComputeRunningProcesses(handle)
         own = sum(process.usedGpuMemory or 0 for process in processes if process.pid == pid)
-        used, peak = _allocator(index)
+        used, peak = allocated_bytes(index)
         return Gpu(
             index=index,
             name=name.decode() if isinstance(name, bytes) else str(name),
@@ -194,15 +195,3 @@ def threads_by_kind() -> dict[str, int]:
 
 def _kind(name: str) -> str:
     return "-".join(name.split("-")[:2]) if name.startswith("tfserve-") else "others"
-
-
-def _allocator(index: int) -> tuple[int | None, int | None]:
-    """Bytes in use and at most, of TensorFlow's allocator; never the reason why TensorFlow is imported."""
-    tensorflow = sys.modules.get("tensorflow")
-    if tensorflow is None:
-        return None, None
-    try:
-        info = tensorflow.config.experimental.get_memory_info(f"GPU:{index}")
-    except Exception:  # noqa: BLE001 - no such device for TensorFlow
-        return None, None
-    return int(info["current"]), int(info["peak"])

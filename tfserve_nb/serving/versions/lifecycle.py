@@ -14,19 +14,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ...errors import Cancelled, FailedPrecondition, NotAvailable, ServingError
 from ...export.layout import folder_bytes
 from ...threads import start_thread
-from ...types import Progress, ProgressEvent, Tensors, VersionState, VersionStatus
+from ...types import EngineMeasurement, Progress, ProgressEvent, Tensors, VersionState, VersionStatus
 from ..backend import VersionView
 from ..batching.runner import Runner
 from ..engines.servable import Loader, Servable
 from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
+from .acceleration import choose_engine, load_version
 from .in_use import FolderInUse, is_in_use
 from .source import VersionSource
 from .trial import Trial
@@ -114,6 +115,7 @@ class ServableManager:
         self._aspired: dict[str, frozenset[int]] = {}
         self._highest: dict[str, int] = {}
         self._runners: dict[str | None, Runner] = {}
+        self._choosing = threading.Lock()
         self._stopping = False
         self._thread: threading.Thread | None = None
 
@@ -318,6 +320,28 @@ class ServableManager:
             own = None if record is None else record.in_use
         return own.is_shared() if own is not None and own.is_for(folder) else is_in_use(folder)
 
+    def set_engine(self, name: str, version: int, engine: str | None, progress: Progress) -> list[EngineMeasurement]:
+        """Let another engine run a version that is AVAILABLE, or (None) measure anew; what was measured.
+
+        Raises:
+            NotAvailable: if it is not AVAILABLE any more.
+            InvalidOption: if no engine can run it, or not this one.
+        """
+        handle = self.acquire(name, version)
+        if handle is None:
+            raise NotAvailable(f"version {version} of {name} is not loaded any more")
+        try:
+            with self._lock:
+                record = self._models[name][version]
+            with self._choosing:
+                measured = choose_engine(handle.servable, record.source, engine, partial(self._seen, name), progress)
+                if engine is not None:
+                    with self._lock:
+                        record.source = replace(record.source, engine=engine)
+            return measured
+        finally:
+            handle.release()
+
     def _work(self, ready: threading.Event) -> None:
         ready.set()
         while True:
@@ -379,7 +403,7 @@ class ServableManager:
         in_use = FolderInUse(record.source.path)  # before it is read: it must not be deleted half-way
         try:
             source = record.source = record.source.resolved()
-            servable = self._loader(source.path, source.device)
+            servable = load_version(self._loader, source, partial(self._seen, name), partial(self._note_step, record))
             record.weights_bytes = folder_bytes(source.path)
             if servable.effects.reach:
                 _log.info("Servable {name: %s version: %d}: %s", name, version, servable.effects.reach)
@@ -428,8 +452,11 @@ class ServableManager:
         _log.info("Loading servable: {name: %s version: %d} failed: %s", name, version, public.message)
 
     def _note_warmup(self, record: VersionRecord, done: int, total: int) -> None:
+        self._note_step(record, ProgressEvent("warming up", done, total))
+
+    def _note_step(self, record: VersionRecord, event: ProgressEvent) -> None:
         with self._changed:
-            record.detail, record.done, record.total = "warming up", done, total
+            record.detail, record.done, record.total = event.phase, event.done, event.total
             self._changed.notify_all()
 
     def _free(self, name: str, record: VersionRecord) -> None:

@@ -27,6 +27,7 @@ import numpy as np
 from ...errors import ExportFailed, RunFailed, RunRejected, ServingError
 from ...export.check import compare_outputs, made_up_batches
 from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec
+from ..engines.evidence import MADE_UP, Evidence
 from .row_evidence import NotedRows, read_noted_rows
 
 Run: TypeAlias = Callable[[Tensors], Tensors]
@@ -72,8 +73,6 @@ STRANGE_S = 1.0
 
 _DEPENDS = "the outputs for a row depend on the rows beside it"
 
-MADE_UP = "made-up rows"
-
 _ADVICE = "give two or more different ones (%deploy --check VAR or --warmup VAR), and requests may share runs"
 
 
@@ -90,19 +89,6 @@ class RowSharing:
     is_allowed: bool
     reason: str = ""
     pads_lengths: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Rows to try.
-
-    Attributes:
-        rows: name -> array `(n, ...)`, n at least 1.
-        source: whose they are, in words.
-    """
-
-    rows: Tensors
-    source: str
 
 
 def decide(

@@ -13,6 +13,8 @@ from typing import Any  # JSON
 from ...errors import FailedPrecondition
 from ...export.layout import leading_out
 from ..batching.options import BatchingOptions
+from ..engines.engine import TENSORFLOW
+from ..engines.kinds import check_engine
 
 _KEPT_LIMITS = ("max_batch_size", "batch_timeout_micros", "max_enqueued_batches")
 
@@ -31,6 +33,7 @@ class VersionSource:
         is_trusted: whether it may get requests although no row that was made up could be run.
         batching: reads the limits when the version is loaded, in place of `options`.
         num_warmup_iterations: how often each request of the version's warm-up file is run; 0 leaves the file alone.
+        engine: what is to run it: `tensorflow`, `auto` or the name of an engine.
         within: the folder and links in it may lead to these folders and below; None for anywhere.
     """
 
@@ -43,6 +46,7 @@ class VersionSource:
     num_warmup_iterations: int = 1
     is_trusted: bool = False
     batching: Callable[[Path], BatchingOptions] | None = None
+    engine: str = TENSORFLOW
     within: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -53,6 +57,7 @@ class VersionSource:
             "deployed_at": self.deployed_at,
             "device": self.device,
             "is_trusted": self.is_trusted,
+            "engine": self.engine,
             **limits,
             "allowed_batch_sizes": list(self.options.allowed_batch_sizes),
         }
@@ -68,6 +73,7 @@ class VersionSource:
             device=value["device"],
             deployed_at=value["deployed_at"],
             is_trusted=value.get("is_trusted", False) is True,
+            engine=check_engine(value.get("engine", TENSORFLOW)),
         )
 
     def resolved(self) -> VersionSource:

@@ -13,17 +13,21 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
-from ...types import SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
+from ...export.signatures import main_signature
+from ...types import EngineMeasurement, SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
-from ..batching.lane import Lane, Observe, RunWithin
+from ..batching.lane import Lane, Observe, RunFunction, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Runner
-from ..engines.devices import is_processor
+from ..engines.accelerated import EngineServable
+from ..engines.engine import TENSORFLOW
+from ..engines.saved_model.devices import is_processor
 from ..engines.servable import Servable, StoppableServable
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
 from .inputs import check_of, has_one_shape
+from .live_check import LiveCheck
 from .sharing import RowSharing, sharing_notes
 from .source import VersionSource
 
@@ -114,6 +118,7 @@ class LoadedVersion:
         self._changing = threading.Lock()
         self._is_closed = False
         self._background: dict[str, Lane] = {}
+        self._live = LiveCheck(servable, runner) if isinstance(servable, EngineServable) else None
         self.lanes = {name: self._attach(name, is_background=False) for name in sharing}
 
     @property
@@ -135,10 +140,28 @@ class LoadedVersion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
-        notes = (*self.servable.effects.notes, *sharing_notes(self.alone))
+        notes = (*self.servable.effects.notes, *sharing_notes(self.alone), *self.engine_notes)
         return (
             (*notes, f"it cannot answer: no row that was tried could be run: {self.problem}") if self.problem else notes
         )
+
+    @property
+    def engine(self) -> str:
+        """What runs requests that name no signature."""
+        servable = self.servable
+        if not isinstance(servable, EngineServable) or not servable.signatures:
+            return TENSORFLOW
+        return servable.engine_of(main_signature(servable.signatures).name)
+
+    @property
+    def engine_notes(self) -> tuple[str, ...]:
+        """What runs it and why, one line each; nothing while no engine was asked for."""
+        return self.servable.notes if isinstance(self.servable, EngineServable) else ()
+
+    @property
+    def engines(self) -> tuple[EngineMeasurement, ...]:
+        """What was measured of its engines."""
+        return self.servable.measurements if isinstance(self.servable, EngineServable) else ()
 
     def background(self, signature: str) -> Lane:
         """Where copies for a signature wait; they run when nothing else wants the device.
@@ -161,7 +184,7 @@ class LoadedVersion:
         """
         with self._lock:
             self._is_closed = True
-            lanes = [*self.lanes.values(), *self._background.values()]
+            lanes = [*self.lanes.values(), *self._background.values(), *(self._live.lanes if self._live else ())]
         for lane in lanes:
             self.runner.detach(lane)
         if not any(lane.num_running or lane.num_overdue for lane in lanes):
@@ -184,11 +207,14 @@ class LoadedVersion:
             options = replace(options, batch_timeout_micros=0)
         kind = CopyQueue if is_background else BatchQueue
         queue = kind(options, is_batchable=is_batchable, has_one_shape=one_shape)
-        run = partial(self.servable.run, name)
+        run: Callable[..., Tensors] = partial(self.servable.run, name)
         servable = self.servable
         run_within: RunWithin | None = None
         if isinstance(servable, StoppableServable) and servable.is_stoppable:
             run_within = partial(servable.run_within, name)
+        if self._live is not None and not is_background:
+            run = self._live.watched(name, run)
+            run_within = None if run_within is None else self._live.watched(name, run_within)
         if name in self.servable.effects.states:
             run = partial(self._run_alone, run)
             run_within = None if run_within is None else partial(self._run_alone, run_within)
@@ -200,12 +226,18 @@ class LoadedVersion:
             is_background=is_background,
             run_within=run_within,
             separate=partial(self.separate, name),
-            is_steady=one_shape and run_within is None and self._only_computes(name),
+            run_here=self._run_here(name) if one_shape and run_within is None else None,
         )
 
-    def _only_computes(self, name: str) -> bool:
-        """Whether a run of a signature is nothing but computing, on the processor."""
-        return self.servable.effects.is_pure(name) and is_processor(self._device)
+    def _run_here(self, name: str) -> RunFunction | None:
+        """Runs a signature on a thread that must not wait, if a run is nothing but computing, on the processor."""
+        servable = self.servable
+        if not servable.effects.is_pure(name) or not is_processor(self._device):
+            return None
+        if not isinstance(servable, EngineServable):
+            return partial(servable.run, name)
+        run = partial(servable.run_at_once, name)
+        return run if self._live is None else self._live.watched(name, run)
 
     def _run_alone(self, run: Callable[..., Tensors], *arguments: Any) -> Tensors:
         """Runs that change the version come one after the other, also where a device has several threads."""
@@ -306,6 +338,8 @@ class VersionRecord:
             draws="" if self.loaded is None else self.loaded.servable.effects.randomness,
             problem="" if self.loaded is None else self.loaded.problem,
             notes=() if self.loaded is None else self.loaded.notes,
+            engine=TENSORFLOW if self.loaded is None else self.loaded.engine,
+            engines=() if self.loaded is None else self.loaded.engines,
         )
 
 
@@ -348,6 +382,11 @@ class VersionHandle:
         self._record = record
         self._loaded = loaded
         self._release: Callable[[VersionRecord], None] | None = release
+
+    @property
+    def servable(self) -> Servable:
+        """What it pins."""
+        return self._loaded.servable
 
     def shares_runs(self, signature: str) -> bool:
         """Whether rows of a signature may run together; see `Handle.shares_runs`."""

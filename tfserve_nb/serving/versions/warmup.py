@@ -21,12 +21,13 @@ from ...errors import RunFailed, RunRejected, ServingError
 from ...export.check import example_batch
 from ...export.warmup_requests import WarmupRequest, read_warmup_requests
 from ...types import SignatureSpec, Tensors
+from ..engines.evidence import MADE_UP, Evidence
 from ..engines.servable import Servable
 from ..telemetry.observer import Observer
 from ..telemetry.records import WarmupRecord
 from .inputs import check_inputs, has_one_shape
 from .row_evidence import read_noted_rows
-from .sharing import MADE_UP, Evidence, RowSharing, decide, fixed_dimension, ignores_added_length, made_up
+from .sharing import RowSharing, decide, fixed_dimension, ignores_added_length, made_up
 from .source import VersionSource
 
 Report = Callable[[int, int], None]
@@ -93,26 +94,46 @@ def warm_up(
         sharing[name] = decide(
             run,
             signature,
-            _evidence(signature, stored.get(name, []), seen),
+            evidence_for(signature, stored.get(name, []), seen),
             options.allowed_batch_sizes,
             noted=known,
             is_warm_up=options.pads,
             on_run=lambda: report(min(next(count), total), total),
         )
         if options.pad_variable_length_inputs and sharing[name].is_allowed and not has_one_shape(signature):
-            evidence = _evidence(signature, stored.get(name, []), seen)
-            sharing[name] = replace(sharing[name], pads_lengths=ignores_added_length(run, signature, evidence))
+            rows = evidence_for(signature, stored.get(name, []), seen)
+            sharing[name] = replace(sharing[name], pads_lengths=ignores_added_length(run, signature, rows))
     report(total, total)
     return sharing
 
 
-def _evidence(signature: SignatureSpec, stored: list[Tensors], seen: Seen) -> Iterator[Evidence]:
-    """The user's rows, then made-up ones."""
+def evidence_for(signature: SignatureSpec, stored: Iterable[Tensors], seen: Seen) -> Iterator[Evidence]:
+    """The user's rows, then made-up ones.
+
+    Args:
+        signature: what they are for.
+        stored: rows of the version's warm-up file.
+        seen: captured requests.
+    """
     yield from (Evidence(rows, "warm-up rows") for rows in stored)
     for rows in itertools.islice(seen(signature.name), MAX_SEEN):
         if _are_rows(signature, rows):
             yield Evidence(rows, "captured requests")
     yield from (Evidence(rows, MADE_UP) for rows in made_up(signature))
+
+
+def stored_rows(servable: Servable, path: Path) -> dict[str, list[Tensors]]:
+    """The inputs of a version's stored warm-up requests that hold rows, by signature, as they are.
+
+    Raises:
+        ExportFailed: if the file is damaged or too long.
+    """
+    rows: dict[str, list[Tensors]] = {}
+    for request in read_warmup_requests(path):
+        signature = servable.signatures.get(request.signature)
+        if signature is not None and not request.is_examples and _are_rows(signature, request.inputs):
+            rows.setdefault(request.signature, []).append(request.inputs)
+    return rows
 
 
 def _are_rows(signature: SignatureSpec, rows: Tensors) -> bool:

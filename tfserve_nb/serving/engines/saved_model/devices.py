@@ -1,4 +1,4 @@
-"""GPU memory: make TensorFlow take it as it is needed, and warn users when it is too late for that.
+"""GPU memory: make TensorFlow take it as it is needed, warn users when it is too late for that, and how much it took.
 
 By default TensorFlow reserves nearly all memory of every GPU when it first uses one, and never gives it back. Growth on
 demand can only be set before that.
@@ -61,11 +61,31 @@ def isolation_problem(device: str | None) -> str:
     )
 
 
+def allocated_bytes(index: int) -> tuple[int | None, int | None]:
+    """What TensorFlow's allocator has given out on a GPU now, and at most; (None, None) before TensorFlow uses it.
+
+    Never the reason why TensorFlow is imported, or starts a GPU whose memory does not grow: the question starts it.
+    """
+    tf = sys.modules.get("tensorflow")
+    if tf is None:
+        return None, None
+    try:
+        gpus = tf.config.list_physical_devices("GPU")
+        if not all(_grows(tf, gpu) for gpu in gpus) and not _has_started(tf):
+            return None, None
+        info = tf.config.experimental.get_memory_info(f"GPU:{index}")
+    except Exception:  # noqa: BLE001 - no such device for TensorFlow
+        return None, None
+    return int(info["current"]), int(info["peak"])
+
+
 def _grows(tf: Any, gpu: Any) -> bool:
+    """Whether a GPU's memory is left to others until it is needed, or beyond a limit."""
     try:
         return bool(tf.config.experimental.get_memory_growth(gpu))
     except ValueError:  # a GPU that is divided into virtual devices
-        return False
+        parts = tf.config.get_logical_device_configuration(gpu) or []
+        return bool(parts) and all(part.memory_limit is not None for part in parts)
 
 
 def _has_started(tf: Any) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any  # TensorFlow's session and callables are untyped
 
-from ...errors import (
+from ....errors import (
     DeadlineExceeded,
     FailedPrecondition,
     ModelNotFound,
@@ -24,22 +24,21 @@ from ...errors import (
     RunRejected,
     ServingError,
 )
-from ...export.graph.effects import effects_of
-from ...export.graph.outside_ops import reach_text
-from ...export.reasons import cause_in_graph
-from ...export.signatures import (
+from ....export.graph.effects import Effects, effects_of
+from ....export.graph.outside_ops import reach_text
+from ....export.reasons import cause_in_graph
+from ....export.signatures import (
     SAVED_MODEL_FILE,
     SAVED_MODEL_TEXT_FILE,
     dense_signatures_of,
     read_meta_graph,
     signature_defs_of,
 )
-from ...types import SignatureSpec, Tensors, array_of
+from ....types import SignatureDefs, SignatureSpec, Tensors, array_of
+from ..servable import Servable
 from .devices import grow_on_demand
 from .kept_state import keep
-from .servable import Loader, Servable
 from .stopping import LimitedRun, can_be_stopped, with_own_threads
-from .tflite import MODEL_FILE, TfliteServable
 
 CALLERS_THREAD = -1
 """Run the graph's operations one after the other on the thread that calls. Handing them to a pool costs more than small
@@ -82,6 +81,40 @@ class SessionOptions:
 DEFAULT_OPTIONS = SessionOptions()
 
 
+@dataclass(frozen=True, slots=True)
+class GraphFacts:
+    """What the file of a SavedModel says, before anything of it is run; see `Servable`."""
+
+    signatures: Mapping[str, SignatureSpec]
+    signature_defs: SignatureDefs
+    effects: Effects
+    is_stoppable: bool
+
+
+def read_facts(path: Path, options: SessionOptions = DEFAULT_OPTIONS) -> GraphFacts:
+    """Read the file of a SavedModel; no session is opened.
+
+    Raises:
+        ModelNotFound: if the folder holds no SavedModel.
+        FailedPrecondition: naming the ops of its graph that are not allowed.
+    """
+    if not any((path / name).is_file() for name in (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE)):
+        raise ModelNotFound(
+            "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
+            f"`{SAVED_MODEL_FILE}`). Specified file path: {path}",
+            hint="save the model there, or remove the folder",
+        )
+    meta_graph = read_meta_graph(path, options.tags)
+    effects = effects_of(meta_graph, path)
+    _check_allowed(path, effects.outside_ops, options.allowed_ops)
+    return GraphFacts(
+        dense_signatures_of(meta_graph),
+        signature_defs_of(meta_graph),
+        effects,
+        can_be_stopped(meta_graph),
+    )
+
+
 class SavedModelServable:
     """A SavedModel in a session.
 
@@ -89,6 +122,7 @@ class SavedModelServable:
         path: the version folder, with `saved_model.pb`.
         device: TensorFlow device for the graph, such as `/CPU:0`; None lets TensorFlow choose.
         options: tags and limits.
+        facts: what `read_facts` found; None to read it.
 
     Raises:
         ModelNotFound: if the folder holds no SavedModel.
@@ -96,22 +130,20 @@ class SavedModelServable:
         NotAvailable: if TensorFlow cannot load it; the message has its reason.
     """
 
-    def __init__(self, path: Path, device: str | None = None, options: SessionOptions = DEFAULT_OPTIONS) -> None:
+    def __init__(
+        self,
+        path: Path,
+        device: str | None = None,
+        options: SessionOptions = DEFAULT_OPTIONS,
+        facts: GraphFacts | None = None,
+    ) -> None:
         import tensorflow as tf
 
-        if not any((path / name).is_file() for name in (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE)):
-            raise ModelNotFound(
-                "Specified file path does not appear to contain a SavedModel bundle (should have a file called "
-                f"`{SAVED_MODEL_FILE}`). Specified file path: {path}",
-                hint="save the model there, or remove the folder",
-            )
-        meta_graph = read_meta_graph(path, options.tags)
-        self.signatures: Mapping[str, SignatureSpec] = dense_signatures_of(meta_graph)
-        self.signature_defs = signature_defs_of(meta_graph)
-        self.effects = effects_of(meta_graph, path)
-        _check_allowed(path, self.effects.outside_ops, options.allowed_ops)
-        self.is_stoppable = can_be_stopped(meta_graph)
-        del meta_graph  # as large as the model's constants
+        facts = facts or read_facts(path, options)
+        self.signatures = facts.signatures
+        self.signature_defs = facts.signature_defs
+        self.effects = facts.effects
+        self.is_stoppable = facts.is_stoppable
         graph = tf.Graph()
         config = _session_config(tf, options)
         if self.is_stoppable:
@@ -208,17 +240,6 @@ class SavedModelServable:
 def load_saved_model(path: Path, device: str | None = None) -> Servable:
     """The `Loader` for SavedModel folders."""
     return SavedModelServable(path, device)
-
-
-def saved_model_loader(options: SessionOptions) -> Loader:
-    """A `Loader` with tags and limits of its own."""
-
-    def load(path: Path, device: str | None) -> Servable:
-        if options.prefers_tflite and (path / MODEL_FILE).is_file():
-            return TfliteServable(path)
-        return SavedModelServable(path, device, options)
-
-    return load
 
 
 def _check_allowed(path: Path, found: Sequence[str], allowed: frozenset[str] | None) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any  # TensorFlow's sessions and tensors
 
-from ...export.graph.state import GraphState, Written, added_keys
+from ....export.graph.state import GraphState, Written, added_keys
 
 PutBack = Callable[[], object]
 

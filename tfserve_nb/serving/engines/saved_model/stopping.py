@@ -15,8 +15,8 @@ from typing import Any  # TensorFlow's protos and sessions
 
 import numpy as np
 
-from ...errors import DeadlineExceeded
-from ...types import SignatureSpec
+from ....errors import DeadlineExceeded
+from ....types import SignatureSpec
 
 STOPPABLE = frozenset(
     {

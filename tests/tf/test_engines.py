@@ -1,0 +1,321 @@
+"""Engines: the same answers from other runtimes, chosen by comparison and measurement, with TensorFlow behind them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from helpers.converting import convert_here
+from helpers.eventually import eventually
+
+import tfserve_nb
+from tfserve_nb.api.deployment import Deployment
+from tfserve_nb.errors import InvalidOption, ServingError
+from tfserve_nb.serving.backend import ModelSpec
+from tfserve_nb.serving.engines import accelerated, conversion, kinds
+from tfserve_nb.serving.engines.artefacts import FOLDER, RECORD_FILE, read_record
+
+X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
+
+
+@pytest.fixture(autouse=True)
+def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+    tfserve_nb.shutdown()
+
+
+def dense() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([keras.Input((2,), name="x"), keras.layers.Dense(3, "relu")])
+
+
+def servable_of(handle: Deployment) -> Any:
+    """What runs the promoted version of a model of this kernel."""
+    core: Any = handle._server.models  # noqa: SLF001
+    pinned = core.acquire(ModelSpec(handle.name))
+    pinned.release()
+    return pinned.servable
+
+
+def newest(handle: Deployment) -> Any:
+    return handle.status().versions[0]
+
+
+def test_the_engine_that_was_asked_for_answers_as_tensorflow_does() -> None:
+    model = dense()
+
+    handle = tfserve_nb.deploy(model, "dense", engine="onnx", check=X)
+
+    assert handle.engine == "onnx"
+    np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+    status = newest(handle)
+    assert {row.engine for row in status.engines} == {"tensorflow", "onnx"}
+    assert {row.batch_size for row in status.engines} == {1, 2, 4, 8, 16, 32, 64}
+    assert all(row.agrees and row.ms > 0 for row in status.engines)
+    assert [row.is_chosen for row in status.engines] == [row.engine == "onnx" for row in status.engines]
+    assert any("the rows of --check" in note for note in status.notes)
+
+
+def test_auto_measures_every_engine_and_takes_the_fastest_or_says_why_not() -> None:
+    handle = tfserve_nb.deploy(dense(), "dense", engine="auto")
+
+    status = newest(handle)
+    assert {row.engine for row in status.engines} == {"tensorflow", "onnx", "litert"}
+    (chosen,) = {row.engine for row in status.engines if row.is_chosen}
+    assert chosen == handle.engine
+    assert all(row.reason for row in status.engines if not row.is_chosen)
+    assert any("made-up rows" in note for note in status.notes)
+
+
+def test_a_version_is_loaded_again_without_converting_and_keeps_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    tfserve_nb.deploy(dense(), "dense", engine="onnx")
+    tfserve_nb.shutdown()
+    monkeypatch.setattr(conversion, "convert", None)
+    monkeypatch.setattr(accelerated, "has_tensorflow", lambda: False)
+
+    (handle,) = tfserve_nb.resume()
+
+    assert handle.engine == "onnx"
+    assert handle.predict(X).shape == (3, 3)
+    assert servable_of(handle)._session is None  # noqa: SLF001 - nothing else tells
+
+
+def test_an_artefact_that_is_damaged_is_converted_anew(caplog: pytest.LogCaptureFixture) -> None:
+    handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")
+    folder = handle.base_path / "dense" / "1" / FOLDER
+    expected = handle.predict(X)
+    tfserve_nb.shutdown()
+    (file,) = (folder / "onnx").iterdir()
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    (folder / RECORD_FILE).write_text((folder / RECORD_FILE).read_text().replace("cores", "other cores"))
+
+    (handle,) = tfserve_nb.resume()
+
+    assert handle.engine == "onnx"
+    np.testing.assert_array_equal(handle.predict(X), expected)
+    assert "is damaged" in caplog.text
+
+
+def test_a_record_that_is_no_json_or_of_another_graph_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")
+    version = handle.base_path / "dense" / "1"
+    record = version / FOLDER / RECORD_FILE
+    whole = record.read_text()
+
+    record.write_text(whole[:100])
+    assert read_record(version) is None
+    record.write_text(json.dumps({**json.loads(whole), "fingerprint": "x"}))
+    assert read_record(version) is None
+    record.write_text(json.dumps({**json.loads(whole), "format": 99}))
+    assert read_record(version) is None
+    assert caplog.text.count("ignored") == 3
+
+
+class Text(tf.Module):
+    """Texts in capitals."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="x")])
+    def __call__(self, x: Any) -> Any:
+        return tf.strings.upper(x)
+
+
+class Counter(tf.Module):
+    """Adds the number of calls before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = tf.Variable(0.0)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
+    def __call__(self, x: Any) -> Any:
+        return x + self.calls.assign_add(1.0)
+
+
+class Counted(tf.Module):
+    """A loop as long as a request wants."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="x")])
+    def __call__(self, x: Any) -> Any:
+        total = tf.zeros_like(x)
+        while tf.reduce_any(total < x):
+            total += 1
+        return total
+
+
+class Inverse(tf.Module):
+    """Something that no engine has an operation for."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 2, 2], tf.float32, name="x")])
+    def __call__(self, x: Any) -> Any:
+        return tf.linalg.svd(x, compute_uv=False)
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [(Text, "string"), (Counter, "changes its own state"), (Counted, "loop"), (Inverse, "Svd")],
+)
+def test_what_no_engine_can_run_stays_with_tensorflow_and_says_why(model: type[tf.Module], words: str) -> None:
+    handle = tfserve_nb.deploy(model(), "odd", engine="auto")
+
+    assert handle.engine == "tensorflow"
+    assert words in " ".join(newest(handle).notes)
+    with pytest.raises(InvalidOption, match=f"engine='onnx' cannot run this model: .*{words}"):
+        tfserve_nb.deploy(model(), "odd", engine="onnx")
+    assert handle.versions == (1,)
+
+
+def test_an_engine_that_is_not_installed_is_named_with_what_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        kinds.EngineKind, "missing", property(lambda kind: f"{kind.name} is not installed: {kind.installation}")
+    )
+
+    with pytest.raises(InvalidOption, match="onnx is not installed") as error:
+        tfserve_nb.deploy(dense(), "dense", engine="onnx")
+    handle = tfserve_nb.deploy(dense(), "dense", engine="auto")
+
+    assert error.value.hint == "pip install 'tfserve_nb[onnx]'"
+    assert handle.engine == "tensorflow"
+    assert "pip install 'tfserve_nb[onnx]'" in newest(handle).notes[0]
+
+
+def test_an_unknown_engine_is_named_with_those_that_there_are() -> None:
+    with pytest.raises(InvalidOption, match="engine='onyx' must be one of tensorflow, auto, onnx, litert"):
+        tfserve_nb.deploy(dense(), "dense", engine="onyx")
+
+
+def test_too_little_memory_and_too_little_time_to_convert_are_said(tmp_path: Path) -> None:
+    job = conversion.Job("onnx", str(tmp_path), ("serve",), "serving_default", str(tmp_path / "x.onnx"))
+
+    assert conversion.convert([job], free_bytes=100 << 20) == [
+        "converting may take 900 MiB of memory, and 100 MiB are free"
+    ]
+    assert conversion.convert([job], limit_s=0.0) == ["it took too long to convert"]
+
+
+class Broken:
+    """An engine that runs nothing, or answers what it likes."""
+
+    name = "onnx"
+
+    def __init__(self, answer: np.ndarray | None = None) -> None:
+        self.answer = answer
+
+    def run(self, inputs: Any) -> Any:
+        if self.answer is None:
+            raise RuntimeError("out of order")
+        return {"output_0": np.resize(self.answer, (len(inputs["x"]), 3)).astype(np.float32)}
+
+
+def test_what_an_engine_fails_on_is_answered_by_tensorflow_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
+    model = dense()
+    handle = tfserve_nb.deploy(model, "dense", engine="onnx")
+    servable = servable_of(handle)
+    servable.use({"serving_default": Broken()}, servable.measurements)
+
+    np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+
+    assert handle.engine == "tensorflow"
+    assert (
+        "no longer by onnx: it failed where TensorFlow answers: RuntimeError: out of order" in newest(handle).notes[-1]
+    )
+    assert [row.engine for row in newest(handle).engines if row.is_chosen] == ["tensorflow"] * 7
+    assert "no longer by onnx" in caplog.text
+
+
+def test_answers_that_differ_at_work_give_the_signature_back_to_tensorflow(caplog: pytest.LogCaptureFixture) -> None:
+    model = dense()
+    handle = tfserve_nb.deploy(model, "dense", engine="onnx")
+    servable = servable_of(handle)
+    servable.use({"serving_default": Broken(np.array([7.0]))}, servable.measurements)
+
+    assert handle.predict(X).tolist() == [[7.0] * 3] * 3
+    eventually(lambda: handle.engine == "tensorflow")
+
+    np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+    assert "output 'output_0' of onnx differs from TensorFlow" in newest(handle).notes[-1]
+    assert "no longer by onnx" in caplog.text
+
+
+def test_after_the_first_runs_no_session_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerated, "RUNS_TO_CHECK", 3)
+    handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")
+    servable = servable_of(handle)
+    assert servable._session is not None  # noqa: SLF001 - nothing else tells
+
+    for _ in range(3):
+        handle.predict(X)
+
+    assert servable._session is None  # noqa: SLF001
+    assert handle.engine == "onnx"
+
+
+def test_an_engine_is_changed_while_a_version_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_here(monkeypatch)
+    model = dense()
+    handle = tfserve_nb.deploy(model, "dense")
+    assert (handle.engine, newest(handle).engines) == ("tensorflow", ())
+
+    stop = threading.Event()
+    failures: list[Exception] = []
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+            except Exception as error:  # noqa: BLE001 - the test shows it
+                failures.append(error)
+
+    client = threading.Thread(target=ask)
+    client.start()
+    try:
+        for engine in ("onnx", "litert", "tensorflow", "onnx"):
+            assert handle.set_engine(engine).engine == engine
+    finally:
+        stop.set()
+        client.join()
+
+    assert failures == []
+    assert next(event.detail for event in handle.history() if event.action == "engine") == "onnx"
+    rows = handle.measure_engines()
+    assert {row.engine for row in rows} == {"tensorflow", "onnx", "litert"}
+    assert handle.engine == "onnx"
+    assert {row.reason for row in rows if row.engine == "litert"} == {"onnx was asked for"}
+    tfserve_nb.shutdown()
+    (handle,) = tfserve_nb.resume()
+    assert handle.engine == "onnx"
+
+
+class Lookup(tf.Module):
+    """A row of a table for each number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = tf.Variable([[1.0], [2.0], [3.0]])
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="x")])
+    def __call__(self, x: Any) -> Any:
+        return tf.gather(self.table, x)
+
+
+@pytest.mark.parametrize("rows", [[0, 7], [0, -1]])
+def test_errors_are_those_of_tensorflow(rows: list[int]) -> None:
+    handle = tfserve_nb.deploy(Lookup(), "lookup", engine="onnx", check=np.array([0, 1, 2], np.int32))
+    tfserve_nb.deploy(Lookup(), "plain", check=np.array([0, 1, 2], np.int32))
+
+    def error(name: str) -> str:
+        with pytest.raises(ServingError) as caught:
+            tfserve_nb.deployment(name).predict(np.array(rows, np.int32))
+        return caught.value.message
+
+    assert error("lookup") == error("plain")
+    assert handle.engine == "onnx"

@@ -1,0 +1,154 @@
+"""What was converted for engines, and what was seen of it: files in the version's folder.
+
+They lie in `assets.extra/tfserve_nb_engines/`, where TensorFlow Serving looks at nothing.
+
+`engines.json` says what each file was made from and by what. It is written last and as a whole, and a file counts only
+if it is the one that `engines.json` names: what is damaged, was made by other versions or from another graph, is made
+anew or left alone.
+
+Thread: any; also safe against other processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import platform
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from ...export.signatures import SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE
+from ...serialization import from_json, to_json
+from ...temporary import replacing
+from .choice import Findings
+
+FOLDER = Path("assets.extra", "tfserve_nb_engines")
+RECORD_FILE = "engines.json"
+FORMAT = 1
+_INDEX_FILE = Path("variables", "variables.index")  # it holds a checksum of each variable
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """What became of one conversion.
+
+    Attributes:
+        file: its name in the folder of its engine; "" when there is none.
+        sha256: of its content.
+        problem: why there is none, or why it cannot be loaded, in words.
+    """
+
+    file: str = ""
+    sha256: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineRecord:
+    """What is known of the engines for one version.
+
+    Attributes:
+        fingerprint: of the SavedModel that was converted.
+        versions: distribution -> version, of what converted it and ran it.
+        artefacts: engine -> signature -> what became of it.
+        findings: signature -> what was seen of the engines.
+        machine: where the times were measured; see `this_machine`.
+        format: of the file.
+    """
+
+    fingerprint: str
+    versions: Mapping[str, str] = field(default_factory=dict)
+    artefacts: Mapping[str, Mapping[str, Artefact]] = field(default_factory=dict)
+    findings: Mapping[str, Findings] = field(default_factory=dict)
+    machine: str = ""
+    format: int = FORMAT
+
+
+def read_record(version_dir: Path) -> EngineRecord | None:
+    """What is known, or None when there is nothing, or nothing that can be used."""
+    path = version_dir / FOLDER / RECORD_FILE
+    try:
+        record = from_json(json.loads(path.read_text("utf-8")), EngineRecord)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        _log.warning("%s cannot be read and is ignored: %s", path, error)
+        return None
+    if record.format != FORMAT:
+        _log.warning("%s has the format %s, not %s, and is ignored", path, record.format, FORMAT)
+        return None
+    if record.fingerprint != fingerprint(version_dir):
+        _log.warning("%s belongs to another graph than %s and is ignored", path, version_dir)
+        return None
+    return record
+
+
+def write_record(version_dir: Path, record: EngineRecord) -> None:
+    """Note what is known; raises OSError where the folder cannot be written."""
+    folder = version_dir / FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / RECORD_FILE) as partial:
+        partial.write_text(json.dumps(to_json(record), indent=1), "utf-8")
+
+
+def store(version_dir: Path, engine: str, made: Path, signature: str) -> Artefact:
+    """Take over a file that was converted; raises OSError where the folder cannot be written."""
+    folder = version_dir / FOLDER / engine
+    folder.mkdir(parents=True, exist_ok=True)
+    name = file_name(signature) + made.suffix
+    content = made.read_bytes()
+    with replacing(folder / name) as partial:
+        partial.write_bytes(content)
+    return Artefact(name, hashlib.sha256(content).hexdigest())
+
+
+def file_of(version_dir: Path, engine: str, artefact: Artefact) -> Path:
+    """The file of an artefact that is whole.
+
+    Raises:
+        ValueError: why it is not, in words.
+    """
+    path = version_dir / FOLDER / engine / artefact.file
+    if not artefact.file or Path(artefact.file).name != artefact.file:
+        raise ValueError("it has no file")
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+    if hashlib.sha256(content).hexdigest() != artefact.sha256:
+        raise ValueError(f"{path} is damaged")
+    return path
+
+
+def file_name(signature: str) -> str:
+    """A name of a file for a signature, whatever it is called."""
+    plain = re.sub(r"[^\w-]", "_", signature, flags=re.ASCII)[:60]
+    return plain if plain == signature else f"{plain}-{hashlib.sha256(signature.encode()).hexdigest()[:8]}"
+
+
+def fingerprint(version_dir: Path) -> str:
+    """Of the graph and the weights of a SavedModel."""
+    digest = hashlib.sha256()
+    for name in (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE, _INDEX_FILE):
+        path = version_dir / name
+        if path.is_file():
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def this_machine() -> str:
+    """The processor and how many of its cores there are: what measured times depend on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    model = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{model or platform.machine()}, {len(os.sched_getaffinity(0))} cores"

@@ -1,0 +1,218 @@
+"""Which engine runs a signature: compare each with TensorFlow on rows, measure those that agree, take the fastest.
+
+Agreement follows the one rule of the export's check, on the rows of users where there are some. Each engine is measured
+in turn with TensorFlow, so that a machine that is busy for a while is busy for all.
+
+Thread: the caller's.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ...errors import ServingError
+from ...types import EngineMeasurement, SignatureSpec, Tensors
+from .compare import Run, difference
+from .engine import AUTO, TENSORFLOW, Engine
+from .evidence import MADE_UP, Evidence
+from .strange import guards_for
+
+LEAST_GAIN = 1.1
+"""How many times faster than TensorFlow an engine has to be to take its place by itself."""
+
+MAX_PIECES = 4
+"""Pieces of evidence that outputs are compared on."""
+
+SLOW_S = 0.5
+"""A run of TensorFlow from which on larger batches are left out."""
+
+BUDGET_S = 0.05
+"""Time for the runs of one engine and batch size; a few are made in any case."""
+
+LEAST_RUNS, MOST_RUNS = 3, 30
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What comparing and measuring showed for one signature.
+
+    Attributes:
+        problems: engine -> why it cannot be used; those that agree are left out.
+        ms: engine -> batch size -> median time of a run, in milliseconds.
+        rows: the rows that outputs were compared on, in words; "" when none could be run.
+        guards: engine -> input -> the kinds of values that are left to TensorFlow; see `strange`.
+    """
+
+    problems: Mapping[str, str]
+    ms: Mapping[str, Mapping[int, float]]
+    rows: str
+    guards: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+
+
+def examine(
+    signature: SignatureSpec,
+    reference: Run,
+    engines: Mapping[str, Engine],
+    evidence: Iterable[Evidence],
+    sizes: Sequence[int],
+) -> Findings:
+    """Compare engines with TensorFlow and measure them.
+
+    Args:
+        signature: what is run.
+        reference: TensorFlow.
+        engines: the engines by name.
+        evidence: rows to try, those of users first; made-up ones count only without any others.
+        sizes: the batch sizes that will be used, increasing.
+    """
+    problems: dict[str, str] = {}
+    batches: dict[int, Tensors] = {}
+    sources: list[str] = []
+    for piece in evidence:
+        if len(sources) == MAX_PIECES or (sources and piece.source == MADE_UP):
+            break
+        tried = _compare(signature, reference, engines, piece, sizes, problems)
+        batches = batches or tried
+        sources += [piece.source] if tried else []
+    if not sources:
+        return Findings(dict.fromkeys(engines, "no rows are known that the model can run"), {}, "")
+    runs = {TENSORFLOW: reference, **{name: one.run for name, one in engines.items() if name not in problems}}
+    ms: dict[str, dict[int, float]] = {name: {} for name in runs}
+    for size, batch in batches.items():
+        for name, took_ms in measure(runs, batch).items():
+            ms[name][size] = took_ms
+    usual = next(iter(batches.values()))
+    guards = {name: guards_for(signature, reference, engines[name], usual) for name in ms if name != TENSORFLOW}
+    return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards)
+
+
+def _compare(
+    signature: SignatureSpec,
+    reference: Run,
+    engines: Mapping[str, Engine],
+    piece: Evidence,
+    sizes: Sequence[int],
+    problems: dict[str, str],
+) -> dict[int, Tensors]:
+    """Note the engines that differ on a piece of evidence; the batches that TensorFlow ran, by size."""
+    tried: dict[int, Tensors] = {}
+    for size, batch in _batches(signature, piece.rows, sizes).items():
+        try:
+            expected = reference(batch)
+        except ServingError:
+            break
+        tried[size] = batch
+        for name, engine in engines.items():
+            problem = "" if name in problems else difference(engine, batch, expected)
+            if problem:
+                problems[name] = problem
+        if _seconds(reference, batch) > SLOW_S:
+            break
+    return tried
+
+
+def _seconds(run: Run, batch: Tensors) -> float:
+    """How long a run takes; the first one of its size took longer."""
+    started_s = time.perf_counter()
+    run(batch)
+    return time.perf_counter() - started_s
+
+
+def _batches(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> dict[int, Tensors]:
+    """The rows, again and again, as batches of each size; as they are where a signature does not count rows."""
+    if not all(spec.is_batched for spec in signature.inputs.values()):
+        return {max((len(array) for array in rows.values() if array.ndim), default=1): rows}
+    num_rows = min(len(array) for array in rows.values())
+    return {
+        size: {name: array[np.arange(size) % num_rows] for name, array in rows.items()} for size in sizes if num_rows
+    }
+
+
+def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float]:
+    """The median time of a run of each in milliseconds, one after the other in turn."""
+    took_s: dict[str, list[float]] = {name: [] for name in runs}
+    until_s = time.perf_counter() + BUDGET_S * len(runs)
+    for number in range(MOST_RUNS):
+        if number >= LEAST_RUNS and time.perf_counter() > until_s:
+            break
+        for name, run in runs.items():
+            took_s[name].append(_seconds(run, batch))
+    return {name: 1e3 * statistics.median(values) for name, values in took_s.items()}
+
+
+def choose(wanted: str, findings: Findings) -> tuple[str, dict[str, str]]:
+    """Which engine answers, and why the others do not.
+
+    Args:
+        wanted: what was asked for.
+        findings: what was seen.
+
+    Returns:
+        The engine's name; engine -> reason for all others that were wanted.
+    """
+    reasons = dict(findings.problems)
+    usable = [name for name in findings.ms if name != TENSORFLOW]
+    if wanted != AUTO:
+        reasons |= {name: f"{wanted} was asked for" for name in usable if name != wanted}
+        return (wanted if wanted in usable else TENSORFLOW), reasons
+    gains = {name: gain(findings.ms[TENSORFLOW], findings.ms[name]) for name in usable}
+    best = max(gains, key=lambda name: gains[name], default=TENSORFLOW)
+    if best == TENSORFLOW or gains[best] < LEAST_GAIN:
+        reasons |= {name: f"{_times(value)} TensorFlow's speed, which is too little" for name, value in gains.items()}
+        return TENSORFLOW, reasons
+    reasons |= {
+        name: f"{_times(value)} TensorFlow's speed, {best} {_times(gains[best])}"
+        for name, value in gains.items()
+        if name != best
+    }
+    return best, reasons
+
+
+def gain(before_ms: Mapping[int, float], after_ms: Mapping[int, float]) -> float:
+    """How many times faster something is: the geometric mean over the batch sizes."""
+    logs = [math.log(before_ms[size] / after_ms[size]) for size in after_ms if size in before_ms]
+    return math.exp(statistics.fmean(logs)) if logs else 0.0
+
+
+def speed_note(engine: str, findings: Findings) -> str:
+    """What an engine gains and on which rows it was compared, in words."""
+    before, after = findings.ms[TENSORFLOW], findings.ms[engine]
+    speeds = [
+        f"{_times(before[size] / after[size])} at {size} {'row' if size == 1 else 'rows'}"
+        for size in dict.fromkeys((min(after), max(after)))
+    ]
+    return f"{' and '.join(speeds)} as fast as TensorFlow, with its outputs on {findings.rows}"
+
+
+def _times(value: float) -> str:
+    return f"{value:.2g} ×"
+
+
+def rows_of(signature: str, wanted: str, findings: Findings, tried: Iterable[str]) -> list[EngineMeasurement]:
+    """The table of one signature.
+
+    Args:
+        signature: its name.
+        wanted: what was asked for.
+        findings: what was seen.
+        tried: the engines, those that could not be converted too.
+    """
+    chosen, reasons = choose(wanted, findings)
+    if chosen != TENSORFLOW:
+        speed = gain(findings.ms[TENSORFLOW], findings.ms[chosen])
+        reasons[TENSORFLOW] = f"{chosen} has {_times(speed)} its speed"
+    table = []
+    for name in (TENSORFLOW, *tried):
+        reason = "" if name == chosen else reasons.get(name, "")
+        times: Mapping[int, float | None] = findings.ms.get(name) or {0: None}
+        table += [
+            EngineMeasurement(name, signature, size, took_ms, name not in findings.problems, reason, name == chosen)
+            for size, took_ms in times.items()
+        ]
+    return table

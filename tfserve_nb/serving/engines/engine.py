@@ -1,0 +1,101 @@
+"""An engine: runs one signature of a version in TensorFlow's place, from a file that was converted from the SavedModel.
+
+The SavedModel stays the truth: an engine that was not seen to agree with TensorFlow is not used, and what an engine
+cannot run, TensorFlow runs.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ...types import SignatureSpec, Tensors
+
+TENSORFLOW = "tensorflow"
+"""TensorFlow's own session: what runs a version unless an engine was asked for."""
+
+AUTO = "auto"
+"""The fastest on this machine of those that agree with TensorFlow."""
+
+_NUMBERS = frozenset(
+    {"bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+)
+
+
+class Engine(Protocol):
+    """Runs one signature. It is freed when the last reference to it goes."""
+
+    name: str
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Run one batch, as `Servable.run`; may be called from several threads. Raises whatever the runtime raises."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineKind:
+    """What is known of an engine before anything is converted.
+
+    Attributes:
+        name: what users call it.
+        extra: the extra of this package that installs it.
+        packages: the distributions whose versions matter to what was converted.
+        modules: what has to be importable.
+        suffix: of its files.
+        load: makes an engine of a file: (file, signature, number of threads).
+    """
+
+    name: str
+    extra: str
+    packages: tuple[str, ...]
+    modules: tuple[str, ...]
+    suffix: str
+    load: Callable[[Path, SignatureSpec, int], Engine]
+
+    @property
+    def missing(self) -> str:
+        """Why it cannot be used here, in words; "" when it is installed."""
+        if all(importlib.util.find_spec(module) for module in self.modules):
+            return ""
+        return f"{self.name} is not installed: {self.installation}"
+
+    @property
+    def installation(self) -> str:
+        """What installs it."""
+        return f"pip install 'tfserve_nb[{self.extra}]'"
+
+
+def versions_of(kinds: Iterable[EngineKind]) -> dict[str, str]:
+    """Distribution -> installed version, of those that engines are made of."""
+    found = {}
+    for name in sorted({package for kind in kinds for package in kind.packages}):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def num_threads(num_runs: int = 1) -> int:
+    """Threads of one run: the cores that this process may use, shared by the runs that may go on at the same time.
+
+    Args:
+        num_runs: how many those are.
+    """
+    return max(1, len(os.sched_getaffinity(0)) // max(1, num_runs))
+
+
+def unsuited(signature: SignatureSpec) -> str:
+    """Why no engine is tried for a signature, in words; "" when some may suit."""
+    if not signature.inputs:
+        return "it has no inputs"
+    for specs in (signature.inputs, signature.outputs):
+        for spec in specs.values():
+            if spec.dtype not in _NUMBERS:
+                return f"{spec.name} is {spec.dtype}, which only TensorFlow runs"
+    return ""

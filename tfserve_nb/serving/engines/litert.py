@@ -1,0 +1,98 @@
+"""LiteRT (TensorFlow Lite): a graph that TensorFlow's own converter made.
+
+An interpreter holds the memory of one batch size and runs one call at a time, so there is one for each batch size and
+thread that calls. They are kept when a run ends, as many as `MAX_IDLE`.
+
+Thread: `run` on any.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias  # LiteRT's interpreters and details are untyped
+
+from ...types import SignatureSpec, Tensors
+from .engine import EngineKind
+
+MAX_IDLE = 16
+"""Interpreters of a signature that wait for their next run: two for each of the eight usual batch sizes."""
+
+_Shapes: TypeAlias = tuple[tuple[int, ...], ...]
+
+
+class LitertEngine:
+    """One signature, in as many interpreters as are needed.
+
+    Args:
+        file: the converted graph.
+        signature: what it takes and gives.
+        num_threads: of one run.
+    """
+
+    name = "litert"
+
+    def __init__(self, file: Path, signature: SignatureSpec, num_threads: int) -> None:
+        self._content = file.read_bytes()
+        self._num_threads = num_threads
+        self._lock = threading.Lock()
+        self._idle: dict[_Shapes, list[Any]] = {}
+        interpreter = self._interpreter()
+        (key,) = interpreter.get_signature_list()
+        runner = interpreter.get_signature_runner(key)
+        self._inputs = _indexes(runner.get_input_details(), signature.inputs)
+        self._outputs = _indexes(runner.get_output_details(), signature.outputs)
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Run one batch; see `Engine.run`."""
+        shapes = tuple([inputs[name].shape for name, _ in self._inputs])
+        interpreter = self._taken(shapes) or self._shaped(shapes)
+        for name, index in self._inputs:
+            interpreter.set_tensor(index, inputs[name])
+        interpreter.invoke()
+        outputs = {name: interpreter.get_tensor(index) for name, index in self._outputs}
+        self._give_back(shapes, interpreter)  # one that failed is not used again
+        return outputs
+
+    def _taken(self, shapes: _Shapes) -> Any:
+        with self._lock:
+            idle = self._idle.get(shapes)
+            return idle.pop() if idle else None
+
+    def _give_back(self, shapes: _Shapes, interpreter: Any) -> None:
+        with self._lock:
+            idle = self._idle.pop(shapes, [])
+            self._idle[shapes] = [*idle, interpreter]  # the shapes that were used last come last
+            while sum([len(kept) for kept in self._idle.values()]) > MAX_IDLE:
+                oldest = next(iter(self._idle))
+                self._idle[oldest].pop()
+                if not self._idle[oldest]:
+                    del self._idle[oldest]
+
+    def _shaped(self, shapes: _Shapes) -> Any:
+        interpreter = self._interpreter()
+        for (_, index), shape in zip(self._inputs, shapes, strict=True):
+            interpreter.resize_tensor_input(index, shape)
+        interpreter.allocate_tensors()
+        return interpreter
+
+    def _interpreter(self) -> Any:
+        from ai_edge_litert.interpreter import Interpreter
+
+        return Interpreter(model_content=self._content, num_threads=self._num_threads)
+
+
+def _indexes(details: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, int]]:
+    """The tensors by name; an input that changes no output is not in the graph any more."""
+    return [(name, int(details[name]["index"])) for name in wanted if name in details]
+
+
+KIND = EngineKind(
+    name="litert",
+    extra="litert",
+    packages=("ai-edge-litert", "tensorflow"),
+    modules=("ai_edge_litert",),
+    suffix=".tflite",
+    load=LitertEngine,
+)

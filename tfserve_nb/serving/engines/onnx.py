@@ -1,0 +1,75 @@
+"""ONNX Runtime: a graph that tf2onnx converted.
+
+Inputs and outputs are named `in/NAME` and `out/NAME` in the file: an input and an output may have the same name in a
+SavedModel, and may not in ONNX.
+
+Thread: `run` on any, sessions are thread-safe. A run releases the interpreter's lock and uses threads of its own.
+
+Reference: https://onnxruntime.ai/docs/performance/tune-performance/threading.html
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any  # ONNX Runtime is untyped here
+
+from ...types import SignatureSpec, Tensors
+from .engine import EngineKind
+
+OPSET = 18
+"""The version of ONNX's operators: the newest that tf2onnx writes."""
+
+_FATAL = 4
+"""What goes wrong in a run is raised; it is no news for the log of a server or the output of a cell."""
+
+
+def input_name(name: str) -> str:
+    """What an input of a signature is called in the file."""
+    return f"in/{name}"
+
+
+def output_name(name: str) -> str:
+    """What an output of a signature is called in the file."""
+    return f"out/{name}"
+
+
+class OnnxEngine:
+    """One signature in an inference session.
+
+    Args:
+        file: the converted graph.
+        signature: what it takes and gives.
+        num_threads: of one run.
+    """
+
+    name = "onnx"
+
+    def __init__(self, file: Path, signature: SignatureSpec, num_threads: int) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+        options.log_severity_level = _FATAL
+        # Threads that wait for the next run in a busy loop would take the cores that requests are read and written on.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        self._session: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        used = {one.name for one in self._session.get_inputs()}
+        # An input that changes no output is not in the graph any more.
+        self._inputs = [(input_name(name), name) for name in signature.inputs if input_name(name) in used]
+        self._outputs = [output_name(name) for name in signature.outputs]
+        self._names = list(signature.outputs)
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Run one batch; see `Engine.run`."""
+        values = self._session.run(self._outputs, {fed: inputs[name] for fed, name in self._inputs})
+        return dict(zip(self._names, values, strict=True))
+
+
+KIND = EngineKind(
+    name="onnx",
+    extra="onnx",
+    packages=("onnxruntime", "tf2onnx"),
+    modules=("onnxruntime", "tf2onnx"),
+    suffix=".onnx",
+    load=OnnxEngine,
+)

@@ -1,0 +1,106 @@
+"""Values that an engine treats otherwise than TensorFlow are left to TensorFlow.
+
+A negative index is an error in TensorFlow and counts from the end in ONNX; NaN passes through some operations and not
+through others. Such values are tried once, and where the answers differ, a look at the input decides for each run.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from ...errors import ServingError
+from ...types import SignatureSpec, Tensors
+from .compare import Run, difference
+from .engine import Engine
+
+NEGATIVE, NOT_FINITE, EMPTY = "negative", "not finite", "empty"
+
+
+class LeftToTensorFlow(Exception):
+    """An engine does not run these values."""
+
+
+class GuardedEngine:
+    """An engine that leaves some values to TensorFlow.
+
+    Args:
+        engine: runs all others.
+        guards: input -> kinds of values.
+    """
+
+    def __init__(self, engine: Engine, guards: Mapping[str, Sequence[str]]) -> None:
+        self.name = engine.name
+        self._engine = engine
+        self._guards = [(name, _HOLDS[kind]) for name, kinds in guards.items() for kind in kinds]
+
+    def run(self, inputs: Tensors) -> Tensors:
+        """Run one batch; see `Engine.run`.
+
+        Raises:
+            LeftToTensorFlow: if an input holds such values.
+        """
+        for name, holds in self._guards:
+            if holds(inputs[name]):
+                raise LeftToTensorFlow
+        return self._engine.run(inputs)
+
+
+def guards_for(signature: SignatureSpec, reference: Run, engine: Engine, batch: Tensors) -> dict[str, tuple[str, ...]]:
+    """Input -> the kinds of values that an engine treats otherwise than TensorFlow.
+
+    Args:
+        signature: what is run.
+        reference: TensorFlow.
+        engine: agrees with it on usual values.
+        batch: usual values.
+    """
+    found: dict[str, list[str]] = {}
+    for name in signature.inputs:
+        for kind, strange in _strange(batch[name]):
+            is_known = kind in found.get(name, ())
+            if not is_known and not _is_same(reference, engine, {**batch, name: strange}):
+                found.setdefault(name, []).append(kind)
+    if all(spec.is_batched for spec in signature.inputs.values()):
+        nothing = {name: array[:0] for name, array in batch.items()}
+        if not _is_same(reference, engine, nothing):
+            found.setdefault(next(iter(signature.inputs)), []).append(EMPTY)
+    return {name: tuple(kinds) for name, kinds in found.items()}
+
+
+def _strange(array: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+    """Copies of an input with one value of a kind in them."""
+    if not array.size:
+        return
+    values: tuple[tuple[str, float | int], ...] = ()
+    if array.dtype.kind == "f":
+        values = ((NOT_FINITE, np.nan), (NOT_FINITE, np.inf), (NOT_FINITE, -np.inf))
+    elif array.dtype.kind == "i":
+        values = ((NEGATIVE, -1), (NEGATIVE, int(np.iinfo(array.dtype).min)))
+    for kind, value in values:
+        changed = array.copy()
+        changed.flat[0] = value
+        yield kind, changed
+
+
+def _is_same(reference: Run, engine: Engine, inputs: Tensors) -> bool:
+    try:
+        expected = reference(inputs)
+    except ServingError:
+        try:
+            engine.run(inputs)
+        except Exception:  # noqa: BLE001 - runtimes raise types of their own
+            return True  # TensorFlow is asked for the error then
+        return False
+    return not difference(engine, inputs, expected)
+
+
+_HOLDS: Mapping[str, Callable[[np.ndarray], bool]] = {
+    NEGATIVE: lambda array: bool(array.size) and bool(array.min() < 0),
+    # One pass without a copy; a sum that overflows is TensorFlow's too.
+    NOT_FINITE: lambda array: not np.isfinite(array.sum(dtype=np.result_type(array.dtype, np.float32))),
+    EMPTY: lambda array: not array.size,
+}
