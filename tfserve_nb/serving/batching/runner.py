@@ -187,7 +187,7 @@ class Runner:
         if batch is None:
             return True
         outputs: list[Tensors] = []
-        self._mark_started(batch, now_s)
+        batch.mark_started(now_s)
         with contextlib.suppress(Exception):
             outputs = run_parts(lane, batch.parts, is_here=True)
         if outputs:
@@ -373,16 +373,10 @@ class Runner:
         number, self._num_started = self._num_started, self._num_started + 1
         return f"tfserve-runner-{self.device}" + (f"-{number}" if number else "")
 
-    @staticmethod
-    def _mark_started(batch: Batch, started_s: float) -> None:
-        for task, _, _ in batch.parts:
-            if task.started_s is None:
-                task.started_s = started_s
-
     def _run_batch(self, lane: Lane, batch: Batch, running: RunningBatch | None = None) -> None:
         running = running or RunningBatch()
         started_s = self._now()
-        self._mark_started(batch, started_s)
+        batch.mark_started(started_s)
         try:
             outputs = run_parts(lane, batch.parts, limit_s=limit_s(lane, batch, started_s))
         except RowsMisfit as misfit:
