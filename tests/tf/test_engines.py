@@ -306,6 +306,21 @@ def test_after_the_first_runs_no_session_is_kept(monkeypatch: pytest.MonkeyPatch
     assert handle.engine == "onnx"
 
 
+def test_a_thread_that_must_not_wait_opens_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerated, "RUNS_TO_CHECK", 0)
+    model = dense()
+    handle = tfserve_nb.deploy(model, "dense", engine="onnx")
+    servable = servable_of(handle)
+    answer = servable.run_at_once("serving_default", {"x": X})
+    servable.use({"serving_default": Broken()}, servable.measurements)
+
+    with pytest.raises(RuntimeError, match="out of order"):
+        servable.run_at_once("serving_default", {"x": X})
+
+    assert servable._session is None  # noqa: SLF001 - nothing else tells
+    np.testing.assert_allclose(answer["output_0"], model(X), rtol=1e-5, atol=1e-6)
+
+
 def test_an_engine_is_changed_while_a_version_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     convert_here(monkeypatch)
     model = dense()

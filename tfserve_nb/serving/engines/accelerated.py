@@ -123,6 +123,20 @@ class EngineServable:
             self.fall_back(signature, engine, f"it failed where TensorFlow answers: {innermost(error)}")
             return outputs
 
+    def run_at_once(self, signature: str, inputs: Tensors) -> Tensors:
+        """The same on a thread that must not wait for TensorFlow to be loaded.
+
+        Raises:
+            Exception: what `run` may still be able to answer.
+        """
+        runs = self._answering.get(signature)
+        if runs is not None:
+            return runs.run(inputs)
+        session = self._session
+        if session is None:
+            raise LeftToTensorFlow
+        return session.run(signature, inputs)
+
     def run_within(self, signature: str, inputs: Tensors, limit_s: float) -> Tensors:
         """Run one signature, and stop it at its limit where TensorFlow runs it; see `StoppableServable`.
 
