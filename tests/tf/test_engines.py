@@ -119,7 +119,7 @@ def test_what_could_not_be_converted_is_tried_again_when_engines_are_measured(mo
     monkeypatch.setattr(conversion, "convert", lambda jobs: ["too little memory"] * len(jobs))
     handle = tfserve_nb.deploy(dense(), "dense", engine="auto")
     assert handle.engine == "tensorflow"
-    assert "onnx: too little memory; litert: too little memory" in newest(handle).notes[-1]
+    assert "onnx and litert: too little memory" in newest(handle).notes[-1]
     handle.set_engine("auto")
     assert handle.engine == "tensorflow"
 

@@ -11,7 +11,8 @@ from tfserve_nb.errors import RunRejected
 from tfserve_nb.reports.engines import engine_table
 from tfserve_nb.reports.report import Report
 from tfserve_nb.reports.text import to_text
-from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of
+from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of, speed_note
+from tfserve_nb.serving.engines.convert import _listed
 from tfserve_nb.serving.engines.engine import unsuited
 from tfserve_nb.serving.engines.evidence import MADE_UP, Evidence
 from tfserve_nb.serving.engines.strange import NEGATIVE, NOT_FINITE, GuardedEngine, LeftToTensorFlow
@@ -188,10 +189,27 @@ def test_a_signature_that_counts_no_rows_is_run_as_it_is() -> None:
 
 
 def test_signatures_that_only_tensorflow_has_the_types_for() -> None:
-    assert unsuited(signature("string")) == "x is string, which only TensorFlow runs"
+    assert unsuited(signature("string")) == "x is text, which only TensorFlow runs"
     assert unsuited(signature("bfloat16")) == "x is bfloat16, which only TensorFlow runs"
     assert unsuited(SignatureSpec("s", {}, {})) == "it has no inputs"
     assert unsuited(signature("int8")) == ""
+
+
+def test_a_gain_is_said_for_the_smallest_and_the_largest_batch() -> None:
+    findings = Findings({}, {"tensorflow": {1: 1.0, 8: 2.0, 64: 6.0}, "a": {1: 0.5, 8: 1.0, 64: 2.0}}, "made-up rows")
+
+    assert speed_note("a", findings) == (
+        "2 × TensorFlow's speed at 1 row and 3 × at 64 rows, with the same outputs on made-up rows"
+    )
+
+
+def test_places_are_named_by_layers_without_the_functions_around_them() -> None:
+    found_at = [
+        ("BesselI0", "StatefulPartitionedCall/sequential/odd/BesselI0"),
+        ("Svd", "PartitionedCall_1/PartitionedCall/Svd"),
+    ]
+
+    assert _listed(found_at) == "BesselI0 (in sequential/odd/BesselI0), Svd (in Svd)"
 
 
 def test_the_table_tells_times_agreement_and_reasons() -> None:
@@ -209,4 +227,4 @@ def test_the_table_tells_times_agreement_and_reasons() -> None:
     assert "no op Svd" in text
     assert "chosen" in text
     assert "ms, 1 row" in text
-    assert "ms, 8 rows" in text
+    assert "8 rows" in text

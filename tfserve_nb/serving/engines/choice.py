@@ -212,10 +212,10 @@ def speed_note(engine: str, findings: Findings) -> str:
     """What an engine gains and on which rows it was compared, in words."""
     before, after = findings.ms[TENSORFLOW], findings.ms[engine]
     speeds = [
-        f"{_times(before[size] / after[size])} at {size} {'row' if size == 1 else 'rows'}"
-        for size in dict.fromkeys((min(after), max(after)))
+        f"{_times(before[size] / after[size])}{whose} at {size} {'row' if size == 1 else 'rows'}"
+        for size, whose in {max(after): "", min(after): " TensorFlow's speed"}.items()
     ]
-    return f"TensorFlow's speed {' and '.join(speeds)}, with the same outputs on {findings.rows}"
+    return f"{' and '.join(reversed(speeds))}, with the same outputs on {findings.rows}"
 
 
 def _times(value: float) -> str:

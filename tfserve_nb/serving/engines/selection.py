@@ -255,15 +255,19 @@ def _notes(
     measurements: Sequence[EngineMeasurement],
     record: EngineRecord,
 ) -> Iterator[str]:
-    """One line for each signature: what runs it, and why."""
+    """One line for each signature: what runs it, and why. It is named where a version has several."""
     for name in servable.signatures:
+        what = name if len(servable.signatures) > 1 else "it"
         engine = engines.get(name)
         if engine is not None:
-            yield f"{engine.name} runs {name}: {speed_note(engine.name, record.findings[name])}"
+            yield f"{engine.name} runs {what}: {speed_note(engine.name, record.findings[name])}"
             continue
-        reasons = dict.fromkeys(
-            f"{row.engine}: {row.reason}" for row in measurements if row.signature == name and row.reason
+        reasons: dict[str, dict[str, None]] = {}
+        for row in measurements:
+            if row.signature == name and row.reason:
+                reasons.setdefault(row.reason, {})[row.engine] = None
+        yield "; ".join(
+            (f"TensorFlow runs {what}", *(f"{' and '.join(found)}: {reason}" for reason, found in reasons.items()))
         )
-        yield f"TensorFlow runs {name}; {'; '.join(reasons)}"
     if wanted == AUTO:
         yield from (f"not tried: {kind.missing}" for kind in wanted_kinds(wanted) if kind.missing)
