@@ -112,6 +112,32 @@ def test_a_staged_one_stays_without_traffic_and_says_so() -> None:
     handle.set_label("stable", 1)
 
 
+class Broken(tf.Module):
+    """A trained model whose weights have become NaN; what it counts is right."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = tf.Variable(weight)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
+    def __call__(self, x: Any) -> Any:
+        return {"y": x * self.weight, "count": tf.cast(x, tf.int32)}
+
+
+def test_answers_of_nothing_but_nan_are_told() -> None:
+    said: list[ProgressEvent] = []
+    tfserve_nb.deploy(Broken(2.0), "broken")
+    handle = tfserve_nb.deploy(Broken(float("nan")), "broken", progress=said.append)
+
+    note = "nothing but NaN was in y for all rows that were tried: look for NaN in its weights"
+    first, second = sorted(handle.status().versions, key=lambda one: one.version)
+    assert not first.notes
+    assert any(line.startswith(note) for line in second.notes)
+    assert any(note in event.detail for event in said)
+    assert note in " ".join(repr(Overview((handle,))).split())
+    assert handle.traffic == {2: 100.0}  # NaN may be the right answer
+
+
 def test_an_epoch_that_cannot_answer_is_told_and_not_promoted() -> None:
     ids = np.array([[100, 101], [102, 100]])
     model = keras.Sequential([keras.Input((2,), dtype="int32"), Words(), keras.layers.Dense(1)])

@@ -414,7 +414,7 @@ class ServableManager:
             servable.restore()
             loaded = LoadedVersion(
                 self.runner_for(source.device), servable, source, sharing, observers=self._observers, model=name,
-                version=version, problem=problem,
+                version=version, problem=problem, trial_notes=trial.notes,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on; the status has the reason
             if servable is not None:

@@ -73,7 +73,10 @@ STRANGE_S = 1.0
 
 _DEPENDS = "the outputs for a row depend on the rows beside it"
 
-_ADVICE = "give two or more different ones (%deploy --check VAR or --warmup VAR), and requests may share runs"
+_ADVICE = (
+    "give two or more different ones (%deploy --check VAR or --warmup VAR, elsewhere "
+    "assets.extra/tf_serving_warmup_requests), and requests may share runs"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
-"""A version on trial: what warm-up tells about whether it can answer at all.
+"""A version on trial: what warm-up tells about whether it can answer at all, and whether with numbers.
 
 A model that fails on every row would take the traffic from one that answers. Rows that were made up may not suit a
 model that is right, so a failure says something only when all of them fail; then rows of the user are needed.
+NaN is an answer, and may be the right one; users are told of outputs that held nothing else.
 
 Thread: the manager's.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...errors import ServingError
-from ...export.check import made_up_batches
+from ...export.check import is_all_nan, made_up_batches, nan_notes
 from ...types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, Tensors
 from ..engines.servable import Servable
 
@@ -30,6 +31,7 @@ class Trial:
         self._servable = servable
         self._answered: set[str] = set()
         self._problems: dict[str, ServingError] = {}
+        self._is_nan: dict[tuple[str, str], bool] = {}  # (signature, output) -> whether it held nothing else so far
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one batch; see `Servable.run`."""
@@ -39,6 +41,9 @@ class Trial:
             self._problems.setdefault(signature, error)
             raise
         self._answered.add(signature)
+        for name, array in outputs.items():
+            if array.size and self._is_nan.get((signature, name), True):
+                self._is_nan[signature, name] = is_all_nan(array)
         return outputs
 
     def restore(self) -> None:
@@ -48,6 +53,11 @@ class Trial:
     def close(self) -> None:
         """See `Servable.close`."""
         self._servable.close()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users have to know of the answers, one line each."""
+        return nan_notes(dict.fromkeys(name for (_, name), is_nan in self._is_nan.items() if is_nan))
 
     def problem(self) -> str:
         """Why the version cannot answer, in words; "" when it answered something, or nothing was tried.

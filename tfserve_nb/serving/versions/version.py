@@ -7,7 +7,7 @@ Thread: a `VersionRecord` is guarded by its manager's lock; a `LoadedVersion` ma
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -71,6 +71,7 @@ class LoadedVersion:
         model: the model's name.
         version: the version's number.
         problem: why it cannot answer, as far as rows were tried; "" when it can.
+        trial_notes: what else users have to know of what the rows showed.
 
     Attributes:
         runner: the same.
@@ -92,10 +93,12 @@ class LoadedVersion:
         model: str,
         version: int,
         problem: str = "",
+        trial_notes: Sequence[str] = (),
     ) -> None:
         self.runner = runner
         self.servable = servable
         self.problem = problem
+        self._trial_notes = trial_notes
         self._options = options = source.options
         self._observers = observers
         self._model = model
@@ -138,7 +141,8 @@ class LoadedVersion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
-        notes = (*self.servable.effects.notes, *sharing_notes(self.alone), *self.engine_notes)
+        effects = self.servable.effects
+        notes = (*effects.notes, *self._trial_notes, *sharing_notes(self.alone), *self.engine_notes)
         return (
             (*notes, f"it cannot answer: no row that was tried could be run: {self.problem}") if self.problem else notes
         )
