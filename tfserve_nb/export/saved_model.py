@@ -214,8 +214,9 @@ def _not_savable(source: ExportSource, error: Exception) -> ExportFailed:
         found = _RESOURCE_TYPE.search(str(error))
         kind = found[1] if found else ""
         if kind not in ("", "Var", "LookupInterface"):
+            what = _RESOURCES.get(kind, f"a resource ({kind})")
             return ExportFailed(
-                f"{source.description} uses {_RESOURCES.get(kind, f'a resource ({kind})')}, which a SavedModel cannot hold",
+                f"{source.description} uses {what}, which a SavedModel cannot hold",
                 hint="take what comes from there as an input of the function, or keep it in a tf.Variable",
             )
         return ExportFailed(

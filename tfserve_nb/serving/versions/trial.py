@@ -9,12 +9,35 @@ Thread: the manager's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ...errors import ServingError
 from ...export.check import is_all_nan, made_up_batches, nan_notes
 from ...types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, Tensors
 from ..engines.servable import Servable
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the rows of warm-up showed.
+
+    Attributes:
+        problem: why the version cannot answer, in words; "" when it can, as far as is known.
+        nan_outputs: the outputs that held nothing but NaN.
+    """
+
+    problem: str = ""
+    nan_outputs: Sequence[str] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users have to know of it, one line each."""
+        cannot = f"it cannot answer: no row that was tried could be run: {self.problem}"
+        return (*nan_notes(self.nan_outputs), *([cannot] if self.problem else []))
+
+
+NOTHING_FOUND = Findings()
 
 
 class Trial:
@@ -54,12 +77,16 @@ class Trial:
         """See `Servable.close`."""
         self._servable.close()
 
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What users have to know of the answers, one line each."""
-        return nan_notes(dict.fromkeys(name for (_, name), is_nan in self._is_nan.items() if is_nan))
+    def findings(self, *, is_trusted: bool) -> Findings:
+        """What was seen.
 
-    def problem(self) -> str:
+        Args:
+            is_trusted: whether a version that answered nothing is served all the same.
+        """
+        problem = "" if is_trusted else self._problem()
+        return Findings(problem, tuple(dict.fromkeys(name for (_, name), is_nan in self._is_nan.items() if is_nan)))
+
+    def _problem(self) -> str:
         """Why the version cannot answer, in words; "" when it answered something, or nothing was tried.
 
         Clients use the default signature; where there is none, any will do.

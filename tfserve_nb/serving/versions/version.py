@@ -7,7 +7,7 @@ Thread: a `VersionRecord` is guarded by its manager's lock; a `LoadedVersion` ma
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
@@ -29,6 +29,7 @@ from .inputs import check_of, has_one_shape
 from .live_check import LiveCheck
 from .sharing import RowSharing, sharing_notes
 from .source import VersionSource
+from .trial import NOTHING_FOUND, Findings
 
 CLOSE_S = 1.0
 """How long unloading waits for runs that are on their way, in seconds."""
@@ -70,13 +71,12 @@ class LoadedVersion:
         observers: get each batch.
         model: the model's name.
         version: the version's number.
-        problem: why it cannot answer, as far as rows were tried; "" when it can.
-        trial_notes: what else users have to know of what the rows showed.
+        findings: what the rows of warm-up showed.
 
     Attributes:
         runner: the same.
         servable: the same.
-        problem: the same.
+        problem: why it cannot answer, as far as rows were tried; "" when it can.
         view: what servers in other processes have to know of the version.
         checks: signature -> the check for each request.
         lanes: signature -> where requests wait.
@@ -92,13 +92,12 @@ class LoadedVersion:
         observers: Observers,
         model: str,
         version: int,
-        problem: str = "",
-        trial_notes: Sequence[str] = (),
+        findings: Findings = NOTHING_FOUND,
     ) -> None:
         self.runner = runner
         self.servable = servable
-        self.problem = problem
-        self._trial_notes = trial_notes
+        self.problem = findings.problem
+        self._findings = findings
         self._options = options = source.options
         self._observers = observers
         self._model = model
@@ -142,10 +141,7 @@ class LoadedVersion:
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
         effects = self.servable.effects
-        notes = (*effects.notes, *self._trial_notes, *sharing_notes(self.alone), *self.engine_notes)
-        return (
-            (*notes, f"it cannot answer: no row that was tried could be run: {self.problem}") if self.problem else notes
-        )
+        return (*effects.notes, *sharing_notes(self.alone), *self.engine_notes, *self._findings.notes)
 
     @property
     def engine(self) -> str:
