@@ -30,8 +30,8 @@ from server_process import last_words, stop
 NAMES = ("mlp", "cnn", "mobilenet")
 SIZES = (1, 8, 32, 128, 256)
 QUICK_SIZES = (1, 8)
-LIMIT_S = 460.0
-"""For everything. With the tables it stays below 8 minutes."""
+LIMIT_S = 430.0
+"""For everything but ending the sections that overrun, and the tables: all of it stays below 8 minutes."""
 LIMITS_S = {
     "device": 40.0,
     "answers": 50.0,

@@ -175,16 +175,13 @@ def memory_per_version(setting: Setting) -> Iterator[Found]:
 def isolated(setting: Setting) -> Iterator[Found]:
     """A server in this process and an isolated one, while nothing else runs here and while a training does."""
     model = setting.models[0]
-    with Training(setting.device) as training:
-        time.sleep(setting.seconds)
-        yield Found("no server, training", {"training steps/s": training.steps_per_s()})
+    yield attempt("no server, training", partial(_train_alone, setting))
     for is_isolated in (False, True):
         home = "isolated" if is_isolated else "in the kernel"
         with deployed(model.version, home.replace(" ", "_"), isolate=is_isolated, device=setting.device) as deployment:
             for trains in (False, True):
-                with Training(setting.device) if trains else contextlib.nullcontext() as work:
-                    measure = partial(_load, setting, deployment, model, work)
-                    yield attempt(f"{home}, {'training' if trains else 'idle'}", measure)
+                measure = partial(_load, setting, deployment, model, trains=trains)
+                yield attempt(f"{home}, {'training' if trains else 'idle'}", measure)
 
 
 def limits(setting: Setting) -> Iterator[Found]:
@@ -351,16 +348,23 @@ def _speed(setting: Setting, deployment: Any, function: Any, rows: np.ndarray) -
     }
 
 
-def _load(setting: Setting, deployment: Any, model: BenchModel, training: Training | None) -> dict[str, float]:
+def _train_alone(setting: Setting) -> dict[str, float]:
+    with Training(setting.device) as training:
+        time.sleep(2 * setting.seconds)
+        return {"training steps/s": training.steps_per_s()}
+
+
+def _load(setting: Setting, deployment: Any, model: BenchModel, *, trains: bool) -> dict[str, float]:
     """What clients in another process see."""
-    result = deployment.benchmark(
-        closed=CALLERS, protocol="binary", values=model.rows, seconds=2 * setting.seconds, warmup_s=0.5
-    )
-    found = {"requests/s": result.summary.rate}
-    found |= {f"{one.name}, ms": one.ms for one in result.summary.percentiles if one.quantile in (0.5, 0.99)}
-    if training is not None:
-        found["training steps/s"] = training.steps_per_s()
-    return found | memory(deployment, setting)
+    with Training(setting.device) if trains else contextlib.nullcontext() as training:
+        result = deployment.benchmark(
+            closed=CALLERS, protocol="binary", values=model.rows, seconds=2 * setting.seconds, warmup_s=0.5
+        )
+        found = {"requests/s": result.summary.rate}
+        found |= {f"{one.name}, ms": one.ms for one in result.summary.percentiles if one.quantile in (0.5, 0.99)}
+        if training is not None:
+            found["training steps/s"] = training.steps_per_s()
+        return found | memory(deployment, setting)
 
 
 class Training:
@@ -401,7 +405,7 @@ class Training:
         import keras
         import tensorflow as tf
 
-        def count(*_: object) -> None:
+        def count(*_: object, **__: object) -> None:
             self._num_steps += 1
             self._first_step.set()
 

@@ -20,13 +20,14 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tornado import web
 
+from tfserve_nb.export.graph.effects import Effects
 from tfserve_nb.server import interpreter
 from tfserve_nb.server.calls import Calls
 from tfserve_nb.server.http.connection import Connection
@@ -51,8 +52,7 @@ class NoModel:
     """A servable that answers at once."""
 
     signature_defs = SignatureDefs(b"", {})
-    outside_ops = ()
-    states: Mapping[str, Any] = {}
+    effects = Effects()
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         inputs = {"x": TensorSpec("x", "float32", (None, *shape))}

@@ -93,7 +93,7 @@ def test_a_slower_version_is_rolled_back_with_the_size_of_the_harm(rng: np.rando
     reading = Story(plan(), rng).go_on(1500, slower=0.12)
 
     assert reading.verdict.decision == "rollback"
-    assert reading.verdict.startswith("B is slower by 11.0 % (9.2 % to 12.8 %)")
+    assert reading.verdict.startswith("B is slower by 11.1 % (9.2 % to 13.0 %)")
     assert reading.breached is not None
     assert reading.breached.name == "harm"
 

@@ -297,3 +297,19 @@ def test_a_load_is_tried_again(start: Start, store: Path, tmp_path: Path) -> Non
 
     assert server.predict({"instances": [1.0]}, "m") == (200, {"predictions": [2.5]})
     assert server.stop() == 0
+
+
+def test_an_engine_runs_what_it_can_and_is_converted_once(start: Start, own_store: Path) -> None:
+    flags = ("--model_name=hpt", f"--model_base_path={own_store}/half_plus_two", "--engine=onnx")
+
+    first = start(*flags)
+
+    assert first.predict({"instances": [1.0, 2.0, 5.0]}) == (200, {"predictions": [2.5, 3.0, 4.5]})
+    assert "half_plus_two/00000123: converting and measuring for onnx" in first.text
+    assert "onnx runs serving_default: TensorFlow's speed " in first.text
+    first.stop()
+
+    again = start(*flags)
+    assert again.predict({"instances": [1.0, 2.0, 5.0]}) == (200, {"predictions": [2.5, 3.0, 4.5]})
+    assert "converting" not in again.text
+    assert "onnx runs serving_default: TensorFlow's speed " in again.text

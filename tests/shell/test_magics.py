@@ -6,6 +6,7 @@ import re
 
 import pytest
 import requests
+from helpers.converting import convert_here
 from helpers.eventually import eventually
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
@@ -421,3 +422,30 @@ def test_numbers_of_deleted_versions_are_not_used_again(modeller) -> None:
 
     modeller.run("%undeploy net --delete --force")
     assert modeller.run("%deploy model --name net -q").version == 5
+
+
+def test_an_engine_is_chosen_shown_and_changed(modeller, capsys, monkeypatch) -> None:
+    convert_here(monkeypatch)
+
+    modeller.run("%deploy model --engine onnx")
+    shown = capsys.readouterr().out
+    assert "Engines of model, version 1" in shown
+    assert re.search(r"onnx .* yes +chosen", shown)
+    assert "model: checking, 4 rows agree" in shown or "4 rows agree" in shown
+    assert "Engines of model, version 1" in repr(modeller.run("%serving"))
+
+    modeller.run("%serving model --engine tensorflow")
+    assert "model: tensorflow runs version 1 now" in capsys.readouterr().out
+    modeller.run("%serving model --engine litert")
+    shown = capsys.readouterr().out
+    assert "model: litert runs version 1 now" in shown
+    assert re.search(r"litert .* yes +chosen", shown)
+    with pytest.raises(UsageError):
+        modeller.run("%serving model --engine onyx")
+    with pytest.raises(UsageError, match="cannot run this model: .*string"):
+        modeller.run(
+            "import tensorflow as tf\n"
+            "text = tf.Module()\n"
+            "text.__call__ = tf.function(tf.strings.upper, input_signature=[tf.TensorSpec([None], tf.string)])\n"
+            "%deploy text --engine onnx --quiet"
+        )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import threading
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,15 @@ import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import InvalidOption, ServingError
 from tfserve_nb.serving.backend import ModelSpec
-from tfserve_nb.serving.engines import accelerated, conversion, kinds
-from tfserve_nb.serving.engines.artefacts import FOLDER, RECORD_FILE, read_record
+from tfserve_nb.serving.engines import accelerated, artefacts, conversion, kinds, litert
+from tfserve_nb.serving.engines.artefacts import FOLDER, RECORD_FILE, EngineFolder
 
 X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
+
+
+@pytest.fixture
+def _converted_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_here(monkeypatch)
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +71,7 @@ def test_the_engine_that_was_asked_for_answers_as_tensorflow_does() -> None:
     assert any("the rows of --check" in note for note in status.notes)
 
 
+@pytest.mark.usefixtures("_converted_here")
 def test_auto_measures_every_engine_and_takes_the_fastest_or_says_why_not() -> None:
     handle = tfserve_nb.deploy(dense(), "dense", engine="auto")
 
@@ -75,6 +83,7 @@ def test_auto_measures_every_engine_and_takes_the_fastest_or_says_why_not() -> N
     assert any("made-up rows" in note for note in status.notes)
 
 
+@pytest.mark.usefixtures("_converted_here")
 def test_a_version_is_loaded_again_without_converting_and_keeps_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     tfserve_nb.deploy(dense(), "dense", engine="onnx")
     tfserve_nb.shutdown()
@@ -88,6 +97,7 @@ def test_a_version_is_loaded_again_without_converting_and_keeps_no_session(monke
     assert servable_of(handle)._session is None  # noqa: SLF001 - nothing else tells
 
 
+@pytest.mark.usefixtures("_converted_here")
 def test_an_artefact_that_is_damaged_is_converted_anew(caplog: pytest.LogCaptureFixture) -> None:
     handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")
     folder = handle.base_path / "dense" / "1" / FOLDER
@@ -97,7 +107,6 @@ def test_an_artefact_that_is_damaged_is_converted_anew(caplog: pytest.LogCapture
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    (folder / RECORD_FILE).write_text((folder / RECORD_FILE).read_text().replace("cores", "other cores"))
 
     (handle,) = tfserve_nb.resume()
 
@@ -106,6 +115,21 @@ def test_an_artefact_that_is_damaged_is_converted_anew(caplog: pytest.LogCapture
     assert "is damaged" in caplog.text
 
 
+def test_what_could_not_be_converted_is_tried_again_when_engines_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(conversion, "convert", lambda jobs: ["too little memory"] * len(jobs))
+    handle = tfserve_nb.deploy(dense(), "dense", engine="auto")
+    assert handle.engine == "tensorflow"
+    assert "onnx: too little memory; litert: too little memory" in newest(handle).notes[-1]
+    handle.set_engine("auto")
+    assert handle.engine == "tensorflow"
+
+    convert_here(monkeypatch)
+    rows = handle.measure_engines()
+
+    assert {row.engine for row in rows if row.agrees} == {"tensorflow", "onnx", "litert"}
+
+
+@pytest.mark.usefixtures("_converted_here")
 def test_a_record_that_is_no_json_or_of_another_graph_is_ignored(caplog: pytest.LogCaptureFixture) -> None:
     handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")
     version = handle.base_path / "dense" / "1"
@@ -113,11 +137,11 @@ def test_a_record_that_is_no_json_or_of_another_graph_is_ignored(caplog: pytest.
     whole = record.read_text()
 
     record.write_text(whole[:100])
-    assert read_record(version) is None
+    assert EngineFolder(version).read() is None
     record.write_text(json.dumps({**json.loads(whole), "fingerprint": "x"}))
-    assert read_record(version) is None
+    assert EngineFolder(version).read() is None
     record.write_text(json.dumps({**json.loads(whole), "format": 99}))
-    assert read_record(version) is None
+    assert EngineFolder(version).read() is None
     assert caplog.text.count("ignored") == 3
 
 
@@ -160,6 +184,7 @@ class Inverse(tf.Module):
         return tf.linalg.svd(x, compute_uv=False)
 
 
+@pytest.mark.usefixtures("_converted_here")
 @pytest.mark.parametrize(
     ("model", "words"),
     [(Text, "string"), (Counter, "changes its own state"), (Counted, "loop"), (Inverse, "Svd")],
@@ -216,6 +241,24 @@ class Broken:
         return {"output_0": np.resize(self.answer, (len(inputs["x"]), 3)).astype(np.float32)}
 
 
+def test_a_converter_that_is_ended_costs_its_own_job_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process of the conversions, played by a shell: it dies at the second job, whoever begins with it."""
+    program = tmp_path / "program"
+    program.write_text(
+        "#!/bin/sh\n"
+        'grep -q "\\"first\\"" "$3" && echo \'""\' >> "$4" && echo words && kill -ABRT $$\n'
+        'grep -q "\\"second\\"" "$3" && printf \'"half of a\' >> "$4" && echo why >&2 && exit 3\n'
+        'echo \'"no op"\' >> "$4"\n'
+    )
+    program.chmod(0o700)
+    monkeypatch.setattr(conversion.sys, "executable", str(program))
+    jobs = [conversion.Job("onnx", str(tmp_path), (), name, "") for name in ("first", "second", "third")]
+
+    assert conversion.convert(jobs) == ["", "the converter was ended by signal 6", "no op"]
+    assert conversion.convert(jobs[1:]) == ["the converter ended: why", "no op"]
+
+
+@pytest.mark.usefixtures("_converted_here")
 def test_what_an_engine_fails_on_is_answered_by_tensorflow_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
     model = dense()
     handle = tfserve_nb.deploy(model, "dense", engine="onnx")
@@ -232,6 +275,7 @@ def test_what_an_engine_fails_on_is_answered_by_tensorflow_from_then_on(caplog: 
     assert "no longer by onnx" in caplog.text
 
 
+@pytest.mark.usefixtures("_converted_here")
 def test_answers_that_differ_at_work_give_the_signature_back_to_tensorflow(caplog: pytest.LogCaptureFixture) -> None:
     model = dense()
     handle = tfserve_nb.deploy(model, "dense", engine="onnx")
@@ -246,17 +290,35 @@ def test_answers_that_differ_at_work_give_the_signature_back_to_tensorflow(caplo
     assert "no longer by onnx" in caplog.text
 
 
+@pytest.mark.usefixtures("_converted_here")
 def test_after_the_first_runs_no_session_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerated, "RUNS_TO_CHECK", 3)
     handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")
     servable = servable_of(handle)
-    assert servable._session is not None  # noqa: SLF001 - nothing else tells
+    session = weakref.ref(servable._session._session)  # noqa: SLF001 - nothing else tells
+    assert session() is not None
 
     for _ in range(3):
         handle.predict(X)
 
+    eventually(lambda: session() is None)
     assert servable._session is None  # noqa: SLF001
     assert handle.engine == "onnx"
+
+
+def test_a_thread_that_must_not_wait_opens_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accelerated, "RUNS_TO_CHECK", 0)
+    model = dense()
+    handle = tfserve_nb.deploy(model, "dense", engine="onnx")
+    servable = servable_of(handle)
+    answer = servable.run_at_once("serving_default", {"x": X})
+    servable.use({"serving_default": Broken()}, servable.measurements)
+
+    with pytest.raises(RuntimeError, match="out of order"):
+        servable.run_at_once("serving_default", {"x": X})
+
+    assert servable._session is None  # noqa: SLF001 - nothing else tells
+    np.testing.assert_allclose(answer["output_0"], model(X), rtol=1e-5, atol=1e-6)
 
 
 def test_an_engine_is_changed_while_a_version_answers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,6 +369,7 @@ class Lookup(tf.Module):
         return tf.gather(self.table, x)
 
 
+@pytest.mark.usefixtures("_converted_here")
 @pytest.mark.parametrize("rows", [[0, 7], [0, -1]])
 def test_errors_are_those_of_tensorflow(rows: list[int]) -> None:
     handle = tfserve_nb.deploy(Lookup(), "lookup", engine="onnx", check=np.array([0, 1, 2], np.int32))
@@ -319,3 +382,74 @@ def test_errors_are_those_of_tensorflow(rows: list[int]) -> None:
 
     assert error("lookup") == error("plain")
     assert handle.engine == "onnx"
+
+
+def test_an_isolated_server_runs_what_was_converted_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_here(monkeypatch)
+    model = dense()
+
+    handle = tfserve_nb.deploy(model, "dense", engine="auto", isolate=True)
+
+    assert handle.engine == next(row.engine for row in newest(handle).engines if row.is_chosen)
+    np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+    handle.set_engine("litert")
+    assert handle.engine == "litert"
+    np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+    assert {row.engine for row in handle.measure_engines()} == {"tensorflow", "onnx", "litert"}
+    with pytest.raises(InvalidOption, match="engine='onyx' must be one of"):
+        handle.set_engine("onyx")
+
+
+def test_where_a_version_cannot_be_written_what_is_converted_lies_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_here(monkeypatch)
+    handle = tfserve_nb.deploy(dense(), "dense")
+    monkeypatch.setattr(artefacts.os, "access", lambda *_: False)
+
+    handle.set_engine("onnx")
+
+    assert handle.engine == "onnx"
+    assert handle.predict(X).shape == (3, 3)
+    assert not (handle.base_path / "dense" / "1" / FOLDER / RECORD_FILE).exists()
+
+
+def test_captured_requests_are_compared_before_made_up_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_here(monkeypatch)
+    handle = tfserve_nb.deploy(dense(), "dense")
+    handle.capture()
+    handle.predict(X)
+
+    handle.set_engine("onnx")
+    assert newest(handle).notes[-1].endswith("on captured requests")
+    tfserve_nb.deploy(dense(), "dense", engine="onnx")
+    assert newest(handle).notes[-1].endswith("on captured requests")
+
+
+def test_a_run_in_litert_needs_an_interpreter_for_each_shape_and_keeps_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_here(monkeypatch)
+    model = dense()
+    handle = tfserve_nb.deploy(model, "dense", engine="litert")
+    (engine,) = servable_of(handle)._answering.values()  # noqa: SLF001 - its pool is nobody else's business
+    rows = np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32)
+
+    with ThreadPoolExecutor(8) as clients:
+        found = list(clients.map(lambda size: engine.run({"x": rows[:size]})["output_0"], [*range(1, 41)] * 3))
+
+    for size, outputs in zip([*range(1, 41)] * 3, found, strict=True):
+        np.testing.assert_allclose(outputs, model(rows[:size]), rtol=1e-5, atol=1e-6)
+    assert sum(map(len, engine._engine._idle.values())) == litert.MAX_IDLE  # noqa: SLF001
+
+
+@pytest.mark.parametrize("engine", ["onnx", "auto"])
+def test_requests_without_rows_reach_no_engine(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    """ONNX Runtime would end the process."""
+    convert_here(monkeypatch)
+    model = keras.Sequential([keras.Input((5, 3), name="x"), keras.layers.LSTM(4)])
+    rows = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
+
+    handle = tfserve_nb.deploy(model, "lstm", engine=engine)
+
+    assert handle.predict(rows[:0]).shape == (0, 4)
+    np.testing.assert_allclose(handle.predict(rows), model(rows), rtol=1e-4, atol=1e-5)
+    litert_row = [row for row in newest(handle).engines if row.engine == "litert"]
+    assert all("TensorListReserve" in row.reason for row in litert_row)
+    assert handle.engine in {"onnx", "tensorflow"} if engine == "auto" else handle.engine == "onnx"

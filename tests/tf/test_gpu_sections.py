@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.eventually import eventually
 
 import tfserve_nb
 
@@ -48,6 +50,13 @@ def test_the_smallest_sections_run_on_the_cpu(sections: Any, tmp_path: Path) -> 
     rounded = "largest difference"
     assert variants["mlp, float32"][rounded] < variants["mlp, mixed_float16"][rounded]
     assert variants["mlp, mixed_float16"][rounded] < variants["mlp, mixed_bfloat16"][rounded]
+
+
+def test_a_training_goes_on_beside_its_block_and_ends_with_it(sections: Any) -> None:
+    with sections.Training("/CPU:0") as training:
+        eventually(lambda: training.steps_per_s() > 0)
+
+    assert not [thread for thread in threading.enumerate() if thread.name == "training"]
 
 
 def test_answers_beyond_the_tolerance_are_the_problem_of_their_case(sections: Any) -> None:

@@ -14,6 +14,7 @@ from tfserve_nb.server.rest import handler, json_tensors
 from tfserve_nb.serving import shadow
 from tfserve_nb.serving.batching import long_runs
 from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.engines import conversion
 from tfserve_nb.serving.engines.saved_model import session
 from tfserve_nb.serving.models import model, placement
 from tfserve_nb.serving.telemetry import capture, request_samples
@@ -50,6 +51,7 @@ MIB = 2**20
         f"stopped by a signal | {vital_signs.MOST_STOPPED * vital_signs.PAUSE_S:g} s",
         f"of at most {vital_signs.ANSWER_S:g} s",
         f"loading a version | {model.LOAD_LIMIT_S:g} s",
+        f"for engines | {conversion.LIMIT_S:g} s, {100 * conversion.SHARE:g} % of the free memory",
         f"stay loaded | {placement.DEFAULT_KEEP} |",
         f"{shadow.MAX_WAITING} requests, {shadow.MAX_WAITING_BYTES // MIB} MiB",
         f"name of a model | {layout.MAX_NAME_BYTES} bytes",

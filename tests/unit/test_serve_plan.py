@@ -9,6 +9,8 @@ import pytest
 
 from tfserve_nb.cli.serve_flags import parse_serve
 from tfserve_nb.cli.serve_plan import make_plan
+from tfserve_nb.errors import ConfigRejected
+from tfserve_nb.serving.engines.engine import EngineKind
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,18 @@ def test_without_a_word_about_batching_no_request_is_too_large_or_padded() -> No
     assert batching.padded_size(3) == 3
     assert batching.max_enqueued_rows == 10_000
     assert not batching.checks_shapes
+
+
+def test_the_engine_is_that_of_all_models_and_has_to_be_one() -> None:
+    assert make_plan(parse_serve(["--model_base_path=/x"])).follow.engine == "tensorflow"
+    assert make_plan(parse_serve(["--model_base_path=/x", "--engine=auto"])).follow.engine == "auto"
+    with pytest.raises(ConfigRejected, match="--engine='onyx' must be one of tensorflow, auto, onnx, litert"):
+        make_plan(parse_serve(["--model_base_path=/x", "--engine=onyx"]))
+
+
+def test_an_engine_that_is_not_installed_is_refused_at_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EngineKind, "missing", property(lambda kind: f"{kind.name} is not installed"))
+
+    with pytest.raises(ConfigRejected, match="--engine='litert': litert is not installed") as error:
+        make_plan(parse_serve(["--model_base_path=/x", "--engine=litert"]))
+    assert error.value.hint == "pip install 'tfserve_nb[litert]'"

@@ -37,10 +37,11 @@ from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.models.state_store import StateStore
 from ..serving.versions.sharing import sharing_notes
 from ..serving.versions.source import VersionSource
+from ..serving.versions.warmup import Seen
 from ..types import Progress, ProgressEvent, Tensors, no_progress
 from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
-from .engine_check import prepare_engines
+from .engine_check import captured_by, prepare_engines
 from .replay_gate import check_captured, only_if_replayed
 from .row_check import note_check_rows
 from .servers import ListenOptions, ensure_child, ensure_kernel, folder_of, server_of, settle
@@ -195,7 +196,7 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     progress(ProgressEvent("exporting", 0, 1))
     with left_alone(owners_of(model)):
         source = prepare_source(model, example=export.example, option=export.example_option)
-        verify = _checks(source, request, progress)
+        verify = _checks(source, request, captured_by(server, name), progress)
         used = _used_versions(server, name, folder)
         if not request.serve.force:
             _check_unused(export.version, used, folder / name)
@@ -334,7 +335,7 @@ def _server(request: DeployRequest, progress: Progress) -> ServerHandle:
     return ensure_child(wanted, progress)
 
 
-def _checks(source: ExportSource, request: DeployRequest, progress: Progress) -> Callable[[Path], None]:
+def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: Progress) -> Callable[[Path], None]:
     """Completes a version's folder before it counts: compares it, and adds the warm-up and provenance files."""
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
@@ -366,7 +367,7 @@ def _checks(source: ExportSource, request: DeployRequest, progress: Progress) ->
                 rows = named_batch(by_name(export.warmup, source.order), signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
         if request.serve.engine != TENSORFLOW:
-            prepare_engines(path, source, request.serve, export, request.batching, progress)
+            prepare_engines(path, source, request.serve, export, request.batching, seen, progress)
         problem = store(source, path, request.provenance)
         if problem:
             progress(ProgressEvent("checking", 1, 1, f"{found}; {problem}"))

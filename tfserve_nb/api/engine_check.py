@@ -9,14 +9,18 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..errors import ServingError
 from ..export.arrays import by_name, given_as, named_batch
 from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature
+from ..server.handle import ServerHandle
 from ..serving.batching.options import BatchingOptions
 from ..serving.engines.accelerated import EngineServable
 from ..serving.engines.evidence import Evidence
-from ..serving.versions.acceleration import accelerate, known_rows, sizes_of
-from ..types import Progress, ProgressEvent, SignatureSpec
+from ..serving.engines.selection import accelerate
+from ..serving.versions.acceleration import known_rows, sizes_of
+from ..serving.versions.warmup import MAX_SEEN, Seen
+from ..types import Progress, ProgressEvent, SignatureSpec, Tensors
 from .deploy_options import ExportOptions, ServeOptions
 
 
@@ -26,6 +30,7 @@ def prepare_engines(
     serve: ServeOptions,
     export: ExportOptions,
     batching: BatchingOptions,
+    seen: Seen,
     progress: Progress,
 ) -> None:
     """Convert a version for the engine that was asked for, and note in its folder what was found.
@@ -36,6 +41,7 @@ def prepare_engines(
         serve: names the engine.
         export: the user's rows.
         batching: the batch sizes that will be used.
+        seen: captured requests.
         progress: called with each step.
 
     Raises:
@@ -43,7 +49,7 @@ def prepare_engines(
     """
     with contextlib.closing(EngineServable(path, serve.device)) as servable:
         main = main_signature(servable.signatures)
-        known = known_rows(servable)
+        known = known_rows(servable, seen)
 
         def rows(signature: SignatureSpec) -> Iterator[Evidence]:
             if export.example is not None and signature.name == main.name:
@@ -54,3 +60,16 @@ def prepare_engines(
 
         accelerate(servable, serve.engine, rows, sizes_of(batching), progress, is_strict=True)
         progress(ProgressEvent("measuring", 1, 1, "; ".join(servable.notes)))
+
+
+def captured_by(server: ServerHandle, name: str) -> Seen:
+    """The newest captured requests of a model, if it is served and some were captured."""
+
+    def seen(signature: str) -> list[Tensors]:
+        try:
+            requests = server.models.captured(name, MAX_SEEN).requests if name in server.models.names else ()
+        except ServingError:  # a server that cannot be reached: there are other rows
+            return []
+        return [one.inputs for one in requests if one.signature == signature and not one.is_redacted]
+
+    return seen

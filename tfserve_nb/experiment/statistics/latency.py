@@ -5,7 +5,7 @@ Run times are compared only within the same batch size and the same stretch of t
 The unit is one batch, never one request: the requests of a batch share their latency, and a test that counts them as
 independent raises false alarms in a third to three quarters of comparisons of identical versions.
 
-A *cell* holds the batches of one padded size in one stretch of time. It is closed as soon as both arms have some in it,
+A *cell* holds the batches of one padded size in one stretch of time. It is closed soon after both arms have some in it,
 so a machine that becomes slower, or a canary step that changes the arms' shares, does not appear as a difference
 between the arms. What a closed cell leaves behind are sums of squares and products, so memory is bounded.
 
@@ -30,9 +30,11 @@ effect is `exp(d) - 1`, that of the geometric mean of (pulled-in) run times. The
 `level` explain of the arms.
 
 Weighting by variances of both arms together and by counts keeps the estimate symmetric in the arms, so under "no
-difference" it has mean 0 whatever the weights. When B's times scatter more than A's and the arms differ in size, the
-pooled variance would be too small; it is then scaled up to `(s_a^2 G_a + s_b^2 G_b) / (s^2 H)` with `G = sum h^2 / n`
-(Welch's idea), the arms' variances drawn towards the common one with `PRIOR_DF` degrees of freedom.
+difference" it has mean 0 whatever the weights. Its variance is that of the regression, scaled up by how much more the
+cells' own differences scatter around `d` than the scatter of batches within cells lets expect, with `PRIOR_CELLS` more
+cells that scatter as expected (a variance that is robust to clusters, the clusters being the cells); so its degrees of
+freedom are the cells. Neither moments that favour one arm, which a busy machine has, nor arms of different scatter and
+size make the interval too narrow then.
 
 Assumptions: given cell, `last` and `level`, which arm a batch belongs to says nothing about the machine's speed;
 effects of different sizes have the same sign. The former holds nearly: with nine to one requests on a busy device
@@ -40,7 +42,8 @@ whose speed varies by a third from moment to moment, a bias of one to two percen
 comparing equal sizes alone would show.
 
 Sources: as in `sequential`; covariates as in A. Deng, Y. Xu, R. Kohavi, T. Walker, "Improving the Sensitivity of Online
-Controlled Experiments by Utilizing Pre-Experiment Data", WSDM 2013.
+Controlled Experiments by Utilizing Pre-Experiment Data", WSDM 2013; variance by clusters as in K.-Y. Liang, S. Zeger,
+"Longitudinal data analysis using generalized linear models", Biometrika 73 (1986).
 
 Thread: one; pure apart from the state of `Strata`.
 """
@@ -76,11 +79,13 @@ FIRST_SLOPES = (0.5, 0.0)
 RELEARN = 25
 LEARN_DF = 50
 ENOUGH = 5
-"""A cell is closed once each arm has so many batches in it."""
-MOST = 256
+"""A cell is closed once each arm has so many batches in it, and it is `LEAST_S` old."""
+LEAST_S = 0.5
+MOST = 1024
 LONGEST_S = 30.0
 MAX_SIZES = 64
 PRIOR_DF = 20.0
+PRIOR_CELLS = 1.0
 FEWEST = 8
 """Batches that each arm must have at sizes and times that both have."""
 
@@ -156,7 +161,7 @@ class Sums:
             `(2, 3, 3)`.
         between: for cells with both arms, the sum of `h v v'`; v is `(1, last, level, time)` of B's mean minus A's
             and `h = n_a n_b / (n_a + n_b)`; shape `(4, 4)`.
-        shares: sum of `h^2 / n` for A and B, shape `(2,)`.
+        squares: for the same cells, the sum of `h^2 v v'`, shape `(4, 4)`.
         num_cells: cells with both arms.
     """
 
@@ -164,7 +169,7 @@ class Sums:
     df: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
     within: NDArray[np.float64] = field(default_factory=lambda: np.zeros((2, 3, 3)))
     between: NDArray[np.float64] = field(default_factory=lambda: np.zeros((4, 4)))
-    shares: NDArray[np.float64] = field(default_factory=lambda: np.zeros(2))
+    squares: NDArray[np.float64] = field(default_factory=lambda: np.zeros((4, 4)))
     num_cells: int = 0
 
     def add(self, cell: Cell) -> None:
@@ -184,7 +189,7 @@ class Sums:
             weight = num_a * num_b / (num_a + num_b)
             v = np.concatenate(([1.0], means[1] - means[0]))
             self.between += weight * np.outer(v, v)
-            self.shares += weight**2 / np.array([num_a, num_b])
+            self.squares += weight**2 * np.outer(v, v)
             self.num_cells += 1
 
 
@@ -200,7 +205,9 @@ class Cell:
     def is_done(self, now_s: float) -> bool:
         """Whether it is large or old enough; only counts and time decide, never the times of runs."""
         num_a, num_b = len(self.rows[0]), len(self.rows[1])
-        return min(num_a, num_b) >= ENOUGH or max(num_a, num_b) >= MOST or now_s - self.started_s > LONGEST_S
+        age_s = now_s - self.started_s
+        is_full = min(num_a, num_b) >= ENOUGH and age_s >= LEAST_S
+        return is_full or max(num_a, num_b) >= MOST or age_s > LONGEST_S
 
 
 class Strata:
@@ -329,8 +336,9 @@ def effect(strata: Iterable[Sums], alpha: float) -> Effect | None:
     solution = inverse @ total[:3, 3]
     rest_sum = float(total[3, 3] - solution @ total[:3, 3])
     information = 1 / float(inverse[0, 0])
-    variance = max(rest_sum, 1e-12 * df) / df / information * _uneven(used, rests, variances, weights)
-    return sequential.effect(float(solution[0]), variance, information, df, alpha=alpha, num_a=num_a, num_b=num_b)
+    variance = max(rest_sum, 1e-12 * df) / df / information * _scatter(used, solution, variances, weights)
+    moments = min(df, sum(sums.num_cells for sums in used) - 1 + PRIOR_CELLS)
+    return sequential.effect(float(solution[0]), variance, information, moments, alpha=alpha, num_a=num_a, num_b=num_b)
 
 
 def _rest(within: np.ndarray, known: np.ndarray) -> float:
@@ -345,11 +353,13 @@ def _products(sums: Sums) -> np.ndarray:
     return products
 
 
-def _uneven(used: list[Sums], rests: list[np.ndarray], variances: list[float], weights: list[float]) -> float:
-    """How much larger the variance is than the pooled one says, because arms differ in scatter and in size."""
-    separate = pooled = 0.0
-    for sums, rest, variance, weight in zip(used, rests, variances, weights, strict=True):
-        own = (rest + PRIOR_DF * variance) / (sums.df + PRIOR_DF)
-        separate += weight**2 * float(own @ sums.shares)
-        pooled += weight**2 * variance * float(sums.shares.sum())
-    return max(1.0, separate / pooled) if pooled else 1.0
+def _scatter(used: list[Sums], solution: np.ndarray, variances: list[float], weights: list[float]) -> float:
+    """By how much more the cells' differences scatter than the batches within cells let expect; at least 1."""
+    contrast = np.array([-solution[0], -solution[1], -solution[2], 1.0])
+    found = expected = num_cells = 0.0
+    for sums, variance, weight in zip(used, variances, weights, strict=True):
+        found += weight**2 * float(contrast @ sums.squares @ contrast)
+        expected += weight**2 * variance * float(sums.between[0, 0])
+        num_cells += sums.num_cells
+    prior = PRIOR_CELLS * expected / num_cells
+    return max(1.0, (found + prior) / (expected + prior)) if expected else 1.0

@@ -36,6 +36,10 @@ class Effects:
         written = next((state.text for state in self.states.values() if state.written), "")
         return written or self.reach
 
+    def is_pure(self, signature: str) -> bool:
+        """Whether a run of a signature does nothing but answer, and waits for nothing outside of its graph."""
+        return signature not in self.states and not self.outside_ops
+
     @property
     def reach(self) -> str:
         """What its graph reaches outside of it, in words; "" for nothing."""

@@ -67,6 +67,9 @@ class Lane:
         is_background: whether it only runs while no other lane has requests.
         run_within: runs a batch for a limited time; None when a run cannot be stopped.
         separate: called with the reason when a run shows that rows may not run together, or None.
+        run_here: runs a batch on a thread that must not wait, or raises for one that `run` is to run; None where runs
+            of one size may take different times. See `short_runs`.
+        is_slow_until_s: until when none of its runs is carried out on the thread that submits; see `short_runs`.
         finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
         num_running: runs on their way that are not overdue.
         num_overdue: those that are.
@@ -79,6 +82,8 @@ class Lane:
     is_background: bool = False
     run_within: RunWithin | None = None
     separate: Callable[[str], None] | None = None
+    run_here: RunFunction | None = None
+    is_slow_until_s: float = 0.0
     finish_s: float = 0.0
     num_running: int = 0
     num_overdue: int = 0

@@ -82,8 +82,10 @@ def stop_s(lane: Lane, batch: Batch, started_s: float) -> float:
     return min(max(min(deadlines), started_s + usual_s), max(deadlines))
 
 
-def limit_s(lane: Lane, batch: Batch, started_s: float) -> float:
-    """How long a run may take, in seconds; at least a millisecond."""
+def limit_s(lane: Lane, batch: Batch, started_s: float) -> float | None:
+    """How long a run may take, in seconds; at least a millisecond. None where it cannot be stopped anyway."""
+    if lane.run_within is None:
+        return None
     left_s = stop_s(lane, batch, started_s) - started_s
     return max(1e-3, left_s) if math.isfinite(left_s) else left_s
 

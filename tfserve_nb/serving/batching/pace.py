@@ -81,6 +81,11 @@ class QueuePace:
         """Rows of a run -> seconds that it takes, for the sizes that are known."""
         return {size: run.value for size, run in sorted(self._runs.items()) if run.value is not None}
 
+    def run_s_of(self, size: int) -> float | None:
+        """The seconds that a run of `size` rows takes; None while that is not known."""
+        known = self._runs.get(size)
+        return None if known is None else known.value
+
     def service_s(self, size: int) -> float:
         """The estimated seconds of a run of `size` rows: at least those of smaller runs; 0 when nothing is known."""
         known = self._runs.get(size)

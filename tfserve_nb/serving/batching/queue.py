@@ -119,6 +119,12 @@ class Batch:
     num_rows: int
     reason: str
 
+    def mark_started(self, started_s: float) -> None:
+        """Note when its requests were run for the first time."""
+        for task, _, _ in self.parts:
+            if task.started_s is None:
+                task.started_s = started_s
+
 
 Finished = list[tuple[Task, Outcome]]
 """Tasks with their outcomes, to be delivered after the lock is released."""

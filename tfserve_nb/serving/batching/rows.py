@@ -19,17 +19,22 @@ class RowsMisfit(RunFailed):
     """Rows that ran together, or were about to, have to run as they came; the message says why they may not."""
 
 
-def _run(lane: Lane, inputs: Tensors, limit_s: float | None) -> Tensors:
+def _run(lane: Lane, inputs: Tensors, limit_s: float | None, *, is_here: bool) -> Tensors:
+    if is_here and lane.run_here is not None:
+        return lane.run_here(inputs)
     return lane.run(inputs) if lane.run_within is None or limit_s is None else lane.run_within(inputs, limit_s)
 
 
-def run_parts(lane: Lane, parts: tuple[Part, ...], *, limit_s: float | None = None) -> list[Tensors]:
+def run_parts(
+    lane: Lane, parts: tuple[Part, ...], *, limit_s: float | None = None, is_here: bool = False
+) -> list[Tensors]:
     """Run one batch: put the rows together, pad, run, hand the rows back.
 
     Args:
         lane: where the batch came from.
         parts: in order; together at most `max_batch_size` rows.
         limit_s: how long the run may take, in seconds; None for as long as it takes.
+        is_here: on the thread that submits; see `Lane.run_here`.
 
     Returns:
         For each part, name -> array with its rows; views of the run's outputs, read-only.
@@ -44,7 +49,7 @@ def run_parts(lane: Lane, parts: tuple[Part, ...], *, limit_s: float | None = No
     if not queue.is_batchable or first.task.is_alone:
         if len(parts) > 1 or first.stop - first.start < first.task.num_rows:
             raise RowsMisfit("rows may not run together")
-        return [_run(lane, first.task.inputs, limit_s)]
+        return [_run(lane, first.task.inputs, limit_s, is_here=is_here)]
     num_rows = sum([part.stop - part.start for part in parts])
     padding = queue.options.padded_size(num_rows) - num_rows if num_rows else 0
     requests = [
@@ -54,7 +59,7 @@ def run_parts(lane: Lane, parts: tuple[Part, ...], *, limit_s: float | None = No
         for task, start, stop in parts
     ]
     inputs = {name: _assemble([rows[name] for rows in requests], padding, queue) for name in first.task.inputs}
-    outputs = _run(lane, inputs, limit_s)
+    outputs = _run(lane, inputs, limit_s, is_here=is_here)
     for name, array in outputs.items():
         if array.ndim == 0 or len(array) != num_rows + padding:
             raise RowsMisfit(

@@ -5,7 +5,8 @@ server adds no delay. Several versions and models share one runner and take turn
 does can end the loop: a batch that fails is run again request by request, so that only the request that is to blame
 fails.
 
-Thread: `tfserve-runner-…`, daemons. `submit`, `cancel`, `attach`, `detach` may be called from any thread.
+Thread: `tfserve-runner-…`, daemons. `submit`, `cancel`, `attach`, `detach` may be called from any thread, `wake` from
+those of servers: it carries out short runs itself.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .lane import Lane, Observe, RunFunction, RunWithin
 from .long_runs import LOOK_S, MAX_OVERDUE, RunningBatch, limit_s, size_of, too_many_overdue, with_time_left
 from .queue import Batch, BatchQueue, Finished, Part, Task
 from .rows import RowsMisfit, run_parts
+from .short_runs import is_short
+from .short_runs import note as note_short
 
 JOIN_S = 1.5
 
@@ -114,9 +117,11 @@ class Runner:
         is_background: bool = False,
         run_within: RunWithin | None = None,
         separate: Callable[[str], None] | None = None,
+        run_here: RunFunction | None = None,
     ) -> Lane:
         """Open a queue whose batches go to `run`; see `Lane` for the other arguments."""
         lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within, separate=separate)
+        lane.run_here = run_here
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
         return lane
@@ -157,11 +162,48 @@ class Runner:
         return task
 
     def wake(self) -> None:
-        """Start what was submitted without waking."""
+        """Start what was submitted without waking; a run that is shorter than a switch between threads runs here."""
         # A thread that found nothing counts itself idle before it lets go of the lock that submitting takes.
-        if self._num_idle:
+        if self._num_idle and not self._run_short():
             with self._lock:
                 self._wake.notify()
+
+    def _run_short(self) -> bool:
+        """Carry out the next run on the caller's thread if it is short; whether it was."""
+        running = RunningBatch(is_replaced=True)  # none of the runner's threads is missing meanwhile
+        with self._wake:
+            now_s = self._now()
+            lane = None if self._again or self._stopping else self._choose(now_s, self._lanes)[0]
+            if lane is None or not is_short(lane, now_s):
+                return False
+            lane.finish_s = self._virtual_s = max(self._virtual_s, lane.finish_s)
+            batch, finished = lane.queue.take(now_s)
+            if batch is not None:
+                self._running.append(running)
+                self._begin(running, lane, batch, now_s)
+            if self._is_anything_waiting():
+                self._wake.notify()
+        _deliver(finished)
+        if batch is None:
+            return True
+        outputs: list[Tensors] = []
+        batch.mark_started(now_s)
+        with contextlib.suppress(Exception):
+            outputs = run_parts(lane, batch.parts, is_here=True)
+        if outputs:
+            self._done(lane, batch, now_s, outputs, running)
+        elif self._stopping:
+            self._run_batch(lane, batch, running)
+        with self._wake:
+            if not outputs and not self._stopping:
+                self._again.append((lane, batch))
+            note_short(lane, now_s, self._now())
+            running.is_replaced = False
+            self._ended(running)
+            self._running.remove(running)
+            if self._is_anything_waiting():  # what came in for this lane meanwhile, from other threads
+                self._wake.notify()
+        return True
 
     def cancel(self, task: Task) -> None:
         """Finish a task with `Cancelled`, unless it was finished already; its batch mates are not touched."""
@@ -334,11 +376,9 @@ class Runner:
     def _run_batch(self, lane: Lane, batch: Batch, running: RunningBatch | None = None) -> None:
         running = running or RunningBatch()
         started_s = self._now()
-        for task, _, _ in batch.parts:
-            if task.started_s is None:
-                task.started_s = started_s
+        batch.mark_started(started_s)
         try:
-            outputs = run_parts(lane, batch.parts, limit_s=_limit_s(lane, batch, started_s))
+            outputs = run_parts(lane, batch.parts, limit_s=limit_s(lane, batch, started_s))
         except RowsMisfit as misfit:
             self._separate(lane, batch, misfit.message, running)
             return
@@ -352,6 +392,10 @@ class Runner:
             # One request must not decide over its batch mates: find out which one is at fault.
             self._run_each(lane, [[part] for part in batch.parts], batch.reason, running)
             return
+        self._done(lane, batch, started_s, outputs, running)
+
+    def _done(self, lane: Lane, batch: Batch, started_s: float, outputs: list[Tensors], running: RunningBatch) -> None:
+        """A run has given outputs: answer the requests, and learn from it."""
         done_s, unfit = self._complete(batch.parts, outputs)
         if running.is_overdue:
             return
@@ -359,12 +403,7 @@ class Runner:
         if lane.observe is not None:
             lane.observe(batch, started_s, done_s)
         if unfit:
-            self._separate(
-                lane,
-                _batch_of(unfit, batch.reason),
-                _UNFIT,
-                running,
-            )
+            self._separate(lane, _batch_of(unfit, batch.reason), _UNFIT, running)
 
     def _separate(self, lane: Lane, batch: Batch, reason: str, running: RunningBatch) -> None:
         """A run has shown that rows may not run together: answer these requests as each is answered alone."""
@@ -458,11 +497,6 @@ class Runner:
 
 def _batch_of(parts: list[Part], reason: str) -> Batch:
     return Batch(tuple(parts), sum([part.stop - part.start for part in parts]), reason)
-
-
-def _limit_s(lane: Lane, batch: Batch, started_s: float) -> float | None:
-    """How long a run may take; None where it cannot be stopped anyway."""
-    return None if lane.run_within is None else limit_s(lane, batch, started_s)
 
 
 def as_serving_error(error: Exception) -> ServingError:

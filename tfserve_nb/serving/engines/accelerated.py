@@ -20,6 +20,7 @@ from pathlib import Path
 
 from ...export.reasons import innermost
 from ...types import EngineMeasurement, Tensors
+from .artefacts import EngineFolder
 from .engine import TENSORFLOW, Engine, num_threads
 from .saved_model.session import DEFAULT_OPTIONS, SavedModelServable, SessionOptions, read_facts
 from .servable import Servable
@@ -42,6 +43,7 @@ class EngineServable:
 
     Attributes:
         path: the same.
+        engine_folder: what was converted for it.
         tags: of the graph.
         num_threads: of one run of an engine.
         measurements: what was measured when engines were chosen.
@@ -54,6 +56,7 @@ class EngineServable:
 
     def __init__(self, path: Path, device: str | None = None, options: SessionOptions = DEFAULT_OPTIONS) -> None:
         self.path = path
+        self.engine_folder = EngineFolder(path)
         self.tags = options.tags
         self.num_threads = options.intra_op_threads or num_threads(options.limited_threads)
         self.measurements: tuple[EngineMeasurement, ...] = ()
@@ -120,6 +123,20 @@ class EngineServable:
             self.fall_back(signature, engine, f"it failed where TensorFlow answers: {innermost(error)}")
             return outputs
 
+    def run_at_once(self, signature: str, inputs: Tensors) -> Tensors:
+        """The same on a thread that must not wait for TensorFlow to be loaded.
+
+        Raises:
+            Exception: what `run` may still be able to answer.
+        """
+        runs = self._answering.get(signature)
+        if runs is not None:
+            return runs.run(inputs)
+        session = self._session
+        if session is None:
+            raise LeftToTensorFlow
+        return session.run(signature, inputs)
+
     def run_within(self, signature: str, inputs: Tensors, limit_s: float) -> Tensors:
         """Run one signature, and stop it at its limit where TensorFlow runs it; see `StoppableServable`.
 
@@ -138,6 +155,7 @@ class EngineServable:
 
     def close(self) -> None:
         """Free the session and the engines, once no run uses them any more."""
+        self.engine_folder.close()
         self._answering = {}
         session, self._session = self._session, None
         if session is not None:

@@ -18,13 +18,13 @@ import os
 import platform
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 
 from ...export.signatures import SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE
 from ...serialization import from_json, to_json
-from ...temporary import replacing
+from ...temporary import TemporaryFolder, replacing
 from .choice import Findings
 
 FOLDER = Path("assets.extra", "tfserve_nb_engines")
@@ -70,61 +70,95 @@ class EngineRecord:
     machine: str = ""
     format: int = FORMAT
 
-
-def read_record(version_dir: Path) -> EngineRecord | None:
-    """What is known, or None when there is nothing, or nothing that can be used."""
-    path = version_dir / FOLDER / RECORD_FILE
-    try:
-        record = from_json(json.loads(path.read_text("utf-8")), EngineRecord)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        _log.warning("%s cannot be read and is ignored: %s", path, error)
-        return None
-    if record.format != FORMAT:
-        _log.warning("%s has the format %s, not %s, and is ignored", path, record.format, FORMAT)
-        return None
-    if record.fingerprint != fingerprint(version_dir):
-        _log.warning("%s belongs to another graph than %s and is ignored", path, version_dir)
-        return None
-    return record
+    def without_failures(self) -> EngineRecord:
+        """The same without the conversions that failed: there may be more memory or time now."""
+        whole = {
+            engine: {name: made for name, made in by_name.items() if made.file}
+            for engine, by_name in self.artefacts.items()
+        }
+        return replace(self, artefacts=whole)
 
 
-def write_record(version_dir: Path, record: EngineRecord) -> None:
-    """Note what is known; raises OSError where the folder cannot be written."""
-    folder = version_dir / FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / RECORD_FILE) as partial:
-        partial.write_text(json.dumps(to_json(record), indent=1), "utf-8")
+class EngineFolder:
+    """Where what belongs to a version's engines lies: beside it, or elsewhere for as long as this process runs.
 
-
-def store(version_dir: Path, engine: str, made: Path, signature: str) -> Artefact:
-    """Take over a file that was converted; raises OSError where the folder cannot be written."""
-    folder = version_dir / FOLDER / engine
-    folder.mkdir(parents=True, exist_ok=True)
-    name = file_name(signature) + made.suffix
-    content = made.read_bytes()
-    with replacing(folder / name) as partial:
-        partial.write_bytes(content)
-    return Artefact(name, hashlib.sha256(content).hexdigest())
-
-
-def file_of(version_dir: Path, engine: str, artefact: Artefact) -> Path:
-    """The file of an artefact that is whole.
-
-    Raises:
-        ValueError: why it is not, in words.
+    Args:
+        version_dir: the version's folder; where it cannot be written, nothing is kept for others.
     """
-    path = version_dir / FOLDER / engine / artefact.file
-    if not artefact.file or Path(artefact.file).name != artefact.file:
-        raise ValueError("it has no file")
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
-    if hashlib.sha256(content).hexdigest() != artefact.sha256:
-        raise ValueError(f"{path} is damaged")
-    return path
+
+    def __init__(self, version_dir: Path) -> None:
+        self._version_dir = version_dir
+        self._path = version_dir / FOLDER
+        self._temporary: TemporaryFolder | None = None
+
+    def read(self) -> EngineRecord | None:
+        """What is known, or None when there is nothing, or nothing that can be used."""
+        path = self._path / RECORD_FILE
+        try:
+            record = from_json(json.loads(path.read_text("utf-8")), EngineRecord)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+            _log.warning("%s cannot be read and is ignored: %s", path, error)
+            return None
+        if record.format != FORMAT:
+            _log.warning("%s has the format %s, not %s, and is ignored", path, record.format, FORMAT)
+            return None
+        if record.fingerprint != fingerprint(self._version_dir):
+            _log.warning("%s belongs to another graph than %s and is ignored", path, self._version_dir)
+            return None
+        return record
+
+    def write(self, record: EngineRecord) -> None:
+        """Note what is known."""
+        with replacing(self._writable() / RECORD_FILE) as partial:
+            partial.write_text(json.dumps(to_json(record), indent=1), "utf-8")
+
+    def store(self, engine: str, made: Path, signature: str) -> Artefact:
+        """Take over a file that was converted."""
+        folder = self._writable() / engine
+        folder.mkdir(exist_ok=True)
+        name = file_name(signature) + made.suffix
+        content = made.read_bytes()
+        with replacing(folder / name) as partial:
+            partial.write_bytes(content)
+        return Artefact(name, hashlib.sha256(content).hexdigest())
+
+    def file_of(self, engine: str, artefact: Artefact) -> Path:
+        """The file of an artefact that is whole.
+
+        Raises:
+            ValueError: why it is not, in words.
+        """
+        path = self._path / engine / artefact.file
+        if not artefact.file or Path(artefact.file).name != artefact.file:
+            raise ValueError(artefact.problem or "it has no file")
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+        if hashlib.sha256(content).hexdigest() != artefact.sha256:
+            raise ValueError(f"{path} is damaged")
+        return path
+
+    def close(self) -> None:
+        """Remove what was kept elsewhere. Idempotent."""
+        if self._temporary is not None:
+            self._temporary.close()
+
+    def _writable(self) -> Path:
+        """The folder; one for temporary files where the version's own cannot be written."""
+        if self._temporary is None:
+            try:
+                self._path.mkdir(parents=True, exist_ok=True)
+                is_writable = os.access(self._path, os.W_OK)
+            except OSError:
+                is_writable = False
+            if not is_writable:
+                _log.info("%s cannot be written: what is converted is kept until this process ends", self._path)
+                self._temporary = TemporaryFolder("tfserve-engines")
+                self._path = self._temporary.path
+        return self._path
 
 
 def file_name(signature: str) -> str:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...errors import ServingError
+from ...export.reasons import innermost
 from ...types import EngineMeasurement, SignatureSpec, Tensors
 from .compare import Run, difference
 from .engine import AUTO, TENSORFLOW, Engine
@@ -28,6 +29,9 @@ LEAST_GAIN = 1.1
 
 MAX_PIECES = 4
 """Pieces of evidence that outputs are compared on."""
+
+MAX_ROWS = 16
+"""Rows of one piece that are tried."""
 
 SLOW_S = 0.5
 """A run of TensorFlow from which on larger batches are left out."""
@@ -86,7 +90,11 @@ def examine(
     ms: dict[str, dict[int, float]] = {name: {} for name in runs}
     for size, batch in batches.items():
         for name, took_ms in measure(runs, batch).items():
-            ms[name][size] = took_ms
+            if isinstance(took_ms, str):
+                problems[name] = took_ms
+                del runs[name], ms[name]
+            else:
+                ms[name][size] = took_ms
     usual = next(iter(batches.values()))
     guards = {name: guards_for(signature, reference, engines[name], usual) for name in ms if name != TENSORFLOW}
     return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards)
@@ -102,7 +110,7 @@ def _compare(
 ) -> dict[int, Tensors]:
     """Note the engines that differ on a piece of evidence; the batches that TensorFlow ran, by size."""
     tried: dict[int, Tensors] = {}
-    for size, batch in _batches(signature, piece.rows, sizes).items():
+    for size, batch in _batches(signature, _runnable(signature, reference, piece.rows), sizes).items():
         try:
             expected = reference(batch)
         except ServingError:
@@ -115,6 +123,20 @@ def _compare(
         if _seconds(reference, batch) > SLOW_S:
             break
     return tried
+
+
+def _runnable(signature: SignatureSpec, reference: Run, rows: Tensors) -> Tensors:
+    """The first rows that TensorFlow runs alone: one that it refuses would fail every batch that it is in."""
+    if not all(spec.is_batched for spec in signature.inputs.values()):
+        return rows
+    good = []
+    for row in range(min(MAX_ROWS, *(len(array) for array in rows.values()))):
+        try:
+            reference({name: array[row : row + 1] for name, array in rows.items()})
+        except ServingError:
+            continue
+        good.append(row)
+    return {name: array[good] for name, array in rows.items()}
 
 
 def _seconds(run: Run, batch: Tensors) -> float:
@@ -134,24 +156,29 @@ def _batches(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> d
     }
 
 
-def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float]:
-    """The median time of a run of each in milliseconds, one after the other in turn."""
+def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float | str]:
+    """The median time of a run of each in milliseconds, one after the other in turn; or why one failed."""
     took_s: dict[str, list[float]] = {name: [] for name in runs}
+    failed: dict[str, str] = {}
     until_s = time.perf_counter() + BUDGET_S * len(runs)
     for number in range(MOST_RUNS):
         if number >= LEAST_RUNS and time.perf_counter() > until_s:
             break
         for name, run in runs.items():
-            took_s[name].append(_seconds(run, batch))
-    return {name: 1e3 * statistics.median(values) for name, values in took_s.items()}
+            try:
+                took_s[name].append(_seconds(run, batch))
+            except Exception as error:  # noqa: BLE001 - runtimes raise types of their own
+                failed[name] = f"it failed when it was measured: {innermost(error)}"
+    return {name: 1e3 * statistics.median(values) for name, values in took_s.items() if values} | failed
 
 
-def choose(wanted: str, findings: Findings) -> tuple[str, dict[str, str]]:
+def choose(wanted: str, findings: Findings, left_out: Mapping[str, str]) -> tuple[str, dict[str, str]]:
     """Which engine answers, and why the others do not.
 
     Args:
         wanted: what was asked for.
         findings: what was seen.
+        left_out: engine -> why it is not chosen by itself, whatever was seen.
 
     Returns:
         The engine's name; engine -> reason for all others that were wanted.
@@ -161,7 +188,8 @@ def choose(wanted: str, findings: Findings) -> tuple[str, dict[str, str]]:
     if wanted != AUTO:
         reasons |= {name: f"{wanted} was asked for" for name in usable if name != wanted}
         return (wanted if wanted in usable else TENSORFLOW), reasons
-    gains = {name: gain(findings.ms[TENSORFLOW], findings.ms[name]) for name in usable}
+    reasons |= {name: reason for name, reason in left_out.items() if name in usable}
+    gains = {name: gain(findings.ms[TENSORFLOW], findings.ms[name]) for name in usable if name not in left_out}
     best = max(gains, key=lambda name: gains[name], default=TENSORFLOW)
     if best == TENSORFLOW or gains[best] < LEAST_GAIN:
         reasons |= {name: f"{_times(value)} TensorFlow's speed, which is too little" for name, value in gains.items()}
@@ -187,14 +215,16 @@ def speed_note(engine: str, findings: Findings) -> str:
         f"{_times(before[size] / after[size])} at {size} {'row' if size == 1 else 'rows'}"
         for size in dict.fromkeys((min(after), max(after)))
     ]
-    return f"{' and '.join(speeds)} as fast as TensorFlow, with its outputs on {findings.rows}"
+    return f"TensorFlow's speed {' and '.join(speeds)}, with the same outputs on {findings.rows}"
 
 
 def _times(value: float) -> str:
     return f"{value:.2g} ×"
 
 
-def rows_of(signature: str, wanted: str, findings: Findings, tried: Iterable[str]) -> list[EngineMeasurement]:
+def rows_of(
+    signature: str, wanted: str, findings: Findings, tried: Iterable[str], left_out: Mapping[str, str]
+) -> list[EngineMeasurement]:
     """The table of one signature.
 
     Args:
@@ -202,8 +232,9 @@ def rows_of(signature: str, wanted: str, findings: Findings, tried: Iterable[str
         wanted: what was asked for.
         findings: what was seen.
         tried: the engines, those that could not be converted too.
+        left_out: as for `choose`.
     """
-    chosen, reasons = choose(wanted, findings)
+    chosen, reasons = choose(wanted, findings, left_out)
     if chosen != TENSORFLOW:
         speed = gain(findings.ms[TENSORFLOW], findings.ms[chosen])
         reasons[TENSORFLOW] = f"{chosen} has {_times(speed)} its speed"

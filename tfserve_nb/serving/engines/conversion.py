@@ -19,8 +19,8 @@ from pathlib import Path
 from ...export.layout import folder_bytes
 from ...temporary import TemporaryFolder
 
-LIMIT_S = 600.0
-"""How long the conversions of a version may take, in seconds."""
+LIMIT_S = 480.0
+"""How long the conversions of a version may take, in seconds: less than loading one, which they may be part of."""
 
 LOOK_S = 0.1
 """How often it is looked how much memory they take."""
@@ -115,8 +115,8 @@ def _run(jobs: Sequence[Job], folder: Path, until_s: float, most_bytes: int) -> 
         finally:
             process.kill()
             process.wait()
-    finished = [json.loads(line) for line in results.read_text("utf-8").splitlines()]
-    return finished, why or _last_line(errors)
+    whole = results.read_text("utf-8").split("\n")[:-1]  # behind the last line break is what was being written
+    return [json.loads(line) for line in whole], why or _last_line(errors)
 
 
 def _wait(process: subprocess.Popen[bytes], until_s: float, most_bytes: int) -> str:

@@ -1,5 +1,8 @@
 """Converts signatures of a SavedModel for engines: the program of a process of its own, see `conversion`.
 
+What was converted is run here too, on made-up rows and on strange ones: a runtime that crashes ends this process, and
+not the one that serves.
+
 `python -m tfserve_nb.serving.engines.convert JOBS RESULTS`: JOBS is a JSON file; to RESULTS a JSON line is added for
 each job as soon as it is done.
 
@@ -8,6 +11,7 @@ Thread: the process's main thread.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -15,8 +19,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any  # TensorFlow, ONNX and their protos
 
+from ...export.check import made_up_batches
 from ...export.reasons import innermost, shorten
+from ...export.signatures import dense_signatures_of, read_meta_graph
+from ...types import SignatureSpec
+from .engine import Engine
+from .kinds import KINDS
 from .onnx import OPSET, input_name, output_name
+from .strange import GuardedEngine, strange_values
 
 _UNSUPPORTED = re.compile(r"'?(tf\.[A-Za-z0-9_]+)'? op ")
 _PLACE = re.compile(r'fused\["[^"]*:", "([^"@]+)')
@@ -33,9 +43,11 @@ def main(arguments: Sequence[str]) -> int:
     jobs, results = (Path(argument) for argument in arguments)
     for job in json.loads(jobs.read_text("utf-8")):
         problem = ""
+        path, tags, name, file = Path(job["path"]), tuple(job["tags"]), job["signature"], Path(job["file"])
         try:
-            convert = _CONVERTERS[job["engine"]]
-            convert(Path(job["path"]), tuple(job["tags"]), job["signature"], Path(job["file"]))
+            _CONVERTERS[job["engine"]](path, tags, name, file)
+            signature = dense_signatures_of(read_meta_graph(path, tags))[name]
+            _try(GuardedEngine(KINDS[job["engine"]].load(file, signature, 1), {}), signature)
         except NotConvertible as error:
             problem = str(error)
         except Exception as error:  # noqa: BLE001 - converters raise whatever they meet; it becomes a reason
@@ -43,6 +55,15 @@ def main(arguments: Sequence[str]) -> int:
         with results.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(problem) + "\n")
     return 0
+
+
+def _try(engine: Engine, signature: SignatureSpec) -> None:
+    """Run what was converted; whether its answers, and its errors, are right is found out by whoever uses it."""
+    for batch in made_up_batches(signature):
+        strange = ({**batch, name: array} for name in batch for _, array in strange_values(batch[name]))
+        for inputs in (batch, *strange):
+            with contextlib.suppress(Exception):
+                engine.run(inputs)
 
 
 def to_onnx(path: Path, tags: Sequence[str], signature: str, file: Path) -> None:
@@ -54,7 +75,7 @@ def to_onnx(path: Path, tags: Sequence[str], signature: str, file: Path) -> None
     from tf2onnx import convert, tf_loader
 
     graph, inputs, outputs, renamed = tf_loader.from_saved_model(
-        str(path), None, None, ",".join(tags), [signature], return_tensors_to_rename=True
+        str(path), None, None, list(tags), [signature], return_tensors_to_rename=True
     )
     named_outputs = set(outputs)
     renamed = {

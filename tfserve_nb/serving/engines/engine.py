@@ -47,24 +47,32 @@ class EngineKind:
         name: what users call it.
         extra: the extra of this package that installs it.
         packages: the distributions whose versions matter to what was converted.
-        modules: what has to be importable.
+        runtime: the module that runs it.
+        converter: the module that converts for it.
         suffix: of its files.
+        needs_sizes: whether it needs memory, and time, for each batch size that it meets for the first time.
         load: makes an engine of a file: (file, signature, number of threads).
     """
 
     name: str
     extra: str
     packages: tuple[str, ...]
-    modules: tuple[str, ...]
+    runtime: str
+    converter: str
     suffix: str
+    needs_sizes: bool
     load: Callable[[Path, SignatureSpec, int], Engine]
 
     @property
     def missing(self) -> str:
         """Why it cannot be used here, in words; "" when it is installed."""
-        if all(importlib.util.find_spec(module) for module in self.modules):
-            return ""
-        return f"{self.name} is not installed: {self.installation}"
+        return "" if importlib.util.find_spec(self.runtime) else f"{self.name} is not installed: {self.installation}"
+
+    @property
+    def missing_converter(self) -> str:
+        """Why nothing can be converted for it here, in words; "" when it can be."""
+        is_there = importlib.util.find_spec(self.converter)
+        return "" if is_there else f"{self.converter} is not installed: {self.installation}"
 
     @property
     def installation(self) -> str:

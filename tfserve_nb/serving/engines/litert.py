@@ -1,7 +1,8 @@
 """LiteRT (TensorFlow Lite): a graph that TensorFlow's own converter made.
 
 An interpreter holds the memory of one batch size and runs one call at a time, so there is one for each batch size and
-thread that calls. They are kept when a run ends, as many as `MAX_IDLE`.
+thread that calls. As many as `MAX_IDLE` are kept when their run ends. From then on a new size is given to the one that
+was used least recently: that takes a tenth of the time of a new one, or less.
 
 Thread: `run` on any.
 """
@@ -16,8 +17,8 @@ from typing import Any, TypeAlias  # LiteRT's interpreters and details are untyp
 from ...types import SignatureSpec, Tensors
 from .engine import EngineKind
 
-MAX_IDLE = 16
-"""Interpreters of a signature that wait for their next run: two for each of the eight usual batch sizes."""
+MAX_IDLE = 8
+"""Interpreters of a signature that wait for their next run: one for each of the usual batch sizes."""
 
 _Shapes: TypeAlias = tuple[tuple[int, ...], ...]
 
@@ -47,7 +48,7 @@ class LitertEngine:
     def run(self, inputs: Tensors) -> Tensors:
         """Run one batch; see `Engine.run`."""
         shapes = tuple([inputs[name].shape for name, _ in self._inputs])
-        interpreter = self._taken(shapes) or self._shaped(shapes)
+        interpreter = self._taken(shapes)
         for name, index in self._inputs:
             interpreter.set_tensor(index, inputs[name])
         interpreter.invoke()
@@ -56,25 +57,28 @@ class LitertEngine:
         return outputs
 
     def _taken(self, shapes: _Shapes) -> Any:
+        """An interpreter for inputs of these shapes, which nobody else has."""
         with self._lock:
-            idle = self._idle.get(shapes)
-            return idle.pop() if idle else None
-
-    def _give_back(self, shapes: _Shapes, interpreter: Any) -> None:
-        with self._lock:
-            idle = self._idle.pop(shapes, [])
-            self._idle[shapes] = [*idle, interpreter]  # the shapes that were used last come last
-            while sum([len(kept) for kept in self._idle.values()]) > MAX_IDLE:
-                oldest = next(iter(self._idle))
-                self._idle[oldest].pop()
-                if not self._idle[oldest]:
-                    del self._idle[oldest]
-
-    def _shaped(self, shapes: _Shapes) -> Any:
-        interpreter = self._interpreter()
+            if shapes in self._idle:
+                return self._pop(shapes)
+            is_full = sum([len(kept) for kept in self._idle.values()]) >= MAX_IDLE
+            interpreter = self._pop(next(iter(self._idle))) if is_full else None
+        interpreter = interpreter or self._interpreter()
         for (_, index), shape in zip(self._inputs, shapes, strict=True):
             interpreter.resize_tensor_input(index, shape)
         interpreter.allocate_tensors()
+        return interpreter
+
+    def _give_back(self, shapes: _Shapes, interpreter: Any) -> None:
+        with self._lock:
+            if sum([len(kept) for kept in self._idle.values()]) < MAX_IDLE:
+                self._idle[shapes] = [*self._idle.pop(shapes, ()), interpreter]  # those that were used last come last
+
+    def _pop(self, shapes: _Shapes) -> Any:
+        """One that waits; the caller holds the lock."""
+        interpreter = self._idle[shapes].pop()
+        if not self._idle[shapes]:
+            del self._idle[shapes]
         return interpreter
 
     def _interpreter(self) -> Any:
@@ -92,7 +96,9 @@ KIND = EngineKind(
     name="litert",
     extra="litert",
     packages=("ai-edge-litert", "tensorflow"),
-    modules=("ai_edge_litert",),
+    runtime="ai_edge_litert",
+    converter="tensorflow",
     suffix=".tflite",
+    needs_sizes=True,
     load=LitertEngine,
 )

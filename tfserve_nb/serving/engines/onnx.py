@@ -69,7 +69,9 @@ KIND = EngineKind(
     name="onnx",
     extra="onnx",
     packages=("onnxruntime", "tf2onnx"),
-    modules=("onnxruntime", "tf2onnx"),
+    runtime="onnxruntime",
+    converter="tf2onnx",
     suffix=".onnx",
+    needs_sizes=False,
     load=OnnxEngine,
 )

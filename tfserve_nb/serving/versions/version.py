@@ -16,11 +16,12 @@ from ...errors import InvalidRequest, NotAvailable, ServingError
 from ...export.signatures import main_signature
 from ...types import EngineMeasurement, SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
-from ..batching.lane import Lane, Observe, RunWithin
+from ..batching.lane import Lane, Observe, RunFunction, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
 from ..batching.runner import Runner
 from ..engines.accelerated import EngineServable
 from ..engines.engine import TENSORFLOW
+from ..engines.saved_model.devices import is_processor
 from ..engines.servable import Servable, StoppableServable
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
@@ -99,6 +100,7 @@ class LoadedVersion:
         self.problem = findings.problem
         self._findings = findings
         self._options = options = source.options
+        self._device = source.device
         self._observers = observers
         self._model = model
         self._version = version
@@ -224,7 +226,18 @@ class LoadedVersion:
             is_background=is_background,
             run_within=run_within,
             separate=partial(self.separate, name),
+            run_here=self._run_here(name) if one_shape and run_within is None else None,
         )
+
+    def _run_here(self, name: str) -> RunFunction | None:
+        """Runs a signature on a thread that must not wait, if a run is nothing but computing, on the processor."""
+        servable = self.servable
+        if not servable.effects.is_pure(name) or not is_processor(self._device):
+            return None
+        if not isinstance(servable, EngineServable):
+            return partial(servable.run, name)
+        run = partial(servable.run_at_once, name)
+        return run if self._live is None else self._live.watched(name, run)
 
     def _run_alone(self, run: Callable[..., Tensors], *arguments: Any) -> Tensors:
         """Runs that change the version come one after the other, also where a device has several threads."""

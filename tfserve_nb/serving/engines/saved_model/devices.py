@@ -31,6 +31,18 @@ def grow_on_demand() -> bool:
     return True
 
 
+def is_processor(device: str | None) -> bool:
+    """Whether a version runs on the processor alone.
+
+    Args:
+        device: the TensorFlow device asked for, or None for the GPU where there is one.
+    """
+    if device is not None:
+        return "CPU" in device.upper()
+    config = getattr(sys.modules.get("tensorflow"), "config", None)  # only its messages may be there
+    return config is None or not config.list_physical_devices("GPU")
+
+
 def isolation_problem(device: str | None) -> str:
     """Why a second process may find no GPU memory beside this one; "" when it will find some.
 

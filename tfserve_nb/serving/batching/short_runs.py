@@ -1,0 +1,37 @@
+"""Runs that take less time than a switch between threads: the thread that submits carries them out itself.
+
+That thread is a server's loop, and nothing else goes on there meanwhile. So only runs that cannot take long are run
+there: of a lane that allows it (`Lane.run_here`), in a size that has been short so far. When one takes long all the
+same, its lane goes back to the runner's threads for a while. So does a batch whose run fails: they find out why.
+
+Thread: none of its own; guarded by the lock of the `Runner`.
+"""
+
+from __future__ import annotations
+
+from .lane import Lane
+
+SHORT_S = 0.3e-3
+"""Runs of less time are short, in seconds. A runner's thread measures its wait for the interpreter's lock too."""
+
+SLOW_S = 5e-3
+"""A run that takes longer is not expected of a lane whose runs are short, in seconds."""
+
+PAUSE_S = 60.0
+"""How long a lane's runs are left to the runner's threads then, in seconds."""
+
+
+def is_short(lane: Lane, now_s: float) -> bool:
+    """Whether the next run of a lane may be carried out on the thread that submits."""
+    queue = lane.queue
+    if lane.run_here is None or not queue.is_batchable or now_s < lane.is_slow_until_s:
+        return False
+    num_rows = min(queue.num_rows, queue.options.max_batch_size)
+    took_s = queue.pace.run_s_of(queue.options.padded_size(num_rows)) if num_rows else None
+    return took_s is not None and took_s < SHORT_S
+
+
+def note(lane: Lane, started_s: float, done_s: float) -> None:
+    """A run was carried out on the thread that submits."""
+    if done_s - started_s > SLOW_S:
+        lane.is_slow_until_s = done_s + PAUSE_S
