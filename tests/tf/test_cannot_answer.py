@@ -13,7 +13,7 @@ import requests
 import tensorflow as tf
 
 import tfserve_nb
-from tfserve_nb.errors import FailedPrecondition
+from tfserve_nb.errors import FailedPrecondition, RunRejected
 from tfserve_nb.notebook.overview import Overview
 from tfserve_nb.types import ProgressEvent
 
@@ -81,6 +81,18 @@ def test_rows_that_run_or_force_give_it_the_traffic() -> None:
 
     tfserve_nb.deploy(Widths(2.0), "widths", warmup=PNG)
     np.testing.assert_array_equal(handle.predict(PNG), [2.0, 10.0])
+
+
+def test_a_warm_up_request_that_fails_is_named() -> None:
+    handle = tfserve_nb.deploy(Widths(1.0), "widths", check=PNG)
+
+    with pytest.raises(
+        RunRejected, match="request 1 of assets.extra/tf_serving_warmup_requests cannot be run: "
+    ) as caught:
+        tfserve_nb.deploy(Widths(2.0), "widths", check=PNG, warmup=[b"no picture"])
+
+    assert "--warmup" in caught.value.hint
+    np.testing.assert_array_equal(handle.predict(PNG), [1.0, 5.0])
 
 
 def test_a_staged_one_stays_without_traffic_and_says_so() -> None:
