@@ -39,7 +39,10 @@ SLOW_S = 0.5
 BUDGET_S = 0.05
 """Time for the runs of one engine and batch size; a few are made in any case."""
 
-LEAST_RUNS, MOST_RUNS = 3, 30
+LEAST_TURNS, MOST_TURNS = 2, 10
+
+RUNS_IN_TURN = 4
+"""Runs of one in a row, as they come at work; the first of them, for which the caches are cold, does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,16 +160,16 @@ def _batches(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> d
 
 
 def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float | str]:
-    """The median time of a run of each in milliseconds, one after the other in turn; or why one failed."""
+    """The median time of a run of each in milliseconds, a few runs of each in turn; or why one failed."""
     took_s: dict[str, list[float]] = {name: [] for name in runs}
     failed: dict[str, str] = {}
     until_s = time.perf_counter() + BUDGET_S * len(runs)
-    for number in range(MOST_RUNS):
-        if number >= LEAST_RUNS and time.perf_counter() > until_s:
+    for number in range(MOST_TURNS):
+        if number >= LEAST_TURNS and time.perf_counter() > until_s:
             break
         for name, run in runs.items():
             try:
-                took_s[name].append(_seconds(run, batch))
+                took_s[name] += [_seconds(run, batch) for _ in range(RUNS_IN_TURN)][1:]
             except Exception as error:  # noqa: BLE001 - runtimes raise types of their own
                 failed[name] = f"it failed when it was measured: {innermost(error)}"
     return {name: 1e3 * statistics.median(values) for name, values in took_s.items() if values} | failed
