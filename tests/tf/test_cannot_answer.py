@@ -13,7 +13,7 @@ import requests
 import tensorflow as tf
 
 import tfserve_nb
-from tfserve_nb.errors import FailedPrecondition
+from tfserve_nb.errors import FailedPrecondition, RunRejected
 from tfserve_nb.notebook.overview import Overview
 from tfserve_nb.types import ProgressEvent
 
@@ -83,6 +83,18 @@ def test_rows_that_run_or_force_give_it_the_traffic() -> None:
     np.testing.assert_array_equal(handle.predict(PNG), [2.0, 10.0])
 
 
+def test_a_warm_up_request_that_fails_is_named() -> None:
+    handle = tfserve_nb.deploy(Widths(1.0), "widths", check=PNG)
+
+    with pytest.raises(
+        RunRejected, match="request 1 of assets.extra/tf_serving_warmup_requests cannot be run: "
+    ) as caught:
+        tfserve_nb.deploy(Widths(2.0), "widths", check=PNG, warmup=[b"no picture"])
+
+    assert "--warmup" in caught.value.hint
+    np.testing.assert_array_equal(handle.predict(PNG), [1.0, 5.0])
+
+
 def test_a_staged_one_stays_without_traffic_and_says_so() -> None:
     handle = tfserve_nb.deploy(Widths(1.0), "widths", check=PNG)
     said: list[ProgressEvent] = []
@@ -110,6 +122,32 @@ def test_a_staged_one_stays_without_traffic_and_says_so() -> None:
     np.testing.assert_array_equal(handle.predict(PNG, version=2), [2.0, 10.0])
     assert "cannot answer" in " ".join(repr(Overview((handle,))).split())
     handle.set_label("stable", 1)
+
+
+class Broken(tf.Module):
+    """A trained model whose weights have become NaN; what it counts is right."""
+
+    def __init__(self, weight: float) -> None:
+        super().__init__()
+        self.weight = tf.Variable(weight)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")])
+    def __call__(self, x: Any) -> Any:
+        return {"y": x * self.weight, "count": tf.cast(x, tf.int32)}
+
+
+def test_answers_of_nothing_but_nan_are_told() -> None:
+    said: list[ProgressEvent] = []
+    tfserve_nb.deploy(Broken(2.0), "broken")
+    handle = tfserve_nb.deploy(Broken(float("nan")), "broken", progress=said.append)
+
+    note = "nothing but NaN was in y for all rows that were tried: look for NaN in its weights"
+    first, second = sorted(handle.status().versions, key=lambda one: one.version)
+    assert not first.notes
+    assert any(line.startswith(note) for line in second.notes)
+    assert any(note in event.detail for event in said)
+    assert note in " ".join(repr(Overview((handle,))).split())
+    assert handle.traffic == {2: 100.0}  # NaN may be the right answer
 
 
 def test_an_epoch_that_cannot_answer_is_told_and_not_promoted() -> None:

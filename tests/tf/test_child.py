@@ -83,6 +83,7 @@ def test_a_process_that_dies_again_and_again_is_given_up_until_it_is_asked_for(w
     eventually(lambda: f"died {MAX_RESTARTS} times" in child.problem())
     assert "auth_token_file" in child.problem()
     assert "%serving --resume" in child.problem()
+    assert "\n" not in child.problem(), "it stands in errors and tables"
     assert answer(child.port) is None, "clients are not left waiting"
     assert_taken(child)
     with pytest.raises(ServerFailed, match="auth_token_file"):

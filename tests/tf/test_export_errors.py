@@ -405,6 +405,25 @@ def test_a_layer_that_misreads_an_unknown_size_is_not_blamed_on_counters(tmp_pat
     export(keras.Sequential([keras.Input((32, 4)), layers.TimeDistributed(layers.Dense(2))]), tmp_path)
 
 
+def test_what_a_saved_model_cannot_hold_is_named(tmp_path: Path) -> None:
+    class Holding(tf.Module):
+        def __init__(self, held: Any, take: Callable[[Any], Any]) -> None:
+            super().__init__()
+            self.held, self.take = held, take
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+        def __call__(self, x: Any) -> Any:
+            return x + self.take(self.held)
+
+    for held, take, what in (
+        (tf.queue.FIFOQueue(2, [tf.float32], [()]), lambda held: held.dequeue(), "a queue"),
+        (iter(tf.data.Dataset.range(2)), lambda held: tf.cast(next(held), tf.float32), "the iterator of a dataset"),
+    ):
+        error = refused(Holding(held, take), tmp_path, ExportFailed)
+        assert f"uses {what}, which a SavedModel cannot hold" in error.message
+        assert "as an input" in error.hint
+
+
 def test_a_model_that_draws_random_numbers_skips_the_check(tmp_path: Path) -> None:
     class Noisy(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])

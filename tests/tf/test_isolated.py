@@ -137,7 +137,7 @@ def test_a_deploy_starts_a_server_anew_that_was_given_up(name: str, monkeypatch:
     (process,) = children()
     process.kill()
     eventually(lost_models)
-    with pytest.raises(NotAvailable, match="died 1 times; the next %deploy"):
+    with pytest.raises(NotAvailable, match="died 1 times, the last one by signal 9; the next %deploy"):
         handle.predict(X)
     with pytest.raises(InvalidOption, match="model net is served from"):
         tfserve_nb.deploy(scaler(3.0), "net", isolate=True, base_path="elsewhere")

@@ -174,7 +174,7 @@ class Pictures(tf.Module):
         (
             False,
             {"force": True},
-            "give two or more different ones (%deploy --check VAR or --warmup VAR)",
+            "give two or more different ones (%deploy --check VAR or --warmup VAR, elsewhere assets.extra/",
         ),
         (False, {"check": [pixels(1), pixels(9)]}, ""),
         (False, {"warmup": [pixels(1), pixels(9)]}, ""),

@@ -319,6 +319,25 @@ def test_answers_that_differ_by_themselves_are_not_compared() -> None:
     assert handle.diff(1, 2, rows=X, kind="regression").agreement.share < 1
 
 
+class Clock(tf.Module):
+    """Answers with the time."""
+
+    @tf.function(input_signature=SPEC)
+    def __call__(self, x: Any) -> Any:
+        return tf.cast(x, tf.float64) + tf.math.floormod(1000 * tf.timestamp(), 1000.0)
+
+
+def test_who_reads_the_clock_answers_differently_each_time() -> None:
+    said: list[ProgressEvent] = []
+    handle = tfserve_nb.deploy(Clock(), "clock", progress=said.append)
+
+    status = handle.status().versions[0]
+    assert status.draws == "a run reads the clock (Timestamp)"
+    assert status.draws in status.notes
+    assert any("draws random numbers or reads the clock: its outputs" in event.detail for event in said)
+    assert handle.diff(1, 1, rows=X).agreement["output_0"].kind == "random"
+
+
 def test_what_keras_computes_differently_outside_of_graphs_is_compared_as_predict_computes_it() -> None:
     model = keras.Sequential([keras.Input((9, 9, 3), dtype="uint8", name="x"), layers.Resizing(5, 5)])
     images = np.random.default_rng(0).integers(0, 255, (3, 9, 9, 3), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -114,6 +115,20 @@ def test_an_engine_that_fails_while_it_is_measured_is_out() -> None:
 
     assert set(findings.ms) == {"tensorflow"}
     assert findings.problems["a"].startswith("it failed when it was measured: StopIteration")
+
+
+def test_an_engine_has_one_thread_where_that_is_faster() -> None:
+    def slowly(x: np.ndarray) -> np.ndarray:
+        time.sleep(0.01)
+        return x * 2
+
+    slow, fast = Fake("a", slowly), Fake("a", lambda x: x * 2)
+
+    one = examine(signature(), double, {"a": slow}, [Evidence(ROWS, "rows")], (1, 4), {"a": fast})
+    several = examine(signature(), double, {"a": fast}, [Evidence(ROWS, "rows")], (1, 4), {"a": slow})
+
+    assert (one.single, several.single) == (("a",), ())
+    assert set(one.ms) == set(several.ms) == {"tensorflow", "a"}
 
 
 def test_made_up_rows_count_only_without_others_and_rows_that_fail_are_passed_over() -> None:

@@ -87,7 +87,9 @@ def test_text_becomes_bytes() -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ([[1, 2], [3]], "the value is no regular array: list [[1, 2], [3]]: "),
+        ([[1, 2], [3]], "the value is no regular array: list [[1, 2], [3]]: its rows have different shapes"),
+        ([[[1], [2]], [[3]]], "list [[[1], [2]], [[3]]]: its rows have different shapes"),
+        ([np.zeros(2), np.zeros(3)], "array([0., 0., 0.])]: its rows have different shapes"),
         (["a", None], "the value has no value in row 1: None"),
         ([b"a", 1.5], "the value holds 1.5 in row 1, which is neither text nor a number"),
         ("\ud800", "the value holds text that UTF-8 cannot have"),

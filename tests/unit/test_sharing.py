@@ -174,6 +174,19 @@ def test_numbers_that_a_model_takes_for_steps_keep_no_deployment_busy(dtype: str
     assert max(asked) < 1e6
 
 
+@pytest.mark.parametrize("dtype", ["float32", "int64"])
+def test_numbers_that_a_model_takes_for_the_size_of_a_matrix_keep_no_deployment_busy(dtype: str) -> None:
+    asked: list[float] = []
+
+    def model(x: np.ndarray) -> np.ndarray:
+        asked.append(float(np.nan_to_num(np.float64(x)).max()))
+        time.sleep(min(2.0, 2e-10 * max(0.0, asked[-1]) ** 3))
+        return x
+
+    assert decided(model, spec=signature(dtype, (None,))) == RowSharing(is_allowed=True)
+    assert max(asked) <= 1e3
+
+
 def refuses_made_up(model: Model) -> Model:
     """A model of numbers between 10 and 20."""
 

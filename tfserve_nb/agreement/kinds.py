@@ -108,7 +108,7 @@ class AgreementOptions:
 
 
 def kind_for(asked: str | None, draws: Iterable[str]) -> str | None:
-    """The `kind` to compare versions with: the user's, or `random` when a version draws random numbers.
+    """The `kind` to compare versions with: the user's, or `random` when a version answers differently each time.
 
     Args:
         asked: the user's, or None.

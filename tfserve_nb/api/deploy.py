@@ -15,7 +15,7 @@ from typing import Any  # models and arrays of the user
 from ..errors import InvalidOption, ModelNotFound, ServingError, VersionExists
 from ..experiment.plan import Limits, Plan
 from ..export.arrays import by_name, given_as, named_batch
-from ..export.check import CheckReport, verify_against_live
+from ..export.check import CheckReport, nan_notes, verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.graph.effects import effects_of
 from ..export.graph.live import left_alone
@@ -357,7 +357,7 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
                 raise
             report = CheckReport(0, None, error.message)
         found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
-        found = "; ".join((found, *source.notes, *effects.notes))
+        found = "; ".join((found, *source.notes, *effects.notes, *nan_notes(report.nan_outputs)))
         progress(ProgressEvent("checking", 1, 1, found))
         sizes, device = request.batching.allowed_batch_sizes, request.serve.device
         note_check_rows(path, by_name(export.check, source.order), sizes, device)

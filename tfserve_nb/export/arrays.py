@@ -335,8 +335,10 @@ def _plain_array(value: object, what: str) -> np.ndarray:
             if array.dtype == np.float64 and isinstance(value, list | tuple) and np.any(np.abs(array) >= _MOST_WHOLE):
                 array = np.asarray(value, dtype=object)  # whole numbers of both halves of 64 bits
     except (ValueError, TypeError, RuntimeError) as error:
+        # numpy names the depth at which lists differ, in words about its own types.
+        why = "its rows have different shapes" if "inhomogeneous" in str(error) else str(error)
         raise InvalidRequest(
-            f"{what} is no regular array: {_describe(value)}: {error}",
+            f"{what} is no regular array: {_describe(value)}: {why}",
             hint="give an array whose rows all have the same shape",
         ) from error
     if array.dtype.kind in "OUST":

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -26,7 +26,7 @@ from .endpoint import ExportSource
 from .graph.effects import Effects, effects_of
 from .graph.live import LiveModel, NotRepeatable
 from .reasons import innermost, shorten
-from .signatures import has_random_ops, main_signature, read_meta_graph, read_signatures
+from .signatures import has_varying_ops, main_signature, read_meta_graph, read_signatures
 from .source import prepare_source
 
 LoadAndRun = Callable[[Path, str, Tensors], Tensors]
@@ -75,11 +75,13 @@ class CheckReport:
         num_rows: rows that were compared, or run when there was no live model; 0 when the check was skipped.
         max_difference: the largest absolute difference between live and served numbers; None when nothing was compared.
         skipped_reason: one line, or "" when the check was made.
+        nan_outputs: the outputs that held nothing but NaN.
     """
 
     num_rows: int
     max_difference: float | None
     skipped_reason: str = ""
+    nan_outputs: Sequence[str] = ()
 
 
 def example_batch(
@@ -156,6 +158,17 @@ def compare_outputs(
         else:
             _compare_exactly(name, expected, found, sides)
     return largest
+
+
+def is_all_nan(array: np.ndarray) -> bool:
+    """Whether an output has values, and all of them are NaN."""
+    return bool(array.size) and array.dtype.kind in "fcV" and bool(np.isnan(array).all())
+
+
+def nan_notes(names: Collection[str]) -> tuple[str, ...]:
+    """What users have to know of outputs that held nothing but NaN, which is an answer and may be the right one."""
+    advice = "look for NaN in its weights, and in the rows that it was given"
+    return (f"nothing but NaN was in {', '.join(names)} for all rows that were tried: {advice}",) if names else ()
 
 
 def verify_against_live(
@@ -274,14 +287,13 @@ def _compare(
     try:
         difference = compare_outputs(live, served, computed_in=source.coarsest_dtype)
     except ExportFailed as error:
-        if has_random_ops(read_meta_graph(path)) and not _answers_alike(source, batch, live, model):
-            return CheckReport(
-                0, None, "the model draws random numbers: its outputs for the same rows differ each time"
-            )
+        if has_varying_ops(read_meta_graph(path)) and not _answers_alike(source, batch, live, model):
+            why = "draws random numbers or reads the clock"
+            return CheckReport(0, None, f"the model {why}: its outputs for the same rows differ each time")
         if any(None in (spec.shape or ())[1:] for spec in source.inputs):
             raise ExportFailed(error.message, hint=_SIZES_HINT) from error
         raise
-    return CheckReport(_num_rows(batch), difference)
+    return CheckReport(_num_rows(batch), difference, nan_outputs=_nan_outputs(served))
 
 
 def made_up_batches(signature: SignatureSpec) -> Iterator[Tensors]:
@@ -300,7 +312,7 @@ def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckRep
     problem = ""
     for batch in batches:
         try:
-            run(batch)
+            outputs = run(batch)
         except (RunFailed, InvalidRequest) as error:
             problem = problem or shorten(error.message)
         except Exception as error:
@@ -308,7 +320,7 @@ def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckRep
                 f"the SavedModel cannot be loaded: {innermost(error)}", hint="save it again with this TensorFlow"
             ) from error
         else:
-            return CheckReport(_num_rows(batch), None)
+            return CheckReport(_num_rows(batch), None, nan_outputs=_nan_outputs(outputs))
     if is_own:
         raise InvalidOption(
             f"the SavedModel fails on the rows given: {problem}", hint="give rows that it can take, or none"
@@ -324,6 +336,10 @@ def _answers_alike(source: ExportSource, batch: Tensors, before: Tensors, model:
     except ExportFailed:
         return False
     return True
+
+
+def _nan_outputs(outputs: Tensors) -> list[str]:
+    return [name for name, array in outputs.items() if is_all_nan(array)]
 
 
 def _num_rows(batch: Tensors) -> int:

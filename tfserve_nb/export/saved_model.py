@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,10 @@ Verify = Callable[[Path], None]
 
 MAX_RENAMES = 1000
 """Other exporters that may take the next number before us; each of them made progress, so this is not reached."""
+
+_RESOURCE_TYPE = re.compile(r'type="(?:\w+::)*(\w+)"')
+_RESOURCES = {"QueueInterface": "a queue", "IteratorResource": "the iterator of a dataset"}
+"""TensorFlow's class -> what people call it."""
 
 _TAKEN = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
 
@@ -206,6 +211,14 @@ def _check(verify: Verify, folder: Path, progress: Progress) -> None:
 
 def _not_savable(source: ExportSource, error: Exception) -> ExportFailed:
     if "'untracked' resource" in str(error):
+        found = _RESOURCE_TYPE.search(str(error))
+        kind = found[1] if found else ""
+        if kind not in ("", "Var", "LookupInterface"):
+            what = _RESOURCES.get(kind, f"a resource ({kind})")
+            return ExportFailed(
+                f"{source.description} uses {what}, which a SavedModel cannot hold",
+                hint="take what comes from there as an input of the function, or keep it in a tf.Variable",
+            )
         return ExportFailed(
             f"{source.description} uses a table or variable that belongs to no object known here",
             hint="make it an attribute of a tf.Module, with the function as a method, and deploy the module",

@@ -20,7 +20,7 @@ SERVING_TAGS = frozenset({"serve"})
 """The tag set that TensorFlow Serving loads by default."""
 
 _INIT_OP = "__saved_model_init_op"
-_RANDOM_OP = re.compile(r"Random|TruncatedNormal|Multinomial|^Stateful(?:Uniform|StandardNormal)")
+_VARYING_OP = re.compile(r"Random|TruncatedNormal|Multinomial|^Stateful(?:Uniform|StandardNormal)|^Timestamp$")
 _PYTHON_OPS = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
 
 
@@ -228,9 +228,9 @@ def check_portable(meta_graph: Any, description: str) -> None:
         )
 
 
-def has_random_ops(meta_graph: Any) -> bool:
-    """Whether running the graph may draw random numbers, in its signatures or anywhere else."""
-    return any(_RANDOM_OP.search(name) for name in _op_names(meta_graph))
+def has_varying_ops(meta_graph: Any) -> bool:
+    """Whether running the graph may draw random numbers or read the clock, in its signatures or anywhere else."""
+    return any(_VARYING_OP.search(name) for name in _op_names(meta_graph))
 
 
 def _op_names(meta_graph: Any) -> set[str]:

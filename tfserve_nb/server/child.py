@@ -288,14 +288,15 @@ class ChildServer:
         """Put a new process in the place of one that died; False to give up."""
         now_s = time.perf_counter()
         self._deaths.append(now_s)
+        how = f"by signal {-code}" if code < 0 else f"with code {code}"
         if len(self._deaths) == MAX_RESTARTS and now_s - self._deaths[0] < RESTART_SPAN_S:
             self.is_given_up = True
+            last_line = "".join(self.log_tail().splitlines()[-1:])
             self._problem = (
-                f"the server process died {MAX_RESTARTS} times; the next %deploy or %serving --resume starts it anew; "
-                f"its last words: {self.log_tail()}"
+                f"the server process died {MAX_RESTARTS} times, the last one {how}; the next %deploy or %serving "
+                f"--resume starts it anew; its last words: {last_line}"
             )
             return False
-        how = f"by signal {-code}" if code < 0 else f"with code {code}"
         self._problem = f"the server process ended {how}; a new one is being started"
         is_ready = False
         try:

@@ -1,4 +1,4 @@
-"""What a run of a graph leaves changed: variables, tables and queues that it writes, and random numbers that it draws.
+"""What a run of a graph leaves changed: variables, tables and queues that it writes; and what makes its answers differ.
 
 Found without running it: from the ops of the graph and of the functions that it calls, an op that writes is followed
 back to the node of the graph that holds what it writes.
@@ -31,8 +31,12 @@ _OTHER_WRITERS = re.compile(
     r"Queue(?:Enqueue|Dequeue)|(?:Ordered)?(?:Map)?(?:Unstage|Stage)$|Barrier(?:Insert|Take)|IteratorGetNext|ReaderRead"
     r"|(?:\w+)?Accumulator(?:Apply|Take)"
 )
-_DRAWS = re.compile(r"(?!Stateless)(?:\w*Random|\w*TruncatedNormal|Multinomial|\w*CandidateSampler)(?!\w*Dataset)")
-"""Ops whose kernels hold the state of a generator, so that each run draws other numbers."""
+_DRAWS = re.compile(
+    r"(?!Stateless)(?:\w*Random|\w*TruncatedNormal|Multinomial|\w*CandidateSampler)(?!\w*Dataset)|Timestamp$"
+)
+"""Ops that answer something else in each run: their kernels hold the state of a generator, or read the clock."""
+
+_CLOCK = "Timestamp"
 
 _PASSES_ON = frozenset({"Identity", "IdentityN", "Switch", "RefSwitch", "Merge", "Enter", "Exit", "NextIteration"})
 _LOOPS = frozenset({"While", "StatelessWhile"})
@@ -66,7 +70,7 @@ class GraphState:
 
     Attributes:
         written: what it writes, by name.
-        draws: the names of the ops that draw random numbers from a generator of their own.
+        draws: the names of the ops that draw random numbers from a generator of their own, or read the clock.
     """
 
     written: tuple[Written, ...] = ()
@@ -83,8 +87,11 @@ class GraphState:
 
     @property
     def draws_text(self) -> str:
-        """In words what it draws; empty when it draws nothing."""
-        return f"a run draws random numbers ({', '.join(self.draws[:_MOST_NAMED])})" if self.draws else ""
+        """In words why runs answer differently; empty when they do not."""
+        drawn = [name for name in self.draws if name != _CLOCK]
+        ways = [f"draws random numbers ({', '.join(drawn[:_MOST_NAMED])})"] if drawn else []
+        ways += [f"reads the clock ({_CLOCK})"] if _CLOCK in self.draws else []
+        return f"a run {' and '.join(ways)}" if ways else ""
 
 
 _MOST_NAMED = 4

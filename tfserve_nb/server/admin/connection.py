@@ -130,7 +130,7 @@ class ServerConnection:
     def _check_available(self) -> None:
         reason = self._unavailable_reason()
         if reason:
-            raise NotAvailable(f"{self.url} cannot be reached: {reason}", hint="try again in some seconds")
+            raise NotAvailable(f"{self.url} cannot be reached: {reason}", hint="%serving says when it is back")
 
     def _opened(self) -> httpx.Client:
         """The client with its connections; a process that was forked leaves its parent's alone."""

@@ -173,9 +173,12 @@ class EngineServable:
 
     def _spare_session(self) -> None:
         """Let go of a session that nothing needs; it is opened again when something does."""
-        if self._answering.keys() >= self.signatures.keys() and not self.runs_to_check:
-            # Not closed: a run may be on its way in it, which holds the last reference then.
-            self._session = None
+        is_needed = self.runs_to_check or self._answering.keys() < self.signatures.keys()
+        if self._session is not None and not is_needed:
+            # Not closed: a run may be on its way in it, which holds the last reference then. Freeing it takes a while,
+            # and this thread may have requests to answer.
+            held, self._session = [self._session], None
+            threading.Thread(target=held.clear, name="tfserve-unload", daemon=True).start()
 
     def fall_back(self, signature: str, engine: Engine, reason: str) -> None:
         """Let TensorFlow run a signature from now on.

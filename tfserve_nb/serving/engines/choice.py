@@ -39,7 +39,12 @@ SLOW_S = 0.5
 BUDGET_S = 0.05
 """Time for the runs of one engine and batch size; a few are made in any case."""
 
-LEAST_RUNS, MOST_RUNS = 3, 30
+_SINGLE = ", one thread"
+
+LEAST_TURNS, MOST_TURNS = 2, 10
+
+RUNS_IN_TURN = 4
+"""Runs of one in a row, as they come at work; the first of them, for which the caches are cold, does not count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +56,14 @@ class Findings:
         ms: engine -> batch size -> median time of a run, in milliseconds.
         rows: the rows that outputs were compared on, in words; "" when none could be run.
         guards: engine -> input -> the kinds of values that are left to TensorFlow; see `strange`.
+        single: the engines that are faster with one thread than with several.
     """
 
     problems: Mapping[str, str]
     ms: Mapping[str, Mapping[int, float]]
     rows: str
     guards: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    single: tuple[str, ...] = ()
 
 
 def examine(
@@ -65,6 +72,7 @@ def examine(
     engines: Mapping[str, Engine],
     evidence: Iterable[Evidence],
     sizes: Sequence[int],
+    singles: Mapping[str, Engine] | None = None,
 ) -> Findings:
     """Compare engines with TensorFlow and measure them.
 
@@ -74,6 +82,7 @@ def examine(
         engines: the engines by name.
         evidence: rows to try, those of users first; made-up ones count only without any others.
         sizes: the batch sizes that will be used, increasing.
+        singles: the same engines with one thread, which small models gain from; measured too.
     """
     problems: dict[str, str] = {}
     batches: dict[int, Tensors] = {}
@@ -87,17 +96,24 @@ def examine(
     if not sources:
         return Findings(dict.fromkeys(engines, "no rows are known that the model can run"), {}, "")
     runs = {TENSORFLOW: reference, **{name: one.run for name, one in engines.items() if name not in problems}}
+    runs |= {name + _SINGLE: one.run for name, one in (singles or {}).items() if name in runs}
     ms: dict[str, dict[int, float]] = {name: {} for name in runs}
     for size, batch in batches.items():
         for name, took_ms in measure(runs, batch).items():
             if isinstance(took_ms, str):
-                problems[name] = took_ms
+                problems |= {name: took_ms} if name in engines else {}
                 del runs[name], ms[name]
             else:
                 ms[name][size] = took_ms
+    single = []
+    for name in [name for name in ms if name + _SINGLE in ms]:
+        alone_ms = ms.pop(name + _SINGLE)
+        if gain(ms[name], alone_ms) > 1.0:
+            ms[name] = alone_ms
+            single.append(name)
     usual = next(iter(batches.values()))
     guards = {name: guards_for(signature, reference, engines[name], usual) for name in ms if name != TENSORFLOW}
-    return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards)
+    return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards, tuple(single))
 
 
 def _compare(
@@ -157,16 +173,16 @@ def _batches(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> d
 
 
 def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float | str]:
-    """The median time of a run of each in milliseconds, one after the other in turn; or why one failed."""
+    """The median time of a run of each in milliseconds, a few runs of each in turn; or why one failed."""
     took_s: dict[str, list[float]] = {name: [] for name in runs}
     failed: dict[str, str] = {}
     until_s = time.perf_counter() + BUDGET_S * len(runs)
-    for number in range(MOST_RUNS):
-        if number >= LEAST_RUNS and time.perf_counter() > until_s:
+    for number in range(MOST_TURNS):
+        if number >= LEAST_TURNS and time.perf_counter() > until_s:
             break
         for name, run in runs.items():
             try:
-                took_s[name].append(_seconds(run, batch))
+                took_s[name] += [_seconds(run, batch) for _ in range(RUNS_IN_TURN)][1:]
             except Exception as error:  # noqa: BLE001 - runtimes raise types of their own
                 failed[name] = f"it failed when it was measured: {innermost(error)}"
     return {name: 1e3 * statistics.median(values) for name, values in took_s.items() if values} | failed

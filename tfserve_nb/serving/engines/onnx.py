@@ -50,8 +50,10 @@ class OnnxEngine:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
         options.log_severity_level = _FATAL
-        # Threads that wait for the next run in a busy loop would take the cores that requests are read and written on.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Inside of a run, threads wait in a busy loop: without it a second thread gains little. Between runs they would
+        # take the cores that requests are read and written on.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         self._session: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
         used = {one.name for one in self._session.get_inputs()}
         # An input that changes no output is not in the graph any more.

@@ -410,11 +410,11 @@ class ServableManager:
             trial = Trial(servable)
             seen = partial(self._seen, name)
             sharing = warm_up(trial, source, partial(self._note_warmup, record), self._observers, seen)
-            problem = "" if source.is_trusted else trial.problem()
+            findings = trial.findings(is_trusted=source.is_trusted)
             servable.restore()
             loaded = LoadedVersion(
                 self.runner_for(source.device), servable, source, sharing, observers=self._observers, model=name,
-                version=version, problem=problem,
+                version=version, findings=findings,
             )  # fmt: skip
         except Exception as error:  # noqa: BLE001 - whatever loading raises, the manager goes on; the status has the reason
             if servable is not None:

@@ -47,6 +47,9 @@ BEYOND = 4
 LARGE = 1e4
 """Large beside usual numbers, but no number of steps that would keep a loop busy for long."""
 
+LESS_LARGE = (1e2, 1e3)
+"""Tried before on two rows: where a number is the size of a matrix, its cube counts, and no such run can be stopped."""
+
 LARGER = (1e6, 3e7, 1e9)
 """Tried in this order, and only until a run gets slow: the model may take a number for a number of steps or a size."""
 
@@ -73,7 +76,10 @@ STRANGE_S = 1.0
 
 _DEPENDS = "the outputs for a row depend on the rows beside it"
 
-_ADVICE = "give two or more different ones (%deploy --check VAR or --warmup VAR), and requests may share runs"
+_ADVICE = (
+    "give two or more different ones (%deploy --check VAR or --warmup VAR, elsewhere "
+    "assets.extra/tf_serving_warmup_requests), and requests may share runs"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +139,7 @@ def decide(
             break  # they come last, and the most varied of them first
     if is_tried or noted is not None:
         return RowSharing(is_allowed=True)
-    why = f": {problem}" if problem else ""
+    why = f": {problem.rstrip('.')}" if problem else ""
     return RowSharing(
         is_allowed=False, reason=f"no rows are known that show whether they may share a run{why}; {_ADVICE}"
     )
@@ -316,6 +322,7 @@ class _Probe:
         self._alone: list[Tensors] = []
         self._next = 0
         self._saw_others = False
+        self._most = math.inf  # larger numbers would take long
 
     def coupling(self) -> str:
         """How rows depend on each other, in words; "" when they do not.
@@ -389,22 +396,23 @@ class _Probe:
         largest = max(2, self._sizes[-1])
         until_s = time.perf_counter() + STRANGE_S
         strange = sorted(_strange(self._rows), key=_size)
-        most = math.inf
         for size in sorted({2, min(largest, 8), largest}):
             usual_s = math.inf
             for places in ([0, size - 1], [size // 2]) if size > 2 else ([0], [1]):
                 for number, neighbour in strange:
-                    if number > most:
+                    if number > self._most:
                         break
+                    if number in LESS_LARGE and size > 2:
+                        continue
                     if time.perf_counter() > until_s:
                         return ""
                     found, took_s = self._depends_on(neighbour, size, places)
                     if found:
                         return _DEPENDS
-                    if number < LARGE:
+                    if number < LESS_LARGE[0]:
                         usual_s = min(usual_s, took_s)
                     elif took_s > 1.5 * usual_s + GROWS_S and self._stays_slow(neighbour, size, usual_s):
-                        most = number
+                        self._most = number
         return ""
 
     def _stays_slow(self, neighbour: Tensors, size: int, usual_s: float) -> bool:
@@ -449,7 +457,8 @@ class _Probe:
         """Whether some row has other outputs with another value of one input: another row's, or a strange one."""
         chosen = self._chosen[:MOST_VALUES]
         own = self._rows[name][chosen[:1]]
-        others = [self._rows[name][chosen], *(kind[name] for _, kind in sorted(_strange(self._rows), key=_size))]
+        strange = [kind[name] for size, kind in sorted(_strange(self._rows), key=_size) if size <= self._most]
+        others = [self._rows[name][chosen], *strange]
         until_s = time.perf_counter() + STRANGE_S
         for other in others:
             values = np.concatenate([own, other])
@@ -497,14 +506,14 @@ def _strange(rows: Tensors) -> Iterator[tuple[float, dict[str, np.ndarray]]]:
         if has_floats or (has_text and number != 0.0):
             size = 0.0 if np.isnan(number) or not has_floats else abs(number)
             yield size, {name: _filled(array[:1], number, text) for name, array in rows.items()}
-    for size in LARGER if has_floats else ():
+    for size in (*LESS_LARGE, *LARGER) if has_floats else ():
         for number in (size, -size):
             yield size, {name: _filled(array[:1], number, b"") for name, array in rows.items()}
     if not any(array.dtype.kind in "iub" for array in rows.values()):
         return
     yield 0.0, {name: _with_tail(array[:1], 0) for name, array in rows.items()}
     yield 0.0, {name: _all_alike(array[:1], None) for name, array in rows.items()}
-    kinds = [number for size in (LARGE, *LARGER[:-1]) for number in (int(size), -int(size))]
+    kinds = [number for size in (*LESS_LARGE, LARGE, *LARGER[:-1]) for number in (int(size), -int(size))]
     seen = set()
     for whole in (0, -1, 1, *kinds, 2**64, -(2**64)):
         row = {name: _all_alike(array[:1], whole) for name, array in rows.items()}

@@ -1,19 +1,43 @@
-"""A version on trial: what warm-up tells about whether it can answer at all.
+"""A version on trial: what warm-up tells about whether it can answer at all, and whether with numbers.
 
 A model that fails on every row would take the traffic from one that answers. Rows that were made up may not suit a
 model that is right, so a failure says something only when all of them fail; then rows of the user are needed.
+NaN is an answer, and may be the right one; users are told of outputs that held nothing else.
 
 Thread: the manager's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from ...errors import ServingError
-from ...export.check import made_up_batches
+from ...export.check import is_all_nan, made_up_batches, nan_notes
 from ...types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, Tensors
 from ..engines.servable import Servable
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What the rows of warm-up showed.
+
+    Attributes:
+        problem: why the version cannot answer, in words; "" when it can, as far as is known.
+        nan_outputs: the outputs that held nothing but NaN.
+    """
+
+    problem: str = ""
+    nan_outputs: Sequence[str] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users have to know of it, one line each."""
+        cannot = f"it cannot answer: no row that was tried could be run: {self.problem}"
+        return (*nan_notes(self.nan_outputs), *([cannot] if self.problem else []))
+
+
+NOTHING_FOUND = Findings()
 
 
 class Trial:
@@ -30,6 +54,7 @@ class Trial:
         self._servable = servable
         self._answered: set[str] = set()
         self._problems: dict[str, ServingError] = {}
+        self._is_nan: dict[tuple[str, str], bool] = {}  # (signature, output) -> whether it held nothing else so far
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one batch; see `Servable.run`."""
@@ -39,6 +64,9 @@ class Trial:
             self._problems.setdefault(signature, error)
             raise
         self._answered.add(signature)
+        for name, array in outputs.items():
+            if array.size and self._is_nan.get((signature, name), True):
+                self._is_nan[signature, name] = is_all_nan(array)
         return outputs
 
     def restore(self) -> None:
@@ -49,7 +77,16 @@ class Trial:
         """See `Servable.close`."""
         self._servable.close()
 
-    def problem(self) -> str:
+    def findings(self, *, is_trusted: bool) -> Findings:
+        """What was seen.
+
+        Args:
+            is_trusted: whether a version that answered nothing is served all the same.
+        """
+        problem = "" if is_trusted else self._problem()
+        return Findings(problem, tuple(dict.fromkeys(name for (_, name), is_nan in self._is_nan.items() if is_nan)))
+
+    def _problem(self) -> str:
         """Why the version cannot answer, in words; "" when it answered something, or nothing was tried.
 
         Clients use the default signature; where there is none, any will do.

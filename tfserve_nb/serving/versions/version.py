@@ -30,6 +30,7 @@ from .inputs import check_of, has_one_shape
 from .live_check import LiveCheck
 from .sharing import RowSharing, sharing_notes
 from .source import VersionSource
+from .trial import NOTHING_FOUND, Findings
 
 CLOSE_S = 1.0
 """How long unloading waits for runs that are on their way, in seconds."""
@@ -71,12 +72,12 @@ class LoadedVersion:
         observers: get each batch.
         model: the model's name.
         version: the version's number.
-        problem: why it cannot answer, as far as rows were tried; "" when it can.
+        findings: what the rows of warm-up showed.
 
     Attributes:
         runner: the same.
         servable: the same.
-        problem: the same.
+        problem: why it cannot answer, as far as rows were tried; "" when it can.
         view: what servers in other processes have to know of the version.
         checks: signature -> the check for each request.
         lanes: signature -> where requests wait.
@@ -92,11 +93,12 @@ class LoadedVersion:
         observers: Observers,
         model: str,
         version: int,
-        problem: str = "",
+        findings: Findings = NOTHING_FOUND,
     ) -> None:
         self.runner = runner
         self.servable = servable
-        self.problem = problem
+        self.problem = findings.problem
+        self._findings = findings
         self._options = options = source.options
         self._device = source.device
         self._observers = observers
@@ -140,10 +142,8 @@ class LoadedVersion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
-        notes = (*self.servable.effects.notes, *sharing_notes(self.alone), *self.engine_notes)
-        return (
-            (*notes, f"it cannot answer: no row that was tried could be run: {self.problem}") if self.problem else notes
-        )
+        effects = self.servable.effects
+        return (*effects.notes, *sharing_notes(self.alone), *self.engine_notes, *self._findings.notes)
 
     @property
     def engine(self) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 
 from ...errors import RunFailed, RunRejected, ServingError
 from ...export.check import example_batch
-from ...export.warmup_requests import WarmupRequest, read_warmup_requests
+from ...export.warmup_requests import WARMUP_FILE, WarmupRequest, read_warmup_requests
 from ...types import SignatureSpec, Tensors
 from ..engines.evidence import MADE_UP, Evidence
 from ..engines.servable import Servable
@@ -192,13 +192,19 @@ def replay(servable: Servable, path: Path, num_iterations: int) -> Iterator[Warm
         ExportFailed: if the file is damaged or too long.
         RunFailed: if a request fails; the version does not serve then, as in TensorFlow Serving.
     """
-    for request in read_warmup_requests(path):
+    for number, request in enumerate(read_warmup_requests(path), 1):
         signature = servable.signatures.get(request.signature)
         if signature is None:
             raise RunFailed(f'Serving signature key "{request.signature}" not found.')
         inputs = request.inputs
         if request.is_examples:
             inputs = dict.fromkeys(signature.inputs, request.inputs[""])
-        for _ in range(num_iterations):
-            servable.run(request.signature, inputs)
+        try:
+            for _ in range(num_iterations):
+                servable.run(request.signature, inputs)
+        except RunFailed as error:
+            raise type(error)(
+                f"request {number} of {WARMUP_FILE} cannot be run: {error.message}",
+                hint="give other rows (--warmup), or remove that file from the version",
+            ) from error
         yield replace(request, inputs=inputs)
