@@ -13,7 +13,7 @@ from tfserve_nb.reports.engines import engine_table
 from tfserve_nb.reports.report import Report
 from tfserve_nb.reports.text import to_text
 from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of, speed_note
-from tfserve_nb.serving.engines.convert import _listed
+from tfserve_nb.serving.engines.convert import _listed, litert_problem
 from tfserve_nb.serving.engines.engine import unsuited
 from tfserve_nb.serving.engines.evidence import MADE_UP, Evidence
 from tfserve_nb.serving.engines.strange import NEGATIVE, NOT_FINITE, GuardedEngine, LeftToTensorFlow
@@ -225,6 +225,25 @@ def test_places_are_named_by_layers_without_the_functions_around_them() -> None:
     ]
 
     assert _listed(found_at) == "BesselI0 (in sequential/odd/BesselI0), Svd (in Svd)"
+
+
+CALL = 'fused["StatefulPartitionedCall:", "StatefulPartitionedCall@__inference_call_9"]'
+LGAMMA = f'<unknown>:0: error: loc(fused["Lgamma:", "odd/Lgamma@__call_9"] at {CALL}): failed'
+BESSEL = (
+    f'<unknown>:0: error: loc(fused["BesselI0:", "odd/i0/BesselI0@__call_9"] at {CALL}): \'tf.BesselI0\' op is no op'
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{LGAMMA}\n{BESSEL}\n{CALL}: called from", "LiteRT has no operation for BesselI0 (in odd/i0/BesselI0)"),
+        (f"Not translated.{LGAMMA}\nerror: loc({CALL})", "LiteRT cannot convert Lgamma (in odd/Lgamma)"),
+        ("out of memory", ""),
+    ],
+)
+def test_what_the_converter_of_litert_failed_at_is_named_with_its_own_place(text: str, words: str) -> None:
+    assert litert_problem(text) == words
 
 
 def test_the_table_tells_times_agreement_and_reasons() -> None:

@@ -136,7 +136,7 @@ def test_what_happened_by_itself_is_told_with_time_and_reason() -> None:
 
 
 def test_an_experiment_that_passed_says_that_it_waits_for_a_person() -> None:
-    assert phase_line(state_of("quality")) == "passed, and waits for you"
+    assert phase_line(state_of("quality")) == ("passed, and waits for you: %abtest recorded --promote, or --stop")
     asked = replace(state_of("slower"), phase="held", reason="B is slower; nothing was changed, as the plan demands")
     assert phase_line(asked) == "waits for you: B is slower; nothing was changed, as the plan demands"
 

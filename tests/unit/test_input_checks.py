@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,3 +53,12 @@ def test_no_inputs_of_a_signature_is_looked_at_twice_when_all_fit(monkeypatch) -
     signature = SignatureSpec("s", {name: TensorSpec(name, "float32", (None, 1)) for name in names}, {})
 
     assert check_of(signature, checks_shapes=True)({name: np.zeros((3, 1), "float32") for name in names}) == 3
+
+
+def test_inputs_of_different_lengths_are_refused_with_what_to_do() -> None:
+    signature = SignatureSpec("s", {name: TensorSpec(name, "float32", (None,)) for name in ("a", "b")}, {})
+
+    with pytest.raises(InvalidRequest, match="b has 2 rows, others have 5") as caught:
+        check_inputs(signature, {"a": np.zeros(5, "float32"), "b": np.zeros(2, "float32")})
+
+    assert caught.value.hint == "give all inputs the same number of rows"

@@ -66,7 +66,7 @@ def phase_line(state: ExperimentState, *, is_below_verdict: bool = False) -> str
     if state.phase == "running":
         return f"running since {_clock(state.started_at)}{why}"
     if state.phase == "held" and reason != state.reason:
-        return "passed, and waits for you"
+        return f"passed, and waits for you: %abtest {state.plan.name} --promote, or --stop"
     if state.phase == "held":
         return f"waits for you{why}"
     when = "" if state.ended_at is None else f" at {_clock(state.ended_at)}"

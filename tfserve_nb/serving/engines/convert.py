@@ -29,7 +29,8 @@ from .onnx import OPSET, input_name, output_name
 from .strange import GuardedEngine, strange_values
 
 _UNSUPPORTED = re.compile(r"'?tf\.([A-Za-z0-9_]+)'? op ")
-_PLACE = re.compile(r'fused\["[^"]*:", "([^"@]+)')
+_SITE = re.compile(r'fused\["(?!\w*PartitionedCall)(\w+):", "([^"@]+)')
+"""An operation and its place, where LiteRT's converter says what it failed at."""
 
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 """What TensorFlow puts before the names of a model's layers, for the functions that they are in."""
@@ -123,14 +124,27 @@ def to_litert(path: Path, tags: Sequence[str], signature: str, file: Path) -> No
     try:
         content = converter.convert()
     except Exception as error:
-        named = dict.fromkeys(_UNSUPPORTED.findall(str(error)))
-        places = dict.fromkeys(_PLACE.findall(str(error)))
-        if not named:
+        problem = litert_problem(str(error))
+        if not problem:
             raise
-        where = f" (in {next(iter(places))})" if places else ""
-        raise NotConvertible(f"LiteRT has no operation for {', '.join(list(named)[:_MAX_NAMED])}{where}") from error
+        raise NotConvertible(problem) from error
     _check_litert(content)
     file.write_bytes(content)
+
+
+def litert_problem(text: str) -> str:
+    """The operations that the error of LiteRT's converter names, in words; "" when it names none."""
+    missing: list[tuple[str, str]] = []
+    failing: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        sites = _SITE.findall(line)
+        place = sites[0][1] if sites else ""
+        named = _UNSUPPORTED.findall(line)
+        missing += [(operation, place) for operation in named]
+        failing += sites[:1] if "error:" in line and not named else []
+    if missing:
+        return f"LiteRT has no operation for {_listed(missing)}"
+    return f"LiteRT cannot convert {_listed(failing)}" if failing else ""
 
 
 def _check_litert(content: bytes) -> None:

@@ -92,7 +92,8 @@ def check_inputs(signature: SignatureSpec, inputs: Tensors) -> int:
         if num_rows is not None and num_rows != len(array):
             raise InvalidRequest(
                 "Batching Run() input tensors must have equal 0th-dimension size: "
-                f"{name} has {len(array)} rows, others have {num_rows}"
+                f"{name} has {len(array)} rows, others have {num_rows}",
+                hint="give all inputs the same number of rows",
             )
         num_rows = len(array)
     return 1 if num_rows is None else num_rows
