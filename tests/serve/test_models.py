@@ -306,10 +306,10 @@ def test_an_engine_runs_what_it_can_and_is_converted_once(start: Start, own_stor
 
     assert first.predict({"instances": [1.0, 2.0, 5.0]}) == (200, {"predictions": [2.5, 3.0, 4.5]})
     assert "half_plus_two/00000123: converting and measuring for onnx" in first.text
-    assert "onnx runs serving_default: TensorFlow's speed " in first.text
+    assert " × TensorFlow's speed at 1 row" in first.text
     first.stop()
 
     again = start(*flags)
     assert again.predict({"instances": [1.0, 2.0, 5.0]}) == (200, {"predictions": [2.5, 3.0, 4.5]})
     assert "converting" not in again.text
-    assert "onnx runs serving_default: TensorFlow's speed " in again.text
+    assert " × TensorFlow's speed at 1 row" in again.text

@@ -18,7 +18,7 @@ from helpers.eventually import eventually
 
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
-from tfserve_nb.errors import DeadlineExceeded
+from tfserve_nb.errors import DeadlineExceeded, InvalidOption
 from tfserve_nb.types import VersionState
 
 FOREVER = 2_000_000_000
@@ -159,3 +159,14 @@ def test_an_isolated_server_stops_a_run_too() -> None:
     hanging.join(60)
     assert not hanging.is_alive()
     assert slow.predict([[7]], timeout_s=60.0).tolist() == [[7]]
+
+
+def test_a_run_of_the_live_model_does_not_keep_the_kernel() -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("tfserve_nb.export.graph.live.LONGEST_RUN_S", 1.0)
+        with pytest.raises(
+            InvalidOption, match="itself fails on the rows given: RunFailed: a run took longer than 1 s"
+        ):
+            tfserve_nb.deploy(Looper(), "looper", check=np.array([[1], [FOREVER]], np.int32))
+
+    assert tfserve_nb.deploy(Looper(), "looper", check=ROWS).predict(ROWS).tolist() == ROWS.tolist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -11,7 +12,8 @@ from tfserve_nb.errors import RunRejected
 from tfserve_nb.reports.engines import engine_table
 from tfserve_nb.reports.report import Report
 from tfserve_nb.reports.text import to_text
-from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of
+from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of, speed_note
+from tfserve_nb.serving.engines.convert import _listed
 from tfserve_nb.serving.engines.engine import unsuited
 from tfserve_nb.serving.engines.evidence import MADE_UP, Evidence
 from tfserve_nb.serving.engines.strange import NEGATIVE, NOT_FINITE, GuardedEngine, LeftToTensorFlow
@@ -115,6 +117,20 @@ def test_an_engine_that_fails_while_it_is_measured_is_out() -> None:
     assert findings.problems["a"].startswith("it failed when it was measured: StopIteration")
 
 
+def test_an_engine_has_one_thread_where_that_is_faster() -> None:
+    def slowly(x: np.ndarray) -> np.ndarray:
+        time.sleep(0.01)
+        return x * 2
+
+    slow, fast = Fake("a", slowly), Fake("a", lambda x: x * 2)
+
+    one = examine(signature(), double, {"a": slow}, [Evidence(ROWS, "rows")], (1, 4), {"a": fast})
+    several = examine(signature(), double, {"a": fast}, [Evidence(ROWS, "rows")], (1, 4), {"a": slow})
+
+    assert (one.single, several.single) == (("a",), ())
+    assert set(one.ms) == set(several.ms) == {"tensorflow", "a"}
+
+
 def test_made_up_rows_count_only_without_others_and_rows_that_fail_are_passed_over() -> None:
     def picky(inputs: Tensors) -> Tensors:
         if (inputs["x"] > 100).any():
@@ -188,10 +204,27 @@ def test_a_signature_that_counts_no_rows_is_run_as_it_is() -> None:
 
 
 def test_signatures_that_only_tensorflow_has_the_types_for() -> None:
-    assert unsuited(signature("string")) == "x is string, which only TensorFlow runs"
+    assert unsuited(signature("string")) == "x is text, which only TensorFlow runs"
     assert unsuited(signature("bfloat16")) == "x is bfloat16, which only TensorFlow runs"
     assert unsuited(SignatureSpec("s", {}, {})) == "it has no inputs"
     assert unsuited(signature("int8")) == ""
+
+
+def test_a_gain_is_said_for_the_smallest_and_the_largest_batch() -> None:
+    findings = Findings({}, {"tensorflow": {1: 1.0, 8: 2.0, 64: 6.0}, "a": {1: 0.5, 8: 1.0, 64: 2.0}}, "made-up rows")
+
+    assert speed_note("a", findings) == (
+        "2 × TensorFlow's speed at 1 row and 3 × at 64 rows, with the same outputs on made-up rows"
+    )
+
+
+def test_places_are_named_by_layers_without_the_functions_around_them() -> None:
+    found_at = [
+        ("BesselI0", "StatefulPartitionedCall/sequential/odd/BesselI0"),
+        ("Svd", "PartitionedCall_1/PartitionedCall/Svd"),
+    ]
+
+    assert _listed(found_at) == "BesselI0 (in sequential/odd/BesselI0), Svd (in Svd)"
 
 
 def test_the_table_tells_times_agreement_and_reasons() -> None:
@@ -209,4 +242,4 @@ def test_the_table_tells_times_agreement_and_reasons() -> None:
     assert "no op Svd" in text
     assert "chosen" in text
     assert "ms, 1 row" in text
-    assert "ms, 8 rows" in text
+    assert "8 rows" in text

@@ -148,7 +148,7 @@ def test_long_batches_are_cut() -> None:
         ({"x": [[1, 2, 3]]}, [X, Y], "input 'y' is missing; given are x"),
         ({"x": [[1, 2, 3]], "y": [1], "z": 1}, [X, Y], "the model has no input 'z'"),
         ({"a": [[1, 2, 3]]}, [X], "input 'x' is missing; given are a"),
-        (np.zeros((2, 3)), [X, Y], "the ndarray does not fit a model with 2 inputs"),
+        (np.zeros((2, 3)), [X, Y], "the array does not fit a model with 2 inputs"),
         (5, [X, Y], "int 5 does not fit a model with 2 inputs"),
         (np.zeros((2, 4)), [X], "Input x has shape [2, 4], expected float32[?, 3]"),
         ({"x": np.zeros((2, 3)), "y": [1]}, [X, Y], "the inputs have different numbers of rows: x has 2, y has 1"),
@@ -234,7 +234,7 @@ def test_a_list_of_arrays_is_in_the_order_of_the_call(read: Any) -> None:
         ([np.ones((2, 1)), np.ones((2, 1))], (), "list does not fit a model with 2 inputs, of which no order is known"),
         ([[1, 2], [3, 4]], ("b", "a"), "list [[1, 2], [3, 4]] may be 2 inputs or 2 rows"),
         ([np.ones((2, 1))] * 3, ("b", "a"), "does not fit a model with 2 inputs"),
-        (np.ones((2, 1)), ("b", "a"), "the ndarray does not fit a model with 2 inputs"),
+        (np.ones((2, 1)), ("b", "a"), "the array does not fit a model with 2 inputs"),
         (
             [{"a": 1, "b": 2}, {"a": 3, "b": 4}],
             ("b", "a"),
@@ -246,6 +246,13 @@ def test_a_list_that_may_be_something_else_is_no_order(value: object, order: tup
     with pytest.raises(InvalidRequest, match=re.escape(message)) as caught:
         read_rows(signature(A, B, order=order), value)
     assert "a dict" in caught.value.hint
+
+
+def test_what_is_not_one_array_for_each_input_is_answered_with_their_order() -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        read_rows(signature(A, B, order=("b", "a")), [np.ones((2, 1))])
+
+    assert caught.value.hint == "give a list of b, a, or a dict: {'a': ..., 'b': ...}"
 
 
 def test_several_inputs_of_a_served_model_need_names() -> None:
@@ -659,6 +666,14 @@ def test_the_cause_of_an_error_in_a_graph_is_found(text: str) -> None:
 
 def test_an_error_in_a_graph_without_a_cause_is_named_by_its_type() -> None:
     assert innermost(ValueError("Graph execution error:\n")) == "ValueError"
+
+
+def test_the_type_of_an_error_of_tensorflow_is_no_reason() -> None:
+    runtime_error = type(
+        "InvalidArgumentError", (Exception,), {"__module__": "tensorflow.python.framework.errors_impl"}
+    )
+
+    assert innermost(runtime_error("Unknown image file format")) == "Unknown image file format"
 
 
 def test_the_innermost_of_chained_errors_counts() -> None:

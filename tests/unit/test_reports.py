@@ -126,3 +126,14 @@ def test_a_table_whose_rows_do_not_fit_its_columns_is_refused() -> None:
         Table("t", names("a", "b"), (("x",),))
     with pytest.raises(ValueError, match="same name"):
         Table("t", names("a", "a"), ())
+
+
+def test_text_made_in_a_notebook_displays_nothing_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    displayed: list[object] = []
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setattr("rich.jupyter.display", lambda *arguments: displayed.append(arguments))
+
+    assert to_text(REPORT)
+    assert to_terminal(REPORT)
+
+    assert displayed == []

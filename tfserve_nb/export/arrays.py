@@ -199,9 +199,9 @@ def _columns(value: object, signature: SignatureSpec) -> dict[str, Any]:
             why = f"may be {len(names)} inputs or {len(names)} rows"
         else:
             return dict(zip(signature.order, value, strict=True))
-    raise InvalidRequest(
-        f"{_describe(value)} {why}", hint=f"give a dict: {{{', '.join(f'{name!r}: ...' for name in names)}}}"
-    )
+    listed = f"a list of {', '.join(signature.order)}, or " if signature.order and "may be" not in why else ""
+    entries = ", ".join(f"{name!r}: ..." for name in names)
+    raise InvalidRequest(f"{_describe(value)} {why}", hint=f"give {listed}a dict: {{{entries}}}")
 
 
 def _may_be_rows(value: Sequence[Any], signature: SignatureSpec) -> bool:
@@ -425,6 +425,6 @@ def _refuse(item: object, what: str, position: int, shape: tuple[int, ...]) -> N
 
 
 def _describe(value: object) -> str:
-    kind = type(value).__name__
+    kind = "array" if isinstance(value, np.ndarray) else type(value).__name__
     text = short_repr(value)
     return f"{kind} {text}" if text else f"the {kind}"

@@ -269,7 +269,9 @@ def _check_made_up(
             difference = difference or error
     if difference is not None:
         raise difference
-    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}; pass --check rows")
+    return CheckReport(
+        0, None, f"rows made from the signature do not suit the model: {problem.rstrip('.')}; pass --check rows"
+    )
 
 
 def _compare(
@@ -323,7 +325,9 @@ def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckRep
         raise InvalidOption(
             f"the SavedModel fails on the rows given: {problem}", hint="give rows that it can take, or none"
         )
-    return CheckReport(0, None, f"rows made from the signature do not suit the model: {problem}; pass --check rows")
+    return CheckReport(
+        0, None, f"rows made from the signature do not suit the model: {problem.rstrip('.')}; pass --check rows"
+    )
 
 
 def _answers_alike(source: ExportSource, batch: Tensors, before: Tensors, model: LiveModel) -> bool:

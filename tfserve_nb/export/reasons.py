@@ -40,7 +40,8 @@ def innermost(error: BaseException) -> str:
     """What went wrong, in one line, such as `ValueError: bad shape`.
 
     Keras wraps an error in the names and arguments of every layer that it passed through, and AutoGraph in a
-    traceback of the user's code; both keep the text of the cause, which is what this looks for.
+    traceback of the user's code; both keep the text of the cause, which is what this looks for. The types of
+    TensorFlow's own errors say nothing that the text does not.
     """
     seen = {id(error)}
     while error.__cause__ is not None and id(error.__cause__) not in seen:
@@ -53,6 +54,8 @@ def innermost(error: BaseException) -> str:
     if typed and lines[0] == "in user code:":
         return shorten(typed[-1])
     cause = cause_in_graph(text)
+    if cause and type(error).__module__.startswith("tensorflow."):
+        return shorten(cause)
     return shorten(f"{type(error).__name__}: {cause}") if cause else type(error).__name__
 
 

@@ -21,6 +21,14 @@ from ..types import ModelStatus, VersionStatus
 COLUMNS = (*names("model", "version", "state"), *numbers("traffic"), *names("labels"), *numbers("weights"),
            *prose("remarks"))  # fmt: skip
 
+_LEFT = {
+    "full": "it was full",
+    "free": "nothing else ran",
+    "timeout": "the first request had waited long enough",
+    "deadline": "the first request could wait no longer",
+}
+"""Why a batch left the queue, in words."""
+
 
 @dataclass(frozen=True)
 class Overview:
@@ -120,15 +128,22 @@ def _batch_notes(handle: Deployment) -> list[str]:
         if not batches.num_batches:
             continue
         shares = [
-            f"{reason} {100 * count / batches.num_batches:.0f} %" for reason, count in batches.reasons.items() if count
+            f"{_LEFT.get(reason, reason)} ({100 * count / batches.num_batches:.0f} %)"
+            for reason, count in batches.reasons.items()
+            if count
         ]
         largest = max(batches.run_ms, default=None)
         run = "" if largest is None else f"; a run of {largest} takes {batches.run_ms[largest]:.2g} ms"
         notes.append(
-            f"{handle.name}, version {version}: {batches.num_batches:,} batches of {batches.mean_rows:.1f} rows, "
-            f"{batches.queue_ms:.2g} ms in the queue; sent because: {', '.join(shares)}{run}"
+            f"{handle.name}, version {version}: {batches.num_batches:,} "
+            f"{'batch' if batches.num_batches == 1 else 'batches'} of {_rows(batches.mean_rows)}, "
+            f"{batches.queue_ms:.2g} ms in the queue; sent because {', '.join(shares)}{run}"
         )
     return notes
+
+
+def _rows(mean: float) -> str:
+    return "1 row" if mean == 1 else f"{round(mean, 1):g} rows"
 
 
 def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:

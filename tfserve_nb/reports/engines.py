@@ -38,7 +38,7 @@ def engine_table(heading: str, measurements: Sequence[EngineMeasurement]) -> Tab
         )
     columns = (
         *names(*(["signature"] if has_signatures else []), "engine"),
-        *numbers(*(f"ms, {size} {'row' if size == 1 else 'rows'}" for size in sizes)),
+        *numbers(*(f"{'ms, ' if size == sizes[0] else ''}{size} {'row' if size == 1 else 'rows'}" for size in sizes)),
         *names("agrees"),
         *prose("remark"),
     )

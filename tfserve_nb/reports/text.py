@@ -38,16 +38,19 @@ def to_text(report: Report, width: int | None = None) -> str:
         width: the longest line, in characters; None for the terminal's width, or `WIDTH` where there is none. Only a
             table of numbers, code, or a single word, that has no room in it is wider.
     """
-    from rich.console import Console
-
-    return _rendered(report, width or _terminal_width(), Console(width=_UNBOUND, color_system=None))
+    return _rendered(report, width or _terminal_width(), _console(has_colours=False))
 
 
 def to_terminal(report: Report) -> str:
     """The same for `print`: with bold headings and coloured warnings when standard output is a terminal."""
+    return _rendered(report, _terminal_width(), _console(has_colours=True))
+
+
+def _console(*, has_colours: bool) -> Console:
+    """One that only makes text: in a notebook, rich's own would display an empty output for each piece."""
     from rich.console import Console
 
-    return _rendered(report, _terminal_width(), Console(width=_UNBOUND))
+    return Console(width=_UNBOUND, color_system="auto" if has_colours else None, force_jupyter=False)
 
 
 def _terminal_width() -> int:

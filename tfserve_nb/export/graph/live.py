@@ -11,17 +11,21 @@ from __future__ import annotations
 import contextlib
 import random
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from ...errors import InvalidOption, ServingError
+from ...errors import InvalidOption, RunFailed, ServingError
 from ...types import Tensors, array_of
 from ..endpoint import ExportSource
 from ..source import prepare_source
 from .state import GraphState, Written, added_keys, state_of
+
+LONGEST_RUN_S = 60.0
+"""A run of the live model takes no longer, as no run of a version without a deadline does."""
 
 PutBack = Callable[[], object]
 """Makes something what it was before."""
@@ -58,6 +62,7 @@ class LiveModel:
 
         Raises:
             NotRepeatable: if a run would leave a trace.
+            RunFailed: if it takes longer than `LONGEST_RUN_S`.
             Exception: what the model raises.
         """
         import tensorflow as tf
@@ -70,7 +75,7 @@ class LiveModel:
         with contextlib.ExitStack() as stack:
             for entry in trace.state.written:
                 stack.callback(_kept(trace.held[entry.node], entry))
-            outputs = trace.graph(*values)
+            outputs = _within_limit(trace.graph, values)
             return {name: array_of(value) for name, value in outputs.items()}
 
     def _trace(self, values: Sequence[Any]) -> _Trace:
@@ -117,6 +122,28 @@ class _Trace:
     def held(self) -> dict[str, Any]:
         """The variables and tables that the graph uses: node -> handle."""
         return {inner.op.name: outer for outer, inner in self.graph.graph.captures}
+
+
+def _within_limit(graph: Any, values: Sequence[Any]) -> Any:
+    """Run a concrete function; one that goes on too long is stopped: Ctrl-C does not reach into TensorFlow.
+
+    Raises:
+        RunFailed: if it was stopped.
+    """
+    from tensorflow.python.eager.cancellation import CancellationManager
+
+    manager = CancellationManager()
+    timer = threading.Timer(LONGEST_RUN_S, manager.start_cancel)
+    timer.name, timer.daemon = "tfserve-live-limit", True
+    timer.start()
+    try:
+        return manager.get_cancelable_function(graph)(*values)
+    except Exception:  # after Ctrl-C it is not TensorFlow's
+        if not manager.is_cancelled:
+            raise
+        raise RunFailed(f"a run took longer than {LONGEST_RUN_S:g} s and was stopped") from None
+    finally:
+        timer.cancel()
 
 
 def _kept(handle: Any, entry: Written) -> PutBack:

@@ -39,6 +39,8 @@ SLOW_S = 0.5
 BUDGET_S = 0.05
 """Time for the runs of one engine and batch size; a few are made in any case."""
 
+_SINGLE = ", one thread"
+
 LEAST_TURNS, MOST_TURNS = 2, 10
 
 RUNS_IN_TURN = 4
@@ -54,12 +56,14 @@ class Findings:
         ms: engine -> batch size -> median time of a run, in milliseconds.
         rows: the rows that outputs were compared on, in words; "" when none could be run.
         guards: engine -> input -> the kinds of values that are left to TensorFlow; see `strange`.
+        single: the engines that are faster with one thread than with several.
     """
 
     problems: Mapping[str, str]
     ms: Mapping[str, Mapping[int, float]]
     rows: str
     guards: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    single: tuple[str, ...] = ()
 
 
 def examine(
@@ -68,6 +72,7 @@ def examine(
     engines: Mapping[str, Engine],
     evidence: Iterable[Evidence],
     sizes: Sequence[int],
+    singles: Mapping[str, Engine] | None = None,
 ) -> Findings:
     """Compare engines with TensorFlow and measure them.
 
@@ -77,6 +82,7 @@ def examine(
         engines: the engines by name.
         evidence: rows to try, those of users first; made-up ones count only without any others.
         sizes: the batch sizes that will be used, increasing.
+        singles: the same engines with one thread, which small models gain from; measured too.
     """
     problems: dict[str, str] = {}
     batches: dict[int, Tensors] = {}
@@ -90,17 +96,24 @@ def examine(
     if not sources:
         return Findings(dict.fromkeys(engines, "no rows are known that the model can run"), {}, "")
     runs = {TENSORFLOW: reference, **{name: one.run for name, one in engines.items() if name not in problems}}
+    runs |= {name + _SINGLE: one.run for name, one in (singles or {}).items() if name in runs}
     ms: dict[str, dict[int, float]] = {name: {} for name in runs}
     for size, batch in batches.items():
         for name, took_ms in measure(runs, batch).items():
             if isinstance(took_ms, str):
-                problems[name] = took_ms
+                problems |= {name: took_ms} if name in engines else {}
                 del runs[name], ms[name]
             else:
                 ms[name][size] = took_ms
+    single = []
+    for name in [name for name in ms if name + _SINGLE in ms]:
+        alone_ms = ms.pop(name + _SINGLE)
+        if gain(ms[name], alone_ms) > 1.0:
+            ms[name] = alone_ms
+            single.append(name)
     usual = next(iter(batches.values()))
     guards = {name: guards_for(signature, reference, engines[name], usual) for name in ms if name != TENSORFLOW}
-    return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards)
+    return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards, tuple(single))
 
 
 def _compare(
@@ -215,10 +228,10 @@ def speed_note(engine: str, findings: Findings) -> str:
     """What an engine gains and on which rows it was compared, in words."""
     before, after = findings.ms[TENSORFLOW], findings.ms[engine]
     speeds = [
-        f"{_times(before[size] / after[size])} at {size} {'row' if size == 1 else 'rows'}"
-        for size in dict.fromkeys((min(after), max(after)))
+        f"{_times(before[size] / after[size])}{whose} at {size} {'row' if size == 1 else 'rows'}"
+        for size, whose in {max(after): "", min(after): " TensorFlow's speed"}.items()
     ]
-    return f"TensorFlow's speed {' and '.join(speeds)}, with the same outputs on {findings.rows}"
+    return f"{' and '.join(reversed(speeds))}, with the same outputs on {findings.rows}"
 
 
 def _times(value: float) -> str:

@@ -28,8 +28,11 @@ from .kinds import KINDS
 from .onnx import OPSET, input_name, output_name
 from .strange import GuardedEngine, strange_values
 
-_UNSUPPORTED = re.compile(r"'?(tf\.[A-Za-z0-9_]+)'? op ")
+_UNSUPPORTED = re.compile(r"'?tf\.([A-Za-z0-9_]+)'? op ")
 _PLACE = re.compile(r'fused\["[^"]*:", "([^"@]+)')
+
+_CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
+"""What TensorFlow puts before the names of a model's layers, for the functions that they are in."""
 
 _MAX_NAMED = 3
 
@@ -144,7 +147,7 @@ def _listed(found: Sequence[tuple[str, str]]) -> str:
     places: dict[str, str] = {}
     for operation, name in found:
         places.setdefault(operation, name)
-    named = [f"{operation} (at {name})" if name else operation for operation, name in places.items()]
+    named = [f"{operation} (in {_CALLS.sub('', name)})" if name else operation for operation, name in places.items()]
     return shorten(", ".join(named[:_MAX_NAMED]) + (" and others" if len(named) > _MAX_NAMED else ""))
 
 

@@ -105,5 +105,6 @@ def unsuited(signature: SignatureSpec) -> str:
     for specs in (signature.inputs, signature.outputs):
         for spec in specs.values():
             if spec.dtype not in _NUMBERS:
-                return f"{spec.name} is {spec.dtype}, which only TensorFlow runs"
+                kind = "text" if spec.dtype == "string" else spec.dtype
+                return f"{spec.name} is {kind}, which only TensorFlow runs"
     return ""

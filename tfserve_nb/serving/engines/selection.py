@@ -150,13 +150,16 @@ def _find_out(
     findings = {}
     for number, (name, signature) in enumerate(servable.signatures.items()):
         progress(ProgressEvent("measuring", number, len(servable.signatures)))
-        engines, problems = {}, {}
+        engines, singles, problems = {}, {}, {}
         for kind in kinds:
             try:
-                engines[kind.name] = _engine(servable, kind, signature, artefacts[kind.name][name], {})
+                load = partial(_engine, servable, kind, signature, artefacts[kind.name][name], {})
+                engines[kind.name] = load(servable.num_threads)
+                if servable.num_threads > 1:
+                    singles[kind.name] = load(1)
             except Exception as error:  # noqa: BLE001 - runtimes raise types of their own; it becomes a reason
                 problems[kind.name] = artefacts[kind.name][name].problem or innermost(error)
-        found = examine(signature, partial(servable.session().run, name), engines, rows(signature), sizes)
+        found = examine(signature, partial(servable.session().run, name), engines, rows(signature), sizes, singles)
         findings[name] = replace(found, problems={**found.problems, **problems})
     progress(ProgressEvent("measuring", 1, 1))
     record = EngineRecord(fingerprint(servable.path), versions_of(kinds), artefacts, findings, this_machine())
@@ -214,10 +217,11 @@ def _engine(
     signature: SignatureSpec,
     artefact: Artefact,
     guards: Mapping[str, Sequence[str]],
+    num_threads: int,
 ) -> Engine:
     """Load an engine; raises whatever its runtime raises, and ValueError without a whole file."""
     file = servable.engine_folder.file_of(kind.name, artefact)
-    return GuardedEngine(kind.load(file, signature, servable.num_threads), guards)
+    return GuardedEngine(kind.load(file, signature, num_threads), guards)
 
 
 def _loaded(
@@ -232,7 +236,8 @@ def _loaded(
                 break
             try:
                 artefact, guards = record.artefacts[chosen][name], found.guards.get(chosen, {})
-                engines[name] = _engine(servable, KINDS[chosen], servable.signatures[name], artefact, guards)
+                signature, threads = servable.signatures[name], 1 if chosen in found.single else servable.num_threads
+                engines[name] = _engine(servable, KINDS[chosen], signature, artefact, guards, threads)
                 break
             except Exception as error:  # noqa: BLE001 - runtimes raise types of their own; it becomes a reason
                 _log.warning("%s: %s is not used: %s", servable.path, chosen, error)
@@ -255,15 +260,19 @@ def _notes(
     measurements: Sequence[EngineMeasurement],
     record: EngineRecord,
 ) -> Iterator[str]:
-    """One line for each signature: what runs it, and why."""
+    """One line for each signature: what runs it, and why. It is named where a version has several."""
     for name in servable.signatures:
+        what = name if len(servable.signatures) > 1 else "it"
         engine = engines.get(name)
         if engine is not None:
-            yield f"{engine.name} runs {name}: {speed_note(engine.name, record.findings[name])}"
+            yield f"{engine.name} runs {what}: {speed_note(engine.name, record.findings[name])}"
             continue
-        reasons = dict.fromkeys(
-            f"{row.engine}: {row.reason}" for row in measurements if row.signature == name and row.reason
+        reasons: dict[str, dict[str, None]] = {}
+        for row in measurements:
+            if row.signature == name and row.reason:
+                reasons.setdefault(row.reason, {})[row.engine] = None
+        yield "; ".join(
+            (f"TensorFlow runs {what}", *(f"{' and '.join(found)}: {reason}" for reason, found in reasons.items()))
         )
-        yield f"TensorFlow runs {name}; {'; '.join(reasons)}"
     if wanted == AUTO:
         yield from (f"not tried: {kind.missing}" for kind in wanted_kinds(wanted) if kind.missing)
