@@ -136,7 +136,7 @@ def _converter(is_strict: bool) -> Any:
     converter.register_structure_hook(np.ndarray, lambda value, _: _tensor_from_json(value))
     converter.register_unstructure_hook(np.generic, lambda value: value.item())
     converter.register_unstructure_hook_func(_is(Path), str)
-    converter.register_structure_hook_func(_is(Path), lambda value, _: Path(value))
+    converter.register_structure_hook(Path, lambda value, _: _path_from_json(value))
     converter.register_unstructure_hook_func(_is(enum.Enum), lambda value: value.name)
     converter.register_structure_hook_func(_is(enum.Enum), lambda value, kind: kind[value])
     converter.register_unstructure_hook_func(_converts_itself, lambda value: value.to_json())
@@ -194,6 +194,12 @@ def _float_from_json(value: Any) -> float:
     if isinstance(value, bool):
         raise TypeError(f"{value!r} is no number")
     return math.nan if value is None else float(value)
+
+
+def _path_from_json(value: Any) -> Path:
+    if not isinstance(value, str | Path):
+        raise TypeError(f"{value!r:.100} is no path")
+    return Path(value)
 
 
 def _int_from_json(value: Any) -> int:

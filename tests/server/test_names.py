@@ -85,8 +85,8 @@ def test_a_name_with_a_space_is_decoded_once(administered: tuple[Server, Serving
         ("", {"source": {}}, "'max_batch_size' is missing"),
         ("", {"placement": None}, "placement=null: needed is a JSON object"),
         ("", {"placement": {"labels": "a"}}, "Placement has no labels"),
-        ("", {"base_path": None}, "base_path=null: TypeError"),
-        ("", {"version": "x"}, 'version="x": ValueError'),
+        ("", {"base_path": None}, "base_path=null: None is no path"),
+        ("", {"version": "x"}, "version=\"x\": 'x' is no integer"),
         ("", {"placement": {"label": ".."}}, "label '..' cannot be a label"),
     ],
 )
