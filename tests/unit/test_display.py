@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from helpers.recorded_experiment import state_of
@@ -12,7 +13,7 @@ from traitlets.config import Config
 
 from tfserve_nb.diff.result import VersionDiff
 from tfserve_nb.notebook import display
-from tfserve_nb.notebook.overview import Overview
+from tfserve_nb.notebook.overview import Overview, _batch_notes
 from tfserve_nb.reports.html import to_html
 from tfserve_nb.reports.report import Report
 from tfserve_nb.reports.text import to_text
@@ -67,3 +68,12 @@ def test_a_notebook_gets_a_figure_after_the_tables_once_there_is_something_to_dr
 
     kinds = [sorted(data) for data in published]
     assert kinds == [["text/html", "text/plain"], ["text/html", "text/plain"], ["image/png", "text/plain"]]
+
+
+def test_the_overview_says_in_words_why_batches_were_sent() -> None:
+    batches = SimpleNamespace(num_batches=1, mean_rows=3.0, queue_ms=0.26, reasons={"free": 1, "full": 0}, run_ms={})
+    metrics = SimpleNamespace(versions={2: SimpleNamespace(batches=batches)})
+
+    (note,) = _batch_notes(SimpleNamespace(name="digits", metrics=lambda: metrics))
+
+    assert note == "digits, version 2: 1 batch of 3 rows, 0.26 ms in the queue; sent because nothing else ran (100 %)"

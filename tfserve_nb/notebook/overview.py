@@ -22,7 +22,7 @@ COLUMNS = (*names("model", "version", "state"), *numbers("traffic"), *names("lab
            *prose("remarks"))  # fmt: skip
 
 _LEFT = {
-    "full": "it was full",
+    "full": "the batch was full",
     "free": "nothing else ran",
     "timeout": "the first request had waited long enough",
     "deadline": "the first request could wait no longer",
