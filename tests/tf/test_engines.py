@@ -194,8 +194,9 @@ def test_what_no_engine_can_run_stays_with_tensorflow_and_says_why(model: type[t
 
     assert handle.engine == "tensorflow"
     assert words in " ".join(newest(handle).notes)
-    with pytest.raises(InvalidOption, match=f"engine='onnx' cannot run this model: .*{words}"):
+    with pytest.raises(InvalidOption, match=f"engine='onnx' cannot run this model: .*{words}") as error:
         tfserve_nb.deploy(model(), "odd", engine="onnx")
+    assert error.value.hint == "--engine auto, or --engine tensorflow"
     assert handle.versions == (1,)
 
 

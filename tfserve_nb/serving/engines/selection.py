@@ -107,7 +107,7 @@ def accelerate(
 def _check_runs(wanted: str, chosen: str, reason: str) -> None:
     if wanted not in (AUTO, TENSORFLOW, chosen):
         raise InvalidOption(
-            f"engine={wanted!r} cannot run this model: {reason}", hint=f"--engine {AUTO}, or leave it out"
+            f"engine={wanted!r} cannot run this model: {reason}", hint=f"--engine {AUTO}, or --engine {TENSORFLOW}"
         )
 
 
