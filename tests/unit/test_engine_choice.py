@@ -204,8 +204,8 @@ def test_a_signature_that_counts_no_rows_is_run_as_it_is() -> None:
 
 
 def test_signatures_that_only_tensorflow_has_the_types_for() -> None:
-    assert unsuited(signature("string")) == "x is text, which only TensorFlow runs"
-    assert unsuited(signature("bfloat16")) == "x is bfloat16, which only TensorFlow runs"
+    assert unsuited(signature("string")) == "input 'x' is text, which only TensorFlow runs"
+    assert unsuited(signature("bfloat16")) == "input 'x' is bfloat16, which only TensorFlow runs"
     assert unsuited(SignatureSpec("s", {}, {})) == "it has no inputs"
     assert unsuited(signature("int8")) == ""
 

@@ -102,9 +102,9 @@ def unsuited(signature: SignatureSpec) -> str:
     """Why no engine is tried for a signature, in words; "" when some may suit."""
     if not signature.inputs:
         return "it has no inputs"
-    for specs in (signature.inputs, signature.outputs):
+    for role, specs in (("input", signature.inputs), ("output", signature.outputs)):
         for spec in specs.values():
             if spec.dtype not in _NUMBERS:
                 kind = "text" if spec.dtype == "string" else spec.dtype
-                return f"{spec.name} is {kind}, which only TensorFlow runs"
+                return f"{role} {spec.name!r} is {kind}, which only TensorFlow runs"
     return ""
