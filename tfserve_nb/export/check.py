@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -81,7 +81,7 @@ class CheckReport:
     num_rows: int
     max_difference: float | None
     skipped_reason: str = ""
-    nan_outputs: Sequence[str] = ()
+    nan_outputs: tuple[str, ...] = ()
 
 
 def example_batch(
@@ -338,8 +338,8 @@ def _answers_alike(source: ExportSource, batch: Tensors, before: Tensors, model:
     return True
 
 
-def _nan_outputs(outputs: Tensors) -> list[str]:
-    return [name for name, array in outputs.items() if is_all_nan(array)]
+def _nan_outputs(outputs: Tensors) -> tuple[str, ...]:
+    return tuple(name for name, value in outputs.items() if is_all_nan(array_of(value)))
 
 
 def _num_rows(batch: Tensors) -> int:
