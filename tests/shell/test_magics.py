@@ -442,7 +442,7 @@ def test_an_engine_is_chosen_shown_and_changed(modeller, capsys, monkeypatch) ->
     assert re.search(r"litert .* yes +chosen", shown)
     with pytest.raises(UsageError):
         modeller.run("%serving model --engine onyx")
-    with pytest.raises(UsageError, match="cannot run this model: .*string"):
+    with pytest.raises(UsageError, match="cannot run this model: .*text"):
         modeller.run(
             "import tensorflow as tf\n"
             "text = tf.Module()\n"
