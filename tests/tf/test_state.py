@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.eventually import eventually
+from helpers.layers import Noise
 
 import tfserve_nb
 from tfserve_nb.errors import InvalidOption
@@ -43,17 +44,6 @@ class RunningMean(layers.Layer):  # type: ignore[misc]
     def call(self, x: Any) -> Any:
         self.mean.assign(0.9 * self.mean + 0.1 * keras.ops.mean(x, axis=0))
         return x - self.mean
-
-
-class Noise(layers.Layer):  # type: ignore[misc]
-    """Draws from a generator whose state is a variable."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.generator = keras.random.SeedGenerator(3)
-
-    def call(self, x: Any) -> Any:
-        return x + keras.random.normal(keras.ops.shape(x), seed=self.generator)
 
 
 class Judged(layers.Layer):  # type: ignore[misc]

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.layers import Noise
 
 import tfserve_nb
 from tfserve_nb.export.graph.effects import effects_of
@@ -125,17 +126,6 @@ def mutable_table() -> Case:
     model = Changing()
     model(np.ones((2, 3), np.float32))
     return Case(model, (np.float32([[1, 2, 3]]),))
-
-
-class Noise(layers.Layer):  # type: ignore[misc]
-    """Draws from a generator whose state is a variable."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.generator = keras.random.SeedGenerator(3)
-
-    def call(self, x: Any) -> Any:
-        return x + keras.random.normal(keras.ops.shape(x), seed=self.generator)
 
 
 def stateful_lstm() -> Case:

@@ -325,7 +325,8 @@ def effect(strata: Iterable[Sums], alpha: float) -> Effect | None:
     known = slopes(np.sum([sums.within.sum(axis=0) for sums in used], axis=0))
     rests = [np.array([_rest(arm, known) for arm in sums.within]) for sums in used]
     dfs = [float(sums.df.sum()) for sums in used]
-    df = sum(dfs) + sum(sums.num_cells for sums in used) - 3
+    num_cells = sum(sums.num_cells for sums in used)
+    df = sum(dfs) + num_cells - 3
     if df < FEWEST or sum(dfs) < FEWEST:
         return None
     common = max(float(sum(rest.sum() for rest in rests)) / sum(dfs), 1e-12)
@@ -337,7 +338,7 @@ def effect(strata: Iterable[Sums], alpha: float) -> Effect | None:
     rest_sum = float(total[3, 3] - solution @ total[:3, 3])
     information = 1 / float(inverse[0, 0])
     variance = max(rest_sum, 1e-12 * df) / df / information * _scatter(used, solution, variances, weights)
-    moments = min(df, sum(sums.num_cells for sums in used) - 1 + PRIOR_CELLS)
+    moments = min(df, num_cells - 1 + PRIOR_CELLS)
     return sequential.effect(float(solution[0]), variance, information, moments, alpha=alpha, num_a=num_a, num_b=num_b)
 
 
