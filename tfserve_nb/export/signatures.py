@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportFailed, ModelNotServable
-from ..types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, TensorSpec, in_order
+from ..types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, TensorSpec, in_order, tf_name
 from .flow.nodes import GraphIndex
 
 SAVED_MODEL_FILE = "saved_model.pb"
@@ -84,7 +84,7 @@ def signature_defs_of(meta_graph: Any) -> SignatureDefs:
 
 def to_signature_defs(signatures: Mapping[str, SignatureSpec]) -> SignatureDefs:
     """The messages of signatures that come from no SavedModel."""
-    from tensorflow import as_dtype
+    from tensorflow.core.framework.types_pb2 import DataType
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
     meta_graph = MetaGraphDef()
@@ -94,7 +94,8 @@ def to_signature_defs(signatures: Mapping[str, SignatureSpec]) -> SignatureDefs:
         for infos, specs in ((definition.inputs, signature.inputs), (definition.outputs, signature.outputs)):
             for spec in specs.values():
                 info = infos[spec.name]
-                info.name, info.dtype = spec.tensor_name, as_dtype(spec.dtype).as_datatype_enum
+                info.name, info.dtype = spec.tensor_name, DataType.Value(f"DT_{tf_name(spec.dtype).upper()}")
+                info.tensor_shape.unknown_rank = spec.shape is None
                 for size in spec.shape or ():
                     info.tensor_shape.dim.add(size=-1 if size is None else size)
     return signature_defs_of(meta_graph)
