@@ -84,7 +84,7 @@ HEAVY = {
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 
 VIEWS_OF_THE_CORE = {
-    "dashboards": ("serving.telemetry",),
+    "dashboards": ("serving.telemetry", "serving.engines.kinds"),
     "server": (
         "serving.core",
         "serving.backend",

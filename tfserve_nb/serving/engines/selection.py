@@ -80,7 +80,7 @@ def accelerate(
     """
     measured = AUTO if measures_all else wanted
     if measured == TENSORFLOW:
-        servable.use({}, ())
+        servable.use({}, _known_table(servable))
         return
     obstacle = _obstacle(servable, measured)
     if obstacle:
@@ -94,7 +94,7 @@ def accelerate(
         record = _find_out(servable, measured, rows, sizes.tried, progress, known)
     left_out = {} if sizes.are_all else {kind.name: _ANY_SIZE for kind in KINDS.values() if kind.needs_sizes}
     engines, record = _loaded(servable, wanted, record, left_out)
-    measurements = _table(wanted, measured, record, left_out)
+    measurements = _table(wanted, record, left_out)
     if is_strict:
         needed = {DEFAULT_SIGNATURE} & servable.signatures.keys() or servable.signatures.keys()
         reasons = {
@@ -257,8 +257,15 @@ def _loaded(
     return engines, record
 
 
-def _table(wanted: str, measured: str, record: EngineRecord, left_out: Mapping[str, str]) -> list[EngineMeasurement]:
-    tried = [kind.name for kind in wanted_kinds(measured) if kind.name in record.artefacts]
+def _known_table(servable: EngineServable) -> list[EngineMeasurement]:
+    """What was measured on this machine before TensorFlow was asked for."""
+    record = servable.engine_folder.read()
+    return [] if record is None or record.machine != this_machine() else _table(TENSORFLOW, record, {})
+
+
+def _table(wanted: str, record: EngineRecord, left_out: Mapping[str, str]) -> list[EngineMeasurement]:
+    """All that is known, also of engines that were tried for an earlier choice."""
+    tried = [name for name in KINDS if name in record.artefacts]
     tables = (rows_of(name, wanted, found, tried, left_out) for name, found in record.findings.items())
     return list(itertools.chain.from_iterable(tables))
 
