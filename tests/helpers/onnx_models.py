@@ -15,7 +15,7 @@ def onnx_model(
     nodes: Sequence[Any],
     inputs: Mapping[str, tuple[str, Sizes]],
     outputs: Mapping[str, tuple[str, Sizes]],
-    weights: Mapping[str, np.ndarray] | None = None,
+    weights: Mapping[str, Any] | None = None,
     **graph: Any,
 ) -> Any:
     """A model of nodes.

@@ -2,6 +2,8 @@
 
 What is converted, compared and measured is kept in the version's folder, for whatever loads it.
 
+So does a process that serves the version begin without TensorFlow.
+
 Thread: the caller's.
 """
 
@@ -25,7 +27,9 @@ from ..serving.engines.kinds import check_single_file
 from ..serving.engines.saved_model.devices import is_processor
 from ..serving.engines.selection import accelerate
 from ..serving.versions.acceleration import known_rows, sizes_of
-from ..serving.versions.warmup import MAX_SEEN, Seen
+from ..serving.versions.source import VersionSource
+from ..serving.versions.trial import Trial
+from ..serving.versions.warmup import MAX_SEEN, Seen, warm_up
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors
 from .deploy_options import ExportOptions, ServeOptions
 
@@ -93,6 +97,9 @@ def prepare_engines(
             yield from known(signature)
 
         accelerate(servable, serve.engine, rows, sizes_of(batching), progress, is_strict=True)
+        if any(map(servable.answering, servable.signatures)):
+            # Here TensorFlow is at hand; who loads the version finds what was decided about rows that share runs.
+            warm_up(Trial(servable), VersionSource(path, batching), lambda *_: None, seen=seen)
         progress(ProgressEvent("measuring", 1, 1, "; ".join(servable.notes)))
 
 
