@@ -54,7 +54,7 @@ def node(kind: str, inputs: str, outputs: str, **attributes: Any) -> Any:
 
 def linear(offset: float = 0.0, rows: int | str | None = "batch") -> Any:
     """`scores = softmax(x W + offset)` of `x: float32[?, 4]`, three of them."""
-    weights = {"W": np.arange(12, dtype=np.float32).reshape(4, 3) / 10, "b": np.float32([offset, 0, 0])}
+    weights = {"W": np.arange(12, dtype=np.float32).reshape(4, 3) / 10, "b": np.array([offset, 0, 0], np.float32)}
     nodes = [node("MatMul", "x W", "product"), node("Add", "product b", "sum"), node("Softmax", "sum", "scores")]
     return onnx_model(nodes, {"x": ("float32", [rows, 4])}, {"scores": ("float32", [rows, 3])}, weights)
 
@@ -99,5 +99,5 @@ def recurrent(kind: str) -> Any:
         [*turned, node("Squeeze", "last zero", "y")],
         {"x": ("float32", ["batch", "steps", 2])},
         {"y": ("float32", ["batch", 3])},
-        {**weights, "zero": np.int64([0])},
+        {**weights, "zero": np.array([0])},
     )
