@@ -27,7 +27,7 @@ CLASSES = {
 ERRORS = {
     "Cancelled", "ConfigRejected", "DeadlineExceeded", "ExportFailed", "FailedPrecondition", "InvalidOption",
     "InvalidRequest", "LabelNotFound", "ModelNotFound", "ModelNotServable", "NotAvailable", "PortInUse", "QueueFull",
-    "ReplayFailed", "RunFailed", "RunRejected", "ServerFailed", "ServingError", "Unimplemented", "VersionExists",
+    "ReplayFailed", "RunFailed", "RunRejected", "ServerFailed", "ServingError", "Unimplemented", "VariantFailed", "VersionExists",
     "VersionNotFound",
 }  # fmt: skip
 
