@@ -20,7 +20,7 @@ LAYERS = (
     ("notebook", "cli"),
     ("dashboards",),
     ("api",),
-    ("replay", "diff"),
+    ("replay", "diff", "variants"),
     ("bench",),
     ("server",),
     ("experiment",),
