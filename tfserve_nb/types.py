@@ -159,7 +159,8 @@ class EngineMeasurement:
         signature: the signature's name.
         batch_size: rows of a run; 0 for an engine that ran none.
         ms: the median time of a run, in milliseconds; None where none was measured.
-        agrees: whether its outputs are TensorFlow's, for every row and batch size that was tried.
+        agrees: whether its outputs are TensorFlow's, for every row and batch size that was tried; None where nothing
+            was compared, since it could not be converted or loaded, or no rows are known that the model can run.
         reason: why it was not chosen, in words; "" for the one that answers.
         is_chosen: whether it answers.
     """
@@ -168,7 +169,7 @@ class EngineMeasurement:
     signature: str
     batch_size: int
     ms: float | None
-    agrees: bool
+    agrees: bool | None
     reason: str = ""
     is_chosen: bool = False
 

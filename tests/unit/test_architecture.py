@@ -28,7 +28,7 @@ LAYERS = (
     ("export",),
     ("reports",),
     ("agreement",),
-    ("markup", "temporary", "threads", "serialization"),
+    ("protos", "markup", "temporary", "threads", "serialization"),
     ("errors", "options", "types", "_version"),
 )
 """Top to bottom. A module may import from its own folder and from lower layers."""
@@ -37,11 +37,12 @@ RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 
 THIRD_PARTY = {
     "numpy": ("",),
-    "tensorflow": ("export", "serving", "server/config_files"),
+    "tensorflow": ("protos", "export", "serving", "server/config_files"),
     "ml_dtypes": ("types",),
     "keras": ("export", "serving", "api/callback"),
     "tensorflow_serving": ("export", "server", "bench/load/targets"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf
+    "google_crc32c": ("protos",),
     "grpc": ("server", "bench/load"),
     "grpc_health": ("server",),
     "grpc_reflection": ("server",),
@@ -78,11 +79,12 @@ HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
     "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
+    "google_crc32c",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 
 VIEWS_OF_THE_CORE = {
-    "dashboards": ("serving.telemetry",),
+    "dashboards": ("serving.telemetry", "serving.engines.kinds"),
     "server": (
         "serving.core",
         "serving.backend",

@@ -1,5 +1,7 @@
 """Find the engine of a new version before it counts: convert, compare and measure in its folder, for whatever loads it.
 
+So does a process that serves the version begin without TensorFlow.
+
 Thread: the caller's.
 """
 
@@ -19,7 +21,9 @@ from ..serving.engines.accelerated import EngineServable
 from ..serving.engines.evidence import Evidence
 from ..serving.engines.selection import accelerate
 from ..serving.versions.acceleration import known_rows, sizes_of
-from ..serving.versions.warmup import MAX_SEEN, Seen
+from ..serving.versions.source import VersionSource
+from ..serving.versions.trial import Trial
+from ..serving.versions.warmup import MAX_SEEN, Seen, warm_up
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors
 from .deploy_options import ExportOptions, ServeOptions
 
@@ -59,6 +63,9 @@ def prepare_engines(
             yield from known(signature)
 
         accelerate(servable, serve.engine, rows, sizes_of(batching), progress, is_strict=True)
+        if any(map(servable.answering, servable.signatures)):
+            # Here TensorFlow is at hand; who loads the version finds what was decided about rows that share runs.
+            warm_up(Trial(servable), VersionSource(path, batching), lambda *_: None, seen=seen)
         progress(ProgressEvent("measuring", 1, 1, "; ".join(servable.notes)))
 
 

@@ -10,7 +10,6 @@ Thread: the one that owns the model, usually the kernel's main thread.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..agreement.rows import distances
 from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
+from ..protos.postponed import loaded
 from ..types import SignatureSpec, Tensors, TensorSpec, array_of
 from .arrays import by_name, given_as, named_batch
 from .endpoint import ExportSource
@@ -381,7 +381,7 @@ def _exactness(dtype: str, computed_in: str) -> str:
 
 def _uses_tf32() -> bool:
     """Whether float32 matrix products may be rounded to TensorFloat-32: on recent GPUs, by default."""
-    tf = sys.modules.get("tensorflow")
+    tf = loaded()
     if tf is None or not tf.config.list_physical_devices("GPU"):
         return False
     return bool(tf.config.experimental.tensor_float_32_execution_enabled())

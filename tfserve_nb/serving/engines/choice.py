@@ -53,11 +53,12 @@ class Findings:
     """What comparing and measuring showed for one signature.
 
     Attributes:
-        problems: engine -> why it cannot be used; those that agree are left out.
+        problems: engine -> why it cannot be used; those that can are left out.
         ms: engine -> batch size -> median time of a run, in milliseconds.
         rows: the rows that outputs were compared on, in words; "" when none could be run.
         guards: engine -> input -> the kinds of values that are left to TensorFlow; see `strange`.
         single: the engines that are faster with one thread than with several.
+        compared: engine -> whether its outputs are TensorFlow's; those that ran no rows are left out.
     """
 
     problems: Mapping[str, str]
@@ -65,6 +66,7 @@ class Findings:
     rows: str
     guards: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     single: tuple[str, ...] = ()
+    compared: Mapping[str, bool] = field(default_factory=dict)
 
 
 def examine(
@@ -96,6 +98,7 @@ def examine(
         sources += [piece.source] if tried else []
     if not sources:
         return Findings(dict.fromkeys(engines, "no rows are known that the model can run"), {}, "")
+    compared = {name: name not in problems for name in engines}
     runs = {TENSORFLOW: reference, **{name: one.run for name, one in engines.items() if name not in problems}}
     runs |= {name + _SINGLE: one.run for name, one in (singles or {}).items() if name in runs}
     ms: dict[str, dict[int, float]] = {name: {} for name in runs}
@@ -114,7 +117,7 @@ def examine(
             single.append(name)
     usual = next(iter(batches.values()))
     guards = {name: guards_for(signature, reference, engines[name], usual) for name in ms if name != TENSORFLOW}
-    return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards, tuple(single))
+    return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards, tuple(single), compared)
 
 
 def _compare(
@@ -273,8 +276,9 @@ def rows_of(
     for name in (TENSORFLOW, *tried):
         reason = "" if name == chosen else reasons.get(name, "")
         times: Mapping[int, float | None] = findings.ms.get(name) or {0: None}
+        agrees = name == TENSORFLOW or findings.compared.get(name)
         table += [
-            EngineMeasurement(name, signature, size, took_ms, name not in findings.problems, reason, name == chosen)
+            EngineMeasurement(name, signature, size, took_ms, agrees, reason, name == chosen)
             for size, took_ms in times.items()
         ]
     return table

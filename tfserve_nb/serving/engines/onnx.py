@@ -70,10 +70,11 @@ class OnnxEngine:
 KIND = EngineKind(
     name="onnx",
     extra="onnx",
-    packages=("onnxruntime", "tf2onnx"),
+    packages=("onnxruntime", "tensorflow", "tf2onnx"),
     runtime="onnxruntime",
     converter="tf2onnx",
     suffix=".onnx",
     needs_sizes=False,
     load=OnnxEngine,
+    options={"opset": str(OPSET)},
 )

@@ -5,6 +5,7 @@ Thread: the manager's, or the caller's.
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -47,8 +48,8 @@ def load_version(loader: Loader, source: VersionSource, seen: Seen, progress: Pr
 
 def known_rows(servable: EngineServable, seen: Seen = nothing_seen) -> RowsOf:
     """The rows that are known of a version: stored warm-up requests, captured ones, and else made-up ones."""
-    stored = stored_rows(servable, servable.path)
-    return lambda signature: evidence_for(signature, stored.get(signature.name, ()), seen)
+    stored = cache(partial(stored_rows, servable, servable.path))  # not read where nothing is compared
+    return lambda signature: evidence_for(signature, stored().get(signature.name, ()), seen)
 
 
 def sizes_of(options: BatchingOptions) -> BatchSizes:
