@@ -256,15 +256,15 @@ class Deployment:
         Args:
             version: a version or label; by default the promoted one.
             progress: called with each step, on the calling thread.
-            **options: the attributes of `variants.options.VariantOptions`: `check=x_test`, `labels=y_test`,
-                `optimize=("float16", "int8")`, `engine="onnx"`.
+            **options: the attributes of `variants.options.VariantOptions`: `check=x_test`,
+                `optimize="xla"`, `engine="onnx"`.
 
         Returns:
             Rows with `.variant`, `.engine`, `.disk_bytes`, `.memory_bytes`, `.load_s`, `.ms`, `.agreement`,
             `.largest_difference`, `.accuracy`, `.in_tensorflow_serving`, `.reason`, `.is_usable` and `.is_chosen`.
 
         Raises:
-            InvalidOption: for an option that is not allowed, and rows or labels that do not fit.
+            InvalidOption: for an option that is not allowed, and rows that do not fit.
             NotAvailable: if the version's files are not on this machine.
             FailedPrecondition: if running it leaves something behind, or it does not run.
         """

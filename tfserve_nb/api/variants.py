@@ -12,8 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
-import numpy as np
-
+from ..agreement.kinds import AgreementOptions, kind_for
 from ..agreement.summary import evidence_pairs
 from ..diff.diff import version_folder
 from ..errors import FailedPrecondition, InvalidOption, ServingError
@@ -37,7 +36,7 @@ from ..variants.options import VariantOptions
 from ..variants.probing import ProbeFailed
 from ..variants.result import VariantsResult
 
-AS_IT_IS = "none"
+AS_IT_IS = "float32"
 """What the model is called beside its variants."""
 
 
@@ -51,7 +50,7 @@ def variants_of_model(model: Any, name: str, options: VariantOptions, progress: 
         progress: called with each step.
 
     Raises:
-        InvalidOption: if the rows or labels do not fit.
+        InvalidOption: if the rows do not fit.
         FailedPrecondition: if running it leaves something behind.
         ServingError: if it cannot be exported, or does not run.
     """
@@ -105,7 +104,8 @@ def _measured(
         if live is not None and rows is not None:
             _check_runs(source, live, rows)
         known = evidence(base)
-        given = Given(rows, _labels(options, rows), live, evidence_pairs(known, known))
+        options_for = AgreementOptions(kind_for(None, [effects.randomness]))
+        given = Given(rows, live, options_for, evidence_pairs(known, known))
         made = [MadeVariant(AS_IT_IS, base), *(_made(source, name, folder.path) for name in options.wanted)]
         try:
             found = measure_variants(made, given, options.engine, progress)
@@ -147,16 +147,3 @@ def _rows(options: VariantOptions, folder: Path, source: ExportSource) -> Tensor
         return None
     with given_as("check"):
         return named_batch(by_name(options.check, source.order), main_signature(read_signatures(folder)), most=None)
-
-
-def _labels(options: VariantOptions, rows: Tensors | None) -> np.ndarray | None:
-    if options.labels is None or rows is None:
-        return None
-    labels = np.asarray(options.labels)
-    num_rows = max(map(len, rows.values()))
-    if not labels.ndim or len(labels) != num_rows:
-        raise InvalidOption(
-            f"labels has {len(labels) if labels.ndim else 'no'} entries, and check has {num_rows} rows",
-            hint="one label for each row",
-        )
-    return labels

@@ -12,9 +12,8 @@ Thread: the caller's; it may be interrupted.
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeAlias
@@ -22,7 +21,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ..agreement.kinds import AgreementOptions
-from ..agreement.summary import Agreeing, Evidences
+from ..agreement.summary import Evidences
 from ..errors import ServingError
 from ..export.check import made_up_batches
 from ..export.layout import folder_bytes
@@ -35,6 +34,7 @@ from ..serving.engines.evidence import Evidence
 from ..serving.engines.selection import BatchSizes, accelerate
 from ..serving.versions.warmup import evidence_for, nothing_seen
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VariantMeasurement, no_progress
+from .judge import Expected, judge
 from .probing import Probe, ProbeFailed, Subject, probing
 
 SIZES = (1, 32)
@@ -70,14 +70,14 @@ class Given:
 
     Attributes:
         rows: name -> array; None for none.
-        labels: what should be predicted for them, `(n, ...)`; None when it is not known.
-        expected: the live model; None where the export itself is what others are compared with.
+        live: the model in memory; None where the export itself is what others are compared with.
+        options: how outputs are compared.
         evidence: what is known of the outputs.
     """
 
     rows: Tensors | None = None
-    labels: np.ndarray | None = None
-    expected: Outputs | None = None
+    live: Outputs | None = None
+    options: AgreementOptions = field(default_factory=AgreementOptions)
     evidence: Evidences | None = None
 
 
@@ -100,6 +100,7 @@ def measure_variants(
     """
     measuring = _Measuring(made[0], given, engine)
     found: list[VariantMeasurement] = []
+    progress(ProgressEvent("measuring", 0, len(made)))
     with probing(measuring.subject(made[0], TENSORFLOW)) as base:
         measuring.begin(base)
         for number, variant in enumerate(made):
@@ -126,7 +127,7 @@ class _Measuring:
         self._signature = main_signature(read_signatures(_folder(base)))
         self._batches = batches_of(self._signature, given.rows or _made_up(_folder(base), self._signature), SIZES)
         self._first = base
-        self._expected: list[tuple[Tensors, Tensors]] = []
+        self._expected: Expected | None = None
         self._base_ms: dict[int, float] = {}
 
     def subject(self, variant: MadeVariant, engine: str) -> Subject:
@@ -138,8 +139,10 @@ class _Measuring:
         self._base = base
         for size in self._batches:
             self._base_ms[size] = _timed(in_turn({"": partial(base.turn, size)})[""])
-        ask = self._given.expected or base.run
-        self._expected = [(part, ask(part)) for part in _parts(self._signature, self._given.rows)]
+        given = self._given
+        if given.rows is not None:
+            outputs = self._outputs(given.live or base.run, given.rows)
+            self._expected = Expected(given.rows, outputs, _num_rows(given.rows), given.options, given.evidence)
 
     def rows_of(self, variant: MadeVariant) -> Iterator[VariantMeasurement]:
         """The rows of one variant."""
@@ -189,17 +192,25 @@ class _Measuring:
 
     def _with(self, row: VariantMeasurement, probe: Probe, ms: Mapping[int, float]) -> VariantMeasurement:
         row = replace(row, load_s=probe.loaded.load_s, memory_bytes=probe.loaded.memory_bytes, ms=dict(ms))
-        if not self._expected:
+        if self._expected is None:
             return row
-        agreeing = Agreeing(AgreementOptions(), self._given.evidence)
-        for inputs, expected in self._expected:
-            agreeing.add(inputs, expected, probe.run(inputs), _num_rows(inputs), time.time())
-        found = agreeing.agreement
+        found = judge(self._expected, self._outputs(probe.run, self._expected.inputs))
         return replace(
             row,
-            agreement=found.share,
-            largest_difference=max((one.largest_difference for one in found.values()), default=None),
+            agreement=found.agreement,
+            largest_difference=found.largest_difference,
         )
+
+    def _outputs(self, run: Outputs, rows: Tensors) -> Tensors:
+        """The outputs for all rows, some at a time where inputs and outputs count rows."""
+        specs = (*self._signature.inputs.values(), *self._signature.outputs.values())
+        if not all(spec.is_batched for spec in specs):
+            return run(rows)
+        parts = [
+            run({name: array[first : first + ROWS_OF_A_RUN] for name, array in rows.items()})
+            for first in range(0, _num_rows(rows), ROWS_OF_A_RUN)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _folder(variant: MadeVariant) -> Path:
@@ -227,17 +238,6 @@ def _made_up(folder: Path, signature: SignatureSpec) -> Tensors:
                 continue
             return batch
     raise ProbeFailed("rows made from the signature do not suit the model: give some")
-
-
-def _parts(signature: SignatureSpec, rows: Tensors | None) -> Iterator[Tensors]:
-    """The rows as they are compared, part by part."""
-    if rows is None:
-        return
-    if not all(spec.is_batched for spec in signature.inputs.values()):
-        yield rows
-        return
-    for first in range(0, _num_rows(rows), ROWS_OF_A_RUN):
-        yield {name: array[first : first + ROWS_OF_A_RUN] for name, array in rows.items()}
 
 
 def _num_rows(inputs: Tensors) -> int:

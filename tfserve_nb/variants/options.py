@@ -32,10 +32,6 @@ class VariantOptions:
         shown="none",
         names="array",
     )
-    labels: Any = option(
-        None, "what should be predicted for the rows of `--check`, for the accuracy", metavar="VAR", shown="none",
-        names="array",
-    )  # fmt: skip
     optimize: str | Sequence[str] = option(
         (), f"the variants: some of {', '.join(VARIANTS)}", metavar="NAME,NAME,...", shown="all"
     )
@@ -50,8 +46,6 @@ class VariantOptions:
             raise InvalidOption(
                 f"optimize={unknown[0]!r} must be some of {', '.join(VARIANTS)}", hint=f"--optimize {VARIANTS[0]}"
             )
-        if self.labels is not None and self.check is None:
-            raise InvalidOption("labels are of the rows of check, which are not given", hint="--check VAR --labels VAR")
 
     @property
     def wanted(self) -> tuple[str, ...]:

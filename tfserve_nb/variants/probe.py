@@ -19,6 +19,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from ..export.reasons import innermost
+from ..protos.postponed import postpone
 from ..serving.engines.accelerated import EngineServable
 from ..serving.engines.choice import turn_of
 from ..serving.engines.compare import Run
@@ -31,6 +32,7 @@ from .probing import Loaded, Problem, Rows, Subject, Turn
 
 def main(arguments: Sequence[str]) -> int:
     """Load a version, and answer until the parent has no more questions."""
+    postpone()  # as in `tfserve-nb serve`: what an engine runs needs no more of TensorFlow than its messages
     with contextlib.suppress(EOFError), contextlib.closing(Connection(int(arguments[0]))) as parent:
         subject: Subject = parent.recv()
         try:
