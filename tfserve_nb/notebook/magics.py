@@ -33,6 +33,7 @@ from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
 from ..export.provenance.code import Code, running_cell
+from ..export.single_file.source import name_of
 from ..options import given, read
 from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
@@ -290,7 +291,8 @@ class DeployMagics(Magics):
         name = options.name
         result = run_body(self.shell, cell, variables) if cell is not None else None
         if options.model is not None:
-            return look_up_model(variables, options.model), name or _last_word(options.model)
+            model = look_up_model(variables, options.model)
+            return model, name or (name_of(model) if isinstance(model, Path) else _last_word(options.model))
         if result is None or result.value is None:
             raise UsageError(
                 "%%deploy without MODEL deploys the value of the cell's last expression, but this cell ends without "
@@ -340,5 +342,5 @@ class DeployMagics(Magics):
 
 
 def _last_word(word: str) -> str:
-    """The default name for `trainer.model` or `models/digits`."""
-    return word.rstrip("/").replace("/", ".").split(".")[-1]
+    """The default name for `trainer.model`."""
+    return word.rsplit(".", maxsplit=1)[-1]
