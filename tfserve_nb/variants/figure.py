@@ -8,14 +8,13 @@ from __future__ import annotations
 import functools
 from typing import Any  # matplotlib is imported when it is needed
 
-from ..reports.figure import drawn, log_ms, plain_text, tidy, to_png
+from ..reports.figure import COLOURS, drawn, log_ms, marker_key, plain_text, share_bar, tidy, to_png
 from ..reports.variants import rows_text
 from ..types import VariantMeasurement
 from .result import VariantsResult
 
 MARKERS = {"tensorflow": "o", "onnx": "s", "litert": "^"}
 OTHER_MARKER = "D"
-COLOURS = "viridis"
 UNKNOWN, REFUSED = "0.6", "#c0392b"
 
 
@@ -43,14 +42,7 @@ def _draw(result: VariantsResult, figure: Any) -> None:
     every[0].legend(handles=_legend(measured), fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1),
                     ncols=5, borderaxespad=0)  # fmt: skip
     if known:
-        from matplotlib.cm import ScalarMappable
-        from matplotlib.colors import Normalize
-        from matplotlib.ticker import PercentFormatter
-
-        bar = figure.colorbar(ScalarMappable(Normalize(*span), COLOURS), ax=list(every), fraction=0.04, pad=0.02,
-                              format=PercentFormatter(1.0, decimals=1))  # fmt: skip
-        bar.set_label(what, fontsize=9)
-        bar.ax.tick_params(labelsize=8)
+        share_bar(figure, every, span, what)
 
 
 def _draw_size(
@@ -86,18 +78,13 @@ def _quality(rows: list[VariantMeasurement]) -> tuple[str, list[float | None]]:
 
 
 def _legend(rows: list[VariantMeasurement]) -> list[Any]:
-    from matplotlib.lines import Line2D
-
-    def handle(label: str, marker: str, **style: Any) -> Any:
-        return Line2D([], [], linestyle="none", marker=marker, label=label, **style)
-
     engines = [
-        handle(engine, MARKERS.get(engine, OTHER_MARKER), color="0.45", markersize=6)
+        marker_key(engine, MARKERS.get(engine, OTHER_MARKER), color="0.45", markersize=6)
         for engine in dict.fromkeys(row.engine for row in rows)
     ]
     others = []
     if any(row.is_chosen for row in rows):
-        others.append(handle("chosen", "o", markerfacecolor="none", markeredgecolor="0.2", markersize=10))
+        others.append(marker_key("chosen", "o", markerfacecolor="none", markeredgecolor="0.2", markersize=10))
     if not all(row.is_usable for row in rows):
-        others.append(handle("refused", "o", markerfacecolor="none", markeredgecolor=REFUSED, markersize=7))
+        others.append(marker_key("refused", "o", markerfacecolor="none", markeredgecolor=REFUSED, markersize=7))
     return engines + others

@@ -25,6 +25,7 @@ from ..serving.engines.choice import turn_of
 from ..serving.engines.compare import Run
 from ..serving.engines.engine import TENSORFLOW
 from ..serving.engines.kinds import KINDS
+from ..serving.engines.saved_model.session import start_tensorflow
 from ..serving.engines.selection import BatchSizes, accelerate
 from ..types import Tensors
 from .probing import Loaded, Problem, Rows, Subject, Turn
@@ -72,13 +73,10 @@ def _answer(question: Rows | Turn, run: Run, subject: Subject) -> Tensors | list
 
 def _import_runtime(engine: str) -> None:
     """What every version shares does not count for one of them."""
-    if engine != TENSORFLOW:
+    if engine == TENSORFLOW:
+        start_tensorflow()
+    else:
         importlib.import_module(KINDS[engine].runtime)
-        return
-    import tensorflow as tf
-
-    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
-        session.run(tf.constant(0.0))
 
 
 def _own_memory() -> int:
