@@ -20,6 +20,7 @@ LAYERS = (
     ("notebook", "cli"),
     ("dashboards",),
     ("api",),
+    ("variants",),
     ("replay", "diff"),
     ("bench",),
     ("server",),
