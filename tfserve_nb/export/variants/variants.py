@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...errors import InvalidOption
+from ...types import PLAIN
 
-PLAIN = "float32"
-"""The name of a version that is no variant: the model as it was exported, whatever its types are."""
+__all__ = ["PLAIN", "VARIANTS", "Variant", "check_possible", "check_variant"]
 
 
 def _nothing() -> str:
@@ -65,5 +65,16 @@ def check_variant(name: object) -> str:
         InvalidOption: naming those that there are.
     """
     if name not in VARIANTS:
-        raise InvalidOption(f"optimize={name!r} must be one of {', '.join(VARIANTS)}", hint="--optimize float16")
+        raise InvalidOption(f"optimize={name!r} must be one of {', '.join(VARIANTS)}, auto", hint="--optimize float16")
     return str(name)
+
+
+def check_possible(name: str) -> None:
+    """Refuse a variant that cannot be made or run on this machine.
+
+    Raises:
+        InvalidOption: with the reason.
+    """
+    missing = VARIANTS[name].missing
+    if missing:
+        raise InvalidOption(f"optimize={name!r}: {missing}", hint="--optimize float16")

@@ -5,32 +5,30 @@ Thread: any.
 
 from __future__ import annotations
 
-import json
-import logging
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InvalidOption
+from ...types import PLAIN
 from ..layout import folder_bytes
 from ..provenance.provenance import PROVENANCE_FILE
+from ..provenance.variant import NotedVariant, note_variant, read_variant
 from ..reasons import shorten
 from ..signatures import read_signatures
+from ..single_file.source import single_file
 from ..warmup_requests import WARMUP_FILE
 from .packed_version import write_packed
 from .packing import to_float16, to_int8
-from .variants import PLAIN, VARIANTS, check_variant
+from .variants import check_possible, check_variant
 from .xla import write_compiled
 
-VARIANT_FILE = Path("assets.extra", "tfserve_nb_variant.json")
 _COPIED = (Path("assets"), WARMUP_FILE, PROVENANCE_FILE)
 """What a variant has in common with the version that it was made from, beside its graph."""
 
 _MOST_NAMED = 3
 _LEAVE_OUT = "leave --optimize out"
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +60,11 @@ def write_variant(name: str, folder: Path, target: Path) -> WrittenVariant:
         InvalidOption: if it cannot be made of this version, or on this machine; the target is not there then.
         OSError: if it cannot be written; the target is not there then.
     """
-    variant = VARIANTS[check_variant(name)]
-    if variant.missing:
-        raise InvalidOption(f"optimize={name!r} cannot be used here: {variant.missing}", hint="--optimize float16")
-    before = variant_of(folder)
+    check_possible(check_variant(name))
+    file = single_file(folder)
+    if file is not None:
+        raise InvalidOption(f"optimize={name!r}: {file.name} is served as it is", hint=_LEAVE_OUT)
+    before = read_variant(folder).name
     if before != PLAIN:
         raise InvalidOption(f"{folder} is a variant already ({before})", hint="make it of the plain version")
     target.mkdir()
@@ -73,30 +72,12 @@ def write_variant(name: str, folder: Path, target: Path) -> WrittenVariant:
         for part in _COPIED:
             _copy(folder / part, target / part)
         notes = _WRITERS[name](folder, target)
-        _note(target, name)
+        if name != PLAIN:
+            note_variant(target, NotedVariant(name))
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
     return WrittenVariant(name, target, folder_bytes(target), tuple(notes))
-
-
-def variant_of(folder: Path) -> str:
-    """The variant that a version's folder holds; the plain one when nothing else is noted in it."""
-    path = folder / VARIANT_FILE
-    try:
-        return str(json.loads(path.read_text("utf-8"))["variant"])
-    except FileNotFoundError:
-        return PLAIN
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        _log.warning("%s cannot be read and is ignored: %s", path, error)
-        return PLAIN
-
-
-def _note(folder: Path, name: str) -> None:
-    if name != PLAIN:
-        path = folder / VARIANT_FILE
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps({"variant": name}), "utf-8")
 
 
 def _copy(source: Path, target: Path) -> None:
