@@ -63,8 +63,12 @@ def measure(bench: Bench) -> None:
 def measure_model(bench: Bench, model: BenchModel) -> None:
     """Start every server, load them in turns, stop them."""
     part = part_of(model.name)
-    say(f"{model.name}: converting for engines, once")
-    ask_script("engine_call.py", model.version, 0.1)
+    say(f"{model.name}: converting for engines, once; calls without a server")
+    found = ask_script("engine_call.py", model.version, bench.seconds, "--calls")
+    for size, calls in found["in_turns"].items():
+        for case, took in calls.items():
+            bench.results.add(part, case, 0, **{f"{what}@{size}": value for what, value in took.items()})
+    print(f"  {found['engine']} is chosen")
     peers = contenders.peers(makes_venvs=not bench.is_quick, engines=True)
     wanted = [one for one in (*contenders.with_engines(), *peers) if is_chosen(bench, one.name)]
     if bench.is_quick:
