@@ -3,8 +3,8 @@
 Usage: python benchmarks/engine_call.py MODEL SECONDS [--calls]
 
 The first call for a model converts and measures it; what was found stays in the version's folder, where servers that
-load the version find it. TensorFlow's session and the engine are called in turns. The best loop is the best of all batch
-sizes and numbers of threads.
+load the version find it. TensorFlow's session and the engine are called in turns. The best loop is that of the
+best batch size and number of threads.
 """
 
 from __future__ import annotations

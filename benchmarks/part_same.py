@@ -23,6 +23,7 @@ from wire_formats import BINARY
 
 MODELS = ("mlp", "cnn", "lstm", "transformer", "mobilenet", "tabular")
 QUICK_MODELS = ("mlp", "cnn")
+QUICK_SERVERS = (contenders.KERNEL, contenders.KERNEL_AUTO, contenders.SERVE, "PyTriton")
 SLOW_MODELS = ("mobilenet",)
 """Their measurements are longer: a request of 32 rows takes a large part of a second."""
 
@@ -72,7 +73,7 @@ def measure_model(bench: Bench, model: BenchModel) -> None:
     peers = contenders.peers(makes_venvs=not bench.is_quick, engines=True)
     wanted = [one for one in (*contenders.with_engines(), *peers) if is_chosen(bench, one.name)]
     if bench.is_quick:
-        wanted = [one for one in wanted if one.is_ours or one.name.startswith("PyTriton")]
+        wanted = [one for one in wanted if one.name in QUICK_SERVERS]
     with ExitStack() as stack:
         servers: list[Server] = []
         for one in wanted:
