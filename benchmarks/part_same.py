@@ -79,6 +79,7 @@ def measure_model(bench: Bench, model: BenchModel) -> None:
         for one in wanted:
             try:
                 servers.append(stack.enter_context(started(one, model)))
+                servers[-1].asleep()
                 say(f"{model.name}: {one.name} answers")
             except NoServer as error:
                 bench.results.problem(part, one.name, str(error))
@@ -100,13 +101,14 @@ def measure_server(bench: Bench, servers: list[Server], server: Server, load: Sa
     connections = min(load.connections, 8) if name in SLOW_MODELS else load.connections
     seconds = bench.seconds * (2 if name in SLOW_MODELS else 1)
     try:
-        if number == 0:
-            server.check(load.rows, BINARY if load.is_binary or is_image else None)
-            wrk.run(target, connections, WARM_S)
-        used_s = server.processor_s()
-        found = wrk.run(target, connections, seconds)
-        rows = found.requests * load.rows
-        used_us = 1e6 * (server.processor_s() - used_s) / rows
+        with server.awake():
+            if number == 0 or one.polls:
+                server.check(load.rows, BINARY if load.is_binary or is_image else None)
+                wrk.run(target, connections, WARM_S)
+            used_s = server.processor_s()
+            found = wrk.run(target, connections, seconds)
+            rows = found.requests * load.rows
+            used_us = 1e6 * (server.processor_s() - used_s) / rows
     except (NoServer, wrk.LoadFailed) as error:
         bench.results.problem(part_of(name), one.name, f"{load.name} rows: {error}")
         servers.remove(server)
