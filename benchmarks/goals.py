@@ -122,15 +122,20 @@ def calls_alone(name: str) -> Callable[[Results], str]:
     return limit
 
 
-def processor_time(name: str, other: str) -> Callable[[Results], str]:
-    """How much less processor time our server used for a row, in words."""
+def processor_time(name: str, rows: str, ours: str, other: str) -> Callable[[Results], str]:
+    """The processor time of a row in another server relative to ours, which other processes hardly change, in words."""
 
     def limit(results: Results) -> str:
         part = f"same {name}"
-        less = ratios(results.series(part, other, "cpu@32"), results.series(part, KERNEL_AUTO, "cpu@32"))
-        return f"processor time of a row: {spread(less, 2)} × as much in {other}"
+        times = ratios(results.series(part, other, f"cpu@{rows}"), results.series(part, ours, f"cpu@{rows}"))
+        return f"processor time of a row: {spread(times, 3)} ×" if times else ""
 
     return limit
+
+
+def both(*limits: Callable[[Results], str]) -> Callable[[Results], str]:
+    """Several texts as one."""
+    return lambda results: "; ".join(text for limit in limits if (text := limit(results)))
 
 
 def above_the_call(results: Results) -> Series:
@@ -143,7 +148,8 @@ def above_the_call(results: Results) -> Series:
 ENGINE_GOALS = (
     *(
         Goal("same", f"{NAMES[name]}, 32 rows, binary, 8 connections: `auto` over TensorFlow's session", bound,
-             of(f"same {name}", KERNEL_AUTO, "rows@32", KERNEL), limit=calls_alone(name))
+             of(f"same {name}", KERNEL_AUTO, "rows@32", KERNEL),
+             limit=both(processor_time(name, "32", KERNEL_AUTO, KERNEL), calls_alone(name)))
         for name, bound in RATES
     ),
     *(
@@ -153,16 +159,16 @@ ENGINE_GOALS = (
     ),
     *(
         Goal("same", f"{NAMES[name]}, 32 rows, binary, 8 connections: `auto` over {peer}", bound,
-             of(f"same {name}", KERNEL_AUTO, "rows@32", peer), limit=processor_time(name, peer))
+             of(f"same {name}", KERNEL_AUTO, "rows@32", peer), limit=processor_time(name, "32", KERNEL_AUTO, peer))
         for peer, bound in (("PyTriton", 3), (f"PyTriton{ONNX}", 1.5))
         for name in NAMES
     ),
     Goal("cnn", "CNN, 32 rows, binary: rows/s of `auto` over its engine's best loop", 0.9,
          of("cnn", "auto, requests of 32, binary", "rows_per_s", "auto, offline batch loop")),
     Goal("same", "MLP, JSON, 64 connections: requests/s over PyTriton's", 6,
-         of("same mlp", KERNEL, "rows@1", "PyTriton")),
+         of("same mlp", KERNEL, "rows@1", "PyTriton"), limit=processor_time("mlp", "1", KERNEL, "PyTriton")),
     Goal("same", "MLP, JSON, 64 connections: `tfserve-nb serve` as it starts over the kernel's server", 0.95,
-         of("same mlp", SERVE, "rows@1", KERNEL)),
+         of("same mlp", SERVE, "rows@1", KERNEL), limit=processor_time("mlp", "1", SERVE, KERNEL)),
     *(
         Goal("tabular", f"ten inputs, JSON objects of {what}, {rows} row{'s' if rows > 1 else ''}: over one input", 0.8,
              of("tabular", case, f"rows@{rows}", "tabular_one"))
