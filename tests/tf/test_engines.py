@@ -19,7 +19,7 @@ from helpers.eventually import eventually
 
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
-from tfserve_nb.errors import InvalidOption, ServingError
+from tfserve_nb.errors import InvalidOption, InvalidRequest, ServingError
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.engines import accelerated, artefacts, conversion, kinds, litert
 from tfserve_nb.serving.engines.artefacts import FOLDER, RECORD_FILE, EngineFolder
@@ -330,6 +330,7 @@ def test_an_engine_is_changed_while_a_version_answers(monkeypatch: pytest.Monkey
 
     stop = threading.Event()
     failures: list[Exception] = []
+    known: dict[str, dict[str, str]] = {}
 
     def ask() -> None:
         while not stop.is_set():
@@ -343,11 +344,16 @@ def test_an_engine_is_changed_while_a_version_answers(monkeypatch: pytest.Monkey
     try:
         for engine in ("onnx", "litert", "tensorflow", "onnx"):
             assert handle.set_engine(engine).engine == engine
+            known[engine] = {row.engine: row.reason for row in newest(handle).engines if row.batch_size == 1}
     finally:
         stop.set()
         client.join()
 
     assert failures == []
+    assert known["onnx"]["litert"] == "onnx was asked for"  # what was tried before stays in the table
+    assert known["tensorflow"] == {
+        "tensorflow": "", "onnx": "tensorflow was asked for", "litert": "tensorflow was asked for",
+    }  # fmt: skip
     assert next(event.detail for event in handle.history() if event.action == "engine") == "onnx"
     rows = handle.measure_engines()
     assert {row.engine for row in rows} == {"tensorflow", "onnx", "litert"}
@@ -399,6 +405,29 @@ def test_an_isolated_server_runs_what_was_converted_here(monkeypatch: pytest.Mon
     assert {row.engine for row in handle.measure_engines()} == {"tensorflow", "onnx", "litert"}
     with pytest.raises(InvalidOption, match="engine='onyx' must be one of"):
         handle.set_engine("onyx")
+
+
+@pytest.mark.parametrize("home", ["kernel", "isolated", "remote"])
+def test_rows_that_were_given_are_compared_for_as_long_as_the_version_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    convert_here(monkeypatch)
+    handle = tfserve_nb.deploy(dense(), "dense", engine="onnx", check=X, isolate=home == "isolated")
+    if home == "remote":
+        handle = tfserve_nb.connect(handle.rest_url, handle.token)
+
+    handle.measure_engines()
+    assert newest(handle).notes[-1].endswith("with the same outputs on the rows that were given")
+    with pytest.raises(InvalidRequest, match="expected float32"):
+        handle.measure_engines(rows=np.zeros((2, 5), np.float32))
+    with pytest.raises(ServingError, match="7"):
+        handle.measure_engines(7, rows=X)
+    rows = handle.measure_engines(rows={"x": X[:2]})
+
+    assert {row.agrees for row in rows if row.engine == "onnx"} == {True}
+    handle.stage(1)
+    handle.set_engine("litert")
+    assert newest(handle).notes[-1].endswith("with the same outputs on the rows that were given")
 
 
 def test_where_a_version_cannot_be_written_what_is_converted_lies_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

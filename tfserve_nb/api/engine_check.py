@@ -6,7 +6,6 @@ Thread: the caller's.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ServingError
@@ -20,7 +19,7 @@ from ..serving.engines.evidence import Evidence
 from ..serving.engines.selection import accelerate
 from ..serving.versions.acceleration import known_rows, sizes_of
 from ..serving.versions.warmup import MAX_SEEN, Seen
-from ..types import Progress, ProgressEvent, SignatureSpec, Tensors
+from ..types import Progress, ProgressEvent, Tensors
 from .deploy_options import ExportOptions, ServeOptions
 
 
@@ -48,17 +47,13 @@ def prepare_engines(
         InvalidOption: if the engine was asked for by its name and cannot run the version.
     """
     with contextlib.closing(EngineServable(path, serve.device)) as servable:
-        main = main_signature(servable.signatures)
-        known = known_rows(servable, seen)
-
-        def rows(signature: SignatureSpec) -> Iterator[Evidence]:
-            if export.example is not None and signature.name == main.name:
-                with given_as(export.example_option):
-                    given = named_batch(by_name(export.example, source.order), signature)
-                yield Evidence(given, f"the rows of --{export.example_option}")
-            yield from known(signature)
-
-        accelerate(servable, serve.engine, rows, sizes_of(batching), progress, is_strict=True)
+        given = None
+        if export.example is not None:
+            with given_as(export.example_option):
+                rows = named_batch(by_name(export.example, source.order), main_signature(servable.signatures))
+            given = Evidence(rows, f"the rows of --{export.example_option}")
+        known = known_rows(servable, seen, given)
+        accelerate(servable, serve.engine, known, sizes_of(batching), progress, is_strict=True)
         progress(ProgressEvent("measuring", 1, 1, "; ".join(servable.notes)))
 
 

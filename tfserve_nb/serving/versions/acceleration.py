@@ -5,14 +5,17 @@ Thread: the manager's, or the caller's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ...errors import InvalidOption
-from ...types import EngineMeasurement, Progress, no_progress
+from ...export.signatures import main_signature
+from ...types import EngineMeasurement, Progress, SignatureSpec, Tensors, no_progress
 from ..batching.options import BatchingOptions
 from ..engines.accelerated import EngineServable
 from ..engines.engine import TENSORFLOW
+from ..engines.evidence import GIVEN, Evidence
 from ..engines.kinds import check_installed
 from ..engines.selection import BatchSizes, RowsOf, accelerate
 from ..engines.servable import Loader, Servable
@@ -45,10 +48,22 @@ def load_version(loader: Loader, source: VersionSource, seen: Seen, progress: Pr
     return servable
 
 
-def known_rows(servable: EngineServable, seen: Seen = nothing_seen) -> RowsOf:
-    """The rows that are known of a version: stored warm-up requests, captured ones, and else made-up ones."""
-    stored = stored_rows(servable, servable.path)
-    return lambda signature: evidence_for(signature, stored.get(signature.name, ()), seen)
+def known_rows(servable: EngineServable, seen: Seen = nothing_seen, given: Evidence | None = None) -> RowsOf:
+    """The rows that are known of a version: given ones, stored warm-up requests, captured ones, else made-up ones.
+
+    Args:
+        servable: the version.
+        seen: captured requests.
+        given: rows of the user for the signature that answers by default.
+    """
+    stored, main = stored_rows(servable, servable.path), main_signature(servable.signatures)
+
+    def rows(signature: SignatureSpec) -> Iterator[Evidence]:
+        if given is not None and signature.name == main.name:
+            yield given
+        yield from evidence_for(signature, stored.get(signature.name, ()), seen)
+
+    return rows
 
 
 def sizes_of(options: BatchingOptions) -> BatchSizes:
@@ -57,7 +72,12 @@ def sizes_of(options: BatchingOptions) -> BatchSizes:
 
 
 def choose_engine(
-    servable: Servable, source: VersionSource, engine: str | None, seen: Seen, progress: Progress
+    servable: Servable,
+    source: VersionSource,
+    engine: str | None,
+    given: Tensors,
+    seen: Seen,
+    progress: Progress,
 ) -> list[EngineMeasurement]:
     """Let another engine run a loaded version, or measure anew; what was measured.
 
@@ -65,6 +85,7 @@ def choose_engine(
         servable: the version, which goes on answering.
         source: where it comes from, and what was asked for before.
         engine: the name of an engine, `auto` or `tensorflow`; None measures all engines for what was asked for before.
+        given: rows of the user for the signature that answers by default; may be empty.
         seen: captured requests.
         progress: called with each step.
 
@@ -75,6 +96,7 @@ def choose_engine(
         raise InvalidOption(f"{source.path} is no SavedModel that engines could run", hint="--engine tensorflow")
     if engine is not None:
         check_installed(engine)
-    rows, sizes = known_rows(servable, seen), sizes_of(source.options)
+    rows = known_rows(servable, seen, Evidence(given, GIVEN) if given else None)
+    sizes = sizes_of(source.options)
     accelerate(servable, engine or source.engine, rows, sizes, progress, measures_all=engine is None, is_strict=True)
     return list(servable.measurements)
