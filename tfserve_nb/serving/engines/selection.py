@@ -162,7 +162,15 @@ def _find_out(
         found = examine(signature, partial(servable.session().run, name), engines, rows(signature), sizes, singles)
         findings[name] = replace(found, problems={**found.problems, **problems})
     progress(ProgressEvent("measuring", 1, 1))
-    record = EngineRecord(fingerprint(servable.path), versions_of(kinds), artefacts, findings, this_machine())
+    record = EngineRecord(
+        fingerprint(servable.path),
+        servable.tags,
+        {kind.name: kind.options for kind in kinds},
+        versions_of(kinds),
+        artefacts,
+        findings,
+        machine=this_machine(),
+    )
     servable.engine_folder.write(record)
     return record
 
@@ -196,8 +204,10 @@ def _converted(servable: EngineServable, kinds: Sequence[EngineKind], known: Eng
 
 
 def _kept(servable: EngineServable, kind: EngineKind, signature: str, known: EngineRecord | None) -> Artefact | None:
-    """What was converted before, if it is whole and the same versions would convert it again."""
+    """What was converted before, if it is whole and would be converted in the same way again."""
     if known is None or signature not in known.artefacts.get(kind.name, {}):
+        return None
+    if known.options.get(kind.name) != kind.options:
         return None
     if any(known.versions.get(name) != version for name, version in versions_of([kind]).items()):
         return None

@@ -6,6 +6,7 @@ Thread: the manager's, or the caller's.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -16,9 +17,9 @@ from ..batching.options import BatchingOptions
 from ..engines.accelerated import EngineServable
 from ..engines.engine import TENSORFLOW
 from ..engines.evidence import GIVEN, Evidence
-from ..engines.kinds import check_installed
+from ..engines.kinds import check_installed, check_single_file
 from ..engines.selection import BatchSizes, RowsOf, accelerate
-from ..engines.servable import Loader, Servable
+from ..engines.servable import Loader, Servable, SingleFileServable
 from .source import VersionSource
 from .warmup import Seen, evidence_for, nothing_seen, stored_rows
 
@@ -56,12 +57,12 @@ def known_rows(servable: EngineServable, seen: Seen = nothing_seen, given: Evide
         seen: captured requests.
         given: rows of the user for the signature that answers by default.
     """
-    stored, main = stored_rows(servable, servable.path), main_signature(servable.signatures)
+    stored = cache(partial(stored_rows, servable, servable.path))  # not read where nothing is compared
 
     def rows(signature: SignatureSpec) -> Iterator[Evidence]:
-        if given is not None and signature.name == main.name:
+        if given is not None and signature.name == main_signature(servable.signatures).name:
             yield given
-        yield from evidence_for(signature, stored.get(signature.name, ()), seen)
+        yield from evidence_for(signature, stored().get(signature.name, ()), seen)
 
     return rows
 
@@ -92,6 +93,9 @@ def choose_engine(
     Raises:
         InvalidOption: if the engine was asked for by its name and cannot run the version; all is as before then.
     """
+    if isinstance(servable, SingleFileServable):
+        check_single_file(servable.engine, engine, str(source.path))
+        return []
     if not isinstance(servable, EngineServable):
         raise InvalidOption(f"{source.path} is no SavedModel that engines could run", hint="--engine tensorflow")
     if engine is not None:
