@@ -95,6 +95,7 @@ def to_signature_defs(signatures: Mapping[str, SignatureSpec]) -> SignatureDefs:
             for spec in specs.values():
                 info = infos[spec.name]
                 info.name, info.dtype = spec.tensor_name, dtype_number(spec.dtype)
+                info.tensor_shape.unknown_rank = spec.shape is None
                 for size in spec.shape or ():
                     info.tensor_shape.dim.add(size=-1 if size is None else size)
     return signature_defs_of(meta_graph)

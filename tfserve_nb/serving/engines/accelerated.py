@@ -11,12 +11,14 @@ Thread: `run` on any; the rest on one thread at a time.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...export.check import VersionFacts
 from ...export.reasons import innermost
 from ...protos.postponed import loaded
 from ...types import EngineMeasurement, Tensors
@@ -25,8 +27,8 @@ from .engine import TENSORFLOW, Engine, num_threads
 from .saved_model.devices import is_processor
 from .saved_model.session import DEFAULT_OPTIONS, SavedModelServable, SessionOptions, read_facts
 from .servable import Servable
+from .single_file.loading import load_single_file
 from .strange import LeftToTensorFlow
-from .tflite import MODEL_FILE, TfliteServable
 
 RUNS_TO_CHECK = 1000
 """For so many runs it is looked at an engine at work."""
@@ -59,7 +61,7 @@ class EngineServable:
         self.path = path
         self.engine_folder = EngineFolder(path, options.tags)
         self.tags = options.tags
-        self.num_threads = options.intra_op_threads or num_threads(options.limited_threads)
+        self.num_threads = _num_threads(options)
         self.measurements: tuple[EngineMeasurement, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.runs_to_check = 0
@@ -205,6 +207,11 @@ class EngineServable:
             self.engine_folder.update(lambda record: record.without(engine.name, signature, reason))
 
 
+def _num_threads(options: SessionOptions) -> int:
+    """Threads of one run that TensorFlow does not carry out."""
+    return options.intra_op_threads or num_threads(options.limited_threads)
+
+
 def has_tensorflow() -> bool:
     """Whether this process has TensorFlow anyway: nothing imports it only to look at an engine at work.
 
@@ -238,8 +245,13 @@ class SavedModelLoader:
             servable.session()
         return servable
 
+    def facts(self, path: Path) -> VersionFacts:
+        """What is known of a version before it is run."""
+        with contextlib.closing(self.unopened(path, None)) as servable:
+            return VersionFacts(servable.signatures, servable.effects)
+
     def unopened(self, path: Path, device: str | None) -> Servable:
-        """A version that TensorFlow has not loaded yet; a TensorFlow Lite model needs none."""
-        if self._options.prefers_tflite and (path / MODEL_FILE).is_file():
-            return TfliteServable(path)
-        return EngineServable(path, device, self._options)
+        """A version that TensorFlow has not loaded yet; one that is a single file of another runtime needs none."""
+        options = self._options
+        file = load_single_file(path, _num_threads(options), prefers_tflite=options.prefers_tflite)
+        return EngineServable(path, device, options) if file is None else file

@@ -14,9 +14,9 @@ from ...types import EngineMeasurement, Progress, no_progress
 from ..batching.options import BatchingOptions
 from ..engines.accelerated import EngineServable
 from ..engines.engine import TENSORFLOW
-from ..engines.kinds import check_installed
+from ..engines.kinds import check_installed, check_single_file
 from ..engines.selection import BatchSizes, RowsOf, accelerate
-from ..engines.servable import Loader, Servable
+from ..engines.servable import Loader, Servable, SingleFileServable
 from .source import VersionSource
 from .warmup import Seen, evidence_for, nothing_seen, stored_rows
 
@@ -72,6 +72,9 @@ def choose_engine(
     Raises:
         InvalidOption: if the engine was asked for by its name and cannot run the version; all is as before then.
     """
+    if isinstance(servable, SingleFileServable):
+        check_single_file(servable.engine, engine, str(source.path))
+        return []
     if not isinstance(servable, EngineServable):
         raise InvalidOption(f"{source.path} is no SavedModel that engines could run", hint="--engine tensorflow")
     if engine is not None:
