@@ -32,9 +32,11 @@ HERE = threading.get_ident
 
 @dataclass
 class Model:
-    """Answers with its input; the clock shows how long a run takes, and the runs' threads are noted."""
+    """Answers with its input; the clocks show how long a run takes, and the runs' threads are noted."""
 
     now_s: float = 0.0
+    computed_s: float = 0.0
+    is_held_up: bool = False
     takes_s: float = SHORT_S / 3
     threads: list[int] = field(default_factory=list)
     on_run: Callable[[], object] = lambda: None
@@ -42,6 +44,7 @@ class Model:
     def run(self, inputs: Tensors) -> Tensors:
         self.threads.append(HERE())
         self.now_s += self.takes_s
+        self.computed_s += 0.0 if self.is_held_up else self.takes_s
         self.on_run()
         if (inputs["x"] == BAD).any():
             raise RunRejected("bad value")
@@ -55,7 +58,7 @@ def model() -> Model:
 
 @pytest.fixture
 def runner(model: Model) -> Iterator[Runner]:
-    runner = Runner("test", now=lambda: model.now_s)
+    runner = Runner("test", now=lambda: model.now_s, computed=lambda: model.computed_s)
     runner.start()
     yield runner
     runner.stop()
@@ -131,6 +134,18 @@ def test_one_slow_run_leaves_the_next_ones_to_the_runners_threads_for_a_while(ru
     learn(runner, lane, 1.0)
     ask(runner, lane, 1.0)
     assert model.threads[-1] == HERE()
+
+
+def test_a_run_that_a_busy_machine_held_up_is_no_reason_to_leave_the_next_ones(runner: Runner, model: Model) -> None:
+    lane = lane_of(runner, model)
+    learn(runner, lane, 1.0)
+    usual_s, model.takes_s, model.is_held_up = model.takes_s, 2 * SLOW_S, True
+    ask(runner, lane, 1.0)
+    model.takes_s = usual_s
+
+    ask(runner, lane, 1.0)
+
+    assert model.threads[-2:] == [HERE(), HERE()]
 
 
 def test_a_request_that_fails_here_leaves_its_batch_mates_alone(runner: Runner, model: Model) -> None:

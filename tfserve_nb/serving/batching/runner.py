@@ -56,16 +56,23 @@ class Runner:
         device: for the threads' names, such as `cpu0`.
         num_threads: batches that may run at the same time.
         now: the clock in seconds.
+        computed: the processor time of the calling thread so far, in seconds.
 
     Reference: start-time fair queueing (Goyal, Vin, Cheng, 1996).
     """
 
     def __init__(
-        self, device: str = "cpu0", *, num_threads: int = 1, now: Callable[[], float] = time.perf_counter
+        self,
+        device: str = "cpu0",
+        *,
+        num_threads: int = 1,
+        now: Callable[[], float] = time.perf_counter,
+        computed: Callable[[], float] = time.thread_time,
     ) -> None:
         self.device = device
         self._num_threads = num_threads
         self._now = now
+        self._computed = computed
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._num_idle = 0
@@ -188,8 +195,10 @@ class Runner:
             return True
         outputs: list[Tensors] = []
         batch.mark_started(now_s)
+        before_s = self._computed()
         with contextlib.suppress(Exception):
             outputs = run_parts(lane, batch.parts, is_here=True)
+        computed_s = self._computed() - before_s
         if outputs:
             self._done(lane, batch, now_s, outputs, running)
         elif self._stopping:
@@ -197,7 +206,7 @@ class Runner:
         with self._wake:
             if not outputs and not self._stopping:
                 self._again.append((lane, batch))
-            note_short(lane, now_s, self._now())
+            note_short(lane, now_s, self._now(), computed_s)
             running.is_replaced = False
             self._ended(running)
             self._running.remove(running)
