@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from results import Results
 from saved_models import BenchModel
@@ -55,7 +55,7 @@ def say(text: str) -> None:
     print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
-def ask_script(name: str, *arguments: object) -> dict[str, float]:
+def ask_script(name: str, *arguments: object) -> dict[str, Any]:
     """Run one of our scripts in a process of its own; its last line is JSON.
 
     Raises:
@@ -66,5 +66,5 @@ def ask_script(name: str, *arguments: object) -> dict[str, float]:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=1800)
     if done.returncode:
         raise RuntimeError(f"{name}: {done.stderr.strip()[-500:]}")
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found

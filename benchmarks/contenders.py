@@ -6,11 +6,12 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peer_venvs import PEERS, NoVenv, venv_python
-from wire_formats import BINARY, PLAIN_LIST, V1, V2, WireFormat
+from saved_models import COLUMNS
+from wire_formats import BINARY, PLAIN_LIST, ROWS, V1, V2, WireFormat
 
 HERE = Path(__file__).parent
 V1_PATH = "/v1/models/bench:predict"
@@ -32,6 +33,7 @@ class Contender:
         is_ours: whether it is this project's server.
         tells: whether it writes `{info}`.
         environment: added to that of its process.
+        needs_onnx: whether it runs the model's ONNX file.
         problem: why it cannot run on this machine; empty when it can.
     """
 
@@ -42,50 +44,76 @@ class Contender:
     is_ours: bool = False
     tells: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
+    needs_onnx: bool = False
     problem: str = ""
 
 
 OUR_PATHS = {V1.name: V1_PATH, V2.name: V2_PATH, BINARY.name: V2_PATH}
+KERNEL, KERNEL_AUTO, ISOLATED = "ours, in kernel", "ours, in kernel, auto", "ours, isolated"
+SERVE, SERVE_AUTO, TWO_WORKERS = "ours, serve", "ours, serve, auto", "ours, serve, 2 workers"
+ONNX = " with ONNX Runtime"
 
 
 def ours() -> list[Contender]:
-    """Our server: in a kernel, isolated, and as a command with one and two workers."""
-    return [in_kernel(), in_kernel(is_isolated=True), serve(1), serve(2)]
+    """Our server: in a kernel, isolated, and as a command, as it starts and with two workers."""
+    return [in_kernel(), in_kernel(is_isolated=True), serve(), serve(num_workers=2)]
 
 
-def in_kernel(*, is_isolated: bool = False, max_batch_size: int = 64) -> Contender:
+def with_engines() -> list[Contender]:
+    """Our server in a kernel and as a command, by TensorFlow's session and by the engine that it chooses."""
+    return [in_kernel(), in_kernel(engine="auto"), serve(), serve(engine="auto")]
+
+
+def in_kernel(*, is_isolated: bool = False, max_batch_size: int = 64, engine: str = "tensorflow") -> Contender:
     """Deployed from a cell of a real kernel, in the kernel or in its child process."""
     command = [sys.executable, str(HERE / "kernel_server.py"), "{port}", "{model}", "{info}"]
-    command.append(f"--max-batch-size={max_batch_size}")
-    name = "ours, in kernel"
+    command += [f"--max-batch-size={max_batch_size}", f"--engine={engine}"]
     if is_isolated:
-        name = "ours, isolated"
         command.append("--isolate")
+    name = _with_engine(ISOLATED if is_isolated else KERNEL, engine)
     return Contender(name, tuple(command), V1, OUR_PATHS, is_ours=True, tells=True)
 
 
-def serve(num_workers: int) -> Contender:
-    """`tfserve-nb serve` with some workers."""
+def serve(*, num_workers: int = 0, engine: str = "tensorflow") -> Contender:
+    """`tfserve-nb serve` as a user starts it: ports and model, and only the options that are named here."""
     command = [
         sys.executable, "-m", "tfserve_nb", "serve", "--port={grpc_port}", "--rest_api_port={port}",
-        "--model_name=bench",
-        "--model_base_path={base}", "--enable_batching", "--host=127.0.0.1",
-        f"--workers={num_workers}",
+        "--model_name=bench", "--model_base_path={base}",
     ]  # fmt: skip
-    name = f"ours, serve, {num_workers} worker{'s' if num_workers > 1 else ''}"
-    return Contender(name, tuple(command), V1, OUR_PATHS, is_ours=True)
+    name = SERVE
+    if num_workers:
+        name += f", {num_workers} worker{'s' if num_workers > 1 else ''}"
+        command.append(f"--workers={num_workers}")
+    if engine != "tensorflow":
+        command.append(f"--engine={engine}")
+    return Contender(_with_engine(name, engine), tuple(command), V1, OUR_PATHS, is_ours=True)
 
 
-def peers(*, makes_venvs: bool = True) -> list[Contender]:
-    """The peers, whether or not they can run here; those that are not installed yet are installed if allowed."""
+def _with_engine(name: str, engine: str) -> str:
+    return name if engine == "tensorflow" else f"{name}, {engine}"
+
+
+def peers(*, makes_venvs: bool = True, engines: bool = False) -> list[Contender]:
+    """The peers, whether or not they can run here; those that are not installed yet are installed if allowed.
+
+    Args:
+        makes_venvs: whether that is allowed.
+        engines: PyTriton and MLServer with ONNX Runtime too.
+    """
     wires: dict[str, tuple[WireFormat, Mapping[str, str]]] = {
         "pytriton": (V2, {V2.name: V2_PATH, BINARY.name: V2_PATH}),
         "mlserver": (V2, {V2.name: V2_PATH}),
-        "litserve": (V1, {V1.name: "/predict"}),
+        "litserve": (ROWS, {ROWS.name: "/predict"}),
         "bentoml": (PLAIN_LIST, {PLAIN_LIST.name: "/predict"}),
-        "ray": (V1, {V1.name: "/"}),
+        "ray": (ROWS, {ROWS.name: "/"}),
     }
-    return [_peer(key, *wires[key], makes_venv=makes_venvs) for key in PEERS]
+    found = []
+    for key in PEERS:
+        one = _peer(key, *wires[key], makes_venv=makes_venvs)
+        found.append(one)
+        if engines and key in ("pytriton", "mlserver"):
+            found.append(replace(one, name=one.name + ONNX, needs_onnx=True))
+    return found
 
 
 def _peer(key: str, wire: WireFormat, paths: Mapping[str, str], *, makes_venv: bool) -> Contender:
@@ -94,7 +122,10 @@ def _peer(key: str, wire: WireFormat, paths: Mapping[str, str], *, makes_venv: b
         python = venv_python(key, makes=makes_venv)
     except NoVenv as error:
         return Contender(peer.name, (), wire, paths, problem=str(error))
-    environment = {"PYTHONPATH": str(HERE / "peers"), "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+    environment = {
+        "PYTHONPATH": str(HERE / "peers"), "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "BENCH_COLUMNS": ",".join(COLUMNS), **peer.environment,
+    }  # fmt: skip
     if key == "pytriton":
         environment["LD_LIBRARY_PATH"] = _library_folder(python)
     return Contender(peer.name, (str(python), str(HERE / "peers" / peer.script), "{port}"), wire, paths,

@@ -18,7 +18,6 @@ from typing import Any
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import saved_models
-from version_size import transformer
 
 from tfserve_nb.export.saved_model import export_version
 from tfserve_nb.serving.engines.accelerated import EngineServable
@@ -28,19 +27,11 @@ from tfserve_nb.serving.engines.kinds import KINDS
 from tfserve_nb.serving.engines.selection import BatchSizes, accelerate
 from tfserve_nb.serving.versions.acceleration import known_rows
 
-
-def lstm() -> Any:
-    """64 steps of 16 numbers, 64 units."""
-    from keras import Input, Sequential, layers
-
-    return Sequential([Input((64, 16)), layers.LSTM(64), layers.Dense(10, activation="softmax")])
-
-
 MODELS: dict[str, Callable[[], Any]] = {
     "mlp": saved_models.mlp,
     "cnn": saved_models.cnn,
-    "lstm": lstm,
-    "transformer": transformer,
+    "lstm": saved_models.lstm,
+    "transformer": saved_models.transformer,
     "mobilenet": saved_models.mobilenet,
 }
 

@@ -11,14 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-from goals import KERNEL, MLP
+from contenders import ISOLATED, KERNEL, KERNEL_AUTO, ONNX, SERVE, SERVE_AUTO, TWO_WORKERS
+from goals import MLP
+from part_same import MANY_ROWS, ONE_ROW, SameLoad
+from part_same import part_of as same_part_of
 from part_servers import CONNECTIONS, IN_PROCESS
 from results import Results, median, short
+from saved_models import MODELS
 
-OURS = {"ours, in kernel": "#0b5fa5", "ours, isolated": "#2a91d8", "ours, serve, 1 worker": "#12807a",
-        "ours, serve, 2 workers": "#35b59c", IN_PROCESS: "#6c5fc7"}  # fmt: skip
-PEERS = {"PyTriton": "#b8480c", "MLServer": "#c98a00", "LitServe": "#a3365f", "BentoML": "#6d6d6d",
-         "Ray Serve": "#8c5a3c"}  # fmt: skip
+OURS = {KERNEL: "#2a91d8", KERNEL_AUTO: "#0b5fa5", ISOLATED: "#5fb0e6", SERVE: "#35b59c", SERVE_AUTO: "#12807a",
+        TWO_WORKERS: "#6cc9b4", IN_PROCESS: "#6c5fc7"}  # fmt: skip
+PEERS = {"PyTriton": "#b8480c", f"PyTriton{ONNX}": "#e07b39", "MLServer": "#c98a00", f"MLServer{ONNX}": "#e8b93a",
+         "LitServe": "#a3365f", "BentoML": "#6d6d6d", "Ray Serve": "#8c5a3c"}  # fmt: skip
 COLORS = {**OURS, **PEERS}
 LOAD = 64
 """Connections that the picture of one request is drawn for."""
@@ -31,7 +35,9 @@ def write(results: Results) -> list[Path]:
         "font.size": 10.5, "axes.spines.top": False, "axes.spines.right": False, "svg.fonttype": "none",
         "svg.hashsalt": "bench", "axes.titleweight": "bold", "axes.titlelocation": "left",
     })  # fmt: skip
-    makers: dict[str, Callable[[Results], Any]] = {"throughput": throughput, "request": request}
+    makers: dict[str, Callable[[Results], Any]] = {
+        "same-model": same_model, "throughput": throughput, "request": request,
+    }  # fmt: skip
     paths = []
     for name, maker in makers.items():
         figure = maker(results)
@@ -40,6 +46,38 @@ def write(results: Results) -> list[Path]:
                 paths.append(results.path.with_name(f"{results.path.stem}-{name}.{ending}"))
                 figure.savefig(paths[-1], dpi=150)
     return paths
+
+
+def same_model(results: Results) -> Any:
+    """Rows per second of every server: a column of bars for each load, a row for each model."""
+    from matplotlib.figure import Figure
+
+    names = [name for name in MODELS if results.cases(same_part_of(name))]
+    if not names:
+        return None
+    figure = Figure(figsize=(12, 2.9 * len(names)), layout="constrained")
+    grid = figure.subplots(len(names), 2, squeeze=False)
+    for name, line in zip(names, grid, strict=True):
+        _same_bars(results, line[0], name, ONE_ROW, "requests of 1 row, 64 connections")
+        _same_bars(results, line[1], name, MANY_ROWS, "requests of 32 rows, binary, 8 connections")
+    figure.suptitle("The same SavedModel in every server: rows per second", fontweight="bold", x=0.01, ha="left")
+    return figure
+
+
+def _same_bars(results: Results, axes: Any, name: str, load: SameLoad, title: str) -> None:
+    """The servers of one model and load, the fastest at the top; a line across a bar goes from smallest to largest."""
+    found = {case: results.series(same_part_of(name), case, f"rows@{load.name}") for case in COLORS}
+    cases = sorted((case for case, series in found.items() if series), key=lambda case: median(found[case]))
+    for place, case in enumerate(cases):
+        values = found[case].values()
+        axes.barh(place, median(found[case]), color=COLORS[case], height=0.72)
+        axes.plot([min(values), max(values)], [place, place], color="#222222", linewidth=1.1)
+        axes.text(max(values), place, f"  {short(median(found[case]))}", va="center", fontsize=9)
+    axes.set_yticks(range(len(cases)), cases, fontsize=9)
+    for label in axes.get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() in OURS else "normal")
+    axes.set_xlim(0, 1.18 * max((max(found[case].values()) for case in cases), default=1))
+    axes.set_title(f"{MODELS[name]}: {title}", fontsize=10.5)
 
 
 def throughput(results: Results) -> Any:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from contenders import ISOLATED, KERNEL, KERNEL_AUTO, ONNX, SERVE, TWO_WORKERS
 from results import Results, Series, median, ratios, spread
 
-KERNEL, ISOLATED = "ours, in kernel", "ours, isolated"
-ONE, TWO = "ours, serve, 1 worker", "ours, serve, 2 workers"
 MLP = "servers mlp"
 
 
@@ -23,6 +22,7 @@ class Goal:
         find: the measured values by round; empty when it was not measured.
         is_ceiling: whether smaller is better.
         unit: of the number.
+        limit: what bounds it, in words.
     """
 
     part: str
@@ -31,6 +31,7 @@ class Goal:
     find: Callable[[Results], Series]
     is_ceiling: bool = False
     unit: str = "×"
+    limit: str = ""
 
     @property
     def wanted(self) -> str:
@@ -38,13 +39,15 @@ class Goal:
         return f"{'≤' if self.is_ceiling else '≥'} {self.bound:,g} {self.unit}".replace(",", " ")
 
     def verdict(self, results: Results) -> tuple[str, str, str]:
-        """What was measured, whether that is enough, and by how much."""
+        """What was measured, whether that is enough, and by how much; what bounds it when it is not."""
         series = self.find(results)
         if not series:
             return "–", "not measured", ""
         value = median(series)
         is_reached = value <= self.bound if self.is_ceiling else value >= self.bound
         by = f"{abs(value - self.bound) / abs(self.bound):.0%} {'below' if value < self.bound else 'above'} the bound"
+        if self.limit and not is_reached:
+            by += f": {self.limit}"
         return f"{spread(series)} {self.unit}", "reached" if is_reached else "**not reached**", by
 
 
@@ -87,12 +90,76 @@ def memory_growth(results: Results) -> Series:
     return {number: 100 * (ratio - 1) for number, ratio in grown.items()}
 
 
-GOALS = (
-    Goal("servers", "MLP, JSON, 64 connections: requests/s over PyTriton's", 7, of(MLP, KERNEL, "rate@64", "PyTriton")),
-    Goal("servers", "the same over MLServer's", 13, of(MLP, KERNEL, "rate@64", "MLServer")),
+RATES = (("cnn", 3), ("lstm", 2), ("transformer", 2), ("mobilenet", 2.5))
+RUNS = (("cnn", 3), ("lstm", 5), ("transformer", 2), ("mobilenet", 3))
+NAMES = {"cnn": "CNN", "lstm": "LSTM", "transformer": "transformer", "mobilenet": "MobileNetV2"}
+SMALLER = ("mlp", "cnn", "transformer", "mobilenet")
+
+
+def worst_agreement(results: Results) -> Series:
+    """The smallest agreement of all models."""
+    found = [results.series("agreement", case, "agreement") for case in results.cases("agreement")]
+    return {0: min(series[0] for series in found)} if found else {}
+
+
+def above_the_call(results: Results) -> Series:
+    """The median latency of one connection minus the engine's own call, in milliseconds."""
+    calls = results.series("call", "engine", "call_ms")
+    alone = results.series("call", KERNEL_AUTO, "p50_ms")
+    return {number: alone[number] - took_ms for number, took_ms in calls.items() if number in alone}
+
+
+ENGINE_GOALS = (
+    *(
+        Goal("same", f"{NAMES[name]}, 32 rows, binary, 8 connections: `auto` over TensorFlow's session", bound,
+             of(f"same {name}", KERNEL_AUTO, "rows@32", KERNEL))
+        for name, bound in RATES
+    ),
+    *(
+        Goal("same", f"{NAMES[name]}, one row: time of a run, TensorFlow's session over `auto`", bound,
+             of(f"same {name}", KERNEL, "run@alone", KERNEL_AUTO))
+        for name, bound in RUNS
+    ),
+    *(
+        Goal("same", f"{NAMES[name]}, 32 rows, binary, 8 connections: `auto` over {peer}", bound,
+             of(f"same {name}", KERNEL_AUTO, "rows@32", peer))
+        for peer, bound in (("PyTriton", 3), (f"PyTriton{ONNX}", 1.5))
+        for name in NAMES
+    ),
+    Goal("cnn", "CNN, 32 rows, binary: rows/s of `auto` over its engine's best loop", 0.9,
+         of("cnn", "auto, requests of 32, binary", "rows_per_s", "auto, offline batch loop")),
+    Goal("same", "MLP, JSON, 64 connections: requests/s over PyTriton's", 6,
+         of("same mlp", KERNEL, "rows@1", "PyTriton")),
+    Goal("same", "MLP, JSON, 64 connections: `tfserve-nb serve` as it starts over the kernel's server", 0.95,
+         of("same mlp", SERVE, "rows@1", KERNEL)),
+    *(
+        Goal("tabular", f"ten inputs, JSON objects of {what}, {rows} row{'s' if rows > 1 else ''}: over one input", 0.8,
+             of("tabular", case, f"rows@{rows}", "tabular_one"))
+        for case, what in (("tabular_scalars", "numbers"), ("tabular", "lists"))
+        for rows in (1, 32)
+    ),
+    Goal("call", "MLP, one connection, `auto`: p50 minus the engine's call", 0.15, above_the_call, is_ceiling=True,
+         unit="ms"),
+    *(
+        Goal("size", f"{name}: {what} over Keras' own export", 0.55,
+             of("size", f"{name}, tfserve_nb", key, f"{name}, keras"), is_ceiling=True)
+        for what, key in (("disk", "disk_mib"), ("memory of a loaded version", "memory_mib"))
+        for name in SMALLER
+    ),
+    *(
+        Goal("start", f"`serve --engine onnx` of the MLP: {what} over `--engine tensorflow`", 0.3,
+             of("start", f"{SERVE}, onnx", key, SERVE), is_ceiling=True)
+        for what, key in (("memory", "mib"), ("time to the first answer", "first_answer_s"))
+    ),
+    Goal("agreement", "engines chosen by `auto`, digits: smallest agreement of four models", 1.0, worst_agreement),
+)  # fmt: skip
+
+OTHER_GOALS = (
+    Goal("servers", "MLP, JSON, 64 connections: requests/s over MLServer's", 13,
+         of(MLP, KERNEL, "rate@64", "MLServer")),
     Goal("servers", "the same over LitServe's", 20, of(MLP, KERNEL, "rate@64", "LitServe")),
-    Goal("servers", "256 connections, 2 workers over one process", 1.5, of(MLP, TWO, "rate@256", ONE)),
-    Goal("servers", "256 connections, 2 workers over PyTriton", 11, of(MLP, TWO, "rate@256", "PyTriton")),
+    Goal("servers", "256 connections, 2 workers over one process", 1.5, of(MLP, TWO_WORKERS, "rate@256", SERVE)),
+    Goal("servers", "256 connections, 2 workers over PyTriton", 11, of(MLP, TWO_WORKERS, "rate@256", "PyTriton")),
     Goal("servers", "p99 at 64 connections over PyTriton's", 0.25, of(MLP, KERNEL, "p99@64", "PyTriton"),
          is_ceiling=True),
     Goal("call", "one connection: p50 minus the bare call of the model", 0.25, value("call", KERNEL, "over_ms"),
@@ -100,7 +167,7 @@ GOALS = (
     Goal("core", "the core alone, on one core", 250_000, value("core", "core alone", "rate"), unit="requests/s"),
     *(
         Goal("cnn", f"small CNN, {case}: rows/s over the best offline loop", 0.9,
-             of("cnn", case, "rows_per_s", "offline batch loop"))
+             of("cnn", f"tensorflow, {case}", "rows_per_s", "tensorflow, offline batch loop"))
         for case in ("requests of 1, JSON", "requests of 32, JSON", "requests of 32, binary")
     ),
     Goal("image", "224×224×3, JSON to array: time over orjson and NumPy's", 0.125,
@@ -131,3 +198,5 @@ GOALS = (
     Goal("dashboard", "processor time of a dashboard at 5 Hz, 6 versions", 1, dashboard_core, is_ceiling=True,
          unit="% of a core"),
 )  # fmt: skip
+
+GOALS = (*ENGINE_GOALS, *OTHER_GOALS)

@@ -1,6 +1,6 @@
 """A notebook kernel that serves: a real ipykernel whose first cell deploys, and which does other work on command.
 
-Usage: python kernel_server.py PORT MODEL INFO [--isolate] [--grpc-port N] [--max-batch-size N]
+Usage: python kernel_server.py PORT MODEL INFO [--isolate] [--grpc-port N] [--max-batch-size N] [--engine E]
 
 INFO is a file that gets the server's token and the kernel's process number as JSON. Commands come line by line over
 standard input, each is answered with `ok`: `spin` runs a cell of pure Python without end, `fit` trains a network
@@ -20,7 +20,7 @@ DEPLOY = """
 import json, os, tfserve_nb
 d = tfserve_nb.deploy(
     {model!r}, "bench", port={port}, grpc_port={grpc_port}, isolate={isolate}, base_path="served",
-    max_batch_size={max_batch_size},
+    max_batch_size={max_batch_size}, engine={engine!r},
 )
 with open({info!r} + ".part", "w") as file:
     json.dump({{"token": d.token, "pid": os.getpid()}}, file)
@@ -62,6 +62,7 @@ def main() -> int:
     parser.add_argument("--isolate", action="store_true")
     parser.add_argument("--grpc-port", type=int)
     parser.add_argument("--max-batch-size", type=int, default=64)
+    parser.add_argument("--engine", default="tensorflow")
     options = parser.parse_args()
     from jupyter_client.manager import start_new_kernel
 

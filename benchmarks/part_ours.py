@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import contenders
 import wrk
-from bench import Bench, ask_script, say
+from bench import Bench, ask_script, rotated, say
 from part_servers import WARM_S
-from server_process import NoServer, started
+from server_process import NoServer, Server, started
 from wire_formats import BINARY, V1
 
 CNN_LOADS = (
@@ -18,44 +20,55 @@ CNN_LOADS = (
 
 
 def measure_call(bench: Bench) -> None:
-    """One connection, and the bare call of the same model in the same round."""
+    """One connection to servers that stay, and the bare call of the same model in the same round."""
     model = bench.models["mlp"]
-    for number in range(bench.rounds):
-        say(f"call, round {number + 1} of {bench.rounds}")
-        bare = ask_script("bare_model.py", model.version, bench.seconds / 2)
-        bench.results.add("call", "bare model", number, **bare)
-        for one in (contenders.in_kernel(), contenders.serve(1)):
+    with contextlib.ExitStack() as stack:
+        servers = []
+        ask_script("engine_call.py", model.version, 0.1)
+        for one in contenders.with_engines():
             try:
-                with started(one, model) as server:
-                    wrk.run(server.target(), 1, WARM_S)
-                    load = wrk.run(server.target(), 1, bench.seconds)
-            except (NoServer, wrk.LoadFailed) as error:
+                servers.append(stack.enter_context(started(one, model)))
+            except NoServer as error:
                 bench.results.problem("call", one.name, str(error))
-            else:
-                bench.results.add("call", one.name, number, p50_ms=load.p50_ms, over_ms=load.p50_ms - bare["p50_ms"])
+        for number in range(bench.rounds):
+            say(f"call, round {number + 1} of {bench.rounds}")
+            bare = ask_script("bare_model.py", model.version, bench.seconds / 4)
+            bench.results.add("call", "bare model", number, **bare)
+            engine = ask_script("engine_call.py", model.version, bench.seconds / 4)
+            bench.results.add("call", "engine", number, call_ms=engine["call_ms"])
+            for server in rotated(servers, number):
+                wrk.run(server.target(), 1, WARM_S)
+                p50_ms = wrk.run(server.target(), 1, bench.seconds).p50_ms
+                bench.results.add("call", server.contender.name, number, p50_ms=p50_ms, over_ms=p50_ms - bare["p50_ms"])
 
 
 def measure_cnn(bench: Bench) -> None:
-    """Rows per second under load beside the best that a loop over batches gets from the same model.
+    """Rows per second under load beside the best that a loop over batches gets from the same model and engine.
 
     The server gets the loop's best batch as its `max_batch_size`.
     """
     model = bench.models["cnn"]
-    for number in range(bench.rounds):
-        say(f"cnn, round {number + 1} of {bench.rounds}")
-        best = ask_script("bare_model.py", model.version, bench.seconds / 2)
-        bench.results.add("cnn", "offline batch loop", number, rows_per_s=best["best_rows_per_s"])
-        one = contenders.in_kernel(max_batch_size=int(best["best_batch"]))
+    for engine, script in (("tensorflow", "bare_model.py"), ("auto", "engine_call.py")):
+        best = ask_script(script, model.version, bench.seconds / 4)
+        one = contenders.in_kernel(max_batch_size=int(best["best_batch"]), engine=engine)
         try:
             with started(one, model) as server:
-                for name, num_rows, wire, connections in CNN_LOADS:
-                    server.check(num_rows, wire)
-                    target = server.target(num_rows, wire)
-                    wrk.run(target, connections, WARM_S)
-                    rate = num_rows * wrk.run(target, connections, bench.seconds).rate
-                    bench.results.add("cnn", name, number, rows_per_s=rate)
+                for number in range(bench.rounds):
+                    say(f"cnn, {engine}, round {number + 1} of {bench.rounds}")
+                    _load_cnn(bench, server, number, engine, script)
         except (NoServer, wrk.LoadFailed) as error:
             bench.results.problem("cnn", one.name, str(error))
+
+
+def _load_cnn(bench: Bench, server: Server, number: int, engine: str, script: str) -> None:
+    best = ask_script(script, server.model.version, bench.seconds / 4)
+    bench.results.add("cnn", f"{engine}, offline batch loop", number, rows_per_s=best["best_rows_per_s"])
+    for name, num_rows, wire, connections in CNN_LOADS:
+        server.check(num_rows, wire)
+        target = server.target(num_rows, wire)
+        wrk.run(target, connections, WARM_S)
+        rate = num_rows * wrk.run(target, connections, bench.seconds).rate
+        bench.results.add("cnn", f"{engine}, {name}", number, rows_per_s=rate)
 
 
 def measure_core(bench: Bench) -> None:

@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -27,11 +29,13 @@ class Peer:
         name: as its makers write it.
         package: as pip knows it.
         script: in peers/.
+        environment: what its documentation sets for throughput.
     """
 
     name: str
     package: str
     script: str
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 PEERS = {
@@ -39,8 +43,11 @@ PEERS = {
     "mlserver": Peer("MLServer", "mlserver", "mlserver_model.py"),
     "litserve": Peer("LitServe", "litserve", "litserve_server.py"),
     "bentoml": Peer("BentoML", "bentoml", "bentoml_service.py"),
-    "ray": Peer("Ray Serve", "ray", "ray_server.py"),
-}
+    "ray": Peer("Ray Serve", "ray", "ray_server.py",
+                {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}),
+}  # fmt: skip
+INSTALLED = "installed.txt"
+"""In an environment: the requirements that it was made from."""
 
 
 def venv_python(key: str, *, makes: bool = True) -> Path:
@@ -56,12 +63,14 @@ def venv_python(key: str, *, makes: bool = True) -> Path:
     given = os.environ.get("BENCH_VENVS")
     folder = (Path(given) if given else ROOT / ".bench") / key
     python = folder / "bin" / "python"
-    if not _version(folder, PEERS[key].package):
-        if given:
+    requirements = REQUIREMENTS / f"requirements-{key}.txt"
+    if given:
+        if not _version(folder, PEERS[key].package):
             raise NoVenv(f"{PEERS[key].package} is not installed in {key} below BENCH_VENVS")
+    elif not _is_current(folder, requirements):
         if not makes:
             raise NoVenv(f"not installed yet: python benchmarks/run.py --only servers --contender {PEERS[key].name!r}")
-        _make(folder, REQUIREMENTS / f"requirements-{key}.txt")
+        _make(folder, requirements)
     return python
 
 
@@ -78,6 +87,11 @@ def _version(folder: Path, package: str) -> str:
     return infos[0].name.removesuffix(".dist-info").rpartition("-")[2] if infos else ""
 
 
+def _is_current(folder: Path, requirements: Path) -> bool:
+    installed = folder / INSTALLED
+    return installed.exists() and installed.read_text() == requirements.read_text()
+
+
 def _make(folder: Path, requirements: Path) -> None:
     print(f"==> installing {folder.name} into {folder.relative_to(ROOT)} (some minutes, once)", flush=True)
     try:
@@ -87,3 +101,4 @@ def _make(folder: Path, requirements: Path) -> None:
     except subprocess.CalledProcessError as error:
         errors = [line for line in (error.stderr or "").splitlines() if line.startswith("ERROR")]
         raise NoVenv(f"pip could not install it: {errors[-1] if errors else error}") from error
+    shutil.copy(requirements, folder / INSTALLED)

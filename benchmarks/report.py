@@ -6,13 +6,16 @@ Usage: python benchmarks/report.py RESULTS.json
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from goals import GOALS, KERNEL
+from contenders import KERNEL, KERNEL_AUTO
+from goals import GOALS
 from part_open import RATES
+from part_same import MANY_ROWS, ONE_ROW
+from part_same import part_of as same_part_of
 from part_servers import CONNECTIONS, part_of
-from results import Results, ratios, spread
+from results import Results, Series, ratios, spread
 from saved_models import MODELS
 
 SUBJECTS = {
@@ -23,6 +26,12 @@ SUBJECTS = {
     "mib_at_end_trimmed": "MiB without what the C library keeps",
     "best_rows_per_s": "best rows/s in a loop",
     "best_batch": "at batch size",
+    "call_ms": "call of one row, ms",
+    "mib": "MiB",
+    "first_answer_s": "to the first answer, s",
+    "disk_mib": "on disk, MiB",
+    "memory_mib": "loaded, MiB",
+    "average": "runnable processes",
     "rate": "requests/s",
     "rows_per_s": "rows/s",
     "ms": "ms",
@@ -36,6 +45,11 @@ SUBJECTS = {
     "naive_pct": "Mann-Whitney on requests alarmed, %",
 }
 TITLES = {
+    "load": "Load average of the machine while the servers were compared",
+    "tabular": "Ten numbers as one input or as ten, JSON, 64 connections",
+    "start": "`tfserve-nb serve` with the MLP",
+    "size": "A version on disk and in memory",
+    "agreement": "Engines and TensorFlow on digits",
     "call": "One connection, and the bare model",
     "core": "Our own code on one core, without sockets and TensorFlow",
     "cnn": "Small CNN: rows per second",
@@ -65,6 +79,8 @@ def sections(results: Results) -> Iterable[str]:
         "by round. Client and server shared the machine."
     )
     yield "## Goals\n\n" + goals_table(results)
+    if any(results.cases(same_part_of(name)) for name in MODELS):
+        yield "## The same SavedModel in every server\n\n" + same_tables(results)
     for name, title in MODELS.items():
         if results.cases(part_of(name)):
             yield f"## {title}: closed loop, requests of one row\n\n" + servers_table(results, part_of(name))
@@ -85,12 +101,38 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def goals_table(results: Results) -> str:
-    """Every goal, measured or not."""
+    """Every goal of the parts that were measured."""
     rows = []
+    measured_parts = {part.partition(" ")[0] for part in results.parts()}
     for goal in GOALS:
+        if goal.part not in measured_parts:
+            continue
         measured, verdict, by = goal.verdict(results)
         rows.append((goal.part, goal.name, goal.wanted, measured, verdict, by))
     return table(("part", "goal", "wanted", "measured", "", "by how much"), rows)
+
+
+def same_tables(results: Results) -> str:
+    """Rows per second of all servers with all models, processor time of a row, and our rate over theirs."""
+    blocks = []
+    for load, text in ((ONE_ROW, "1 row, JSON, 64 connections (MobileNetV2: binary, 8)"),
+                       (MANY_ROWS, "32 rows, binary, 8 connections")):  # fmt: skip
+        for what, unit in (("rows", "rows/s"), ("cpu", "µs of processor time a row, client not counted")):
+            blocks.append(_by_model(results, f"{text}: {unit}", lambda part, case, key=f"{what}@{load.name}":
+                                    results.series(part, case, key)))  # fmt: skip
+        blocks.append(_by_model(
+            results, f"{text}: rows/s of “{KERNEL_AUTO}” over those of the server",
+            lambda part, case, key=f"rows@{load.name}": ratios(results.series(part, KERNEL_AUTO, key),
+                                                               results.series(part, case, key)),
+        ))  # fmt: skip
+    return "\n\n".join(blocks)
+
+
+def _by_model(results: Results, title: str, find: Callable[[str, str], Series]) -> str:
+    parts = [name for name in MODELS if results.cases(same_part_of(name))]
+    servers = list(dict.fromkeys(case for name in parts for case in results.cases(same_part_of(name))))
+    rows = [(server, *(spread(find(same_part_of(name), server)) for name in parts)) for server in servers]
+    return table((title, *(MODELS[name] for name in parts)), [row for row in rows if set(row[1:]) != {"–"}])
 
 
 def servers_table(results: Results, part: str) -> str:
@@ -143,6 +185,8 @@ def part_table(results: Results, part: str) -> str:
 
 def _title(what: str) -> str:
     name, _, connections = what.partition("@")
+    if name == "rows":
+        return f"rows/s, requests of {connections}"
     if not connections:
         return SUBJECTS.get(what, what)
     unit = "requests/s" if name == "rate" else f"{name}, ms"

@@ -18,11 +18,13 @@ from pathlib import Path
 
 import figures
 import machine
+import part_engines
 import part_experiments
 import part_generator
 import part_kernel
 import part_open
 import part_ours
+import part_same
 import part_servers
 import peer_venvs
 import report
@@ -32,11 +34,16 @@ from results import Results
 from saved_models import MODELS, make_all
 
 PARTS: dict[str, Callable[[Bench], None]] = {
+    "same": part_same.measure,
+    "cnn": part_ours.measure_cnn,
+    "call": part_ours.measure_call,
+    "tabular": part_engines.measure_tabular,
+    "start": part_engines.measure_start,
+    "size": part_engines.measure_size,
+    "agreement": part_engines.measure_agreement,
     "servers": part_servers.measure,
     "open": part_open.measure,
-    "call": part_ours.measure_call,
     "core": part_ours.measure_core,
-    "cnn": part_ours.measure_cnn,
     "image": part_ours.measure_image,
     "grpc": part_kernel.measure_grpc,
     "busy": part_kernel.measure_busy,
@@ -46,7 +53,10 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "memory": part_ours.measure_memory,
     "jobs": part_ours.measure_jobs,
 }
-QUICK = ("servers", "call", "core", "cnn", "image", "grpc")
+GOALS = ("same", "cnn", "call", "tabular", "start", "size", "agreement")
+"""The parts of the goals of engines."""
+QUICK = ("same", "tabular", "start")
+QUICK_MODELS = ("mlp", "cnn", "tabular_one", "tabular", "tabular_scalars")
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -54,6 +64,7 @@ def parse() -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help=f"less than 5 minutes: one round of {', '.join(QUICK)}")
+    parser.add_argument("--goals", action="store_true", help=f"the goals of engines only: {', '.join(GOALS)}")
     parser.add_argument("--only", action="append", choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--contender", action="append", default=[], metavar="NAME", help="a part of its name")
     parser.add_argument(
@@ -97,7 +108,7 @@ def measure(options: argparse.Namespace, results: Results, folder: Path) -> bool
     try:
         say("making the models")
         bench = Bench(
-            models=make_all(folder),
+            models=make_all(folder, QUICK_MODELS if options.quick and not options.only else MODELS),
             results=results,
             rounds=options.rounds or (1 if options.quick else 5),
             seconds=options.seconds or (1.5 if options.quick else 5.0),
@@ -106,7 +117,7 @@ def measure(options: argparse.Namespace, results: Results, folder: Path) -> bool
             names=tuple(options.contender),
             server_models=tuple(options.model),
         )
-        for part in options.only or (QUICK if options.quick else PARTS):
+        for part in options.only or (QUICK if options.quick else GOALS if options.goals else PARTS):
             try:
                 PARTS[part](bench)
             except Exception as error:  # noqa: BLE001 - the other parts can still be measured

@@ -20,6 +20,15 @@ import numpy as np
 MAX_ROWS = 64
 """Rows of the stored example."""
 
+COLUMNS = (
+    "age", "workclass_id", "education_num", "hours_per_week", "capital_gain", "capital_loss", "relationship", "race",
+    "sex", "native_country",
+)  # fmt: skip
+"""The inputs of the models on tabular data."""
+
+NUM_TOKENS = 8000
+"""Different tokens that the transformer knows."""
+
 
 @dataclass(frozen=True)
 class BenchModel:
@@ -39,10 +48,19 @@ class BenchModel:
         return self.base / "1"
 
     @property
+    def onnx(self) -> Path:
+        """Where `make_onnx` writes the same graph for ONNX Runtime."""
+        return self.base.with_suffix(".onnx")
+
+    @property
     def rows(self) -> np.ndarray:
-        """Example rows, float32 `(MAX_ROWS, ...)`."""
+        """Example rows, float32 or int32 `(MAX_ROWS, ...)`; of several inputs the columns of one array."""
         loaded: np.ndarray = np.load(self.base.with_suffix(".x.npy"))
         return loaded
+
+    def inputs(self, num_rows: int = MAX_ROWS) -> dict[str, np.ndarray]:
+        """The first example rows by the names of the model's inputs."""
+        return inputs_of(self.name, self.rows[:num_rows])
 
     @property
     def answers(self) -> np.ndarray:
@@ -55,10 +73,24 @@ MODELS: dict[str, str] = {
     "identity": "identity on 8 floats",
     "mlp": "MLP 784→128→10",
     "cnn": "small CNN, 28×28×1",
-    "image": "small network on 224×224×3",
+    "lstm": "LSTM, 64 steps of 16",
+    "transformer": "transformer block, 64 tokens",
     "mobilenet": "MobileNetV2, 224×224×3",
+    "image": "small network on 224×224×3",
+    "tabular": "tabular, ten inputs",
+    "tabular_scalars": "tabular, ten inputs without a dimension of their own",
+    "tabular_one": "tabular, the ten numbers as one input",
 }
 """Name -> what tables call it."""
+
+
+def inputs_of(name: str, rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Rows of a model by the names of its inputs."""
+    if name == "tabular":
+        return {column: rows[:, place : place + 1] for place, column in enumerate(COLUMNS)}
+    if name == "tabular_scalars":
+        return {column: rows[:, place] for place, column in enumerate(COLUMNS)}
+    return {"x": rows}
 
 
 def make_all(folder: Path, names: Iterable[str] = MODELS) -> dict[str, BenchModel]:
@@ -71,6 +103,18 @@ def make_all(folder: Path, names: Iterable[str] = MODELS) -> dict[str, BenchMode
     return models
 
 
+def make_onnx(model: BenchModel) -> str:
+    """Convert a model for ONNX Runtime as tf2onnx's documentation shows; why it cannot be, or "" when it is there."""
+    if model.onnx.exists():
+        return ""
+    command = ["-m", "tf2onnx.convert", "--saved-model", model.version, "--output", model.onnx, "--opset", "18"]
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1"}
+    done = subprocess.run(
+        [sys.executable, *map(str, command)], capture_output=True, text=True, check=False, env=environment
+    )
+    return "" if model.onnx.exists() else f"tf2onnx: {(done.stderr.strip().splitlines() or ['no file'])[-1]}"
+
+
 def write(model: BenchModel) -> None:
     """Make one model with its rows and predictions, in this process."""
     import tensorflow as tf
@@ -80,12 +124,17 @@ def write(model: BenchModel) -> None:
         _write_identity(model.version)
     else:
         network = keras_model(model.name)
-        shape = network.input_shape[1:]
+        shape = (len(COLUMNS),) if len(network.inputs) > 1 else network.input_shape[1:]
         network.export(str(model.version), verbose=False)
-    # Six digits, as people round what they send; JSON and binary bodies then carry the same numbers.
-    rows = np.random.default_rng(7).random((MAX_ROWS, *shape)).round(6).astype(np.float32)
+    rng = np.random.default_rng(7)
+    if model.name == "transformer":
+        rows = rng.integers(0, NUM_TOKENS, (MAX_ROWS, *shape), np.int32)
+    else:
+        # Six digits, as people round what they send; JSON and binary bodies then carry the same numbers.
+        rows = rng.random((MAX_ROWS, *shape)).round(6).astype(np.float32)
     function = tf.saved_model.load(str(model.version)).signatures["serving_default"]
-    (answers,) = function(x=tf.constant(rows)).values()
+    inputs = {name: tf.constant(values) for name, values in inputs_of(model.name, rows).items()}
+    (answers,) = function(**inputs).values()
     np.save(model.base.with_suffix(".x.npy"), rows)
     np.save(model.base.with_suffix(".y.npy"), answers.numpy())
 
@@ -98,8 +147,13 @@ def keras_model(name: str) -> Any:
     makers: dict[str, Callable[[], Any]] = {
         "mlp": mlp,
         "cnn": cnn,
-        "image": _image,
+        "lstm": lstm,
+        "transformer": transformer,
         "mobilenet": mobilenet,
+        "image": _image,
+        "tabular": lambda: tabular((1,)),
+        "tabular_scalars": lambda: tabular(()),
+        "tabular_one": lambda: tabular(None),
     }
     return makers[name]()
 
@@ -136,6 +190,39 @@ def cnn() -> Any:
             layers.Dense(10, activation="softmax"),
         ]
     )
+
+
+def lstm() -> Any:
+    """64 steps of 16 numbers, 64 units."""
+    from keras import Input, Sequential, layers
+
+    return Sequential([Input((64, 16), name="x"), layers.LSTM(64), layers.Dense(10, activation="softmax")])
+
+
+def transformer() -> Any:
+    """One block on 64 tokens of 8 000, 128 wide."""
+    from keras import Input, Model, layers
+
+    tokens = Input((64,), dtype="int32", name="x")
+    x = layers.Embedding(NUM_TOKENS, 128)(tokens)
+    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(4, 32)(x, x))
+    x = layers.LayerNormalization()(x + layers.Dense(128)(layers.Dense(512, activation="relu")(x)))
+    return Model(tokens, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
+
+
+def tabular(shape: tuple[int, ...] | None) -> Any:
+    """A small network on ten numbers: ten inputs of a shape, or one input of all (None)."""
+    import keras
+    from keras import layers
+
+    inputs: Any
+    if shape is None:
+        inputs = features = keras.Input((len(COLUMNS),), name="x")
+    else:
+        inputs = [keras.Input(shape, name=name) for name in COLUMNS]
+        features = layers.Concatenate()(inputs) if shape else keras.ops.stack(inputs, axis=1)
+    hidden = layers.Dense(32, activation="relu")(features)
+    return keras.Model(inputs, layers.Dense(1, activation="sigmoid")(hidden))
 
 
 def mobilenet() -> Any:

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import psutil
 from contenders import Contender
-from saved_models import BenchModel
+from saved_models import BenchModel, make_onnx
 from wire_formats import Request, WireFormat
 
-START_S = 60
+START_S = 180
 STOP_S = 10
 TOLERANCE = 1e-4
 """Batches of different sizes are summed up in different orders."""
@@ -75,7 +76,7 @@ class Server:
         """Requests of some rows of the model's example."""
         wire = wire or self.contender.wire
         url = f"http://127.0.0.1:{self.port}{self.contender.paths[wire.name]}"
-        return Target(url, wire.make(self.model.rows[:num_rows]), str(self.info.get("token") or ""))
+        return Target(url, wire.make(self.model.inputs(num_rows)), str(self.info.get("token") or ""))
 
     def tell(self, command: str) -> None:
         """Have a kernel do something beside serving; see kernel_server.py."""
@@ -85,6 +86,18 @@ class Server:
         answer = stdout.readline().strip()
         if answer != "ok":
             raise NoServer(f"the kernel could not {command}: {answer}")
+
+    def processor_s(self) -> float:
+        """Seconds of processor time that its processes have used so far; those that ended do not count."""
+        return sum(one.cpu_times().user + one.cpu_times().system for one in self._processes())
+
+    def memory_mib(self) -> float:
+        """Memory of its processes; what they share with others counts in parts."""
+        return sum(float(one.memory_full_info().pss) for one in self._processes()) / 2**20
+
+    def _processes(self) -> list[psutil.Process]:
+        first = psutil.Process(self.process.pid)
+        return [first, *first.children(recursive=True)]
 
     def check(self, num_rows: int = 1, wire: WireFormat | None = None) -> None:
         """Compare an answer with the model's own.
@@ -110,8 +123,9 @@ def started(contender: Contender, model: BenchModel, num_rows: int = 1) -> Itera
     Raises:
         NoServer: if it does not start or answers wrongly; the text says why.
     """
-    if contender.problem:
-        raise NoServer(contender.problem)
+    problem = contender.problem or (make_onnx(model) if contender.needs_onnx else "")
+    if problem:
+        raise NoServer(problem)
     with tempfile.TemporaryDirectory(prefix="bench-server-") as folder:
         info, log = Path(folder) / "info.json", Path(folder) / "log.txt"
         port = free_port()
@@ -119,6 +133,8 @@ def started(contender: Contender, model: BenchModel, num_rows: int = 1) -> Itera
         command = [part.format_map(values) for part in contender.command]
         environment = {**os.environ, **contender.environment, "BENCH_MODEL": str(model.version)}
         environment.update(TF_CPP_MIN_LOG_LEVEL="3", CUDA_VISIBLE_DEVICES="-1")
+        if contender.needs_onnx:
+            environment["BENCH_ONNX"] = str(model.onnx)
         # A pipe that is not read would fill up with the peer's log, and block it.
         with log.open("w") as output, subprocess.Popen(
             command, cwd=folder, env=environment, stdin=subprocess.PIPE,
@@ -147,7 +163,7 @@ def _ready(server: Server, info: Path, log: Path, num_rows: int) -> Server:
             else:
                 server.check(num_rows)
                 return server
-        time.sleep(0.1)
+        time.sleep(0.02)
     raise NoServer(f"not ready within {START_S} s: {reason} {last_words(log)}")
 
 

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from path_cost import run_loop
+from saved_models import COLUMNS, tabular
 
 from tfserve_nb.server import interpreter
 from tfserve_nb.serving.batching.options import BatchingOptions
@@ -28,31 +29,14 @@ from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.versions.source import VersionSource
 
-NAMES = (
-    "age", "workclass_id", "education_num", "hours_per_week", "capital_gain", "capital_loss", "relationship", "race",
-    "sex", "native_country",
-)  # fmt: skip
 IN_FLIGHT = 64
 ROWS = (1, 32)
 
 
 def write_models(folder: Path) -> None:
     """A network on ten numbers, which come as one input, as ten, or as ten with a dimension of their own."""
-    import keras
-    from keras import layers
-
-    whole = keras.Input((len(NAMES),), name="x")
-    scalars = [keras.Input((), name=name) for name in NAMES]
-    columns = [keras.Input((1,), name=name) for name in NAMES]
-    joined = {
-        "one": (whole, whole),
-        "scalars": (scalars, keras.ops.stack(scalars, axis=1)),
-        "columns": (columns, layers.Concatenate()(columns)),
-    }
-    for name, (inputs, features) in joined.items():
-        hidden = layers.Dense(32, activation="relu")(features)
-        model = keras.Model(inputs, layers.Dense(1, activation="sigmoid")(hidden))
-        model.export(str(folder / name / "1"), verbose=False)
+    for name, shape in {"one": None, "scalars": (), "columns": (1,)}.items():
+        tabular(shape).export(str(folder / name / "1"), verbose=False)
 
 
 def bodies(rows: np.ndarray) -> dict[str, tuple[str, Any]]:
@@ -60,16 +44,16 @@ def bodies(rows: np.ndarray) -> dict[str, tuple[str, Any]]:
     values = rows.tolist()
     tensors = [
         {"name": name, "shape": [len(rows), 1], "datatype": "FP32", "data": column}
-        for name, column in zip(NAMES, rows.T.tolist(), strict=True)
+        for name, column in zip(COLUMNS, rows.T.tolist(), strict=True)
     ]
     whole = {"name": "x", "shape": list(rows.shape), "datatype": "FP32", "data": rows.reshape(-1).tolist()}
-    named = [dict(zip(NAMES, row, strict=True)) for row in values]
+    named = [dict(zip(COLUMNS, row, strict=True)) for row in values]
     nested = [{name: [value] for name, value in row.items()} for row in named]
     return {
         "one input": ("one", {"instances": values}),
         "objects": ("scalars", {"instances": named}),
         "objects of lists": ("columns", {"instances": nested}),
-        "named columns": ("scalars", {"inputs": dict(zip(NAMES, rows.T.tolist(), strict=True))}),
+        "named columns": ("scalars", {"inputs": dict(zip(COLUMNS, rows.T.tolist(), strict=True))}),
         "V2, one input": ("one", {"inputs": [whole]}),
         "V2, ten inputs": ("columns", {"inputs": tensors}),
     }
@@ -110,7 +94,7 @@ def measure(core: ServingCore, rounds: int, seconds: float) -> None:
     """Print what each case costs, and its rate and processor time relative to one input by the same protocol."""
     rng = np.random.default_rng(0)
     for num_rows in ROWS:
-        cases = bodies(rng.random((num_rows, len(NAMES))).round(4))
+        cases = bodies(rng.random((num_rows, len(COLUMNS))).round(4))
         found: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
         for _ in range(rounds):
             for name, (model, value) in cases.items():

@@ -26,21 +26,10 @@ WARM = 2
 """Copies that are loaded before the memory of further ones is measured."""
 
 
-def transformer() -> Any:
-    """One block on 64 tokens of 8 000, 128 wide."""
-    from keras import Input, Model, layers
-
-    tokens = Input((64,), dtype="int32", name="x")
-    x = layers.Embedding(8000, 128)(tokens)
-    x = layers.LayerNormalization()(x + layers.MultiHeadAttention(4, 32)(x, x))
-    x = layers.LayerNormalization()(x + layers.Dense(128)(layers.Dense(512, activation="relu")(x)))
-    return Model(tokens, layers.Dense(2)(layers.GlobalAveragePooling1D()(x)))
-
-
 MODELS: dict[str, Callable[[], Any]] = {
     "mlp": saved_models.mlp,
     "cnn": saved_models.cnn,
-    "transformer": transformer,
+    "transformer": saved_models.transformer,
     "mobilenet": saved_models.mobilenet,
 }
 
@@ -113,6 +102,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--copies", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="print one line of JSON at the end")
     parser.add_argument("step", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
@@ -120,6 +110,7 @@ def main() -> int:
         found = write(rest[0], rest[1], Path(folder)) if step == "write" else load(Path(folder), options.copies)
         print(json.dumps(found))
         return 0
+    found_all: dict[str, dict[str, float]] = {}
     for model in MODELS:
         rounds: dict[str, list[dict[str, float]]] = {writer: [] for writer in WRITERS}
         for _ in range(options.rounds):
@@ -129,9 +120,12 @@ def main() -> int:
                     rounds[writer].append(written | in_child("load", base, "--copies", options.copies))
         for writer, runs in rounds.items():
             medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+            found_all[f"{model}, {writer}"] = medians
             print(
                 f"{model}, {writer}:", ", ".join(f"{name} {value:.3f}" for name, value in medians.items()), flush=True
             )
+    if options.json:
+        print(json.dumps(found_all))
     return 0
 
 

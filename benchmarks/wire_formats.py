@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 
 JSON_TYPE = {"Content-Type": "application/json"}
+DATATYPES = {"float32": "FP32", "int32": "INT32"}
+
+Inputs = Mapping[str, np.ndarray]
+"""Name of an input -> its rows, `(b, ...)`."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +30,31 @@ class WireFormat:
 
     Attributes:
         name: for tables.
-        make: rows to a request.
+        make: inputs by name to a request.
         read: an answer's body and its header fields (lower case) to an array.
     """
 
     name: str
-    make: Callable[[np.ndarray], Request]
+    make: Callable[[Inputs], Request]
     read: Callable[[bytes, Mapping[str, str]], np.ndarray]
 
 
 def _numbers(rows: np.ndarray) -> Any:
-    """Nested lists with the six digits that the rows were rounded to."""
-    return rows.astype(np.float64).round(6).tolist()
+    """Nested lists, of floats with the six digits that they were rounded to."""
+    return rows.tolist() if rows.dtype.kind == "i" else rows.astype(np.float64).round(6).tolist()
 
 
-def _make_v1(rows: np.ndarray) -> Request:
+def _make_v1(inputs: Inputs) -> Request:
+    columns = {name: _numbers(rows) for name, rows in inputs.items()}
+    if len(columns) == 1:
+        (instances,) = columns.values()
+    else:
+        instances = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return Request(json.dumps({"instances": instances}).encode())
+
+
+def _make_rows(inputs: Inputs) -> Request:
+    rows = next(iter(inputs.values())) if len(inputs) == 1 else np.concatenate([*inputs.values()], axis=1)
     return Request(json.dumps({"instances": _numbers(rows)}).encode())
 
 
@@ -54,10 +68,13 @@ def _read_list(content: bytes, headers: Mapping[str, str]) -> np.ndarray:
     return np.asarray(json.loads(content), np.float32)
 
 
-def _make_v2(rows: np.ndarray) -> Request:
-    data = _numbers(rows.reshape(-1))
-    tensor = {"name": "x", "shape": list(rows.shape), "datatype": "FP32", "data": data}
-    return Request(json.dumps({"inputs": [tensor]}).encode())
+def _tensor(name: str, rows: np.ndarray, **more: Any) -> dict[str, Any]:
+    return {"name": name, "shape": list(rows.shape), "datatype": DATATYPES[str(rows.dtype)], **more}
+
+
+def _make_v2(inputs: Inputs) -> Request:
+    tensors = [_tensor(name, rows, data=_numbers(rows.reshape(-1))) for name, rows in inputs.items()]
+    return Request(json.dumps({"inputs": tensors}).encode())
 
 
 def _read_v2(content: bytes, headers: Mapping[str, str]) -> np.ndarray:
@@ -66,17 +83,12 @@ def _read_v2(content: bytes, headers: Mapping[str, str]) -> np.ndarray:
     return np.asarray(tensor["data"], np.float32).reshape(tensor["shape"])
 
 
-def _make_binary(rows: np.ndarray) -> Request:
-    data = np.ascontiguousarray(rows, "<f4").tobytes()
-    tensor = {
-        "name": "x",
-        "shape": list(rows.shape),
-        "datatype": "FP32",
-        "parameters": {"binary_data_size": len(data)},
-    }
-    head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
+def _make_binary(inputs: Inputs) -> Request:
+    data = {name: np.ascontiguousarray(rows).tobytes() for name, rows in inputs.items()}
+    tensors = [_tensor(name, rows, parameters={"binary_data_size": len(data[name])}) for name, rows in inputs.items()]
+    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
     headers = {"Content-Type": "application/octet-stream", "Inference-Header-Content-Length": str(len(head))}
-    return Request(head + data, headers)
+    return Request(head + b"".join(data.values()), headers)
 
 
 def _read_binary(content: bytes, headers: Mapping[str, str]) -> np.ndarray:
@@ -88,4 +100,6 @@ def _read_binary(content: bytes, headers: Mapping[str, str]) -> np.ndarray:
 V1 = WireFormat("v1 JSON", _make_v1, _read_v1)
 V2 = WireFormat("v2 JSON", _make_v2, _read_v2)
 BINARY = WireFormat("v2 binary", _make_binary, _read_binary)
-PLAIN_LIST = WireFormat("JSON", _make_v1, _read_list)
+ROWS = WireFormat("rows", _make_rows, _read_v1)
+"""For servers whose protocol is a function of the user's: several inputs come as the columns of one array."""
+PLAIN_LIST = WireFormat("JSON", _make_rows, _read_list)

@@ -27,11 +27,13 @@ class Load:
         rate: answers per second.
         p50_ms: median latency.
         p99_ms: latency that 1 % exceeded.
+        requests: answers altogether.
     """
 
     rate: float
     p50_ms: float
     p99_ms: float
+    requests: int
 
     def at(self, connections: int) -> dict[str, float]:
         """The same by the names of samples."""
@@ -70,4 +72,5 @@ def run(target: Target, connections: int, seconds: float) -> Load:
             f"{found['status']} answers were not 2xx and {found['socket']} sockets failed "
             f"of {found['requests']} requests at {connections} connections"
         )
-    return Load(found["requests"] / (found["us"] * 1e-6), found["p50_us"] * 1e-3, found["p99_us"] * 1e-3)
+    rate = found["requests"] / (found["us"] * 1e-6)
+    return Load(rate, found["p50_us"] * 1e-3, found["p99_us"] * 1e-3, found["requests"])

@@ -26,4 +26,4 @@ class Bench:
     @bentoml.api(batchable=True, batch_dim=(0, 0), max_batch_size=MAX_BATCH_SIZE, max_latency_ms=1000)
     def predict(self, instances: np.ndarray) -> np.ndarray:
         """Run one batch."""
-        return self.model(instances)
+        return self.model.run_rows(instances)

@@ -19,7 +19,7 @@ class Api(litserve.LitAPI):
 
     def decode_request(self, request: dict[str, Any]) -> np.ndarray:
         """One row."""
-        return np.asarray(request["instances"][0], np.float32)
+        return np.asarray(request["instances"][0])
 
     def batch(self, inputs: list[np.ndarray]) -> np.ndarray:
         """Rows of several requests."""
@@ -27,7 +27,7 @@ class Api(litserve.LitAPI):
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """Run one batch."""
-        return self.model(x)
+        return self.model.run_rows(x)
 
     def unbatch(self, output: np.ndarray) -> list[np.ndarray]:
         """Back to rows."""

@@ -18,9 +18,9 @@ model = Model()
 
 
 @batch
-def infer(x: np.ndarray) -> list[np.ndarray]:
+def infer(**inputs: np.ndarray) -> list[np.ndarray]:
     """Run one batch."""
-    return [model(x)]
+    return [model.run(inputs)]
 
 
 # Triton is a process of its own and leaves shared memory behind unless it is told to end.
@@ -31,7 +31,7 @@ with Triton(config=config) as triton:
     triton.bind(
         model_name="bench",
         infer_func=infer,
-        inputs=[Tensor(name="x", dtype=np.float32, shape=model.shape)],
+        inputs=[Tensor(name=name, dtype=model.dtypes[name], shape=shape) for name, shape in model.shapes.items()],
         outputs=[Tensor(name="y", dtype=np.float32, shape=(-1,))],
         config=ModelConfig(max_batch_size=MAX_BATCH_SIZE, batcher=DynamicBatcher(max_queue_delay_microseconds=0)),
         strict=False,

@@ -1,4 +1,8 @@
-"""Ray Serve with `@serve.batch`, one replica, as its documentation shows."""
+"""Ray Serve with `@serve.batch`, one replica, HAProxy as its front end and its settings for high throughput.
+
+`RAY_SERVE_ENABLE_HA_PROXY` and `RAY_SERVE_THROUGHPUT_OPTIMIZED` are read when Ray Serve is imported, also by the
+processes that Ray starts: who starts this sets them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +27,7 @@ class Bench:
     @serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=0.001)
     async def run(self, rows: list[Any]) -> list[Any]:
         """Run one batch."""
-        return list(self.model(np.asarray(rows, np.float32)))
+        return list(self.model.run_rows(np.asarray(rows)))
 
     async def __call__(self, request: Request) -> dict[str, Any]:
         """Answer one row."""

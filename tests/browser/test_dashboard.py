@@ -80,6 +80,13 @@ def move(lab: Lab, slider: int, presses: int) -> None:
 
 def drive_versions(lab: Lab) -> None:
     choose(lab, "Version", "1")
+    choose(lab, "Engine", "litert")
+    click(lab, "Set engine")
+    says(lab, "litert runs version 1 now")
+    lab.page.get_by_text("Engines of version 1").last.wait_for()
+    lab.page.get_by_role("cell", name="not compared").last.wait_for()
+    click(lab, "Measure engines")
+    says(lab, "the engines of version 1 are measured")
     click(lab, "Promote")
     says(lab, "version 1 answers now, switched in")
     click(lab, "Undo: promote version 1")
@@ -180,8 +187,8 @@ OF_NOTEBOOK_7 = ("Cannot read properties of undefined (reading 'schema')",)
 """Notebook 7.6 says so by itself, with an empty notebook too."""
 
 CALLS = (
-    "promote 1", "promote 2", "rollback 1", "stage 3", "unload 3", "label canary 3", "label canary None", "delete 3",
-    "traffic [(1, 95.0), (2, 5.0)] None",
+    "engine litert 1", "measure 1", "promote 1", "promote 2", "rollback 1", "stage 3", "unload 3", "label canary 3",
+    "label canary None", "delete 3", "traffic [(1, 95.0), (2, 5.0)] None",
 )  # fmt: skip
 CALLS_OF_LOOKING = ("sample True", "send 7 to 1", "send 7 to None", "sample False")
 

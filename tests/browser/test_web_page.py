@@ -76,6 +76,10 @@ def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: 
     says(page, "steady points to version 1")
     page.get_by_role("cell", name="steady").wait_for()
 
+    page.get_by_label("Engine", exact=True).select_option("tensorflow")
+    page.get_by_role("button", name="Set engine").click()
+    says(page, "tensorflow runs version 1 now")
+
 
 def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: Any, served: Served) -> None:
     token = served.dashboard_link.partition("#token=")[2]

@@ -12,7 +12,7 @@ from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
 
 from .dashboard_widgets import NASTY
-from .recorded import Recorded
+from .recorded import ENGINES, Recorded
 
 
 class FakeControls(Recorded):
@@ -35,7 +35,7 @@ class FakeControls(Recorded):
             versions=(
                 VersionStatus(3, VersionState.LOADING, detail=f"warming up {NASTY}"),
                 VersionStatus(2, VersionState.AVAILABLE, deployed_at=self.deployed_at),
-                VersionStatus(1, VersionState.AVAILABLE),
+                VersionStatus(1, VersionState.AVAILABLE, engine="litert", engines=ENGINES),
             ),
             default_version=self.default_version,
             traffic=self.traffic or {self.default_version: 100.0},
@@ -56,6 +56,9 @@ class FakeControls(Recorded):
     def set_traffic(self, weights: Mapping[int, float]) -> None:
         self.calls.append(f"traffic {dict(weights)}")
         self.traffic = dict(weights)
+
+    def set_engine(self, engine: str, version: int | None = None) -> None:
+        self.calls.append(f"engine {engine} {version}")
 
     def undeploy(self, version: int | None = None, *, delete: bool = False) -> None:
         self.calls.append(f"{'delete' if delete else 'unload'} {version}")

@@ -21,7 +21,7 @@ from tfserve_nb.serving.telemetry.model_metrics import ModelMetrics
 from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.serving.telemetry.request_samples import PhaseTimes, RequestSample
 from tfserve_nb.serving.telemetry.resources import ResourceReader, Resources
-from tfserve_nb.types import HistoryEvent, ModelStatus, VersionState, VersionStatus
+from tfserve_nb.types import EngineMeasurement, HistoryEvent, ModelStatus, VersionState, VersionStatus
 
 from . import recorded_experiment
 
@@ -30,6 +30,15 @@ SAMPLE = RequestSample(
     {"image": np.linspace(0, 1, 64, dtype=np.float32).reshape(1, 8, 8), "text": np.array([b"hello"], dtype=object)},
     {"digit": np.array([[0.5, 0.5]], dtype=np.float32)}, False, 1.5, PhaseTimes(0.1, 0.2, 1.0, 0.2),
 )  # fmt: skip
+
+ENGINES = (
+    EngineMeasurement("tensorflow", "serving_default", 1, 0.38, True, "litert has 5.2 × its speed"),
+    EngineMeasurement("tensorflow", "serving_default", 32, 1.47, True, "litert has 5.2 × its speed"),
+    EngineMeasurement("onnx", "serving_default", 0, None, None, "ONNX has no operation for <Svd>"),
+    EngineMeasurement("litert", "serving_default", 1, 0.04, True, is_chosen=True),
+    EngineMeasurement("litert", "serving_default", 32, 0.85, True, is_chosen=True),
+)
+"""What was measured of the engines of a version."""
 
 
 class Recorded:
@@ -45,6 +54,7 @@ class Recorded:
         self.recorder = Metrics()
         self.events: list[HistoryEvent] = []
         self.calls: list[str] = []
+        self.engines: dict[int, str] = {}
         self.is_sampling = False
         self.reader = ResourceReader()
         self.running: ExperimentState | None = None
@@ -63,7 +73,12 @@ class Recorded:
     def status(self) -> ModelStatus:
         """States, traffic and labels now."""
         versions = tuple(
-            VersionStatus(version, VersionState.AVAILABLE if version in self.loaded else VersionState.END)
+            VersionStatus(
+                version,
+                VersionState.AVAILABLE if version in self.loaded else VersionState.END,
+                engine=self.engines.get(version, "tensorflow"),
+                engines=ENGINES if version in self.engines else (),
+            )
             for version in sorted(self.on_disk, reverse=True)
         )
         return ModelStatus(
@@ -104,6 +119,15 @@ class Recorded:
         """Split the traffic."""
         self._note(f"traffic {sorted(weights.items())}", None)
         self.traffic = dict(weights)
+
+    def set_engine(self, engine: str, version: int | None = None) -> None:
+        """Let another engine run a version."""
+        self._note(f"engine {engine}", version)
+        self.engines = {**self.engines, version or self.version: engine}
+
+    def measure_engines(self, version: int | None = None) -> None:
+        """Measure the engines of a version."""
+        self.calls.append(f"measure {version}")
 
     def resources(self) -> Resources:
         """What this process takes."""

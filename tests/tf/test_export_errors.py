@@ -83,10 +83,14 @@ Estimator.__module__ = "sklearn.linear_model"
         (
             3,
             "builtins.int 3 is no model that can be served",
-            "give a Keras model, a tf.Module, a tf.function, or the path",
+            "give a Keras model, a tf.Module, a tf.function, an ONNX model, or the path",
         ),
         (None, "builtins.NoneType None is no model", "give a Keras model"),
-        (Estimator(), "sklearn.linear_model.Estimator LogisticRegression() is no model", "scikit-learn models are not"),
+        (
+            Estimator(),
+            "sklearn.linear_model.Estimator LogisticRegression() is no model",
+            "export it as ONNX, skl2onnx.to_onnx(model",
+        ),
         (lambda x: x, "is no model that can be served", "make it a tf.function: @tf.function(input_signature="),
         (keras.Model, "is no model that can be served", "that is a class; make a model of it: Model(...)"),
         (np.zeros((100, 100)), "numpy.ndarray is no model that can be served", "give a Keras model"),
@@ -471,7 +475,7 @@ def test_a_check_that_cannot_read_something_does_not_blame_the_folder(tmp_path: 
 
     error = refused(dense(), tmp_path, ExportFailed, verify=verify)
 
-    assert error.message.startswith("the SavedModel cannot be checked: FileNotFoundError: ")
+    assert error.message.startswith("the exported model cannot be checked: FileNotFoundError: ")
     assert "labels.txt" in error.message
 
 

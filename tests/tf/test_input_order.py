@@ -84,7 +84,7 @@ def test_a_version_has_the_order_in_which_the_model_is_called(tmp_path: Path, na
 
     exported = export_version(make(), tmp_path, "m", example=example)
 
-    assert exported.signatures["serving_default"].order == order
+    assert read_signatures(exported.path)["serving_default"].order == order
     assert read_signatures(exported.path)["serving_default"].order == order
 
 

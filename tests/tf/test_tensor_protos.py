@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfserve_nb.errors import InvalidRequest
-from tfserve_nb.server.grpc.tensor_protos import fill, to_array
+from tfserve_nb.protos.tensors import fill, to_array
 
 NUMERIC = [
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",

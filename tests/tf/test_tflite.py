@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 
 from tfserve_nb.errors import InvalidOption, NotAvailable, RunRejected
+from tfserve_nb.export.single_file.source import TFLITE_FILE
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.engines.accelerated import SavedModelLoader
 from tfserve_nb.serving.engines.saved_model.session import SessionOptions
-from tfserve_nb.serving.engines.tflite import MODEL_FILE, TfliteServable
+from tfserve_nb.serving.engines.single_file.tflite import TfliteServable
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.versions.source import VersionSource
 
@@ -33,7 +34,7 @@ def version(keras_model: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp("lite") / "1"
     keras_model.export(str(folder), verbose=False)
-    (folder / MODEL_FILE).write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
+    (folder / TFLITE_FILE).write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(folder)).convert())
     return folder
 
 
@@ -64,7 +65,7 @@ def test_a_model_without_signatures_gets_one(keras_model: Any, tmp_path: Path, r
 
     inference = tf.function(lambda x: 2.0 * x).get_concrete_function(tf.TensorSpec([None, 2], tf.float32, name="x"))
     converter = tf.lite.TFLiteConverter.from_concrete_functions([inference])
-    (tmp_path / MODEL_FILE).write_bytes(converter.convert())
+    (tmp_path / TFLITE_FILE).write_bytes(converter.convert())
 
     servable = TfliteServable(tmp_path)
 
@@ -125,7 +126,7 @@ def test_a_signature_in_the_metadata_names_inputs_and_outputs(tmp_path: Path, rn
     model = converted(lambda x: 2.0 * x, [None, 2])
     x_tensor, y_tensor = tensors_of(model)
     stored = with_stored_signatures(model, {key: ({"pixels": f"{x_tensor}:0"}, {"scores": f"{y_tensor}:0"})})
-    (tmp_path / MODEL_FILE).write_bytes(stored)
+    (tmp_path / TFLITE_FILE).write_bytes(stored)
 
     servable = TfliteServable(tmp_path)
 
@@ -140,13 +141,15 @@ def test_several_signatures_in_the_metadata_keep_their_names(tmp_path: Path) -> 
     model = converted(lambda x: 2.0 * x, [None, 2])
     x_tensor, y_tensor = tensors_of(model)
     one, two = ({"a": x_tensor}, {"b": y_tensor}), ({"c": x_tensor}, {"d": y_tensor})
-    (tmp_path / MODEL_FILE).write_bytes(with_stored_signatures(model, {"one": one, "two": two}))
+    (tmp_path / TFLITE_FILE).write_bytes(with_stored_signatures(model, {"one": one, "two": two}))
 
     servable = TfliteServable(tmp_path)
 
     assert list(servable.signatures) == ["one", "two"]
     assert servable.run("two", {"c": np.float32([[1, 2]])})["d"].tolist() == [[2.0, 4.0]]
-    (tmp_path / MODEL_FILE).write_bytes(with_stored_signatures(model, {"one": ({"a": "elsewhere:0"}, {"b": y_tensor})}))
+    (tmp_path / TFLITE_FILE).write_bytes(
+        with_stored_signatures(model, {"one": ({"a": "elsewhere:0"}, {"b": y_tensor})})
+    )
     with pytest.raises(NotAvailable, match="signature 'one' names the tensor 'elsewhere'"):
         TfliteServable(tmp_path)
 
@@ -165,7 +168,7 @@ def test_a_batch_of_one_that_is_built_in_answers_every_row(tmp_path: Path, rng: 
         model = tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert()
     else:
         model = converted(first_row_only, [1, 4])
-    (tmp_path / MODEL_FILE).write_bytes(model)
+    (tmp_path / TFLITE_FILE).write_bytes(model)
     servable = TfliteServable(tmp_path)
     ((name, spec),) = servable.signatures["serving_default"].inputs.items()
     assert (spec.shape, spec.is_batched) == ((None, 4), True)
@@ -181,7 +184,7 @@ def test_a_batch_of_one_that_is_built_in_answers_every_row(tmp_path: Path, rng: 
 def test_another_batch_that_is_built_in_is_refused(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    (tmp_path / MODEL_FILE).write_bytes(converted(lambda x: tf.reshape(x, [2, 2, 2]) * 2.0, [2, 4]))
+    (tmp_path / TFLITE_FILE).write_bytes(converted(lambda x: tf.reshape(x, [2, 2, 2]) * 2.0, [2, 4]))
     servable = TfliteServable(tmp_path)
 
     (answer,) = servable.run("serving_default", {"x": np.ones((2, 4), np.float32)}).values()
@@ -202,7 +205,7 @@ def test_outputs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
         input_signature=[tf.TensorSpec([None, 1], tf.float32, name="x")],
     )
     tf.saved_model.save(module, str(tmp_path / "saved"), signatures={"serving_default": module.run})
-    (tmp_path / MODEL_FILE).write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert())
+    (tmp_path / TFLITE_FILE).write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(tmp_path / "saved")).convert())
 
     servable = TfliteServable(tmp_path)
 
@@ -215,7 +218,7 @@ def test_outputs_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
 def test_text_keeps_its_zero_bytes(tmp_path: Path) -> None:
     import tensorflow as tf
 
-    (tmp_path / MODEL_FILE).write_bytes(converted(lambda x: tf.reshape(x, [-1, 1]), [None], tf.string))
+    (tmp_path / TFLITE_FILE).write_bytes(converted(lambda x: tf.reshape(x, [-1, 1]), [None], tf.string))
     servable = TfliteServable(tmp_path)
 
     (answer,) = servable.run("serving_default", {"x": np.array([b"a\0", b"\xff", b""], dtype=object)}).values()
@@ -225,9 +228,9 @@ def test_text_keeps_its_zero_bytes(tmp_path: Path) -> None:
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / MODEL_FILE).write_bytes(b"no model")
+    (tmp_path / TFLITE_FILE).write_bytes(b"no model")
 
-    with pytest.raises(NotAvailable, match=f"{tmp_path / MODEL_FILE} could not be loaded"):
+    with pytest.raises(NotAvailable, match=f"{tmp_path / TFLITE_FILE} could not be loaded"):
         TfliteServable(tmp_path)
 
 
@@ -254,7 +257,7 @@ def counting(folder: Path) -> Any:
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.add, "read": module.read})
     converter = tf.lite.TFLiteConverter.from_saved_model(str(folder))
     converter.experimental_enable_resource_variables = True
-    (folder / MODEL_FILE).write_bytes(converter.convert())
+    (folder / TFLITE_FILE).write_bytes(converter.convert())
 
 
 def test_variables_that_runs_write_are_found_kept_and_put_back(tmp_path: Path) -> None:
@@ -301,7 +304,7 @@ def recurrent() -> bytes:
 
 
 def test_an_op_that_keeps_a_state_is_found(tmp_path: Path) -> None:
-    (tmp_path / MODEL_FILE).write_bytes(recurrent())
+    (tmp_path / TFLITE_FILE).write_bytes(recurrent())
     x = {"x": np.ones((3, 1), np.float32)}
     servable = TfliteServable(tmp_path)
 
@@ -339,7 +342,7 @@ def test_a_version_with_state_is_served_from_the_state_of_its_file_and_gets_no_c
 
 
 def test_random_numbers_are_named(tmp_path: Path) -> None:
-    (tmp_path / MODEL_FILE).write_bytes(
+    (tmp_path / TFLITE_FILE).write_bytes(
         converted(lambda x: x + __import__("tensorflow").random.uniform([2]), [None, 2])
     )
     servable = TfliteServable(tmp_path)

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from helpers.fake_controls import FakeControls
 
-from tfserve_nb.dashboards.actions import ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice
+from tfserve_nb.dashboards.actions import ACTIONS, ENGINE_ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice
 from tfserve_nb.dashboards.web import WebPages
 from tfserve_nb.errors import InvalidRequest
+from tfserve_nb.serving.engines.kinds import NAMES
 
 
 @pytest.fixture
@@ -30,6 +31,11 @@ WAYS_BACK = [
     ("set_label", {"version": 2, "label": "stable"}, "label stable 2", "stable points to version 2", "label stable 1"),
     ("set_label", {"version": 2, "label": "new"}, "label new 2", "new points to version 2", "label new None"),
     ("remove_label", {"label": "stable"}, "label stable None", "label stable is removed", "label stable 1"),
+    (
+        "set_engine", {"version": 1, "engine": "onnx"}, "engine onnx 1", "litert runs version 1 now",
+        "engine litert 1",
+    ),
+    ("measure_engines", {"version": 1}, "measure 1", "the engines of version 1 are measured", None),
     (
         "share", {"version": 1, "percent": 30}, "traffic {1: 30.0, 2: 70.0}",
         "traffic version 1: 30 %, version 2: 70 %", "promote 2",
@@ -100,7 +106,8 @@ def test_wrong_choices_are_refused(controls: FakeControls) -> None:
 def test_the_web_page_gets_the_buttons_of_the_widgets(controls: FakeControls) -> None:
     table = json.loads(json.dumps(WebPages(lambda _: controls).page("net", "actions", {})))
 
-    assert table["rows"] == [list(VERSION_ACTIONS), list(LABEL_ACTIONS)]
+    assert table["rows"] == [list(VERSION_ACTIONS), list(LABEL_ACTIONS), list(ENGINE_ACTIONS)]
+    assert table["engines"] == list(NAMES)
     assert {name: value["text"] for name, value in table["actions"].items()} == {
         name: action.text for name, action in ACTIONS.items()
     }

@@ -20,6 +20,7 @@ LAYERS = (
     ("notebook", "cli"),
     ("dashboards",),
     ("api",),
+    ("variants",),
     ("replay", "diff"),
     ("bench",),
     ("server",),
@@ -28,7 +29,7 @@ LAYERS = (
     ("export",),
     ("reports",),
     ("agreement",),
-    ("markup", "temporary", "threads", "serialization"),
+    ("protos", "markup", "temporary", "threads", "serialization"),
     ("errors", "options", "types", "_version"),
 )
 """Top to bottom. A module may import from its own folder and from lower layers."""
@@ -37,11 +38,12 @@ RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 
 THIRD_PARTY = {
     "numpy": ("",),
-    "tensorflow": ("export", "serving", "server/config_files"),
+    "tensorflow": ("protos", "export", "serving", "server/config_files"),
     "ml_dtypes": ("types",),
     "keras": ("export", "serving", "api/callback"),
     "tensorflow_serving": ("export", "server", "bench/load/targets"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf
+    "google_crc32c": ("protos",),
     "grpc": ("server", "bench/load"),
     "grpc_health": ("server",),
     "grpc_reflection": ("server",),
@@ -50,10 +52,10 @@ THIRD_PARTY = {
     "cattrs": ("serialization",),
     "httpx": ("server/admin/connection",),
     "ai_edge_litert": ("serving",),
-    "onnx": ("serving/engines/convert",),
-    "onnxruntime": ("serving/engines/onnx",),
+    "onnx": ("export/single_file", "serving/engines/convert"),
+    "onnxruntime": ("serving/engines/onnx", "serving/engines/single_file/onnx"),
     "tf2onnx": ("serving/engines/convert",),
-    "flatbuffers": ("serving/engines/tflite_file",),
+    "flatbuffers": ("serving/engines/single_file/tflite_file",),
     "tf_keras": ("export",),
     "tornado": ("server",),
     "httptools": ("server/http", "bench/load/http_client"),
@@ -78,11 +80,12 @@ HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
     "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
+    "google_crc32c",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 
 VIEWS_OF_THE_CORE = {
-    "dashboards": ("serving.telemetry",),
+    "dashboards": ("serving.telemetry", "serving.engines.kinds"),
     "server": (
         "serving.core",
         "serving.backend",

@@ -14,6 +14,7 @@ import pytest
 from helpers.dashboard_widgets import NASTY, Tags, all_widgets, button, open_tab, press, shown
 from helpers.eventually import eventually
 from helpers.fake_controls import FakeControls
+from helpers.recorded import ENGINES
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -103,6 +104,39 @@ def test_what_users_have_to_know_of_a_version_stands_below_the_table() -> None:
         assert "available, cannot answer" in page
         assert "Version 3: a run changes its own state (count)" in page
         assert "Version 3: it cannot answer: no row that was tried could be run: no &lt;PNG&gt;" in page
+
+
+def test_what_runs_a_version_and_what_was_measured_of_its_engines_is_shown_in_the_still_page_too() -> None:
+    versions = (
+        VersionStatus(3, VersionState.LOADING, engine="onnx"),
+        VersionStatus(2, VersionState.AVAILABLE, engine="litert", engines=ENGINES),
+        VersionStatus(1, VersionState.AVAILABLE),
+    )
+    status = ModelStatus("net", versions=versions, default_version=2, traffic={2: 100.0}, labels={})
+
+    table = ET.fromstring(versions_table(status, Metrics().snapshot("net")))  # noqa: S314 - our own
+    rows = [["".join(cell.itertext()) for cell in row] for row in table.iter("tr")]
+    page = still_page(Snapshot(status, Metrics().snapshot("net"), ()))
+
+    assert [(row[0], row[4]) for row in rows[1:]] == [("3", ""), ("2 current", "litert"), ("1", "tensorflow")]
+    assert page.count("Engines of version") == 1
+    assert "ONNX has no operation for &lt;Svd&gt;" in page
+    assert "not compared" in page
+
+
+def test_an_engine_is_set_taken_back_and_measured(controls: FakeControls) -> None:
+    dashboard = dashboards.dashboard_for(controls)
+    choice(dashboard, "Version").value = 1
+    choice(dashboard, "Engine").value = "onnx"
+
+    press(dashboard, "Set engine")
+    eventually(lambda: "litert runs version 1 now" in shown(dashboard))  # the fake's is always that
+    press(dashboard, "Undo: engine onnx for version 1")
+    eventually(lambda: "taken back: engine onnx for version 1" in shown(dashboard))
+    press(dashboard, "Measure engines")
+
+    eventually(lambda: controls.calls == ["engine onnx 1", "engine litert 1", "measure 1"])
+    assert "Engines of version 1" in shown(dashboard)
 
 
 def test_showing_it_twenty_times_is_one_tree_of_widgets(controls: FakeControls) -> None:

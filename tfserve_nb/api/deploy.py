@@ -6,6 +6,7 @@ Thread: the caller's; it may be interrupted, which leaves the served version unt
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,24 +16,24 @@ from typing import Any  # models and arrays of the user
 from ..errors import InvalidOption, ModelNotFound, ServingError, VersionExists
 from ..experiment.plan import Limits, Plan
 from ..export.arrays import by_name, given_as, named_batch
-from ..export.check import CheckReport, nan_notes, verify_against_live
+from ..export.check import CheckReport, in_words, nan_notes, verify_against_live
 from ..export.endpoint import ExportSource
-from ..export.graph.effects import effects_of
 from ..export.graph.live import left_alone
 from ..export.layout import check_folder, check_name, delete_version, list_versions, next_version
 from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
-from ..export.signatures import main_signature, read_meta_graph, read_signatures
+from ..export.signatures import main_signature
+from ..export.single_file.source import name_of
 from ..export.source import owners_of, prepare_source
 from ..export.tracing import with_xla
 from ..export.warmup_requests import write_warmup_requests
 from ..replay.result import ReplayLimits
 from ..server.handle import ServerHandle
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
+from ..serving.engines.accelerated import SavedModelLoader
 from ..serving.engines.engine import TENSORFLOW
 from ..serving.engines.saved_model.devices import isolation_problem
-from ..serving.engines.saved_model.session import load_saved_model
 from ..serving.models.placement import DEFAULT_KEEP, Placement
 from ..serving.models.state_store import StateStore
 from ..serving.versions.sharing import sharing_notes
@@ -41,7 +42,7 @@ from ..serving.versions.warmup import Seen
 from ..types import Progress, ProgressEvent, Tensors, no_progress
 from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
-from .engine_check import captured_by, prepare_engines
+from .engine_check import captured_by, check_survives, engine_for, prepare_engines
 from .replay_gate import check_captured, only_if_replayed
 from .row_check import note_check_rows
 from .servers import ListenOptions, ensure_child, ensure_kernel, folder_of, server_of, settle
@@ -69,8 +70,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     If anything fails, nothing is left behind, and the version before goes on serving.
 
     Args:
-        model: a Keras model, a `tf.Module`, a `tf.function`, or the path of a SavedModel.
-        name: the name to serve it under; a Keras model's own name by default.
+        model: a Keras model, a `tf.Module`, a `tf.function`, an `onnx.ModelProto`, or the path of a SavedModel, of an
+            `.onnx` or a `.tflite` file.
+        name: the name to serve it under; a Keras model's own name, or that of the file, by default.
         version: the version's number; the next free one by default.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         optimize: `xla` compiles the exported graph for each batch size, in TensorFlow Serving too.
@@ -196,6 +198,7 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     progress(ProgressEvent("exporting", 0, 1))
     with left_alone(owners_of(model)):
         source = prepare_source(model, example=export.example, option=export.example_option)
+        engine = engine_for(source, request.serve)
         verify = _checks(source, request, captured_by(server, name), progress)
         used = _used_versions(server, name, folder)
         if not request.serve.force:
@@ -209,7 +212,7 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
             request.serve.device,
             deployed_at=time.time(),
             is_trusted=request.serve.force or export.check is not None,
-            engine=request.serve.engine,
+            engine=engine,
         )
         if request.limits is None:
             place(server, exported, loaded, folder, placement, request.guard, progress)
@@ -337,9 +340,10 @@ def _server(request: DeployRequest, progress: Progress) -> ServerHandle:
 
 def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: Progress) -> Callable[[Path], None]:
     """Completes a version's folder before it counts: compares it, and adds the warm-up and provenance files."""
+    load = SavedModelLoader()
 
     def load_and_run(path: Path, signature: str, inputs: Tensors) -> Tensors:
-        servable = load_saved_model(path, request.serve.device)
+        servable = load(path, request.serve.device)
         try:
             return servable.run(signature, inputs)
         finally:
@@ -349,24 +353,27 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
 
     def verify(path: Path) -> None:
         progress(ProgressEvent("checking", 0, 1))
-        effects = effects_of(read_meta_graph(path), path)
+        if source.file is not None:
+            check_survives(path, source.description)
+        facts = load.facts(path)
         try:
-            report = verify_against_live(source, path, load_and_run, export.example, export.example_option, effects)
+            report = verify_against_live(source, path, load_and_run, export.example, export.example_option, facts)
         except InvalidOption as error:  # it fails on the user's rows
             if not request.serve.force:
                 raise
             report = CheckReport(0, None, error.message)
-        found = f"not compared: {report.skipped_reason}" if report.skipped_reason else f"{report.num_rows} rows agree"
-        found = "; ".join((found, *source.notes, *effects.notes, *nan_notes(report.nan_outputs)))
+        found = "; ".join(
+            (in_words(report, source), *source.notes, *facts.effects.notes, *nan_notes(report.nan_outputs))
+        )
         progress(ProgressEvent("checking", 1, 1, found))
         sizes, device = request.batching.allowed_batch_sizes, request.serve.device
         note_check_rows(path, by_name(export.check, source.order), sizes, device)
         if export.warmup is not None:
-            signature = main_signature(read_signatures(path))
+            signature = main_signature(facts.signatures)
             with given_as("warmup"):
                 rows = named_batch(by_name(export.warmup, source.order), signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
-        if request.serve.engine != TENSORFLOW:
+        if request.serve.engine != TENSORFLOW and source.file is None:
             prepare_engines(path, source, request.serve, export, request.batching, seen, progress)
         problem = store(source, path, request.provenance)
         if problem:
@@ -399,7 +406,8 @@ def _is_used(server: ServerHandle, exported: ExportedVersion) -> bool:
 
 
 def _name_of(model: Any) -> str:
-    name = getattr(model, "name", None)
+    is_path = isinstance(model, str | os.PathLike)
+    name = name_of(Path(model)) if is_path else getattr(model, "name", None)
     if not isinstance(name, str) or not name:
         raise InvalidOption(f"a name is needed to serve a {type(model).__name__}", hint="deploy(model, name='digits')")
     return name

@@ -1,4 +1,8 @@
-"""Find the engine of a new version before it counts: convert, compare and measure in its folder, for whatever loads it.
+"""Find the engine of a new version before it counts, and see that it runs there.
+
+What is converted, compared and measured is kept in the version's folder, for whatever loads it.
+
+So does a process that serves the version begin without TensorFlow.
 
 Thread: the caller's.
 """
@@ -9,19 +13,53 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import ServingError
+from ..errors import ExportFailed, InvalidOption, ServingError
 from ..export.arrays import by_name, given_as, named_batch
 from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature
 from ..server.handle import ServerHandle
 from ..serving.batching.options import BatchingOptions
 from ..serving.engines.accelerated import EngineServable
+from ..serving.engines.conversion import try_out
+from ..serving.engines.engine import TENSORFLOW
 from ..serving.engines.evidence import Evidence
+from ..serving.engines.kinds import check_single_file
+from ..serving.engines.saved_model.devices import is_processor
 from ..serving.engines.selection import accelerate
 from ..serving.versions.acceleration import known_rows, sizes_of
-from ..serving.versions.warmup import MAX_SEEN, Seen
+from ..serving.versions.source import VersionSource
+from ..serving.versions.trial import Trial
+from ..serving.versions.warmup import MAX_SEEN, Seen, warm_up
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors
 from .deploy_options import ExportOptions, ServeOptions
+
+
+def engine_for(source: ExportSource, serve: ServeOptions) -> str:
+    """What is to run a version: what was asked for, or what alone can.
+
+    Raises:
+        InvalidOption: if something was asked for that cannot.
+    """
+    if source.file is None:
+        return serve.engine
+    if serve.engine != TENSORFLOW:  # the default, which nobody has to ask for
+        check_single_file(source.file.engine, serve.engine, source.description)
+    if not is_processor(serve.device):
+        raise InvalidOption(
+            f"device={serve.device!r}: {source.description} runs on the processor", hint="leave --device out"
+        )
+    return source.file.engine
+
+
+def check_survives(path: Path, description: str) -> None:
+    """Run a version that is a single file in a process of its own, before this one does.
+
+    Raises:
+        ExportFailed: if the file ended that process.
+    """
+    problem = try_out(path)
+    if problem:
+        raise ExportFailed(f"{description} cannot be run: {problem}", hint="export it again, in another way")
 
 
 def prepare_engines(
@@ -59,6 +97,9 @@ def prepare_engines(
             yield from known(signature)
 
         accelerate(servable, serve.engine, rows, sizes_of(batching), progress, is_strict=True)
+        if any(map(servable.answering, servable.signatures)):
+            # Here TensorFlow is at hand; who loads the version finds what was decided about rows that share runs.
+            warm_up(Trial(servable), VersionSource(path, batching), lambda *_: None, seen=seen)
         progress(ProgressEvent("measuring", 1, 1, "; ".join(servable.notes)))
 
 

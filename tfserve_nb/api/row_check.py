@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any  # rows of the user
 
 from ..export.arrays import named_batch
-from ..export.signatures import main_signature, read_signatures
-from ..serving.engines.saved_model.session import load_saved_model
+from ..export.signatures import main_signature
+from ..serving.engines.accelerated import SavedModelLoader
 from ..serving.versions.row_evidence import note_rows
 from ..serving.versions.sharing import noted_from
 
@@ -29,10 +29,10 @@ def note_check_rows(path: Path, rows: Any, sizes: Sequence[int], device: str | N
     """
     if rows is None:
         return
-    signature = main_signature(read_signatures(path))
-    name = signature.name
-    batch = named_batch(rows, signature)
-    with contextlib.closing(load_saved_model(path, device)) as servable:
+    with contextlib.closing(SavedModelLoader()(path, device)) as servable:
+        signature = main_signature(servable.signatures)
+        name = signature.name
+        batch = named_batch(rows, signature)
         if name in servable.effects.states or servable.effects.outside_ops:
             return  # its requests run alone in any case
         noted = noted_from(partial(servable.run, name), servable.signatures[name], batch, sizes)

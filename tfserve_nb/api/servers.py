@@ -172,12 +172,12 @@ class IsolatedServer:
 
     def give_up(self, name: str, *, delete: bool, force: bool) -> None:
         """Undeploy a model although no process runs that serves it; see `ModelAdmin.undeploy`."""
-        from ..serving.engines.saved_model.session import load_saved_model
+        from ..serving.engines.accelerated import SavedModelLoader
         from ..serving.models.model import ServedModel
         from ..serving.models.placement import DEFAULT_KEEP
         from ..serving.versions.lifecycle import ServableManager
 
-        model = ServedModel(name, self._folders[name], DEFAULT_KEEP, ServableManager(load_saved_model))
+        model = ServedModel(name, self._folders[name], DEFAULT_KEEP, ServableManager(SavedModelLoader()))
         model.forget(model.deletable(None, force=force) if delete else (), force=force)
         self._folders = {other: folder for other, folder in self._folders.items() if other != name}
 

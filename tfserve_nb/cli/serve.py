@@ -22,6 +22,7 @@ from ..api.deployment import Deployment
 from ..dashboards.web import WebPages
 from ..errors import ServingError
 from ..experiment.engine.experiments import Experiments
+from ..protos.postponed import postpone
 from ..server import open_files
 from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
 from ..server.child import READY
@@ -65,6 +66,7 @@ def serve(arguments: list[str]) -> int:
         print(f"TensorFlow ModelServer: tfserve_nb {__version__}")
         print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
         return 0
+    postpone()  # versions that an engine runs need no more of TensorFlow than its messages
     _log_to_stderr()
     open_files.raise_limit()
     secrets = {name: getattr(flags, name) for name in SECRET_FILES}

@@ -29,6 +29,7 @@ class Choice:
         weights: version -> percent of the traffic.
         a: the current version of an experiment.
         b: its candidate.
+        engine: what is to run `version`: an engine's name, or `auto`.
     """
 
     version: int | None = None
@@ -37,6 +38,7 @@ class Choice:
     weights: Mapping[int, float] = field(default_factory=dict)
     a: int | None = None
     b: int | None = None
+    engine: str = ""
 
     @classmethod
     def from_json(cls, given: Mapping[str, Any]) -> Choice:
@@ -49,6 +51,7 @@ class Choice:
         return cls(
             **numbers,
             label=str(given.get("label") or "").strip(),
+            engine=str(given.get("engine") or ""),
             percent=None if given.get("percent") is None else float(given["percent"]),
             weights={int(version): float(share) for version, share in (given.get("weights") or {}).items()},
         )
@@ -65,6 +68,7 @@ _MISSING = {
     "weights": "choose the shares of the traffic first",
     "a": "choose version A first",
     "b": "choose version B first",
+    "engine": "choose an engine first",
 }
 """What an action needs -> the error text while it is not chosen."""
 
@@ -203,12 +207,22 @@ def _same_label(status: ModelStatus, choice: Choice) -> tuple[str, Choice]:
     return ("remove_label" if before is None else "set_label"), Choice(version=before, label=choice.label)
 
 
+def _same_engine(status: ModelStatus, choice: Choice) -> tuple[str, Choice] | None:
+    before = _engine_of(status, choice)
+    return None if before is None else ("set_engine", Choice(version=choice.version, engine=before))
+
+
 # --- the texts and the work -------------------------------------------------------------------------------------------
 
 
 def loaded_versions(status: ModelStatus) -> tuple[int, ...]:
     """The versions in state AVAILABLE, in order."""
     return tuple(sorted(found.version for found in status.versions if found.state is VersionState.AVAILABLE))
+
+
+def _engine_of(status: ModelStatus, choice: Choice) -> str | None:
+    """What runs the chosen version; None when it is not loaded."""
+    return next((found.engine for found in status.versions if found.version == choice.version), None)
 
 
 def known_versions(status: ModelStatus) -> list[int]:
@@ -259,6 +273,10 @@ def _default_version_text(controls: DeploymentControls, _: Choice, took_ms: floa
 def _traffic_text(controls: DeploymentControls, *_: object) -> str:
     shares = shares_of(controls.status())
     return "traffic " + ", ".join(f"version {version}: {share} %" for version, share in shares.items())
+
+
+def _engine_text(controls: DeploymentControls, choice: Choice, _: float) -> str:
+    return f"{_engine_of(controls.status(), choice)} runs version {choice.version} now"
 
 
 def _share(controls: DeploymentControls, choice: Choice) -> None:
@@ -314,6 +332,17 @@ _TABLE = (
         ("label",), lambda controls, choice: controls.set_label(choice.label, None),
         sentence("label {label} is removed"), _same_label,
     ),
+    Action(
+        "set_engine", "Set engine", "Let the chosen engine run the chosen version, which goes on answering",
+        "engine {engine} for version {version}", ("version", "engine"),
+        lambda controls, choice: controls.set_engine(choice.engine, _version(choice)), _engine_text, _same_engine,
+    ),
+    Action(
+        "measure_engines", "Measure engines", "Compare all engines with TensorFlow anew, and measure them",
+        "measure the engines of version {version}", ("version",),
+        lambda controls, choice: controls.measure_engines(_version(choice)),
+        sentence("the engines of version {version} are measured"),
+    ),
     Action("share", "", "", "traffic split", ("version", "percent"), _share, _traffic_text, _same_traffic),
     Action(
         "traffic", "", "", "traffic split", ("weights",),
@@ -355,4 +384,5 @@ ACTIONS: Mapping[str, Action] = {action.name: action for action in _TABLE}
 
 VERSION_ACTIONS = ("promote", "rollback", "stage", "unload", "delete")
 LABEL_ACTIONS = ("set_label", "remove_label")
-"""The actions whose buttons stand beside the choice of a version, and beside the field with a label."""
+ENGINE_ACTIONS = ("set_engine", "measure_engines")
+"""The actions whose buttons stand beside the choice of a version, a label, and an engine."""

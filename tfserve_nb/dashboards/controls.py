@@ -47,6 +47,12 @@ class DeploymentControls(Protocol):
     def set_traffic(self, weights: Mapping[int, float]) -> object:
         """Split the requests that name no version, in percent."""
 
+    def set_engine(self, engine: str, version: int | None = None) -> object:
+        """Let another engine run a version."""
+
+    def measure_engines(self, version: int | None = None) -> object:
+        """Compare the engines of a version anew, and measure them."""
+
     def resources(self) -> Resources:
         """What the server's process takes of its machine."""
 

@@ -20,15 +20,15 @@ from ..agreement.kinds import AgreementOptions, kind_for
 from ..agreement.summary import Agreeing, evidence_pairs
 from ..errors import FailedPrecondition, InvalidRequest, NotAvailable, ServingError, VersionNotFound
 from ..export.arrays import read_rows
-from ..export.graph.effects import Effects, effects_of
+from ..export.graph.effects import Effects
 from ..export.layout import find_version, folder_bytes, list_versions
 from ..export.provenance.code import Code
 from ..export.provenance.provenance import Provenance, read_provenance
-from ..export.signatures import main_signature, read_meta_graph, read_signatures
+from ..export.signatures import main_signature
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
 from ..server.handle import ServerHandle
-from ..serving.engines.saved_model.session import load_saved_model
+from ..serving.engines.accelerated import SavedModelLoader
 from ..serving.versions.inputs import check_inputs
 from ..serving.versions.sharing import may_cut
 from ..types import SignatureSpec, Tensors, TensorSpec
@@ -140,7 +140,7 @@ def _provenance(folder: Path, version: int, notes: list[str]) -> Provenance | No
 
 def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, SignatureSpec]:
     try:
-        return read_signatures(folder)
+        return dict(SavedModelLoader().facts(folder).signatures)
     except ServingError as error:
         notes.append(f"the signatures of version {version} are not known: {error.message}")
         return {}
@@ -148,7 +148,7 @@ def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, Signa
 
 def _effects(folder: Path) -> Effects:
     try:
-        return effects_of(read_meta_graph(folder), folder)
+        return SavedModelLoader().facts(folder).effects
     except ServingError:  # which reading its signatures has told
         return Effects()
 
@@ -289,7 +289,7 @@ def _tensors(spec: SignatureSpec, values: Any) -> Tensors:
 
 def _run(folder: Path, spec: SignatureSpec, inputs: Tensors) -> _Run:
     """Load a version, run it, and free it again: requests that are served meanwhile keep their numbers clean."""
-    with contextlib.closing(load_saved_model(folder)) as servable:
+    with contextlib.closing(SavedModelLoader()(folder, None)) as servable:
         run = partial(servable.run, spec.name)
         if not all(one.is_batched for one in spec.inputs.values()):
             return _Run(inputs, run(inputs), 1)

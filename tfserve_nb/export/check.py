@@ -10,8 +10,7 @@ Thread: the one that owns the model, usually the kernel's main thread.
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..agreement.rows import distances
 from ..errors import ExportFailed, InvalidOption, InvalidRequest, RunFailed
+from ..protos.postponed import loaded
 from ..types import SignatureSpec, Tensors, TensorSpec, array_of
 from .arrays import by_name, given_as, named_batch
 from .endpoint import ExportSource
@@ -65,6 +65,19 @@ _SIZES_HINT = (
 )
 
 _SAME_EXACTNESS = {"complex64": "float32", "complex128": "float64"}
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFacts:
+    """What is known of a version before it is run.
+
+    Attributes:
+        signatures: by name.
+        effects: what running it does besides answering.
+    """
+
+    signatures: Mapping[str, SignatureSpec]
+    effects: Effects
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +173,13 @@ def compare_outputs(
     return largest
 
 
+def in_words(report: CheckReport, source: ExportSource) -> str:
+    """What a check found, for the summary of a deploy."""
+    if report.skipped_reason:
+        return f"not compared: {report.skipped_reason}"
+    return f"{report.num_rows} rows {'agree' if source.file is None else 'run'}"
+
+
 def is_all_nan(array: np.ndarray) -> bool:
     """Whether an output has values, and all of them are NaN."""
     return bool(array.size) and array.dtype.kind in "fcV" and bool(np.isnan(array).all())
@@ -171,24 +191,29 @@ def nan_notes(names: Collection[str]) -> tuple[str, ...]:
     return (f"nothing but NaN was in {', '.join(names)} for all rows that were tried: {advice}",) if names else ()
 
 
+def read_facts(path: Path) -> VersionFacts:
+    """Those of a SavedModel folder."""
+    return VersionFacts(read_signatures(path), effects_of(read_meta_graph(path), path))
+
+
 def verify_against_live(
     source: object,
     path: Path,
     load_and_run: LoadAndRun,
     example: object = None,
     option: str = "check",
-    effects: Effects | None = None,
+    facts: VersionFacts | None = None,
 ) -> CheckReport:
     """Compare a SavedModel folder with the live model that it was made from.
 
     Args:
-        source: the model, or what `prepare_source` returned. For a SavedModel folder there is no live model; it is
-            only loaded and run.
+        source: the model, or what `prepare_source` returned. For a model on disk there is no live model; it is only
+            loaded and run.
         path: the folder to be checked.
         load_and_run: loads the folder as the server will, runs one signature once, and may be called several times.
         example: the user's own rows, or None to make some up.
         option: what the rows were given with, for messages.
-        effects: what running the folder does; read from it by default.
+        facts: what is known of the folder; read from it, as of a SavedModel, by default.
 
     Returns:
         What was compared.
@@ -198,15 +223,11 @@ def verify_against_live(
         InvalidOption: if the user's rows do not fit the model, or make it fail.
     """
     prepared = prepare_source(source, example=example, option=option)
-    effects = effects_of(read_meta_graph(path), path) if effects is None else effects
-    if effects.outside_ops and example is None:
+    facts = read_facts(path) if facts is None else facts
+    if facts.effects.outside_ops and example is None:
         # The live model would do the same: files that it writes, and requests that it sends.
         return CheckReport(0, None, "made-up rows are not run on such a model (give some: --check)")
-    return _verify(prepared, path, load_and_run, example, option)
-
-
-def _verify(prepared: ExportSource, path: Path, load_and_run: LoadAndRun, example: object, option: str) -> CheckReport:
-    signature = main_signature(read_signatures(path))
+    signature = main_signature(facts.signatures)
     with given_as(option):
         batches = (
             iter([named_batch(by_name(example, prepared.order), signature)])
@@ -218,7 +239,7 @@ def _verify(prepared: ExportSource, path: Path, load_and_run: LoadAndRun, exampl
         return load_and_run(path, signature.name, batch)
 
     if prepared.call is None:
-        return _run_only(run, batches, is_own=example is not None)
+        return _run_only(prepared.description, run, batches, is_own=example is not None)
     model = LiveModel(prepared)
     try:
         if example is not None:
@@ -307,8 +328,8 @@ def made_up_batches(signature: SignatureSpec) -> Iterator[Tensors]:
             yield example_batch(signature, rows, free_size=free_size, is_plain=is_plain)
 
 
-def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckReport:
-    """Whether a SavedModel without a live model loads and runs."""
+def _run_only(description: str, run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckReport:
+    """Whether a version without a live model loads and runs."""
     problem = ""
     for batch in batches:
         try:
@@ -323,7 +344,7 @@ def _run_only(run: Run, batches: Iterator[Tensors], *, is_own: bool) -> CheckRep
             return CheckReport(_num_rows(batch), None, nan_outputs=_nan_outputs(outputs))
     if is_own:
         raise InvalidOption(
-            f"the SavedModel fails on the rows given: {problem}", hint="give rows that it can take, or none"
+            f"{description} fails on the rows given: {problem}", hint="give rows that it can take, or none"
         )
     return CheckReport(
         0, None, f"rows made from the signature do not suit the model: {problem.rstrip('.')}; pass --check rows"
@@ -381,7 +402,7 @@ def _exactness(dtype: str, computed_in: str) -> str:
 
 def _uses_tf32() -> bool:
     """Whether float32 matrix products may be rounded to TensorFloat-32: on recent GPUs, by default."""
-    tf = sys.modules.get("tensorflow")
+    tf = loaded()
     if tf is None or not tf.config.list_physical_devices("GPU"):
         return False
     return bool(tf.config.experimental.tensor_float_32_execution_enabled())

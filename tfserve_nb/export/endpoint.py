@@ -35,16 +35,30 @@ _MADE_UP_INPUT = re.compile(r"(?:keras_tensor|input_layer)(?:_\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
+class SingleFile:
+    """A model that is one file of another runtime than TensorFlow, which alone can run it.
+
+    Attributes:
+        engine: the runtime: `onnx` or `litert`.
+        write: writes the file, and what belongs to it, into a version's folder that is there.
+    """
+
+    engine: str
+    write: Callable[[Path], None]
+
+
+@dataclass(frozen=True, slots=True)
 class ExportSource:
     """Something that can be exported.
 
     Attributes:
         description: what it is, for messages, such as `Sequential 'digits'`.
-        inputs: the inputs in the order in which `call` takes them; empty for a SavedModel folder.
-        call: takes one tensor per input, returns output name -> tensor; runs live and can be traced. None for a
-            SavedModel folder: there is no live model to compare with.
+        inputs: the inputs in the order in which `call` takes them; empty for a model on disk.
+        call: takes one tensor per input, returns output name -> tensor; runs live and can be traced. None for a model
+            on disk: there is no live model to compare with.
         tracked: the objects that own the variables and tables which `call` uses.
         path: the SavedModel folder to be copied, or None.
+        file: what is written for a model that is no SavedModel and becomes none; None for all others.
         coarsest_dtype: the least exact type that the model computes in, such as `float32` or `float16`.
         notes: what had to be guessed or is left out, one line each; a deploy says them.
         order: the inputs in the order of a list that the model takes, those that are left out too; empty when it takes
@@ -56,6 +70,7 @@ class ExportSource:
     call: Callable[..., dict[str, Any]] | None = None
     tracked: tuple[object, ...] = ()
     path: Path | None = None
+    file: SingleFile | None = None
     coarsest_dtype: str = "float32"
     notes: tuple[str, ...] = ()
     order: tuple[str, ...] = ()

@@ -14,10 +14,12 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any  # protobuf messages
+from typing import Any, BinaryIO  # Any: protobuf messages
 
 import numpy as np
 
+from ..protos.records import write_record
+from ..protos.tensors import fill
 from ..types import Tensors
 from .reasons import disk_reason
 
@@ -69,6 +71,11 @@ def to_message(call: LoggedCall) -> Any:
     return log
 
 
+def fill_tensor(proto: Any, array: np.ndarray) -> None:
+    """Write an array into an empty `TensorProto` as TensorFlow does: numbers as `tensor_content`, texts one by one."""
+    fill(proto, array, as_content=array.dtype.kind not in "OSU")
+
+
 def serialized_examples(value: Any) -> np.ndarray:
     """The examples of a `tensorflow.serving.Input`, each with its context, as serialized `tf.Example`s.
 
@@ -109,7 +116,7 @@ class RotatingWriter:
         self._sizes: dict[Path, int] = {}  # of the whole records in each file, oldest first
         self._num_files = 0
         self._path: Path | None = None
-        self._writer: Any = None
+        self._writer: BinaryIO | None = None
 
     def write(self, record: bytes) -> None:
         """Append one record; it is in the file when this returns.
@@ -146,11 +153,9 @@ class RotatingWriter:
         return path
 
     def _append(self, path: Path, record: bytes) -> None:
-        import tensorflow as tf
-
         if self._writer is None:
-            self._writer = tf.io.TFRecordWriter(str(path))
-        self._writer.write(record)
+            self._writer = path.open("ab")
+        write_record(self._writer, record)
         self._writer.flush()
 
     def _give_up(self, path: Path) -> None:
@@ -172,11 +177,9 @@ class RotatingWriter:
 
 
 def _fill_predict(log: Any, call: LoggedCall) -> None:
-    import tensorflow as tf
-
     for target, tensors in ((log.request.inputs, call.inputs), (log.response.outputs, call.outputs)):
         for name, array in tensors.items():
-            target[name].CopyFrom(tf.make_tensor_proto(array))
+            fill_tensor(target[name], array)
 
 
 def _fill_examples(log: Any, call: LoggedCall) -> None:

@@ -14,16 +14,16 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import ExportFailed, InvalidOption, ServingError, VersionExists
-from ..types import Progress, ProgressEvent, SignatureSpec, no_progress
+from ..types import Progress, ProgressEvent, no_progress
 from .endpoint import ExportSource
 from .layout import check_name, check_version, next_version, remove_stale, sync, temporary_dir, version_dir
 from .reasons import disk_reason, innermost
-from .signatures import check_portable, read_meta_graph, signatures_of
+from .signatures import check_portable, read_meta_graph
 from .source import prepare_source
 from .tracing import write_traced
 
@@ -48,7 +48,6 @@ class ExportedVersion:
         name: the model's name.
         version: its number.
         path: the folder, `BASE/NAME/VERSION`.
-        signatures: signature name -> spec.
         num_bytes: size of all its files.
         seconds: how long the export took, `verify` included.
     """
@@ -56,7 +55,6 @@ class ExportedVersion:
     name: str
     version: int
     path: Path
-    signatures: Mapping[str, SignatureSpec]
     num_bytes: int
     seconds: float
 
@@ -103,8 +101,6 @@ def export_version(
         _refuse_taken(base, name, version, above)
         folder = workplace / "model"
         _write(source, folder, progress)
-        meta_graph = read_meta_graph(folder)
-        check_portable(meta_graph, source.description)
         if verify is not None:
             _check(verify, folder, progress)
         num_bytes = sync_tree(folder)
@@ -114,7 +110,6 @@ def export_version(
         name=name,
         version=number,
         path=model_dir / str(number),
-        signatures=signatures_of(meta_graph),
         num_bytes=num_bytes,
         seconds=time.perf_counter() - started_s,
     )
@@ -181,14 +176,22 @@ def _not_writable(folder: Path, error: BaseException) -> ExportFailed:
 
 
 def _write(source: ExportSource, folder: Path, progress: Progress) -> None:
-    """Write the SavedModel; errors of the disk become `OSError`s or `ExportFailed`, never something else."""
+    """Write the model; errors of the disk become `OSError`s or `ExportFailed`, never something else."""
     if source.path is not None:
         progress(ProgressEvent("exporting", 0, 1, "copying"))
         _copy(source.path, folder)
+        check_portable(read_meta_graph(folder), source.description)
+        progress(ProgressEvent("exporting", 1, 1))
+        return
+    if source.file is not None:
+        progress(ProgressEvent("exporting", 0, 1, "copying"))
+        folder.mkdir()
+        source.file.write(folder)
         progress(ProgressEvent("exporting", 1, 1))
         return
     try:
         write_traced(source, folder, progress)
+        check_portable(read_meta_graph(folder), source.description)
     except (ServingError, OSError):
         raise
     except Exception as error:
@@ -204,7 +207,8 @@ def _check(verify: Verify, folder: Path, progress: Progress) -> None:
     except OSError as error:
         # Kept apart from the errors of writing, which are about the folder of the model.
         raise ExportFailed(
-            f"the SavedModel cannot be checked: {innermost(error)}", hint="see what the check could not read or write"
+            f"the exported model cannot be checked: {innermost(error)}",
+            hint="see what the check could not read or write",
         ) from error
     progress(ProgressEvent("checking", 1, 1))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ExportFailed, ModelNotServable
+from ..protos.tensors import dtype_name, dtype_number, to_array
 from ..types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, TensorSpec, in_order
 from .flow.nodes import GraphIndex
 
@@ -84,7 +85,6 @@ def signature_defs_of(meta_graph: Any) -> SignatureDefs:
 
 def to_signature_defs(signatures: Mapping[str, SignatureSpec]) -> SignatureDefs:
     """The messages of signatures that come from no SavedModel."""
-    from tensorflow import as_dtype
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
     meta_graph = MetaGraphDef()
@@ -94,7 +94,8 @@ def to_signature_defs(signatures: Mapping[str, SignatureSpec]) -> SignatureDefs:
         for infos, specs in ((definition.inputs, signature.inputs), (definition.outputs, signature.outputs)):
             for spec in specs.values():
                 info = infos[spec.name]
-                info.name, info.dtype = spec.tensor_name, as_dtype(spec.dtype).as_datatype_enum
+                info.name, info.dtype = spec.tensor_name, dtype_number(spec.dtype)
+                info.tensor_shape.unknown_rank = spec.shape is None
                 for size in spec.shape or ():
                     info.tensor_shape.dim.add(size=-1 if size is None else size)
     return signature_defs_of(meta_graph)
@@ -154,14 +155,12 @@ def _is_list_of_tensors(arguments: Any) -> bool:
 
 
 def _signature(name: str, definition: Any, order: tuple[str, ...]) -> SignatureSpec:
-    from tensorflow import make_ndarray
-
     return SignatureSpec(
         name=name,
         inputs=_tensor_specs(name, definition.inputs),
         outputs=_tensor_specs(name, definition.outputs),
         method_name=definition.method_name,
-        defaults={key: make_ndarray(value) for key, value in definition.defaults.items()},
+        defaults={key: to_array(value, key) for key, value in definition.defaults.items()},
         order=order,
     )
 
@@ -240,8 +239,6 @@ def _op_names(meta_graph: Any) -> set[str]:
 
 
 def _tensor_specs(signature: str, infos: Mapping[str, Any]) -> dict[str, TensorSpec]:
-    from tensorflow import as_dtype
-
     specs = {}
     for name in in_order(infos):
         info = infos[name]
@@ -252,5 +249,5 @@ def _tensor_specs(signature: str, infos: Mapping[str, Any]) -> dict[str, TensorS
             )
         shape = info.tensor_shape
         sizes = None if shape.unknown_rank else tuple(None if dim.size < 0 else dim.size for dim in shape.dim)
-        specs[name] = TensorSpec(name, as_dtype(info.dtype).name, sizes, info.name)
+        specs[name] = TensorSpec(name, dtype_name(info.dtype), sizes, info.name)
     return specs

@@ -6,7 +6,9 @@ Thread: the one that owns the model, usually the kernel's main thread.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any  # objects of users
 
 from ..errors import ModelNotServable
 from .arrays import given_as
@@ -16,11 +18,24 @@ from .keras_source import is_keras_object, keras_source
 from .layout import list_versions
 from .reasons import short_repr, shorten
 from .signatures import SAVED_MODEL_FILE, check_portable, read_meta_graph, signatures_of
+from .single_file.source import file_of, file_source, is_onnx_model, onnx_source
 from .tf_keras_source import is_tf_keras_object, tf_keras_source
 
 KERAS_FILE_SUFFIXES = (".keras", ".h5", ".hdf5")
 
-_ACCEPTED = "a Keras model, a tf.Module, a tf.function, or the path of a SavedModel folder"
+_ACCEPTED = (
+    "a Keras model, a tf.Module, a tf.function, an ONNX model, or the path of a SavedModel, an .onnx or a .tflite file"
+)
+
+
+_OBJECTS: tuple[tuple[Callable[[object], bool], Callable[[Any, object], ExportSource]], ...] = (
+    (is_keras_object, keras_source),
+    (is_tf_keras_object, lambda model, _: tf_keras_source(model)),
+    (is_tf_function, function_source),
+    (is_tf_module, module_source),
+    (is_onnx_model, lambda model, _: onnx_source(model)),
+)
+"""What an object may be, and what is made of it and of an example."""
 
 
 def prepare_source(model: object, *, example: object = None, option: str = "check") -> ExportSource:
@@ -28,7 +43,8 @@ def prepare_source(model: object, *, example: object = None, option: str = "chec
 
     Args:
         model: a built Keras model (sequential, functional or subclassed), a `tf.Module` or `tf.function` with an
-            input signature, the path of a SavedModel folder, or what this function returned before.
+            input signature, an `onnx.ModelProto`, the path of a SavedModel folder, of an `.onnx` or a `.tflite` file,
+            or what this function returned before.
         example: a batch of inputs, as the user would pass it to the model. Subclassed Keras models and functions
             without an input signature need it: it shows what they take.
         option: what the example was given with, for messages.
@@ -38,6 +54,7 @@ def prepare_source(model: object, *, example: object = None, option: str = "chec
 
     Raises:
         ModelNotServable: if it is nothing that can be served; the message names the value, the hint the next step.
+        NotAvailable: if what runs a file is not installed.
         InvalidOption: if the example is no batch of arrays.
         ExportFailed: if a function cannot be traced.
     """
@@ -46,15 +63,16 @@ def prepare_source(model: object, *, example: object = None, option: str = "chec
     if isinstance(model, str | os.PathLike):
         return _path_source(Path(model).expanduser())
     with given_as(option):
-        if is_keras_object(model):
-            return keras_source(model, example)
-        if is_tf_keras_object(model):
-            return tf_keras_source(model)
-        if is_tf_function(model):
-            return function_source(model, example)
-        if is_tf_module(model):
-            return module_source(model, example)
+        for is_one, source_of in _OBJECTS:
+            if is_one(model):
+                return source_of(model, example)
     raise _no_model(model)
+
+
+def is_model(value: object) -> bool:
+    """Whether a value is a model in memory, of a kind that can be exported."""
+    kinds = (is_keras_object, is_tf_keras_object, is_tf_function, is_tf_module)
+    return any(is_kind(value) for is_kind in kinds)
 
 
 def owners_of(model: object) -> tuple[object, ...]:
@@ -67,10 +85,11 @@ def owners_of(model: object) -> tuple[object, ...]:
 
 
 def _path_source(path: Path) -> ExportSource:
-    """A SavedModel folder: it is copied as it is, so it only has to be one.
+    """A model on disk: it is copied as it is, so it only has to be one.
 
     Raises:
         ModelNotServable: if there is none, or it has no signature.
+        NotAvailable: if what runs it is not installed.
     """
     if path.name.endswith(KERAS_FILE_SUFFIXES):
         raise ModelNotServable(
@@ -82,6 +101,9 @@ def _path_source(path: Path) -> ExportSource:
         raise ModelNotServable(
             f"{shorten(str(path))} does not exist; a model is {_ACCEPTED}", hint="check the path: %ls"
         )
+    file = file_of(path)
+    if file is not None:
+        return file_source(file)
     if not os.path.isfile(path / SAVED_MODEL_FILE):  # noqa: PTH113
         versions = list_versions(path) if path.is_dir() else ()
         hint = f"deploy one of its versions: {path / str(versions[-1])}" if versions else f"a model is {_ACCEPTED}"
@@ -102,8 +124,8 @@ def _no_model(value: object) -> ModelNotServable:
     package = kind.__module__.split(".")[0]
     shown = f" {text}" if (text := short_repr(value)) else ""
     hints = {
-        "sklearn": "scikit-learn models are not served; put what it does into a tf.function or a Keras model",
-        "torch": "PyTorch models are not served",
+        "sklearn": "export it as ONNX, skl2onnx.to_onnx(model, x[:1], options={'zipmap': False}), and deploy that",
+        "torch": "export it as ONNX, torch.onnx.export(model, (x,), 'model.onnx'), and deploy the file",
     }
     hint = hints.get(package, f"give {_ACCEPTED}")
     if isinstance(value, type):

@@ -19,9 +19,11 @@ from typing import Any  # protobuf messages
 import numpy as np
 
 from ..errors import ExportFailed, InvalidOption
+from ..protos.records import DamagedRecord, read_records, write_record
+from ..protos.tensors import to_array
 from ..temporary import replacing
 from ..types import DEFAULT_SIGNATURE, Tensors
-from .prediction_log import LoggedCall, serialized_examples, to_message
+from .prediction_log import LoggedCall, fill_tensor, serialized_examples, to_message
 
 WARMUP_FILE = Path("assets.extra", "tf_serving_warmup_requests")
 MAX_WARMUP_RECORDS = 1000
@@ -54,14 +56,13 @@ def read_warmup_requests(version_dir: Path) -> Iterator[WarmupRequest]:
     if not path.is_file():
         _log.info("No warmup data file found at %s", path)
         return
-    import tensorflow as tf
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
     _log.info("Starting to read warmup data for model at %s", path)
     started_s, count = time.perf_counter(), 0
     try:
-        for count, record in enumerate(tf.data.TFRecordDataset(str(path)).as_numpy_iterator(), 1):
+        for count, record in enumerate(read_records(path), 1):
             if count > MAX_WARMUP_RECORDS:
                 raise ExportFailed(
                     f"Number of warmup records exceeds the maximum ({MAX_WARMUP_RECORDS}) at {path}",
@@ -70,7 +71,7 @@ def read_warmup_requests(version_dir: Path) -> Iterator[WarmupRequest]:
             yield from _requests(PredictionLog.FromString(record))
     except DecodeError as error:
         raise ExportFailed(f"Failed to parse warmup record: {count} from {path}", hint="write the file anew") from error
-    except tf.errors.DataLossError as error:
+    except (DamagedRecord, OSError) as error:
         raise ExportFailed(
             f"{path} is damaged after record {count}. Please verify your warmup data is in TFRecord format.",
             hint="write the file anew",
@@ -97,7 +98,6 @@ def write_warmup_requests(version_dir: Path, name: str, rows: Tensors, signature
     Returns:
         The file.
     """
-    import tensorflow as tf
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
     log = PredictionLog()
@@ -105,7 +105,7 @@ def write_warmup_requests(version_dir: Path, name: str, rows: Tensors, signature
     request.model_spec.name = name
     request.model_spec.signature_name = signature
     for key, array in rows.items():
-        request.inputs[key].CopyFrom(tf.make_tensor_proto(array))
+        fill_tensor(request.inputs[key], array)
     return _write(version_dir, [log])
 
 
@@ -132,13 +132,11 @@ def write_warmup_calls(version_dir: Path, calls: Iterable[LoggedCall]) -> Path:
 
 def _write(version_dir: Path, logs: Iterable[Any]) -> Path:
     """All of them or nothing: a server may load the version at the same moment."""
-    import tensorflow as tf
-
     path = version_dir / WARMUP_FILE
     path.parent.mkdir(exist_ok=True)
-    with replacing(path) as partial, tf.io.TFRecordWriter(str(partial)) as writer:
+    with replacing(path) as partial, partial.open("wb") as stream:
         for log in logs:
-            writer.write(log.SerializeToString())
+            write_record(stream, log.SerializeToString())
     return path
 
 
@@ -161,9 +159,7 @@ def _requests(log: Any) -> Iterator[WarmupRequest]:
 
 
 def _predict(request: Any) -> WarmupRequest:
-    import tensorflow as tf
-
-    inputs: Mapping[str, np.ndarray] = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+    inputs: Mapping[str, np.ndarray] = {name: to_array(value, name) for name, value in request.inputs.items()}
     return WarmupRequest(request.model_spec.signature_name or DEFAULT_SIGNATURE, inputs)
 
 

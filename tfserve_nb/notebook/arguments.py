@@ -122,12 +122,17 @@ def look_up(namespace: Mapping[str, Any], word: str, what: str) -> Any:
 
 
 def look_up_model(namespace: Mapping[str, Any], word: str) -> Any:
-    """The model that a word names: a variable, or else the path of a SavedModel."""
-    if word.split(".", maxsplit=1)[0] in namespace:
+    """The model that a word names: a variable, or else the path of a SavedModel or a file.
+
+    `model.onnx` is a file where there is one, unless the variable `model` has an attribute of that name.
+    """
+    path = Path(word).expanduser()
+    try:
         return look_up(namespace, word, "MODEL")
-    if Path(word).expanduser().exists():
-        return Path(word).expanduser()
-    return look_up(namespace, word, "MODEL")
+    except UsageError:
+        if path.exists():
+            return path
+        raise
 
 
 def _close(word: str, names: Iterable[str]) -> str:

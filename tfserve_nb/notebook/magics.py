@@ -1,4 +1,4 @@
-"""The magics: deploy, serving, rollback, promote, undeploy, dashboard, benchmark, abtest, replay.
+"""The magics: deploy, serving, rollback, promote, undeploy, dashboard, benchmark, abtest, replay, variants.
 
 Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
 which shows as two lines and fails the cell.
@@ -33,10 +33,13 @@ from ..bench.report import AnyResult
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, ModelNotFound
 from ..export.provenance.code import Code, running_cell
+from ..export.single_file.source import name_of
 from ..options import given, read
 from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
 from ..serving.models.placement import DEFAULT_KEEP
+from ..variants.options import VariantOptions
+from ..variants.result import VariantsResult
 from .abtest import OPTIONS as AB_OPTIONS
 from .abtest import ExperimentView
 from .abtest import run as run_abtest
@@ -47,6 +50,7 @@ from .commands import (
     AskOptions,
     DeployedModel,
     EndOptions,
+    MeasuredModel,
     Output,
     PromotedVersion,
     ReplayedRequests,
@@ -60,6 +64,7 @@ from .overview import Overview, show_engines
 from .progress import ProgressView
 from .replay import capture, replay, replay_limits
 from .scope import visible_variables
+from .variants import measure
 
 T = TypeVar("T")
 
@@ -256,6 +261,19 @@ class DeployMagics(Magics):
             result = replay(self._served(parsed), parsed, view)
         return self._output(result, output)
 
+    @line_magic
+    @with_options(MeasuredModel, VariantOptions, Output)
+    def variants(self, parsed: argparse.Namespace) -> VariantsResult | None:
+        """Measure smaller and faster forms of a model, with each engine, and show which one `--optimize auto` takes.
+
+        Nothing is deployed, the model is not changed, and no files stay.
+        """
+        output = read(Output, parsed)
+        with wrong_options_as_usage_error():
+            variables = visible_variables(self.shell)
+            result = measure(self.shell, parsed, variables, self._handle, is_quiet=output.quiet)
+        return self._output(result, output)
+
     def _keep(self, result: AnyResult, run: RunOptions, output: Output) -> AnyResult | None:
         if run.save is not None:
             with wrong_options_as_usage_error():
@@ -273,7 +291,8 @@ class DeployMagics(Magics):
         name = options.name
         result = run_body(self.shell, cell, variables) if cell is not None else None
         if options.model is not None:
-            return look_up_model(variables, options.model), name or _last_word(options.model)
+            model = look_up_model(variables, options.model)
+            return model, name or (name_of(model) if isinstance(model, Path) else _last_word(options.model))
         if result is None or result.value is None:
             raise UsageError(
                 "%%deploy without MODEL deploys the value of the cell's last expression, but this cell ends without "
@@ -323,5 +342,5 @@ class DeployMagics(Magics):
 
 
 def _last_word(word: str) -> str:
-    """The default name for `trainer.model` or `models/digits`."""
-    return word.rstrip("/").replace("/", ".").split(".")[-1]
+    """The default name for `trainer.model`."""
+    return word.rsplit(".", maxsplit=1)[-1]

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from ..types import EngineMeasurement
 from .report import Table, names, numbers, prose
 
+_AGREES = {True: "yes", False: "no", None: "not compared"}
+
 
 def engine_table(heading: str, measurements: Sequence[EngineMeasurement]) -> Table:
     """A row for each signature and engine: the time of a run by batch size, and why it was not chosen.
@@ -32,7 +34,7 @@ def engine_table(heading: str, measurements: Sequence[EngineMeasurement]) -> Tab
                 *((signature,) if has_signatures else ()),
                 engine,
                 *(_ms(times.get(size)) for size in sizes),
-                "yes" if first.agrees else "no",
+                _AGREES[first.agrees],
                 "chosen" if first.is_chosen else first.reason,
             )
         )

@@ -318,7 +318,7 @@ def _grpc_target(
         raise InvalidOption("the server has no gRPC port", hint="%deploy MODEL --grpc-port 0, before the first deploy")
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-    from ...server.grpc.tensor_protos import fill
+    from ...protos.tensors import fill
 
     bodies = []
     for signature, piece in pieces:

@@ -1,4 +1,4 @@
-"""Versions: states, labels, traffic, the numbers of each, and what happened lately.
+"""Versions: states, labels, traffic, the numbers of each, what was measured of engines, and what happened lately.
 
 Thread: any; pure functions.
 """
@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 
 from ...markup import COLOUR, alert, note, progress_bar, table, text
+from ...reports.engines import engine_table
+from ...reports.html import table_html
 from ...reports.report import size_text
 from ...serving.telemetry.histogram import FEWEST_SAMPLES
 from ...serving.telemetry.model_metrics import ModelMetrics, VersionMetrics
@@ -16,7 +18,9 @@ from ...types import HistoryEvent, ModelStatus, VersionState, VersionStatus
 from ..charts.svg import format_number, format_span
 from ..snapshot import Snapshot, clock, event_text
 
-COLUMNS = ("version", "state", "labels", "traffic", "deployed", "size", "requests", "errors", "p50", "p95", "p99")
+COLUMNS = (
+    "version", "state", "labels", "traffic", "engine", "deployed", "size", "requests", "errors", "p50", "p95", "p99",
+)  # fmt: skip
 NUMBERS = ("traffic", "size", "requests", "errors", "p50", "p95", "p99")
 NUM_EVENTS = 8
 
@@ -31,6 +35,14 @@ def versions_table(status: ModelStatus, metrics: ModelMetrics) -> str:
     return table(caption, COLUMNS, rows, numbers=NUMBERS, current=current) + remarks + alert(status.problem)
 
 
+def engine_tables(status: ModelStatus) -> str:
+    """What was measured of the engines of each version that has some."""
+    tables = [
+        table_html(engine_table(f"Engines of version {entry.version}", entry.engines)) for entry in status.versions
+    ]
+    return "".join(tables)
+
+
 def history_list(events: Sequence[HistoryEvent], *, is_open: bool = False) -> str:
     """The newest events, in words."""
     lines = "".join(f"<li>{text(event_text(event))}, {text(event.actor)}</li>" for event in events[:NUM_EVENTS])
@@ -41,8 +53,9 @@ def history_list(events: Sequence[HistoryEvent], *, is_open: bool = False) -> st
 
 
 def versions_page(snapshot: Snapshot) -> str:
-    """Table and history."""
-    return versions_table(snapshot.status, snapshot.metrics) + history_list(snapshot.events)
+    """Versions, engines and history."""
+    status = snapshot.status
+    return versions_table(status, snapshot.metrics) + engine_tables(status) + history_list(snapshot.events)
 
 
 def percentile(value_ms: float | None, quantile: float) -> str:
@@ -60,6 +73,7 @@ def _row(status: ModelStatus, entry: VersionStatus, numbers: VersionMetrics | No
         "state": _state(entry),
         "labels": text(", ".join(labels)),
         "traffic": "0 %" if percent is None else f"{percent:g} %",
+        "engine": text(entry.engine) if entry.state is VersionState.AVAILABLE else "",
         "deployed": clock(entry.deployed_at) if entry.deployed_at is not None else "",
         "size": size_text(entry.weights_bytes),
         "requests": str(numbers.num_requests) if numbers else "0",

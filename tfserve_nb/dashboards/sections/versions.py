@@ -1,4 +1,4 @@
-"""The tab with the versions: switch, promote, roll back, stage, label, split, unload, delete.
+"""The tab with the versions: switch, promote, roll back, stage, label, engine, split, unload, delete.
 
 Thread: the updater's.
 """
@@ -9,9 +9,19 @@ import functools
 from typing import Any  # ipywidgets is untyped
 
 from ...markup import note
+from ...serving.engines.kinds import NAMES
 from ...types import ModelStatus
-from ..actions import ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice, known_versions, rebalanced, shares_of
-from ..pages.versions import history_list, versions_table
+from ..actions import (
+    ACTIONS,
+    ENGINE_ACTIONS,
+    LABEL_ACTIONS,
+    VERSION_ACTIONS,
+    Choice,
+    known_versions,
+    rebalanced,
+    shares_of,
+)
+from ..pages.versions import engine_tables, history_list, versions_table
 from ..snapshot import Snapshot
 from .context import Confirmation, Section, TabContext, action_button, button, choose_from, row
 
@@ -30,13 +40,14 @@ class VersionsSection(Section):
 
         self._context = context
         self._status: ModelStatus | None = None
-        self._table, self._history = widgets.HTML(), widgets.HTML()
+        self._table, self._engines, self._history = widgets.HTML(), widgets.HTML(), widgets.HTML()
         self._choice = widgets.Dropdown(options=[], description="Version", layout=widgets.Layout(width="190px"))
         self._undo = button(context, "Undo", "Nothing to undo", context.actions.take_back)
         self._label = widgets.Text(placeholder="stable", description="Label", layout=widgets.Layout(width="190px"))
+        self._engine = widgets.Dropdown(options=NAMES, description="Engine", layout=widgets.Layout(width="190px"))
         self._buttons = {
             name: action_button(context, name, functools.partial(self._act, name))
-            for name in (*VERSION_ACTIONS, *LABEL_ACTIONS)
+            for name in (*VERSION_ACTIONS, *LABEL_ACTIONS, *ENGINE_ACTIONS)
         }
         self._confirm = Confirmation(context, "Keep it")
         self._traffic = _TrafficSliders(context)
@@ -46,7 +57,9 @@ class VersionsSection(Section):
                 row(self._choice, *[self._buttons[name] for name in VERSION_ACTIONS], self._undo),
                 self._confirm.widget,
                 row(self._label, *[self._buttons[name] for name in LABEL_ACTIONS]),
+                row(self._engine, *[self._buttons[name] for name in ENGINE_ACTIONS]),
                 self._traffic.widget,
+                self._engines,
                 self._history,
             ]
         )
@@ -57,12 +70,13 @@ class VersionsSection(Section):
         self._status = status
         choose_from(self._choice, known_versions(status), status.default_version)
         self._table.value = versions_table(status, snapshot.metrics)
+        self._engines.value = engine_tables(status)
         self._history.value = history_list(snapshot.events)
         self._traffic.show(status)
 
     def enable(self, is_enabled: bool) -> None:
         """Let people click, or not."""
-        for control in (self._choice, self._label, *self._buttons.values()):
+        for control in (self._choice, self._label, self._engine, *self._buttons.values()):
             control.disabled = not is_enabled
         self._traffic.enable(is_enabled)
         undo = self._context.actions.undo
@@ -73,7 +87,11 @@ class VersionsSection(Section):
     def _act(self, name: str) -> None:
         """Do what a button is for, after a question when the action has one."""
         version = self._choice.value
-        choice = Choice(version=None if version is None else int(version), label=self._label.value.strip())
+        choice = Choice(
+            version=None if version is None else int(version),
+            label=self._label.value.strip(),
+            engine=self._engine.value,
+        )
         action, status = ACTIONS[name], self._status
 
         def start() -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any  # JSON values
 
 from ...errors import InvalidRequest, ModelNotFound
-from ..actions import ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice
+from ...serving.engines.kinds import NAMES
+from ..actions import ACTIONS, ENGINE_ACTIONS, LABEL_ACTIONS, VERSION_ACTIONS, Choice
 from ..charts.svg import STYLE
 from ..controls import DeploymentControls
 from ..pages.compare import compare_page
@@ -54,7 +55,7 @@ class WebPages:
         return f"{kind}; charset=utf-8", Path(__file__).with_name(name).read_bytes()
 
     def page(self, model: str, page: str, query: Mapping[str, str]) -> dict[str, object]:
-        """A view as `{"html": ...}`, or the table of actions as `{"actions": ..., "rows": ...}`.
+        """A view as `{"html": ...}`, or the table of actions as `{"actions": ..., "rows": ..., "engines": ...}`.
 
         Raises:
             ServingError: if the model is not served.
@@ -64,7 +65,7 @@ class WebPages:
         try:
             if page == "actions":
                 known = {name: action.to_json() for name, action in ACTIONS.items()}
-                return {"actions": known, "rows": [VERSION_ACTIONS, LABEL_ACTIONS]}
+                return {"actions": known, "rows": [VERSION_ACTIONS, LABEL_ACTIONS, ENGINE_ACTIONS], "engines": NAMES}
             if page == "requests":
                 return {"html": _requests(controls, query), "is_on": controls.is_sampling}
             snapshot = _snapshot(controls, query)

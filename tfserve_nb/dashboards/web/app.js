@@ -11,7 +11,7 @@ const SPANS = ["1 minute", "2 minutes", "5 minutes", "15 minutes"];
 
 const find = (id) => document.getElementById(id);
 const state = { token: null, model: null, tab: "versions", busy: false, status: null, undo: null, paused: false,
-  actions: null, rows: [],
+  actions: null, rows: [], engines: [], engine: "",
   span: SPANS[1], signature: "", version: "", a: "", b: "", request: "", target: "default",
   signatures: [], lookedMs: 0, sampling: false, again: false, resent: false, only: "", label: "" };
 
@@ -108,13 +108,14 @@ const CONTROLS = {
     if (state.version === "") state.version = String(status.default_version ?? known[0] ?? "");
     const label = make("input", { type: "text", placeholder: "stable", value: state.label ?? "",
       oninput: () => { state.label = label.value; } });
-    const [forVersion, forLabel] = state.rows.map((names) => names.map((name) =>
-      actionButton(name, () => ({ version: state.version, label: label.value.trim() }))));
+    const [forVersion, forLabel, forEngine] = state.rows.map((names) => names.map((name) =>
+      actionButton(name, () => ({ version: state.version, label: label.value.trim(), engine: state.engine }))));
     const undo = button(state.undo ? `Undo: ${state.undo.what}` : "Undo", "Take the last change back", takeBack);
     undo.disabled = state.undo === null;
     const rows = [
       make("div", {}, choice("Version", known, "version"), ...forVersion, undo),
       make("div", {}, make("label", {}, "Label", label), ...forLabel),
+      make("div", {}, choice("Engine", state.engines, "engine"), ...forEngine),
     ];
     for (const version of loaded) {
       const percent = Math.round(status.traffic[version] ?? 0);
@@ -159,7 +160,8 @@ async function refresh(isForced = false) {
   try {
     if (state.model === null || performance.now() - state.lookedMs > MODELS_EVERY_MS) await findModels();
     if (state.model === null) return;
-    if (state.actions === null) ({ actions: state.actions, rows: state.rows } = await ask(ofModel("/pages/actions")));
+    if (state.actions === null)
+      ({ actions: state.actions, rows: state.rows, engines: state.engines } = await ask(ofModel("/pages/actions")));
     state.status = await ask(ofModel(""));
     const query = new URLSearchParams(
       { span: state.span, signature: state.signature, only: state.only ?? "", a: state.a, b: state.b, request: state.request });

@@ -16,13 +16,13 @@ import numpy as np
 
 from ...errors import FailedPrecondition, InvalidRequest, ServerFailed, Unimplemented
 from ...export.prediction_log import serialized_examples
+from ...protos.tensors import fill, to_array
 from ...serving.backend import Handle
 from ...types import DEFAULT_SIGNATURE, SignatureSpec
 from ..calls import RequestContext
 from ..examples import CLASSIFY_METHOD, REGRESS_METHOD, classifications, examples_input, regressions
 from ..settings import GrpcSettings
 from .calls import GrpcCalls, spec_of
-from .tensor_protos import fill, to_array
 
 PREDICT_METHODS = ("tensorflow/serving/predict", CLASSIFY_METHOD, REGRESS_METHOD)
 

@@ -8,14 +8,12 @@ Thread: the worker's loop.
 
 from __future__ import annotations
 
-import importlib.util
 import logging
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from types import ModuleType
 from typing import Any  # gRPC's objects
 
 from ...errors import ServingError
+from ...protos.postponed import postpone
 from ..budget import FREE_BYTES, ByteBudget
 from ..calls import Calls
 from ..config_files import TlsFiles
@@ -68,7 +66,7 @@ class GrpcProxy:
         Raises:
             RuntimeError: if the port cannot be bound.
         """
-        _import_messages_alone()
+        postpone()  # workers never need more of TensorFlow than its messages
         import grpc.aio
 
         self._core = grpc.aio.insecure_channel(f"unix:{self._settings.core_path}", options=UNLIMITED)
@@ -194,17 +192,3 @@ def _passed_on(context: Any) -> dict[str, Any]:
     """The client's deadline and metadata; the core checks the token once more."""
     metadata = [(key, value) for key, value in context.invocation_metadata() or () if not key.startswith(OWN_METADATA)]
     return {"timeout": context.time_remaining(), "metadata": metadata}
-
-
-def _import_messages_alone() -> None:
-    """Make TensorFlow's protobuf messages importable without TensorFlow.
-
-    They are modules below the package `tensorflow`, whose own code loads all of it. A package of that name without code
-    does as well, in a process that never needs anything else of it.
-    """
-    if "tensorflow" in sys.modules:
-        return
-    spec = importlib.util.find_spec("tensorflow")
-    package = ModuleType("tensorflow")
-    package.__path__ = [] if spec is None else list(spec.submodule_search_locations or [])
-    sys.modules["tensorflow"] = package

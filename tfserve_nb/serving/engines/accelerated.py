@@ -11,21 +11,24 @@ Thread: `run` on any; the rest on one thread at a time.
 
 from __future__ import annotations
 
+import contextlib
 import logging
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...export.check import VersionFacts
 from ...export.reasons import innermost
+from ...protos.postponed import loaded
 from ...types import EngineMeasurement, Tensors
 from .artefacts import EngineFolder
 from .engine import TENSORFLOW, Engine, num_threads
+from .saved_model.devices import is_processor
 from .saved_model.session import DEFAULT_OPTIONS, SavedModelServable, SessionOptions, read_facts
 from .servable import Servable
+from .single_file.loading import load_single_file
 from .strange import LeftToTensorFlow
-from .tflite import MODEL_FILE, TfliteServable
 
 RUNS_TO_CHECK = 1000
 """For so many runs it is looked at an engine at work."""
@@ -56,9 +59,9 @@ class EngineServable:
 
     def __init__(self, path: Path, device: str | None = None, options: SessionOptions = DEFAULT_OPTIONS) -> None:
         self.path = path
-        self.engine_folder = EngineFolder(path)
+        self.engine_folder = EngineFolder(path, options.tags)
         self.tags = options.tags
-        self.num_threads = options.intra_op_threads or num_threads(options.limited_threads)
+        self.num_threads = _num_threads(options)
         self.measurements: tuple[EngineMeasurement, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.runs_to_check = 0
@@ -71,6 +74,7 @@ class EngineServable:
         self._options = options
         self._answering: dict[str, Engine] = {}
         self._session: SavedModelServable | None = None
+        self._is_on_processor = False  # TensorFlow knows where its session runs once there is one
         self._lock = threading.Lock()
 
     def session(self) -> SavedModelServable:
@@ -85,6 +89,7 @@ class EngineServable:
                 found = self._session
                 if found is None:
                     found = self._session = SavedModelServable(self.path, self._device, self._options, self._facts)
+                    self._is_on_processor = is_processor(self._device)
         return found
 
     def engine_of(self, signature: str) -> str:
@@ -133,7 +138,7 @@ class EngineServable:
         if runs is not None:
             return runs.run(inputs)
         session = self._session
-        if session is None:
+        if session is None or not self._is_on_processor:
             raise LeftToTensorFlow
         return session.run(signature, inputs)
 
@@ -180,13 +185,15 @@ class EngineServable:
             held, self._session = [self._session], None
             threading.Thread(target=held.clear, name="tfserve-unload", daemon=True).start()
 
-    def fall_back(self, signature: str, engine: Engine, reason: str) -> None:
+    def fall_back(self, signature: str, engine: Engine, reason: str, *, is_wrong: bool = False) -> None:
         """Let TensorFlow run a signature from now on.
 
         Args:
             signature: the signature's name.
             engine: what ran it; nothing happens if something else does by now.
             reason: why, in words.
+            is_wrong: whether it answered otherwise than TensorFlow: noted, whoever loads the version later may have no
+                TensorFlow to see it again.
         """
         with self._lock:
             if self._answering.get(signature) is not engine:
@@ -196,11 +203,21 @@ class EngineServable:
             self.notes = (*self.notes, note)
             self.measurements = tuple(_without(row, signature, engine.name, reason) for row in self.measurements)
         _log.warning("%s: %s", self.path, note)
+        if is_wrong:
+            self.engine_folder.update(lambda record: record.without(engine.name, signature, reason))
+
+
+def _num_threads(options: SessionOptions) -> int:
+    """Threads of one run that TensorFlow does not carry out."""
+    return options.intra_op_threads or num_threads(options.limited_threads)
 
 
 def has_tensorflow() -> bool:
-    """Whether this process has TensorFlow anyway: nothing imports it only to look at an engine at work."""
-    return "tensorflow" in sys.modules
+    """Whether this process has TensorFlow anyway: nothing imports it only to look at an engine at work.
+
+    What an engine was compared on before it was chosen is noted in the version's folder, with the machine.
+    """
+    return loaded() is not None
 
 
 def _without(row: EngineMeasurement, signature: str, engine: str, reason: str) -> EngineMeasurement:
@@ -228,8 +245,13 @@ class SavedModelLoader:
             servable.session()
         return servable
 
+    def facts(self, path: Path) -> VersionFacts:
+        """What is known of a version before it is run."""
+        with contextlib.closing(self.unopened(path, None)) as servable:
+            return VersionFacts(servable.signatures, servable.effects)
+
     def unopened(self, path: Path, device: str | None) -> Servable:
-        """A version that TensorFlow has not loaded yet; a TensorFlow Lite model needs none."""
-        if self._options.prefers_tflite and (path / MODEL_FILE).is_file():
-            return TfliteServable(path)
-        return EngineServable(path, device, self._options)
+        """A version that TensorFlow has not loaded yet; one that is a single file of another runtime needs none."""
+        options = self._options
+        file = load_single_file(path, _num_threads(options), prefers_tflite=options.prefers_tflite)
+        return EngineServable(path, device, options) if file is None else file

@@ -17,7 +17,8 @@ import logging
 import os
 import platform
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -51,24 +52,60 @@ class Artefact:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """Whether rows of a signature may run together, as it was decided once; see `versions.noted_sharing`.
+
+    Attributes:
+        engine: what ran them.
+        sizes: the batch sizes that were tried.
+        rows: what was known of the user's rows, as digests.
+        is_allowed: whether they may.
+        reason: why not, in words.
+        pads_lengths: whether what is added to the end of an input changes no answer; None when that was not tried.
+        package: the version of this package that decided it.
+    """
+
+    engine: str
+    sizes: tuple[int, ...]
+    rows: tuple[str, ...]
+    is_allowed: bool
+    reason: str
+    pads_lengths: bool | None
+    package: str
+
+
+@dataclass(frozen=True, slots=True)
 class EngineRecord:
     """What is known of the engines for one version.
 
     Attributes:
         fingerprint: of the SavedModel that was converted.
+        tags: of the graph in it.
+        options: engine -> what its converter was told.
         versions: distribution -> version, of what converted it and ran it.
         artefacts: engine -> signature -> what became of it.
         findings: signature -> what was seen of the engines.
+        decisions: signature -> whether its rows may run together, the newest first.
         machine: where the times were measured; see `this_machine`.
         format: of the file.
     """
 
     fingerprint: str
+    tags: tuple[str, ...] = ()
+    options: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     artefacts: Mapping[str, Mapping[str, Artefact]] = field(default_factory=dict)
     findings: Mapping[str, Findings] = field(default_factory=dict)
+    decisions: Mapping[str, tuple[Decision, ...]] = field(default_factory=dict)
     machine: str = ""
     format: int = FORMAT
+
+    def without(self, engine: str, signature: str, problem: str) -> EngineRecord:
+        """The same, with an engine that cannot be used for a signature, and why."""
+        found = self.findings[signature]
+        ms = {name: times for name, times in found.ms.items() if name != engine}
+        found = replace(found, ms=ms, problems={**found.problems, engine: problem})
+        return replace(self, findings={**self.findings, signature: found})
 
     def without_failures(self) -> EngineRecord:
         """The same without the conversions that failed: there may be more memory or time now."""
@@ -84,11 +121,14 @@ class EngineFolder:
 
     Args:
         version_dir: the version's folder; where it cannot be written, nothing is kept for others.
+        tags: of the graph in it.
     """
 
-    def __init__(self, version_dir: Path) -> None:
+    def __init__(self, version_dir: Path, tags: Sequence[str] = ("serve",)) -> None:
         self._version_dir = version_dir
+        self._tags = tuple(tags)
         self._path = version_dir / FOLDER
+        self._updating = threading.Lock()
         self._temporary: TemporaryFolder | None = None
 
     def read(self) -> EngineRecord | None:
@@ -107,12 +147,25 @@ class EngineFolder:
         if record.fingerprint != fingerprint(self._version_dir):
             _log.warning("%s belongs to another graph than %s and is ignored", path, self._version_dir)
             return None
+        if sorted(record.tags) != sorted(self._tags):
+            _log.warning("%s was made from the graph with the tags %s and is ignored", path, list(record.tags))
+            return None
         return record
 
     def write(self, record: EngineRecord) -> None:
         """Note what is known."""
         with replacing(self._writable() / RECORD_FILE) as partial:
             partial.write_text(json.dumps(to_json(record), indent=1), "utf-8")
+
+    def update(self, change: Callable[[EngineRecord], EngineRecord]) -> None:
+        """Change what is known; where it cannot be written, it is found out again the next time."""
+        try:
+            with self._updating:
+                record = self.read()
+                if record is not None:
+                    self.write(change(record))
+        except OSError as error:
+            _log.warning("%s cannot be written: %s", self._path / RECORD_FILE, error.strerror or error)
 
     def store(self, engine: str, made: Path, signature: str) -> Artefact:
         """Take over a file that was converted."""

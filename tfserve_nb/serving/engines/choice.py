@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -52,11 +53,12 @@ class Findings:
     """What comparing and measuring showed for one signature.
 
     Attributes:
-        problems: engine -> why it cannot be used; those that agree are left out.
+        problems: engine -> why it cannot be used; those that can are left out.
         ms: engine -> batch size -> median time of a run, in milliseconds.
         rows: the rows that outputs were compared on, in words; "" when none could be run.
         guards: engine -> input -> the kinds of values that are left to TensorFlow; see `strange`.
         single: the engines that are faster with one thread than with several.
+        compared: engine -> whether its outputs are TensorFlow's; those that ran no rows are left out.
     """
 
     problems: Mapping[str, str]
@@ -64,6 +66,7 @@ class Findings:
     rows: str
     guards: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     single: tuple[str, ...] = ()
+    compared: Mapping[str, bool] = field(default_factory=dict)
 
 
 def examine(
@@ -95,6 +98,7 @@ def examine(
         sources += [piece.source] if tried else []
     if not sources:
         return Findings(dict.fromkeys(engines, "no rows are known that the model can run"), {}, "")
+    compared = {name: name not in problems for name in engines}
     runs = {TENSORFLOW: reference, **{name: one.run for name, one in engines.items() if name not in problems}}
     runs |= {name + _SINGLE: one.run for name, one in (singles or {}).items() if name in runs}
     ms: dict[str, dict[int, float]] = {name: {} for name in runs}
@@ -113,7 +117,7 @@ def examine(
             single.append(name)
     usual = next(iter(batches.values()))
     guards = {name: guards_for(signature, reference, engines[name], usual) for name in ms if name != TENSORFLOW}
-    return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards, tuple(single))
+    return Findings(problems, ms, ", ".join(dict.fromkeys(sources)), guards, tuple(single), compared)
 
 
 def _compare(
@@ -126,7 +130,7 @@ def _compare(
 ) -> dict[int, Tensors]:
     """Note the engines that differ on a piece of evidence; the batches that TensorFlow ran, by size."""
     tried: dict[int, Tensors] = {}
-    for size, batch in _batches(signature, _runnable(signature, reference, piece.rows), sizes).items():
+    for size, batch in batches_of(signature, _runnable(signature, reference, piece.rows), sizes).items():
         try:
             expected = reference(batch)
         except ServingError:
@@ -162,7 +166,7 @@ def _seconds(run: Run, batch: Tensors) -> float:
     return time.perf_counter() - started_s
 
 
-def _batches(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> dict[int, Tensors]:
+def batches_of(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> dict[int, Tensors]:
     """The rows, again and again, as batches of each size; as they are where a signature does not count rows."""
     if not all(spec.is_batched for spec in signature.inputs.values()):
         return {max((len(array) for array in rows.values() if array.ndim), default=1): rows}
@@ -174,15 +178,29 @@ def _batches(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> d
 
 def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float | str]:
     """The median time of a run of each in milliseconds, a few runs of each in turn; or why one failed."""
-    took_s: dict[str, list[float]] = {name: [] for name in runs}
+    return in_turn({name: partial(turn_of, run, batch) for name, run in runs.items()})
+
+
+def turn_of(run: Run, batch: Tensors) -> list[float]:
+    """How long a few runs in a row take, in seconds."""
+    return [_seconds(run, batch) for _ in range(RUNS_IN_TURN)][1:]
+
+
+def in_turn(turns: Mapping[str, Callable[[], Sequence[float]]]) -> dict[str, float | str]:
+    """The median of what the turns of each took in milliseconds, one of each after the other; or why one failed.
+
+    Args:
+        turns: carry out a few runs and return how long they took, in seconds.
+    """
+    took_s: dict[str, list[float]] = {name: [] for name in turns}
     failed: dict[str, str] = {}
-    until_s = time.perf_counter() + BUDGET_S * len(runs)
+    until_s = time.perf_counter() + BUDGET_S * len(turns)
     for number in range(MOST_TURNS):
         if number >= LEAST_TURNS and time.perf_counter() > until_s:
             break
-        for name, run in runs.items():
+        for name, turn in turns.items():
             try:
-                took_s[name] += [_seconds(run, batch) for _ in range(RUNS_IN_TURN)][1:]
+                took_s[name] += turn()
             except Exception as error:  # noqa: BLE001 - runtimes raise types of their own
                 failed[name] = f"it failed when it was measured: {innermost(error)}"
     return {name: 1e3 * statistics.median(values) for name, values in took_s.items() if values} | failed
@@ -258,8 +276,9 @@ def rows_of(
     for name in (TENSORFLOW, *tried):
         reason = "" if name == chosen else reasons.get(name, "")
         times: Mapping[int, float | None] = findings.ms.get(name) or {0: None}
+        agrees = name == TENSORFLOW or findings.compared.get(name)
         table += [
-            EngineMeasurement(name, signature, size, took_ms, name not in findings.problems, reason, name == chosen)
+            EngineMeasurement(name, signature, size, took_ms, agrees, reason, name == chosen)
             for size, took_ms in times.items()
         ]
     return table

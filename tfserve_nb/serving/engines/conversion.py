@@ -34,14 +34,17 @@ TIMES_WEIGHTS = 6
 SHARE = 0.9
 """Of the free memory, at most."""
 
+_WHO = {"convert": "the converter", "run": "the process that ran it"}
+"""What a process does -> what it is called."""
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """One conversion.
 
     Attributes:
-        engine: for which engine.
-        path: the folder of the SavedModel.
+        engine: for which engine; "" to run a version that is a single file.
+        path: the version's folder.
         tags: of the graph in it.
         signature: the signature's name.
         file: what is written.
@@ -85,6 +88,22 @@ def convert(jobs: Sequence[Job], *, limit_s: float = LIMIT_S, free_bytes: int | 
     return found
 
 
+def try_out(path: Path, *, limit_s: float = LIMIT_S) -> str:
+    """Load a version that is a single file, and run it on made-up rows: a file may end the process that runs it.
+
+    Args:
+        path: the version's folder.
+        limit_s: how long that may take.
+
+    Returns:
+        What ended it, in words; "" when nothing did. Errors in good order are left to whoever loads it.
+    """
+    job = Job("", str(path), (), "", "")
+    with TemporaryFolder("tfserve-convert") as folder:
+        results, why = _run([job], folder.path, time.perf_counter() + limit_s, int(SHARE * free_memory()), "run")
+    return "" if results else why
+
+
 def free_memory() -> int:
     """Bytes that this process may still take: of the machine, and of the container that it runs in."""
     fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text("ascii").splitlines())
@@ -96,7 +115,9 @@ def free_memory() -> int:
         return free
 
 
-def _run(jobs: Sequence[Job], folder: Path, until_s: float, most_bytes: int) -> tuple[list[str], str]:
+def _run(
+    jobs: Sequence[Job], folder: Path, until_s: float, most_bytes: int, work: str = "convert"
+) -> tuple[list[str], str]:
     """The results of the jobs that one process finished, and why it did not finish the others."""
     todo, results, errors = folder / "jobs.json", folder / "results.jsonl", folder / "errors.txt"
     results.write_bytes(b"")
@@ -111,26 +132,26 @@ def _run(jobs: Sequence[Job], folder: Path, until_s: float, most_bytes: int) -> 
             env=environment,
         )
         try:
-            why = _wait(process, until_s, most_bytes)
+            why = _wait(process, until_s, most_bytes, work)
         finally:
             process.kill()
             process.wait()
     whole = results.read_text("utf-8").split("\n")[:-1]  # behind the last line break is what was being written
-    return [json.loads(line) for line in whole], why or _last_line(errors)
+    return [json.loads(line) for line in whole], why or _last_line(errors, _WHO[work])
 
 
-def _wait(process: subprocess.Popen[bytes], until_s: float, most_bytes: int) -> str:
+def _wait(process: subprocess.Popen[bytes], until_s: float, most_bytes: int, work: str) -> str:
     """Wait until a process ends; why it had to be ended, or "" when it ended by itself."""
     while True:
         try:
             process.wait(LOOK_S)
         except subprocess.TimeoutExpired:
             if time.perf_counter() > until_s:
-                return "it took too long to convert"
+                return f"it took too long to {work}"
             if _memory(process.pid) > most_bytes:
-                return f"it took more than {most_bytes >> 20} MiB of memory to convert"
+                return f"it took more than {most_bytes >> 20} MiB of memory to {work}"
         else:
-            return f"the converter was ended by signal {-process.returncode}" if process.returncode < 0 else ""
+            return f"{_WHO[work]} was ended by signal {-process.returncode}" if process.returncode < 0 else ""
 
 
 def _memory(pid: int) -> int:
@@ -142,6 +163,6 @@ def _memory(pid: int) -> int:
     return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmRSS:")), 0)
 
 
-def _last_line(file: Path) -> str:
+def _last_line(file: Path, who: str) -> str:
     lines = [line.strip() for line in file.read_text("utf-8", errors="replace").splitlines() if line.strip()]
-    return f"the converter ended: {lines[-1][:200]}" if lines else "the converter ended without a word"
+    return f"{who} ended: {lines[-1][:200]}" if lines else f"{who} ended without a word"

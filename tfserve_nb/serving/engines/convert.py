@@ -16,16 +16,19 @@ import json
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any  # TensorFlow, ONNX and their protos
 
 from ...export.check import made_up_batches
 from ...export.reasons import innermost, shorten
 from ...export.signatures import dense_signatures_of, read_meta_graph
+from ...export.single_file.onnx_file import nodes_of
 from ...types import SignatureSpec
-from .engine import Engine
+from .compare import Run
 from .kinds import KINDS
 from .onnx import OPSET, input_name, output_name
+from .single_file.loading import load_single_file
 from .strange import GuardedEngine, strange_values
 
 _UNSUPPORTED = re.compile(r"'?tf\.([A-Za-z0-9_]+)'? op ")
@@ -46,28 +49,44 @@ def main(arguments: Sequence[str]) -> int:
     """Carry out all jobs."""
     jobs, results = (Path(argument) for argument in arguments)
     for job in json.loads(jobs.read_text("utf-8")):
-        problem = ""
-        path, tags, name, file = Path(job["path"]), tuple(job["tags"]), job["signature"], Path(job["file"])
-        try:
-            _CONVERTERS[job["engine"]](path, tags, name, file)
-            signature = dense_signatures_of(read_meta_graph(path, tags))[name]
-            _try(GuardedEngine(KINDS[job["engine"]].load(file, signature, 1), {}), signature)
-        except NotConvertible as error:
-            problem = str(error)
-        except Exception as error:  # noqa: BLE001 - converters raise whatever they meet; it becomes a reason
-            problem = innermost(error)
+        problem = _carry_out(job)
         with results.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(problem) + "\n")
     return 0
 
 
-def _try(engine: Engine, signature: SignatureSpec) -> None:
+def _carry_out(job: Any) -> str:
+    """Why a job failed, in words; "" when it did not."""
+    path, tags, name, file = Path(job["path"]), tuple(job["tags"]), job["signature"], Path(job["file"])
+    try:
+        if not job["engine"]:
+            _try_single_file(path)
+            return ""
+        _CONVERTERS[job["engine"]](path, tags, name, file)
+        signature = dense_signatures_of(read_meta_graph(path, tags))[name]
+        _try(GuardedEngine(KINDS[job["engine"]].load(file, signature, 1), {}).run, signature)
+    except NotConvertible as error:
+        return str(error)
+    except Exception as error:  # noqa: BLE001 - converters raise whatever they meet; it becomes a reason
+        return innermost(error)
+    return ""
+
+
+def _try(run: Run, signature: SignatureSpec) -> None:
     """Run what was converted; whether its answers, and its errors, are right is found out by whoever uses it."""
     for batch in made_up_batches(signature):
         strange = ({**batch, name: array} for name in batch for _, array in strange_values(batch[name]))
         for inputs in (batch, *strange):
             with contextlib.suppress(Exception):
-                engine.run(inputs)
+                run(inputs)
+
+
+def _try_single_file(path: Path) -> None:
+    """Run a version that is a single file; see `_try`."""
+    servable = load_single_file(path, 1)
+    if servable is not None:
+        for name, signature in servable.signatures.items():
+            _try(partial(servable.run, name), signature)
 
 
 def to_onnx(path: Path, tags: Sequence[str], signature: str, file: Path) -> None:
@@ -95,21 +114,13 @@ def to_onnx(path: Path, tags: Sequence[str], signature: str, file: Path) -> None
 def _check_onnx(model: Any) -> None:
     from onnx import defs
 
-    nodes = list(_nodes(model.graph))
+    nodes = list(nodes_of(model.graph))
     unknown = [(node.op_type, node.name) for node in nodes if not node.domain and not defs.has(node.op_type)]
     if unknown:
         raise NotConvertible(f"ONNX has no operation for {_listed(unknown)}")
     loops = [(node.op_type, node.name) for node in nodes if node.op_type in ("Loop", "Scan")]
     if loops:
         raise NotConvertible(f"a loop stays, which could not be stopped at a deadline: {_listed(loops)}")
-
-
-def _nodes(graph: Any) -> Any:
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                yield from _nodes(inner)
 
 
 def to_litert(path: Path, tags: Sequence[str], signature: str, file: Path) -> None:

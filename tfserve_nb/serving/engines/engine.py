@@ -11,9 +11,9 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -52,6 +52,7 @@ class EngineKind:
         suffix: of its files.
         needs_sizes: whether it needs memory, and time, for each batch size that it meets for the first time.
         load: makes an engine of a file: (file, signature, number of threads).
+        options: what the converter is told beside the graph.
     """
 
     name: str
@@ -62,6 +63,7 @@ class EngineKind:
     suffix: str
     needs_sizes: bool
     load: Callable[[Path, SignatureSpec, int], Engine]
+    options: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> str:

@@ -41,3 +41,21 @@ def check_installed(name: str) -> None:
     kind = KINDS.get(name)
     if kind is not None and kind.missing:
         raise InvalidOption(f"engine={name!r}: {name} is not installed", hint=kind.installation)
+
+
+def check_single_file(runtime: str, wanted: str | None, model: str) -> None:
+    """Refuse another engine than the one that alone can run a model.
+
+    Args:
+        runtime: that one.
+        wanted: what was asked for; None to measure those that there are.
+        model: what it is called in messages.
+
+    Raises:
+        InvalidOption: naming both.
+    """
+    if wanted not in (AUTO, runtime):
+        what = "there is nothing to measure it against" if wanted is None else f"not {wanted}"
+        raise InvalidOption(
+            f"{model} is run by {runtime} alone, {what}", hint=f"leave --engine out, or --engine {runtime}"
+        )

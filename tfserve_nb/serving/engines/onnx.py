@@ -33,6 +33,28 @@ def output_name(name: str) -> str:
     return f"out/{name}"
 
 
+def open_session(file: Path, num_threads: int) -> Any:
+    """An inference session on the processor.
+
+    Args:
+        file: the graph; files with its weights may lie beside it.
+        num_threads: of one run.
+
+    Raises:
+        Exception: ONNX Runtime's own, of several types.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+    options.log_severity_level = _FATAL
+    # Inside of a run, threads wait in a busy loop: without it a second thread gains little. Between runs they would
+    # take the cores that requests are read and written on.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "1")
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
 class OnnxEngine:
     """One signature in an inference session.
 
@@ -45,16 +67,7 @@ class OnnxEngine:
     name = "onnx"
 
     def __init__(self, file: Path, signature: SignatureSpec, num_threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
-        options.log_severity_level = _FATAL
-        # Inside of a run, threads wait in a busy loop: without it a second thread gains little. Between runs they would
-        # take the cores that requests are read and written on.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "1")
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session: Any = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+        self._session = open_session(file, num_threads)
         used = {one.name for one in self._session.get_inputs()}
         # An input that changes no output is not in the graph any more.
         self._inputs = [(input_name(name), name) for name in signature.inputs if input_name(name) in used]
@@ -70,10 +83,11 @@ class OnnxEngine:
 KIND = EngineKind(
     name="onnx",
     extra="onnx",
-    packages=("onnxruntime", "tf2onnx"),
+    packages=("onnxruntime", "tensorflow", "tf2onnx"),
     runtime="onnxruntime",
     converter="tf2onnx",
     suffix=".onnx",
     needs_sizes=False,
     load=OnnxEngine,
+    options={"opset": str(OPSET)},
 )

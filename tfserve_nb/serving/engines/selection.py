@@ -80,7 +80,7 @@ def accelerate(
     """
     measured = AUTO if measures_all else wanted
     if measured == TENSORFLOW:
-        servable.use({}, ())
+        servable.use({}, _known_table(servable))
         return
     obstacle = _obstacle(servable, measured)
     if obstacle:
@@ -94,7 +94,7 @@ def accelerate(
         record = _find_out(servable, measured, rows, sizes.tried, progress, known)
     left_out = {} if sizes.are_all else {kind.name: _ANY_SIZE for kind in KINDS.values() if kind.needs_sizes}
     engines, record = _loaded(servable, wanted, record, left_out)
-    measurements = _table(wanted, measured, record, left_out)
+    measurements = _table(wanted, record, left_out)
     if is_strict:
         needed = {DEFAULT_SIGNATURE} & servable.signatures.keys() or servable.signatures.keys()
         reasons = {
@@ -162,7 +162,15 @@ def _find_out(
         found = examine(signature, partial(servable.session().run, name), engines, rows(signature), sizes, singles)
         findings[name] = replace(found, problems={**found.problems, **problems})
     progress(ProgressEvent("measuring", 1, 1))
-    record = EngineRecord(fingerprint(servable.path), versions_of(kinds), artefacts, findings, this_machine())
+    record = EngineRecord(
+        fingerprint(servable.path),
+        servable.tags,
+        {kind.name: kind.options for kind in kinds},
+        versions_of(kinds),
+        artefacts,
+        findings,
+        machine=this_machine(),
+    )
     servable.engine_folder.write(record)
     return record
 
@@ -196,8 +204,10 @@ def _converted(servable: EngineServable, kinds: Sequence[EngineKind], known: Eng
 
 
 def _kept(servable: EngineServable, kind: EngineKind, signature: str, known: EngineRecord | None) -> Artefact | None:
-    """What was converted before, if it is whole and the same versions would convert it again."""
+    """What was converted before, if it is whole and would be converted in the same way again."""
     if known is None or signature not in known.artefacts.get(kind.name, {}):
+        return None
+    if known.options.get(kind.name) != kind.options:
         return None
     if any(known.versions.get(name) != version for name, version in versions_of([kind]).items()):
         return None
@@ -247,8 +257,15 @@ def _loaded(
     return engines, record
 
 
-def _table(wanted: str, measured: str, record: EngineRecord, left_out: Mapping[str, str]) -> list[EngineMeasurement]:
-    tried = [kind.name for kind in wanted_kinds(measured) if kind.name in record.artefacts]
+def _known_table(servable: EngineServable) -> list[EngineMeasurement]:
+    """What was measured on this machine before TensorFlow was asked for."""
+    record = servable.engine_folder.read()
+    return [] if record is None or record.machine != this_machine() else _table(TENSORFLOW, record, {})
+
+
+def _table(wanted: str, record: EngineRecord, left_out: Mapping[str, str]) -> list[EngineMeasurement]:
+    """All that is known, also of engines that were tried for an earlier choice."""
+    tried = [name for name in KINDS if name in record.artefacts]
     tables = (rows_of(name, wanted, found, tried, left_out) for name, found in record.findings.items())
     return list(itertools.chain.from_iterable(tables))
 

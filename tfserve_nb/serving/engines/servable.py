@@ -50,5 +50,18 @@ class StoppableServable(Protocol):
         """As `Servable.run`, but raises `DeadlineExceeded` when it is not done within `limit_s` seconds."""
 
 
+@runtime_checkable
+class SingleFileServable(Protocol):
+    """A servable whose model is a file that one runtime alone can run."""
+
+    @property
+    def engine(self) -> str:
+        """What that is called, such as `onnx`."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What users have to know of that, one line each."""
+
+
 Loader = Callable[[Path, str | None], Servable]
 """(version folder, device or None) -> servable."""

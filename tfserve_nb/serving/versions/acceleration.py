@@ -5,6 +5,7 @@ Thread: the manager's, or the caller's.
 
 from __future__ import annotations
 
+from functools import cache, partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -13,9 +14,9 @@ from ...types import EngineMeasurement, Progress, no_progress
 from ..batching.options import BatchingOptions
 from ..engines.accelerated import EngineServable
 from ..engines.engine import TENSORFLOW
-from ..engines.kinds import check_installed
+from ..engines.kinds import check_installed, check_single_file
 from ..engines.selection import BatchSizes, RowsOf, accelerate
-from ..engines.servable import Loader, Servable
+from ..engines.servable import Loader, Servable, SingleFileServable
 from .source import VersionSource
 from .warmup import Seen, evidence_for, nothing_seen, stored_rows
 
@@ -47,8 +48,8 @@ def load_version(loader: Loader, source: VersionSource, seen: Seen, progress: Pr
 
 def known_rows(servable: EngineServable, seen: Seen = nothing_seen) -> RowsOf:
     """The rows that are known of a version: stored warm-up requests, captured ones, and else made-up ones."""
-    stored = stored_rows(servable, servable.path)
-    return lambda signature: evidence_for(signature, stored.get(signature.name, ()), seen)
+    stored = cache(partial(stored_rows, servable, servable.path))  # not read where nothing is compared
+    return lambda signature: evidence_for(signature, stored().get(signature.name, ()), seen)
 
 
 def sizes_of(options: BatchingOptions) -> BatchSizes:
@@ -71,6 +72,9 @@ def choose_engine(
     Raises:
         InvalidOption: if the engine was asked for by its name and cannot run the version; all is as before then.
     """
+    if isinstance(servable, SingleFileServable):
+        check_single_file(servable.engine, engine, str(source.path))
+        return []
     if not isinstance(servable, EngineServable):
         raise InvalidOption(f"{source.path} is no SavedModel that engines could run", hint="--engine tensorflow")
     if engine is not None:

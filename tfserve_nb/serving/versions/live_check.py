@@ -100,4 +100,4 @@ class LiveCheck:
                 reason = error.message
             else:
                 return
-        self._servable.fall_back(signature, engine, reason)
+        self._servable.fall_back(signature, engine, reason, is_wrong=True)

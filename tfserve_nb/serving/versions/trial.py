@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from ...errors import ServingError
 from ...export.check import is_all_nan, made_up_batches, nan_notes
 from ...types import DEFAULT_SIGNATURE, SignatureDefs, SignatureSpec, Tensors
+from ..engines.accelerated import EngineServable
 from ..engines.servable import Servable
 
 
@@ -45,13 +46,16 @@ class Trial:
 
     Args:
         servable: runs.
+
+    Attributes:
+        servable: the same.
     """
 
     def __init__(self, servable: Servable) -> None:
+        self.servable = servable
         self.signatures: Mapping[str, SignatureSpec] = servable.signatures
         self.signature_defs: SignatureDefs = servable.signature_defs
         self.effects = servable.effects
-        self._servable = servable
         self._answered: set[str] = set()
         self._problems: dict[str, ServingError] = {}
         self._is_nan: dict[tuple[str, str], bool] = {}  # (signature, output) -> whether it held nothing else so far
@@ -59,23 +63,37 @@ class Trial:
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run one batch; see `Servable.run`."""
         try:
-            outputs = self._servable.run(signature, inputs)
+            outputs = self.servable.run(signature, inputs)
         except ServingError as error:
             self._problems.setdefault(signature, error)
             raise
+        self._note(signature, outputs)
+        return outputs
+
+    def run_at_once(self, signature: str, inputs: Tensors) -> Tensors:
+        """The same without TensorFlow, if an engine runs the signature. Raises whatever its runtime raises."""
+        assert isinstance(self.servable, EngineServable)  # noqa: S101 - no other has decisions that are noted
+        outputs = self.servable.run_at_once(signature, inputs)
+        self._note(signature, outputs)
+        return outputs
+
+    def is_nan(self, signature: str) -> bool:
+        """Whether some output of a signature held nothing but NaN so far."""
+        return any(is_nan for (name, _), is_nan in self._is_nan.items() if name == signature)
+
+    def _note(self, signature: str, outputs: Tensors) -> None:
         self._answered.add(signature)
         for name, array in outputs.items():
             if array.size and self._is_nan.get((signature, name), True):
                 self._is_nan[signature, name] = is_all_nan(array)
-        return outputs
 
     def restore(self) -> None:
         """See `Servable.restore`."""
-        self._servable.restore()
+        self.servable.restore()
 
     def close(self) -> None:
         """See `Servable.close`."""
-        self._servable.close()
+        self.servable.close()
 
     def findings(self, *, is_trusted: bool) -> Findings:
         """What was seen.

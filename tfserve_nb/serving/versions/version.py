@@ -22,7 +22,7 @@ from ..batching.runner import Runner
 from ..engines.accelerated import EngineServable
 from ..engines.engine import TENSORFLOW
 from ..engines.saved_model.devices import is_processor
-from ..engines.servable import Servable, StoppableServable
+from ..engines.servable import Servable, SingleFileServable, StoppableServable
 from ..telemetry.observer import Observers
 from ..telemetry.records import BatchRecord
 from .in_use import FolderInUse
@@ -149,14 +149,16 @@ class LoadedVersion:
     def engine(self) -> str:
         """What runs requests that name no signature."""
         servable = self.servable
+        if isinstance(servable, SingleFileServable):
+            return servable.engine
         if not isinstance(servable, EngineServable) or not servable.signatures:
             return TENSORFLOW
         return servable.engine_of(main_signature(servable.signatures).name)
 
     @property
     def engine_notes(self) -> tuple[str, ...]:
-        """What runs it and why, one line each; nothing while no engine was asked for."""
-        return self.servable.notes if isinstance(self.servable, EngineServable) else ()
+        """What runs it and why, one line each; nothing while TensorFlow does, and no engine was asked for."""
+        return self.servable.notes if isinstance(self.servable, EngineServable | SingleFileServable) else ()
 
     @property
     def engines(self) -> tuple[EngineMeasurement, ...]:

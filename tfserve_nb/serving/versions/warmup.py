@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,19 @@ from ...errors import RunFailed, RunRejected, ServingError
 from ...export.check import example_batch
 from ...export.warmup_requests import WARMUP_FILE, WarmupRequest, read_warmup_requests
 from ...types import SignatureSpec, Tensors
+from ..batching.options import BatchingOptions
 from ..engines.evidence import MADE_UP, Evidence
 from ..engines.servable import Servable
 from ..telemetry.observer import Observer
 from ..telemetry.records import WarmupRecord
 from .inputs import check_inputs, has_one_shape
-from .row_evidence import read_noted_rows
-from .sharing import RowSharing, decide, fixed_dimension, ignores_added_length, made_up
+from .noted_sharing import NotedSharing, digests
+from .row_evidence import NotedRows, read_noted_rows
+from .sharing import SLOW_RUN_S, RowSharing, decide, fixed_dimension, ignores_added_length, made_up
 from .source import VersionSource
+from .trial import Trial
+
+_log = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 """(runs done, runs in all)."""
@@ -48,7 +54,7 @@ def nothing_seen(_: str) -> Iterable[Tensors]:
 
 
 def warm_up(
-    servable: Servable,
+    trial: Trial,
     source: VersionSource,
     report: Report,
     observer: Observer | None = None,
@@ -57,7 +63,7 @@ def warm_up(
     """Run the stored warm-up requests, then every signature once for each allowed batch size.
 
     Args:
-        servable: the loaded version.
+        trial: the loaded version.
         source: its folder and batching limits.
         report: called with the progress.
         observer: gets the run of a warm-up file, or None.
@@ -71,40 +77,85 @@ def warm_up(
             accept only certain values.
         ExportFailed: if the stored requests cannot be read.
     """
-    stored = _replay_observed(servable, source, observer) if source.num_warmup_iterations else {}
+    stored = _replay_observed(trial, source, observer) if source.num_warmup_iterations else {}
     options = source.options
     if not options.is_enabled:
-        return dict.fromkeys(servable.signatures, RowSharing(is_allowed=False))
+        return dict.fromkeys(trial.signatures, RowSharing(is_allowed=False))
     noted = read_noted_rows(source.path)
-    total = len(servable.signatures) * len(options.allowed_batch_sizes)
+    total = len(trial.signatures) * len(options.allowed_batch_sizes)
     count = itertools.count(1)
+    decisions = NotedSharing(trial.servable, options)
     sharing = {}
-    for name, signature in servable.signatures.items():
-        if servable.effects.outside_ops:
+
+    def on_run() -> None:
+        report(min(next(count), total), total)
+
+    for name, signature in trial.signatures.items():
+        if trial.effects.outside_ops:
             sharing[name] = RowSharing(is_allowed=False, reason=NOT_TRIED)
             continue
-        run = partial(servable.run, name)
-        is_changed, known = name in servable.effects.states, noted.get(name)
+        is_changed, known = name in trial.effects.states, noted.get(name)
         is_decided = is_changed or fixed_dimension(signature) or (known is not None and not known.are_independent)
         if is_decided and name not in stored:
-            _run_once(run, signature)
+            _run_once(partial(trial.run, name), signature)
         if is_changed:
             sharing[name] = RowSharing(is_allowed=False)  # every run leaves its mark on the next: none may be added
             continue
-        sharing[name] = decide(
-            run,
-            signature,
-            evidence_for(signature, stored.get(name, []), seen),
-            options.allowed_batch_sizes,
-            noted=known,
-            is_warm_up=options.pads,
-            on_run=lambda: report(min(next(count), total), total),
-        )
-        if options.pad_variable_length_inputs and sharing[name].is_allowed and not has_one_shape(signature):
-            rows = evidence_for(signature, stored.get(name, []), seen)
-            sharing[name] = replace(sharing[name], pads_lengths=ignores_added_length(run, signature, rows))
+        users = list(_users_rows(signature, stored.get(name, ()), seen))
+        sharing[name] = _shared(trial, signature, users, options, decisions, known, on_run)
+    decisions.write()
     report(total, total)
     return sharing
+
+
+def _shared(
+    trial: Trial,
+    signature: SignatureSpec,
+    users: Sequence[Evidence],
+    options: BatchingOptions,
+    decisions: NotedSharing,
+    noted: NotedRows | None,
+    on_run: Callable[[], None],
+) -> RowSharing:
+    """Whether rows of a signature may run together: decided before, or now. Every batch size has run then."""
+    name, sizes = signature.name, options.allowed_batch_sizes
+    run = partial(trial.run, name)
+    rows = digests((piece.rows for piece in users), noted)
+    known = None if fixed_dimension(signature) else decisions.known(name, rows)  # that is decided without runs
+    if known is not None and _have_run(trial, signature, [*users, *_made_up_rows(signature)], options, on_run):
+        return known
+    evidence = itertools.chain(users, _made_up_rows(signature))
+    found = decide(run, signature, evidence, sizes, noted=noted, is_warm_up=options.pads, on_run=on_run)
+    if options.pad_variable_length_inputs and found.is_allowed and not has_one_shape(signature):
+        evidence = itertools.chain(users, _made_up_rows(signature))
+        found = replace(found, pads_lengths=ignores_added_length(run, signature, evidence))
+    decisions.add(name, rows, found)
+    return found
+
+
+def _have_run(
+    trial: Trial,
+    signature: SignatureSpec,
+    evidence: Iterable[Evidence],
+    options: BatchingOptions,
+    on_run: Callable[[], None],
+) -> bool:
+    """Run every batch size in the engine alone; whether it could, and answered with numbers."""
+    for piece in evidence:
+        try:
+            num_rows = min(len(array) for array in piece.rows.values())
+            for size in options.allowed_batch_sizes:
+                started_s = time.perf_counter()
+                batch = {name: array[np.arange(size) % num_rows] for name, array in piece.rows.items()}
+                trial.run_at_once(signature.name, batch)
+                on_run()
+                if not options.pads and time.perf_counter() - started_s > SLOW_RUN_S:
+                    break
+        except Exception as error:  # noqa: BLE001 - runtimes raise types of their own
+            _log.debug("other rows are tried than %s: %s", piece.source, error)
+            continue
+        return not trial.is_nan(signature.name)
+    return False
 
 
 def evidence_for(signature: SignatureSpec, stored: Iterable[Tensors], seen: Seen) -> Iterator[Evidence]:
@@ -115,11 +166,19 @@ def evidence_for(signature: SignatureSpec, stored: Iterable[Tensors], seen: Seen
         stored: rows of the version's warm-up file.
         seen: captured requests.
     """
+    yield from _users_rows(signature, stored, seen)
+    yield from _made_up_rows(signature)
+
+
+def _users_rows(signature: SignatureSpec, stored: Iterable[Tensors], seen: Seen) -> Iterator[Evidence]:
     yield from (Evidence(rows, "warm-up rows") for rows in stored)
     for rows in itertools.islice(seen(signature.name), MAX_SEEN):
         if _are_rows(signature, rows):
             yield Evidence(rows, "captured requests")
-    yield from (Evidence(rows, MADE_UP) for rows in made_up(signature))
+
+
+def _made_up_rows(signature: SignatureSpec) -> Iterator[Evidence]:
+    return (Evidence(rows, MADE_UP) for rows in made_up(signature))
 
 
 def stored_rows(servable: Servable, path: Path) -> dict[str, list[Tensors]]:

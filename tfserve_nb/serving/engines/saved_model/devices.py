@@ -10,8 +10,9 @@ Reference: https://www.tensorflow.org/guide/gpu#limiting_gpu_memory_growth
 
 from __future__ import annotations
 
-import sys
 from typing import Any  # TensorFlow's devices
+
+from ....protos.postponed import loaded
 
 
 def grow_on_demand() -> bool:
@@ -39,8 +40,8 @@ def is_processor(device: str | None) -> bool:
     """
     if device is not None:
         return "CPU" in device.upper()
-    config = getattr(sys.modules.get("tensorflow"), "config", None)  # only its messages may be there
-    return config is None or not config.list_physical_devices("GPU")
+    tf = loaded()
+    return tf is None or not tf.config.list_physical_devices("GPU")
 
 
 def isolation_problem(device: str | None) -> str:
@@ -49,7 +50,7 @@ def isolation_problem(device: str | None) -> str:
     Args:
         device: the TensorFlow device asked for, or None.
     """
-    tf = sys.modules.get("tensorflow")
+    tf = loaded()
     if tf is None or (device is not None and "CPU" in device.upper()):
         return ""
     gpus = tf.config.list_physical_devices("GPU")
@@ -66,7 +67,7 @@ def allocated_bytes(index: int) -> tuple[int | None, int | None]:
 
     Never the reason why TensorFlow is imported, or starts a GPU whose memory does not grow: the question starts it.
     """
-    tf = sys.modules.get("tensorflow")
+    tf = loaded()
     if tf is None:
         return None, None
     try:

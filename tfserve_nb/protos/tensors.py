@@ -1,4 +1,4 @@
-"""`tensorflow.TensorProto` ⇄ numpy, without TensorFlow.
+"""`tensorflow.TensorProto` ⇄ numpy, and TensorFlow's numbers of types ⇄ their names, without TensorFlow.
 
 Thread: any; pure functions on messages that the caller owns.
 
@@ -14,8 +14,8 @@ from typing import Any  # protobuf messages
 
 import numpy as np
 
-from ...errors import InvalidRequest
-from ...types import numpy_dtype
+from ..errors import InvalidRequest
+from ..types import numpy_dtype
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,32 @@ _DTYPES = {name: np.dtype(name) for name in _KINDS if name not in ("string", "bf
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 """NumPy makes a dtype's name up anew each time that it is read."""
 _BY_NUMBER = {kind.number: name for name, kind in _KINDS.items()}
+
+
+_OWN_NAMES = {"float": "float32", "double": "float64", "half": "float16"}
+"""The types whose names in the messages are not those that TensorFlow and numpy use."""
+
+
+def dtype_name(number: int) -> str:
+    """TensorFlow's name of a type, such as `float32` for 1; as `tf.as_dtype(number).name`.
+
+    Raises:
+        ValueError: if this release of TensorFlow has no such type.
+    """
+    from tensorflow.core.framework.types_pb2 import DataType
+
+    written: str = DataType.Name(number).removeprefix("DT_").lower()
+    name, reference, _ = written.partition("_ref")
+    return _OWN_NAMES.get(name, name) + reference
+
+
+def dtype_number(name: str) -> int:
+    """The inverse of `dtype_name`."""
+    from tensorflow.core.framework.types_pb2 import DataType
+
+    own = next((key for key, value in _OWN_NAMES.items() if value == name), name)
+    number: int = DataType.Value(f"DT_{own.upper()}")
+    return number
 
 
 def to_array(proto: Any, name: str) -> np.ndarray:

@@ -17,12 +17,12 @@ from typing import Any  # LiteRT's details are plain dicts
 
 import numpy as np
 
-from ...errors import NotAvailable, RunRejected
-from ...export.signatures import to_signature_defs
-from ...types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, in_order
+from ....errors import NotAvailable, RunRejected
+from ....export.signatures import to_signature_defs
+from ....export.single_file.source import TFLITE_FILE
+from ....types import DEFAULT_SIGNATURE, SignatureSpec, Tensors, TensorSpec, in_order
+from .single_rows import built_in_rows, run_row_by_row, with_free_rows
 from .tflite_file import TfliteFile
-
-MODEL_FILE = "model.tflite"
 
 
 class TfliteServable:
@@ -35,19 +35,24 @@ class TfliteServable:
         NotAvailable: if LiteRT is not installed, or cannot load the model; the message has its reason.
     """
 
+    engine = "litert"
+    notes = (
+        "litert runs it: it is a TensorFlow Lite model, which TensorFlow Serving loads with --prefer_tflite_model",
+    )
+
     def __init__(self, path: Path) -> None:
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
             raise NotAvailable(
-                f"{path / MODEL_FILE} needs LiteRT, which is not installed", hint="pip install 'tfserve_nb[tflite]'"
+                f"{path / TFLITE_FILE} needs LiteRT, which is not installed", hint="pip install 'tfserve_nb[tflite]'"
             ) from error
-        self._make: Callable[[], Any] = partial(Interpreter, model_path=str(path / MODEL_FILE))
-        self._path = path / MODEL_FILE
+        self._make: Callable[[], Any] = partial(Interpreter, model_path=str(path / TFLITE_FILE))
+        self._path = path / TFLITE_FILE
         self._lock = threading.Lock()
         self._start()
         self.signatures: Mapping[str, SignatureSpec] = {
-            name: _with_free_batch(one.spec) if one.has_batch_of_one else one.spec
+            name: with_free_rows(one.spec) if one.has_batch_of_one else one.spec
             for name, one in self._signatures.items()
         }
         self.signature_defs = to_signature_defs({name: one.spec for name, one in self._signatures.items()})
@@ -64,14 +69,9 @@ class TfliteServable:
             with self._lock:
                 if not called.has_batch_of_one:
                     return _checked(called, inputs, _run(interpreter, called, inputs))
-                num_rows = len(next(iter(inputs.values())))
-                rows = [
-                    _run(interpreter, called, {name: array[row : row + 1] for name, array in inputs.items()})
-                    for row in range(num_rows)
-                ]
+                return run_row_by_row(partial(_run, interpreter, called), called.spec, inputs)
         except (ValueError, RuntimeError) as error:
             raise RunRejected(str(error).splitlines()[0] if str(error) else type(error).__name__) from error
-        return {name: _joined([row[name] for row in rows], spec) for name, spec in called.spec.outputs.items()}
 
     def restore(self) -> None:
         """Make the variables what they are at the start; see `Servable.restore`.
@@ -145,22 +145,13 @@ class _Called:
 
     @property
     def batch(self) -> int | None:
-        """The number of rows that is built in: dimension 0 of all inputs and outputs; None when it is free."""
-        specs = (*self.spec.inputs.values(), *self.spec.outputs.values())
-        sizes = {spec.shape[0] if spec.shape else None for spec in specs}
-        return sizes.pop() if len(sizes) == 1 else None
+        """The number of rows that is built in; None when it is free."""
+        return built_in_rows(self.spec)
 
     @property
     def has_batch_of_one(self) -> bool:
         """Whether the model was converted for single rows."""
         return self.batch == 1
-
-
-def _with_free_batch(spec: SignatureSpec) -> SignatureSpec:
-    def freed(specs: Mapping[str, TensorSpec]) -> dict[str, TensorSpec]:
-        return {name: replace(one, shape=(None, *(one.shape or (None,))[1:])) for name, one in specs.items()}
-
-    return replace(spec, inputs=freed(spec.inputs), outputs=freed(spec.outputs))
 
 
 def _run(interpreter: Any, called: _Called, inputs: Tensors) -> Tensors:
@@ -190,12 +181,6 @@ def _checked(called: _Called, inputs: Tensors, outputs: Tensors) -> Tensors:
                 hint=f"send {called.batch} rows",
             )
     return outputs
-
-
-def _joined(rows: list[np.ndarray], spec: TensorSpec) -> np.ndarray:
-    if not rows:
-        return np.empty((0, *(size or 0 for size in (spec.shape or ())[1:])), spec.numpy_dtype)
-    return np.concatenate(rows)
 
 
 def _tensor_name(info: Any) -> str:

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any  # protobuf messages, and the classes that FlatBuffers generates
 
-from ...errors import NotAvailable
-from ...export.graph.effects import Effects
-from ...export.graph.state import GraphState, Written
-from ...types import DEFAULT_SIGNATURE
+from ....errors import NotAvailable
+from ....export.graph.effects import Effects
+from ....export.graph.state import GraphState, Written
+from ....types import DEFAULT_SIGNATURE
 
 ENTRY = "signature_defs_metadata"
 

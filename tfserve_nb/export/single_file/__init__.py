@@ -1,0 +1,1 @@
+"""Models that are one file of another runtime than TensorFlow: ONNX and TensorFlow Lite."""

@@ -1,0 +1,1 @@
+"""TensorFlow's messages and files of them, read and written without TensorFlow."""
