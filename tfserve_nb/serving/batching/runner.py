@@ -26,7 +26,7 @@ from .lane import Lane, Observe, RunFunction, RunWithin
 from .long_runs import LOOK_S, MAX_OVERDUE, RunningBatch, limit_s, size_of, too_many_overdue, with_time_left
 from .queue import Batch, BatchQueue, Finished, Part, Task
 from .rows import RowsMisfit, run_parts
-from .short_runs import is_short
+from .short_runs import is_short, run_here
 from .short_runs import note as note_short
 
 JOIN_S = 1.5
@@ -56,23 +56,16 @@ class Runner:
         device: for the threads' names, such as `cpu0`.
         num_threads: batches that may run at the same time.
         now: the clock in seconds.
-        computed: the processor time of the calling thread so far, in seconds.
 
     Reference: start-time fair queueing (Goyal, Vin, Cheng, 1996).
     """
 
     def __init__(
-        self,
-        device: str = "cpu0",
-        *,
-        num_threads: int = 1,
-        now: Callable[[], float] = time.perf_counter,
-        computed: Callable[[], float] = time.thread_time,
+        self, device: str = "cpu0", *, num_threads: int = 1, now: Callable[[], float] = time.perf_counter
     ) -> None:
         self.device = device
         self._num_threads = num_threads
         self._now = now
-        self._computed = computed
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._num_idle = 0
@@ -193,12 +186,8 @@ class Runner:
         _deliver(finished)
         if batch is None:
             return True
-        outputs: list[Tensors] = []
         batch.mark_started(now_s)
-        before_s = self._computed()
-        with contextlib.suppress(Exception):
-            outputs = run_parts(lane, batch.parts, is_here=True)
-        computed_s = self._computed() - before_s
+        outputs, computed_s = run_here(lane, batch)
         if outputs:
             self._done(lane, batch, now_s, outputs, running)
         elif self._stopping:

@@ -10,7 +10,13 @@ Thread: none of its own; guarded by the lock of the `Runner`.
 
 from __future__ import annotations
 
+import contextlib
+import time
+
+from ...types import Tensors
 from .lane import Lane
+from .queue import Batch
+from .rows import run_parts
 
 SHORT_S = 0.3e-3
 """Runs of less time are short, in seconds. A runner's thread measures its wait for the interpreter's lock too."""
@@ -33,6 +39,19 @@ def is_short(lane: Lane, now_s: float) -> bool:
     num_rows = min(queue.num_rows, queue.options.max_batch_size)
     took_s = queue.pace.run_s_of(queue.options.padded_size(num_rows)) if num_rows else None
     return took_s is not None and took_s < SHORT_S
+
+
+def run_here(lane: Lane, batch: Batch) -> tuple[list[Tensors], float]:
+    """Run a batch on this thread.
+
+    Returns:
+        The outputs as of `run_parts`, none if the run failed, and the seconds that this thread computed.
+    """
+    outputs: list[Tensors] = []
+    before_s = time.thread_time()
+    with contextlib.suppress(Exception):  # a runner's thread finds out why
+        outputs = run_parts(lane, batch.parts, is_here=True)
+    return outputs, time.thread_time() - before_s
 
 
 def note(lane: Lane, started_s: float, done_s: float, computed_s: float) -> None:
