@@ -96,7 +96,9 @@ VIEWS_OF_THE_CORE = {
         "serving.models.placement",
         "serving.versions.source",
         "serving.versions.inputs",
+        "serving.engines.evidence",
         "export.arrays",
+        "export.signatures",
         "export.prediction_log",
     ),
 }

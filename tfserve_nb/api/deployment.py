@@ -235,13 +235,24 @@ class Deployment:
         self._server.models.set_engine(self.name, engine, version, progress)
         return self
 
-    def measure_engines(self, version: int | None = None) -> list[EngineMeasurement]:
+    def measure_engines(self, version: int | None = None, *, rows: Any = None) -> list[EngineMeasurement]:
         """Compare all engines with TensorFlow anew, on the rows that are known now, and measure them on the server.
+
+        Args:
+            version: a loaded version, by default the promoted one.
+            rows: to compare on first, as `predict` takes them. Like those of `deploy(check=...)`, they are remembered
+                in the server's memory while the version is loaded: the first 16 of them, up to 16 MiB.
 
         Returns:
             Rows with `.engine`, `.signature`, `.batch_size`, `.ms`, `.agrees`, `.reason` and `.is_chosen`. Where `auto`
             was asked for, the choice follows.
+
+        Raises:
+            InvalidRequest: if the rows do not fit.
+            VersionNotFound: if no such version is loaded.
         """
+        if rows is not None:
+            self._server.models.give_rows(self.name, rows, version)
         return self._server.models.measure_engines(self.name, version)
 
     @takes(VariantOptions)

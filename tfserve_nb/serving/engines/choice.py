@@ -22,7 +22,7 @@ from ...export.reasons import innermost
 from ...types import EngineMeasurement, SignatureSpec, Tensors
 from .compare import Run, difference
 from .engine import AUTO, TENSORFLOW, Engine
-from .evidence import MADE_UP, Evidence
+from .evidence import MADE_UP, MAX_ROWS, Evidence
 from .strange import guards_for
 
 LEAST_GAIN = 1.1
@@ -30,9 +30,6 @@ LEAST_GAIN = 1.1
 
 MAX_PIECES = 4
 """Pieces of evidence that outputs are compared on."""
-
-MAX_ROWS = 16
-"""Rows of one piece that are tried."""
 
 SLOW_S = 0.5
 """A run of TensorFlow from which on larger batches are left out."""
