@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tfserve_nb
+from tfserve_nb.dashboards.pages.versions import versions_table
 from tfserve_nb.errors import InvalidOption, VariantFailed
 from tfserve_nb.export.graph.effects import effects_of
 from tfserve_nb.export.graph.live import live_outputs
@@ -25,10 +26,13 @@ from tfserve_nb.export.provenance.variant import read_variant
 from tfserve_nb.export.saved_model import export_version
 from tfserve_nb.export.signatures import read_meta_graph, read_signatures
 from tfserve_nb.export.source import prepare_source
+from tfserve_nb.export.variants import bfloat16
 from tfserve_nb.export.variants.packing import to_float16, to_int8
+from tfserve_nb.export.variants.variants import VARIANTS
 from tfserve_nb.export.variants.write import write_variant
 from tfserve_nb.export.weights import Packed, Weights
 from tfserve_nb.serving.engines.saved_model.session import SavedModelServable
+from tfserve_nb.types import ProgressEvent
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)
@@ -449,18 +453,16 @@ def test_a_variant_that_answers_otherwise_is_not_deployed_and_the_version_before
     assert tfserve_nb.deploy(model, "net", optimize="float16", check=rows).variant == "float16"
 
 
-@pytest.mark.parametrize("variant", ["float16", "int8", "xla"])
-def test_a_deployed_variant_says_what_it_is_wherever_one_looks(variant: str) -> None:
-    events = []
+@pytest.mark.parametrize(
+    ("variant", "isolate"), [("float16", False), ("int8", False), ("xla", False), ("float16", True)]
+)
+def test_a_deployed_variant_says_what_it_is_wherever_one_looks(variant: str, isolate: bool) -> None:
+    events: list[ProgressEvent] = []
     model = dense().model
+    right = model.predict(X, verbose=0).argmax(axis=1)
 
     handle = tfserve_nb.deploy(
-        model,
-        "net",
-        optimize=variant,
-        check=X,
-        labels=model.predict(X, verbose=0).argmax(axis=1),
-        progress=events.append,
+        model, "net", optimize=variant, check=X, labels=right, isolate=isolate, progress=events.append
     )
 
     said = next(event.detail for event in events if event.phase == "optimizing" and event.done)
@@ -470,9 +472,33 @@ def test_a_deployed_variant_says_what_it_is_wherever_one_looks(variant: str) -> 
     assert (status.variant, handle.variant, handle.provenance(1).variant) == (variant,) * 3
     assert any(note.startswith(f"{variant}: 6 of 6 rows agree") for note in status.notes)
     np.testing.assert_allclose(handle.predict(X), model(X), atol=1e-2)
+    assert variant in versions_table(handle.status(), handle.metrics())
     tfserve_nb.shutdown()
-    (again,) = tfserve_nb.resume()
+    (again,) = tfserve_nb.resume(isolate=isolate)
     assert again.variant == variant
+
+
+@pytest.mark.parametrize("engine", ["onnx", "litert"])
+@pytest.mark.parametrize("variant", ["float16", "int8"])
+def test_engines_run_a_variant(variant: str, engine: str) -> None:
+    pytest.importorskip({"onnx": "onnxruntime", "litert": "ai_edge_litert"}[engine])
+    model = dense().model
+
+    handle = tfserve_nb.deploy(model, "net", optimize=variant, engine=engine, check=X)
+
+    assert (handle.variant, handle.engine) == (variant, engine)
+    with_engine = handle.predict(X)
+    handle.set_engine("tensorflow")
+    np.testing.assert_allclose(handle.predict(X), with_engine, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(with_engine, model(X), atol=1e-2)
+
+
+def test_a_callback_deploys_variants() -> None:
+    model = dense().model
+
+    model.fit(X, np.eye(8)[:6], verbose=0, callbacks=[tfserve_nb.DeployCallback("net", optimize="int8", check=X)])
+
+    assert tfserve_nb.deployment("net").variant == "int8"
 
 
 def test_without_rows_of_the_user_the_agreement_is_unknown_and_that_is_said() -> None:
@@ -500,6 +526,82 @@ def test_wrong_options_are_refused(options: dict[str, Any], complaint: str) -> N
         tfserve_nb.deploy(dense().model, "net", **options)
 
     assert not list(Path("tfserve_models").glob("net/*"))
+
+
+@pytest.mark.parametrize(("flags", "is_missing"), [({"avx2", "fma"}, True), ({"avx512_bf16"}, False)])
+def test_bfloat16_is_for_processors_that_have_it(flags: set[str], is_missing: bool, monkeypatch: Any) -> None:
+    monkeypatch.setattr(bfloat16, "_processor_flags", lambda: frozenset(flags))
+
+    assert bool(VARIANTS["bfloat16"].missing) == is_missing
+    if is_missing:
+        with pytest.raises(InvalidOption, match=r"optimize='bfloat16': .*the processor has none of avx512_bf16, amx_"):
+            tfserve_nb.deploy(dense().model, "net", optimize="bfloat16")
+
+
+def test_bfloat16_computes_on_a_copy_of_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run here without such a processor: slowly, and with the same answers."""
+    monkeypatch.setattr(bfloat16, "_processor_flags", lambda: frozenset({"avx512_bf16"}))
+    model = dense().model
+    weights, policies = model.get_weights(), [layer.dtype_policy.name for layer in model.layers]
+
+    handle = tfserve_nb.deploy(model, "net", optimize="bfloat16", check=X, kind="classification")
+
+    assert handle.variant == "bfloat16"
+    assert b"Cast" in Path("tfserve_models/net/1/saved_model.pb").read_bytes()
+    np.testing.assert_allclose(handle.predict(X), model(X), atol=0.05)
+    assert policies == [layer.dtype_policy.name for layer in model.layers]
+    for before, now in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, now)
+    with pytest.raises(InvalidOption, match="is for Keras models in memory, and that is tf.function"):
+        tfserve_nb.deploy(function().model, "other", optimize="bfloat16")
+    with pytest.raises(InvalidOption, match="is made from the Keras model in memory, and this is a version"):
+        write_variant("bfloat16", exported(dense())[0], Path("variant"))
+
+
+def test_a_model_of_tensorflow_lite_computes_in_int8_and_is_served() -> None:
+    pytest.importorskip("ai_edge_litert")
+    model = convolutions().model
+    rows = RANDOM.normal(size=(32, 12, 12, 3)).astype(np.float32)
+
+    handle = tfserve_nb.deploy(model, "net", optimize="tflite-int8", check=rows, tolerance=0.5)
+
+    (status,) = handle.status().versions
+    assert (status.variant, status.engine, handle.provenance(1).variant) == ("tflite-int8", "litert", "tflite-int8")
+    assert [file.name for file in Path("tfserve_models/net/1").iterdir() if file.is_file()] == ["model.tflite"]
+    expected = np.asarray(model(rows[:3]))
+    np.testing.assert_allclose(handle.predict(rows[:3]), expected, atol=0.1 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("case", "rows", "why"),
+    [
+        (dense, False, "finds the ranges of its numbers from rows of yours, and there are none"),
+        (noisy_states, True, "a run changes its own state .*, which LiteRT cannot keep"),
+        (tables, True, "LiteRT cannot convert this model: "),
+    ],
+)
+def test_what_tensorflow_lite_cannot_be_is_refused(case: Callable[[], Case], rows: bool, why: str) -> None:
+    pytest.importorskip("ai_edge_litert")
+    path, given, _ = exported(case())
+
+    with pytest.raises(InvalidOption, match=f"optimize='tflite-int8'.*{why}"):
+        write_variant("tflite-int8", path, Path("variant"), rows=given if rows else None)
+
+    assert not Path("variant").exists()
+
+
+def test_auto_takes_what_agrees_on_the_rows_of_the_user_and_else_nothing() -> None:
+    model, rows = outlier()
+    events: list[ProgressEvent] = []
+
+    handle = tfserve_nb.deploy(model, "net", optimize="auto", check=rows, progress=events.append)
+    tfserve_nb.deploy(model, "other", optimize="auto", progress=events.append)
+
+    said = [event.detail for event in events if event.phase == "optimizing" and event.done == event.total]
+    assert any("of float32, float16, int8, xla" in text for text in said)
+    assert handle.variant in ("float32", "float16", "xla")  # int8 does not agree
+    assert said[-1] == "float32: auto chose none, since it is chosen on rows of yours (--check)"
+    assert tfserve_nb.deployment("other").variant == "float32"
 
 
 def test_numbers_of_a_regression_are_let_through_by_the_tolerance_given() -> None:

@@ -25,7 +25,7 @@ from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
 from ..export.signatures import main_signature
-from ..export.single_file.source import name_of
+from ..export.single_file.source import name_of, single_file
 from ..export.source import owners_of, prepare_source
 from ..export.warmup_requests import write_warmup_requests
 from ..replay.result import ReplayLimits
@@ -43,7 +43,7 @@ from ..types import Progress, ProgressEvent, Tensors, no_progress
 from .deploy_options import ExportOptions, ServeOptions, compared_as, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .engine_check import captured_by, check_survives, engine_for, prepare_engines
-from .optimize import Comparison, become_variant
+from .optimize import Comparison, optimize_version
 from .replay_gate import check_captured, only_if_replayed
 from .row_check import note_check_rows
 from .servers import ListenOptions, ensure_child, ensure_kernel, folder_of, server_of, settle
@@ -76,8 +76,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         name: the name to serve it under; a Keras model's own name, or that of the file, by default.
         version: the version's number; the next free one by default.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
-        optimize: a smaller or faster form of the version: such as `float16`. It is deployed only if it answers as
-            the model does; see docs/engines.md.
+        optimize: a smaller or faster form of the version: such as `float16`, or `auto` for the best of those that
+            agree on every row of `check`. It is deployed only if it answers as the model does; see docs/engines.md.
         check: rows to compare the exported with the live model on, instead of those of `warmup` or made-up ones; they
             also show what a subclassed model takes.
         warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for
@@ -209,7 +209,7 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     progress(ProgressEvent("exporting", 0, 1))
     with left_alone(owners_of(model)):
         source = prepare_source(model, example=export.example, option=export.example_option)
-        engine = engine_for(source, request.serve)
+        engine = engine_for(source, request.serve, export.optimize)
         verify = _checks(source, request, captured_by(server, name), progress)
         used = _used_versions(server, name, folder)
         if not request.serve.force:
@@ -380,9 +380,7 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
             (in_words(report, source), *source.notes, *facts.effects.notes, *nan_notes(report.nan_outputs))
         )
         progress(ProgressEvent("checking", 1, 1, found))
-        if export.optimize is not None:
-            comparison = Comparison(source, facts, export, request.compared, seen, request.serve.device)
-            become_variant(export.optimize, path, comparison, progress)
+        optimize_version(path, Comparison(source, facts, export, request.compared, seen, request.serve), progress)
         sizes, device = request.batching.allowed_batch_sizes, request.serve.device
         note_check_rows(path, by_name(export.check, source.order), sizes, device)
         if export.warmup is not None:
@@ -390,7 +388,7 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
             with given_as("warmup"):
                 rows = named_batch(by_name(export.warmup, source.order), signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
-        if request.serve.engine != TENSORFLOW and source.file is None:
+        if request.serve.engine != TENSORFLOW and single_file(path) is None:
             prepare_engines(path, source, request.serve, export, request.batching, seen, progress)
         problem = store(source, path, request.provenance)
         if problem:

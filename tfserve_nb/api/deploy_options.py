@@ -18,7 +18,7 @@ from ..export.variants.variants import VARIANTS, check_possible, check_variant
 from ..options import option, read
 from ..replay.result import ReplayLimits
 from ..serving.batching.options import BatchingOptions
-from ..serving.engines.engine import TENSORFLOW
+from ..serving.engines.engine import AUTO, TENSORFLOW
 from ..serving.engines.kinds import NAMES, check_engine, check_installed
 from ..serving.models.placement import Placement
 from .servers import ListenOptions
@@ -41,8 +41,9 @@ class ExportOptions:
     )
     optimize: str | None = option(
         None,
-        "a smaller or faster form of the version, which is deployed only if it answers as the model does",
-        choices=tuple(VARIANTS),
+        "a smaller or faster form of the version, which is deployed only if it answers as the model does; `auto` takes "
+        "the best of those that agree on every row of `--check`",
+        choices=(*VARIANTS, AUTO),
         shown="`float32`, as it is",
     )
     check: Any = option(
@@ -78,7 +79,7 @@ class ExportOptions:
         return "warmup" if self.check is None and self.warmup is not None else "check"
 
     def __post_init__(self) -> None:
-        if self.optimize is not None:
+        if self.optimize not in (None, AUTO):
             check_possible(check_variant(self.optimize))
         if self.labels is not None and (self.optimize is None or self.check is None):
             raise InvalidOption(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any  # arrays of the user
 
 from ..agreement.kinds import AgreementOptions, kind_for
 from ..agreement.summary import Evidences, evidence_pairs
@@ -22,16 +23,24 @@ from ..export.provenance.keras_facts import outputs_of
 from ..export.provenance.provenance import read_provenance
 from ..export.provenance.variant import NotedVariant, note_variant
 from ..export.signatures import main_signature
+from ..export.variants.variants import VARIANTS, Variant
 from ..export.variants.write import write_variant
 from ..reports.agreement import agreement_table, flip_notes, kind_notes
-from ..reports.report import Report
+from ..reports.report import Report, size_text
 from ..reports.text import to_text
 from ..serving.engines.accelerated import SavedModelLoader
+from ..serving.engines.choice import gain
+from ..serving.engines.engine import AUTO
 from ..serving.engines.evidence import MADE_UP, Evidence
 from ..serving.versions.warmup import MAX_SEEN, Seen
-from ..types import Progress, ProgressEvent, SignatureSpec
-from .deploy_options import ExportOptions
-from .variant_gate import VariantCheck, check_variant_rows
+from ..temporary import TemporaryFolder
+from ..types import PLAIN, Progress, ProgressEvent, SignatureSpec, Tensors
+from ..variants.choose import choose
+from ..variants.gate import VariantCheck, check_variant_rows
+from ..variants.measure import Given, MadeVariant, measure_variants
+from ..variants.probing import ProbeFailed
+from .deploy_options import ExportOptions, ServeOptions
+from .variants import made_variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +53,7 @@ class Comparison:
         export: the user's rows and labels.
         options: how outputs are compared.
         seen: captured requests.
-        device: the TensorFlow device that the version will be served on.
+        serve: the engine and the TensorFlow device that are to run the version.
     """
 
     source: ExportSource
@@ -52,7 +61,16 @@ class Comparison:
     export: ExportOptions
     options: AgreementOptions
     seen: Seen
-    device: str | None
+    serve: ServeOptions
+
+
+def optimize_version(path: Path, comparison: Comparison, progress: Progress) -> None:
+    """Make of a new version the variant that was asked for, if any was; see `become_variant` and `best_variant`."""
+    name = comparison.export.optimize
+    if name == AUTO:
+        name = best_variant(path, comparison, progress)
+    if name not in (None, PLAIN):
+        become_variant(str(name), path, comparison, progress)
 
 
 def become_variant(name: str, path: Path, comparison: Comparison, progress: Progress) -> None:
@@ -69,7 +87,11 @@ def become_variant(name: str, path: Path, comparison: Comparison, progress: Prog
         VariantFailed: if it answers otherwise than the model.
     """
     progress(ProgressEvent("optimizing", 0, 1, name))
-    written = write_variant(name, path, path.parent / "variant")
+    export, source = comparison.export, comparison.source
+    given = None
+    if export.example is not None:
+        given = _named(export.example, export.example_option, source, main_signature(comparison.facts.signatures))
+    written = write_variant(name, path, path.parent / "variant", source=source, rows=given)
     reach = comparison.facts.effects.reach
     check = None if reach else _checked(name, path, written.path, comparison)
     if check is not None and not check.passed:
@@ -81,8 +103,51 @@ def become_variant(name: str, path: Path, comparison: Comparison, progress: Prog
     progress(ProgressEvent("optimizing", 1, 1, "; ".join((f"{name}: {text}", *written.notes))))
 
 
+def best_variant(path: Path, comparison: Comparison, progress: Progress) -> str:
+    """The variant that `--optimize auto` takes: the one rule of `%variants`, for what TensorFlow Serving loads.
+
+    Args:
+        path: the folder of the plain version.
+        comparison: what variants are compared on.
+        progress: called with each step, and with the reason of the choice.
+
+    Returns:
+        A key of `VARIANTS`: the plain version where no rows of the user tell whether a variant agrees.
+    """
+    export, source, effects = comparison.export, comparison.source, comparison.facts.effects
+    why = effects.lasting or effects.reach or ("" if export.example is not None else "it is chosen on rows of yours")
+    if why:
+        progress(ProgressEvent("optimizing", 1, 1, f"{PLAIN}: auto chose none, since {why} (--check)"))
+        return PLAIN
+    rows = _named(export.example, export.example_option, source, main_signature(comparison.facts.signatures))
+    made, names = [MadeVariant(PLAIN, path)], [one.name for one in VARIANTS.values() if _may_be_chosen(one)]
+    with TemporaryFolder("tfserve-variants") as folder:
+        for number, name in enumerate(names):
+            progress(ProgressEvent("optimizing", number, len(names), name))
+            made.append(made_variant(name, path, folder.path / name, source, rows, []))
+        kind = kind_for(comparison.options.kind, [effects.randomness])
+        options = AgreementOptions(kind, comparison.options.tolerance)
+        given = Given(rows, export.labels, None, options, _evidences(source, path))
+        try:
+            found = choose(measure_variants(made, given, comparison.serve.engine, progress))
+        except ProbeFailed as error:
+            progress(ProgressEvent("optimizing", 1, 1, f"{PLAIN}: auto chose none, since {error}"))
+            return PLAIN
+    chosen = next((row for row in found if row.is_chosen), found[0])
+    speed = gain(found[0].ms, chosen.ms) if chosen.ms else 1.0
+    words = f"{chosen.variant} of {', '.join(one.name for one in made)}: {size_text(chosen.disk_bytes)} of "
+    words += f"{size_text(found[0].disk_bytes)}, {speed:.2g} times as fast"
+    progress(ProgressEvent("optimizing", 1, 1, words))
+    return chosen.variant
+
+
+def _may_be_chosen(variant: Variant) -> bool:
+    """Whether `auto` may take it: what cannot be handed over to TensorFlow Serving is for those who ask for it."""
+    return variant.name != PLAIN and variant.loads_in_tensorflow_serving and not variant.missing
+
+
 def _checked(name: str, plain: Path, variant: Path, comparison: Comparison) -> VariantCheck:
-    facts, load, device = comparison.facts, SavedModelLoader(), comparison.device
+    facts, load, device = comparison.facts, SavedModelLoader(), comparison.serve.device
     signature = main_signature(facts.signatures)
     kind = kind_for(comparison.options.kind, [facts.effects.randomness])
     with (
@@ -107,11 +172,14 @@ def _rows(signature: SignatureSpec, comparison: Comparison) -> Iterator[Evidence
     source, export, seen = comparison.source, comparison.export, comparison.seen
     for option, rows in (("check", export.check), ("warmup", export.warmup)):
         if rows is not None:
-            with given_as(option):
-                given = named_batch(by_name(rows, source.order), signature, most=None)
-            yield Evidence(given, f"the rows of --{option}")
+            yield Evidence(_named(rows, option, source, signature), f"the rows of --{option}")
     yield from (Evidence(rows, "captured requests") for rows in islice(seen(signature.name), MAX_SEEN))
     yield from (Evidence(rows, MADE_UP) for rows in made_up_batches(signature))
+
+
+def _named(rows: Any, option: str, source: ExportSource, signature: SignatureSpec) -> Tensors:
+    with given_as(option):
+        return named_batch(by_name(rows, source.order), signature, most=None)
 
 
 def _evidences(source: ExportSource, path: Path) -> Evidences:
