@@ -313,6 +313,7 @@ def test_answers_that_differ_at_work_give_the_signature_back_to_tensorflow(caplo
     (handle,) = tfserve_nb.resume()  # who has no TensorFlow to compare with must not use it either
     assert handle.engine == "tensorflow"
     assert "output 'output_0' of onnx differs from TensorFlow" in newest(handle).notes[-1]
+    assert {row.agrees for row in newest(handle).engines if row.engine == "onnx"} == {False}
     handle.measure_engines()
     assert handle.engine == "onnx"
 
