@@ -14,7 +14,7 @@ from tfserve_nb.errors import RunRejected
 from tfserve_nb.reports.engines import engine_table
 from tfserve_nb.reports.report import Report
 from tfserve_nb.reports.text import to_text
-from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of, speed_note
+from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of, speed_note, threads_pay
 from tfserve_nb.serving.engines.convert import _listed, litert_problem
 from tfserve_nb.serving.engines.engine import gpu_of, unsuited
 from tfserve_nb.serving.engines.evidence import MADE_UP, MAX_KEPT_BYTES, Evidence, worth_keeping
@@ -134,6 +134,14 @@ def test_an_engine_has_one_thread_where_that_is_faster() -> None:
 
     assert (one.single, several.single) == (("a",), ())
     assert set(one.ms) == set(several.ms) == {"tensorflow", "a"}
+
+
+def test_several_threads_have_to_be_clearly_faster_than_one() -> None:
+    alone_ms = {1: 1.0, 64: 10.0}
+
+    assert threads_pay({1: 1.0, 64: 5.0}, alone_ms)
+    assert not threads_pay({1: 1.0, 64: 8.0}, alone_ms)
+    assert not threads_pay({1: 2.0, 64: 5.0}, alone_ms)
 
 
 def test_made_up_rows_count_only_without_others_and_rows_that_fail_are_passed_over() -> None:
