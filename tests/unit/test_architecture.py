@@ -39,6 +39,7 @@ THIRD_PARTY = {
     "numpy": ("",),
     "tensorflow": ("protos", "export", "serving", "server/config_files"),
     "ml_dtypes": ("types",),
+    "jax": ("export/backends/jax",),
     "keras": ("export", "serving", "api/callback"),
     "tensorflow_serving": ("export", "server", "bench/load/targets"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf
@@ -78,7 +79,7 @@ THIRD_PARTY = {
 HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
-    "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
+    "jax", "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
     "google_crc32c",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
