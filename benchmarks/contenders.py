@@ -34,6 +34,7 @@ class Contender:
         tells: whether it writes `{info}`.
         environment: added to that of its process.
         needs_onnx: whether it runs the model's ONNX file.
+        polls: whether it uses a part of a core while nobody asks: it is stopped while others are measured.
         problem: why it cannot run on this machine; empty when it can.
     """
 
@@ -45,6 +46,7 @@ class Contender:
     tells: bool = False
     environment: Mapping[str, str] = field(default_factory=dict)
     needs_onnx: bool = False
+    polls: bool = False
     problem: str = ""
 
 
@@ -129,7 +131,7 @@ def _peer(key: str, wire: WireFormat, paths: Mapping[str, str], *, makes_venv: b
     if key == "pytriton":
         environment["LD_LIBRARY_PATH"] = _library_folder(python)
     return Contender(peer.name, (str(python), str(HERE / "peers" / peer.script), "{port}"), wire, paths,
-                     environment=environment)  # fmt: skip
+                     environment=environment, polls=peer.polls)  # fmt: skip
 
 
 def _library_folder(python: Path) -> str:

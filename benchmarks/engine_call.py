@@ -1,9 +1,10 @@
 """What the chosen engine does without a server: the time of its call, and its best loop over batches.
 
-Usage: python benchmarks/engine_call.py MODEL SECONDS
+Usage: python benchmarks/engine_call.py MODEL SECONDS [--calls]
 
 The first call for a model converts and measures it; what was found stays in the version's folder, where servers that
-load the version find it. The best loop is the best of all batch sizes and numbers of threads.
+load the version find it. TensorFlow's session and the engine are called in turns. The best loop is that of the
+best batch size and number of threads.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
+from typing import Any
 
 import numpy as np
 from bare_model import BATCH_SIZES, median_ms
@@ -27,6 +30,8 @@ from tfserve_nb.serving.engines.selection import accelerate
 from tfserve_nb.serving.versions.acceleration import known_rows, sizes_of
 
 SIGNATURE = "serving_default"
+SIZES = (1, 32)
+CALLS_IN_TURN = 4
 
 
 def rows_per_s(run: Run, inputs: dict[str, np.ndarray], seconds: float) -> float:
@@ -57,6 +62,25 @@ def batch_of(model: BenchModel, size: int) -> dict[str, np.ndarray]:
     return {name: np.resize(rows, (size, *rows.shape[1:])) for name, rows in model.inputs().items()}
 
 
+def in_turns(servable: EngineServable, inputs: dict[str, np.ndarray], seconds: float) -> dict[str, dict[str, float]]:
+    """The medians of wall and processor time of a call, in milliseconds, of TensorFlow's session and of the engine."""
+    session = servable.session()
+    calls = {"TensorFlow alone": session.run, "engine alone": servable.run}
+    took: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
+    until_s = time.perf_counter() + seconds
+    while time.perf_counter() < until_s or not all(took.values()):
+        for name, run in calls.items():
+            run(SIGNATURE, inputs)  # its caches are cold
+            for _ in range(CALLS_IN_TURN):
+                used_s, started_s = time.process_time(), time.perf_counter()
+                run(SIGNATURE, inputs)
+                took[name].append((time.perf_counter() - started_s, time.process_time() - used_s))
+    return {
+        name: {"wall_ms": 1e3 * median(wall for wall, _ in pairs), "cpu_ms": 1e3 * median(cpu for _, cpu in pairs)}
+        for name, pairs in took.items()
+    }
+
+
 def main() -> int:
     """Choose, measure, print."""
     folder, seconds = Path(sys.argv[1]), float(sys.argv[2])
@@ -64,8 +88,12 @@ def main() -> int:
     servable = EngineServable(folder)
     accelerate(servable, AUTO, known_rows(servable), sizes_of(BatchingOptions()))
     one = batch_of(model, 1)
-    found: dict[str, float | str] = {"engine": servable.engine_of(SIGNATURE)}
+    found: dict[str, Any] = {"engine": servable.engine_of(SIGNATURE)}
     found["call_ms"] = median_ms(lambda: servable.run(SIGNATURE, one), seconds)
+    found["in_turns"] = {str(size): in_turns(servable, batch_of(model, size), seconds) for size in SIZES}
+    if "--calls" in sys.argv:
+        print(json.dumps(found))
+        return 0
     best = {
         size: max(rows_per_s(run, batch_of(model, size), seconds / 4) for run in runs(servable)) for size in BATCH_SIZES
     }

@@ -34,7 +34,7 @@ def measure_tabular(bench: Bench) -> None:
 def measure_start(bench: Bench) -> None:
     """Memory of `tfserve-nb serve` with one small model, and the time to its first answer."""
     model = bench.models["mlp"]
-    ask_script("engine_call.py", model.version, 0.1)
+    ask_script("engine_call.py", model.version, 0.1, "--calls")
     for number in range(bench.rounds):
         say(f"start, round {number + 1} of {bench.rounds}")
         for engine in rotated(STARTS, number):

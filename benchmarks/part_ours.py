@@ -24,7 +24,7 @@ def measure_call(bench: Bench) -> None:
     model = bench.models["mlp"]
     with contextlib.ExitStack() as stack:
         servers = []
-        ask_script("engine_call.py", model.version, 0.1)
+        ask_script("engine_call.py", model.version, 0.1, "--calls")
         for one in contenders.with_engines():
             try:
                 servers.append(stack.enter_context(started(one, model)))

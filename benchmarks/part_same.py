@@ -23,6 +23,7 @@ from wire_formats import BINARY
 
 MODELS = ("mlp", "cnn", "lstm", "transformer", "mobilenet", "tabular")
 QUICK_MODELS = ("mlp", "cnn")
+QUICK_SERVERS = (contenders.KERNEL, contenders.KERNEL_AUTO, contenders.SERVE, "PyTriton")
 SLOW_MODELS = ("mobilenet",)
 """Their measurements are longer: a request of 32 rows takes a large part of a second."""
 
@@ -63,17 +64,22 @@ def measure(bench: Bench) -> None:
 def measure_model(bench: Bench, model: BenchModel) -> None:
     """Start every server, load them in turns, stop them."""
     part = part_of(model.name)
-    say(f"{model.name}: converting for engines, once")
-    ask_script("engine_call.py", model.version, 0.1)
+    say(f"{model.name}: converting for engines, once; calls without a server")
+    found = ask_script("engine_call.py", model.version, bench.seconds, "--calls")
+    for size, calls in found["in_turns"].items():
+        for case, took in calls.items():
+            bench.results.add(part, case, 0, **{f"{what}@{size}": value for what, value in took.items()})
+    print(f"  {found['engine']} is chosen")
     peers = contenders.peers(makes_venvs=not bench.is_quick, engines=True)
     wanted = [one for one in (*contenders.with_engines(), *peers) if is_chosen(bench, one.name)]
     if bench.is_quick:
-        wanted = [one for one in wanted if one.is_ours or one.name.startswith("PyTriton")]
+        wanted = [one for one in wanted if one.name in QUICK_SERVERS]
     with ExitStack() as stack:
         servers: list[Server] = []
         for one in wanted:
             try:
                 servers.append(stack.enter_context(started(one, model)))
+                servers[-1].asleep()
                 say(f"{model.name}: {one.name} answers")
             except NoServer as error:
                 bench.results.problem(part, one.name, str(error))
@@ -95,13 +101,14 @@ def measure_server(bench: Bench, servers: list[Server], server: Server, load: Sa
     connections = min(load.connections, 8) if name in SLOW_MODELS else load.connections
     seconds = bench.seconds * (2 if name in SLOW_MODELS else 1)
     try:
-        if number == 0:
-            server.check(load.rows, BINARY if load.is_binary or is_image else None)
-            wrk.run(target, connections, WARM_S)
-        used_s = server.processor_s()
-        found = wrk.run(target, connections, seconds)
-        rows = found.requests * load.rows
-        used_us = 1e6 * (server.processor_s() - used_s) / rows
+        with server.awake():
+            if number == 0 or one.polls:
+                server.check(load.rows, BINARY if load.is_binary or is_image else None)
+                wrk.run(target, connections, WARM_S)
+            used_s = server.processor_s()
+            found = wrk.run(target, connections, seconds)
+            rows = found.requests * load.rows
+            used_us = 1e6 * (server.processor_s() - used_s) / rows
     except (NoServer, wrk.LoadFailed) as error:
         bench.results.problem(part_of(name), one.name, f"{load.name} rows: {error}")
         servers.remove(server)

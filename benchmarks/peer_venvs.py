@@ -30,21 +30,25 @@ class Peer:
         package: as pip knows it.
         script: in peers/.
         environment: what its documentation sets for throughput.
+        polls: whether its processes use a part of a core while nobody asks.
     """
 
     name: str
     package: str
     script: str
     environment: Mapping[str, str] = field(default_factory=dict)
+    polls: bool = False
 
 
 PEERS = {
     "pytriton": Peer("PyTriton", "nvidia-pytriton", "pytriton_server.py"),
     "mlserver": Peer("MLServer", "mlserver", "mlserver_model.py"),
-    "litserve": Peer("LitServe", "litserve", "litserve_server.py"),
+    "litserve": Peer("LitServe", "litserve", "litserve_server.py", polls=True),
     "bentoml": Peer("BentoML", "bentoml", "bentoml_service.py"),
     "ray": Peer("Ray Serve", "ray", "ray_server.py",
-                {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1"}),
+                # Ray gives its processes a low priority unless told: on a machine that others use they would starve.
+                {"RAY_SERVE_ENABLE_HA_PROXY": "1", "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1", "RAY_worker_niceness": "0"},
+                polls=True),
 }  # fmt: skip
 INSTALLED = "installed.txt"
 """In an environment: the requirements that it was made from."""

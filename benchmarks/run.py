@@ -55,8 +55,8 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 }
 GOALS = ("same", "cnn", "call", "tabular", "start", "size", "agreement")
 """The parts of the goals of engines."""
-QUICK = ("same", "tabular", "start")
-QUICK_MODELS = ("mlp", "cnn", "tabular_one", "tabular", "tabular_scalars")
+QUICK = ("same", "start")
+QUICK_MODELS = part_same.QUICK_MODELS
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -25,6 +25,7 @@ from wire_formats import Request, WireFormat
 
 START_S = 180
 STOP_S = 10
+WAKE_S = 0.5
 TOLERANCE = 1e-4
 """Batches of different sizes are summed up in different orders."""
 
@@ -95,6 +96,27 @@ class Server:
         """Memory of its processes; what they share with others counts in parts."""
         return sum(float(one.memory_full_info().pss) for one in self._processes()) / 2**20
 
+    @contextlib.contextmanager
+    def awake(self) -> Iterator[None]:
+        """While it is measured: a server that polls stands still before and after; see `asleep`."""
+        if self.contender.polls:
+            self._signal(signal.SIGCONT)
+            time.sleep(WAKE_S)
+        try:
+            yield
+        finally:
+            self.asleep()
+
+    def asleep(self) -> None:
+        """Stop the processes of a server that polls, so that it takes nothing from the others."""
+        if self.contender.polls:
+            self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: signal.Signals) -> None:
+        for one in self._processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
+
     def _processes(self) -> list[psutil.Process]:
         first = psutil.Process(self.process.pid)
         return [first, *first.children(recursive=True)]
@@ -143,6 +165,7 @@ def started(contender: Contender, model: BenchModel, num_rows: int = 1) -> Itera
             try:
                 yield _ready(Server(contender, model, port, process, {}), info, log, num_rows)
             finally:
+                resume(process)
                 stop(process)
 
 
@@ -165,6 +188,14 @@ def _ready(server: Server, info: Path, log: Path, num_rows: int) -> Server:
                 return server
         time.sleep(0.02)
     raise NoServer(f"not ready within {START_S} s: {reason} {last_words(log)}")
+
+
+def resume(process: subprocess.Popen[str]) -> None:
+    """Let everything that it started run on: what stands still does not end when it is told to."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for one in (*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.resume()
 
 
 def stop(process: subprocess.Popen[str]) -> None:

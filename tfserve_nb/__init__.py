@@ -30,6 +30,7 @@ from .errors import (
     ServerFailed,
     ServingError,
     Unimplemented,
+    VariantFailed,
     VersionExists,
     VersionNotFound,
 )
@@ -80,6 +81,7 @@ __all__ = [
     "ServingError",
     "SweepResult",
     "Unimplemented",
+    "VariantFailed",
     "VersionDiff",
     "VersionExists",
     "VersionNotFound",

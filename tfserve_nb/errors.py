@@ -7,6 +7,7 @@
     ├── ExportFailed          writing or checking the SavedModel went wrong
     ├── VersionExists         a version of that number is already on disk
     ├── ReplayFailed          a new version did not keep its limits in a replay
+    ├── VariantFailed         a variant of a new version answers otherwise than the model
     ├── InvalidOption         an option has a value that is not allowed
     ├── InvalidRequest        400, the request does not fit the protocol or the signature
     ├── FailedPrecondition    400, the protocol's other kind of bad request
@@ -81,6 +82,12 @@ class VersionExists(ServingError):
 
 class ReplayFailed(ServingError):
     """A new version did not keep its limits when captured requests were replayed onto it; nothing was switched."""
+
+    http_status, code = 409, "FAILED_PRECONDITION"
+
+
+class VariantFailed(ServingError):
+    """A variant (`--optimize`) answers otherwise than the model that it was made from; nothing was deployed."""
 
     http_status, code = 409, "FAILED_PRECONDITION"
 

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, MISSING, dataclass
 from typing import Any, Literal, TypeVar  # values of options, of any type
 
-Names = Literal["", "array", "dict", "keras model", "model", "version", "version or label", "label"]
+Names = Literal[
+    "", "array", "dict", "keras model", "model", "keras model or model", "version", "version or label", "label"
+]
 """What the word behind an option names; tab completion offers such words."""
 
 T = TypeVar("T")

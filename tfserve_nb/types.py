@@ -175,6 +175,41 @@ class EngineMeasurement:
 
 
 @dataclass(frozen=True, slots=True)
+class VariantMeasurement:
+    """What is known of one variant of a model, run by one engine, on this machine.
+
+    Attributes:
+        variant: its name, such as `int8`.
+        engine: what ran it: `tensorflow`, `onnx` or `litert`.
+        disk_bytes: size of the version's files, those of the engine included; 0 when it was not made.
+        memory_bytes: what loading it and running it added to the memory of a process; None when it was not loaded.
+        load_s: from its files to the first answer, in seconds.
+        ms: rows of a run -> median time of such a run, in milliseconds.
+        agreement: the share of the rows on which it predicts what the model does, 0 to 1; None when that is not known.
+        largest_difference: of any two numbers of both outputs, on these rows.
+        accuracy: the share of the rows for which it predicts the label; None without labels.
+        in_tensorflow_serving: whether TensorFlow Serving runs it so: what TensorFlow runs, and no other engine.
+        reason: why it was not made, does not run or is refused, in words; "" where it may be deployed.
+        is_usable: whether it may be deployed.
+        is_chosen: whether `--optimize auto` takes it.
+    """
+
+    variant: str
+    engine: str
+    disk_bytes: int = 0
+    memory_bytes: int | None = None
+    load_s: float | None = None
+    ms: Mapping[int, float] = field(default_factory=dict)
+    agreement: float | None = None
+    largest_difference: float | None = None
+    accuracy: float | None = None
+    in_tensorflow_serving: bool = True
+    reason: str = ""
+    is_usable: bool = True
+    is_chosen: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class VersionStatus:
     """What is known of one version of a model: a snapshot, not a promise.
 

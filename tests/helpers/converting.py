@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.engines import conversion, convert
+from tfserve_nb.serving.engines.accelerated import SavedModelLoader
+from tfserve_nb.serving.versions.acceleration import load_version
+from tfserve_nb.serving.versions.source import VersionSource
+from tfserve_nb.serving.versions.trial import Trial
+from tfserve_nb.serving.versions.warmup import nothing_seen, warm_up
 
 
-def _convert_here(jobs: Sequence[conversion.Job]) -> list[str]:
+def convert_jobs_here(jobs: Sequence[conversion.Job]) -> list[str]:
     """As `conversion.convert`, without its limits."""
     with TemporaryDirectory() as folder:
         todo, results = Path(folder, "jobs.json"), Path(folder, "results.jsonl")
@@ -25,4 +33,15 @@ def _convert_here(jobs: Sequence[conversion.Job]) -> list[str]:
 
 def convert_here(patch: pytest.MonkeyPatch) -> None:
     """Let what is deployed in this process be converted in it too."""
-    patch.setattr(conversion, "convert", _convert_here)
+    patch.setattr(conversion, "convert", convert_jobs_here)
+
+
+@contextlib.contextmanager
+def loaded(path: Path, engine: str, options: BatchingOptions) -> Iterator[Any]:
+    """A version as a server with these limits loads it, which notes in its folder what it finds out."""
+    source = VersionSource(path, options, engine=engine)
+    with pytest.MonkeyPatch.context() as patch:
+        convert_here(patch)
+        with contextlib.closing(load_version(SavedModelLoader(), source, nothing_seen)) as servable:
+            warm_up(Trial(servable), source, lambda *_: None)
+            yield servable

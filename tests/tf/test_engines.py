@@ -12,16 +12,20 @@ from typing import Any
 
 import keras
 import numpy as np
+import psutil
 import pytest
 import tensorflow as tf
+from helpers import converting
 from helpers.converting import convert_here
 from helpers.eventually import eventually
 
 import tfserve_nb
 from tfserve_nb.api.deployment import Deployment
-from tfserve_nb.errors import InvalidOption, ServingError
+from tfserve_nb.errors import InvalidOption, InvalidRequest, ServingError
+from tfserve_nb.export.warmup_requests import write_warmup_requests
 from tfserve_nb.serving.backend import ModelSpec
-from tfserve_nb.serving.engines import accelerated, artefacts, conversion, kinds, litert
+from tfserve_nb.serving.batching.options import BatchingOptions
+from tfserve_nb.serving.engines import accelerated, artefacts, conversion, kinds, litert, selection
 from tfserve_nb.serving.engines.artefacts import FOLDER, RECORD_FILE, EngineFolder
 
 X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
@@ -289,6 +293,12 @@ def test_answers_that_differ_at_work_give_the_signature_back_to_tensorflow(caplo
     np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
     assert "output 'output_0' of onnx differs from TensorFlow" in newest(handle).notes[-1]
     assert "no longer by onnx" in caplog.text
+    tfserve_nb.shutdown()
+    (handle,) = tfserve_nb.resume()  # who has no TensorFlow to compare with must not use it either
+    assert handle.engine == "tensorflow"
+    assert "output 'output_0' of onnx differs from TensorFlow" in newest(handle).notes[-1]
+    handle.measure_engines()
+    assert handle.engine == "onnx"
 
 
 @pytest.mark.usefixtures("_converted_here")
@@ -330,6 +340,7 @@ def test_an_engine_is_changed_while_a_version_answers(monkeypatch: pytest.Monkey
 
     stop = threading.Event()
     failures: list[Exception] = []
+    known: dict[str, dict[str, str]] = {}
 
     def ask() -> None:
         while not stop.is_set():
@@ -343,11 +354,16 @@ def test_an_engine_is_changed_while_a_version_answers(monkeypatch: pytest.Monkey
     try:
         for engine in ("onnx", "litert", "tensorflow", "onnx"):
             assert handle.set_engine(engine).engine == engine
+            known[engine] = {row.engine: row.reason for row in newest(handle).engines if row.batch_size == 1}
     finally:
         stop.set()
         client.join()
 
     assert failures == []
+    assert known["onnx"]["litert"] == "onnx was asked for"  # what was tried before stays in the table
+    assert known["tensorflow"] == {
+        "tensorflow": "", "onnx": "tensorflow was asked for", "litert": "tensorflow was asked for",
+    }  # fmt: skip
     assert next(event.detail for event in handle.history() if event.action == "engine") == "onnx"
     rows = handle.measure_engines()
     assert {row.engine for row in rows} == {"tensorflow", "onnx", "litert"}
@@ -368,6 +384,91 @@ class Lookup(tf.Module):
     @tf.function(input_signature=[tf.TensorSpec([None], tf.int32, name="x")])
     def __call__(self, x: Any) -> Any:
         return tf.gather(self.table, x)
+
+
+@pytest.fixture
+def lookup(tmp_path: Path) -> Path:
+    """A version of `Lookup` that ONNX Runtime has run in a server."""
+    module = Lookup()
+    call: Any = tf.function(lambda x: {"y": module(x)}, input_signature=[tf.TensorSpec([None], tf.int32, name="x")])
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=call)
+    with converting.loaded(tmp_path / "1", "onnx", BatchingOptions()):
+        return tmp_path / "1"
+
+
+def older(record: Any) -> Any:
+    return {name: value for name, value in record.items() if name not in ("tags", "options", "decisions")}
+
+
+def decided(record: Any, **changed: Any) -> Any:
+    """The record with other decisions."""
+    (decision,) = record["decisions"]["serving_default"]
+    return {**record, "decisions": {"serving_default": [{**decision, **changed}]}}
+
+
+@pytest.mark.parametrize(
+    ("change", "opens_tensorflow", "converts"),
+    [
+        (lambda record: record, False, False),
+        (lambda record: decided(record, sizes=[*range(1, 65)], rows=["more than was known"]), False, False),
+        (lambda record: decided(record, package="0.0"), True, False),
+        (lambda record: decided(record, engine="litert"), True, False),
+        (lambda record: decided(record, sizes=[1, 2]), True, False),
+        (older, True, True),
+        (lambda record: {**record, "tags": ["serve", "gpu"]}, True, True),
+        (lambda record: {**record, "options": {"onnx": {"opset": "17"}}}, True, True),
+        (lambda record: {**record, "versions": {**record["versions"], "tensorflow": "2.1"}}, True, True),
+        (lambda record: {**record, "fingerprint": "x"}, True, True),
+        (lambda record: {**record, "decisions": {"serving_default": [{}]}}, True, True),
+        (lambda record: json.dumps(record)[:200], True, True),
+    ],
+    ids=[
+        "as-it-was", "more-was-tried", "decided-by-another-version", "decided-for-another-engine",
+        "decided-for-other-sizes", "older", "other-tags", "other-opset", "other-tensorflow", "another-graph",
+        "decisions-damaged", "cut-off",
+    ],
+)  # fmt: skip
+def test_only_what_was_found_out_for_the_same_needs_no_tensorflow(
+    lookup: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    change: Any,
+    *,
+    opens_tensorflow: bool,
+    converts: bool,
+) -> None:
+    path = lookup / FOLDER / RECORD_FILE
+    found = change(json.loads(path.read_text()))
+    path.write_text(found if isinstance(found, str) else json.dumps(found))
+    used = []
+    convert = converting.convert_jobs_here
+    monkeypatch.setattr(converting, "convert_jobs_here", lambda jobs: used.append("converter") or convert(jobs))
+    kind = accelerated.SavedModelServable
+    monkeypatch.setattr(accelerated, "SavedModelServable", lambda *a: used.append("tensorflow") or kind(*a))
+    monkeypatch.setattr(accelerated, "has_tensorflow", lambda: False)  # nor has a server that needs none
+
+    with converting.loaded(lookup, "onnx", BatchingOptions()) as servable:
+        assert servable.run("serving_default", {"x": np.int32([2, 0])})["y"].tolist() == [[3.0], [1.0]]
+        assert servable.engine_of("serving_default") == "onnx"
+
+    assert ("tensorflow" in used, "converter" in used) == (opens_tensorflow, converts)
+    used.clear()
+    with converting.loaded(lookup, "onnx", BatchingOptions()):
+        assert used == []  # it was noted
+    assert all("is ignored" in one.message for one in caplog.records if one.levelname == "WARNING")
+
+
+def test_rows_that_were_not_known_are_tried_with_tensorflow(lookup: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+    kind = accelerated.SavedModelServable
+    monkeypatch.setattr(accelerated, "SavedModelServable", lambda *a: used.append("tensorflow") or kind(*a))
+    monkeypatch.setattr(accelerated, "has_tensorflow", lambda: False)
+    write_warmup_requests(lookup, "lookup", {"x": np.int32([1, 2, 0])})
+
+    for expected in (["tensorflow"], []):
+        with converting.loaded(lookup, "onnx", BatchingOptions()):
+            assert used == expected
+        used.clear()
 
 
 @pytest.mark.usefixtures("_converted_here")
@@ -393,12 +494,54 @@ def test_an_isolated_server_runs_what_was_converted_here(monkeypatch: pytest.Mon
 
     assert handle.engine == next(row.engine for row in newest(handle).engines if row.is_chosen)
     np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+    (child,) = psutil.Process().children()
+    assert "/site-packages/tensorflow/" not in Path(f"/proc/{child.pid}/maps").read_text()
+    handle.set_engine("tensorflow")
+    np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+    assert "/site-packages/tensorflow/" in Path(f"/proc/{child.pid}/maps").read_text()
     handle.set_engine("litert")
     assert handle.engine == "litert"
     np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
     assert {row.engine for row in handle.measure_engines()} == {"tensorflow", "onnx", "litert"}
     with pytest.raises(InvalidOption, match="engine='onyx' must be one of"):
         handle.set_engine("onyx")
+
+
+@pytest.mark.parametrize("home", ["kernel", "isolated", "remote"])
+def test_rows_that_were_given_are_compared_for_as_long_as_the_version_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, home: str
+) -> None:
+    convert_here(monkeypatch)
+    handle = tfserve_nb.deploy(dense(), "dense", engine="onnx", check=X, isolate=home == "isolated")
+    if home == "remote":
+        handle = tfserve_nb.connect(handle.rest_url, handle.token)
+
+    handle.measure_engines()
+    assert newest(handle).notes[-1].endswith("with the same outputs on the rows that were given")
+    with pytest.raises(InvalidRequest, match="expected float32"):
+        handle.measure_engines(rows=np.zeros((2, 5), np.float32))
+    with pytest.raises(ServingError, match="7"):
+        handle.measure_engines(7, rows=X)
+    rows = handle.measure_engines(rows={"x": X[:2]})
+
+    assert {row.agrees for row in rows if row.engine == "onnx"} == {True}
+    handle.stage(1)
+    handle.set_engine("litert")
+    assert newest(handle).notes[-1].endswith("with the same outputs on the rows that were given")
+
+
+@pytest.mark.usefixtures("_converted_here")
+def test_what_was_converted_is_used_where_it_can_no_longer_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    tfserve_nb.deploy(dense(), "dense", engine="onnx")
+    tfserve_nb.shutdown()
+    monkeypatch.setattr(conversion, "convert", lambda jobs: [1 / 0 for _ in jobs])  # none is left
+    monkeypatch.setattr(artefacts.os, "access", lambda *_: False)
+    monkeypatch.setattr(selection, "this_machine", lambda: "another one")
+
+    (handle,) = tfserve_nb.resume()
+
+    assert handle.engine == "onnx"
+    assert handle.predict(X).shape == (3, 3)
 
 
 def test_where_a_version_cannot_be_written_what_is_converted_lies_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ LAYERS = (
     ("notebook", "cli"),
     ("dashboards",),
     ("api",),
+    ("variants",),
     ("replay", "diff"),
     ("bench",),
     ("server",),
@@ -96,7 +97,9 @@ VIEWS_OF_THE_CORE = {
         "serving.models.placement",
         "serving.versions.source",
         "serving.versions.inputs",
+        "serving.engines.evidence",
         "export.arrays",
+        "export.signatures",
         "export.prediction_log",
     ),
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tfserve_nb.reports.text import to_text
 from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of, speed_note
 from tfserve_nb.serving.engines.convert import _listed, litert_problem
 from tfserve_nb.serving.engines.engine import unsuited
-from tfserve_nb.serving.engines.evidence import MADE_UP, Evidence
+from tfserve_nb.serving.engines.evidence import MADE_UP, MAX_KEPT_BYTES, Evidence, worth_keeping
 from tfserve_nb.serving.engines.strange import NEGATIVE, NOT_FINITE, GuardedEngine, LeftToTensorFlow
 from tfserve_nb.types import SignatureSpec, Tensors, TensorSpec
 
@@ -102,6 +103,7 @@ def test_an_engine_that_differs_or_fails_is_not_measured() -> None:
     assert findings.problems["a"].startswith("output 'y' of a differs from TensorFlow")
     assert findings.problems["b"] == "it fails on rows that TensorFlow runs: RuntimeError: no kernel"
     assert set(findings.ms) == {"tensorflow", "c"}
+    assert findings.compared == {"a": False, "b": False, "c": True}
 
 
 def test_an_engine_that_fails_while_it_is_measured_is_out() -> None:
@@ -146,6 +148,7 @@ def test_made_up_rows_count_only_without_others_and_rows_that_fail_are_passed_ov
 
     assert (one.rows, two.rows, three.rows) == ("mine", MADE_UP, "")
     assert three.problems == {"a": "no rows are known that the model can run"}
+    assert (one.compared, three.compared) == ({"a": True}, {})
 
 
 def test_a_row_that_the_model_refuses_keeps_no_size_from_being_tried() -> None:
@@ -192,6 +195,17 @@ def test_infinities_and_nan_are_looked_for_in_one_pass() -> None:
     for value in (np.nan, np.inf, -np.inf):
         with pytest.raises(LeftToTensorFlow):
             guarded.run({"x": np.array([[1.0, value]], np.float16)})
+
+
+def test_given_rows_are_kept_as_far_as_there_is_room() -> None:
+    long = np.zeros((100, 2), np.float32)
+    wide = signature(shape=(None, MAX_KEPT_BYTES // 8))
+
+    assert worth_keeping({"x": long}, signature())["x"].shape == (16, 2)
+    assert worth_keeping({"x": np.zeros((3, MAX_KEPT_BYTES // 8), np.float32)}, wide)["x"].shape[0] == 2
+    assert worth_keeping({"x": np.zeros((1, MAX_KEPT_BYTES), np.float32)}, wide) == {}
+    assert worth_keeping({"x": ROWS["x"]}, signature(shape=(3, 2)))["x"].shape == (3, 2)
+    assert worth_keeping({"x": np.array([[b"a", b"b"]], dtype=object)}, signature("string")) == {}
 
 
 def test_a_signature_that_counts_no_rows_is_run_as_it_is() -> None:
@@ -247,15 +261,22 @@ def test_what_the_converter_of_litert_failed_at_is_named_with_its_own_place(text
 
 
 def test_the_table_tells_times_agreement_and_reasons() -> None:
-    findings = found({"b": "no op Svd"}, tensorflow=1.0, a=0.25)
-    rows = rows_of("s", "auto", findings, ("a", "b"), {})
+    problems = {"b": "no op Svd", "c": "it differs"}
+    findings = replace(found(problems, tensorflow=1.0, a=0.25), compared={"a": True, "c": False})
+    rows = rows_of("s", "auto", findings, ("a", "b", "c"), {})
 
     text = to_text(Report("Engines", sections=(engine_table("", rows),)))
 
-    assert [(row.engine, row.is_chosen) for row in rows if row.batch_size != 8] == [
-        ("tensorflow", False),
-        ("a", True),
-        ("b", False),
+    assert [(row.engine, row.agrees, row.is_chosen) for row in rows if row.batch_size != 8] == [
+        ("tensorflow", True, False),
+        ("a", True, True),
+        ("b", None, False),
+        ("c", False, False),
+    ]
+    assert ["not compared" in line for line in text.splitlines() if line.split()[:1] in (["a"], ["b"], ["c"])] == [
+        False,
+        True,
+        False,
     ]
     assert "a has 4 × its speed" in text
     assert "no op Svd" in text

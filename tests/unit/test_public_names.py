@@ -27,8 +27,8 @@ CLASSES = {
 ERRORS = {
     "Cancelled", "ConfigRejected", "DeadlineExceeded", "ExportFailed", "FailedPrecondition", "InvalidOption",
     "InvalidRequest", "LabelNotFound", "ModelNotFound", "ModelNotServable", "NotAvailable", "PortInUse", "QueueFull",
-    "ReplayFailed", "RunFailed", "RunRejected", "ServerFailed", "ServingError", "Unimplemented", "VersionExists",
-    "VersionNotFound",
+    "ReplayFailed", "RunFailed", "RunRejected", "ServerFailed", "ServingError", "Unimplemented", "VariantFailed",
+    "VersionExists", "VersionNotFound",
 }  # fmt: skip
 
 HEAVY = ("tensorflow", "keras", "matplotlib", "ipywidgets", "tornado")

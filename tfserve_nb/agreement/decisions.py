@@ -8,10 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple  # labels of the user
 
 import numpy as np
 
+from ..errors import InvalidRequest
 from ..types import Tensors
 from .kinds import ARGMAX, DEFAULT_TOLERANCE, HALF, NUMBERS, RANDOM, SIGN, AgreementOptions, Evidence, decide
 from .rows import with_rows
@@ -87,3 +88,64 @@ def _possible_classes(numbers: np.ndarray) -> np.ndarray | None:
         return found
     is_share = bool(((numbers >= 0) & (numbers <= 1)).all())
     return (numbers[:, 0] >= 0.5).astype(np.int64) if is_share else None
+
+
+def are_right(decisions: Mapping[str, Decisions], output: str, label: Any, rows: int, what: str) -> np.ndarray:
+    """Whether an output is right, bool `(n,)`: the label's class, or a number within the tolerance of the label.
+
+    Args:
+        decisions: of the outputs for some rows.
+        output: the name of one.
+        label: the right class, number or text of each row.
+        rows: how many rows there are.
+        what: what has these rows, for messages: `request 7`.
+
+    Raises:
+        InvalidRequest: if there is not one label for each row.
+    """
+    decided = decisions.get(output)
+    if decided is None:
+        known = ", ".join(decisions) or "none with rows of its own"
+        raise InvalidRequest(f"{what} has no output {output!r}; it has {known}", hint="label={'NAME': 1}")
+    labels = _labels_by_row(label)
+    values = decided.values
+    is_class = labels.dtype.kind in "iubf" and bool((labels == np.round(labels)).all())
+    if decided.classes is not None and (is_class or labels.shape != values.shape):
+        values = decided.classes
+    if values.ndim == 2 and labels.size == values.size:  # the targets of a single row
+        labels = labels.reshape(values.shape)
+    if labels.shape != values.shape:
+        shape = "one label" if labels.shape == (1,) else f"labels of shape {labels.shape}"
+        raise InvalidRequest(
+            f"{what} had {rows} rows, and {shape} came; it wants one label for each row",
+            hint="in the order of the rows: a class, a number or a text each, no list of zeros and a one",
+        )
+    if labels.dtype == object and values.dtype.kind not in "USO":
+        raise InvalidRequest(
+            f"label {label!r} is text, and the prediction of {what} is a number",
+            hint=f"the number of the right class, such as label={values[0]}",
+        )
+    if values is decided.values and decided.tolerance and labels.dtype.kind in "iuf":
+        close = np.isclose(values, labels, rtol=decided.tolerance, atol=0.0)
+        return np.asarray(close.reshape(rows, close.size // max(1, rows)).all(axis=1))
+    if values.ndim == 2:
+        return np.asarray((values == labels).all(axis=1))
+    return np.array([bool(_as_text(value) == right) for value, right in zip(values, labels, strict=True)], dtype=bool)
+
+
+def _labels_by_row(label: Any) -> np.ndarray:
+    """Labels as an array of shape `(n,)` where that is possible."""
+    try:
+        labels = np.atleast_1d(np.asarray(label))
+        if labels.dtype.kind in "SU":  # numpy's own types for text cut zero bytes off the end
+            labels = np.atleast_1d(np.asarray(label, dtype=object))
+    except ValueError as error:
+        raise InvalidRequest(f"the labels are no regular array: {error}", hint="one label for each row") from error
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    return np.array([_as_text(value) for value in labels], dtype=object) if labels.dtype == object else labels
+
+
+def _as_text(value: Any) -> Any:
+    """Bytes as `str`, different ones as different ones: models predict bytes, users give labels as `str`."""
+    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

@@ -216,11 +216,15 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
         )
         if request.limits is None:
             place(server, exported, loaded, folder, placement, request.guard, progress)
-            return exported
-        staged = Placement(stage=True, keep=placement.keep)
-        server.models.deploy(name, exported.version, loaded, folder, staged, progress)
-        with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
-            place(server, exported, loaded, folder, placement, request.guard, progress)
+        else:
+            staged = Placement(stage=True, keep=placement.keep)
+            server.models.deploy(name, exported.version, loaded, folder, staged, progress)
+            with only_if_replayed(server, name, exported.version, request.limits, folder, progress):
+                place(server, exported, loaded, folder, placement, request.guard, progress)
+    if export.check is not None:
+        rows: Any = by_name(export.check, source.order)
+        with contextlib.suppress(ServingError):  # it is served; engines can be compared on other rows
+            server.models.give_rows(name, rows, exported.version)
     return exported
 
 

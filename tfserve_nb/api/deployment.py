@@ -37,9 +37,12 @@ from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import KEPT, RequestSample
 from ..serving.telemetry.resources import Resources
 from ..types import DEFAULT_SIGNATURE, EngineMeasurement, HistoryEvent, ModelStatus, Progress, no_progress
+from ..variants.options import VariantOptions
+from ..variants.result import VariantsResult
 from .ab_test import ABTest, plan_of, requests_of, send_until_decided
 from .benchmark import benchmark_model
 from .servers import proxied_url, served, server_of, settle, undeploy_lost
+from .variants import variants_of_version
 
 DEFAULT_BASE_PATH = "tfserve_models"
 
@@ -232,14 +235,60 @@ class Deployment:
         self._server.models.set_engine(self.name, engine, version, progress)
         return self
 
-    def measure_engines(self, version: int | None = None) -> list[EngineMeasurement]:
+    def measure_engines(self, version: int | None = None, *, rows: Any = None) -> list[EngineMeasurement]:
         """Compare all engines with TensorFlow anew, on the rows that are known now, and measure them on the server.
+
+        Args:
+            version: a loaded version, by default the promoted one.
+            rows: to compare on first, as `predict` takes them. Like those of `deploy(check=...)`, they are remembered
+                in the server's memory while the version is loaded: the first 16 of them, up to 16 MiB.
 
         Returns:
             Rows with `.engine`, `.signature`, `.batch_size`, `.ms`, `.agrees`, `.reason` and `.is_chosen`. Where `auto`
             was asked for, the choice follows.
+
+        Raises:
+            InvalidRequest: if the rows do not fit.
+            VersionNotFound: if no such version is loaded.
         """
+        if rows is not None:
+            self._server.models.give_rows(self.name, rows, version)
         return self._server.models.measure_engines(self.name, version)
+
+    @takes(VariantOptions)
+    def variants(
+        self, *, version: int | str | None = None, progress: Progress = no_progress, **options: Any
+    ) -> VariantsResult:
+        """Measure smaller and faster forms of a version, with each engine; `%variants` for scripts.
+
+        Each is written into a temporary folder and measured on this machine in a process of its own; nothing of it
+        stays, and the version is not changed. See docs/variants.md.
+
+        Args:
+            version: a version or label; by default the promoted one.
+            progress: called with each step, on the calling thread.
+            **options: the attributes of `variants.options.VariantOptions`: `check=x_test`,
+                `optimize="xla"`, `engine="onnx"`.
+
+        Returns:
+            Rows with `.variant`, `.engine`, `.disk_bytes`, `.memory_bytes`, `.load_s`, `.ms`, `.agreement`,
+            `.largest_difference`, `.accuracy`, `.in_tensorflow_serving`, `.reason`, `.is_usable` and `.is_chosen`.
+
+        Raises:
+            InvalidOption: for an option that is not allowed, and rows that do not fit.
+            NotAvailable: if the version's files are not on this machine.
+            FailedPrecondition: if running it leaves something behind, or it does not run.
+        """
+        return self.measure_variants(VariantOptions(**options), version, progress)
+
+    def measure_variants(
+        self, options: VariantOptions, version: int | str | None = None, progress: Progress = no_progress
+    ) -> VariantsResult:
+        """The same with options that were checked before."""
+        chosen = self._version_of(version) if version is not None else self.version
+        if chosen is None:
+            raise ModelNotFound(f"{self.name} has no version that answers", hint="d.variants(version=1)")
+        return variants_of_version(self._server, self.name, chosen, options, progress)
 
     def history(self, limit: int = 100) -> list[HistoryEvent]:
         """The history of the model, newest first; it outlives the kernel."""

@@ -10,7 +10,6 @@ Thread: the caller's.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import ExportFailed, InvalidOption, ServingError
@@ -30,7 +29,7 @@ from ..serving.versions.acceleration import known_rows, sizes_of
 from ..serving.versions.source import VersionSource
 from ..serving.versions.trial import Trial
 from ..serving.versions.warmup import MAX_SEEN, Seen, warm_up
-from ..types import Progress, ProgressEvent, SignatureSpec, Tensors
+from ..types import Progress, ProgressEvent, Tensors
 from .deploy_options import ExportOptions, ServeOptions
 
 
@@ -86,17 +85,13 @@ def prepare_engines(
         InvalidOption: if the engine was asked for by its name and cannot run the version.
     """
     with contextlib.closing(EngineServable(path, serve.device)) as servable:
-        main = main_signature(servable.signatures)
-        known = known_rows(servable, seen)
-
-        def rows(signature: SignatureSpec) -> Iterator[Evidence]:
-            if export.example is not None and signature.name == main.name:
-                with given_as(export.example_option):
-                    given = named_batch(by_name(export.example, source.order), signature)
-                yield Evidence(given, f"the rows of --{export.example_option}")
-            yield from known(signature)
-
-        accelerate(servable, serve.engine, rows, sizes_of(batching), progress, is_strict=True)
+        given = None
+        if export.example is not None:
+            with given_as(export.example_option):
+                rows = named_batch(by_name(export.example, source.order), main_signature(servable.signatures))
+            given = Evidence(rows, f"the rows of --{export.example_option}")
+        known = known_rows(servable, seen, given)
+        accelerate(servable, serve.engine, known, sizes_of(batching), progress, is_strict=True)
         if any(map(servable.answering, servable.signatures)):
             # Here TensorFlow is at hand; who loads the version finds what was decided about rows that share runs.
             warm_up(Trial(servable), VersionSource(path, batching), lambda *_: None, seen=seen)

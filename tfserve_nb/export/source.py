@@ -69,6 +69,12 @@ def prepare_source(model: object, *, example: object = None, option: str = "chec
     raise _no_model(model)
 
 
+def is_model(value: object) -> bool:
+    """Whether a value is a model in memory, of a kind that can be exported."""
+    kinds = (is_keras_object, is_tf_keras_object, is_tf_function, is_tf_module)
+    return any(is_kind(value) for is_kind in kinds)
+
+
 def owners_of(model: object) -> tuple[object, ...]:
     """The objects whose attributes code of a model may change when it is traced."""
     if isinstance(model, ExportSource):

@@ -16,8 +16,12 @@ from typing import Any  # TensorFlow's reader
 import numpy as np
 
 VARIABLES = Path("variables", "variables")
-_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+OBJECTS = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
+
+FLOAT16, INT8, SCALE = (f"/{part}{_VALUE}" for part in ("packed_float16", "packed_int8", "packed_scale"))
+"""Where a packed weight is stored: what stands in place of `_VALUE` behind its name."""
+
 _NO_WEIGHT = re.compile(r"(?:^|/)(?:optimizer|keras_api|save_counter|_optimizer)(?:/|$)|seed_generator_state$")
 
 
@@ -42,9 +46,43 @@ class Variable:
         """How many numbers it holds."""
         return int(np.prod(self.shape, dtype=np.int64))
 
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is the model's own, and no state of an optimizer or a generator."""
+        return not (_NO_WEIGHT.search(self.key.removesuffix(_VALUE)) or _NO_WEIGHT.search(self.name))
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A float32 weight as it is stored in fewer bytes.
+
+    Attributes:
+        values: float16, or int8, `(d0, ..., dn)`.
+        scale: what int8 values are multiplied by, float32 of as many dimensions, some of them 1; None for float16.
+    """
+
+    values: np.ndarray
+    scale: np.ndarray | None = None
+
+    def unpacked(self) -> np.ndarray:
+        """The float32 weight that servers compute with."""
+        wide = self.values.astype(np.float32)
+        return wide if self.scale is None else wide * self.scale
+
+    def parts(self, key: str) -> dict[str, np.ndarray]:
+        """Its values, and then its scale if it has one: name in the checkpoint -> array.
+
+        Args:
+            key: the name of the variable's value there when it is not packed.
+        """
+        name = key.removesuffix(_VALUE)
+        if self.scale is None:
+            return {name + FLOAT16: self.values}
+        return {name + INT8: self.values, name + SCALE: self.scale}
+
 
 class Weights:
-    """Reads the checkpoint of a SavedModel, tensor by tensor.
+    """Reads the checkpoint of a SavedModel, tensor by tensor; packed weights as the float32 that servers compute with.
 
     Args:
         path: the version's folder; one without variables has none.
@@ -62,7 +100,17 @@ class Weights:
 
     def read(self, key: str) -> np.ndarray:
         """The value of one variable."""
+        for stored in (FLOAT16, INT8):
+            name = key.removesuffix(_VALUE)
+            if self._reader.has_tensor(name + stored):
+                scale = self._reader.get_tensor(name + SCALE) if stored == INT8 else None
+                return Packed(self._reader.get_tensor(name + stored), scale).unpacked()
         return np.asarray(self._reader.get_tensor(key))
+
+    def read_objects(self) -> bytes:
+        """The serialized `TrackableObjectGraph` beside the variables; b"" in a checkpoint without one."""
+        has_one = self._reader is not None and self._reader.has_tensor(OBJECTS)
+        return bytes(self._reader.get_tensor(OBJECTS)) if has_one else b""
 
     @property
     def model_variables(self) -> tuple[Variable, ...]:
@@ -70,8 +118,7 @@ class Weights:
 
         A Keras model's are below `variables/`; Keras' own export writes them once more below `_all_variables/`.
         """
-        found = [one for one in self.variables.values() if not _NO_WEIGHT.search(f"{one.key.removesuffix(_VALUE)}")]
-        found = [one for one in found if not _NO_WEIGHT.search(one.name)]
+        found = [one for one in self.variables.values() if one.is_weight]
         own = [one for one in found if one.key.startswith("variables/")]
         return tuple(sorted(own or found, key=lambda one: _natural(one.key)))
 
@@ -83,12 +130,16 @@ def key_of(position: int) -> str:
 
 def _variables(reader: Any) -> list[Variable]:
     shapes, dtypes = reader.get_variable_to_shape_map(), reader.get_variable_to_dtype_map()
-    names = _names(reader) if _GRAPH in shapes else {}
-    return [
-        Variable(key, names.get(key) or key.removesuffix(_VALUE), tuple(map(int, shape)), dtypes[key].name)
-        for key, shape in shapes.items()
-        if key != _GRAPH
-    ]
+    names = _names(reader) if OBJECTS in shapes else {}
+    found = []
+    for stored, shape in shapes.items():
+        if stored == OBJECTS or stored.endswith(SCALE):
+            continue
+        plain = stored.removesuffix(FLOAT16).removesuffix(INT8)
+        key, dtype = (stored, dtypes[stored].name) if plain == stored else (plain + _VALUE, "float32")
+        name = names.get(stored) or key.removesuffix(_VALUE)
+        found.append(Variable(key, name, tuple(map(int, shape)), dtype))
+    return found
 
 
 def _names(reader: Any) -> dict[str, str]:
@@ -96,7 +147,7 @@ def _names(reader: Any) -> dict[str, str]:
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 
     try:
-        graph = TrackableObjectGraph.FromString(reader.get_tensor(_GRAPH))
+        graph = TrackableObjectGraph.FromString(reader.get_tensor(OBJECTS))
     except DecodeError:
         return {}
     return {one.checkpoint_key: one.full_name for node in graph.nodes for one in node.attributes}

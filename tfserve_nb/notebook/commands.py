@@ -40,6 +40,28 @@ class DeployedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class MeasuredModel:
+    """What `%variants` measures."""
+
+    model: str | None = option(
+        None,
+        "variable with the model, name of a served model, or path of a SavedModel",
+        shown="the model that is served",
+        is_positional=True,
+        metavar="MODEL_OR_NAME",
+        names="keras model or model",
+    )
+    version: int | str | None = option(
+        None,
+        "of a served model: the version or label",
+        metavar="VERSION",
+        shown="the one that answers",
+        parse=version_or_label,
+        names="version or label",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Output:
     """Where a magic's result goes.
 

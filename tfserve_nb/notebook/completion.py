@@ -18,7 +18,8 @@ from ..api.deployment import Deployment
 from ..options import Option
 from .magics import DeployMagics
 
-COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark", "abtest", "replay")
+COMMANDS = ("deploy", "serving", "rollback", "promote", "undeploy", "dashboard", "benchmark", "abtest", "replay",
+            "variants")  # fmt: skip
 
 
 def register(shell: InteractiveShell) -> None:
@@ -96,10 +97,11 @@ def _named(namespace: Mapping[str, Any], option: Option, model: Deployment | Non
             found = [word for word, value in variables.items() if hasattr(value, "shape")]
         case "dict":
             found = [word for word, value in variables.items() if isinstance(value, dict)]
-        case "keras model" if keras is not None:
-            found = [word for word, value in variables.items() if isinstance(value, keras.Model)]
-        case "model":
-            found = [handle.name for handle in deployments()]
+        case "keras model" | "keras model or model" | "model":
+            if option.names != "model" and keras is not None:
+                found = [word for word, value in variables.items() if isinstance(value, keras.Model)]
+            if option.names != "keras model":
+                found += [handle.name for handle in deployments()]
         case "version" | "version or label" if model is not None:
             found = [str(status.version) for status in model.status().versions]
             found += [] if option.names == "version" else sorted(model.labels)

@@ -37,6 +37,9 @@ from ..replay.result import ReplayResult
 from ..reports.html import to_html
 from ..reports.report import Report
 from ..reports.text import to_text
+from ..variants import figure as variants_figure
+from ..variants import report as variants_report
+from ..variants.result import VariantsResult
 from .cells import record_cells, stop_recording
 from .overview import Overview
 
@@ -68,6 +71,7 @@ VIEWS: dict[type, View] = {
     ComparisonResult: _BENCHMARK,
     ABTest: View(lambda test: experiment_report.report_of(test.state), _experiment_png),
     ReplayResult: View(replay_report.report_of, replay_figure.png_of),
+    VariantsResult: View(variants_report.report_of, variants_figure.png_of),
     VersionDiff: View(operator.attrgetter("report")),
     Overview: View(operator.attrgetter("report")),
 }

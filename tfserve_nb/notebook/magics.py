@@ -1,4 +1,4 @@
-"""The magics: deploy, serving, rollback, promote, undeploy, dashboard, benchmark, abtest, replay.
+"""The magics: deploy, serving, rollback, promote, undeploy, dashboard, benchmark, abtest, replay, variants.
 
 Options are checked before anything runs, and wrong ones are a `UsageError`; what goes wrong later is a `ServingError`,
 which shows as two lines and fails the cell.
@@ -38,6 +38,8 @@ from ..options import given, read
 from ..replay.result import ReplayLimits, ReplayOptions, ReplayResult
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE
 from ..serving.models.placement import DEFAULT_KEEP
+from ..variants.options import VariantOptions
+from ..variants.result import VariantsResult
 from .abtest import OPTIONS as AB_OPTIONS
 from .abtest import ExperimentView
 from .abtest import run as run_abtest
@@ -48,6 +50,7 @@ from .commands import (
     AskOptions,
     DeployedModel,
     EndOptions,
+    MeasuredModel,
     Output,
     PromotedVersion,
     ReplayedRequests,
@@ -61,6 +64,7 @@ from .overview import Overview, show_engines
 from .progress import ProgressView
 from .replay import capture, replay, replay_limits
 from .scope import visible_variables
+from .variants import measure
 
 T = TypeVar("T")
 
@@ -255,6 +259,19 @@ class DeployMagics(Magics):
         view = None if output.quiet else BenchmarkView(self.shell)
         with wrong_options_as_usage_error():
             result = replay(self._served(parsed), parsed, view)
+        return self._output(result, output)
+
+    @line_magic
+    @with_options(MeasuredModel, VariantOptions, Output)
+    def variants(self, parsed: argparse.Namespace) -> VariantsResult | None:
+        """Measure smaller and faster forms of a model, with each engine, and show which one `--optimize auto` takes.
+
+        Nothing is deployed, the model is not changed, and no files stay.
+        """
+        output = read(Output, parsed)
+        with wrong_options_as_usage_error():
+            variables = visible_variables(self.shell)
+            result = measure(self.shell, parsed, variables, self._handle, is_quiet=output.quiet)
         return self._output(result, output)
 
     def _keep(self, result: AnyResult, run: RunOptions, output: Output) -> AnyResult | None:

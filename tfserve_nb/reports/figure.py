@@ -9,11 +9,13 @@ import functools
 import io
 import textwrap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal  # matplotlib is imported when it is needed
 
 A, B = "#3b82c4", "#d9822b"
 """The colours of two versions, in every figure."""
+COLOURS = "viridis"
+"""Of numbers that colours show."""
 DPI = 110
 TITLE_CHARS = 105
 _DRAWING = threading.Lock()
@@ -72,3 +74,22 @@ def log_ms(axes: Any, which: Literal["x", "y"] = "y") -> None:
 def place_text(axes: Any, words: str) -> None:
     """Text in the place of what cannot be drawn yet."""
     axes.text(0.5, 0.55, words, ha="center", va="center", fontsize=9, color="0.4", transform=axes.transAxes)
+
+
+def share_bar(figure: Any, axes: Sequence[Any], span: tuple[float, float], label: str) -> None:
+    """What the `COLOURS` of points mean, where they show shares from the first to the second of `span`."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+    from matplotlib.ticker import PercentFormatter
+
+    shown = ScalarMappable(Normalize(*span), COLOURS)
+    bar = figure.colorbar(shown, ax=list(axes), fraction=0.04, pad=0.02, format=PercentFormatter(1.0, decimals=1))
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8)
+
+
+def marker_key(label: str, marker: str, **style: Any) -> Any:
+    """An entry of a legend for points of a form, with the style of a `Line2D`."""
+    from matplotlib.lines import Line2D
+
+    return Line2D([], [], linestyle="none", marker=marker, label=label, **style)

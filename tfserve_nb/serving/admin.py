@@ -188,6 +188,19 @@ class ModelAdmin(Protocol):
         Where `auto` was asked for, the choice follows.
         """
 
+    def give_rows(self, name: str, rows: Tensors, version: int | None = None) -> None:
+        """Keep rows that the engines of a version are compared on; in memory, as long as it is loaded.
+
+        Args:
+            name: the model.
+            rows: for the signature that answers by default, as `predict` takes them; the first few are kept.
+            version: a loaded version; None for the promoted one.
+
+        Raises:
+            InvalidRequest: if they do not fit.
+            VersionNotFound: if no such version is loaded.
+        """
+
     def undeploy(self, name: str, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:
         """Stop serving a model, or unload one version of it.
 

@@ -494,6 +494,10 @@ class ServingCore:
         """See `ModelAdmin.measure_engines`."""
         return self._model(name).set_engine(None, version, progress)
 
+    def give_rows(self, name: str, rows: Tensors, version: int | None = None) -> None:
+        """See `ModelAdmin.give_rows`."""
+        self._model(name).give_rows(rows, version)
+
     def _model(self, name: str) -> ServedModel:
         """A served model.
 

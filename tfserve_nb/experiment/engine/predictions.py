@@ -15,11 +15,10 @@ from typing import Any, NamedTuple  # labels
 
 import numpy as np
 
-from ...agreement.decisions import Decisions, decisions_of
+from ...agreement.decisions import Decisions, are_right, decisions_of
 from ...agreement.kinds import AgreementOptions
 from ...agreement.rows import num_rows
 from ...agreement.summary import Evidences
-from ...errors import InvalidRequest
 from ...serving.telemetry.observer import Observer
 from ...serving.telemetry.records import RequestRecord, RequestTensors
 
@@ -138,7 +137,8 @@ class Predictions(Observer):
         if kept is None:
             return None
         given = label if isinstance(label, Mapping) else {next(iter(kept.decisions), ""): label}
-        right = [_is_right(kept, request_id, output, labels) for output, labels in given.items()]
+        what = f"request {request_id}"
+        right = [are_right(kept.decisions, output, labels, kept.rows, what) for output, labels in given.items()]
         with self._lock:
             if self._kept.get((name, request_id)) is not kept:
                 return None
@@ -149,53 +149,3 @@ class Predictions(Observer):
             LabelledRow(kept.version, kept.key, bool(is_right), score)
             for is_right, score in zip(np.logical_and.reduce(right), scores, strict=True)
         ]
-
-
-def _is_right(kept: _Prediction, request_id: str, output: str, label: Any) -> np.ndarray:
-    """Whether an output is right, bool `(n,)`: the label's class, or a number within the tolerance of the label."""
-    decided = kept.decisions.get(output)
-    if decided is None:
-        known = ", ".join(kept.decisions) or "none with rows of its own"
-        raise InvalidRequest(f"request {request_id} has no output {output!r}; it has {known}", hint="label={'NAME': 1}")
-    labels = _labels_by_row(label)
-    values = decided.values
-    is_class = labels.dtype.kind in "iubf" and bool((labels == np.round(labels)).all())
-    if decided.classes is not None and (is_class or labels.shape != values.shape):
-        values = decided.classes
-    if values.ndim == 2 and labels.size == values.size:  # the targets of a single row
-        labels = labels.reshape(values.shape)
-    if labels.shape != values.shape:
-        shape = "one label" if labels.shape == (1,) else f"labels of shape {labels.shape}"
-        raise InvalidRequest(
-            f"request {request_id} had {kept.rows} rows, and {shape} came; it wants one label for each row",
-            hint="in the order of the rows: a class, a number or a text each, no list of zeros and a one",
-        )
-    if labels.dtype == object and values.dtype.kind not in "USO":
-        raise InvalidRequest(
-            f"label {label!r} is text, and the prediction of request {request_id} is a number",
-            hint=f"the number of the right class, such as label={values[0]}",
-        )
-    if values is decided.values and decided.tolerance and labels.dtype.kind in "iuf":
-        close = np.isclose(values, labels, rtol=decided.tolerance, atol=0.0)
-        return np.asarray(close.reshape(kept.rows, close.size // max(1, kept.rows)).all(axis=1))
-    if values.ndim == 2:
-        return np.asarray((values == labels).all(axis=1))
-    return np.array([bool(_as_text(value) == right) for value, right in zip(values, labels, strict=True)], dtype=bool)
-
-
-def _labels_by_row(label: Any) -> np.ndarray:
-    """Labels as an array of shape `(n,)` where that is possible."""
-    try:
-        labels = np.atleast_1d(np.asarray(label))
-        if labels.dtype.kind in "SU":  # numpy's own types for text cut zero bytes off the end
-            labels = np.atleast_1d(np.asarray(label, dtype=object))
-    except ValueError as error:
-        raise InvalidRequest(f"the labels are no regular array: {error}", hint="one label for each row") from error
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    return np.array([_as_text(value) for value in labels], dtype=object) if labels.dtype == object else labels
-
-
-def _as_text(value: Any) -> Any:
-    """Bytes as `str`, different ones as different ones: models predict bytes, users give labels as `str`."""
-    return value.decode("utf-8", "surrogateescape") if isinstance(value, bytes) else value

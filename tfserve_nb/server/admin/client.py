@@ -21,9 +21,11 @@ import numpy as np
 
 from ...errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, ServingError
 from ...experiment.admin import ExperimentAdmin
-from ...export.arrays import columns_of, read_rows
+from ...export.arrays import columns_of, named_batch, read_rows
+from ...export.signatures import main_signature
 from ...serving.admin import ModelAdmin
 from ...serving.backend import ModelSpec, as_header
+from ...serving.engines.evidence import worth_keeping
 from ...serving.telemetry.capture import CaptureSettings
 from ...serving.versions.inputs import signature_named
 from ...types import Progress, ProgressEvent, SignatureSpec, Tensors, VersionState, VersionStatus, no_progress
@@ -276,6 +278,14 @@ class RemoteModels(RemoteAdmin):
             rows = {name: array[start : start + ROWS_OF_ONE_REQUEST] for name, array in inputs.items()}
             pieces.append(self._infer(pinned, signature, rows, limit_s, headers))
         return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+    def give_rows(self, name: str, rows: Any, version: int | None = None) -> None:
+        """See `ModelAdmin.give_rows`; no more is sent than the server keeps."""
+        found = self._read_signatures(_predict_path(ModelSpec(name, version)), {}).signatures
+        signature = main_signature(found)
+        kept = worth_keeping(named_batch(rows, signature), signature)
+        if kept:
+            self.carry_out(OPERATIONS[ModelAdmin.give_rows], {"name": name, "rows": kept, "version": version})
 
     def _runs_whole(self, name: str, version: int, signature: str) -> bool:
         """Whether requests for a signature must not be cut: their rows belong together."""

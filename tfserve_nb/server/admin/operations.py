@@ -210,6 +210,7 @@ MODEL_OPERATIONS = (
     Operation("POST", f"{MODEL}/shadow", ModelAdmin.set_shadow, limit_s=CHANGE_S),
     Operation("POST", f"{MODEL}/engine", ModelAdmin.set_engine, "engines", limit_s=CHANGE_S),
     Operation("POST", f"{MODEL}/engine/measure", ModelAdmin.measure_engines, "engines", limit_s=CHANGE_S),
+    Operation("POST", f"{MODEL}/engine/rows", ModelAdmin.give_rows),
     Operation("POST", f"{MODEL}/undeploy", ModelAdmin.undeploy, limit_s=CHANGE_S),
     Operation(
         "POST",

@@ -184,6 +184,8 @@ class EngineFolder:
             ValueError: why it is not, in words.
         """
         path = self._path / engine / artefact.file
+        if not path.exists():  # what was converted before this process lies where it cannot be written
+            path = self._version_dir / FOLDER / engine / artefact.file
         if not artefact.file or Path(artefact.file).name != artefact.file:
             raise ValueError(artefact.problem or "it has no file")
         try:

@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from ...export.reasons import innermost
 from ...types import EngineMeasurement, SignatureSpec, Tensors
 from .compare import Run, difference
 from .engine import AUTO, TENSORFLOW, Engine
-from .evidence import MADE_UP, Evidence
+from .evidence import MADE_UP, MAX_ROWS, Evidence
 from .strange import guards_for
 
 LEAST_GAIN = 1.1
@@ -29,9 +30,6 @@ LEAST_GAIN = 1.1
 
 MAX_PIECES = 4
 """Pieces of evidence that outputs are compared on."""
-
-MAX_ROWS = 16
-"""Rows of one piece that are tried."""
 
 SLOW_S = 0.5
 """A run of TensorFlow from which on larger batches are left out."""
@@ -129,7 +127,7 @@ def _compare(
 ) -> dict[int, Tensors]:
     """Note the engines that differ on a piece of evidence; the batches that TensorFlow ran, by size."""
     tried: dict[int, Tensors] = {}
-    for size, batch in _batches(signature, _runnable(signature, reference, piece.rows), sizes).items():
+    for size, batch in batches_of(signature, _runnable(signature, reference, piece.rows), sizes).items():
         try:
             expected = reference(batch)
         except ServingError:
@@ -165,7 +163,7 @@ def _seconds(run: Run, batch: Tensors) -> float:
     return time.perf_counter() - started_s
 
 
-def _batches(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> dict[int, Tensors]:
+def batches_of(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> dict[int, Tensors]:
     """The rows, again and again, as batches of each size; as they are where a signature does not count rows."""
     if not all(spec.is_batched for spec in signature.inputs.values()):
         return {max((len(array) for array in rows.values() if array.ndim), default=1): rows}
@@ -177,15 +175,29 @@ def _batches(signature: SignatureSpec, rows: Tensors, sizes: Sequence[int]) -> d
 
 def measure(runs: Mapping[str, Run], batch: Tensors) -> dict[str, float | str]:
     """The median time of a run of each in milliseconds, a few runs of each in turn; or why one failed."""
-    took_s: dict[str, list[float]] = {name: [] for name in runs}
+    return in_turn({name: partial(turn_of, run, batch) for name, run in runs.items()})
+
+
+def turn_of(run: Run, batch: Tensors) -> list[float]:
+    """How long a few runs in a row take, in seconds."""
+    return [_seconds(run, batch) for _ in range(RUNS_IN_TURN)][1:]
+
+
+def in_turn(turns: Mapping[str, Callable[[], Sequence[float]]]) -> dict[str, float | str]:
+    """The median of what the turns of each took in milliseconds, one of each after the other; or why one failed.
+
+    Args:
+        turns: carry out a few runs and return how long they took, in seconds.
+    """
+    took_s: dict[str, list[float]] = {name: [] for name in turns}
     failed: dict[str, str] = {}
-    until_s = time.perf_counter() + BUDGET_S * len(runs)
+    until_s = time.perf_counter() + BUDGET_S * len(turns)
     for number in range(MOST_TURNS):
         if number >= LEAST_TURNS and time.perf_counter() > until_s:
             break
-        for name, run in runs.items():
+        for name, turn in turns.items():
             try:
-                took_s[name] += [_seconds(run, batch) for _ in range(RUNS_IN_TURN)][1:]
+                took_s[name] += turn()
             except Exception as error:  # noqa: BLE001 - runtimes raise types of their own
                 failed[name] = f"it failed when it was measured: {innermost(error)}"
     return {name: 1e3 * statistics.median(values) for name, values in took_s.items() if values} | failed

@@ -16,7 +16,7 @@ from typing import Any  # JSON
 from ...errors import InvalidOption, ServingError, VersionNotFound
 from ...export.layout import check_name, deletable_dir, delete_version, list_versions, version_dir
 from ...serialization import from_json, to_json
-from ...types import EngineMeasurement, HistoryEvent, Progress
+from ...types import EngineMeasurement, HistoryEvent, Progress, Tensors
 from ..backend import ModelSpec, ModelView
 from ..batching.options import BatchingOptions
 from ..versions.lifecycle import ServableManager
@@ -156,15 +156,32 @@ class ServedModel:
         Raises:
             VersionNotFound: naming the versions that are loaded.
         """
+        chosen = self._loaded_version(version)
+        measured = self._manager.set_engine(self.name, chosen, engine, progress)
+        if engine is not None:
+            self.change(lambda same: same, new_event("engine", chosen, engine))
+        return measured
+
+    def give_rows(self, rows: Tensors, version: int | None) -> None:
+        """Keep rows that the engines of a loaded version are compared on; see `ModelAdmin.give_rows`.
+
+        Raises:
+            VersionNotFound: naming the versions that are loaded.
+        """
+        self._manager.give_rows(self.name, self._loaded_version(version), rows)
+
+    def _loaded_version(self, version: int | None) -> int:
+        """A version that is loaded, by default the promoted one.
+
+        Raises:
+            VersionNotFound: naming the versions that are loaded.
+        """
         chosen = self.default_version if version is None else version
         available = self._manager.available(self.name)
         if chosen is None or chosen not in available:
             loaded = ", ".join(map(str, sorted(available))) or "none"
             raise VersionNotFound(f"version {chosen} of model {self.name} is not loaded", hint=f"loaded: {loaded}")
-        measured = self._manager.set_engine(self.name, chosen, engine, progress)
-        if engine is not None:
-            self.change(lambda same: same, new_event("engine", chosen, engine))
-        return measured
+        return chosen
 
     def deletable(self, version: int | None, *, force: bool) -> list[int]:
         """The versions whose folders `--delete` removes: one, or all of them; none for one whose folder is gone.

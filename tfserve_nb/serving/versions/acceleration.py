@@ -5,15 +5,18 @@ Thread: the manager's, or the caller's.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache, partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from ...errors import InvalidOption
-from ...types import EngineMeasurement, Progress, no_progress
+from ...export.signatures import main_signature
+from ...types import EngineMeasurement, Progress, SignatureSpec, Tensors, no_progress
 from ..batching.options import BatchingOptions
 from ..engines.accelerated import EngineServable
 from ..engines.engine import TENSORFLOW
+from ..engines.evidence import GIVEN, Evidence
 from ..engines.kinds import check_installed, check_single_file
 from ..engines.selection import BatchSizes, RowsOf, accelerate
 from ..engines.servable import Loader, Servable, SingleFileServable
@@ -46,10 +49,22 @@ def load_version(loader: Loader, source: VersionSource, seen: Seen, progress: Pr
     return servable
 
 
-def known_rows(servable: EngineServable, seen: Seen = nothing_seen) -> RowsOf:
-    """The rows that are known of a version: stored warm-up requests, captured ones, and else made-up ones."""
+def known_rows(servable: EngineServable, seen: Seen = nothing_seen, given: Evidence | None = None) -> RowsOf:
+    """The rows that are known of a version: given ones, stored warm-up requests, captured ones, else made-up ones.
+
+    Args:
+        servable: the version.
+        seen: captured requests.
+        given: rows of the user for the signature that answers by default.
+    """
     stored = cache(partial(stored_rows, servable, servable.path))  # not read where nothing is compared
-    return lambda signature: evidence_for(signature, stored().get(signature.name, ()), seen)
+
+    def rows(signature: SignatureSpec) -> Iterator[Evidence]:
+        if given is not None and signature.name == main_signature(servable.signatures).name:
+            yield given
+        yield from evidence_for(signature, stored().get(signature.name, ()), seen)
+
+    return rows
 
 
 def sizes_of(options: BatchingOptions) -> BatchSizes:
@@ -58,7 +73,12 @@ def sizes_of(options: BatchingOptions) -> BatchSizes:
 
 
 def choose_engine(
-    servable: Servable, source: VersionSource, engine: str | None, seen: Seen, progress: Progress
+    servable: Servable,
+    source: VersionSource,
+    engine: str | None,
+    given: Tensors,
+    seen: Seen,
+    progress: Progress,
 ) -> list[EngineMeasurement]:
     """Let another engine run a loaded version, or measure anew; what was measured.
 
@@ -66,6 +86,7 @@ def choose_engine(
         servable: the version, which goes on answering.
         source: where it comes from, and what was asked for before.
         engine: the name of an engine, `auto` or `tensorflow`; None measures all engines for what was asked for before.
+        given: rows of the user for the signature that answers by default; may be empty.
         seen: captured requests.
         progress: called with each step.
 
@@ -79,6 +100,7 @@ def choose_engine(
         raise InvalidOption(f"{source.path} is no SavedModel that engines could run", hint="--engine tensorflow")
     if engine is not None:
         check_installed(engine)
-    rows, sizes = known_rows(servable, seen), sizes_of(source.options)
+    rows = known_rows(servable, seen, Evidence(given, GIVEN) if given else None)
+    sizes = sizes_of(source.options)
     accelerate(servable, engine or source.engine, rows, sizes, progress, measures_all=engine is None, is_strict=True)
     return list(servable.measurements)

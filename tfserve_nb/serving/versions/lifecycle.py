@@ -19,11 +19,14 @@ from functools import partial
 from pathlib import Path
 
 from ...errors import Cancelled, FailedPrecondition, NotAvailable, ServingError
+from ...export.arrays import named_batch
 from ...export.layout import folder_bytes
+from ...export.signatures import main_signature
 from ...threads import start_thread
 from ...types import EngineMeasurement, Progress, ProgressEvent, Tensors, VersionState, VersionStatus
 from ..backend import VersionView
 from ..batching.runner import Runner
+from ..engines.evidence import worth_keeping
 from ..engines.servable import Loader, Servable
 from ..telemetry.model_metrics import BatchSummary, combined
 from ..telemetry.observer import Observers
@@ -320,6 +323,26 @@ class ServableManager:
             own = None if record is None else record.in_use
         return own.is_shared() if own is not None and own.is_for(folder) else is_in_use(folder)
 
+    def give_rows(self, name: str, version: int, rows: Tensors) -> None:
+        """Keep rows that the engines of a version are compared on, as long as it is loaded.
+
+        Raises:
+            NotAvailable: if it is not AVAILABLE any more.
+            InvalidRequest: if they do not fit its signature.
+        """
+        handle = self.acquire(name, version)
+        if handle is None:
+            raise NotAvailable(f"version {version} of {name} is not loaded any more")
+        try:
+            signature = main_signature(handle.servable.signatures)
+            kept = worth_keeping(named_batch(rows, signature), signature)
+            with self._lock:
+                loaded = self._models[name][version].loaded
+                if loaded is not None:
+                    loaded.given = kept
+        finally:
+            handle.release()
+
     def set_engine(self, name: str, version: int, engine: str | None, progress: Progress) -> list[EngineMeasurement]:
         """Let another engine run a version that is AVAILABLE, or (None) measure anew; what was measured.
 
@@ -333,8 +356,10 @@ class ServableManager:
         try:
             with self._lock:
                 record = self._models[name][version]
+                given = {} if record.loaded is None else record.loaded.given
             with self._choosing:
-                measured = choose_engine(handle.servable, record.source, engine, partial(self._seen, name), progress)
+                seen = partial(self._seen, name)
+                measured = choose_engine(handle.servable, record.source, engine, given, seen, progress)
                 if engine is not None:
                     with self._lock:
                         record.source = replace(record.source, engine=engine)

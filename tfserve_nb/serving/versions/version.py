@@ -78,6 +78,7 @@ class LoadedVersion:
         runner: the same.
         servable: the same.
         problem: why it cannot answer, as far as rows were tried; "" when it can.
+        given: rows of the user that its engines are compared on; may be empty.
         view: what servers in other processes have to know of the version.
         checks: signature -> the check for each request.
         lanes: signature -> where requests wait.
@@ -98,6 +99,7 @@ class LoadedVersion:
         self.runner = runner
         self.servable = servable
         self.problem = findings.problem
+        self.given: Tensors = {}
         self._findings = findings
         self._options = options = source.options
         self._device = source.device

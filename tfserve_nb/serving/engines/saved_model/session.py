@@ -237,6 +237,14 @@ class SavedModelServable:
         return found
 
 
+def start_tensorflow() -> None:
+    """Import TensorFlow, and let it make what all sessions of a process share."""
+    import tensorflow as tf
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        session.run(tf.constant(0.0))
+
+
 def load_saved_model(path: Path, device: str | None = None) -> Servable:
     """The `Loader` for SavedModel folders."""
     return SavedModelServable(path, device)

@@ -1,7 +1,11 @@
-"""Our reading and writing of TensorProto against TensorFlow's own, for every dtype and way to write one."""
+"""TensorFlow's messages and files without TensorFlow, against its own reading and writing of them."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tfserve_nb.errors import InvalidRequest
-from tfserve_nb.protos.tensors import fill, to_array
+from tfserve_nb.protos.records import DamagedRecord, read_records, write_record
+from tfserve_nb.protos.tensors import dtype_name, dtype_number, fill, to_array
 
 NUMERIC = [
     "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool",
@@ -126,3 +131,111 @@ def test_text_travels_as_content_as_tensorflow_writes_it() -> None:
     for content in (b"\x05ab", b"\xff", b"\x80\x80\x80\x80\x80\x01", b"\x00\x00\x00\x00x"):
         with pytest.raises(InvalidRequest):
             to_array(TensorProto(dtype=7, tensor_shape=proto.tensor_shape, tensor_content=content), "x")
+
+
+def test_types_have_tensorflows_numbers_and_names() -> None:
+    import tensorflow as tf
+    from tensorflow.core.framework.types_pb2 import DataType
+
+    numbers = [number for number in DataType.values() if number]
+    known = {}
+    for number in numbers:
+        try:
+            known[number] = tf.as_dtype(number).name
+        except TypeError:  # a number without a type
+            continue
+
+    assert len(known) > 40
+    assert {number: dtype_name(number) for number in known} == known
+    own = {number: name for number, name in known.items() if not name.endswith("_ref")}
+    assert {dtype_number(name): name for name in own.values()} == own
+
+
+RECORDS = st.lists(st.binary(max_size=300), max_size=5)
+
+
+@settings(deadline=None, max_examples=50)
+@given(RECORDS)
+def test_tensorflow_reads_our_records_and_we_its(
+    tmp_path_factory: pytest.TempPathFactory, records: list[bytes]
+) -> None:
+    import tensorflow as tf
+
+    ours, theirs = (tmp_path_factory.mktemp("records") / name for name in ("ours", "theirs"))
+    with ours.open("wb") as stream:
+        for record in records:
+            write_record(stream, record)
+    with tf.io.TFRecordWriter(str(theirs)) as writer:
+        for record in records:
+            writer.write(record)
+
+    assert ours.read_bytes() == theirs.read_bytes()
+    assert list(read_records(theirs)) == records
+
+
+def test_a_record_that_is_damaged_or_cut_short_is_no_record(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    with path.open("wb") as stream:
+        write_record(stream, b"first")
+        write_record(stream, b"second")
+    whole = path.read_bytes()
+
+    for place in range(21, len(whole)):
+        for damaged in (whole[:place], bytes([*whole[:place], whole[place] ^ 1, *whole[place + 1 :]])):
+            path.write_bytes(damaged)
+            if damaged == whole[:21]:
+                assert list(read_records(path)) == [b"first"]
+                continue
+            found = read_records(path)
+            assert next(found) == b"first"
+            with pytest.raises(DamagedRecord):
+                next(found)
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        "import tensorflow as tf; assert tf.constant(1).numpy() == 1",
+        "from tensorflow import as_dtype; assert as_dtype(1).name == 'float32'",
+        "import keras; assert keras.backend.backend() == 'tensorflow'",
+    ],
+)
+def test_tensorflow_comes_with_the_first_look_at_more_than_its_messages(look: str) -> None:
+    program = f"""
+import inspect, sys, threading
+from tfserve_nb.protos import postponed
+postponed.postpone()
+postponed.postpone()
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+message = TensorProto(dtype=1, float_val=[2.0])
+inspect.getmodule(inspect.currentframe())  # looks at the files of all modules
+assert not hasattr(sys.modules["tensorflow"], "__wrapped__")
+assert postponed.loaded() is None
+assert "tensorflow.python" not in sys.modules
+
+def look():
+    try:
+        exec({look!r}, {{}})
+    except BaseException as error:
+        failed.append(error)
+
+failed = []
+threads = [threading.Thread(target=look) for _ in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+assert failed == [], failed
+import tensorflow as tf
+assert postponed.loaded() is tf and type(tf) is type(sys)
+assert tf.make_ndarray(message) == 2.0
+try:
+    tf.nothing_of_that_name
+except AttributeError as error:
+    print(error)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=250,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )  # fmt: skip
+
+    assert found.returncode == 0, found.stderr
+    assert "nothing_of_that_name" in found.stdout
