@@ -146,6 +146,8 @@ def test_a_file_is_served_in_a_process_of_its_own_and_by_the_command_line(tmp_pa
         np.testing.assert_allclose(by_v2(url, None, "digits", X), linear_scores(X), rtol=1e-5)
         address = f"127.0.0.1:{served.grpc_port}"
         np.testing.assert_allclose(by_grpc(address, None, "digits", X), linear_scores(X), rtol=1e-5)
+        assert "/site-packages/tensorflow/" not in Path(f"/proc/{served.process.pid}/maps").read_text(encoding="utf-8")
+        assert served.rest("GET", "/v2/models/digits")[1]["platform"] == "onnxruntime_onnx"
         _, metadata, _ = served.rest("GET", "/v1/models/digits/metadata")
         (signature,) = metadata["metadata"]["signature_def"]["signature_def"].values()
         assert signature["inputs"]["x"]["dtype"] == "DT_FLOAT"
@@ -432,6 +434,8 @@ def test_another_engine_is_refused_while_it_goes_on_answering() -> None:
     for change in (lambda: handle.set_engine("tensorflow"), handle.measure_engines):
         with pytest.raises(InvalidOption, match="is run by onnx alone"):
             change()
+    with pytest.raises(InvalidOption, match="variants are made of SavedModels"):
+        handle.variants()
     assert handle.predict(X).shape == (5, 3)
 
 

@@ -81,7 +81,7 @@ class OnnxServable:
     @cached_property
     def signature_defs(self) -> SignatureDefs:
         """See `Servable.signature_defs`; made when it is asked for, since TensorFlow's messages take long to import."""
-        return to_signature_defs({DEFAULT_SIGNATURE: self._spec})
+        return to_signature_defs({DEFAULT_SIGNATURE: self._spec}, "onnxruntime_onnx")
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run the signature; see `Servable.run`. A model with a batch of one built in runs once for each row.
