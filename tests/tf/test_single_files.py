@@ -329,7 +329,11 @@ def of_opset(opset: int = 18, ir_version: int = 9) -> Any:
 @pytest.mark.parametrize(
     ("model", "message", "hint"),
     [
-        (unknown_operation("com.acme"), "uses the operation Frobnicate of com.acme", "without custom operations"),
+        (
+            unknown_operation("com.acme"),
+            "'made_by_hand' (opset 18, written by tests) uses the operation Frobnicate of com.acme",
+            "without custom operations",
+        ),
         (unknown_operation(), "uses the operation Frobnicate, which ONNX Runtime does not have", "without custom"),
         (of_opset(99), "is of opset 99, and this ONNX Runtime knows up to", "pip install --upgrade onnxruntime"),
         (of_opset(ir_version=99), "is of IR version 99, and this ONNX Runtime knows up to", "--upgrade onnxruntime"),
