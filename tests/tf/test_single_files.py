@@ -331,7 +331,7 @@ def of_opset(opset: int = 18, ir_version: int = 9) -> Any:
     [
         (
             unknown_operation("com.acme"),
-            "'made_by_hand' (opset 18, written by tests) uses the operation Frobnicate of com.acme",
+            "by tests) uses the operation Frobnicate of com.acme",
             "without custom operations",
         ),
         (unknown_operation(), "uses the operation Frobnicate, which ONNX Runtime does not have", "without custom"),
