@@ -45,7 +45,7 @@ def engine_for(source: ExportSource, serve: ServeOptions) -> str:
         return serve.engine
     if serve.engine != TENSORFLOW:  # the default, which nobody has to ask for
         check_single_file(source.file.engine, serve.engine, source.description)
-    if not is_processor(serve.device):
+    if serve.device is not None and not is_processor(serve.device):
         raise InvalidOption(
             f"device={serve.device!r}: {source.description} runs on the processor", hint="leave --device out"
         )
