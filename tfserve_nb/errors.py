@@ -65,7 +65,7 @@ class ServingError(Exception):
 
 
 class ModelNotServable(ServingError):
-    """What was given is no model, or one that cannot become a SavedModel."""
+    """What was given is no model, or one that cannot become a version."""
 
     http_status, code = 400, "INVALID_ARGUMENT"
 

@@ -97,8 +97,8 @@ def _output_names(
 
     inputs = [keras.KerasTensor(spec.shape, spec.dtype) for spec in source.inputs]
     structure = keras.backend.compute_output_spec(lambda *values: run(values), *inputs)
-    names = {id(tensor): name for name, tensor in name_outputs(structure, layer_names).items()}
-    return [names[id(tensor)] for tensor in keras.tree.flatten(structure)]
+    names: list[str] = keras.tree.flatten(pack(structure, name_outputs(structure, layer_names)))
+    return names
 
 
 def _with_names(model: Any, inputs: Mapping[str, str], outputs: Mapping[str, str]) -> Any:
