@@ -250,7 +250,7 @@ def test_only_a_free_first_dimension_counts_rows(shape: Any, served: str, is_alo
 
     status = handle.status().versions[0]
     assert (bool(status.alone), status.problem) == (is_alone, "")
-    sizes = [3 if size is None or isinstance(size, str) else size for size in shape or (3, 2)]
+    sizes = [3 if size is None or isinstance(size, str) else size for size in ((3, 2) if shape is None else shape)]
     x = np.ones([3, *sizes[1:]] if shape == [1, 2] else sizes, np.float32)
     assert handle.predict(x).tolist() == x.tolist()
     assert (

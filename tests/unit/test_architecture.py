@@ -53,7 +53,7 @@ THIRD_PARTY = {
     "cattrs": ("serialization",),
     "httpx": ("server/admin/connection",),
     "ai_edge_litert": ("serving",),
-    "onnx": ("export/single_file", "serving/engines/convert"),
+    "onnx": ("export/backends/own_onnx", "export/single_file", "serving/engines/convert"),
     "onnxruntime": ("serving/engines/onnx", "serving/engines/single_file/onnx"),
     "tf2onnx": ("serving/engines/convert",),
     "flatbuffers": ("serving/engines/single_file/tflite_file",),
