@@ -68,7 +68,7 @@ def _carry_out(job: Any) -> str:
             return ""
         _CONVERTERS[job["engine"]](path, tags, name, file)
         signature = dense_signatures_of(read_meta_graph(path, tags))[name]
-        _try(GuardedEngine(KINDS[job["engine"]].load(file, signature, 1), {}).run, signature)
+        _try(GuardedEngine(KINDS[job["engine"]].load(file, signature, 1, None), {}).run, signature)
     except NotConvertible as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - converters raise whatever they meet; it becomes a reason
