@@ -9,6 +9,7 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,6 +32,7 @@ def tf_name(dtype: str) -> str:
     return _TF_NAMES.get(dtype, dtype)
 
 
+@lru_cache(maxsize=64)
 def numpy_dtype(name: str) -> np.dtype:
     """The numpy type for TensorFlow's name of a type; strings travel as `object` arrays of `bytes`.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any  # models and arrays of the user
 
 from ..agreement.kinds import AgreementOptions, kind_for
+from ..agreement.rows import num_rows
 from ..agreement.summary import evidence_pairs
 from ..diff.diff import version_folder
 from ..errors import FailedPrecondition, InvalidOption, ServingError
@@ -26,18 +27,17 @@ from ..export.reasons import innermost
 from ..export.saved_model import export_version
 from ..export.signatures import main_signature, read_meta_graph, read_signatures
 from ..export.source import owners_of, prepare_source
-from ..export.tracing import with_xla
+from ..export.variants.variants import PLAIN
+from ..export.variants.write import variant_of, write_variant
 from ..server.handle import ServerHandle
 from ..temporary import TemporaryFolder
 from ..types import Progress, ProgressEvent, Tensors
 from ..variants.choose import choose
+from ..variants.gate import Run
 from ..variants.measure import Given, MadeVariant, measure_variants
 from ..variants.options import VariantOptions
 from ..variants.probing import ProbeFailed
 from ..variants.result import VariantsResult
-
-AS_IT_IS = "float32"
-"""What the model is called beside its variants."""
 
 
 def variants_of_model(model: Any, name: str, options: VariantOptions, progress: Progress) -> VariantsResult:
@@ -56,7 +56,7 @@ def variants_of_model(model: Any, name: str, options: VariantOptions, progress: 
     """
     with left_alone(owners_of(model)):
         source = prepare_source(model, example=options.check)
-        live = None if source.call is None else _live(source)
+        live = None if source.call is None else LiveModel(source).run
         return _measured(source, f"Variants of {name}", live, partial(outputs_of, source), options, progress)
 
 
@@ -86,14 +86,20 @@ def variants_of_version(
 def _measured(
     source: ExportSource,
     title: str,
-    live: Callable[[Tensors], Tensors] | None,
+    live: Run | None,
     evidence: Callable[[Path], Any],
     options: VariantOptions,
     progress: Progress,
 ) -> VariantsResult:
     with TemporaryFolder("tfserve-variants") as folder:
         progress(ProgressEvent("exporting", 0, 1))
-        base = export_version(source, folder.path, AS_IT_IS).path
+        base = export_version(source, folder.path, PLAIN).path
+        before = variant_of(base)
+        if before != PLAIN:
+            raise InvalidOption(
+                f"{source.description} is a variant already ({before})",
+                hint="%variants with the model it was made from",
+            )
         effects = effects_of(read_meta_graph(base), base)
         if effects.lasting:
             raise FailedPrecondition(
@@ -101,45 +107,52 @@ def _measured(
                 hint="deploy a variant of it by name",
             )
         rows = _rows(options, base, source)
+        compared_with = "the export"
         if live is not None and rows is not None:
-            _check_runs(source, live, rows)
+            live, compared_with = _checked(source, live, rows)
         known = evidence(base)
-        options_for = AgreementOptions(kind_for(None, [effects.randomness]))
-        given = Given(rows, live, options_for, evidence_pairs(known, known))
-        made = [MadeVariant(AS_IT_IS, base), *(_made(source, name, folder.path) for name in options.wanted)]
+        compared_as = AgreementOptions(kind_for(None, [effects.randomness]))
+        given = Given(rows, options.labels, live, compared_as, evidence_pairs(known, known))
+        notes: list[str] = []
+        made = [MadeVariant(PLAIN, base)]
+        for number, name in enumerate(options.wanted):
+            progress(ProgressEvent("exporting", number, len(options.wanted)))
+            made.append(_made(name, base, folder.path / name, notes))
         try:
             found = measure_variants(made, given, options.engine, progress)
         except ProbeFailed as error:
             raise FailedPrecondition(f"{source.description} cannot be measured: {error}") from error
         progress(ProgressEvent("done", 1, 1, title))
-    num_rows = 0 if rows is None else max(map(len, rows.values()))
-    with_what = "the export" if live is None else "the model in memory"
-    return VariantsResult(title, tuple(choose(found)), num_rows, with_what)
+    count = 0 if rows is None else num_rows(rows)
+    return VariantsResult(title, tuple(choose(found)), count, compared_with, tuple(notes))
 
 
-def _made(source: ExportSource, name: str, folder: Path) -> MadeVariant:
-    """A variant, written as a version, or why it was not."""
+def _made(name: str, base: Path, target: Path, notes: list[str]) -> MadeVariant:
+    """A variant, written beside the model as it is, or why it was not."""
     try:
-        return MadeVariant(name, export_version(with_xla(source), folder, name).path)
+        written = write_variant(name, base, target)
     except ServingError as error:
         return MadeVariant(name, None, error.message)
+    notes += [f"{name}: {note}" for note in written.notes]
+    return MadeVariant(name, written.path)
 
 
-def _live(source: ExportSource) -> Callable[[Tensors], Tensors]:
-    return LiveModel(source).run
+def _checked(source: ExportSource, live: Run, rows: Tensors) -> tuple[Run | None, str]:
+    """The live model, if it can be run, and what variants are compared with, in words.
 
-
-def _check_runs(source: ExportSource, live: Callable[[Tensors], Tensors], rows: Tensors) -> None:
-    """Refuse rows that the live model itself does not take."""
+    Raises:
+        InvalidOption: if it does not take the rows.
+    """
     try:
         live({name: array[:1] if array.ndim else array for name, array in rows.items()})
     except NotRepeatable:
-        raise
+        return None, "the export"
     except Exception as error:
         raise InvalidOption(
             f"check: {source.description} itself fails on these rows: {innermost(error)}",
             hint="give rows that model(x) can take",
         ) from error
+    return live, "the model in memory"
 
 
 def _rows(options: VariantOptions, folder: Path, source: ExportSource) -> Tensors | None:

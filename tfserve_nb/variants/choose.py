@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..export.variants.variants import VARIANTS
 from ..serving.engines.choice import LEAST_GAIN, gain
 from ..types import VariantMeasurement
 
@@ -15,19 +16,23 @@ from ..types import VariantMeasurement
 def choose(found: Sequence[VariantMeasurement]) -> list[VariantMeasurement]:
     """Mark the row that is taken.
 
-    The fastest of those that may be deployed is taken, over all sizes of a run. Of those that are about as fast, which
-    is less than `LEAST_GAIN` times slower, the one that takes the least space on the disk is.
+    Only what predicts the same for all rows of the user may be taken; without such rows, what is exact by its making.
+    Of these the fastest is, over all sizes of a run. Of those that are about as fast, which is less than `LEAST_GAIN`
+    times slower, the one that takes the least space on the disk is.
 
     Args:
         found: the rows; the first is the model as it is.
     """
-    usable = [row for row in found if row.is_usable]
-    if not usable:
+    safe = [row for row in found if row.is_usable and row.ms and _is_safe(row)]
+    if not safe:
         return list(found)
-    base = found[0]
-    speeds = {id(row): gain(base.ms, row.ms) for row in usable}
-    fastest = max(speeds.values())
-    near = [row for row in usable if speeds[id(row)] * LEAST_GAIN >= fastest]
-    # Equal files: what TensorFlow Serving runs too, and else what comes first.
+    base_ms = found[0].ms
+    fastest = max(gain(base_ms, row.ms) for row in safe)
+    near = [row for row in safe if gain(base_ms, row.ms) * LEAST_GAIN >= fastest]
+    # Of equal files: what TensorFlow Serving runs too, and else what comes first.
     chosen = min(near, key=lambda row: (row.disk_bytes, not row.in_tensorflow_serving))
     return [replace(row, is_chosen=row is chosen) for row in found]
+
+
+def _is_safe(row: VariantMeasurement) -> bool:
+    return VARIANTS[row.variant].is_exact if row.agreement is None else row.agreement == 1.0

@@ -39,8 +39,7 @@ def _draw(result: VariantsResult, figure: Any) -> None:
     every = figure.subplots(1, len(sizes), squeeze=False)[0]
     for axes, size in zip(every, sizes, strict=True):
         _draw_size(axes, measured, values, span, size)
-    every[0].legend(handles=_legend(measured), fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1),
-                    ncols=5, borderaxespad=0)  # fmt: skip
+    figure.legend(handles=_legend(measured), fontsize=8, frameon=False, loc="outside lower center", ncols=6)
     if known:
         share_bar(figure, every, span, what)
 

@@ -3,8 +3,8 @@
 The variants lie in folders as versions do. Engines get their files there as they do when a version is deployed, and a
 version is loaded as a server loads it.
 
-Only one variant is in memory beside the model as it is. All times are those of a machine that does what it does now:
-how long a run took is how much longer than the model as it is in the same turns, times what that takes.
+Only one variant is in memory beside the model as it is. The machine may be busier now than a minute ago: how long a run
+takes is how much longer it takes than one of the model as it is in the same turns, times what that takes.
 
 Thread: the caller's; it may be interrupted.
 """
@@ -12,39 +12,35 @@ Thread: the caller's; it may be interrupted.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
-
-import numpy as np
+from typing import Any, TypeAlias  # labels of the user
 
 from ..agreement.kinds import AgreementOptions
 from ..agreement.summary import Evidences
 from ..errors import ServingError
+from ..export.arrays import given_as
 from ..export.check import made_up_batches
 from ..export.layout import folder_bytes
 from ..export.signatures import main_signature, read_signatures
+from ..export.variants.variants import VARIANTS
 from ..serving.engines.accelerated import EngineServable
 from ..serving.engines.artefacts import FOLDER
 from ..serving.engines.choice import batches_of, in_turn
 from ..serving.engines.engine import TENSORFLOW
-from ..serving.engines.evidence import Evidence
+from ..serving.engines.evidence import MADE_UP, Evidence
 from ..serving.engines.selection import BatchSizes, accelerate
 from ..serving.versions.warmup import evidence_for, nothing_seen
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VariantMeasurement, no_progress
-from .judge import Expected, judge
+from .gate import Run, check_variant_rows
 from .probing import Probe, ProbeFailed, Subject, probing
 
 SIZES = (1, 32)
 """Rows of the runs that are timed."""
 
-ROWS_OF_A_RUN = 64
-"""Rows that are compared at a time."""
-
-Outputs: TypeAlias = Callable[[Tensors], Tensors]
-"""The outputs for some rows."""
+_Key: TypeAlias = tuple[tuple[int, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,16 +48,14 @@ class MadeVariant:
     """A variant that was made, or not.
 
     Attributes:
-        name: its name.
+        name: a key of `VARIANTS`.
         folder: the version's folder; None when it was not made.
         problem: why it was not, in words.
-        in_tensorflow_serving: whether TensorFlow Serving runs it.
     """
 
     name: str
     folder: Path | None
     problem: str = ""
-    in_tensorflow_serving: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,13 +64,15 @@ class Given:
 
     Attributes:
         rows: name -> array; None for none.
-        live: the model in memory; None where the export itself is what others are compared with.
+        labels: the right answer for each of the rows, or output name -> these; None without any.
+        live: runs the model in memory; None where the export itself is what others are compared with.
         options: how outputs are compared.
         evidence: what is known of the outputs.
     """
 
     rows: Tensors | None = None
-    live: Outputs | None = None
+    labels: Any = None
+    live: Run | None = None
     options: AgreementOptions = field(default_factory=AgreementOptions)
     evidence: Evidences | None = None
 
@@ -97,12 +93,18 @@ def measure_variants(
 
     Raises:
         ProbeFailed: if the model as it is cannot be measured.
+        InvalidOption: if there is not one label for each row.
     """
-    measuring = _Measuring(made[0], given, engine)
     found: list[VariantMeasurement] = []
     progress(ProgressEvent("measuring", 0, len(made)))
-    with probing(measuring.subject(made[0], TENSORFLOW)) as base:
-        measuring.begin(base)
+    folder = _folder(made[0])
+    signature = main_signature(read_signatures(folder))
+    rows = Evidence(_made_up(folder, signature), MADE_UP)
+    if given.rows is not None:
+        rows = Evidence(given.rows, "the rows given")
+    subject = Subject(folder, TENSORFLOW, signature.name, batches_of(signature, rows.rows, SIZES))
+    with probing(subject) as base:
+        measuring = _Measuring(base, subject, signature, rows, given, engine)
         for number, variant in enumerate(made):
             progress(ProgressEvent("measuring", number, len(made)))
             found += measuring.rows_of(variant)
@@ -114,74 +116,70 @@ class _Measuring:
     """What all variants are measured with.
 
     Args:
-        base: the model as it is.
+        base: the model as it is, run by TensorFlow.
+        subject: the same, as it was loaded.
+        signature: what is run.
+        rows: what outputs are compared on.
         given: by the user.
         engine: to be tried.
     """
 
-    _base: Probe
-
-    def __init__(self, base: MadeVariant, given: Given, engine: str) -> None:
+    def __init__(
+        self,
+        base: Probe,
+        subject: Subject,
+        signature: SignatureSpec,
+        rows: Evidence,
+        given: Given,
+        engine: str,
+    ) -> None:
+        self._base = base
+        self._subject = subject
+        self._signature = signature
+        self._rows = rows
         self._given = given
         self._engine = engine
-        self._signature = main_signature(read_signatures(_folder(base)))
-        self._batches = batches_of(self._signature, given.rows or _made_up(_folder(base), self._signature), SIZES)
-        self._first = base
-        self._expected: Expected | None = None
-        self._base_ms: dict[int, float] = {}
-
-    def subject(self, variant: MadeVariant, engine: str) -> Subject:
-        """What a process loads."""
-        return Subject(_folder(variant), engine, self._signature.name, self._batches)
-
-    def begin(self, base: Probe) -> None:
-        """Measure the model as it is, and ask it, or the live model, for what the others should answer."""
-        self._base = base
-        for size in self._batches:
-            self._base_ms[size] = _timed(in_turn({"": partial(base.turn, size)})[""])
-        given = self._given
-        if given.rows is not None:
-            outputs = self._outputs(given.live or base.run, given.rows)
-            self._expected = Expected(given.rows, outputs, _num_rows(given.rows), given.options, given.evidence)
+        self._expected = _remembering(given.live or base.run)
+        self._base_ms = {size: _timed(in_turn({"": partial(base.turn, size)})[""]) for size in subject.batches}
 
     def rows_of(self, variant: MadeVariant) -> Iterator[VariantMeasurement]:
         """The rows of one variant."""
         if variant.folder is None:
             yield VariantMeasurement(
-                variant.name, TENSORFLOW, in_tensorflow_serving=False, reason=variant.problem, is_usable=False
+                variant.name, "", in_tensorflow_serving=False, reason=variant.problem, is_usable=False
             )
             return
-        for engine, problem in {TENSORFLOW: "", **self._problems(variant)}.items():
+        for engine, problem in {TENSORFLOW: "", **self._problems(variant.folder)}.items():
             row = VariantMeasurement(
                 variant.name,
                 engine,
                 disk_bytes=_disk_bytes(variant.folder, engine),
-                in_tensorflow_serving=variant.in_tensorflow_serving and engine == TENSORFLOW,
+                in_tensorflow_serving=engine == TENSORFLOW and VARIANTS[variant.name].loads_in_tensorflow_serving,
                 reason=problem,
                 is_usable=not problem,
             )
-            yield row if problem else self._measured(row, variant)
+            yield row if problem else self._measured(row, variant.folder)
 
-    def _problems(self, variant: MadeVariant) -> dict[str, str]:
+    def _problems(self, folder: Path) -> dict[str, str]:
         """Engine -> why it cannot run a variant, "" if it can; what that takes is noted in the variant's folder."""
-        rows = self._given.rows
 
         def known(signature: SignatureSpec) -> Iterator[Evidence]:
-            if rows is not None and signature.name == self._signature.name:
-                yield Evidence(rows, "the rows given")
+            if signature.name == self._signature.name:
+                yield self._rows
             yield from evidence_for(signature, (), nothing_seen)
 
-        with contextlib.closing(EngineServable(_folder(variant))) as servable:
+        with contextlib.closing(EngineServable(folder)) as servable:
             accelerate(servable, self._engine, known, BatchSizes(SIZES))
             found = [row for row in servable.measurements if row.signature == self._signature.name]
         return {row.engine: "" if row.agrees else row.reason for row in found if row.engine != TENSORFLOW}
 
-    def _measured(self, row: VariantMeasurement, variant: MadeVariant) -> VariantMeasurement:
-        if variant is self._first and row.engine == TENSORFLOW:
-            return self._with(row, self._base, self._base_ms)
+    def _measured(self, row: VariantMeasurement, folder: Path) -> VariantMeasurement:
+        subject = replace(self._subject, path=folder, engine=row.engine)
+        if subject == self._subject:
+            return self._judged(row, self._base, self._base_ms)
         try:
-            with probing(self.subject(variant, row.engine)) as probe:
-                return self._with(row, probe, {size: self._ms(probe, size) for size in self._batches})
+            with probing(subject) as probe:
+                return self._judged(row, probe, {size: self._ms(probe, size) for size in subject.batches})
         except ProbeFailed as error:
             return replace(row, reason=str(error), is_usable=False)
 
@@ -190,31 +188,35 @@ class _Measuring:
         took = in_turn({"base": partial(self._base.turn, size), "this": partial(probe.turn, size)})
         return self._base_ms[size] * _timed(took["this"]) / _timed(took["base"])
 
-    def _with(self, row: VariantMeasurement, probe: Probe, ms: Mapping[int, float]) -> VariantMeasurement:
-        row = replace(row, load_s=probe.loaded.load_s, memory_bytes=probe.loaded.memory_bytes, ms=dict(ms))
-        if self._expected is None:
-            return row
-        found = judge(self._expected, self._outputs(probe.run, self._expected.inputs))
+    def _judged(self, row: VariantMeasurement, probe: Probe, ms: Mapping[int, float]) -> VariantMeasurement:
+        """With what was measured, and what the gate says of it."""
+        given = self._given
+        with given_as("labels"):
+            check = check_variant_rows(
+                row.variant,
+                self._expected,
+                probe.run,
+                [self._rows],
+                given.evidence,
+                given.options,
+                given.labels,
+                is_batched=all(spec.is_batched for spec in self._signature.inputs.values()),
+            )
         return replace(
             row,
-            agreement=found.agreement,
-            largest_difference=found.largest_difference,
+            load_s=probe.loaded.load_s,
+            memory_bytes=probe.loaded.memory_bytes,
+            ms=ms,
+            agreement=check.share,
+            largest_difference=check.largest_difference,
+            accuracy=check.accuracy,
+            reason=check.reason,
+            is_usable=check.passed,
         )
-
-    def _outputs(self, run: Outputs, rows: Tensors) -> Tensors:
-        """The outputs for all rows, some at a time where inputs and outputs count rows."""
-        specs = (*self._signature.inputs.values(), *self._signature.outputs.values())
-        if not all(spec.is_batched for spec in specs):
-            return run(rows)
-        parts = [
-            run({name: array[first : first + ROWS_OF_A_RUN] for name, array in rows.items()})
-            for first in range(0, _num_rows(rows), ROWS_OF_A_RUN)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _folder(variant: MadeVariant) -> Path:
-    assert variant.folder is not None  # noqa: S101 - it is asked for made variants only
+    assert variant.folder is not None  # noqa: S101 - the model as it is was made
     return variant.folder
 
 
@@ -237,11 +239,20 @@ def _made_up(folder: Path, signature: SignatureSpec) -> Tensors:
             except ServingError:
                 continue
             return batch
-    raise ProbeFailed("rows made from the signature do not suit the model: give some")
+    raise ProbeFailed("rows made from the signature do not suit it; give some: --check")
 
 
-def _num_rows(inputs: Tensors) -> int:
-    return max((len(array) for array in inputs.values() if array.ndim), default=1)
+def _remembering(run: Run) -> Run:
+    """The same; what it answered for a part of the rows is kept, since every variant is asked for the same parts."""
+    known: dict[_Key, Tensors] = {}
+
+    def ask(inputs: Tensors) -> Tensors:
+        key = tuple((array.ctypes.data, array.shape) for array in inputs.values())
+        if key not in known:
+            known[key] = run(inputs)
+        return known[key]
+
+    return ask
 
 
 def _timed(took: float | str) -> float:

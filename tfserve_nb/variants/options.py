@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from typing import Any  # arrays of the user
 
 from ..errors import InvalidOption
+from ..export.variants.variants import PLAIN, VARIANTS, check_variant
 from ..options import option
 from ..serving.engines.engine import AUTO
-from ..serving.engines.kinds import NAMES, check_engine, check_installed
+from ..serving.engines.kinds import NAMES as ENGINES
+from ..serving.engines.kinds import check_engine, check_installed
 
-VARIANTS = ("xla",)
+NAMES = tuple(name for name in VARIANTS if name != PLAIN)
+"""The variants beside the model as it is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,23 +35,29 @@ class VariantOptions:
         shown="none",
         names="array",
     )
+    labels: Any = option(
+        None,
+        "the right answers for the rows of `--check`, for the accuracy",
+        metavar="VAR",
+        shown="none",
+        names="array",
+    )
     optimize: str | Sequence[str] = option(
-        (), f"the variants: some of {', '.join(VARIANTS)}", metavar="NAME,NAME,...", shown="all"
+        (), f"the variants: some of {', '.join(f'`{name}`' for name in NAMES)}", metavar="NAME,NAME,...", shown="all"
     )
     engine: str = option(
-        AUTO, "what runs them beside TensorFlow: `auto` is every engine that is installed", choices=NAMES
+        AUTO, "what runs them beside TensorFlow: `auto` is every engine that is installed", choices=ENGINES
     )
 
     def __post_init__(self) -> None:
         check_installed(check_engine(self.engine))
-        unknown = [name for name in self.wanted if name not in VARIANTS]
-        if unknown:
-            raise InvalidOption(
-                f"optimize={unknown[0]!r} must be some of {', '.join(VARIANTS)}", hint=f"--optimize {VARIANTS[0]}"
-            )
+        for name in self.wanted:
+            check_variant(name)
+        if self.labels is not None and self.check is None:
+            raise InvalidOption("labels are of the rows of check, and there are none", hint="--check VAR --labels VAR")
 
     @property
     def wanted(self) -> tuple[str, ...]:
         """The variants by name; all when none are named."""
         names = self.optimize.split(",") if isinstance(self.optimize, str) else self.optimize
-        return tuple(dict.fromkeys(name.strip() for name in names if name.strip())) or VARIANTS
+        return tuple(name for name in dict.fromkeys(map(str.strip, names)) if name not in ("", PLAIN)) or NAMES
