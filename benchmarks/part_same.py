@@ -25,8 +25,8 @@ MODELS = ("mlp", "cnn", "lstm", "transformer", "mobilenet", "tabular")
 QUICK_MODELS = ("mlp", "cnn")
 QUICK_SERVERS = (contenders.KERNEL, contenders.KERNEL_AUTO, contenders.SERVE, "PyTriton")
 SLOW_MODELS = ("mobilenet",)
-"""They are asked over fewer connections and for longer: on a busy machine 32 rows take seconds. Warming them up takes as
-long, because TensorFlow repeats the first runs of an engine to compare."""
+"""They are asked over fewer connections and for longer: on a busy machine 32 rows take seconds. Warming them up takes
+as long, because TensorFlow repeats the first runs of an engine to compare."""
 
 SLOW_FACTOR, SLOWEST_FACTOR = 2, 6
 """By how much longer, with requests of one row and of many."""
