@@ -213,6 +213,10 @@ class VariantMeasurement:
     is_chosen: bool = False
 
 
+PLAIN = "float32"
+"""What a version is stored as that is no variant: as it was exported, whatever its types are."""
+
+
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
     """What is known of one version of a model: a snapshot, not a promise.
@@ -233,6 +237,7 @@ class VersionStatus:
         draws: why its answers to the same request differ each time, in words; or "".
         problem: why it is given no requests although it is loaded: all rows that were tried failed; or "".
         notes: what users have to know of the loaded version, one line each.
+        variant: what it is stored as: `PLAIN`, or a variant such as `float16`.
         engine: what runs requests that name no signature: `tensorflow`, `onnx` or `litert`.
         engines: what was measured of the engines when one was to be chosen; empty while only TensorFlow was asked for.
     """
@@ -251,8 +256,14 @@ class VersionStatus:
     problem: str = ""
     notes: tuple[str, ...] = ()
     alone: Mapping[str, str] = field(default_factory=dict)
+    variant: str = PLAIN
     engine: str = "tensorflow"
     engines: tuple[EngineMeasurement, ...] = ()
+
+    @property
+    def named_variant(self) -> str:
+        """The variant; "" for a plain version, of which nothing has to be said."""
+        return "" if self.variant == PLAIN else self.variant
 
 
 @dataclass(frozen=True, slots=True)

@@ -149,7 +149,9 @@ class _Measuring:
                 variant.name, "", in_tensorflow_serving=False, reason=variant.problem, is_usable=False
             )
             return
-        for engine, problem in {TENSORFLOW: "", **self._problems(variant.folder)}.items():
+        runtime = VARIANTS[variant.name].runtime
+        engines = {runtime: ""} if runtime else {TENSORFLOW: "", **self._problems(variant.folder)}
+        for engine, problem in engines.items():
             row = VariantMeasurement(
                 variant.name,
                 engine,
