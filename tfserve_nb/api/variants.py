@@ -7,10 +7,12 @@ Thread: the caller's; it may be interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any  # models and arrays of the user
+
+import numpy as np
 
 from ..agreement.kinds import AgreementOptions, kind_for
 from ..agreement.rows import num_rows
@@ -107,6 +109,7 @@ def _measured(
                 hint="deploy a variant of it by name",
             )
         rows = _rows(options, base, source)
+        _check_labels(options.labels, rows)
         compared_with = "the export"
         if live is not None and rows is not None:
             live, compared_with = _checked(source, live, rows)
@@ -160,3 +163,13 @@ def _rows(options: VariantOptions, folder: Path, source: ExportSource) -> Tensor
         return None
     with given_as("check"):
         return named_batch(by_name(options.check, source.order), main_signature(read_signatures(folder)), most=None)
+
+
+def _check_labels(labels: Any, rows: Tensors | None) -> None:
+    """Refuse labels of other rows before anything is measured; whether they fit the outputs shows later."""
+    for one in labels.values() if isinstance(labels, Mapping) else [labels]:
+        if one is not None and rows is not None and np.shape(one)[:1] != (num_rows(rows),):
+            raise InvalidOption(
+                f"labels has the shape {np.shape(one)}, and check has {num_rows(rows):,} rows",
+                hint="one label for each row",
+            )
