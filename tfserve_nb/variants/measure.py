@@ -4,7 +4,8 @@ The variants lie in folders as versions do. Engines get their files there as the
 version is loaded as a server loads it.
 
 Only one variant is in memory beside the model as it is. The machine may be busier now than a minute ago: how long a run
-takes is how much longer it takes than one of the model as it is in the same turns, times what that takes.
+takes is how much longer it takes than one of the model as it is in the same turns, times what that takes in the median
+of all turns.
 
 Thread: the caller's; it may be interrupted.
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeAlias  # labels of the user
 
 from ..agreement.kinds import AgreementOptions
@@ -108,7 +110,7 @@ def measure_variants(
             progress(ProgressEvent("measuring", number, len(made)))
             found += measuring.rows_of(variant)
     progress(ProgressEvent("measuring", len(made), len(made)))
-    return found
+    return [measuring.in_ms(row) for row in found]
 
 
 class _Measuring:
@@ -124,7 +126,7 @@ class _Measuring:
 
     def __init__(self, base: Probe, signature: SignatureSpec, rows: Evidence, given: Given, engine: str) -> None:
         self._base = base
-        self._base_ms: dict[int, float] = {}
+        self._base_ms: dict[int, list[float]] = {}
         self._batches = batches_of(signature, rows.rows, SIZES)
         self._signature = signature
         self._rows = rows
@@ -133,7 +135,7 @@ class _Measuring:
         self._expected = _remembering(given.live or base.run)
 
     def rows_of(self, variant: MadeVariant) -> Iterator[VariantMeasurement]:
-        """The rows of one variant; of the model as it is first.
+        """The rows of one variant, of the model as it is first; their times are multiples of its own.
 
         Raises:
             ProbeFailed: if the model as it is cannot be measured.
@@ -158,6 +160,10 @@ class _Measuring:
                 probe = tensorflow if engine == TENSORFLOW else None
                 yield row if problem else self._measured(row, variant.folder, probe)
 
+    def in_ms(self, row: VariantMeasurement) -> VariantMeasurement:
+        """The row with times in milliseconds."""
+        return replace(row, ms={size: times * median(self._base_ms[size]) for size, times in row.ms.items()})
+
     def _problems(self, folder: Path) -> dict[str, str]:
         """Engine -> why it cannot run a variant, "" if it can; what that takes is noted in the variant's folder."""
 
@@ -177,19 +183,19 @@ class _Measuring:
         try:
             with process as loaded:
                 loaded.load(Subject(folder, row.engine, self._signature.name, self._batches))
-                return self._judged(row, loaded, {size: self._ms(loaded, size) for size in self._batches})
+                return self._judged(row, loaded, {size: self._times(loaded, size) for size in self._batches})
         except ProbeFailed as error:
             if probe is self._base:
                 raise
             return replace(row, reason=str(error), is_usable=False)
 
-    def _ms(self, probe: Probe, size: int) -> float:
-        """The time of a run, from runs in turn with those of the model as it is."""
-        if probe is self._base:
-            self._base_ms[size] = _timed(in_turn({"": partial(probe.turn, size)})[""])
-            return self._base_ms[size]
-        took = in_turn({"base": partial(self._base.turn, size), "this": partial(probe.turn, size)})
-        return self._base_ms[size] * _timed(took["this"]) / _timed(took["base"])
+    def _times(self, probe: Probe, size: int) -> float:
+        """How many times as long a run takes as one of the model as it is, from runs of both in turn."""
+        turns = {"base": partial(self._base.turn, size), "this": partial(probe.turn, size)}
+        took = in_turn(turns if probe is not self._base else {"base": turns["base"]})
+        base_ms = _timed(took["base"])
+        self._base_ms.setdefault(size, []).append(base_ms)
+        return _timed(took.get("this", base_ms)) / base_ms
 
     def _judged(self, row: VariantMeasurement, probe: Probe, ms: Mapping[int, float]) -> VariantMeasurement:
         """With what was measured, and what the gate says of it."""
