@@ -9,6 +9,7 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -31,6 +32,7 @@ def tf_name(dtype: str) -> str:
     return _TF_NAMES.get(dtype, dtype)
 
 
+@lru_cache(maxsize=64)
 def numpy_dtype(name: str) -> np.dtype:
     """The numpy type for TensorFlow's name of a type; strings travel as `object` arrays of `bytes`.
 
@@ -209,6 +211,10 @@ class VariantMeasurement:
     is_chosen: bool = False
 
 
+PLAIN = "float32"
+"""What a version is stored as that is no variant: as it was exported, whatever its types are."""
+
+
 @dataclass(frozen=True, slots=True)
 class VersionStatus:
     """What is known of one version of a model: a snapshot, not a promise.
@@ -229,6 +235,7 @@ class VersionStatus:
         draws: why its answers to the same request differ each time, in words; or "".
         problem: why it is given no requests although it is loaded: all rows that were tried failed; or "".
         notes: what users have to know of the loaded version, one line each.
+        variant: what it is stored as: `PLAIN`, or a variant such as `float16`.
         engine: what runs requests that name no signature: `tensorflow`, `onnx` or `litert`.
         engines: what was measured of the engines when one was to be chosen; empty while only TensorFlow was asked for.
     """
@@ -247,8 +254,14 @@ class VersionStatus:
     problem: str = ""
     notes: tuple[str, ...] = ()
     alone: Mapping[str, str] = field(default_factory=dict)
+    variant: str = PLAIN
     engine: str = "tensorflow"
     engines: tuple[EngineMeasurement, ...] = ()
+
+    @property
+    def named_variant(self) -> str:
+        """The variant; "" for a plain version, of which nothing has to be said."""
+        return "" if self.variant == PLAIN else self.variant
 
 
 @dataclass(frozen=True, slots=True)

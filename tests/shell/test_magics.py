@@ -121,7 +121,7 @@ def test_top_level_await_is_explained(modeller) -> None:
         ("%deploy model --max-batch-size many", "invalid int value: 'many'"),
         ("%deploy model --max-batch-size 0", "max_batch_size=0 must be an integer of at least 1"),
         ("%deploy model --allowed-batch-sizes 1,8", "Last entry in allowed_batch_sizes must match max_batch_size"),
-        ("%deploy model --optimize all", "optimize='all' must be 'xla' or None"),
+        ("%deploy model --optimize all", "argument --optimize: invalid choice: 'all'"),
         ("%deploy model --name a/b", "cannot name a model"),
         ("%deploy model --name 'a", "No closing quotation"),
         ("%deploy model --stage --canary 10", "exclude each other"),

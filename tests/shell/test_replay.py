@@ -94,7 +94,7 @@ def test_a_gated_deploy_takes_what_the_outputs_are(served) -> None:
         ("%deploy model --name net --check-replay --max-disagreement -1", "max_disagreement=-1.0"),
         (
             "%deploy model --name net --kind exact",
-            "kind set how replayed outputs are compared, and nothing is replayed",
+            "kind set how outputs are compared, and nothing is replayed or optimized",
         ),
         ("%deploy model --name net --check-replay --kind nearly", "argument --kind: invalid choice: 'nearly'"),
         ("%deploy model --name net --check-replay --tolerance -1", "tolerance=-1.0 must be a number of at least 0"),

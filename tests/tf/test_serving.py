@@ -86,11 +86,13 @@ def test_what_xla_cannot_compile_is_not_served() -> None:
     assert not list(Path("tfserve_models").glob("words/*"))
 
 
-def test_a_saved_model_is_served_as_it_is_and_not_compiled() -> None:
+def test_a_saved_model_is_compiled_too() -> None:
     tfserve_nb.deploy(scaler(3.0), "first")
 
-    with pytest.raises(InvalidOption, match="optimize='xla' is for models in memory"):
-        tfserve_nb.deploy("tfserve_models/first/1", "second", optimize="xla")
+    handle = tfserve_nb.deploy("tfserve_models/first/1", "second", optimize="xla")
+
+    np.testing.assert_allclose(handle.predict(np.ones((2, 2), np.float32)), 3 * np.ones((2, 2)))
+    assert b"_XlaMustCompile" in Path("tfserve_models/second/1/saved_model.pb").read_bytes()
 
 
 def test_two_inputs_two_outputs_a_split_and_a_wrong_token() -> None:

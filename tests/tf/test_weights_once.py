@@ -19,7 +19,6 @@ from tfserve_nb.export.graph.live import live_outputs
 from tfserve_nb.export.saved_model import export_version
 from tfserve_nb.export.signatures import read_meta_graph
 from tfserve_nb.export.source import prepare_source
-from tfserve_nb.export.tracing import with_xla
 from tfserve_nb.export.weights import Weights
 from tfserve_nb.serving.engines.saved_model.session import SavedModelServable
 
@@ -220,13 +219,10 @@ def kinds(variables: Any) -> list[tuple[tuple[int, ...], str]]:
     return sorted((tuple(one.shape), tf.as_dtype(one.dtype).name) for one in variables)
 
 
-@pytest.mark.parametrize(
-    ("name", "xla"), [*((name, False) for name in CASES), ("trained", True), ("seed generator", True), ("module", True)]
-)
-def test_each_variable_is_there_once_and_answers_are_those_of_the_live_model(name: str, xla: bool) -> None:
+@pytest.mark.parametrize("name", CASES)
+def test_each_variable_is_there_once_and_answers_are_those_of_the_live_model(name: str) -> None:
     case = CASES[name]()
     source = prepare_source(case.model, example=case.rows[0])
-    source = with_xla(source) if xla else source
     rows = {spec.name: array for spec, array in zip(source.inputs, case.rows, strict=True)}
     expected = live_outputs(source, rows)
 

@@ -51,7 +51,7 @@ THIRD_PARTY = {
     "cryptography": ("server",),
     "cattrs": ("serialization",),
     "httpx": ("server/admin/connection",),
-    "ai_edge_litert": ("serving",),
+    "ai_edge_litert": ("serving", "export/variants/tflite"),
     "onnx": ("export/single_file", "serving/engines/convert"),
     "onnxruntime": ("serving/engines/onnx", "serving/engines/single_file/onnx"),
     "tf2onnx": ("serving/engines/convert",),

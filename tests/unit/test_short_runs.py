@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.batching.pace import FEWEST
 from tfserve_nb.serving.batching.queue import BatchQueue
 from tfserve_nb.serving.batching.runner import Runner
-from tfserve_nb.serving.batching.short_runs import PAUSE_S, SHORT_S, SLOW_S
+from tfserve_nb.serving.batching.short_runs import COMPUTED_S, PAUSE_S, SHORT_S, SLOW_S
 from tfserve_nb.serving.telemetry.observer import Observers
 from tfserve_nb.serving.versions.sharing import RowSharing
 from tfserve_nb.serving.versions.source import VersionSource
@@ -35,6 +36,7 @@ class Model:
     """Answers with its input; the clock shows how long a run takes, and the runs' threads are noted."""
 
     now_s: float = 0.0
+    computes_s: float = 0.0
     takes_s: float = SHORT_S / 3
     threads: list[int] = field(default_factory=list)
     on_run: Callable[[], object] = lambda: None
@@ -42,6 +44,9 @@ class Model:
     def run(self, inputs: Tensors) -> Tensors:
         self.threads.append(HERE())
         self.now_s += self.takes_s
+        until_s = time.thread_time() + self.computes_s
+        while self.computes_s and time.thread_time() < until_s:
+            pass
         self.on_run()
         if (inputs["x"] == BAD).any():
             raise RunRejected("bad value")
@@ -119,9 +124,9 @@ def test_other_runs_are_left_to_the_runners_threads(runner: Runner, model: Model
 def test_one_slow_run_leaves_the_next_ones_to_the_runners_threads_for_a_while(runner: Runner, model: Model) -> None:
     lane = lane_of(runner, model)
     learn(runner, lane, 1.0)
-    usual_s, model.takes_s = model.takes_s, 2 * SLOW_S
+    usual_s, model.takes_s, model.computes_s = model.takes_s, 2 * SLOW_S, 1.5 * COMPUTED_S
     ask(runner, lane, 1.0)
-    model.takes_s = usual_s
+    model.takes_s, model.computes_s = usual_s, 0.0
     assert model.threads[-1] == HERE()
 
     ask(runner, lane, 1.0)
@@ -131,6 +136,18 @@ def test_one_slow_run_leaves_the_next_ones_to_the_runners_threads_for_a_while(ru
     learn(runner, lane, 1.0)
     ask(runner, lane, 1.0)
     assert model.threads[-1] == HERE()
+
+
+def test_a_run_that_a_busy_machine_held_up_is_no_reason_to_leave_the_next_ones(runner: Runner, model: Model) -> None:
+    lane = lane_of(runner, model)
+    learn(runner, lane, 1.0)
+    usual_s, model.takes_s = model.takes_s, 2 * SLOW_S
+    ask(runner, lane, 1.0)
+    model.takes_s = usual_s
+
+    ask(runner, lane, 1.0)
+
+    assert model.threads[-2:] == [HERE(), HERE()]
 
 
 def test_a_request_that_fails_here_leaves_its_batch_mates_alone(runner: Runner, model: Model) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any  # models and arrays of the user
 
+from ..agreement.kinds import AgreementOptions
 from ..errors import InvalidOption, ModelNotFound, ServingError, VersionExists
 from ..experiment.plan import Limits, Plan
 from ..export.arrays import by_name, given_as, named_batch
@@ -24,9 +25,8 @@ from ..export.provenance.code import Code, running_cell
 from ..export.provenance.provenance import ProvenanceInput, provenance_input, store
 from ..export.saved_model import ExportedVersion, export_version
 from ..export.signatures import main_signature
-from ..export.single_file.source import name_of
+from ..export.single_file.source import name_of, single_file
 from ..export.source import owners_of, prepare_source
-from ..export.tracing import with_xla
 from ..export.warmup_requests import write_warmup_requests
 from ..replay.result import ReplayLimits
 from ..server.handle import ServerHandle
@@ -40,9 +40,10 @@ from ..serving.versions.sharing import sharing_notes
 from ..serving.versions.source import VersionSource
 from ..serving.versions.warmup import Seen
 from ..types import Progress, ProgressEvent, Tensors, no_progress
-from .deploy_options import ExportOptions, ServeOptions, guard_of, limits_of
+from .deploy_options import ExportOptions, ServeOptions, compared_as, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .engine_check import captured_by, check_survives, engine_for, prepare_engines
+from .optimize import Comparison, optimize_version
 from .replay_gate import check_captured, only_if_replayed
 from .row_check import note_check_rows
 from .servers import ListenOptions, ensure_child, ensure_kernel, folder_of, server_of, settle
@@ -51,7 +52,7 @@ from .servers import ListenOptions, ensure_child, ensure_kernel, folder_of, serv
 def deploy(  # noqa: PLR0913 - the options of %deploy
     model: Any, name: str | None = None, *,
     version: int | None = None, base_path: str | Path | None = None, optimize: str | None = None,
-    check: Any = None, warmup: Any = None,
+    check: Any = None, warmup: Any = None, labels: Any = None,
     label: str | None = None, stage: bool = False, canary: float | None = None, shadow: float | None = None,
     keep: int = DEFAULT_KEEP,
     device: str | None = None, engine: str = TENSORFLOW, isolate: bool = False,
@@ -75,11 +76,13 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         name: the name to serve it under; a Keras model's own name, or that of the file, by default.
         version: the version's number; the next free one by default.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
-        optimize: `xla` compiles the exported graph for each batch size, in TensorFlow Serving too.
+        optimize: a smaller or faster form of the version: such as `float16`, or `auto` for the best of those that
+            agree on every row of `check`. It is deployed only if it answers as the model does; see docs/engines.md.
         check: rows to compare the exported with the live model on, instead of those of `warmup` or made-up ones; they
             also show what a subclassed model takes.
         warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for
             TensorFlow Serving too.
+        labels: with `optimize`: the right answer for each row of `check`: the accuracies of both are compared too.
         label: point this label to the new version.
         stage: load the new version, but give it no traffic.
         canary: percent of the traffic for the new version; all of it by default.
@@ -95,9 +98,10 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
             than this many milliseconds, requests fail, or outputs hold NaN; an experiment watches, see `ab_test`.
         check_replay: replay captured requests onto the new version before it gets any traffic, and deploy it only if it
             keeps the limits (those of `ReplayLimits` for True).
-        kind: with `check_replay`: what the outputs are: `classification`, `regression`, `exact` or `random`; by default
-            found out, see docs/agreement.md.
-        tolerance: with `check_replay`: by how much numbers of a regression may differ, relative; 0.001 by default.
+        kind: with `check_replay` and `optimize`: what the outputs are: `classification`, `regression`, `exact` or
+            `random`; by default found out, see docs/agreement.md.
+        tolerance: with `check_replay` and `optimize`: by how much numbers of a regression may differ, relative; 0.001
+            by default.
         force: give it its requests although no row that was tried could be run, and the number of a deleted version.
             Without it a version without such rows is refused, and the version before goes on answering; staged, it
             stays without traffic.
@@ -138,15 +142,20 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         tolerance=tolerance,
         force=force,
     )
+    export = ExportOptions(
+        version=version, base_path=base_path, optimize=optimize, check=check, warmup=warmup, labels=labels
+    )
+    compared = compared_as(export, serve)
     request = DeployRequest(
         name,
         _folder(name, base_path),
-        ExportOptions(version=version, base_path=base_path, optimize=optimize, check=check, warmup=warmup),
+        export,
         placement,
         BatchingOptions(max_batch_size, batch_timeout_micros, max_enqueued_batches, tuple(allowed_batch_sizes)),
         serve,
         ListenOptions(port=port, grpc_port=grpc_port, workers=_num_workers(workers, frontends), auth=auth),
-        limits_of(serve.check_replay, serve.kind, serve.tolerance),
+        compared,
+        limits_of(serve.check_replay, compared),
         guard_of(serve.slo_p99_ms, placement),
         provenance_input(code or running_cell(), data, seed, metrics) if provenance else None,
     )
@@ -175,6 +184,7 @@ class DeployRequest:
         batching: how it batches.
         serve: what runs it.
         listen: how the server is reached.
+        compared: how outputs are compared with those of a variant or another version.
         limits: what it must keep in a replay before it gets traffic; None for no replay.
         guard: what an experiment watches once it has traffic; None for no watch.
         provenance: what is stored about where it comes from; None for nothing.
@@ -187,6 +197,7 @@ class DeployRequest:
     batching: BatchingOptions
     serve: ServeOptions
     listen: ListenOptions
+    compared: AgreementOptions
     limits: ReplayLimits | None
     guard: Limits | None
     provenance: ProvenanceInput | None
@@ -198,13 +209,12 @@ def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, 
     progress(ProgressEvent("exporting", 0, 1))
     with left_alone(owners_of(model)):
         source = prepare_source(model, example=export.example, option=export.example_option)
-        engine = engine_for(source, request.serve)
+        engine = engine_for(source, request.serve, export.optimize)
         verify = _checks(source, request, captured_by(server, name), progress)
         used = _used_versions(server, name, folder)
         if not request.serve.force:
             _check_unused(export.version, used, folder / name)
-        written = source if export.optimize is None else with_xla(source)
-        exported = export_version(written, folder, name, version=export.version, above=max(used), verify=verify)
+        exported = export_version(source, folder, name, version=export.version, above=max(used), verify=verify)
     with _removed_unless_used(server, exported):
         loaded = VersionSource(
             exported.path,
@@ -370,6 +380,7 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
             (in_words(report, source), *source.notes, *facts.effects.notes, *nan_notes(report.nan_outputs))
         )
         progress(ProgressEvent("checking", 1, 1, found))
+        optimize_version(path, Comparison(source, facts, export, request.compared, seen, request.serve), progress)
         sizes, device = request.batching.allowed_batch_sizes, request.serve.device
         note_check_rows(path, by_name(export.check, source.order), sizes, device)
         if export.warmup is not None:
@@ -377,7 +388,7 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
             with given_as("warmup"):
                 rows = named_batch(by_name(export.warmup, source.order), signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
-        if request.serve.engine != TENSORFLOW and source.file is None:
+        if request.serve.engine != TENSORFLOW and single_file(path) is None:
             prepare_engines(path, source, request.serve, export, request.batching, seen, progress)
         problem = store(source, path, request.provenance)
         if problem:

@@ -7,20 +7,24 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any  # arrays of the user
 
-from ..agreement.kinds import ASKED_KINDS
+from ..agreement.kinds import ASKED_KINDS, AgreementOptions
 from ..errors import InvalidOption
 from ..experiment.plan import Limits
+from ..export.variants.variants import VARIANTS, check_possible, check_variant
 from ..options import option, read
 from ..replay.result import ReplayLimits
 from ..serving.batching.options import BatchingOptions
-from ..serving.engines.engine import TENSORFLOW
+from ..serving.engines.engine import AUTO, TENSORFLOW
 from ..serving.engines.kinds import NAMES, check_engine, check_installed
 from ..serving.models.placement import Placement
 from .servers import ListenOptions
+
+DERIVED = AgreementOptions()
+"""How outputs are compared when nothing is said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +41,10 @@ class ExportOptions:
     )
     optimize: str | None = option(
         None,
-        "compile the exported graph with XLA, once for each batch size; TensorFlow Serving does so too then",
-        metavar="xla",
-        shown="off",
+        "a smaller or faster form of the version, which is deployed only if it answers as the model does; `auto` takes "
+        "the best of those that agree on every row of `--check`",
+        choices=(*VARIANTS, AUTO),
+        shown="`float32`, as it is",
     )
     check: Any = option(
         None,
@@ -55,6 +60,13 @@ class ExportOptions:
         shown="made from the signature",
         names="array",
     )
+    labels: Any = option(
+        None,
+        "with `--optimize`: the right answer for each row of `--check`, to compare accuracies",
+        metavar="VAR",
+        shown="none",
+        names="array",
+    )
 
     @property
     def example(self) -> Any:
@@ -67,9 +79,12 @@ class ExportOptions:
         return "warmup" if self.check is None and self.warmup is not None else "check"
 
     def __post_init__(self) -> None:
-        if self.optimize not in (None, "xla"):
+        if self.optimize not in (None, AUTO):
+            check_possible(check_variant(self.optimize))
+        if self.labels is not None and (self.optimize is None or self.check is None):
             raise InvalidOption(
-                f"optimize={self.optimize!r} must be 'xla' or None", hint="--optimize xla, or leave it out"
+                "labels are compared with what a variant answers to the rows of check",
+                hint="--optimize int8 --check x_test --labels y_test",
             )
 
 
@@ -99,10 +114,15 @@ class ServeOptions:
         False, "replay captured requests first; deploy only if it agrees and keeps up"
     )
     kind: str | None = option(
-        None, "with `--check-replay`: what the outputs are", choices=ASKED_KINDS, shown="found out from the model"
+        None,
+        "with `--check-replay` and `--optimize`: what the outputs are",
+        choices=ASKED_KINDS,
+        shown="found out from the model",
     )
     tolerance: float | None = option(
-        None, "with `--check-replay`: by how much numbers of a regression may differ, relative", shown="0.001"
+        None,
+        "with `--check-replay` and `--optimize`: by how much numbers of a regression may differ, relative",
+        shown="0.001",
     )
 
     force: bool = option(
@@ -110,7 +130,8 @@ class ServeOptions:
     )
 
     def __post_init__(self) -> None:
-        limits_of(self.check_replay, self.kind, self.tolerance)
+        limits_of(self.check_replay)
+        AgreementOptions(self.kind, self.tolerance)
         check_installed(check_engine(self.engine))
 
 
@@ -140,31 +161,42 @@ class ProvenanceOptions:
     )
 
 
-def limits_of(
-    check_replay: bool | ReplayLimits, kind: str | None = None, tolerance: float | None = None
-) -> ReplayLimits | None:
+def limits_of(check_replay: bool | ReplayLimits, compared: AgreementOptions = DERIVED) -> ReplayLimits | None:
     """What `deploy(check_replay=...)` asks for; None for nothing.
 
     Args:
         check_replay: whether, or with which limits.
-        kind: what the outputs are; replaces the kind of the limits.
-        tolerance: of numbers; replaces the tolerance of the limits.
+        compared: replaces kind and tolerance of the limits.
 
     Raises:
-        InvalidOption: for something else, and for a kind or tolerance without a replay.
+        InvalidOption: for something else.
     """
-    replaced = {name: value for name, value in (("kind", kind), ("tolerance", tolerance)) if value is not None}
-    if replaced and check_replay is False:
-        raise InvalidOption(
-            f"{' and '.join(replaced)} set how replayed outputs are compared, and nothing is replayed",
-            hint="check_replay=True (--check-replay)",
-        )
     if isinstance(check_replay, bool | ReplayLimits):
         limits = check_replay if isinstance(check_replay, ReplayLimits) else ReplayLimits() if check_replay else None
-        return None if limits is None else replace(limits, **replaced)  # type: ignore[arg-type]
+        return None if limits is None else replace(limits, **_given(compared))
     raise InvalidOption(
         f"check_replay={check_replay!r} must be True or ReplayLimits", hint="ReplayLimits(max_disagreement=0.05)"
     )
+
+
+def compared_as(export: ExportOptions, serve: ServeOptions) -> AgreementOptions:
+    """How outputs are compared, in a replay and with those of a variant.
+
+    Raises:
+        InvalidOption: for a kind or a tolerance, if nothing is compared by them.
+    """
+    compared = AgreementOptions(serve.kind, serve.tolerance)
+    if _given(compared) and serve.check_replay is False and export.optimize is None:
+        raise InvalidOption(
+            f"{' and '.join(_given(compared))} set how outputs are compared, and nothing is replayed or optimized",
+            hint="check_replay=True (--check-replay)",
+        )
+    return compared
+
+
+def _given(compared: AgreementOptions) -> dict[str, Any]:
+    """The options that were given."""
+    return {name: value for name, value in asdict(compared).items() if value is not None}
 
 
 def guard_of(slo_p99_ms: float | None, placement: Placement) -> Limits | None:
@@ -195,6 +227,7 @@ def check_options(keywords: Mapping[str, Any]) -> None:
     parsed = Namespace(**keywords)
     for group in GROUPS:
         read(group, parsed)
+    compared_as(read(ExportOptions, parsed), read(ServeOptions, parsed))
     guard_of(keywords.get("slo_p99_ms"), read(Placement, parsed))
 
 

@@ -36,7 +36,7 @@ from ..serving.telemetry.capture import MAX_MIB, MAX_REQUESTS, MAX_ROWS, Capture
 from ..serving.telemetry.model_metrics import ModelMetrics
 from ..serving.telemetry.request_samples import KEPT, RequestSample
 from ..serving.telemetry.resources import Resources
-from ..types import DEFAULT_SIGNATURE, EngineMeasurement, HistoryEvent, ModelStatus, Progress, no_progress
+from ..types import DEFAULT_SIGNATURE, PLAIN, EngineMeasurement, HistoryEvent, ModelStatus, Progress, no_progress
 from ..variants.options import VariantOptions
 from ..variants.result import VariantsResult
 from .ab_test import ABTest, plan_of, requests_of, send_until_decided
@@ -101,6 +101,12 @@ class Deployment:
     def versions(self) -> tuple[int, ...]:
         """The loaded versions, in increasing order."""
         return self._server.models.available(self.name)
+
+    @property
+    def variant(self) -> str:
+        """What the promoted version is stored as: `float32`, or the variant that it is; see docs/engines.md."""
+        status = self.status()
+        return next((one.variant for one in status.versions if one.version == status.default_version), PLAIN)
 
     @property
     def engine(self) -> str:

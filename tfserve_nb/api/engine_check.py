@@ -16,6 +16,7 @@ from ..errors import ExportFailed, InvalidOption, ServingError
 from ..export.arrays import by_name, given_as, named_batch
 from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature
+from ..export.variants.variants import VARIANTS
 from ..server.handle import ServerHandle
 from ..serving.batching.options import BatchingOptions
 from ..serving.engines.accelerated import EngineServable
@@ -33,21 +34,28 @@ from ..types import Progress, ProgressEvent, Tensors
 from .deploy_options import ExportOptions, ServeOptions
 
 
-def engine_for(source: ExportSource, serve: ServeOptions) -> str:
+def engine_for(source: ExportSource, serve: ServeOptions, optimize: str | None) -> str:
     """What is to run a version: what was asked for, or what alone can.
+
+    Args:
+        source: what is exported.
+        serve: names the engine.
+        optimize: the variant, `auto`, or None.
 
     Raises:
         InvalidOption: if something was asked for that cannot.
     """
-    if source.file is None:
+    runtime = VARIANTS[optimize].runtime if optimize in VARIANTS else ""
+    runtime = runtime or ("" if source.file is None else source.file.engine)
+    if not runtime:
         return serve.engine
     if serve.engine != TENSORFLOW:  # the default, which nobody has to ask for
-        check_single_file(source.file.engine, serve.engine, source.description)
+        check_single_file(runtime, serve.engine, source.description)
     if not is_processor(serve.device):
         raise InvalidOption(
             f"device={serve.device!r}: {source.description} runs on the processor", hint="leave --device out"
         )
-    return source.file.engine
+    return runtime
 
 
 def check_survives(path: Path, description: str) -> None:

@@ -25,15 +25,15 @@ from ..export.graph.effects import effects_of
 from ..export.graph.live import LiveModel, NotRepeatable, left_alone
 from ..export.provenance.keras_facts import outputs_of
 from ..export.provenance.provenance import evidence_of
+from ..export.provenance.variant import read_variant
 from ..export.reasons import innermost
 from ..export.saved_model import export_version
 from ..export.signatures import main_signature, read_meta_graph, read_signatures
 from ..export.source import owners_of, prepare_source
-from ..export.variants.variants import PLAIN
-from ..export.variants.write import variant_of, write_variant
+from ..export.variants.write import write_variant
 from ..server.handle import ServerHandle
 from ..temporary import TemporaryFolder
-from ..types import Progress, ProgressEvent, Tensors
+from ..types import PLAIN, Progress, ProgressEvent, Tensors
 from ..variants.choose import choose
 from ..variants.gate import Run
 from ..variants.measure import Given, MadeVariant, measure_variants
@@ -96,7 +96,7 @@ def _measured(
     with TemporaryFolder("tfserve-variants") as folder:
         progress(ProgressEvent("exporting", 0, 1))
         base = export_version(source, folder.path, PLAIN).path
-        before = variant_of(base)
+        before = read_variant(base).name
         if before != PLAIN:
             raise InvalidOption(
                 f"{source.description} is a variant already ({before})",
@@ -120,7 +120,7 @@ def _measured(
         made = [MadeVariant(PLAIN, base)]
         for number, name in enumerate(options.wanted):
             progress(ProgressEvent("exporting", number, len(options.wanted)))
-            made.append(_made(name, base, folder.path / name, notes))
+            made.append(made_variant(name, base, folder.path / name, source, rows, notes))
         try:
             found = measure_variants(made, given, options.engine, progress)
         except ProbeFailed as error:
@@ -130,10 +130,22 @@ def _measured(
     return VariantsResult(title, tuple(choose(found)), count, compared_with, tuple(notes))
 
 
-def _made(name: str, base: Path, target: Path, notes: list[str]) -> MadeVariant:
-    """A variant, written beside the model as it is, or why it was not."""
+def made_variant(
+    name: str, base: Path, target: Path, source: ExportSource, rows: Tensors | None, notes: list[str]
+) -> MadeVariant:
+    """A variant, written beside the model as it is, or why it was not; see `write_variant`.
+
+    Args:
+        name: which one.
+        base: the folder of the model as it is.
+        target: the variant's.
+        source: what it was exported from.
+        rows: the user's.
+        notes: what has to be known is added to these.
+    """
+    in_memory = None if source.call is None else source
     try:
-        written = write_variant(name, base, target)
+        written = write_variant(name, base, target, source=in_memory, rows=rows)
     except ServingError as error:
         return MadeVariant(name, None, error.message)
     notes += [f"{name}: {note}" for note in written.notes]

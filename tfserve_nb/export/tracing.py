@@ -11,11 +11,10 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ExportFailed, InvalidOption, ServingError
+from ..errors import ExportFailed, ServingError
 from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent
 from .endpoint import ExportSource
 from .reasons import innermost
@@ -76,22 +75,6 @@ def _as_called(
     if source.order or len(aliases) == 1 or call is None:
         return call, list(specs)
     return lambda named: call(*(named[alias] for alias in aliases)), [dict(zip(aliases, specs, strict=True))]
-
-
-def with_xla(source: ExportSource) -> ExportSource:
-    """The same model, to be compiled by XLA wherever it is loaded, once for each shape of its inputs.
-
-    Raises:
-        InvalidOption: for a SavedModel folder, which is served as it is.
-    """
-    import tensorflow as tf
-
-    if source.call is None:
-        raise InvalidOption(
-            f"optimize='xla' is for models in memory, and {source.description} is served as it is",
-            hint="load it, and deploy the model",
-        )
-    return replace(source, call=tf.function(source.call, jit_compile=True, autograph=False))
 
 
 def plain_names(names: Sequence[str]) -> list[str]:

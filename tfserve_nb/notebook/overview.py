@@ -155,4 +155,5 @@ def _cells(status: ModelStatus, version: VersionStatus) -> tuple[str, ...]:
     traffic = "" if percent is None else f"{percent:g} %"
     if status.shadow is not None and status.shadow[0] == version.version:
         traffic = f"{traffic}, shadow {status.shadow[1]:g} %".removeprefix(", ")
-    return str(version.version), version.state.name, traffic, labels, size_text(version.weights_bytes), remark
+    size = ", ".join(filter(None, [size_text(version.weights_bytes), version.named_variant]))
+    return str(version.version), version.state.name, traffic, labels, size, remark

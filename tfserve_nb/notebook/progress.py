@@ -14,7 +14,18 @@ from IPython.display import HTML, display
 
 from ..types import ProgressEvent
 
-STEPS = ("exporting", "checking", "converting", "measuring", "loading", "warming up", "replaying", "switching", "done")
+STEPS = (
+    "exporting",
+    "checking",
+    "optimizing",
+    "converting",
+    "measuring",
+    "loading",
+    "warming up",
+    "replaying",
+    "switching",
+    "done",
+)
 
 
 SHOW_EVERY_S = 0.5

@@ -336,4 +336,7 @@ def _ignore(_: Outcome) -> None:
 
 
 def _num_rows(inputs: Tensors) -> int:
+    if len(inputs) == 1:
+        (array,) = inputs.values()
+        return len(array) if array.ndim else 1
     return max([len(array) for array in inputs.values() if array.ndim], default=1)

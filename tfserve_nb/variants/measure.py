@@ -145,24 +145,32 @@ class _Measuring:
                 variant.name, "", in_tensorflow_serving=False, reason=variant.problem, is_usable=False
             )
             return
+        runtime = VARIANTS[variant.name].runtime
+        if runtime:
+            yield self._measured(self._row(variant.name, variant.folder, runtime), variant.folder, None)
+            return
         # TensorFlow takes seconds to import: it does so while signatures are converted for engines.
         process = probing(TENSORFLOW) if self._base_ms else contextlib.nullcontext(self._base)
         with process as tensorflow:
             for engine, problem in {TENSORFLOW: "", **self._problems(variant.folder)}.items():
-                row = VariantMeasurement(
-                    variant.name,
-                    engine,
-                    disk_bytes=_disk_bytes(variant.folder, engine),
-                    in_tensorflow_serving=engine == TENSORFLOW and VARIANTS[variant.name].loads_in_tensorflow_serving,
-                    reason=problem,
-                    is_usable=not problem,
-                )
+                row = self._row(variant.name, variant.folder, engine, problem)
                 probe = tensorflow if engine == TENSORFLOW else None
                 yield row if problem else self._measured(row, variant.folder, probe)
 
     def in_ms(self, row: VariantMeasurement) -> VariantMeasurement:
         """The row with times in milliseconds."""
         return replace(row, ms={size: times * median(self._base_ms[size]) for size, times in row.ms.items()})
+
+    def _row(self, name: str, folder: Path, engine: str, problem: str = "") -> VariantMeasurement:
+        """What is known of a variant by an engine before it is measured."""
+        return VariantMeasurement(
+            name,
+            engine,
+            disk_bytes=_disk_bytes(folder, engine),
+            in_tensorflow_serving=engine == TENSORFLOW and VARIANTS[name].loads_in_tensorflow_serving,
+            reason=problem,
+            is_usable=not problem,
+        )
 
     def _problems(self, folder: Path) -> dict[str, str]:
         """Engine -> why it cannot run a variant, "" if it can; what that takes is noted in the variant's folder."""

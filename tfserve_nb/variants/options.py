@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from typing import Any  # arrays of the user
 
 from ..errors import InvalidOption
-from ..export.variants.variants import PLAIN, VARIANTS, check_variant
+from ..export.variants.variants import VARIANTS, check_variant
 from ..options import option
 from ..serving.engines.engine import AUTO
 from ..serving.engines.kinds import NAMES as ENGINES
 from ..serving.engines.kinds import check_engine, check_installed
+from ..types import PLAIN
 
 NAMES = tuple(name for name in VARIANTS if name != PLAIN)
 """The variants beside the model as it is."""

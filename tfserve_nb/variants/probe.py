@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ..export.reasons import innermost
 from ..protos.postponed import postpone
-from ..serving.engines.accelerated import EngineServable
+from ..serving.engines.accelerated import EngineServable, SavedModelLoader
 from ..serving.engines.choice import turn_of
 from ..serving.engines.compare import Run
 from ..serving.engines.engine import TENSORFLOW
@@ -58,8 +58,9 @@ def _load(subject: Subject) -> tuple[Run, Loaded]:
     """What runs the version, and how loading it went."""
     before = _own_memory()
     started_s = time.perf_counter()
-    servable = EngineServable(subject.path)
-    accelerate(servable, subject.engine, lambda _: (), BatchSizes(tuple(subject.batches)), is_strict=True)
+    servable = SavedModelLoader().unopened(subject.path, None)
+    if isinstance(servable, EngineServable):
+        accelerate(servable, subject.engine, lambda _: (), BatchSizes(tuple(subject.batches)), is_strict=True)
     run = partial(servable.run, subject.signature)
     run(next(iter(subject.batches.values())))
     load_s = time.perf_counter() - started_s

@@ -75,7 +75,7 @@ def _row(status: ModelStatus, entry: VersionStatus, numbers: VersionMetrics | No
         "traffic": "0 %" if percent is None else f"{percent:g} %",
         "engine": text(entry.engine) if entry.state is VersionState.AVAILABLE else "",
         "deployed": clock(entry.deployed_at) if entry.deployed_at is not None else "",
-        "size": size_text(entry.weights_bytes),
+        "size": ", ".join(filter(None, [size_text(entry.weights_bytes), text(entry.named_variant)])),
         "requests": str(numbers.num_requests) if numbers else "0",
         "errors": str(numbers.num_errors) if numbers else "0",
         "p50": percentile(numbers.p50_ms if numbers else None, 0.5),

@@ -21,6 +21,7 @@ from typing import Any  # JSON values, numbers of the user
 from ...agreement.kinds import Evidence
 from ...errors import FailedPrecondition, InvalidOption
 from ...serialization import TextFloat, from_json, to_json
+from ...types import PLAIN
 from ..endpoint import ExportSource
 from ..layout import find_version
 from ..reasons import disk_reason, innermost
@@ -28,6 +29,7 @@ from .code import Code, running_script
 from .environment import GitState, git_state, imported_packages, random_seed
 from .fingerprint import DataFingerprint, fingerprint
 from .keras_facts import LayerFacts, layers_of, outputs_of
+from .variant import read_variant
 
 PROVENANCE_FILE = Path("assets.extra", "tfserve_nb.json")
 FORMAT = 1
@@ -51,6 +53,7 @@ class Provenance:
         model: what was exported, such as `Sequential 'digits'`.
         layers: those of a Keras model; empty for anything else.
         outputs: output name -> activation and loss, of a Keras model; empty when they are not known.
+        variant: what it is stored as: `float32` as it was exported, or a variant such as `float16`.
         format: version of the file's format.
     """
 
@@ -65,6 +68,7 @@ class Provenance:
     model: str = ""
     layers: tuple[LayerFacts, ...] = ()
     outputs: Mapping[str, Evidence] = field(default_factory=dict)
+    variant: str = PLAIN
     format: int = FORMAT
 
     @property
@@ -139,6 +143,7 @@ def collect(source: ExportSource, folder: Path, given: ProvenanceInput) -> Prove
         model=source.description,
         layers=layers_of(source, folder) or (earlier.layers if earlier is not None else ()),
         outputs=outputs_of(source, folder) or (earlier.outputs if earlier is not None else {}),
+        variant=read_variant(folder).name,
     )
 
 

@@ -9,9 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ...errors import InvalidOption
-
-PLAIN = "float32"
-"""The name of a version that is no variant: the model as it was exported, whatever its types are."""
+from ...types import PLAIN
+from . import bfloat16, tflite
 
 
 def _nothing() -> str:
@@ -28,7 +27,8 @@ class Variant:
         needs_rows: whether it is made from rows of the user.
         needs_model: whether it is made from the model in memory; the others are made from a version's folder.
         is_exact: whether its answers should be those of the plain version but for the order of sums.
-        loads_in_tensorflow_serving: whether TensorFlow Serving loads it as it is.
+        loads_in_tensorflow_serving: whether TensorFlow Serving loads it as it is started by default.
+        runtime: the engine that alone runs it; "" for TensorFlow, and engines made from its SavedModel.
         find_missing: finds what this machine lacks to make or run it, in words; "" for nothing.
     """
 
@@ -38,6 +38,7 @@ class Variant:
     needs_model: bool = False
     is_exact: bool = False
     loads_in_tensorflow_serving: bool = True
+    runtime: str = ""
     find_missing: Callable[[], str] = _nothing
 
     @property
@@ -53,6 +54,20 @@ VARIANTS: dict[str, Variant] = {
         Variant("float16", "Weights are stored as float16, half as large, and unpacked to float32 when loaded."),
         Variant("int8", "Weights are stored as int8, a quarter as large, and unpacked to float32 when loaded."),
         Variant("xla", "The graph is compiled by XLA, once for each batch size.", is_exact=True),
+        Variant(
+            "bfloat16",
+            "A copy of the Keras model computes in bfloat16, with float32 weights: Keras' mixed precision.",
+            needs_model=True,
+            find_missing=bfloat16.missing,
+        ),
+        Variant(
+            "tflite-int8",
+            "LiteRT computes in int8, whose ranges are found from real rows; float32 in and out.",
+            needs_rows=True,
+            loads_in_tensorflow_serving=False,
+            runtime="litert",
+            find_missing=tflite.missing,
+        ),
     )
 }
 """Name -> variant, the plain version first."""
@@ -65,5 +80,16 @@ def check_variant(name: object) -> str:
         InvalidOption: naming those that there are.
     """
     if name not in VARIANTS:
-        raise InvalidOption(f"optimize={name!r} must be one of {', '.join(VARIANTS)}", hint="--optimize float16")
+        raise InvalidOption(f"optimize={name!r} must be one of {', '.join(VARIANTS)}, auto", hint="--optimize float16")
     return str(name)
+
+
+def check_possible(name: str) -> None:
+    """Refuse a variant that cannot be made or run on this machine.
+
+    Raises:
+        InvalidOption: with the reason.
+    """
+    missing = VARIANTS[name].missing
+    if missing:
+        raise InvalidOption(f"optimize={name!r}: {missing}", hint="--optimize float16")

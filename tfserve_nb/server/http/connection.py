@@ -243,8 +243,9 @@ class Connection(asyncio.Protocol):
             connection = b"Connection: close\r\n"
         elif not head.is_http11:
             connection = b"Connection: Keep-Alive\r\n"
-        lines = (first_line, fields, self._server.date_line, connection, b"Content-Length: %d\r\n\r\n" % len(body))
-        self._transport.write(b"".join(lines) + (b"" if head.method == "HEAD" else body))
+        length = b"Content-Length: %d\r\n\r\n" % len(body)
+        sent = b"" if head.method == "HEAD" else body
+        self._transport.write(b"".join((first_line, fields, self._server.date_line, connection, length, sent)))
         self.done(message)
 
     def stays_open_after(self, message: Message) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextvars import copy_context
 from typing import Any, NamedTuple  # simdjson's proxies
 
 import numpy as np
@@ -55,6 +56,10 @@ class NumbersReader:
 
     def __init__(self) -> None:
         self._parser = None if simdjson is None else simdjson.Parser()
+        # More than the largest float32 becomes infinity, as on the careful path. In a context of its own, because
+        # `np.errstate` for each request costs more than the conversion.
+        self._context = copy_context()
+        self._context.run(np.seterr, over="ignore")
 
     def read(self, body: bytes, signatures: Mapping[str, SignatureSpec]) -> Numbers | None:
         """The tensors of a request, or None for a request that needs the careful path.
@@ -69,7 +74,7 @@ class NumbersReader:
             return None
         parser = self._parser if len(body) <= MAX_KEPT_BYTES else simdjson.Parser()
         try:
-            return _read(parser.parse(body), body, signatures)
+            return self._context.run(_read, parser.parse(body), body, signatures)
         except (ValueError, TypeError):
             return None  # not JSON, or not of one type
         except RuntimeError:
@@ -136,7 +141,9 @@ def _has_structure(value: Any, body: bytes, shape: tuple[int, ...]) -> bool:
         # Few lists: check each length. The number of brackets shows that nothing is nested deeper.
         if not _has_lists(body, 1 if len(shape) == 1 else 1 + shape[0]):
             return False
-        return len(shape) == 1 or all(type(row) is simdjson.Array and len(row) == shape[1] for row in value)
+        if len(shape) == 1 or shape[0] == 1:  # the first row is what `shape` was read from
+            return True
+        return all(type(row) is simdjson.Array and len(row) == shape[1] for row in value)
     if math.prod(shape) > len(body):
         return False  # lists of a hostile text may be long along the first elements only
     # Many short lists: compare the text without its numbers.
@@ -160,14 +167,10 @@ def _has_lists(body: bytes, num_lists: int) -> bool:
 
 
 def _narrowed(numbers: np.ndarray, wanted: np.dtype) -> np.ndarray:
-    """float64 to `wanted`; more than the largest float32 becomes infinity, as on the careful path."""
-    if wanted == numbers.dtype:
-        return numbers
+    """float64 to `wanted`."""
+    if not PIECE < len(numbers) <= MAX_PIECES * PIECE:
+        return numbers.astype(wanted, copy=False)
     narrow = np.empty(len(numbers), wanted)
-    with np.errstate(over="ignore"):
-        if len(numbers) > MAX_PIECES * PIECE:
-            narrow[:] = numbers
-        else:
-            for start in range(0, len(numbers), PIECE):
-                narrow[start : start + PIECE] = numbers[start : start + PIECE]
+    for start in range(0, len(numbers), PIECE):
+        narrow[start : start + PIECE] = numbers[start : start + PIECE]
     return narrow

@@ -26,7 +26,7 @@ from .lane import Lane, Observe, RunFunction, RunWithin
 from .long_runs import LOOK_S, MAX_OVERDUE, RunningBatch, limit_s, size_of, too_many_overdue, with_time_left
 from .queue import Batch, BatchQueue, Finished, Part, Task
 from .rows import RowsMisfit, run_parts
-from .short_runs import is_short
+from .short_runs import is_short, run_here
 from .short_runs import note as note_short
 
 JOIN_S = 1.5
@@ -186,10 +186,8 @@ class Runner:
         _deliver(finished)
         if batch is None:
             return True
-        outputs: list[Tensors] = []
         batch.mark_started(now_s)
-        with contextlib.suppress(Exception):
-            outputs = run_parts(lane, batch.parts, is_here=True)
+        outputs, computed_s = run_here(lane, batch)
         if outputs:
             self._done(lane, batch, now_s, outputs, running)
         elif self._stopping:
@@ -197,7 +195,7 @@ class Runner:
         with self._wake:
             if not outputs and not self._stopping:
                 self._again.append((lane, batch))
-            note_short(lane, now_s, self._now())
+            note_short(lane, now_s, self._now(), computed_s)
             running.is_replaced = False
             self._ended(running)
             self._running.remove(running)

@@ -13,8 +13,9 @@ from functools import partial
 from typing import Any, TypeAlias
 
 from ...errors import InvalidRequest, NotAvailable, ServingError
+from ...export.provenance.variant import read_variant
 from ...export.signatures import main_signature
-from ...types import EngineMeasurement, SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
+from ...types import PLAIN, EngineMeasurement, SignatureDefs, SignatureSpec, Tensors, VersionState, VersionStatus
 from ..backend import Assignment, Outcome, Ticket, VersionView
 from ..batching.lane import Lane, Observe, RunFunction, RunWithin
 from ..batching.queue import Batch, BatchQueue, Task
@@ -103,6 +104,7 @@ class LoadedVersion:
         self._findings = findings
         self._options = options = source.options
         self._device = source.device
+        self._variant = read_variant(source.path)
         self._observers = observers
         self._model = model
         self._version = version
@@ -144,8 +146,14 @@ class LoadedVersion:
     @property
     def notes(self) -> tuple[str, ...]:
         """What users have to know, one line each."""
-        effects = self.servable.effects
-        return (*effects.notes, *sharing_notes(self.alone), *self.engine_notes, *self._findings.notes)
+        effects, variant = self.servable.effects, self._variant
+        of_variant = (f"{variant.name}: {variant.found}",) if variant.found else ()
+        return (*effects.notes, *of_variant, *sharing_notes(self.alone), *self.engine_notes, *self._findings.notes)
+
+    @property
+    def variant(self) -> str:
+        """What it is stored as; see `export.variants`."""
+        return self._variant.name
 
     @property
     def engine(self) -> str:
@@ -342,6 +350,7 @@ class VersionRecord:
             draws="" if self.loaded is None else self.loaded.servable.effects.randomness,
             problem="" if self.loaded is None else self.loaded.problem,
             notes=() if self.loaded is None else self.loaded.notes,
+            variant=PLAIN if self.loaded is None else self.loaded.variant,
             engine=TENSORFLOW if self.loaded is None else self.loaded.engine,
             engines=() if self.loaded is None else self.loaded.engines,
         )
