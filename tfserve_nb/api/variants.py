@@ -28,7 +28,7 @@ from ..export.provenance.provenance import evidence_of
 from ..export.provenance.variant import read_variant
 from ..export.reasons import innermost
 from ..export.saved_model import export_version
-from ..export.signatures import main_signature, read_meta_graph, read_signatures
+from ..export.signatures import SAVED_MODEL_FILE, main_signature, read_meta_graph, read_signatures
 from ..export.source import owners_of, prepare_source
 from ..export.variants.write import write_variant
 from ..server.handle import ServerHandle
@@ -96,6 +96,10 @@ def _measured(
     with TemporaryFolder("tfserve-variants") as folder:
         progress(ProgressEvent("exporting", 0, 1))
         base = export_version(source, folder.path, PLAIN).path
+        if not (base / SAVED_MODEL_FILE).is_file():
+            raise InvalidOption(
+                f"{source.description} is no SavedModel, which variants are made of", hint="deploy it as it is"
+            )
         before = read_variant(base).name
         if before != PLAIN:
             raise InvalidOption(

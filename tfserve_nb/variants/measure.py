@@ -101,8 +101,9 @@ def measure_variants(
     progress(ProgressEvent("measuring", 0, len(made)))
     folder = _folder(made[0])
     signature = main_signature(read_signatures(folder))
-    rows = Evidence(_made_up(folder, signature), MADE_UP)
-    if given.rows is not None:
+    if given.rows is None:
+        rows = Evidence(_made_up(folder, signature), MADE_UP)
+    else:
         rows = Evidence(given.rows, "the rows given")
     with probing(TENSORFLOW) as base:
         measuring = _Measuring(base, signature, rows, given, engine)
