@@ -36,7 +36,7 @@ def write(results: Results) -> list[Path]:
         "svg.hashsalt": "bench", "axes.titleweight": "bold", "axes.titlelocation": "left",
     })  # fmt: skip
     makers: dict[str, Callable[[Results], Any]] = {
-        "same-model": same_model, "throughput": throughput, "request": request,
+        "same-model": same_model, "same-model-cost": same_model_cost, "throughput": throughput, "request": request,
     }  # fmt: skip
     paths = []
     for name, maker in makers.items():
@@ -50,24 +50,35 @@ def write(results: Results) -> list[Path]:
 
 def same_model(results: Results) -> Any:
     """Rows per second of every server: a column of bars for each load, a row for each model."""
+    return _same_figure(results, "rows", "rows per second")
+
+
+def same_model_cost(results: Results) -> Any:
+    """The same with the processor time of a row, which does not depend on what else the machine does."""
+    return _same_figure(results, "cpu", "processor time of a row in µs, client not counted")
+
+
+def _same_figure(results: Results, what: str, title: str) -> Any:
     from matplotlib.figure import Figure
 
     names = [name for name in MODELS if results.cases(same_part_of(name))]
     if not names:
         return None
-    figure = Figure(figsize=(12, 2.9 * len(names)), layout="constrained")
+    figure = Figure(figsize=(12, 2.5 * len(names)), layout="constrained")
     grid = figure.subplots(len(names), 2, squeeze=False)
     for name, line in zip(names, grid, strict=True):
-        _same_bars(results, line[0], name, ONE_ROW, "requests of 1 row, 64 connections")
-        _same_bars(results, line[1], name, MANY_ROWS, "requests of 32 rows, binary, 8 connections")
-    figure.suptitle("The same SavedModel in every server: rows per second", fontweight="bold", x=0.01, ha="left")
+        _same_bars(results, line[0], name, what, ONE_ROW)
+        _same_bars(results, line[1], name, what, MANY_ROWS)
+    figure.suptitle(f"The same SavedModel in every server: {title}", fontweight="bold", x=0.01, ha="left")
     return figure
 
 
-def _same_bars(results: Results, axes: Any, name: str, load: SameLoad, title: str) -> None:
-    """The servers of one model and load, the fastest at the top; a line across a bar goes from smallest to largest."""
-    found = {case: results.series(same_part_of(name), case, f"rows@{load.name}") for case in COLORS}
+def _same_bars(results: Results, axes: Any, name: str, what: str, load: SameLoad) -> None:
+    """The servers of one model and load, the best at the top; a line across a bar goes from smallest to largest."""
+    found = {case: results.series(same_part_of(name), case, f"{what}@{load.name}") for case in COLORS}
     cases = sorted((case for case, series in found.items() if series), key=lambda case: median(found[case]))
+    if what == "cpu":
+        cases.reverse()
     for place, case in enumerate(cases):
         values = found[case].values()
         axes.barh(place, median(found[case]), color=COLORS[case], height=0.72)
@@ -77,7 +88,8 @@ def _same_bars(results: Results, axes: Any, name: str, load: SameLoad, title: st
     for label in axes.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in OURS else "normal")
     axes.set_xlim(0, 1.18 * max((max(found[case].values()) for case in cases), default=1))
-    axes.set_title(f"{MODELS[name]}: {title}", fontsize=10.5)
+    body = "1 row, 64 connections" if load == ONE_ROW else "32 rows, binary, 8 connections"
+    axes.set_title(f"{MODELS[name].split(',')[0]}: {body}", fontsize=10.5)
 
 
 def throughput(results: Results) -> Any:

@@ -3,7 +3,7 @@
 Usage: python benchmarks/gpu.py [--device /GPU:0] [--out FILE.md] [--quick] [--only SECTION]... [--model MODEL]...
 
 Prints Markdown tables, and writes them to FILE.md and the numbers beside them as JSON. With `--device /CPU:0` it is a
-dry run: all that runs without a GPU. The sections (gpu_sections.py) do not depend on each other: each is a process, and
+dry run: all that runs without a GPU. The sections (gpu_sections/) do not depend on each other: each is a process, and
 one that fails or takes too long keeps what it found until then, says why, and the next one runs.
 """
 
@@ -123,7 +123,7 @@ def measure(section: str, setting: Setting, folder: Path, limit_s: float, result
         return
     folder.mkdir()
     path, log = folder / "found", folder / "log"
-    command = [sys.executable, str(HERE / "gpu_sections.py"), section, json.dumps(vars(setting)), str(path)]
+    command = [sys.executable, "-m", "gpu_sections", section, json.dumps(vars(setting)), str(path)]
     code = run(command, folder, log, limit_s, grows=section != "device")
     if code == NO_DEVICE:
         raise NoDevice(last_words(log))
@@ -137,7 +137,8 @@ def measure(section: str, setting: Setting, folder: Path, limit_s: float, result
 
 def run(command: list[str], folder: Path, log: Path, limit_s: float, *, grows: bool) -> int | None:
     """Run a process with all that it starts; its exit code, or None when it had to be stopped."""
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    path = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": path}
     # The bare calls and Keras may use the GPU before anything is deployed, and TensorFlow would take all of its memory
     # then. How it is without this is measured in the section about the device.
     environment |= {"TF_FORCE_GPU_ALLOW_GROWTH": "true"} if grows else {}

@@ -3,7 +3,7 @@
 ::
 
     ServingError
-    ├── ModelNotServable      what was given cannot become a SavedModel
+    ├── ModelNotServable      what was given cannot become a version
     ├── ExportFailed          writing or checking the SavedModel went wrong
     ├── VersionExists         a version of that number is already on disk
     ├── ReplayFailed          a new version did not keep its limits in a replay
@@ -65,7 +65,7 @@ class ServingError(Exception):
 
 
 class ModelNotServable(ServingError):
-    """What was given is no model, or one that cannot become a SavedModel."""
+    """What was given is no model, or one that cannot become a version."""
 
     http_status, code = 400, "INVALID_ARGUMENT"
 

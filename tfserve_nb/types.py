@@ -146,10 +146,12 @@ class SignatureDefs:
     Attributes:
         proto: a serialized `tensorflow.serving.SignatureDefMap`.
         json: the same in protobuf's JSON: `{"signature_def": {name: {"inputs": ..., ...}}}`.
+        platform: what the Open Inference Protocol calls the model's file.
     """
 
     proto: bytes
     json: Mapping[str, Any]
+    platform: str = "tensorflow_savedmodel"
 
 
 @dataclass(frozen=True, slots=True)

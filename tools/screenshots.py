@@ -41,7 +41,7 @@ def make(*hidden):
     made.fit(images, digits.target, epochs=8, verbose=0)
     return made
 small, large = make(), make(1024, 512)
-%deploy small --name digits --label stable --quiet --out d
+%deploy small --name digits --label stable --engine auto --check images --quiet --out d
 %deploy large --name digits --stage --label canary --quiet --out d
 _ = d.sample_requests()
 t = d.ab_test("stable", "canary", split=30, shadow=50, max_disagreement=0.2, auto_rollback=False)

@@ -28,7 +28,7 @@ class FakeServable:
     Args:
         version: what is added.
         problem: when given, every run fails with it.
-        gate: when given, each run waits until it is set (at most 10 s).
+        gate: when given, each run waits until it is set (at most 60 s).
     """
 
     def __init__(self, version: int, gate: threading.Event | None = None, problem: str = "") -> None:
@@ -39,13 +39,15 @@ class FakeServable:
         self.gate = gate
         self.problem = problem
         self.batch_sizes: list[int] = []
+        self.has_begun = threading.Event()
         self.is_closed = False
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         assert not self.is_closed, "run after close"
         assert signature == "serving_default"
+        self.has_begun.set()
         if self.gate is not None:
-            assert self.gate.wait(10)
+            assert self.gate.wait(60)
         if self.problem:
             raise RunRejected(self.problem)
         self.batch_sizes.append(len(inputs["x"]))

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 
+import onnx
 import pytest
 import requests
 from helpers.converting import convert_here
 from helpers.eventually import eventually
+from helpers.onnx_models import echo
 from IPython.core.completer import provisionalcompleter
 from IPython.core.error import UsageError
 
@@ -49,6 +51,20 @@ def test_deploy_line_magic_serves_a_variable_under_its_name(modeller) -> None:
     assert (handle.name, handle.version, handle.versions) == ("model", 1, (1,))
     assert post(handle, [[1, 2]]).json() == {"predictions": [[2.0, 4.0]]}
     assert handle.predict([[1, 2]]).tolist() == [[2.0, 4.0]]
+
+
+def test_deploy_takes_the_path_of_a_file_also_beside_a_variable_of_that_name(modeller) -> None:
+    onnx.save(echo("float32"), "model.onnx")
+    onnx.save(echo("float32"), "other.name.onnx")
+
+    handle = modeller.run("%deploy model.onnx")
+
+    assert (handle.name, handle.engine) == ("model", "onnx")
+    assert handle.predict([[1, 2]]).tolist() == [[1.0, 2.0]]
+    assert modeller.run("%deploy ./other.name.onnx").name == "other.name"
+    assert modeller.run("%deploy model.onnx --name small").name == "small"
+    with pytest.raises(UsageError, match="MODEL 'none.onnx': there is no such file"):
+        modeller.run("%deploy none.onnx")
 
 
 def test_deploy_cell_magic_runs_the_body_in_the_users_namespace(modeller) -> None:

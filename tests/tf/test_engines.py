@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import threading
 import weakref
@@ -27,6 +28,7 @@ from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.engines import accelerated, artefacts, conversion, kinds, litert, selection
 from tfserve_nb.serving.engines.artefacts import FOLDER, RECORD_FILE, EngineFolder
+from tfserve_nb.serving.engines.onnx import open_session
 
 X = np.linspace(-1, 1, 6, dtype=np.float32).reshape(3, 2)
 
@@ -131,6 +133,20 @@ def test_what_could_not_be_converted_is_tried_again_when_engines_are_measured(mo
     rows = handle.measure_engines()
 
     assert {row.engine for row in rows if row.agrees} == {"tensorflow", "onnx", "litert"}
+
+
+@pytest.mark.usefixtures("_converted_here")
+def test_without_cuda_a_version_for_a_gpu_says_that_onnx_runtime_uses_the_processor(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    handle = tfserve_nb.deploy(dense(), "dense", engine="onnx")
+    version = handle.base_path / "dense" / "1"
+    (file,) = (version / FOLDER / "onnx").iterdir()
+
+    session = open_session(file, 1, accelerated.EngineServable(version, "/GPU:0").gpu)
+
+    assert session.get_providers() == ["CPUExecutionProvider"]
+    assert "runs on the processor: CUDAExecutionProvider is not in this onnxruntime" in caplog.text
 
 
 @pytest.mark.usefixtures("_converted_here")
@@ -297,6 +313,7 @@ def test_answers_that_differ_at_work_give_the_signature_back_to_tensorflow(caplo
     (handle,) = tfserve_nb.resume()  # who has no TensorFlow to compare with must not use it either
     assert handle.engine == "tensorflow"
     assert "output 'output_0' of onnx differs from TensorFlow" in newest(handle).notes[-1]
+    assert {row.agrees for row in newest(handle).engines if row.engine == "onnx"} == {False}
     handle.measure_engines()
     assert handle.engine == "onnx"
 
@@ -554,6 +571,23 @@ def test_where_a_version_cannot_be_written_what_is_converted_lies_elsewhere(monk
     assert handle.engine == "onnx"
     assert handle.predict(X).shape == (3, 3)
     assert not (handle.base_path / "dense" / "1" / FOLDER / RECORD_FILE).exists()
+
+
+@pytest.mark.usefixtures("_converted_here")
+@pytest.mark.parametrize("file", ["store", "write"])
+def test_a_full_disk_keeps_no_version_from_being_served(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+    model = dense()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(EngineFolder, file, full)
+
+    handle = tfserve_nb.deploy(model, "dense", engine="auto", check=X)
+
+    np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+    assert ("no place for what is converted: No space left" in newest(handle).notes[-1]) == (file == "store")
+    assert {row.agrees for row in newest(handle).engines if row.engine == "onnx"} == {None if file == "store" else True}
 
 
 def test_captured_requests_are_compared_before_made_up_rows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -232,12 +232,12 @@ def test_an_example_without_rows_is_refused(tmp_path: Path) -> None:
 
 def test_another_keras_backend_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = dense()
-    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "openvino")
 
     error = refused(model, tmp_path, ModelNotServable)
 
-    assert (
-        error.message == f"Sequential {model.name!r} runs on the Keras backend 'jax'; only 'tensorflow' can be served"
+    assert error.message == (
+        f"Sequential {model.name!r} runs on the Keras backend 'openvino'; served are tensorflow, jax, torch"
     )
     assert "%env KERAS_BACKEND=tensorflow" in error.hint
 

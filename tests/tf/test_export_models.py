@@ -255,10 +255,10 @@ def test_text_vectorization_survives_moving_the_folder(export: Any, tmp_path: Pa
     expected = model(tf.constant(text), training=False).numpy()
 
     version = export(model)
+    assert inputs_of(version) == {"text": "string[?]"}
     moved = tmp_path / "elsewhere"
     shutil.move(version.path, moved)
 
-    assert inputs_of(version) == {"text": "string[?]"}
     np.testing.assert_allclose(load_and_run(moved, DEFAULT_SIGNATURE, {"text": text})["output_0"], expected, rtol=1e-6)
     assert_checked(export)
 

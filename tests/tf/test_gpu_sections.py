@@ -53,17 +53,20 @@ def test_the_smallest_sections_run_on_the_cpu(sections: Any, tmp_path: Path) -> 
 
 
 def test_a_training_goes_on_beside_its_block_and_ends_with_it(sections: Any) -> None:
-    with sections.Training("/CPU:0") as training:
+    training_of = importlib.import_module("gpu_sections.training").Training
+    with training_of("/CPU:0") as training:
         eventually(lambda: training.steps_per_s() > 0)
 
     assert not [thread for thread in threading.enumerate() if thread.name == "training"]
 
 
 def test_answers_beyond_the_tolerance_are_the_problem_of_their_case(sections: Any) -> None:
-    def compare() -> dict[str, float]:
-        return {"difference": sections.difference(np.ones(3), np.zeros(3))}
+    setting = importlib.import_module("gpu_sections.setting")
 
-    found = sections.attempt("mlp", compare)
+    def compare() -> dict[str, float]:
+        return {"difference": setting.difference(np.ones(3), np.zeros(3))}
+
+    found = setting.attempt("mlp", compare)
 
     assert "largest difference 1" in found.problem
     assert not found.values

@@ -553,7 +553,7 @@ def test_bfloat16_computes_on_a_copy_of_the_model(monkeypatch: pytest.MonkeyPatc
     assert policies == [layer.dtype_policy.name for layer in model.layers]
     for before, now in zip(weights, model.get_weights(), strict=True):
         np.testing.assert_array_equal(before, now)
-    with pytest.raises(InvalidOption, match="is for Keras models in memory, and that is tf.function"):
+    with pytest.raises(InvalidOption, match="is for Keras models of TensorFlow in memory, and that is tf.function"):
         tfserve_nb.deploy(function().model, "other", optimize="bfloat16")
     with pytest.raises(InvalidOption, match="is made from the Keras model in memory, and this is a version"):
         write_variant("bfloat16", exported(dense())[0], Path("variant"))

@@ -40,6 +40,7 @@ THIRD_PARTY = {
     "numpy": ("",),
     "tensorflow": ("protos", "export", "serving", "server/config_files"),
     "ml_dtypes": ("types",),
+    "jax": ("export/backends/jax",),
     "keras": ("export", "serving", "api/callback"),
     "tensorflow_serving": ("export", "server", "bench/load/targets"),  # protos and stubs; they import TensorFlow
     "google": ("export", "server"),  # protobuf
@@ -52,7 +53,7 @@ THIRD_PARTY = {
     "cattrs": ("serialization",),
     "httpx": ("server/admin/connection",),
     "ai_edge_litert": ("serving", "export/variants/tflite"),
-    "onnx": ("export/single_file", "serving/engines/convert"),
+    "onnx": ("export/backends/own_onnx", "export/single_file", "serving/engines/convert"),
     "onnxruntime": ("serving/engines/onnx", "serving/engines/single_file/onnx"),
     "tf2onnx": ("serving/engines/convert",),
     "flatbuffers": ("serving/engines/single_file/tflite_file",),
@@ -79,7 +80,7 @@ THIRD_PARTY = {
 HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
-    "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
+    "jax", "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
     "google_crc32c",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,13 +14,15 @@ from tfserve_nb.errors import RunRejected
 from tfserve_nb.reports.engines import engine_table
 from tfserve_nb.reports.report import Report
 from tfserve_nb.reports.text import to_text
-from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of, speed_note
+from tfserve_nb.serving.engines.choice import Findings, choose, examine, gain, rows_of, speed_note, threads_pay
 from tfserve_nb.serving.engines.convert import _listed, litert_problem
-from tfserve_nb.serving.engines.engine import unsuited
+from tfserve_nb.serving.engines.engine import gpu_of, unsuited
 from tfserve_nb.serving.engines.evidence import MADE_UP, MAX_KEPT_BYTES, Evidence, worth_keeping
+from tfserve_nb.serving.engines.onnx import CUDA, providers
 from tfserve_nb.serving.engines.strange import NEGATIVE, NOT_FINITE, GuardedEngine, LeftToTensorFlow
 from tfserve_nb.types import SignatureSpec, Tensors, TensorSpec
 
+CPU = "CPUExecutionProvider"
 ROWS = {"x": np.arange(6, dtype=np.float32).reshape(3, 2)}
 
 
@@ -133,6 +136,14 @@ def test_an_engine_has_one_thread_where_that_is_faster() -> None:
     assert set(one.ms) == set(several.ms) == {"tensorflow", "a"}
 
 
+def test_several_threads_have_to_be_clearly_faster_than_one() -> None:
+    alone_ms = {1: 1.0, 64: 10.0}
+
+    assert threads_pay({1: 1.0, 64: 5.0}, alone_ms)
+    assert not threads_pay({1: 1.0, 64: 8.0}, alone_ms)
+    assert not threads_pay({1: 2.0, 64: 5.0}, alone_ms)
+
+
 def test_made_up_rows_count_only_without_others_and_rows_that_fail_are_passed_over() -> None:
     def picky(inputs: Tensors) -> Tensors:
         if (inputs["x"] > 100).any():
@@ -215,6 +226,20 @@ def test_a_signature_that_counts_no_rows_is_run_as_it_is() -> None:
 
     assert set(findings.ms["a"]) == {3}
     assert set(engine.sizes) == {3}
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "asked"),
+    [
+        (None, (CUDA, CPU), [CPU]),
+        ("/CPU:0", (CUDA, CPU), [CPU]),
+        ("/GPU:0", (CUDA, CPU), [(CUDA, {"device_id": 0}), CPU]),
+        ("/job:localhost/replica:0/task:0/device:gpu:3", (CUDA, CPU), [(CUDA, {"device_id": 3}), CPU]),
+        ("/GPU:0", ("AzureExecutionProvider", CPU), [CPU]),
+    ],
+)
+def test_onnx_runtime_is_asked_for_the_gpu_of_the_version(device: str | None, available: Any, asked: Any) -> None:
+    assert providers(gpu_of(device), available) == asked
 
 
 def test_signatures_that_only_tensorflow_has_the_types_for() -> None:

@@ -299,6 +299,7 @@ def test_ending_the_copies_lets_the_version_go_although_copies_wait(
     gate = hold(loader, 2)
     for number in range(10):
         ask(core, number)
+    assert loader.loaded[2].has_begun.wait(60)  # copies that no run has begun with would all be dropped
     with pytest.raises(InvalidOption, match="copies of other versions' requests"):
         core.undeploy("net", 2)
     core.set_shadow("net", None)

@@ -42,7 +42,7 @@ from ..serving.versions.warmup import Seen
 from ..types import Progress, ProgressEvent, Tensors, no_progress
 from .deploy_options import ExportOptions, ServeOptions, compared_as, guard_of, limits_of
 from .deployment import DEFAULT_BASE_PATH, Deployment
-from .engine_check import captured_by, check_survives, engine_for, prepare_engines
+from .engine_check import captured_by, engine_for, facts_of, prepare_engines
 from .optimize import Comparison, optimize_version
 from .replay_gate import check_captured, only_if_replayed
 from .row_check import note_check_rows
@@ -367,9 +367,7 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
 
     def verify(path: Path) -> None:
         progress(ProgressEvent("checking", 0, 1))
-        if source.file is not None:
-            check_survives(path, source.description)
-        facts = load.facts(path)
+        facts = facts_of(path, source)
         try:
             report = verify_against_live(source, path, load_and_run, export.example, export.example_option, facts)
         except InvalidOption as error:  # it fails on the user's rows

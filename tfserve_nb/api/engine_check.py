@@ -12,14 +12,16 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from ..errors import ExportFailed, InvalidOption, ServingError
+from ..errors import ExportFailed, InvalidOption, ModelNotServable, NotAvailable, ServingError
 from ..export.arrays import by_name, given_as, named_batch
+from ..export.check import VersionFacts
 from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature
+from ..export.single_file.source import single_file
 from ..export.variants.variants import VARIANTS
 from ..server.handle import ServerHandle
 from ..serving.batching.options import BatchingOptions
-from ..serving.engines.accelerated import EngineServable
+from ..serving.engines.accelerated import EngineServable, SavedModelLoader
 from ..serving.engines.conversion import try_out
 from ..serving.engines.engine import TENSORFLOW
 from ..serving.engines.evidence import Evidence
@@ -51,22 +53,31 @@ def engine_for(source: ExportSource, serve: ServeOptions, optimize: str | None) 
         return serve.engine
     if serve.engine != TENSORFLOW:  # the default, which nobody has to ask for
         check_single_file(runtime, serve.engine, source.description)
-    if not is_processor(serve.device):
+    if serve.device is not None and not is_processor(serve.device):
         raise InvalidOption(
             f"device={serve.device!r}: {source.description} runs on the processor", hint="leave --device out"
         )
     return runtime
 
 
-def check_survives(path: Path, description: str) -> None:
-    """Run a version that is a single file in a process of its own, before this one does.
+def facts_of(path: Path, source: ExportSource) -> VersionFacts:
+    """What is known of a new version; one that is a single file has been run in a process of its own before.
 
     Raises:
         ExportFailed: if the file ended that process.
+        ModelNotServable: if its runtime cannot load it; the message names what the user gave.
     """
+    load = SavedModelLoader()
+    if source.file is None:
+        return load.facts(path)
     problem = try_out(path)
     if problem:
-        raise ExportFailed(f"{description} cannot be run: {problem}", hint="export it again, in another way")
+        raise ExportFailed(f"{source.description} cannot be run: {problem}", hint="export it again, in another way")
+    try:
+        return load.facts(path)
+    except NotAvailable as error:
+        message = error.message.replace(str(single_file(path)), source.description)
+        raise ModelNotServable(message, hint=error.hint) from error
 
 
 def prepare_engines(

@@ -93,6 +93,11 @@ def _measured(
     options: VariantOptions,
     progress: Progress,
 ) -> VariantsResult:
+    if source.file is not None:
+        raise InvalidOption(
+            f"{source.description} is a file of {source.file.engine}, and variants are made of SavedModels",
+            hint="make a smaller file with the tools of its format, and deploy that",
+        )
     with TemporaryFolder("tfserve-variants") as folder:
         progress(ProgressEvent("exporting", 0, 1))
         base = export_version(source, folder.path, PLAIN).path

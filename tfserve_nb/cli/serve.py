@@ -66,6 +66,7 @@ def serve(arguments: list[str]) -> int:
         print(f"TensorFlow ModelServer: tfserve_nb {__version__}")
         print(f"TensorFlow Library: {importlib.metadata.version('tensorflow')}")
         return 0
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's errors stay; what it tells of itself is no news
     postpone()  # versions that an engine runs need no more of TensorFlow than its messages
     _log_to_stderr()
     open_files.raise_limit()

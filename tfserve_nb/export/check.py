@@ -177,7 +177,7 @@ def in_words(report: CheckReport, source: ExportSource) -> str:
     """What a check found, for the summary of a deploy."""
     if report.skipped_reason:
         return f"not compared: {report.skipped_reason}"
-    return f"{report.num_rows} rows {'agree' if source.file is None else 'run'}"
+    return f"{report.num_rows} rows {'run' if source.file and source.call is None else 'agree'}"
 
 
 def is_all_nan(array: np.ndarray) -> bool:
@@ -298,17 +298,19 @@ def _check_made_up(
 def _compare(
     source: ExportSource, path: Path, run: Run, batch: Tensors, live: Tensors, model: LiveModel
 ) -> CheckReport:
+    sides = ("the live model", "the SavedModel" if source.file is None else "the exported model")
     try:
         served = run(batch)
     except Exception as error:
         raise ExportFailed(
-            f"the SavedModel fails on rows on which the live model does not: {innermost(error)}",
+            f"{sides[1]} fails on rows on which the live model does not: {innermost(error)}",
             hint="look for Python code in call() that works on values, not on tensors",
         ) from error
     try:
-        difference = compare_outputs(live, served, computed_in=source.coarsest_dtype)
+        difference = compare_outputs(live, served, computed_in=source.coarsest_dtype, sides=sides)
     except ExportFailed as error:
-        if has_varying_ops(read_meta_graph(path)) and not _answers_alike(source, batch, live, model):
+        may_vary = source.file is not None or has_varying_ops(read_meta_graph(path))
+        if may_vary and not _answers_alike(source, batch, live, model):
             why = "draws random numbers or reads the clock"
             return CheckReport(0, None, f"the model {why}: its outputs for the same rows differ each time")
         if any(None in (spec.shape or ())[1:] for spec in source.inputs):

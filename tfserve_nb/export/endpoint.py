@@ -59,6 +59,7 @@ class ExportSource:
         tracked: the objects that own the variables and tables which `call` uses.
         path: the SavedModel folder to be copied, or None.
         file: what is written for a model that is no SavedModel and becomes none; None for all others.
+        backend: what `call` computes with: Keras' name of it.
         coarsest_dtype: the least exact type that the model computes in, such as `float32` or `float16`.
         notes: what had to be guessed or is left out, one line each; a deploy says them.
         order: the inputs in the order of a list that the model takes, those that are left out too; empty when it takes
@@ -71,6 +72,7 @@ class ExportSource:
     tracked: tuple[object, ...] = ()
     path: Path | None = None
     file: SingleFile | None = None
+    backend: str = "tensorflow"
     coarsest_dtype: str = "float32"
     notes: tuple[str, ...] = ()
     order: tuple[str, ...] = ()

@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import ModelNotServable
 from ..types import TensorSpec
 from .arrays import columns_of, is_list_of_arrays, specs_of, without_none
+from .backends.own_onnx import as_onnx
 from .endpoint import (
     ExportSource,
     Structure,
@@ -31,6 +32,8 @@ from .guesses import rounded_ids, takes_any_batch, with_guessed_types
 
 _EXACTNESS = ("float64", "float32", "bfloat16", "float16")
 """From exact to coarse as far as tolerances go: float16 computations also overflow, so they count as the coarsest."""
+
+_BACKENDS = ("tensorflow", "jax", "torch")
 
 _DIGITS = {"float64": 53, "float32": 24, "bfloat16": 8, "float16": 11}
 """Up to 2 to the power of this, a type holds every whole number."""
@@ -63,9 +66,9 @@ def keras_source(model: Any, example: object = None) -> ExportSource:
     import keras
 
     description = f"{type(model).__name__} {model.name!r}"
-    if keras.backend.backend() != "tensorflow":
+    if keras.backend.backend() not in _BACKENDS:
         raise ModelNotServable(
-            f"{description} runs on the Keras backend {keras.backend.backend()!r}; only 'tensorflow' can be served",
+            f"{description} runs on the Keras backend {keras.backend.backend()!r}; served are {', '.join(_BACKENDS)}",
             hint="restart the kernel and run this before Keras is imported: %env KERAS_BACKEND=tensorflow",
         )
     if not isinstance(model, keras.Model):
@@ -138,7 +141,9 @@ def _functional_source(model: Any, flat_inputs: list[Any], example: object, desc
     if optional and example is None:
         one = ", ".join(optional)
         notes.append(f"optional, and given by every request: {one}; to serve it as None, pass --check rows without it")
-    return _source(model, specs, run, description, tuple(notes), order=names if is_list(structure) else ())
+    order = names if is_list(structure) else ()
+    arguments = None if left_out else [pack(structure, names)]
+    return _source(model, specs, run, description, tuple(notes), order=order, arguments=arguments)
 
 
 def _is_optional(tensor: Any) -> bool:
@@ -232,7 +237,8 @@ def _subclassed_source(model: Any, example: object, description: str) -> ExportS
     notes += _notes_on_left_out([*arguments], [name for name in parameters.optional if name not in arguments])
     takes_tensors = is_list([*arguments.values()])
     order = parameters.all if takes_tensors else names if is_list(structure) and not more else ()
-    return _source(model, specs, run, description, tuple(notes), order=order)
+    found = list(arguments.values())
+    return _source(model, specs, run, description, tuple(notes), order=order, arguments=found)
 
 
 def _source(
@@ -243,21 +249,34 @@ def _source(
     notes: tuple[str, ...],
     *,
     order: tuple[str, ...],
+    arguments: Sequence[Structure] | None,
 ) -> ExportSource:
+    """A source; `arguments` is what the model is called with by position, None when that cannot be written as ONNX."""
+    import keras
+
     layer_names = output_layer_names(model)
 
     def call(*tensors: Any) -> dict[str, Any]:
         return name_outputs(run(tensors), layer_names)
 
-    return ExportSource(
+    source = ExportSource(
         description=description,
         inputs=tuple(specs),
         call=call,
         tracked=(model,),
+        backend=keras.backend.backend(),
         coarsest_dtype=coarsest_dtype(model),
         notes=notes,
         order=order,
     )
+    if source.backend != "torch":
+        return source
+    if arguments is None:
+        raise ModelNotServable(
+            f"{description} has optional inputs that the rows leave out, which Keras' ONNX export cannot",
+            hint="give rows with all of them, or make a model without them",
+        )
+    return as_onnx(source, arguments, run, layer_names)
 
 
 def output_layer_names(model: Any) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,13 @@ def signature_defs_of(meta_graph: Any) -> SignatureDefs:
     return SignatureDefs(message.SerializeToString(), json)
 
 
-def to_signature_defs(signatures: Mapping[str, SignatureSpec]) -> SignatureDefs:
-    """The messages of signatures that come from no SavedModel."""
+def to_signature_defs(signatures: Mapping[str, SignatureSpec], platform: str) -> SignatureDefs:
+    """The messages of signatures that come from no SavedModel.
+
+    Args:
+        signatures: by name.
+        platform: see `SignatureDefs`.
+    """
     from tensorflow.core.protobuf.meta_graph_pb2 import MetaGraphDef
 
     meta_graph = MetaGraphDef()
@@ -98,7 +104,7 @@ def to_signature_defs(signatures: Mapping[str, SignatureSpec]) -> SignatureDefs:
                 info.tensor_shape.unknown_rank = spec.shape is None
                 for size in spec.shape or ():
                     info.tensor_shape.dim.add(size=-1 if size is None else size)
-    return signature_defs_of(meta_graph)
+    return replace(signature_defs_of(meta_graph), platform=platform)
 
 
 def _orders(meta_graph: Any) -> dict[str, tuple[str, ...]]:

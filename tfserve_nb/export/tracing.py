@@ -16,6 +16,7 @@ from typing import Any
 
 from ..errors import ExportFailed, ServingError
 from ..types import DEFAULT_SIGNATURE, Progress, ProgressEvent
+from .backends.jax import as_tensorflow
 from .endpoint import ExportSource
 from .reasons import innermost
 from .signatures import SAVED_MODEL_FILE, read_saved_model
@@ -38,30 +39,58 @@ def write_traced(source: ExportSource, folder: Path, progress: Progress) -> None
         Exception: what TensorFlow raises when it cannot write; the caller translates it.
     """
     import tensorflow as tf
-    from keras.export import ExportArchive
 
-    archive = ExportArchive()
     names = [spec.name for spec in source.inputs]
     aliases = plain_names(names)
     with _quiet():
         progress(ProgressEvent("exporting", 0, 2, "tracing"))
-        for resource in source.tracked:
-            archive.track(resource)
-        _hold_each_variable_once(archive)
         specs = [
             tf.TensorSpec(spec.shape, spec.dtype, name=alias)
             for spec, alias in zip(source.inputs, aliases, strict=True)
         ]
-        call, signature = _as_called(source, aliases, specs)
-        endpoint = archive.add_endpoint(DEFAULT_SIGNATURE, call, input_signature=signature)
-        _trace(endpoint, source)
-        progress(ProgressEvent("exporting", 1, 2, "writing"))
         # Gradients are for training; without them the files are smaller and more models can be saved.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        with _own_signatures_optional():
-            archive.write_out(str(folder), options=options, verbose=False)
+        write = _traced_by_jax if source.backend == "jax" else _traced_by_tensorflow
+        write_out = write(source, aliases, specs, options)
+        progress(ProgressEvent("exporting", 1, 2, "writing"))
+        write_out(str(folder))
     rename_inputs(folder, dict(zip(aliases, names, strict=True)))
     progress(ProgressEvent("exporting", 2, 2))
+
+
+def _traced_by_tensorflow(
+    source: ExportSource, aliases: Sequence[str], specs: Sequence[Any], options: Any
+) -> Callable[[str], None]:
+    """Trace a model; what is returned writes it into a folder."""
+    from keras.export import ExportArchive
+
+    archive = ExportArchive()
+    for resource in source.tracked:
+        archive.track(resource)
+    _hold_each_variable_once(archive)
+    call, signature = _as_called(source, aliases, specs)
+    _trace(archive.add_endpoint(DEFAULT_SIGNATURE, call, input_signature=signature), source)
+
+    def write_out(folder: str) -> None:
+        with _own_signatures_optional():
+            archive.write_out(folder, options=options, verbose=False)
+
+    return write_out
+
+
+def _traced_by_jax(
+    source: ExportSource, aliases: Sequence[str], specs: Sequence[Any], options: Any
+) -> Callable[[str], None]:
+    """The same for Keras on JAX, whose archive would write every variable that does not train in every run."""
+    import tensorflow as tf
+
+    traceable, variables = as_tensorflow(source)
+    call, signature = _as_called(traceable, aliases, specs)
+    endpoint = tf.function(call, input_signature=signature, autograph=False)
+    _trace(endpoint, source)
+    root = tf.train.Checkpoint(variables=variables, endpoint=endpoint)
+    signatures = {DEFAULT_SIGNATURE: endpoint}
+    return lambda folder: tf.saved_model.save(root, folder, signatures=signatures, options=options)
 
 
 def _as_called(

@@ -16,6 +16,7 @@ from typing import Any  # IPython's decorators and the user's namespace are unty
 from IPython.core.error import UsageError
 from IPython.core.magic_arguments import argument, magic_arguments
 
+from ..export.single_file.source import SUFFIXES
 from ..options import command_options, options_of
 
 _NUMBERS = re.compile(r"-[\d.][\d.eE+-]*(,[\d.eE+-]+)+")
@@ -129,9 +130,11 @@ def look_up_model(namespace: Mapping[str, Any], word: str) -> Any:
     path = Path(word).expanduser()
     try:
         return look_up(namespace, word, "MODEL")
-    except UsageError:
+    except UsageError as error:
         if path.exists():
             return path
+        if path.suffix in SUFFIXES or "/" in word:
+            raise UsageError(f"MODEL {word!r}: there is no such file; {error}") from None
         raise
 
 

@@ -65,6 +65,8 @@ class LiveModel:
             RunFailed: if it takes longer than `LONGEST_RUN_S`.
             Exception: what the model raises.
         """
+        if self._source.backend != "tensorflow":
+            return _run_without_trace(self._source, batch)
         import tensorflow as tf
 
         values = [tf.constant(batch[spec.name], dtype=spec.dtype) for spec in self._source.inputs]
@@ -93,6 +95,17 @@ class LiveModel:
             assert self._source.call is not None  # noqa: S101 - checked when this object was made
             self._traces[key] = _Trace(self._source.call, shapes, [spec.dtype for spec in self._source.inputs])
         return self._traces[key]
+
+
+def _run_without_trace(source: ExportSource, batch: Tensors) -> dict[str, np.ndarray]:
+    """The outputs of a model that Keras computes without TensorFlow; what it writes in its variables is dropped."""
+    import keras
+
+    values = [keras.ops.convert_to_tensor(batch[spec.name], dtype=spec.dtype) for spec in source.inputs]
+    assert source.call is not None  # noqa: S101 - checked when the live model was made
+    with keras.StatelessScope():
+        outputs = source.call(*values)
+    return {name: np.asarray(keras.ops.convert_to_numpy(value)) for name, value in outputs.items()}
 
 
 class _Trace:

@@ -143,7 +143,8 @@ class OnnxFile:
         is_below = location and not path.is_absolute() and ".." not in path.parts and "\\" not in location
         if not is_below or "\0" in location or path.parts[0] in _RESERVED:
             raise ModelNotServable(
-                f"{self._called} wants its weights from the file {location!r}, which is no file below its folder",
+                f"{self._called} wants its weights from the file {location!r}, which is no file below its folder, or "
+                "means something else there",
                 hint="export it again with the weights inside of it, or in one file beside it",
             )
         return str(path)

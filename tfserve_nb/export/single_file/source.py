@@ -76,7 +76,7 @@ def onnx_source(model: Any) -> ExportSource:
         NotAvailable: if ONNX Runtime is not installed.
     """
     called = f"ONNX model {model.graph.name!r}"
-    _check_installed(called, "onnxruntime", INSTALLATION)
+    check_onnx_runs(called)
     hint = "onnx.save(model, 'model.onnx'), and deploy the file: %deploy model.onnx"
     try:
         content: bytes = model.SerializeToString()
@@ -94,7 +94,7 @@ def onnx_source(model: Any) -> ExportSource:
 
 def _onnx_file_source(path: Path) -> ExportSource:
     called = f"ONNX model {path}"
-    _check_installed(called, "onnxruntime", INSTALLATION)
+    check_onnx_runs(called)
     file = OnnxFile.read(path)
     beside = {location: path.parent / location for location in file.external}
     for location, place in beside.items():
@@ -123,6 +123,18 @@ def _tflite_source(path: Path) -> ExportSource:
         shutil.copyfile(path, folder / TFLITE_FILE)
 
     return ExportSource(called, file=SingleFile("litert", write))
+
+
+def check_onnx_runs(called: str) -> None:
+    """See that ONNX models can be run here.
+
+    Args:
+        called: the model, for messages.
+
+    Raises:
+        NotAvailable: with what installs ONNX Runtime.
+    """
+    _check_installed(called, "onnxruntime", INSTALLATION)
 
 
 def _check_installed(called: str, runtime: str, installation: str) -> None:

@@ -33,9 +33,9 @@ def mixed(source: ExportSource) -> ExportSource:
         InvalidOption: if it is no Keras model, or cannot be copied.
     """
     model: Any = source.tracked[0] if len(source.tracked) == 1 else None
-    if model is None or not is_keras_object(model):
+    if model is None or not is_keras_object(model) or source.backend != "tensorflow":
         raise InvalidOption(
-            f"optimize='bfloat16' is for Keras models in memory, and that is {source.description}",
+            f"optimize='bfloat16' is for Keras models of TensorFlow in memory, and that is {source.description}",
             hint="--optimize float16",
         )
     return keras_source(_copy(model))

@@ -141,8 +141,14 @@ def _xla(making: _Making) -> list[str]:
     """Have XLA compile the graph.
 
     Raises:
-        InvalidOption: if none of it can be.
+        InvalidOption: if none of it can be, or another backend has compiled it already.
     """
+    if making.source is not None and making.source.backend != "tensorflow":
+        raise InvalidOption(
+            f"optimize='xla' is for models of TensorFlow, and {making.source.description} computes with "
+            f"{making.source.backend}",
+            hint="leave --optimize out: what JAX exports is compiled by XLA in any case",
+        )
     _copy(making.folder / "variables", making.target / "variables")
     without = write_compiled(making.folder, making.target)
     if set(without) == set(read_signatures(making.folder)):

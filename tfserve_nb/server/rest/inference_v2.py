@@ -110,7 +110,7 @@ class InferenceV2:
             described = {
                 "name": route.spec.name,
                 "versions": sorted([str(tensor.version) for tensor in versions if tensor.state.name == "AVAILABLE"]),
-                "platform": "tensorflow_savedmodel",
+                "platform": handle.signature_defs.platform,
                 "inputs": [metadata_of(spec) for spec in signature.inputs.values()],
                 "outputs": [metadata_of(spec) for spec in signature.outputs.values()],
             }

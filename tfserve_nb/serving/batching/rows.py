@@ -82,8 +82,8 @@ def _assemble(arrays: list[np.ndarray], padding: int, queue: BatchQueue) -> np.n
     if not queue.has_one_shape and any(array.shape[1:] != arrays[0].shape[1:] for array in arrays):
         arrays = pad_variable_length(arrays)
     if padding:
-        last = [rows for rows in arrays if len(rows)][-1]
-        arrays += [last[:1]] * padding
+        filler = next(rows[:1] for rows in reversed(arrays) if len(rows))
+        arrays += [filler] * padding
     return _joined(arrays)
 
 

@@ -23,7 +23,7 @@ from ...export.reasons import innermost
 from ...protos.postponed import loaded
 from ...types import EngineMeasurement, Tensors
 from .artefacts import EngineFolder
-from .engine import TENSORFLOW, Engine, num_threads
+from .engine import TENSORFLOW, Engine, gpu_of, num_threads
 from .saved_model.devices import is_processor
 from .saved_model.session import DEFAULT_OPTIONS, SavedModelServable, SessionOptions, read_facts
 from .servable import Servable
@@ -49,6 +49,7 @@ class EngineServable:
         engine_folder: what was converted for it.
         tags: of the graph.
         num_threads: of one run of an engine.
+        gpu: the number of the GPU that `device` names; None for the processor.
         measurements: what was measured when engines were chosen.
         notes: what users have to know of its engines, one line each.
         runs_to_check: how many of the next runs of engines are to be looked at now and then; see `versions.live_check`.
@@ -62,6 +63,7 @@ class EngineServable:
         self.engine_folder = EngineFolder(path, options.tags)
         self.tags = options.tags
         self.num_threads = _num_threads(options)
+        self.gpu = gpu_of(device)
         self.measurements: tuple[EngineMeasurement, ...] = ()
         self.notes: tuple[str, ...] = ()
         self.runs_to_check = 0
@@ -110,8 +112,9 @@ class EngineServable:
         runs_to_check = RUNS_TO_CHECK if engines and has_tensorflow() else 0
         if runs_to_check or engines.keys() < self.signatures.keys():
             self.session()  # before the pointer moves: no request has to wait until it is open
-        self._answering, self.runs_to_check = dict(engines), runs_to_check
-        self.measurements, self.notes = tuple(measurements), tuple(notes)
+        with self._lock:  # an engine may fall back just now
+            self._answering, self.runs_to_check = dict(engines), runs_to_check
+            self.measurements, self.notes = tuple(measurements), tuple(notes)
         self._spare_session()
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:

@@ -101,10 +101,11 @@ class EngineRecord:
     format: int = FORMAT
 
     def without(self, engine: str, signature: str, problem: str) -> EngineRecord:
-        """The same, with an engine that cannot be used for a signature, and why."""
+        """The same, with an engine whose answers to a signature were seen to differ, and why."""
         found = self.findings[signature]
         ms = {name: times for name, times in found.ms.items() if name != engine}
-        found = replace(found, ms=ms, problems={**found.problems, engine: problem})
+        compared = {**found.compared, engine: False}
+        found = replace(found, ms=ms, problems={**found.problems, engine: problem}, compared=compared)
         return replace(self, findings={**self.findings, signature: found})
 
     def without_failures(self) -> EngineRecord:

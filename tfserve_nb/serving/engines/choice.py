@@ -28,6 +28,10 @@ from .strange import guards_for
 LEAST_GAIN = 1.1
 """How many times faster than TensorFlow an engine has to be to take its place by itself."""
 
+LEAST_THREAD_GAIN = 1.2
+"""How many times faster a run with several threads has to be than with one: requests are read and answered on the same
+cores, and on a machine that others use, the threads of a run wait for one another."""
+
 MAX_PIECES = 4
 """Pieces of evidence that outputs are compared on."""
 
@@ -54,7 +58,7 @@ class Findings:
         ms: engine -> batch size -> median time of a run, in milliseconds.
         rows: the rows that outputs were compared on, in words; "" when none could be run.
         guards: engine -> input -> the kinds of values that are left to TensorFlow; see `strange`.
-        single: the engines that are faster with one thread than with several.
+        single: the engines that run with one thread, because several are hardly faster; see `threads_pay`.
         compared: engine -> whether its outputs are TensorFlow's; those that ran no rows are left out.
     """
 
@@ -109,7 +113,7 @@ def examine(
     single = []
     for name in [name for name in ms if name + _SINGLE in ms]:
         alone_ms = ms.pop(name + _SINGLE)
-        if gain(ms[name], alone_ms) > 1.0:
+        if not threads_pay(ms[name], alone_ms):
             ms[name] = alone_ms
             single.append(name)
     usual = next(iter(batches.values()))
@@ -237,6 +241,16 @@ def gain(before_ms: Mapping[int, float], after_ms: Mapping[int, float]) -> float
     """How many times faster something is: the geometric mean over the batch sizes."""
     logs = [math.log(before_ms[size] / after_ms[size]) for size in after_ms if size in before_ms]
     return math.exp(statistics.fmean(logs)) if logs else 0.0
+
+
+def threads_pay(several_ms: Mapping[int, float], alone_ms: Mapping[int, float]) -> bool:
+    """Whether an engine gains enough from several threads, over the batch sizes.
+
+    Args:
+        several_ms: batch size -> milliseconds of a run with several threads.
+        alone_ms: the same with one.
+    """
+    return gain(alone_ms, several_ms) >= LEAST_THREAD_GAIN
 
 
 def speed_note(engine: str, findings: Findings) -> str:

@@ -12,6 +12,7 @@ Thread: the process's main thread.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import re
 import sys
@@ -37,6 +38,9 @@ _SITE = re.compile(r'fused\["(?!\w*PartitionedCall)(\w+):", "([^"@]+)')
 
 _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 """What TensorFlow puts before the names of a model's layers, for the functions that they are in."""
+
+_PROGRAMS = frozenset({"XlaCallModule"})
+"""Operations that hold a program of another compiler, such as JAX': what tf2onnx says of them is of no use."""
 
 _MAX_NAMED = 3
 
@@ -64,7 +68,7 @@ def _carry_out(job: Any) -> str:
             return ""
         _CONVERTERS[job["engine"]](path, tags, name, file)
         signature = dense_signatures_of(read_meta_graph(path, tags))[name]
-        _try(GuardedEngine(KINDS[job["engine"]].load(file, signature, 1), {}).run, signature)
+        _try(GuardedEngine(KINDS[job["engine"]].load(file, signature, 1, None), {}).run, signature)
     except NotConvertible as error:
         return str(error)
     except Exception as error:  # noqa: BLE001 - converters raise whatever they meet; it becomes a reason
@@ -100,6 +104,7 @@ def to_onnx(path: Path, tags: Sequence[str], signature: str, file: Path) -> None
     graph, inputs, outputs, renamed = tf_loader.from_saved_model(
         str(path), None, None, list(tags), [signature], return_tensors_to_rename=True
     )
+    _refuse_whole_programs(graph)
     named_outputs = set(outputs)
     renamed = {
         tensor: output_name(name) if tensor in named_outputs else input_name(name) for tensor, name in renamed.items()
@@ -109,6 +114,13 @@ def to_onnx(path: Path, tags: Sequence[str], signature: str, file: Path) -> None
     )
     _check_onnx(model)
     file.write_bytes(model.SerializeToString())
+
+
+def _refuse_whole_programs(graph: Any) -> None:
+    nodes = itertools.chain(graph.node, *(function.node_def for function in graph.library.function))
+    found = [(node.op, node.name) for node in nodes if node.op in _PROGRAMS]
+    if found:
+        raise NotConvertible(f"ONNX has no operation for {_listed(found)}")
 
 
 def _check_onnx(model: Any) -> None:

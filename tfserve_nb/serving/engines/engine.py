@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ TENSORFLOW = "tensorflow"
 
 AUTO = "auto"
 """The fastest on this machine of those that agree with TensorFlow."""
+
+_GPU = re.compile(r"GPU:(\d+)$", re.IGNORECASE)
 
 _NUMBERS = frozenset(
     {"bool", "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
@@ -51,7 +54,8 @@ class EngineKind:
         converter: the module that converts for it.
         suffix: of its files.
         needs_sizes: whether it needs memory, and time, for each batch size that it meets for the first time.
-        load: makes an engine of a file: (file, signature, number of threads).
+        load: makes an engine of a file: (file, signature, number of threads, number of the GPU or None); one that
+            cannot use the GPU runs on the processor.
         options: what the converter is told beside the graph.
     """
 
@@ -62,7 +66,7 @@ class EngineKind:
     converter: str
     suffix: str
     needs_sizes: bool
-    load: Callable[[Path, SignatureSpec, int], Engine]
+    load: Callable[[Path, SignatureSpec, int, int | None], Engine]
     options: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -98,6 +102,12 @@ def num_threads(num_runs: int = 1) -> int:
         num_runs: how many those are.
     """
     return max(1, len(os.sched_getaffinity(0)) // max(1, num_runs))
+
+
+def gpu_of(device: str | None) -> int | None:
+    """The number of the GPU that a TensorFlow device names, such as `/GPU:0`; None for the processor and for None."""
+    found = _GPU.search(device or "")
+    return None if found is None else int(found.group(1))
 
 
 def unsuited(signature: SignatureSpec) -> str:

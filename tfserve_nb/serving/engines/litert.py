@@ -30,11 +30,13 @@ class LitertEngine:
         file: the converted graph.
         signature: what it takes and gives.
         num_threads: of one run.
+        gpu: left alone; it runs on the processor.
     """
 
     name = "litert"
 
-    def __init__(self, file: Path, signature: SignatureSpec, num_threads: int) -> None:
+    def __init__(self, file: Path, signature: SignatureSpec, num_threads: int, gpu: int | None = None) -> None:
+        del gpu
         self._content = file.read_bytes()
         self._num_threads = num_threads
         self._lock = threading.Lock()

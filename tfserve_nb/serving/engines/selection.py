@@ -125,11 +125,16 @@ def _obstacle(servable: EngineServable, wanted: str) -> str:
 def _is_known(servable: EngineServable, record: EngineRecord, wanted: str) -> bool:
     """Whether all is known here and now of the engines that may run a version."""
     kinds = [kind for kind in wanted_kinds(wanted) if not kind.missing]
-    return record.machine == this_machine() and all(
+    return record.machine == _place(servable) and all(
         kind.name in {*found.ms, *found.problems} and _kept(servable, kind, name, record) is not None
         for name, found in record.findings.items()
         for kind in kinds
     )
+
+
+def _place(servable: EngineServable) -> str:
+    """What measured times depend on: the machine, and the GPU where the version is for one."""
+    return this_machine() if servable.gpu is None else f"{this_machine()}, GPU {servable.gpu}"
 
 
 def _find_out(
@@ -169,9 +174,12 @@ def _find_out(
         versions_of(kinds),
         artefacts,
         findings,
-        machine=this_machine(),
+        machine=_place(servable),
     )
-    servable.engine_folder.write(record)
+    try:
+        servable.engine_folder.write(record)
+    except OSError as error:
+        _log.warning("%s: what was found of engines cannot be noted: %s", servable.path, error.strerror or error)
     return record
 
 
@@ -189,6 +197,22 @@ def _converted(servable: EngineServable, kinds: Sequence[EngineKind], known: Eng
                 artefacts[kind.name][name] = Artefact(problem=problem)
             else:
                 jobs.append((kind.name, name))
+    try:
+        for engine, name, artefact in _convert(servable, jobs):
+            artefacts[engine][name] = artefact
+    except OSError as error:  # a full disk keeps no version from being served
+        why = Artefact(problem=f"there is no place for what is converted: {error.strerror or error}")
+        for engine, name in jobs:
+            artefacts[engine].setdefault(name, why)
+    return artefacts
+
+
+def _convert(servable: EngineServable, jobs: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str, Artefact]]:
+    """What becomes of pairs of an engine and a signature.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
     with TemporaryFolder("tfserve-engines") as folder:
         files = [folder.path / f"{number}{KINDS[engine].suffix}" for number, (engine, _) in enumerate(jobs)]
         problems = conversion.convert(
@@ -199,8 +223,7 @@ def _converted(servable: EngineServable, kinds: Sequence[EngineKind], known: Eng
         )
         for (engine, name), file, problem in zip(jobs, files, problems, strict=True):
             stored = Artefact(problem=problem) if problem else servable.engine_folder.store(engine, file, name)
-            artefacts[engine][name] = stored
-    return artefacts
+            yield engine, name, stored
 
 
 def _kept(servable: EngineServable, kind: EngineKind, signature: str, known: EngineRecord | None) -> Artefact | None:
@@ -231,7 +254,7 @@ def _engine(
 ) -> Engine:
     """Load an engine; raises whatever its runtime raises, and ValueError without a whole file."""
     file = servable.engine_folder.file_of(kind.name, artefact)
-    return GuardedEngine(kind.load(file, signature, num_threads), guards)
+    return GuardedEngine(kind.load(file, signature, num_threads, servable.gpu), guards)
 
 
 def _loaded(
@@ -260,7 +283,7 @@ def _loaded(
 def _known_table(servable: EngineServable) -> list[EngineMeasurement]:
     """What was measured on this machine before TensorFlow was asked for."""
     record = servable.engine_folder.read()
-    return [] if record is None or record.machine != this_machine() else _table(TENSORFLOW, record, {})
+    return [] if record is None or record.machine != _place(servable) else _table(TENSORFLOW, record, {})
 
 
 def _table(wanted: str, record: EngineRecord, left_out: Mapping[str, str]) -> list[EngineMeasurement]:

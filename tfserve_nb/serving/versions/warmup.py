@@ -188,6 +188,8 @@ def stored_rows(servable: Servable, path: Path) -> dict[str, list[Tensors]]:
         ExportFailed: if the file is damaged or too long.
     """
     rows: dict[str, list[Tensors]] = {}
+    if not (path / WARMUP_FILE).is_file():
+        return rows  # which warming up says in the log
     for request in read_warmup_requests(path):
         signature = servable.signatures.get(request.signature)
         if signature is not None and not request.is_examples and _are_rows(signature, request.inputs):

@@ -81,7 +81,7 @@ class OnnxServable:
     @cached_property
     def signature_defs(self) -> SignatureDefs:
         """See `Servable.signature_defs`; made when it is asked for, since TensorFlow's messages take long to import."""
-        return to_signature_defs({DEFAULT_SIGNATURE: self._spec})
+        return to_signature_defs({DEFAULT_SIGNATURE: self._spec}, "onnxruntime_onnx")
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
         """Run the signature; see `Servable.run`. A model with a batch of one built in runs once for each row.
@@ -132,14 +132,28 @@ class OnnxServable:
         run = partial(self._run_once, options=options)
         if self._has_single_rows:
             return run_row_by_row(run, self._spec, inputs)
-        if all(array.size for array in inputs.values()):
-            return run(inputs)
-        return self._run_without_values(inputs, options)
+        if self._has_no_rows(inputs):  # one that is made up shows the outputs' other dimensions
+            one = {name: _one_row(array) for name, array in inputs.items()}
+            return {name: array[:0] for name, array in run(one).items()}
+        return run(inputs)
+
+    def _has_no_rows(self, inputs: Tensors) -> bool:
+        specs = (*self._spec.inputs.values(), *self._spec.outputs.values())
+        arrays = list(inputs.values())
+        return (
+            bool(arrays)
+            and not any(len(array) if array.ndim else 1 for array in arrays)
+            and all(spec.is_batched for spec in specs)
+        )
 
     def _run_once(self, inputs: Tensors, options: Any) -> Tensors:
         session = self._session
         if session is None:
             raise NotAvailable(f"{self._path} was unloaded")
+        for name, array in inputs.items():
+            if not array.size:  # an LSTM or a GRU that gets some ends the process
+                shape = list(array.shape)
+                raise RunRejected(f"input {name} has the shape {shape}: ONNX Runtime gets no inputs without values")
         fed = {name: inputs[name] for name in self._spec.inputs}
         for name in self._texts:
             fed[name] = _decoded(fed[name], name)
@@ -150,22 +164,6 @@ class OnnxServable:
         return {
             name: _array(value, self._spec.outputs[name]) for name, value in zip(self._outputs, values, strict=True)
         }
-
-    def _run_without_values(self, inputs: Tensors, options: Any) -> Tensors:
-        """Inputs without values never reach ONNX Runtime: it ends the process when an LSTM or a GRU gets some.
-
-        For no rows there are no rows of outputs, whose other dimensions one made-up row shows.
-        """
-        specs = (*self._spec.inputs.values(), *self._spec.outputs.values())
-        if not all(spec.is_batched for spec in specs) or any(not array.ndim or len(array) for array in inputs.values()):
-            name, array = next((name, array) for name, array in inputs.items() if not array.size)
-            raise RunRejected(
-                f"input {name} has the shape {list(array.shape)}: ONNX Runtime gets no inputs without values"
-            )
-        one = {name: _one_row(array) for name, array in inputs.items()}
-        if not all(array.size for array in one.values()):
-            raise RunRejected("ONNX Runtime gets no inputs without values")
-        return {name: array[:0] for name, array in self._run_once(one, options).items()}
 
 
 def _one_row(array: np.ndarray) -> np.ndarray:

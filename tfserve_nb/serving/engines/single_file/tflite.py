@@ -55,7 +55,8 @@ class TfliteServable:
             name: with_free_rows(one.spec) if one.has_batch_of_one else one.spec
             for name, one in self._signatures.items()
         }
-        self.signature_defs = to_signature_defs({name: one.spec for name, one in self._signatures.items()})
+        specs = {name: one.spec for name, one in self._signatures.items()}
+        self.signature_defs = to_signature_defs(specs, "tensorflow_lite")
         self.effects = self._file.effects()
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:

@@ -1,0 +1,1 @@
+"""Keras on other backends than TensorFlow."""
