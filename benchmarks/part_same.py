@@ -6,10 +6,10 @@ So a ratio within a round compares two measurements that are seconds apart, on a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import urllib.request
-from contextlib import ExitStack
 from dataclasses import dataclass
 
 import contenders
@@ -25,7 +25,11 @@ MODELS = ("mlp", "cnn", "lstm", "transformer", "mobilenet", "tabular")
 QUICK_MODELS = ("mlp", "cnn")
 QUICK_SERVERS = (contenders.KERNEL, contenders.KERNEL_AUTO, contenders.SERVE, "PyTriton")
 SLOW_MODELS = ("mobilenet",)
-"""Their measurements are longer: a request of 32 rows takes a large part of a second."""
+"""They are asked over fewer connections and for longer: on a busy machine 32 rows take seconds. Warming them up takes
+as long, because TensorFlow repeats the first runs of an engine to compare."""
+
+SLOW_FACTOR, SLOWEST_FACTOR = 2, 6
+"""By how much longer, with requests of one row and of many."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def measure_model(bench: Bench, model: BenchModel) -> None:
     wanted = [one for one in (*contenders.with_engines(), *peers) if is_chosen(bench, one.name)]
     if bench.is_quick:
         wanted = [one for one in wanted if one.name in QUICK_SERVERS]
-    with ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         servers: list[Server] = []
         for one in wanted:
             try:
@@ -92,19 +96,22 @@ def measure_model(bench: Bench, model: BenchModel) -> None:
 
 
 def measure_server(bench: Bench, servers: list[Server], server: Server, load: SameLoad, number: int) -> None:
-    """One load of one server; one that fails is left out from then on."""
+    """One load of one server; one whose answers are wrong or missing is left out from then on."""
     one, name = server.contender, server.model.name
     if (load.is_binary and BINARY.name not in one.paths) or (load == ALONE and not server.info.get("token")):
         return
     is_image = name in SLOW_MODELS and BINARY.name in one.paths
     target = server.target(load.rows, BINARY if load.is_binary or is_image else None)
-    connections = min(load.connections, 8) if name in SLOW_MODELS else load.connections
-    seconds = bench.seconds * (2 if name in SLOW_MODELS else 1)
+    connections, seconds = load.connections, bench.seconds
+    if name in SLOW_MODELS:
+        connections = min(connections, 8 if load.rows == 1 else 2)
+        seconds *= SLOW_FACTOR if load.rows == 1 else SLOWEST_FACTOR
     try:
         with server.awake():
             if number == 0 or one.polls:
                 server.check(load.rows, BINARY if load.is_binary or is_image else None)
-                wrk.run(target, connections, WARM_S)
+                with contextlib.suppress(wrk.LoadFailed):  # a slow one may answer none in this time
+                    wrk.run(target, connections, seconds if name in SLOW_MODELS else WARM_S)
             used_s = server.processor_s()
             found = wrk.run(target, connections, seconds)
             rows = found.requests * load.rows

@@ -20,7 +20,7 @@ FILES = (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
 MARK = "<!-- options: "
 
 TABLES: dict[str, tuple[Option, ...]] = {
-    **{f"%{magic}": getattr(DeployMagics, magic).options for magic in ("deploy", "benchmark", "replay")},
+    **{f"%{magic}": getattr(DeployMagics, magic).options for magic in ("deploy", "benchmark", "replay", "variants")},
     "d.ab_test": options_of(Plan, AgreementOptions, Limits, AskOptions),
 }
 

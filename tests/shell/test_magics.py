@@ -23,8 +23,10 @@ from tfserve_nb.errors import (
     VersionExists,
     VersionNotFound,
 )
+from tfserve_nb.reports.text import to_text
 from tfserve_nb.serving.telemetry.observer import Observer
 from tfserve_nb.serving.telemetry.records import Pair
+from tfserve_nb.variants.report import report_of
 
 
 class Pairs(Observer):
@@ -147,6 +149,11 @@ def test_top_level_await_is_explained(modeller) -> None:
         ("%deploy model --version -1", "version=-1 must be"),
         ("%deploy model --check nothing", "--check 'nothing': there is no variable"),
         ("%deploy model.nothing", "has no attribute 'nothing'"),
+        ("%variants mode", "there is no variable 'mode'; did you mean model"),
+        ("%variants model --optimize int4", "optimize='int4' must be one of"),
+        ("%variants model --labels np", "labels are of the rows of check"),
+        ("%variants model --check nothing", "--check 'nothing': there is no variable"),
+        ("%variants model --version 2", "--version is of a served model, and model is none"),
         ("%promote net", "the following arguments are required: VERSION"),
         ("%promote net two", "invalid int value: 'two'"),
     ],
@@ -377,6 +384,9 @@ def test_completion_of_options_models_names_and_versions(modeller) -> None:
     assert {"1", "stable"} <= complete("%abtest net --a ")
     assert "1" in complete("%replay net --onto ")
     assert {"regression", "exact"} <= complete("%serving net --kind ")
+    assert "model" in complete("%variants mo")
+    assert "net" in complete("%variants ne")
+    assert "stable" in complete("%variants net --version ")
 
 
 def test_extension_can_be_unloaded_and_reloaded(modeller) -> None:
@@ -465,3 +475,23 @@ def test_an_engine_is_chosen_shown_and_changed(modeller, capsys, monkeypatch) ->
             "text.__call__ = tf.function(tf.strings.upper, input_signature=[tf.TensorSpec([None], tf.string)])\n"
             "%deploy text --engine onnx --quiet"
         )
+
+
+@pytest.mark.timeout(200)
+def test_variants_are_measured_of_a_model_or_of_what_is_served_under_a_name(modeller, capsys) -> None:
+    """A variable goes first if it is a model; here `net` is none."""
+    modeller.run("%deploy model --name net -q")
+    modeller.run("net = {'epochs': 2}")
+    modeller.run("x = np.ones((5, 2), 'float32')")
+
+    found = modeller.run("%variants net --check x --optimize float16 --engine tensorflow --out found")
+
+    shown = capsys.readouterr().out
+    assert "variants of net: measuring" in shown
+    text = " ".join(re.split(r"\s+", to_text(report_of(found))))
+    assert "Variants of net, version 1 chosen: float32 by tensorflow" in text
+    assert "float16 not made" in text
+    assert "nothing of this model can be stored in fewer bytes" in text
+    assert "on 5 rows, with the export" in text
+    assert modeller.run("found") is found
+    assert [row.agreement for row in found] == [1.0, None]

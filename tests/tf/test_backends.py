@@ -121,7 +121,7 @@ def test_a_model_that_only_keras_can_export_is_served_as_onnx(made: Callable[[],
     for key in expected if isinstance(expected, dict) else [None]:
         a, b = (found, expected) if key is None else (found[key], expected[key])
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
-    assert [one.class_name for one in handle.provenance(1).layers][:1] == ["Dense"]
+    assert "Dense" in [one.class_name for one in handle.provenance(1).layers]
     assert any("TensorFlow Serving cannot load" in note for note in handle.status().versions[0].notes)
 
 

@@ -173,7 +173,10 @@ def test_versions_of_both_kinds_answer_beside_each_other() -> None:
     import tensorflow as tf
 
     module = tf.Module()
-    module.run = tf.function(lambda x: {"y": x + 1.0}, input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")])
+    module.one = tf.Variable(1.0)
+    module.run = tf.function(
+        lambda x: {"y": x + module.one}, input_signature=[tf.TensorSpec([None, 2], tf.float32, name="x")]
+    )
     handle = tfserve_nb.deploy(module, "both")
     tfserve_nb.deploy(echo("float32"), "both")
     x = np.ones((3, 2), np.float32)
@@ -181,6 +184,8 @@ def test_versions_of_both_kinds_answer_beside_each_other() -> None:
     assert handle.predict(x).tolist() == x.tolist()
     difference = handle.diff(1, 2, rows=x)
     assert (difference.rows_from, difference.agreement.outputs["y"].largest_difference) == ("given rows", 1.0)
+    assert difference.layers == ()
+    assert "layers were not compared: version 2 is a file, model.onnx" in difference.notes
     handle.rollback()
     assert handle.predict(x).tolist() == (x + 1).tolist()
     assert handle.engine == "tensorflow"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,18 +40,17 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[No
 
 def classifier() -> keras.Model:
     keras.utils.set_random_seed(1)
-    hidden = keras.layers.Dense(64, "relu")
+    hidden = keras.layers.Dense(1024, "relu")
     model = keras.Sequential([keras.Input((16,), name="x"), hidden, keras.layers.Dense(4, "softmax")])
     model.compile("adam", "sparse_categorical_crossentropy")
     return model
 
 
-def of_coarse_weights() -> keras.Model:
-    """What it computes rests on weights a million times smaller than others that share their scale."""
-    model = classifier()
-    kernel, bias = model.layers[0].get_weights()
-    kernel[0], kernel[1:] = 1e6, kernel[1:]
-    model.layers[0].set_weights([kernel, bias])
+def regression() -> keras.Model:
+    """Eight bits are too few for numbers that are compared within a thousandth."""
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((16,), name="x"), keras.layers.Dense(64, "relu"), keras.layers.Dense(1)])
+    model.compile("adam", "mean_squared_error")
     return model
 
 
@@ -99,13 +99,12 @@ def test_variants_of_a_served_version_leave_it_alone_and_know_no_agreement_witho
     before = {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))}
     predicted = handle.predict(X)
 
-    found = handle.variants(optimize=["float16", "xla"], engine="tensorflow")
+    found = handle.variants(optimize="float16", engine="tensorflow")
 
-    assert [row.variant for row in found] == ["float32", "float16", "xla"]
+    assert [row.variant for row in found] == ["float32", "float16"]
     assert {row.agreement for row in found} == {None}
     assert {row.accuracy for row in found} == {None}
-    assert found.chosen is not None
-    assert found.chosen.variant != "float16"
+    assert found[0].is_chosen  # it cannot be known whether float16 predicts the same
     assert found.num_rows == 0
     assert {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*"))} == before
     np.testing.assert_array_equal(handle.predict(X), predicted)
@@ -113,11 +112,9 @@ def test_variants_of_a_served_version_leave_it_alone_and_know_no_agreement_witho
 
 
 def test_a_variant_that_predicts_otherwise_is_refused_with_the_reason() -> None:
-    rows = X.copy()
-    rows[:, 0] = 0  # else one column would decide alone
-    options = VariantOptions(check=rows, optimize="int8", engine="tensorflow")
+    options = VariantOptions(check=X, optimize="int8", engine="tensorflow")
 
-    found = variants_of_model(of_coarse_weights(), "model", options, no_progress)
+    found = variants_of_model(regression(), "model", options, no_progress)
 
     plain, int8 = found
     assert plain.is_chosen
@@ -165,16 +162,14 @@ def test_an_interrupt_leaves_nothing() -> None:
 
 
 def test_a_process_that_dies_is_a_reason(tmp_path: Path) -> None:
-    with (
-        pytest.raises(ProbeFailed, match="does not appear to contain a SavedModel"),
-        probing(Subject(tmp_path, "tensorflow", "serving_default", {1: {"x": X[:1]}})),
-    ):
-        pass
-
     handle = tfserve_nb.deploy(classifier(), "served")
     assert handle.base_path is not None
     subject = Subject(handle.base_path / "served" / "1", "tensorflow", "serving_default", {1: {"x": X[:1]}})
-    with probing(subject) as probe:
+
+    with probing("tensorflow") as probe, pytest.raises(ProbeFailed, match="does not appear to contain a SavedModel"):
+        probe.load(replace(subject, path=tmp_path))
+    with probing("tensorflow") as probe:
+        probe.load(subject)
         assert len(probe.turn(1)) > 1
         (child,) = (one for one in psutil.Process().children() if "variants.probe" in " ".join(one.cmdline()))
         child.kill()

@@ -42,6 +42,7 @@ def unknown(row: VariantMeasurement) -> VariantMeasurement:
         ([unknown(PLAIN), unknown(ONNX)], 1),  # exact by its making
         ([PLAIN, replace(ONNX, engine="litert"), ONNX], 1),
         ([PLAIN, replace(PLAIN, variant="xla"), INT8], 2),
+        ([PLAIN, replace(ONNX, variant="tflite-int8", engine="litert")], 0),  # not for TensorFlow Serving
     ],
 )
 def test_the_fastest_that_predicts_the_same_is_chosen_and_of_equals_the_smallest(

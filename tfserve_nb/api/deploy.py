@@ -77,7 +77,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         version: the version's number; the next free one by default.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         optimize: a smaller or faster form of the version: such as `float16`, or `auto` for the best of those that
-            agree on every row of `check`. It is deployed only if it answers as the model does; see docs/engines.md.
+            agree on every row of `check`. It is deployed only if it answers as the model does; see docs/variants.md.
         check: rows to compare the exported with the live model on, instead of those of `warmup` or made-up ones; they
             also show what a subclassed model takes.
         warmup: rows to warm up with (array or dict), instead of made-up ones; they are stored with the version, for

@@ -104,7 +104,7 @@ class Deployment:
 
     @property
     def variant(self) -> str:
-        """What the promoted version is stored as: `float32`, or the variant that it is; see docs/engines.md."""
+        """What the promoted version is stored as: `float32`, or the variant that it is; see docs/variants.md."""
         status = self.status()
         return next((one.variant for one in status.versions if one.version == status.default_version), PLAIN)
 

@@ -47,6 +47,11 @@ def engine_for(source: ExportSource, serve: ServeOptions, optimize: str | None) 
     Raises:
         InvalidOption: if something was asked for that cannot.
     """
+    if source.file is not None and optimize is not None:
+        raise InvalidOption(
+            f"optimize={optimize!r} is made of a SavedModel, and {source.description} is served as it is",
+            hint="make a smaller file with the tools of its format, and deploy that",
+        )
     runtime = VARIANTS[optimize].runtime if optimize in VARIANTS else ""
     runtime = runtime or ("" if source.file is None else source.file.engine)
     if not runtime:

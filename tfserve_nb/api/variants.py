@@ -7,10 +7,12 @@ Thread: the caller's; it may be interrupted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any  # models and arrays of the user
+
+import numpy as np
 
 from ..agreement.kinds import AgreementOptions, kind_for
 from ..agreement.rows import num_rows
@@ -26,7 +28,7 @@ from ..export.provenance.provenance import evidence_of
 from ..export.provenance.variant import read_variant
 from ..export.reasons import innermost
 from ..export.saved_model import export_version
-from ..export.signatures import main_signature, read_meta_graph, read_signatures
+from ..export.signatures import SAVED_MODEL_FILE, main_signature, read_meta_graph, read_signatures
 from ..export.source import owners_of, prepare_source
 from ..export.variants.write import write_variant
 from ..server.handle import ServerHandle
@@ -99,6 +101,10 @@ def _measured(
     with TemporaryFolder("tfserve-variants") as folder:
         progress(ProgressEvent("exporting", 0, 1))
         base = export_version(source, folder.path, PLAIN).path
+        if not (base / SAVED_MODEL_FILE).is_file():
+            raise InvalidOption(
+                f"{source.description} is no SavedModel, which variants are made of", hint="deploy it as it is"
+            )
         before = read_variant(base).name
         if before != PLAIN:
             raise InvalidOption(
@@ -112,6 +118,7 @@ def _measured(
                 hint="deploy a variant of it by name",
             )
         rows = _rows(options, base, source)
+        _check_labels(options.labels, rows)
         compared_with = "the export"
         if live is not None and rows is not None:
             live, compared_with = _checked(source, live, rows)
@@ -177,3 +184,13 @@ def _rows(options: VariantOptions, folder: Path, source: ExportSource) -> Tensor
         return None
     with given_as("check"):
         return named_batch(by_name(options.check, source.order), main_signature(read_signatures(folder)), most=None)
+
+
+def _check_labels(labels: Any, rows: Tensors | None) -> None:
+    """Refuse labels of other rows before anything is measured; whether they fit the outputs shows later."""
+    for one in labels.values() if isinstance(labels, Mapping) else [labels]:
+        if one is not None and rows is not None and np.shape(one)[:1] != (num_rows(rows),):
+            raise InvalidOption(
+                f"labels has the shape {np.shape(one)}, and check has {num_rows(rows):,} rows",
+                hint="one label for each row",
+            )

@@ -25,6 +25,7 @@ from ..export.layout import find_version, folder_bytes, list_versions
 from ..export.provenance.code import Code
 from ..export.provenance.provenance import Provenance, read_provenance
 from ..export.signatures import main_signature
+from ..export.single_file.source import single_file
 from ..export.warmup_requests import read_warmup_requests
 from ..export.weights import Weights
 from ..server.handle import ServerHandle
@@ -33,7 +34,7 @@ from ..serving.versions.inputs import check_inputs
 from ..serving.versions.sharing import may_cut
 from ..types import SignatureSpec, Tensors, TensorSpec
 from .layers import layer_changes
-from .result import ADDED, CHANGED, REMOVED, SAME, LatencyChange, SignatureChange, VersionDiff
+from .result import ADDED, CHANGED, REMOVED, SAME, LatencyChange, LayerChange, SignatureChange, VersionDiff
 
 ROWS_OF_A_RUN = 64
 SPAN_S = 900
@@ -113,7 +114,7 @@ def diff_versions(
         a=a,
         b=b,
         signatures=tuple(signature_changes(*signatures)),
-        layers=layer_changes(Weights(folders[0]), Weights(folders[1]), *provenances),
+        layers=_layers(folders, (a, b), provenances, notes),
         code=_code(provenances[0], provenances[1], a, b),
         provenance_a=provenances[0],
         provenance_b=provenances[1],
@@ -125,6 +126,18 @@ def diff_versions(
         disagreements=agreeing.worst(),
         notes=tuple(notes),
     )
+
+
+def _layers(
+    folders: tuple[Path, Path], versions: tuple[int, int], provenances: Sequence[Provenance | None], notes: list[str]
+) -> tuple[LayerChange, ...]:
+    """The layers of both, where both have theirs in the variables of a SavedModel."""
+    for folder, version in zip(folders, versions, strict=True):
+        file = single_file(folder)
+        if file is not None:
+            notes.append(f"layers were not compared: version {version} is a file, {file.name}")
+            return ()
+    return layer_changes(Weights(folders[0]), Weights(folders[1]), *provenances)
 
 
 def _provenance(folder: Path, version: int, notes: list[str]) -> Provenance | None:

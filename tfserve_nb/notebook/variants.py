@@ -53,7 +53,7 @@ def measure(
     handle = _handle(wanted.model, variables, served)
     name = handle.name if handle is not None else str(wanted.model)
     if handle is None and wanted.version is not None:
-        raise UsageError(f"--version is of a served model, and {name} is one in memory")
+        raise UsageError(f"--version is of a served model, and {name} is none")
     view = None if is_quiet else ProgressView(shell, f"variants of {name}")
     try:
         if handle is not None:

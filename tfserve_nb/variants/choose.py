@@ -17,8 +17,9 @@ def choose(found: Sequence[VariantMeasurement]) -> list[VariantMeasurement]:
     """Mark the row that is taken.
 
     Only what predicts the same for all rows of the user may be taken; without such rows, what is exact by its making.
-    Of these the fastest is, over all sizes of a run. Of those that are about as fast, which is less than `LEAST_GAIN`
-    times slower, the one that takes the least space on the disk is.
+    What cannot be handed over to TensorFlow Serving is for those who ask for it. Of the others the fastest is taken,
+    over all sizes of a run. Of those that are about as fast, which is less than `LEAST_GAIN` times slower, the one that
+    takes the least space on the disk is.
 
     Args:
         found: the rows; the first is the model as it is.
@@ -35,4 +36,7 @@ def choose(found: Sequence[VariantMeasurement]) -> list[VariantMeasurement]:
 
 
 def _is_safe(row: VariantMeasurement) -> bool:
-    return VARIANTS[row.variant].is_exact if row.agreement is None else row.agreement == 1.0
+    variant = VARIANTS[row.variant]
+    if not variant.loads_in_tensorflow_serving:
+        return False
+    return variant.is_exact if row.agreement is None else row.agreement == 1.0

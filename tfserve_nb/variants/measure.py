@@ -4,7 +4,8 @@ The variants lie in folders as versions do. Engines get their files there as the
 version is loaded as a server loads it.
 
 Only one variant is in memory beside the model as it is. The machine may be busier now than a minute ago: how long a run
-takes is how much longer it takes than one of the model as it is in the same turns, times what that takes.
+takes is how much longer it takes than one of the model as it is in the same turns, times what that takes in the median
+of all turns.
 
 Thread: the caller's; it may be interrupted.
 """
@@ -16,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, TypeAlias  # labels of the user
 
 from ..agreement.kinds import AgreementOptions
@@ -99,68 +101,77 @@ def measure_variants(
     progress(ProgressEvent("measuring", 0, len(made)))
     folder = _folder(made[0])
     signature = main_signature(read_signatures(folder))
-    rows = Evidence(_made_up(folder, signature), MADE_UP)
-    if given.rows is not None:
+    if given.rows is None:
+        rows = Evidence(_made_up(folder, signature), MADE_UP)
+    else:
         rows = Evidence(given.rows, "the rows given")
-    subject = Subject(folder, TENSORFLOW, signature.name, batches_of(signature, rows.rows, SIZES))
-    with probing(subject) as base:
-        measuring = _Measuring(base, subject, signature, rows, given, engine)
+    with probing(TENSORFLOW) as base:
+        measuring = _Measuring(base, signature, rows, given, engine)
         for number, variant in enumerate(made):
             progress(ProgressEvent("measuring", number, len(made)))
             found += measuring.rows_of(variant)
     progress(ProgressEvent("measuring", len(made), len(made)))
-    return found
+    return [measuring.in_ms(row) for row in found]
 
 
 class _Measuring:
     """What all variants are measured with.
 
     Args:
-        base: the model as it is, run by TensorFlow.
-        subject: the same, as it was loaded.
+        base: loads the model as it is, run by TensorFlow.
         signature: what is run.
         rows: what outputs are compared on.
         given: by the user.
         engine: to be tried.
     """
 
-    def __init__(
-        self,
-        base: Probe,
-        subject: Subject,
-        signature: SignatureSpec,
-        rows: Evidence,
-        given: Given,
-        engine: str,
-    ) -> None:
+    def __init__(self, base: Probe, signature: SignatureSpec, rows: Evidence, given: Given, engine: str) -> None:
         self._base = base
-        self._subject = subject
+        self._base_ms: dict[int, list[float]] = {}
+        self._batches = batches_of(signature, rows.rows, SIZES)
         self._signature = signature
         self._rows = rows
         self._given = given
         self._engine = engine
         self._expected = _remembering(given.live or base.run)
-        self._base_ms = {size: _timed(in_turn({"": partial(base.turn, size)})[""]) for size in subject.batches}
 
     def rows_of(self, variant: MadeVariant) -> Iterator[VariantMeasurement]:
-        """The rows of one variant."""
+        """The rows of one variant, of the model as it is first; their times are multiples of its own.
+
+        Raises:
+            ProbeFailed: if the model as it is cannot be measured.
+        """
         if variant.folder is None:
             yield VariantMeasurement(
                 variant.name, "", in_tensorflow_serving=False, reason=variant.problem, is_usable=False
             )
             return
         runtime = VARIANTS[variant.name].runtime
-        engines = {runtime: ""} if runtime else {TENSORFLOW: "", **self._problems(variant.folder)}
-        for engine, problem in engines.items():
-            row = VariantMeasurement(
-                variant.name,
-                engine,
-                disk_bytes=_disk_bytes(variant.folder, engine),
-                in_tensorflow_serving=engine == TENSORFLOW and VARIANTS[variant.name].loads_in_tensorflow_serving,
-                reason=problem,
-                is_usable=not problem,
-            )
-            yield row if problem else self._measured(row, variant.folder)
+        if runtime:
+            yield self._measured(self._row(variant.name, variant.folder, runtime), variant.folder, None)
+            return
+        # TensorFlow takes seconds to import: it does so while signatures are converted for engines.
+        process = probing(TENSORFLOW) if self._base_ms else contextlib.nullcontext(self._base)
+        with process as tensorflow:
+            for engine, problem in {TENSORFLOW: "", **self._problems(variant.folder)}.items():
+                row = self._row(variant.name, variant.folder, engine, problem)
+                probe = tensorflow if engine == TENSORFLOW else None
+                yield row if problem else self._measured(row, variant.folder, probe)
+
+    def in_ms(self, row: VariantMeasurement) -> VariantMeasurement:
+        """The row with times in milliseconds."""
+        return replace(row, ms={size: times * median(self._base_ms[size]) for size, times in row.ms.items()})
+
+    def _row(self, name: str, folder: Path, engine: str, problem: str = "") -> VariantMeasurement:
+        """What is known of a variant by an engine before it is measured."""
+        return VariantMeasurement(
+            name,
+            engine,
+            disk_bytes=_disk_bytes(folder, engine),
+            in_tensorflow_serving=engine == TENSORFLOW and VARIANTS[name].loads_in_tensorflow_serving,
+            reason=problem,
+            is_usable=not problem,
+        )
 
     def _problems(self, folder: Path) -> dict[str, str]:
         """Engine -> why it cannot run a variant, "" if it can; what that takes is noted in the variant's folder."""
@@ -175,20 +186,25 @@ class _Measuring:
             found = [row for row in servable.measurements if row.signature == self._signature.name]
         return {row.engine: "" if row.agrees else row.reason for row in found if row.engine != TENSORFLOW}
 
-    def _measured(self, row: VariantMeasurement, folder: Path) -> VariantMeasurement:
-        subject = replace(self._subject, path=folder, engine=row.engine)
-        if subject == self._subject:
-            return self._judged(row, self._base, self._base_ms)
+    def _measured(self, row: VariantMeasurement, folder: Path, probe: Probe | None) -> VariantMeasurement:
+        """A row with all that is known of it, measured by a process that is there or one for it alone."""
+        process = probing(row.engine) if probe is None else contextlib.nullcontext(probe)
         try:
-            with probing(subject) as probe:
-                return self._judged(row, probe, {size: self._ms(probe, size) for size in subject.batches})
+            with process as loaded:
+                loaded.load(Subject(folder, row.engine, self._signature.name, self._batches))
+                return self._judged(row, loaded, {size: self._times(loaded, size) for size in self._batches})
         except ProbeFailed as error:
+            if probe is self._base:
+                raise
             return replace(row, reason=str(error), is_usable=False)
 
-    def _ms(self, probe: Probe, size: int) -> float:
-        """The time of a run, from runs in turn with those of the model as it is."""
-        took = in_turn({"base": partial(self._base.turn, size), "this": partial(probe.turn, size)})
-        return self._base_ms[size] * _timed(took["this"]) / _timed(took["base"])
+    def _times(self, probe: Probe, size: int) -> float:
+        """How many times as long a run takes as one of the model as it is, from runs of both in turn."""
+        turns = {"base": partial(self._base.turn, size), "this": partial(probe.turn, size)}
+        took = in_turn(turns if probe is not self._base else {"base": turns["base"]})
+        base_ms = _timed(took["base"])
+        self._base_ms.setdefault(size, []).append(base_ms)
+        return _timed(took.get("this", base_ms)) / base_ms
 
     def _judged(self, row: VariantMeasurement, probe: Probe, ms: Mapping[int, float]) -> VariantMeasurement:
         """With what was measured, and what the gate says of it."""

@@ -1,7 +1,7 @@
 """Loads a version as a server would, and answers what its parent asks: the program of a process of its own.
 
-`python -m tfserve_nb.variants.probe DESCRIPTOR`: a socket that the parent has the other end of; see `probing`. It ends
-with its parent.
+`python -m tfserve_nb.variants.probe ENGINE DESCRIPTOR`: what runs the version, and a socket that the parent has the
+other end of; see `probing`. It ends with its parent.
 
 Thread: the process's main thread.
 """
@@ -34,7 +34,9 @@ from .probing import Loaded, Problem, Rows, Subject, Turn
 def main(arguments: Sequence[str]) -> int:
     """Load a version, and answer until the parent has no more questions."""
     postpone()  # as in `tfserve-nb serve`: what an engine runs needs no more of TensorFlow than its messages
-    with contextlib.suppress(EOFError), contextlib.closing(Connection(int(arguments[0]))) as parent:
+    engine, descriptor = arguments
+    with contextlib.suppress(EOFError), contextlib.closing(Connection(int(descriptor))) as parent:
+        _import_runtime(engine)  # what every version shares does not count for one of them
         subject: Subject = parent.recv()
         try:
             run, loaded = _load(subject)
@@ -54,7 +56,6 @@ def main(arguments: Sequence[str]) -> int:
 
 def _load(subject: Subject) -> tuple[Run, Loaded]:
     """What runs the version, and how loading it went."""
-    _import_runtime(subject.engine)
     before = _own_memory()
     started_s = time.perf_counter()
     servable = SavedModelLoader().unopened(subject.path, None)
@@ -73,7 +74,6 @@ def _answer(question: Rows | Turn, run: Run, subject: Subject) -> Tensors | list
 
 
 def _import_runtime(engine: str) -> None:
-    """What every version shares does not count for one of them."""
     if engine == TENSORFLOW:
         start_tensorflow()
     else:

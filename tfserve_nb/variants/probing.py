@@ -1,4 +1,4 @@
-"""A version that is loaded by one engine in a process of its own, which answers and is timed there.
+"""A process that loads a version with one engine, answers for it and times it.
 
 So its memory and load time are nothing else's, and a runtime that crashes ends that process only.
 
@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any  # answers by their question
@@ -43,7 +43,7 @@ class Subject:
     path: Path
     engine: str
     signature: str
-    batches: Mapping[int, Tensors] = field(compare=False)
+    batches: Mapping[int, Tensors]
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ class ProbeFailed(Exception):
 
 
 class Probe:
-    """A loaded version.
+    """A process of its own, and the version that it has loaded.
 
     Args:
         link: leads to the process.
@@ -93,7 +93,7 @@ class Probe:
         errors: the file that the process writes what it has to say into.
 
     Attributes:
-        loaded: how loading it went.
+        loaded: how loading it went; not there before `load`.
     """
 
     loaded: Loaded
@@ -153,18 +153,18 @@ class Probe:
 
 
 @contextlib.contextmanager
-def probing(subject: Subject) -> Iterator[Probe]:
-    """A version, loaded in a process of its own for as long as the body runs.
+def probing(engine: str) -> Iterator[Probe]:
+    """A process in which a version can be loaded, for as long as the body runs.
 
-    Raises:
-        ProbeFailed: as `Probe.load`.
+    Args:
+        engine: what will run it; the process imports that meanwhile.
     """
     own, others = socket.socketpair()
     with contextlib.closing(Connection(own.detach())) as link, TemporaryFolder("tfserve-probe") as folder:
         errors = folder.path / "errors.txt"
         with others, errors.open("wb") as stream:
             process = subprocess.Popen(  # noqa: S603 - our own module, in this interpreter
-                [sys.executable, "-m", f"{__package__}.probe", str(others.fileno())],
+                [sys.executable, "-m", f"{__package__}.probe", engine, str(others.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=stream,
@@ -173,9 +173,7 @@ def probing(subject: Subject) -> Iterator[Probe]:
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             )
         try:
-            probe = Probe(link, process, errors)
-            probe.load(subject)
-            yield probe
+            yield Probe(link, process, errors)
         finally:
             process.kill()
             process.wait()

@@ -7,6 +7,7 @@ Reference: https://keras.io/api/models/model_saving_apis/export/
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -66,7 +67,9 @@ def _write(
     ]
     export: Callable[..., None] = model.export  # type: ignore[attr-defined]
     try:
-        export(str(file), format="onnx", input_signature=list(pack(list(arguments), specs)), verbose=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # those of the exporters, about themselves
+            export(str(file), format="onnx", input_signature=list(pack(list(arguments), specs)), verbose=False)
         written = onnx.load(str(file))
         outputs = _output_names(source, run, layer_names)
     except Exception as error:
@@ -96,7 +99,7 @@ def _output_names(
     import keras
 
     inputs = [keras.KerasTensor(spec.shape, spec.dtype) for spec in source.inputs]
-    structure = keras.backend.compute_output_spec(lambda *values: run(values), *inputs)
+    structure = run(inputs)
     names: list[str] = keras.tree.flatten(pack(structure, name_outputs(structure, layer_names)))
     return names
 
