@@ -575,7 +575,9 @@ def test_where_a_version_cannot_be_written_what_is_converted_lies_elsewhere(monk
 
 @pytest.mark.usefixtures("_converted_here")
 @pytest.mark.parametrize("file", ["store", "write"])
-def test_a_full_disk_keeps_no_version_from_being_served(monkeypatch: pytest.MonkeyPatch, file: str) -> None:
+def test_a_full_disk_keeps_no_version_from_being_served(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, file: str
+) -> None:
     model = dense()
 
     def full(*_: object) -> None:
@@ -588,6 +590,7 @@ def test_a_full_disk_keeps_no_version_from_being_served(monkeypatch: pytest.Monk
     np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
     assert ("no place for what is converted: No space left" in newest(handle).notes[-1]) == (file == "store")
     assert {row.agrees for row in newest(handle).engines if row.engine == "onnx"} == {None if file == "store" else True}
+    assert ("what was found of engines cannot be noted: No space left" in caplog.text) == (file == "write")
 
 
 def test_captured_requests_are_compared_before_made_up_rows(monkeypatch: pytest.MonkeyPatch) -> None:
