@@ -140,7 +140,7 @@ class Counter(tf.Module):
     [
         (Counter, {}, FailedPrecondition, "changes its own state"),
         (classifier, {"check": X[:, :3]}, InvalidOption, "check: "),
-        (classifier, {"check": X, "labels": [1, 2]}, InvalidOption, "labels: .*100 rows"),
+        (classifier, {"check": X, "labels": [1, 2]}, InvalidOption, "labels has the shape .*100 rows"),
     ],
 )
 def test_what_cannot_be_measured_is_an_error_that_says_why(
