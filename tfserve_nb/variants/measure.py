@@ -33,6 +33,7 @@ from ..serving.engines.artefacts import FOLDER
 from ..serving.engines.choice import batches_of, in_turn
 from ..serving.engines.engine import TENSORFLOW
 from ..serving.engines.evidence import MADE_UP, Evidence
+from ..serving.engines.kinds import wanted_kinds
 from ..serving.engines.selection import BatchSizes, accelerate
 from ..serving.versions.warmup import evidence_for, nothing_seen
 from ..types import Progress, ProgressEvent, SignatureSpec, Tensors, VariantMeasurement, no_progress
@@ -184,7 +185,9 @@ class _Measuring:
         with contextlib.closing(EngineServable(folder)) as servable:
             accelerate(servable, self._engine, known, BatchSizes(SIZES))
             found = [row for row in servable.measurements if row.signature == self._signature.name]
-        return {row.engine: "" if row.agrees else row.reason for row in found if row.engine != TENSORFLOW}
+        # What was tried when the version was deployed stays among what was measured.
+        wanted = {kind.name for kind in wanted_kinds(self._engine)}
+        return {row.engine: "" if row.agrees else row.reason for row in found if row.engine in wanted}
 
     def _measured(self, row: VariantMeasurement, folder: Path, probe: Probe | None) -> VariantMeasurement:
         """A row with all that is known of it, measured by a process that is there or one for it alone."""
