@@ -620,6 +620,20 @@ def test_a_run_in_litert_needs_an_interpreter_for_each_shape_and_keeps_a_few(mon
     assert sum(map(len, engine._engine._idle.values())) == litert.MAX_IDLE  # noqa: SLF001
 
 
+def test_what_looks_at_all_objects_does_not_take_a_signature_from_litert(_converted_here: None) -> None:
+    """As a memory profiler does: LiteRT refuses to run an interpreter that something else refers to."""
+    model = dense()
+    handle = tfserve_nb.deploy(model, "dense", engine="litert")
+    (engine,) = servable_of(handle)._answering.values()  # noqa: SLF001 - its pool is nobody else's business
+    handle.predict(X)
+    held = [one._interpreter for idle in engine._engine._idle.values() for one in idle]  # noqa: SLF001
+
+    np.testing.assert_allclose(handle.predict(X), model(X), rtol=1e-5, atol=1e-6)
+
+    assert held
+    assert handle.engine == "litert"
+
+
 @pytest.mark.parametrize("engine", ["onnx", "auto"])
 def test_requests_without_rows_reach_no_engine(monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     """ONNX Runtime would end the process."""

@@ -50,13 +50,22 @@ class LitertEngine:
     def run(self, inputs: Tensors) -> Tensors:
         """Run one batch; see `Engine.run`."""
         shapes = tuple([inputs[name].shape for name, _ in self._inputs])
-        interpreter = self._taken(shapes)
+        try:
+            interpreter = self._taken(shapes)
+            outputs = self._invoke(interpreter, inputs)
+        except RuntimeError:
+            # LiteRT refuses to run while anything else refers to the interpreter, as a memory profiler does to all
+            # objects for a moment. Nothing refers to a new one.
+            interpreter = self._sized(self._interpreter(), shapes)
+            outputs = self._invoke(interpreter, inputs)
+        self._give_back(shapes, interpreter)  # one that failed is not used again
+        return outputs
+
+    def _invoke(self, interpreter: Any, inputs: Tensors) -> Tensors:
         for name, index in self._inputs:
             interpreter.set_tensor(index, inputs[name])
         interpreter.invoke()
-        outputs = {name: interpreter.get_tensor(index) for name, index in self._outputs}
-        self._give_back(shapes, interpreter)  # one that failed is not used again
-        return outputs
+        return {name: interpreter.get_tensor(index) for name, index in self._outputs}
 
     def _taken(self, shapes: _Shapes) -> Any:
         """An interpreter for inputs of these shapes, which nobody else has."""
@@ -65,7 +74,10 @@ class LitertEngine:
                 return self._pop(shapes)
             is_full = sum([len(kept) for kept in self._idle.values()]) >= MAX_IDLE
             interpreter = self._pop(next(iter(self._idle))) if is_full else None
-        interpreter = interpreter or self._interpreter()
+        return self._sized(interpreter or self._interpreter(), shapes)
+
+    def _sized(self, interpreter: Any, shapes: _Shapes) -> Any:
+        """The same for inputs of these shapes."""
         for (_, index), shape in zip(self._inputs, shapes, strict=True):
             interpreter.resize_tensor_input(index, shape)
         interpreter.allocate_tensors()
