@@ -117,3 +117,4 @@ def test_options_that_are_not_allowed_are_named(options: dict[str, object], comp
 def test_variants_are_named_in_a_list_or_with_commas(optimize: object) -> None:
     assert VariantOptions(optimize=optimize).wanted == ("int8", "float16")  # type: ignore[arg-type]
     assert VariantOptions().wanted == NAMES
+    assert VariantOptions(optimize="float32").wanted == ()  # the model as it is, with every engine

@@ -61,4 +61,5 @@ class VariantOptions:
     def wanted(self) -> tuple[str, ...]:
         """The variants by name; all when none are named."""
         names = self.optimize.split(",") if isinstance(self.optimize, str) else self.optimize
-        return tuple(name for name in dict.fromkeys(map(str.strip, names)) if name not in ("", PLAIN)) or NAMES
+        given = [name for name in map(str.strip, names) if name]
+        return tuple(dict.fromkeys(name for name in given if name != PLAIN)) if given else NAMES
