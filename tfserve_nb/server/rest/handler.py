@@ -88,7 +88,7 @@ class RestHandler:
         self._max_inflated_bytes = min(settings.max_body_bytes, MAX_INFLATED_BYTES)
         self._log = log
         self._numbers, self._large_numbers = NumbersReader(), NumbersReader()
-        self._loop_thread = threading.get_ident()
+        self._loop_thread = threading.get_ident()  # it is made on the loop; asking asyncio is a system call each time
         self._decoder = Decoder()
 
     def start(
