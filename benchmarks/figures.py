@@ -88,8 +88,7 @@ def _same_bars(results: Results, axes: Any, name: str, what: str, load: SameLoad
     for label in axes.get_yticklabels():
         label.set_fontweight("bold" if label.get_text() in OURS else "normal")
     axes.set_xlim(0, 1.18 * max((max(found[case].values()) for case in cases), default=1))
-    body = "1 row, 64 connections" if load == ONE_ROW else "32 rows, binary, 8 connections"
-    axes.set_title(f"{MODELS[name].split(',')[0]}: {body}", fontsize=10.5)
+    axes.set_title(f"{MODELS[name].split(',')[0]}: {'1 row' if load == ONE_ROW else '32 rows'}", fontsize=10.5)
 
 
 def throughput(results: Results) -> Any:
