@@ -241,11 +241,11 @@ def run_loaded(path: Path, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return {name: value.numpy() for name, value in found.items()}
 
 
-@pytest.mark.parametrize("variant", LOSES)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [(name, variant) for name in CASES for variant in LOSES if variant != "xla" or name not in NOT_COMPILED],
+)
 def test_each_loader_answers_as_the_live_model_within_what_the_variant_loses(name: str, variant: str) -> None:
-    if variant == "xla" and name in NOT_COMPILED:
-        pytest.skip("XLA cannot compile it")
     path, rows, expected = exported(CASES[name]())
 
     written = write_variant(variant, path, Path("variant"))
@@ -309,7 +309,9 @@ def test_shared_weights_are_stored_once_and_state_and_statistics_are_left_alone(
     kept = [key for key in stateful.variables if reader.has_tensor(key)]
     shared = Weights(write_variant("int8", exported(shared_and_nested())[0], Path("shared")).path)
 
-    assert {"lstm", "kernel"} <= {part for one in stateful.variables.values() for part in one.name.split("/")}
+    parts = {part for one in stateful.variables.values() for part in one.name.split("/")}
+    assert "kernel" in parts
+    assert any(part.startswith("lstm") for part in parts)  # Keras counts the layers of a process
     assert len([key for key in kept if stateful.variables[key].shape == (16, 16)]) == 2  # both states
     assert len([one for one in shared.model_variables if one.name.endswith("kernel")]) == 2
 
