@@ -31,7 +31,7 @@ def text_of(notebook: nbformat.NotebookNode) -> str:
 
 def run(path: Path, folder: Path) -> nbformat.NotebookNode:
     notebook = nbformat.read(path, as_version=4)
-    client = NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute(env=os.environ | {"TFSERVE_NB_FAST": "1"})
     return notebook
 
@@ -110,7 +110,7 @@ def test_nbconvert_runs_the_notebook_and_its_html_can_be_read(path: Path, folder
     command = [sys.executable, "-m", "jupyter", "nbconvert", "--execute", "--to", "html", path.name]
 
     done = subprocess.run(
-        command, cwd=folder, env=os.environ | {"TFSERVE_NB_FAST": "1"}, capture_output=True, text=True, timeout=250,
+        command, cwd=folder, env=os.environ | {"TFSERVE_NB_FAST": "1"}, capture_output=True, text=True, timeout=500,
         check=False,
     )  # fmt: skip
 
