@@ -2,10 +2,12 @@
 
 Usage: python benchmarks/grpc_load.py client PORT TOKEN MODEL SECONDS
        python benchmarks/grpc_load.py empty PORT
+       python benchmarks/grpc_load.py threads PORT NUM_THREADS [handed-over]
 
 The client's messages are bytes that it made once, and it does not read the answers, except for the first: it costs as
 little as a Python client can. The empty server is the same grpc.aio with the same messages, parsed and made anew for
-each call, and a handler that does nothing in between.
+each call, and a handler that does nothing in between. `threads` is gRPC's synchronous server with such a handler, and
+`handed-over` lets each call wait for another thread's loop, as a call of ours would have to.
 """
 
 from __future__ import annotations
@@ -13,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -80,24 +84,28 @@ async def load(port: int, token: str, request: bytes, seconds: float, wanted: np
         return rates[-1]
 
 
+def nothing(request: Any) -> Any:
+    """The answer of an empty handler."""
+    from tensorflow_serving.apis.predict_pb2 import PredictResponse
+
+    response = PredictResponse()
+    response.model_spec.CopyFrom(request.model_spec)
+    fill(response.outputs["y"], np.zeros((1, NUM_CLASSES), np.float32))
+    return response
+
+
 async def serve_nothing(port: int) -> None:
     """Parse each request and answer with the same numbers."""
     import grpc.aio
-    from tensorflow_serving.apis.predict_pb2 import PredictResponse
     from tensorflow_serving.apis.prediction_service_pb2_grpc import (
         PredictionServiceServicer,
         add_PredictionServiceServicer_to_server,
     )
 
-    numbers = np.zeros((1, NUM_CLASSES), np.float32)
-
     class Nothing(PredictionServiceServicer):  # type: ignore[misc]  # generated code
         async def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
             del context
-            response = PredictResponse()
-            response.model_spec.CopyFrom(request.model_spec)
-            fill(response.outputs["y"], numbers)
-            return response
+            return nothing(request)
 
     server = grpc.aio.server()
     add_PredictionServiceServicer_to_server(Nothing(), server)
@@ -106,10 +114,41 @@ async def serve_nothing(port: int) -> None:
     await server.wait_for_termination()
 
 
+def serve_nothing_in_threads(port: int, num_threads: int, *, is_handed_over: bool) -> None:
+    """The same by threads, each of which answers one call at a time."""
+    import grpc
+    from tensorflow_serving.apis.prediction_service_pb2_grpc import (
+        PredictionServiceServicer,
+        add_PredictionServiceServicer_to_server,
+    )
+
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="bench-loop", daemon=True).start()
+
+    class Nothing(PredictionServiceServicer):  # type: ignore[misc]  # generated code
+        def Predict(self, request: Any, context: Any) -> Any:  # noqa: N802 - gRPC's name
+            del context
+            if is_handed_over:
+                done = threading.Event()
+                loop.call_soon_threadsafe(done.set)
+                done.wait()
+            return nothing(request)
+
+    server = grpc.server(ThreadPoolExecutor(num_threads))
+    add_PredictionServiceServicer_to_server(Nothing(), server)
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    server.wait_for_termination()
+
+
 def main() -> int:
-    """Run the client or the empty server."""
+    """Run the client or an empty server."""
     if sys.argv[1] == "empty":
         asyncio.run(serve_nothing(int(sys.argv[2])))
+        return 0
+    if sys.argv[1] == "threads":
+        port, num_threads, *handed_over = sys.argv[2:]
+        serve_nothing_in_threads(int(port), int(num_threads), is_handed_over=bool(handed_over))
         return 0
     port, token, model, seconds = sys.argv[2:]
     rows, answers = (np.load(Path(model).parent.with_suffix(suffix)) for suffix in (".x.npy", ".y.npy"))
