@@ -620,8 +620,9 @@ def test_a_run_in_litert_needs_an_interpreter_for_each_shape_and_keeps_a_few(mon
     assert sum(map(len, engine._engine._idle.values())) == litert.MAX_IDLE  # noqa: SLF001
 
 
-def test_what_looks_at_all_objects_does_not_take_a_signature_from_litert(_converted_here: None) -> None:
+def test_what_looks_at_all_objects_does_not_take_a_signature_from_litert(monkeypatch: pytest.MonkeyPatch) -> None:
     """As a memory profiler does: LiteRT refuses to run an interpreter that something else refers to."""
+    convert_here(monkeypatch)
     model = dense()
     handle = tfserve_nb.deploy(model, "dense", engine="litert")
     (engine,) = servable_of(handle)._answering.values()  # noqa: SLF001 - its pool is nobody else's business
