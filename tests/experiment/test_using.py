@@ -89,7 +89,7 @@ def test_a_handle_outlives_its_model(server: ServerHandle) -> None:
 
 
 def placed(server: ServerHandle, base: Path, version: int, limits: Limits) -> None:
-    exported = ExportedVersion("net", version, base / "net" / str(version), {}, 0, 0.0)
+    exported = ExportedVersion("net", version, base / "net" / str(version), 0, 0.0)
     source = source_of(base, version)
     place(server, exported, source, base, Placement("stable"), limits, no_progress)
 
