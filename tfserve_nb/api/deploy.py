@@ -16,7 +16,7 @@ from typing import Any  # models and arrays of the user
 from ..agreement.kinds import AgreementOptions
 from ..errors import InvalidOption, ModelNotFound, ServingError, VersionExists
 from ..experiment.plan import Limits, Plan
-from ..export.arrays import by_name, given_as, named_batch
+from ..export.arrays import by_name, given_batch
 from ..export.check import CheckReport, in_words, nan_notes, verify_against_live
 from ..export.endpoint import ExportSource
 from ..export.graph.live import left_alone
@@ -383,8 +383,7 @@ def _checks(source: ExportSource, request: DeployRequest, seen: Seen, progress: 
         note_check_rows(path, by_name(export.check, source.order), sizes, device)
         if export.warmup is not None:
             signature = main_signature(facts.signatures)
-            with given_as("warmup"):
-                rows = named_batch(by_name(export.warmup, source.order), signature, most=None)
+            rows = given_batch("warmup", export.warmup, source.order, signature, most=None)
             write_warmup_requests(path, request.name, rows, signature.name)
         if request.serve.engine != TENSORFLOW and single_file(path) is None:
             prepare_engines(path, source, request.serve, export, request.batching, seen, progress)

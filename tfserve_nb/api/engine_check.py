@@ -1,8 +1,7 @@
 """Find the engine of a new version before it counts, and see that it runs there.
 
-What is converted, compared and measured is kept in the version's folder, for whatever loads it.
-
-So does a process that serves the version begin without TensorFlow.
+What is converted, compared and measured is kept in the version's folder, for whatever loads it: so a process that
+serves the version can begin without TensorFlow.
 
 Thread: the caller's.
 """
@@ -13,7 +12,7 @@ import contextlib
 from pathlib import Path
 
 from ..errors import ExportFailed, InvalidOption, ModelNotServable, NotAvailable, ServingError
-from ..export.arrays import by_name, given_as, named_batch
+from ..export.arrays import given_batch
 from ..export.check import VersionFacts
 from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature
@@ -111,8 +110,8 @@ def prepare_engines(
     with contextlib.closing(EngineServable(path, serve.device)) as servable:
         given = None
         if export.example is not None:
-            with given_as(export.example_option):
-                rows = named_batch(by_name(export.example, source.order), main_signature(servable.signatures))
+            signature = main_signature(servable.signatures)
+            rows = given_batch(export.example_option, export.example, source.order, signature)
             given = Evidence(rows, f"the rows of --{export.example_option}")
         known = known_rows(servable, seen, given)
         accelerate(servable, serve.engine, known, sizes_of(batching), progress, is_strict=True)

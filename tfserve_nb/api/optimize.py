@@ -15,12 +15,12 @@ from typing import Any  # arrays of the user
 
 from ..agreement.kinds import AgreementOptions, kind_for
 from ..agreement.summary import Evidences, evidence_pairs
-from ..errors import FailedPrecondition, VariantFailed
-from ..export.arrays import by_name, given_as, named_batch
+from ..errors import VariantFailed
+from ..export.arrays import given_as, given_batch
 from ..export.check import VersionFacts, made_up_batches
 from ..export.endpoint import ExportSource
 from ..export.provenance.keras_facts import outputs_of
-from ..export.provenance.provenance import read_provenance
+from ..export.provenance.provenance import noted_evidence
 from ..export.provenance.variant import NotedVariant, note_variant
 from ..export.signatures import main_signature
 from ..export.variants.variants import VARIANTS, Variant
@@ -178,17 +178,12 @@ def _rows(signature: SignatureSpec, comparison: Comparison) -> Iterator[Evidence
 
 
 def _named(rows: Any, option: str, source: ExportSource, signature: SignatureSpec) -> Tensors:
-    with given_as(option):
-        return named_batch(by_name(rows, source.order), signature, most=None)
+    return given_batch(option, rows, source.order, signature, most=None)
 
 
 def _evidences(source: ExportSource, path: Path) -> Evidences:
     """What is known of the outputs: of the model in memory, or of the version that was deployed before."""
-    known = outputs_of(source, path)
-    if not known:
-        with contextlib.suppress(FailedPrecondition):  # a damaged file is nobody's evidence
-            found = read_provenance(path)
-            known = {} if found is None else dict(found.outputs)
+    known = outputs_of(source, path) or noted_evidence(path)
     return evidence_pairs(known, known)
 
 

@@ -19,7 +19,7 @@ from ..agreement.rows import num_rows
 from ..agreement.summary import evidence_pairs
 from ..diff.diff import version_folder
 from ..errors import FailedPrecondition, InvalidOption, ServingError
-from ..export.arrays import by_name, given_as, named_batch
+from ..export.arrays import given_batch
 from ..export.endpoint import ExportSource
 from ..export.graph.effects import effects_of
 from ..export.graph.live import LiveModel, NotRepeatable, left_alone
@@ -182,8 +182,7 @@ def _checked(source: ExportSource, live: Run, rows: Tensors) -> tuple[Run | None
 def _rows(options: VariantOptions, folder: Path, source: ExportSource) -> Tensors | None:
     if options.check is None:
         return None
-    with given_as("check"):
-        return named_batch(by_name(options.check, source.order), main_signature(read_signatures(folder)), most=None)
+    return given_batch("check", options.check, source.order, main_signature(read_signatures(folder)), most=None)
 
 
 def _check_labels(labels: Any, rows: Tensors | None) -> None:

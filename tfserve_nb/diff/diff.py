@@ -20,6 +20,7 @@ from ..agreement.kinds import AgreementOptions, kind_for
 from ..agreement.summary import Agreeing, evidence_pairs
 from ..errors import FailedPrecondition, InvalidRequest, NotAvailable, ServingError, VersionNotFound
 from ..export.arrays import read_rows
+from ..export.check import VersionFacts
 from ..export.graph.effects import Effects
 from ..export.layout import find_version, folder_bytes, list_versions
 from ..export.provenance.code import Code
@@ -102,8 +103,8 @@ def diff_versions(
     folders = version_folder(server, name, a), version_folder(server, name, b)
     notes: list[str] = []
     provenances = [_provenance(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
-    signatures = [_signatures(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
-    effects = [_effects(folder) for folder in folders]
+    facts = [_facts(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
+    signatures, effects = [dict(one.signatures) for one in facts], [one.effects for one in facts]
     options = options or AgreementOptions()
     options = dataclasses.replace(options, kind=kind_for(options.kind, (one.randomness for one in effects)))
     agreeing = Agreeing(options, evidence_pairs(*({} if one is None else one.outputs for one in provenances)))
@@ -151,19 +152,12 @@ def _provenance(folder: Path, version: int, notes: list[str]) -> Provenance | No
     return found
 
 
-def _signatures(folder: Path, version: int, notes: list[str]) -> dict[str, SignatureSpec]:
+def _facts(folder: Path, version: int, notes: list[str]) -> VersionFacts:
     try:
-        return dict(SavedModelLoader().facts(folder).signatures)
+        return SavedModelLoader().facts(folder)
     except ServingError as error:
         notes.append(f"the signatures of version {version} are not known: {error.message}")
-        return {}
-
-
-def _effects(folder: Path) -> Effects:
-    try:
-        return SavedModelLoader().facts(folder).effects
-    except ServingError:  # which reading its signatures has told
-        return Effects()
+        return VersionFacts({}, Effects())
 
 
 def signature_changes(a: Mapping[str, SignatureSpec], b: Mapping[str, SignatureSpec]) -> list[SignatureChange]:

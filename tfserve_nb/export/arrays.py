@@ -163,6 +163,25 @@ def by_name(value: object, order: Sequence[str]) -> object:
     return dict(zip(order, value, strict=False)) if is_call else value  # type: ignore[call-overload]  # a list
 
 
+def given_batch(
+    option: str, value: object, order: Sequence[str], signature: SignatureSpec, *, most: int | None = MAX_CHECKED_ROWS
+) -> dict[str, np.ndarray]:
+    """`named_batch` of the rows that an option was given, which `by_name` took by their names.
+
+    Args:
+        option: its name, for messages.
+        value: what it was given.
+        order: see `ExportSource`.
+        signature: what the model takes.
+        most: as for `named_batch`.
+
+    Raises:
+        InvalidOption: if the rows do not fit.
+    """
+    with given_as(option):
+        return named_batch(by_name(value, order), signature, most=most)
+
+
 def columns_of(value: object) -> dict[str, Any] | None:
     """The named parts of a dict, named tuple, data frame or record array, in order; None for what has no names.
 

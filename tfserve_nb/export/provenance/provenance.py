@@ -224,8 +224,11 @@ def evidence_of(base_path: Path | None, name: str, version: int) -> Mapping[str,
         version: its number.
     """
     folder = None if base_path is None else find_version(base_path, name, version)
-    if folder is None:
-        return {}
+    return {} if folder is None else noted_evidence(folder)
+
+
+def noted_evidence(folder: Path) -> Mapping[str, Evidence]:
+    """What the provenance in a version's folder holds about its outputs; empty without any."""
     with contextlib.suppress(FailedPrecondition):  # a diff reports that the file is damaged
         found = read_provenance(folder)
         return {} if found is None else found.outputs
