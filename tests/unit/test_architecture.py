@@ -20,6 +20,7 @@ LAYERS = (
     ("notebook", "cli"),
     ("dashboards",),
     ("api",),
+    ("scaleout",),
     ("variants",),
     ("replay", "diff"),
     ("bench",),
