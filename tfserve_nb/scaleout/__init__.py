@@ -1,1 +1,1 @@
-"""The way from a notebook to other servers: Ray Serve, bundles of files, MLflow, and whether two servers answer the same."""
+"""The way from a notebook to other servers: Ray Serve, files for them, MLflow, and whether two servers answer alike."""
