@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfserve_nb.dashboards.pages.replicas import replica_tables
 from tfserve_nb.errors import InvalidOption, ModelNotFound, NotAvailable, ServerFailed
 from tfserve_nb.scaleout.ray import cluster
 from tfserve_nb.scaleout.ray.admin import with_application, with_user_config
 from tfserve_nb.scaleout.ray.cluster import TRIES, LocalCluster
 from tfserve_nb.scaleout.ray.combined_metrics import combined_metrics
 from tfserve_nb.scaleout.ray.serve_api import ServeApi, check_ray_version
-from tfserve_nb.scaleout.ray.state import state_of
+from tfserve_nb.scaleout.ray.state import RayModelStatus, state_of
 from tfserve_nb.serving.telemetry.metrics import Metrics
 from tfserve_nb.serving.telemetry.records import RequestRecord
-from tfserve_nb.types import ProgressEvent
+from tfserve_nb.types import ModelStatus, ProgressEvent
 
 DETAILS: dict[str, Any] = {
     "proxy_location": "EveryNode",
@@ -170,3 +171,14 @@ def test_a_cluster_that_does_not_start_says_why_and_how_long_was_waited(
     assert "the machine may be too busy" in error.value.hint
     assert f"try 2 of {TRIES}: ConnectionError: the raylet was not there in 15 s" in [event.detail for event in events]
     assert sys.executable != str(program)
+
+
+def test_the_dashboard_shows_replicas_and_scaling() -> None:
+    state = state_of(DETAILS).with_reports([{"replica": "a", "running": 3, "problem": ""}])
+
+    shown = replica_tables(RayModelStatus("m", (), 1, {1: 100.0}, {}, ray=state))
+
+    assert "Replicas on Ray: 1 of 2 answer, 3 requests on their way" in shown
+    assert "1 → 2" in shown
+    assert "10.0.0.1" in shown
+    assert replica_tables(ModelStatus("m", (), 1, {}, {})) == ""
