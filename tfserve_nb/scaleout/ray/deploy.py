@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any  # JSON values
 
-from ...errors import ConfigRejected, InvalidOption, NotAvailable, ServerFailed, ServingError
+from ...errors import ConfigRejected, InvalidRequest, NotAvailable, ServerFailed, ServingError
 from ...server.admin.client import RemoteExperiments
 from ...server.handle import ServerHandle
+from ...server.sockets import bind
 from ...temporary import TemporaryFolder
 from ...types import Progress, ProgressEvent, no_progress
 from .admin import RayModels, with_application
@@ -97,13 +98,14 @@ def serve_on_ray(plan: RayPlan, target: RayTarget, progress: Progress = no_progr
     """Start replicas; returns when they answer.
 
     Args:
-        plan: what they serve. For a cluster of this machine a port of 0 stands for a free one.
+        plan: what they serve.
         target: where.
         progress: called with each step.
 
     Raises:
         ConfigRejected: if a replica cannot serve it, with the reason.
         NotAvailable: without Ray, or if the cluster does not answer.
+        PortInUse: if a port of this machine is taken.
         ServerFailed: if Ray does not start, with the reason and how long was waited.
         VersionNotFound: if a version is not there.
     """
@@ -127,6 +129,9 @@ def _check_here(*, model_path: str, found: tuple[int, ...], is_local: bool) -> N
 
 def _on_this_machine(plan: RayPlan, target: RayTarget, progress: Progress) -> RayServer:
     check_installed()
+    for port in (plan.port, plan.grpc_port):
+        if port is not None:
+            bind(plan.host, port).close()  # Ray would go on without an answer
     cluster = LocalCluster(target.environment)
     plan = _fitting(plan)
     secret: TemporaryFolder | None = None
@@ -186,8 +191,15 @@ def _deployed(
     else:
         config = plan.as_config()
     progress(ProgressEvent("starting replicas", 0, plan.min_replicas))
+    earlier = details.get("applications", {}).get(APPLICATION, {}).get("deployed_app_config")
     api.deploy(config)
-    _wait_until_running(api, plan, progress)
+    try:
+        _wait_until_running(api, plan, progress)
+    except ServingError:
+        api.deploy(
+            with_application(api.details(), lambda _: earlier)
+        )  # what was served goes on; Ray would try for ever
+        raise
     host = plan.host if plan.host not in _ANY_HOST else api.host
     url = f"http://{host}:{plan.port}"
     models = RayModels(api, url, token)
@@ -254,8 +266,8 @@ def _wait_for_answers(models: RayModels, plan: RayPlan) -> None:
     while True:
         try:
             models.connection.call("GET", f"/v1/models/{plan.names[0]}", None, 10.0)
-        except InvalidOption:
-            raise
+        except InvalidRequest:
+            raise  # the token is another one
         except ServingError as error:
             if time.perf_counter() > until_s:
                 raise NotAvailable(

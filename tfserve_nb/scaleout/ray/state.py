@@ -138,7 +138,7 @@ def state_of(details: Mapping[str, Any]) -> RayState:
     decisions = (deployment.get("autoscaling_detail") or {}).get("decisions") or []
     return RayState(
         status=str(application.get("status", "")),
-        message=str(application.get("message") or deployment.get("message") or ""),
+        message="\n".join(filter(None, [application.get("message"), deployment.get("message")])),
         wanted=int(deployment.get("target_num_replicas") or 0),
         replicas=tuple(
             ReplicaState(
@@ -166,4 +166,4 @@ def state_of(details: Mapping[str, Any]) -> RayState:
 def last_line(text: str) -> str:
     """The last line of a traceback, where its error stands."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else ""
+    return lines[-1].removeprefix("tfserve_nb.errors.") if lines else ""
