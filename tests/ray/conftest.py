@@ -16,7 +16,7 @@ from tfserve_nb.scaleout.ray.deploy import RayServer, RayTarget, serve_on_ray
 from tfserve_nb.scaleout.ray.replica_model import ReplicaModel
 
 ENVIRONMENT = {
-    # Ray looks each 10 s whether there are enough replicas, and lets one that goes listen for 30 s.
+    # By default 2 s, and 30 s for which a replica that goes still listens.
     "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "1",
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "3",

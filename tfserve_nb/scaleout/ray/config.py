@@ -172,7 +172,14 @@ class RayPlan:
             "RAY_SERVE_HAPROXY_RETRIES": "3",
             **FALLBACK_PORTS,
         }
-        return {**(haproxy if has_haproxy else {}), "RAY_USAGE_STATS_ENABLED": "0", "TF_CPP_MIN_LOG_LEVEL": "2"}
+        return {
+            **(haproxy if has_haproxy else {}),
+            # Ray tells its autoscaler of requests each 10 s by default: too late for most loads.
+            "RAY_SERVE_REPLICA_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+            "RAY_SERVE_HANDLE_AUTOSCALING_METRIC_PUSH_INTERVAL_S": "2",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+        }
 
     def with_models(self, models: tuple[ReplicaModel, ...], revision: str) -> RayPlan:
         """The same with other models."""
