@@ -35,7 +35,11 @@ RAY_FLAGS = (
     Flag("upscale_delay_s", 3.0, "how long there must be more before a replica is added"),
     Flag("downscale_delay_s", 60.0, "how long there must be less before one is removed"),
     Flag("max_ongoing_requests", 256, "requests that Ray gives to one replica at a time"),
-    Flag("num_cpus", 0.0, "processors of one replica, as Ray counts; 0 for one, on this machine for a share of them"),
+    Flag(
+        "num_cpus",
+        0.0,
+        "processors of one replica, as Ray counts; 0 for one; on a cluster of this machine they share it",
+    ),
     Flag("num_gpus", 0.0, "GPUs of one replica, as Ray counts"),
 )
 IN_REPLICAS = frozenset({

@@ -34,8 +34,6 @@ TRY_LIMIT_S = 120.0
 DASHBOARD_S = 30.0
 STOP_S = 20.0
 PACKAGE_FOLDER = Path(__file__).resolve().parents[3]
-NUM_CPUS = os.cpu_count() or 1
-"""As Ray counts; it starts as many workers at once, used or not."""
 OBJECT_STORE_BYTES = 128 * 1024 * 1024
 """Requests do not go through it; Ray would take 30 % of the memory."""
 FREE_PORTS = (
@@ -123,7 +121,6 @@ class LocalCluster:
         session = self._folder.path / str(number)
         session.mkdir(exist_ok=True)
         settings = {
-            "num_cpus": NUM_CPUS,
             "dashboard_port": free_ports(1)[0],
             "object_store_bytes": OBJECT_STORE_BYTES,
             "folder": str(session),
@@ -191,6 +188,7 @@ class LocalCluster:
         (session / "state").mkdir(exist_ok=True)
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(PACKAGE_FOLDER), os.environ.get("PYTHONPATH", ""))))
         variables |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self.token}
+        variables["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # everything on 127.0.0.1, as on these systems
         variables.pop("RAY_ADDRESS", None)  # that of another cluster
         return variables | self._environment
 

@@ -5,7 +5,6 @@ Thread: any.
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import time
@@ -20,7 +19,7 @@ from ...server.sockets import bind
 from ...temporary import TemporaryFolder
 from ...types import Progress, ProgressEvent, no_progress
 from .admin import RayModels, with_application
-from .cluster import NUM_CPUS, LocalCluster, check_installed
+from .cluster import LocalCluster, check_installed
 from .config import APPLICATION, SERVICES, RayPlan
 from .replica_model import list_versions_of
 from .serve_api import ServeApi, check_ray_version
@@ -151,10 +150,9 @@ def _on_this_machine(plan: RayPlan, target: RayTarget, progress: Progress) -> Ra
 
 
 def _fitting(plan: RayPlan) -> RayPlan:
-    """The plan with so small a share of this machine for each replica that all of them, and those after them, fit."""
+    """The plan with replicas that ask for no processor: on this machine they share what there is."""
     given = plan.options.get("ray_actor_options", {})
-    share = math.floor(100 * NUM_CPUS / (2 * plan.max_replicas + 1)) / 100
-    return replace(plan, options={**plan.options, "ray_actor_options": {"num_cpus": share, **given}})
+    return replace(plan, options={**plan.options, "ray_actor_options": {**given, "num_cpus": 0}})
 
 
 def _notes(cluster: LocalCluster, plan: RayPlan) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ def main() -> None:
 
     context = ray.init(
         address="local",
-        num_cpus=settings["num_cpus"],
+        num_cpus=0,  # replicas here ask for none; Ray would start a worker for each at once, used or not
         include_dashboard=True,
         dashboard_host="127.0.0.1",
         dashboard_port=settings["dashboard_port"],
