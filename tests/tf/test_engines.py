@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
@@ -272,7 +273,7 @@ def test_a_converter_that_is_ended_costs_its_own_job_only(tmp_path: Path, monkey
         'echo \'"no op"\' >> "$4"\n'
     )
     program.chmod(0o700)
-    monkeypatch.setattr(conversion.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     jobs = [conversion.Job("onnx", str(tmp_path), (), name, "") for name in ("first", "second", "third")]
 
     assert conversion.convert(jobs) == ["", "the converter was ended by signal 6", "no op"]

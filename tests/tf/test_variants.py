@@ -26,7 +26,7 @@ from tfserve_nb.export.provenance.variant import read_variant
 from tfserve_nb.export.saved_model import export_version
 from tfserve_nb.export.signatures import read_meta_graph, read_signatures
 from tfserve_nb.export.source import prepare_source
-from tfserve_nb.export.variants import bfloat16
+from tfserve_nb.export.variants import bfloat16, tflite
 from tfserve_nb.export.variants.packing import to_float16, to_int8
 from tfserve_nb.export.variants.variants import VARIANTS
 from tfserve_nb.export.variants.write import write_variant
@@ -591,6 +591,23 @@ def test_what_tensorflow_lite_cannot_be_is_refused(case: Callable[[], Case], row
         write_variant("tflite-int8", path, Path("variant"), rows=given if rows else None)
 
     assert not Path("variant").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("free_memory", lambda: 100 << 20, "converting may take 900 MiB of memory, and 100 MiB are free"),
+        ("SHARE", 1e-9, "it took more than 0 MiB of memory to convert"),
+        ("LIMIT_S", 0.0, "it took too long to convert"),
+    ],
+)
+def test_a_conversion_to_tensorflow_lite_has_limits(monkeypatch: Any, name: str, value: Any, why: str) -> None:
+    pytest.importorskip("ai_edge_litert")
+    path, rows, _ = exported(dense())
+    monkeypatch.setattr(tflite, name, value)
+
+    with pytest.raises(InvalidOption, match=f"optimize='tflite-int8'.*{why}"):
+        write_variant("tflite-int8", path, Path("variant"), rows=rows)
 
 
 def test_auto_takes_what_agrees_on_the_rows_of_the_user_and_else_nothing() -> None:
