@@ -63,8 +63,9 @@ def newest(handle: Deployment) -> Any:
     return handle.status().versions[0]
 
 
-def test_the_engine_that_was_asked_for_answers_as_tensorflow_does() -> None:
+def test_the_engine_that_was_asked_for_answers_as_tensorflow_does(caplog: pytest.LogCaptureFixture) -> None:
     model = dense()
+    caplog.set_level("INFO", "tfserve_nb")
 
     handle = tfserve_nb.deploy(model, "dense", engine="onnx", check=X)
 
@@ -76,6 +77,8 @@ def test_the_engine_that_was_asked_for_answers_as_tensorflow_does() -> None:
     assert all(row.agrees and row.ms > 0 for row in status.engines)
     assert [row.is_chosen for row in status.engines] == [row.engine == "onnx" for row in status.engines]
     assert any("the rows of --check" in note for note in status.notes)
+    assert caplog.text.count("No warmup data file found") == 1
+    assert [one.message for one in caplog.records if one.levelname == "WARNING"] == []
 
 
 @pytest.mark.usefixtures("_converted_here")

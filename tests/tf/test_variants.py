@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import tfserve_nb
+from tfserve_nb.api import optimize
 from tfserve_nb.dashboards.pages.versions import versions_table
 from tfserve_nb.errors import InvalidOption, VariantFailed
 from tfserve_nb.export.graph.effects import effects_of
@@ -32,7 +33,8 @@ from tfserve_nb.export.variants.variants import VARIANTS
 from tfserve_nb.export.variants.write import write_variant
 from tfserve_nb.export.weights import Packed, Weights
 from tfserve_nb.serving.engines.saved_model.session import SavedModelServable
-from tfserve_nb.types import ProgressEvent
+from tfserve_nb.types import ProgressEvent, VariantMeasurement
+from tfserve_nb.variants.measure import MadeVariant
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)
@@ -622,6 +624,34 @@ def test_auto_takes_what_agrees_on_the_rows_of_the_user_and_else_nothing() -> No
     assert handle.variant in ("float32", "float16", "xla")  # int8 does not agree
     assert said[-1] == "float32: auto chose none, since it is chosen on rows of yours (--check)"
     assert tfserve_nb.deployment("other").variant == "float32"
+
+
+def test_auto_does_not_write_again_what_it_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(made: list[MadeVariant], *_: Any) -> list[VariantMeasurement]:
+        return [
+            VariantMeasurement(one.name, "tensorflow", disk_bytes=1, ms={1: 1.0}, is_chosen=one.name == "float16")
+            for one in made
+        ]
+
+    monkeypatch.setattr(optimize, "measure_variants", measured)
+    monkeypatch.setattr(optimize, "choose", lambda rows: rows)
+    monkeypatch.setattr(optimize, "write_variant", None)  # what is asked for by its name
+
+    handle = tfserve_nb.deploy(dense().model, "net", optimize="auto", check=X)
+
+    assert handle.variant == "float16"
+    assert read_variant(Path("tfserve_models/net/1")).name == "float16"
+    assert [one.name for one in Path("tfserve_models/net").iterdir()] == ["1"]
+
+
+def test_auto_does_not_ask_for_rows_where_they_would_not_help() -> None:
+    case, events = noisy_states(), list[ProgressEvent]()
+
+    handle = tfserve_nb.deploy(case.model, "net", optimize="auto", check=case.rows[0], progress=events.append)
+
+    (said,) = [event.detail for event in events if event.phase == "optimizing"]
+    assert re.fullmatch("float32: auto chose none, since a run changes its own state .*[^)]", said)
+    assert handle.variant == "float32"
 
 
 def test_numbers_of_a_regression_are_let_through_by_the_tolerance_given() -> None:

@@ -87,7 +87,8 @@ def test_variants_of_a_model_in_memory_by_engine_with_labels() -> None:
     assert found.chosen is not None
     assert found.num_rows == 100
     assert found.compared_with == "the model in memory"
-    assert {step.phase for step in steps} == {"exporting", "measuring", "done"}
+    assert {step.phase for step in steps} == {"exporting", "optimizing", "measuring", "done"}
+    assert [step.detail for step in steps if step.phase == "measuring"] == ["float32", "float32", "int8", ""]
     for kept, weight in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, weight)
 
