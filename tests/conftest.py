@@ -21,6 +21,8 @@ import psutil
 import pytest
 from helpers import server_logs
 
+import tfserve_nb
+
 # No test judges by time: examples take as long as a busy machine makes them.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
@@ -137,6 +139,14 @@ def interruptible() -> Iterator[None]:
 def rng() -> np.random.Generator:
     """A generator that draws the same numbers in every run."""
     return np.random.default_rng(20)
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to work in; what was deployed there is shut down at the end."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    tfserve_nb.shutdown()
 
 
 # ---------------------------------------------------------------- leaks and logs

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +41,6 @@ def scaler(factor: float) -> Any:
     return keras.Sequential([keras.layers.Input((2,)), keras.layers.Rescaling(factor)])
 
 
-@pytest.fixture
-def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
-
-
 X = np.float32([[1, 2]])
 
 
@@ -68,7 +61,7 @@ def until_answered(ask: Callable[[], Any], limit_s: float = 60.0) -> Any:
             time.sleep(0.05)
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Path) -> None:
     steps: list[str] = []
     handle = tfserve_nb.deploy(
@@ -128,7 +121,7 @@ def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Pa
         handle.status()
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("name", ["net", "other"])
 def test_a_deploy_starts_a_server_anew_that_was_given_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tfserve_nb.server.child.MAX_RESTARTS", 1)
@@ -149,7 +142,7 @@ def test_a_deploy_starts_a_server_anew_that_was_given_up(name: str, monkeypatch:
     assert handle.rest_url == url
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("delete", [False, True])
 def test_a_model_whose_server_was_given_up_can_be_undeployed(delete: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tfserve_nb.server.child.MAX_RESTARTS", 1)
@@ -170,7 +163,7 @@ def test_a_model_whose_server_was_given_up_can_be_undeployed(delete: bool, monke
     assert tfserve_nb.deploy(scaler(3.0), "net").version == 2
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("isolate", [False, True])
 def test_the_number_of_a_deleted_version_is_not_used_again_unless_forced(isolate: bool) -> None:
     handle = tfserve_nb.deploy(scaler(1.0), "net", version=3, isolate=isolate)
@@ -187,7 +180,7 @@ def test_the_number_of_a_deleted_version_is_not_used_again_unless_forced(isolate
     assert tfserve_nb.deploy(scaler(3.0), "net", version=3, force=True).version == 3
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 def test_kernel_and_child_side_by_side_and_connect() -> None:
     inside = tfserve_nb.deploy(scaler(2.0), "inside", grpc_port=0)
     outside = tfserve_nb.deploy(scaler(3.0), "outside", isolate=True)
@@ -222,7 +215,7 @@ def test_kernel_and_child_side_by_side_and_connect() -> None:
         by_host.status()
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 def test_grpc_beside_rest_in_the_kernel() -> None:
     import grpc
     import tensorflow as tf
@@ -267,7 +260,7 @@ def test_the_child_goes_with_its_kernel(tmp_path: Path) -> None:
     eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 def test_a_child_ends_when_it_serves_nothing(tmp_path: Path) -> None:
     with pytest.raises(ServingError, match="warmup: the batch has no rows"):
         tfserve_nb.deploy(scaler(2.0), "net", isolate=True, warmup=X[:0])
@@ -289,7 +282,7 @@ def test_a_child_ends_when_it_serves_nothing(tmp_path: Path) -> None:
     assert children() == []
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 def test_a_child_that_cannot_start_says_why() -> None:
     import socket
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.model_case import Case
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,23 +47,15 @@ SPEC = tf.TensorSpec([None, 16], tf.float32, name="x")
 LOSES = {"float32": 0.0, "float16": 3e-3, "int8": 5e-2, "xla": 1e-5}
 """Variant -> what its answers may be off by, as a part of the largest number of the output."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tf_keras
+pytestmark = [
+    pytest.mark.usefixtures("own_folder"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of tf_keras
+]
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _same_weights() -> None:
     keras.utils.set_random_seed(1)
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model and rows for its inputs in order."""
-
-    model: Any
-    rows: tuple[np.ndarray, ...] = (X,)
 
 
 def dense() -> Case:
@@ -71,7 +63,7 @@ def dense() -> Case:
     model = keras.Sequential([keras.Input((16,), name="x"), *stack])
     model.compile("adam", "categorical_crossentropy")
     model.fit(X, np.eye(8)[:6], verbose=0)
-    return Case(model)
+    return Case(model, (X,))
 
 
 def convolutions() -> Case:
@@ -102,7 +94,7 @@ def shared_and_nested() -> Case:
     twice = layers.Dense(16)
     inner = keras.Sequential([keras.Input((16,)), layers.Dense(16), layers.BatchNormalization()])
     x = keras.Input((16,), name="x")
-    return Case(keras.Model(x, twice(inner(twice(x)))))
+    return Case(keras.Model(x, twice(inner(twice(x)))), (X,))
 
 
 class Tied(layers.Layer):  # type: ignore[misc]
@@ -130,7 +122,7 @@ class Subclassed(keras.Model):  # type: ignore[misc]
 def subclassed() -> Case:
     model = Subclassed()
     model(X)
-    return Case(model)
+    return Case(model, (X,))
 
 
 def tables() -> Case:
@@ -166,14 +158,14 @@ def function() -> Case:
     def product(x: Any) -> Any:
         return x @ own
 
-    return Case(product)
+    return Case(product, (X,))
 
 
 def of_tf_keras() -> Case:
     import tf_keras
 
     stack = [tf_keras.Input((16,), name="x"), tf_keras.layers.Dense(64), tf_keras.layers.BatchNormalization()]
-    return Case(tf_keras.Sequential(stack))
+    return Case(tf_keras.Sequential(stack), (X,))
 
 
 def held_twice() -> Case:
@@ -183,7 +175,7 @@ def held_twice() -> Case:
     archive.track(model)
     archive.add_endpoint("serving_default", model.__call__, input_signature=[SPEC])
     archive.write_out("twice", verbose=False)
-    return Case("twice")
+    return Case("twice", (X,))
 
 
 def of_tensorflow_1() -> Case:
@@ -193,7 +185,7 @@ def of_tensorflow_1() -> Case:
         matrix = v1.get_variable("matrix", [16, 24], use_resource=False)
         session.run(v1.global_variables_initializer())
         v1.saved_model.simple_save(session, "first", {"x": x}, {"y": x @ matrix})
-    return Case("first")
+    return Case("first", (X,))
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -205,7 +197,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "subclassed": subclassed,
     "tables": tables,
     "stateful": noisy_states,
-    "module": lambda: Case(Module()),
+    "module": lambda: Case(Module(), (X,)),
     "function": function,
     "tf_keras": of_tf_keras,
     "held twice": held_twice,
@@ -271,7 +263,7 @@ SIZES = {"float16": 0.6, "int8": 0.35}
 @pytest.mark.parametrize("variant", SIZES)
 def test_files_are_as_small_as_is_said(variant: str) -> None:
     stack = [layers.Dense(512, "relu"), layers.Dense(512, "relu"), layers.Dense(10)]
-    path, _, _ = exported(Case(keras.Sequential([keras.Input((16,), name="x"), *stack])))
+    path, _, _ = exported(Case(keras.Sequential([keras.Input((16,), name="x"), *stack]), (X,)))
 
     written = write_variant(variant, path, Path("variant"))
 
@@ -319,7 +311,7 @@ def test_shared_weights_are_stored_once_and_state_and_statistics_are_left_alone(
 
 
 def test_a_loaded_variant_can_be_trained_and_saved_again() -> None:
-    path, rows, expected = exported(Case(keras.Sequential([keras.Input((16,), name="x"), layers.Dense(24)])))
+    path, rows, expected = exported(Case(keras.Sequential([keras.Input((16,), name="x"), layers.Dense(24)]), (X,)))
     loaded = tf.saved_model.load(str(write_variant("float16", path, Path("variant")).path))
 
     for one in loaded.trainable_variables:
@@ -349,7 +341,7 @@ def spoiled(value: float) -> Case:
     kernel, *_ = model.layers[1].get_weights()
     kernel[0, 0] = value
     model.layers[1].set_weights([kernel, np.zeros(16, np.float32)])
-    return Case(model)
+    return Case(model, (X,))
 
 
 @pytest.mark.parametrize(

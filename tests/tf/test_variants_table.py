@@ -25,15 +25,13 @@ from tfserve_nb.variants.probing import ProbeFailed, Subject, probing
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(100, 16)).astype(np.float32)
 
-pytestmark = pytest.mark.timeout(300)  # each process imports TensorFlow
+pytestmark = [pytest.mark.usefixtures("own_folder"), pytest.mark.timeout(300)]  # each process imports TensorFlow
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
+def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     convert_here(monkeypatch)
     yield
-    tfserve_nb.shutdown()
     assert [child for child in psutil.Process().children() if "variants.probe" in " ".join(child.cmdline())] == []
     assert list(Path(tempfile.gettempdir()).glob(f"tfserve-variants-{psutil.Process().pid}-*")) == []
 
