@@ -158,7 +158,7 @@ def _serving_threads() -> set[threading.Thread]:
 
 def _open_sockets() -> set[Socket]:
     sockets = set()
-    for connection in psutil.Process().net_connections(kind="inet"):
+    for connection in psutil.Process().net_connections(kind="tcp"):
         if connection.status in {psutil.CONN_LISTEN, psutil.CONN_ESTABLISHED}:
             sockets.add((connection.status, connection.laddr.port, str(connection.raddr or "")))
     return sockets
