@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.converting import convert_here
 from helpers.model_case import Case
 from hypothesis import given
 from hypothesis import strategies as st
@@ -470,10 +471,9 @@ def test_a_deployed_variant_says_what_it_is_wherever_one_looks(variant: str, iso
     events: list[ProgressEvent] = []
     model = dense().model
     right = model.predict(X, verbose=0).argmax(axis=1)
+    options = {"optimize": variant, "check": X, "labels": right, "max_batch_size": 8}  # XLA compiles for each size
 
-    handle = tfserve_nb.deploy(
-        model, "net", optimize=variant, check=X, labels=right, isolate=isolate, progress=events.append
-    )
+    handle = tfserve_nb.deploy(model, "net", isolate=isolate, progress=events.append, **options)
 
     said = next(event.detail for event in events if event.phase == "optimizing" and event.done)
     assert said.startswith(f"{variant}: 6 of 6 rows agree (the rows of --check), largest difference ")
@@ -490,8 +490,9 @@ def test_a_deployed_variant_says_what_it_is_wherever_one_looks(variant: str, iso
 
 @pytest.mark.parametrize("engine", ["onnx", "litert"])
 @pytest.mark.parametrize("variant", ["float16", "int8"])
-def test_engines_run_a_variant(variant: str, engine: str) -> None:
+def test_engines_run_a_variant(monkeypatch: pytest.MonkeyPatch, variant: str, engine: str) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "litert": "ai_edge_litert"}[engine])
+    convert_here(monkeypatch)
     model = dense().model
 
     handle = tfserve_nb.deploy(model, "net", optimize=variant, engine=engine, check=X)
