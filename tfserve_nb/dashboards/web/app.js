@@ -266,7 +266,7 @@ function start() {
     next.focus();
     next.click();
   });
-  find("model").addEventListener("change", () => { state.model = find("model").value; state.version = ""; state.undo = null; open(state.tab); });
+  find("model").addEventListener("change", () => { state.model = find("model").value; state.version = state.followed = ""; state.undo = null; open(state.tab); });
   find("login").addEventListener("submit", (event) => { event.preventDefault(); logIn(find("token").value.trim()); });
   document.addEventListener("visibilitychange", () => refresh());
   // The token comes behind the #, which browsers do not send; it does not stay in the address bar.
