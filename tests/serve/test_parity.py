@@ -63,7 +63,7 @@ def test_two_servers_of_the_same_files_are_the_same(a: Served, begin, store: Pat
 
     assert code == 0, text
     assert "the same: " in text
-    assert "many 1 half not compared not compared same, 16 rows same, 16 rows" in text
+    assert "many 1 half same refusal, 16 rows same refusal, 16 rows same, 16 rows same, 16 rows" in text
     assert "half_plus_two gRPC" in text
     assert "label two_versions, stable same version 1" in text
 

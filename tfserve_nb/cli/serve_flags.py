@@ -105,8 +105,8 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag(
             "allowed_hosts",
             "",
-            "names, with commas between them, by which a proxy or tunnel on this machine is called: without a token, no "
-            "others but this machine's own are answered",
+            "names, with commas between them, by which a proxy or tunnel on this machine is called; without a token, "
+            "only they and this machine's own are answered",
         ),
         Flag(
             "reload_base_paths",
