@@ -132,7 +132,9 @@ def test_servers_that_do_the_same_are_the_same_over_every_protocol(serve: Serve)
 
 
 def test_one_weight_that_differs_is_named_by_row_output_and_size(serve: Serve) -> None:
-    result = compare_servers(serve(Model(1)), serve(Model(1, off=0.25)), options=ParityOptions(rows=rows(1, 2, 3)))
+    result = compare_servers(
+        serve(Model(1)), serve(Model(1, off=0.25)), options=ParityOptions(rows=rows(1, 2, 3), requests=0)
+    )
 
     assert result.exit_code == 1
     assert {one.where.door: one.num_different for one in result.predictions} == dict.fromkeys(DOORS, 3)
@@ -172,7 +174,10 @@ def test_versions_labels_and_metadata_that_differ_are_named(serve: Serve) -> Non
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        (lambda: Model(1, draws=True), "answers to one request differ each time: draws random numbers (RandomUniform)"),
+        (
+            lambda: Model(1, draws=True),
+            "answers to one request differ each time: a run draws random numbers (RandomUniform)",
+        ),
         (lambda: Model(1, draws=True, says_so=False), "differ each time: A gave other outputs when it was asked again"),
         (lambda: Model(1, writes=True), "requests leave something behind, and none is sent"),
     ],
