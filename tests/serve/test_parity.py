@@ -48,7 +48,9 @@ def begin(start_for_module: Start, tmp_path_factory: pytest.TempPathFactory) -> 
             )
             + "}"
         )
-        return start_for_module(f"--model_config_file={config}", *flags)
+        return start_for_module(
+            f"--model_config_file={config}", "--allow_version_labels_for_unavailable_models", *flags
+        )
 
     return start
 
