@@ -37,7 +37,7 @@ def prediction_table(predictions: Sequence[Predictions]) -> Table:
 def _outcome(one: Predictions) -> str:
     """A cell, such as `same, 17 rows`."""
     if one.verdict is Verdict.NOT_COMPARED:
-        return one.verdict.value
+        return str(one.verdict.value)
     if one.verdict is Verdict.DIFFERENT:
         return f"DIFFERENT, {one.num_different} of {_rows(one.num_rows)}"
     if not one.num_rows:

@@ -67,7 +67,11 @@ class ParityResult:
 
     def differing(self) -> Iterator[Check | Predictions]:
         """Everything that differs."""
-        return (one for one in (*self.checks, *self.predictions) if one.verdict is Verdict.DIFFERENT)
+        return (one for one in self._everything if one.verdict is Verdict.DIFFERENT)
+
+    @property
+    def _everything(self) -> tuple[Check | Predictions, ...]:
+        return (*self.checks, *self.predictions)
 
     @property
     def report(self) -> Report:
@@ -85,7 +89,7 @@ class ParityResult:
         )
 
     def _conclusion(self) -> str:
-        num_compared = sum(one.verdict is not Verdict.NOT_COMPARED for one in (*self.checks, *self.predictions))
+        num_compared = sum(one.verdict is not Verdict.NOT_COMPARED for one in self._everything)
         models = f"{len(self.models)} model{'' if len(self.models) == 1 else 's'}"
         of = f"{num_compared} comparisons of {models}, {self.num_rows:,} rows"
         if self.verdict is Verdict.SAME:
