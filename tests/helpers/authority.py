@@ -26,7 +26,8 @@ class Authority:
     def pem(self) -> str:
         from cryptography.hazmat.primitives import serialization
 
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        text: str = self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+        return text
 
     @staticmethod
     def _sign(name: str, by: Authority | None, *, days: int) -> tuple[Any, Any]:

@@ -82,7 +82,9 @@ class Side:
         self._limit_s = limit_s
         self._connection = ServerConnection(address.url, address.token)
         admin = address.admin
-        self._admin = RemoteModels(address.url, address.token) if admin is None and address.token else admin
+        self._admin: ModelAdmin | None = admin
+        if admin is None and address.token:
+            self._admin = RemoteModels(address.url, address.token)
         self.grpc = None if address.grpc is None else GrpcClient(address.grpc, address.token, limit_s)
 
     def close(self) -> None:
@@ -134,11 +136,13 @@ class Side:
     @cached_property
     def names(self) -> tuple[str, ...] | None:
         """The models that it serves; None when it does not list them, as TensorFlow Serving."""
-        return None if self._admin is None else _told(lambda: self._admin.names)
+        admin = self._admin
+        return None if admin is None else _told(lambda: admin.names)
 
     def status(self, name: str) -> ModelStatus | None:
         """What it tells of labels, traffic and versions; None when it does not."""
-        return None if self._admin is None else _told(lambda: self._admin.model_status(name))
+        admin = self._admin
+        return None if admin is None else _told(lambda: admin.model_status(name))
 
     @property
     def admin(self) -> ModelAdmin | None:

@@ -143,10 +143,10 @@ def _routing(
             "label", f"{name}, {label}", *(_version_at(side, model_path(name, label=label)) for side in (a, b))
         )
     if None in statuses and not options.labels:
-        silent = [letter for letter, status in zip("AB", statuses, strict=True) if status is None]
-        verb = "does" if len(silent) == 1 else "do"
+        unlisted = [letter for letter, status in zip("AB", statuses, strict=True) if status is None]
+        verb = "does" if len(unlisted) == 1 else "do"
         which = "other labels" if labels else "labels"
-        reason = f"{' and '.join(silent)} {verb} not list {which}; --labels NAME,NAME compares them"
+        reason = f"{' and '.join(unlisted)} {verb} not list {which}; --labels NAME,NAME compares them"
         yield Check("labels", name, Verdict.NOT_COMPARED, reason)
 
 
@@ -173,7 +173,7 @@ def _metadata(
     if any(reply.status != 200 for reply in replies):
         check = _check("metadata", subject, *(f"{reply.status} {reply.text}"[:MAX_CHARS] for reply in replies))
         return check, Version(name, number, {})
-    found = list(differences(*((reply.json or {}).get("metadata") for reply in replies)))
+    found = list(differences(_metadata_in(replies[0]), _metadata_in(replies[1])))
     remark = "; ".join(f"{path}: A {left}, B {right}" for path, left, right in found[:MAX_DIFFERENCES])
     if len(found) > MAX_DIFFERENCES:
         remark += f"; and {len(found) - MAX_DIFFERENCES} more"
@@ -185,6 +185,10 @@ def _metadata(
         name, number, common, next(filter(None, changes), ""), next((one.draws for one in known if one.draws), "")
     )
     return Check("metadata", subject, Verdict.DIFFERENT if found else Verdict.SAME, remark), version
+
+
+def _metadata_in(reply: Reply) -> Any:
+    return (reply.json or {}).get("metadata")
 
 
 def _signatures(side: Side, reply: Reply) -> dict[str, SignatureSpec]:
