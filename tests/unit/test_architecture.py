@@ -43,15 +43,11 @@ THIRD_PARTY = {
     "ml_dtypes": ("types",),
     "jax": ("export/backends/jax",),
     "keras": ("export", "serving", "api/callback"),
-    "tensorflow_serving": (
-        "export",
-        "server",
-        "bench/load/targets",
-        "scaleout/ray",
-    ),  # protos and stubs; they import TensorFlow
-    "google": ("export", "server"),  # protobuf
+    # protos and stubs; they import TensorFlow
+    "tensorflow_serving": ("export", "server", "bench/load/targets", "scaleout/parity", "scaleout/ray"),
+    "google": ("export", "server", "scaleout/parity/doors"),  # protobuf
     "google_crc32c": ("protos",),
-    "grpc": ("server", "bench/load", "scaleout/ray"),
+    "grpc": ("server", "bench/load", "scaleout/parity/grpc_client", "scaleout/ray"),
     "grpc_health": ("server",),
     "grpc_reflection": ("server",),
     "prometheus_client": ("server",),

@@ -1,4 +1,4 @@
-"""The command line: `tfserve-nb serve`, `bench` and `ray`, also `python -m tfserve_nb serve`."""
+"""The command line: `tfserve-nb serve`, `bench`, `parity` and `ray`, also `python -m tfserve_nb serve`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ commands:
   serve     serve SavedModels as tensorflow_model_server does (tfserve-nb serve --help)
   bench     load a model server and show what its clients would see (tfserve-nb bench --help)
   ray       serve SavedModels by replicas on Ray, as many as the load needs (tfserve-nb ray --help)
+  parity    compare two servers: do they answer the same? (tfserve-nb parity --help)
 
   --version print the version
 """
@@ -39,6 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         from .ray import ray
 
         return ray(rest)
+    if command == "parity":
+        from .parity import parity
+
+        return parity(rest)
     if command == "--version":
         print(f"tfserve_nb {__version__}")
         return 0
