@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
+from collections.abc import Callable
 
 from .._version import __version__
 from .serve import serve
@@ -18,6 +20,9 @@ commands:
   --version print the version
 """
 
+LAZY = ("bench", "parity", "ray")
+"""Commands that are the function of their name in the module of their name, imported when they are run."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command.
@@ -32,18 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     command, *rest = given or ["--help"]
     if command == "serve":
         return serve(rest)
-    if command == "bench":
-        from .bench import bench
-
-        return bench(rest)
-    if command == "ray":
-        from .ray import ray
-
-        return ray(rest)
-    if command == "parity":
-        from .parity import parity
-
-        return parity(rest)
+    if command in LAZY:
+        run: Callable[[list[str]], int] = getattr(importlib.import_module(f".{command}", __package__), command)
+        return run(rest)
     if command == "--version":
         print(f"tfserve_nb {__version__}")
         return 0
