@@ -212,7 +212,7 @@ def test_a_bad_configuration_changes_nothing_and_does_not_delay_the_next(
     with load.from_clients(2):
         for bad, words in (
             ({"versions": [1, 7]}, "model hpt has no version 7 in "),
-            ({"verions": [1]}, "an entry of models has no 'verions'; it has "),
+            ({"version_s": [1]}, "an entry of models has no 'version_s'; it has "),
         ):
             server.api.deploy(with_user_config(good, {"models": [{**model, **bad}], "revision": str(bad)}))
             until(lambda words=words: words in deployed.status().problem)

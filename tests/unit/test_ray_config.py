@@ -36,7 +36,7 @@ def test_a_model_and_its_entry_are_two_forms_of_one_thing() -> None:
         (None, "user_config is None, needed is an object with models"),
         ({"models": []}, "user_config lists no models"),
         ({"model": [ENTRY]}, "user_config has no 'model'; it has models, revision"),
-        ({"models": [{**ENTRY, "verions": [1]}]}, "an entry of models has no 'verions'; it has base_path, labels,"),
+        ({"models": [{**ENTRY, "version_s": [1]}]}, "an entry of models has no 'version_s'; it has base_path, labels,"),
         ({"models": [{"name": "m"}]}, "an entry of models needs 'base_path' as text"),
         ({"models": ["m"]}, "models holds 'm', needed is an object with name,"),
         ({"models": [ENTRY, ENTRY]}, "user_config lists model m more than once"),
