@@ -1,4 +1,4 @@
-"""The command line: `tfserve-nb serve` and `bench`, also `python -m tfserve_nb serve`."""
+"""The command line: `tfserve-nb serve`, `bench` and `bundle`, also `python -m tfserve_nb serve`."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ USAGE = """usage: tfserve-nb COMMAND [options]
 commands:
   serve     serve SavedModels as tensorflow_model_server does (tfserve-nb serve --help)
   bench     load a model server and show what its clients would see (tfserve-nb bench --help)
+  bundle    write what TensorFlow Serving, Kubernetes and others need to serve the same (tfserve-nb bundle --help)
 
   --version print the version
 """
@@ -34,6 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
         from .bench import bench
 
         return bench(rest)
+    if command == "bundle":
+        from .bundle import bundle
+
+        return bundle(rest)
     if command == "--version":
         print(f"tfserve_nb {__version__}")
         return 0
