@@ -1,8 +1,7 @@
-"""What bundles hold and how they are written, without TensorFlow Serving's messages; tests/serve reads whole bundles."""
+"""What bundles hold and how they are written, without any server's messages; tests/serve reads whole ones."""
 
 from __future__ import annotations
 
-import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,11 @@ def test_the_versions_that_a_configuration_chooses_are_bundled(base: Path) -> No
     [
         (lambda base: ModelConfig("digits", f"{base}-gone"), (), "digits, .*-gone, is not visible on this machine"),
         (lambda base: ModelConfig("digits", str(base)), (7,), "Could not find version 7 of model digits"),
-        (lambda base: ModelConfig("digits", str(base), labels={"a": 3}), (), "Could not find version 3 of model digits"),
+        (
+            lambda base: ModelConfig("digits", str(base), labels={"a": 3}),
+            (),
+            "Could not find version 3 of model digits",
+        ),
         (lambda base: ModelConfig("digits", str(base.parent)), (), "Could not find any version of model digits"),
         (lambda base: ModelConfig("a/b", str(base)), (), "cannot name a model"),
     ],
@@ -141,7 +144,7 @@ def test_a_version_above_the_promoted_one_is_left_out_unless_it_is_asked_for(bas
 def test_what_tensorflow_serving_does_not_serve_is_named(base: Path) -> None:
     models = served_models(contents(base, 10), BundleOptions(), "/models")
 
-    with pytest.raises(FailedPrecondition, match="version 10 of digits is a TensorFlow Lite file, which TensorFlow Serving"):
+    with pytest.raises(FailedPrecondition, match="version 10 of digits is a TensorFlow Lite file, which TensorFlow"):
         check_for_tensorflow_serving(models)
 
 
@@ -191,7 +194,7 @@ def test_a_misspelt_line_of_a_unit_cannot_pass() -> None:
     unit = unit_text("Serving 100 %", ["/usr/bin/server", "--flag=a b", "--name=$x"])
     check_unit(unit)
 
-    assert 'Description=Serving 100 %%\n' in unit
+    assert "Description=Serving 100 %%\n" in unit
     assert 'ExecStart=/usr/bin/server \\\n    "--flag=a b" \\\n    --name=$$x\n' in unit
     with pytest.raises(ExportFailed, match="no line 'Restrat=on-failure'"):
         check_unit(unit.replace("Restart=", "Restrat="))
@@ -219,7 +222,7 @@ def test_a_bundle_is_written_whole_with_its_readme(base: Path, tmp_path: Path) -
         assert words in readme
     assert f"cd {bundle.folder}" in repr(bundle)
     assert all(command in readme and command in repr(bundle) for command in bundle.readme.commands)
-    assert os.listdir(bundle.folder.parent) == ["out"]
+    assert list(bundle.folder.parent.iterdir()) == [bundle.folder]
 
 
 def test_an_empty_folder_is_taken_and_a_full_one_refused(base: Path, tmp_path: Path) -> None:

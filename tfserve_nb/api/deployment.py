@@ -579,9 +579,7 @@ class Deployment:
         return replay_captured(self._server, self.name, requests, options, folder, watcher)
 
     @takes(BundleOptions)
-    def bundle(
-        self, folder: str | Path, *, target: str, sweep: SweepResult | None = None, **options: Any
-    ) -> Bundle:
+    def bundle(self, folder: str | Path, *, target: str, sweep: SweepResult | None = None, **options: Any) -> Bundle:
         """Write a folder with all that another kind of server needs to serve the same; see docs/production.md.
 
         Args:

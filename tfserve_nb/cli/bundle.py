@@ -27,11 +27,18 @@ EXIT_FAILED = 1
 class _CommandOptions:
     """What only the command line has."""
 
-    folder: str = option(MISSING, "where the bundle is written; empty or not there", is_positional=True, metavar="FOLDER")
+    folder: str = option(
+        MISSING, "where the bundle is written; empty or not there", is_positional=True, metavar="FOLDER"
+    )
     target: str = option("tf-serving", f"what it is for: {', '.join(TARGETS)}", metavar="TARGET")
-    model_name: str = option("default", "name of the model at --model_base_path", flags=("--model_name",), metavar="NAME")
+    model_name: str = option(
+        "default", "name of the model at --model_base_path", flags=("--model_name",), metavar="NAME"
+    )
     model_base_path: str = option(
-        "", "folder with numbered version folders; its highest version is bundled", flags=("--model_base_path",), metavar="FOLDER"
+        "",
+        "folder with numbered version folders; its highest version is bundled",
+        flags=("--model_base_path",),
+        metavar="FOLDER",
     )
     model_config_file: str = option(
         "", "ModelServerConfig, text proto; replaces the two above", flags=("--model_config_file",), metavar="FILE"
@@ -78,7 +85,8 @@ def _configs(own: _CommandOptions, options: BundleOptions) -> tuple[ModelConfig,
         return read_model_configs(own.model_config_file) or ()
     if not own.model_base_path:
         raise InvalidOption(
-            "no model is named", hint="--model_name=digits --model_base_path=tfserve_models/digits, or --model_config_file"
+            "no model is named",
+            hint="--model_name=digits --model_base_path=tfserve_models/digits, or --model_config_file",
         )
     base_path = str(Path(own.model_base_path.removeprefix("file://")).absolute())
     policy = VersionPolicy(latest=None, specific=options.versions) if options.versions else VersionPolicy()

@@ -21,7 +21,7 @@ from .files import write_text
 APP, REQUIREMENTS_FILE = "app", "requirements.txt"
 PACKAGE = Path(__file__).parents[2]
 
-NOTEBOOK_ONLY = frozenset({"ipykernel", "ipython", "ipywidgets", "jupyterlab", "matplotlib", "pillow", "rich"})
+NOTEBOOK_ONLY = frozenset({"ipykernel", "ipython", "ipywidgets", "jupyterlab", "matplotlib", "pillow"})
 """What the package needs in a notebook, and `tfserve-nb serve` does not."""
 
 _ALSO_CALLED = {"tensorflow": ("tensorflow-cpu", "tensorflow-intel")}
@@ -73,7 +73,9 @@ def requirements(extras: tuple[str, ...] = ()) -> list[str]:
     try:
         declared = importlib.metadata.requires(PACKAGE.name) or []
     except importlib.metadata.PackageNotFoundError as error:
-        raise ExportFailed(f"{PACKAGE} is not installed as a package, so what it needs is not known", hint="pip install") from error
+        raise ExportFailed(
+            f"{PACKAGE} is not installed as a package, so what it needs is not known", hint="pip install"
+        ) from error
     for text in declared:
         requirement, _, marker = (part.strip() for part in text.partition(";"))
         extra = re.search(r"extra == ['\"]([\w-]+)['\"]", marker)

@@ -18,15 +18,15 @@ CHEAP = 0.9
 
 DEFAULTS = Batching(
     BatchingOptions(),
-    "The values are this package's defaults: no run was measured. After `%benchmark NAME --sweep` (or real traffic) and "
-    "another bundle they are measured ones.",
+    "The values are this package's defaults: no run was measured. After `%benchmark NAME --sweep`, or real traffic, "
+    "another bundle has measured ones.",
 )
 
 
 OFF = Batching(
     None,
-    "Batching is off: files do not tell whether rows of different requests may run together. `d.bundle()` of a served model "
-    "knows and takes measured values; `--batching_parameters_file` takes yours.",
+    "Batching is off: files do not tell whether rows of different requests may run together. `d.bundle()` of a served "
+    "model knows and takes measured values; `--batching_parameters_file` takes yours.",
 )
 
 
@@ -45,7 +45,8 @@ def unbatched(versions: tuple[BundledVersion, ...]) -> Batching | None:
         for signature, reason in version.alone.items():
             return Batching(
                 None,
-                f"Batching is off: version {version.number} runs each request of signature {signature} alone, since {reason}.",
+                f"Batching is off: version {version.number} runs each request of signature {signature} alone, since "
+                f"{reason}.",
             )
     return None
 
@@ -76,7 +77,9 @@ def measured(batches: BatchSummary, sweep: SweepResult | None) -> Batching:
     options = BatchingOptions(max_batch_size=max_batch_size, allowed_batch_sizes=allowed)
     if slo_ms is not None:
         waiting = max(1, int(slo_ms / run_ms.get(max_batch_size, slo_ms)))
-        options = BatchingOptions(max_batch_size=max_batch_size, allowed_batch_sizes=allowed, max_enqueued_batches=waiting)
+        options = BatchingOptions(
+            max_batch_size=max_batch_size, allowed_batch_sizes=allowed, max_enqueued_batches=waiting
+        )
     return Batching(options, _origin(batches, run_ms, largest, sweep, is_bounded=is_bounded))
 
 
@@ -95,4 +98,4 @@ def _origin(
     if sweep is None:
         return f"{text} How many batches may wait is a default."
     kept = "no rate" if sweep.knee is None else f"{sweep.knee:.4g} requests/s"
-    return f"{text} The sweep of rates kept p99 within {sweep.slo_ms:.3g} ms up to {kept}; the queue is as long as that allows."
+    return f"{text} The sweep kept p99 within {sweep.slo_ms:.3g} ms up to {kept}; the queue fits into that."

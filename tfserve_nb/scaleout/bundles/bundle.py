@@ -19,7 +19,7 @@ from ...export.layout import check_folder
 from ...export.reasons import disk_reason
 from ...server.handle import ServerHandle
 from ...temporary import TemporaryFolder, remove_stale
-from .contents import BundleContents
+from .contents import BundleContents, BundledModel
 from .files import Readme, write_text
 from .gather import contents_of_server
 from .options import BundleOptions
@@ -73,7 +73,8 @@ def check_target(target: str) -> str:
     """
     if target not in TARGETS:
         raise InvalidOption(
-            f"there is no target {target!r}; there are {', '.join(TARGETS)}", hint="target='tf-serving', --target tf-serving"
+            f"there is no target {target!r}; there are {', '.join(TARGETS)}",
+            hint="target='tf-serving', --target tf-serving",
         )
     return target
 
@@ -137,7 +138,8 @@ def write_bundle(contents: BundleContents, folder: Path | str, target: str, opti
             made.rename(place)
     except OSError as error:
         raise ExportFailed(
-            f"the bundle cannot be written to {place}: {disk_reason(error) or error}", hint="another folder, or make room"
+            f"the bundle cannot be written to {place}: {disk_reason(error) or error}",
+            hint="another folder, or make room",
         ) from error
     return Bundle(place, target, readme)
 
@@ -145,11 +147,7 @@ def write_bundle(contents: BundleContents, folder: Path | str, target: str, opti
 def readme_text(contents: BundleContents, readme: Readme) -> str:
     """The README of a bundle, in Markdown."""
     today = time.strftime("%Y-%m-%d")
-    held = [
-        f"- {model.name}: version{'s' if len(model.versions) > 1 else ''} {', '.join(str(one.number) for one in model.versions)}"
-        + "".join(f", label {label} → {number}" for label, number in sorted(model.labels.items()))
-        for model in contents.models
-    ]
+    held = [_line_of(model) for model in contents.models]
     parts = [
         f"# {readme.title}",
         f"Written by tfserve_nb {__version__} on {today}.",
@@ -167,3 +165,9 @@ def readme_text(contents: BundleContents, readme: Readme) -> str:
         if lines:
             parts += [f"## {title}", "\n".join(f"- {line}" for line in lines)]
     return "\n\n".join(parts) + "\n"
+
+
+def _line_of(model: BundledModel) -> str:
+    numbers = ", ".join(str(version.number) for version in model.versions)
+    labels = "".join(f", label {label} → {number}" for label, number in sorted(model.labels.items()))
+    return f"- {model.name}: version{'s' if len(model.versions) > 1 else ''} {numbers}{labels}"

@@ -5,13 +5,17 @@ Thread: any.
 
 from __future__ import annotations
 
+import secrets
+from pathlib import Path
 from typing import Any  # YAML
 
 from ...export.layout import folder_bytes
 from .contents import BundleContents
+from .files import as_yaml, write_text
 from .health import model_path
 from .images import TOKEN_FILE, Images, image_name
 from .serving_files import GRPC_PORT, REST_PORT
+from .shapes.kubernetes import check_object
 
 MAX_NAME = 50
 """Of the 63 letters of a name, so that suffixes fit in."""
@@ -35,10 +39,27 @@ def object_name(name: str) -> str:
     return cleaned if cleaned[0].isalpha() else f"m-{cleaned}"
 
 
-def made(kind: str, name: str, version: str = "v1", *, app: str = "", **parts: Any) -> Object:
+def made(kind: str, name: str, version: str = "v1", **parts: Any) -> Object:
     """An object with its labels."""
-    labels = {"app.kubernetes.io/name": app or name, "app.kubernetes.io/managed-by": "tfserve-nb"}
+    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "tfserve-nb"}
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels}, **parts}
+
+
+def write_objects(path: Path, *objects: Object, mode: int = 0o644) -> None:
+    """Write objects of Kubernetes, each of which has only keys of its kind.
+
+    Raises:
+        ExportFailed: naming the place that has another.
+    """
+    for one in objects:
+        check_object(one, path.name)
+    write_text(path, "---\n".join(as_yaml(one) for one in objects), mode)
+
+
+def write_secret(path: Path, name: str) -> None:
+    """Write a Secret with a new token, which only its owner can read; that of the notebook stays where it is."""
+    secret = made("Secret", name, type="Opaque", stringData={TOKEN_KEY: secrets.token_urlsafe(32)})
+    write_objects(path, secret, mode=0o600)
 
 
 def resources(contents: BundleContents) -> Object:
@@ -48,7 +69,9 @@ def resources(contents: BundleContents) -> Object:
     return {"requests": {"cpu": "1", "memory": memory}, "limits": {"memory": memory}}
 
 
-RESOURCES_NOTE = "Memory and processor that a server asks for are an estimate (1 GiB and three times the files), not measured."
+RESOURCES_NOTE = (
+    "Memory and processor that a server asks for are an estimate (1 GiB and three times the files), not measured."
+)
 
 CONTAINER_SECURITY: Object = {
     "runAsNonRoot": True,

@@ -109,7 +109,9 @@ class BundleContents:
         """
         if len(self.models) > 1:
             names = ", ".join(model.name for model in self.models)
-            raise InvalidOption(f"this target takes one model; these are {names}", hint="--model_name and --model_base_path")
+            raise InvalidOption(
+                f"this target takes one model; these are {names}", hint="--model_name and --model_base_path"
+            )
         return self.models[0]
 
     @property

@@ -65,8 +65,16 @@ def as_yaml(document: Any) -> str:
     """A value as YAML, in the order in which it was made."""
     import yaml
 
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120)
+    # Parts that stand twice in it are written twice: people read it, and few know anchors.
+    dumper: Any = type("_Dumper", (yaml.SafeDumper,), {"ignore_aliases": lambda *_: True})
+    dumper.add_representer(str, _scalar)
+    text: str = yaml.dump(document, Dumper=dumper, sort_keys=False, allow_unicode=True, width=10_000)
     return text
+
+
+def _scalar(dumper: Any, text: str) -> Any:
+    """Text of several lines as a block."""
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
 
 
 def copy_version(version: BundledVersion, to: Path) -> None:
@@ -98,5 +106,7 @@ def copy_model(model: BundledModel, versions: tuple[BundledVersion, ...], to: Pa
             model.captured.save_warmup(target)
             notes.append(f"{called} is warmed up with captured requests.")
         else:
-            notes.append(f"{called} has no warm-up file; `%deploy --warmup ROWS`, or captured requests, would give it one.")
+            notes.append(
+                f"{called} has no warm-up file; `%deploy --warmup ROWS`, or captured requests, would give it one."
+            )
     return tuple(notes)

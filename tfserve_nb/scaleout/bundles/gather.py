@@ -43,9 +43,13 @@ def contents_of_server(
     wanted = sorted(set(versions)) or list(_needed(status))
     if not wanted:
         raise ModelNotFound(f"{name} has no version that answers", hint="d.bundle(folder, target=..., versions=(1,))")
+    base = server.models.base_path(name)
+    if base is not None and server.is_on_this_machine:
+        _check_visible(base, name)
     known = {one.version: one for one in status.versions}
     found = tuple([_version(version_folder(server, name, number), number, known.get(number)) for number in wanted])
-    promoted = status.default_version if status.default_version in wanted else wanted[-1]
+    default = status.default_version
+    promoted = default if default is not None and default in wanted else wanted[-1]
     traffic = {number: percent for number, percent in status.traffic.items() if number in wanted}
     captured = server.models.captured(name)
     model = BundledModel(
@@ -83,17 +87,13 @@ def contents_of_configs(
         raise ModelNotFound("the configuration names no model", hint="--model_name and --model_base_path")
     contents = BundleContents(models, batching)
     if versions:
-        contents.model  # noqa: B018 - versions are those of one model
+        _ = contents.model  # versions are those of one model
     return contents
 
 
 def _configured(config: ModelConfig, versions: Sequence[int]) -> BundledModel:
     base = Path(config.base_path)
-    if not base.is_dir():
-        raise NotAvailable(
-            f"the base path of {config.name}, {base}, is not visible on this machine",
-            hint="bundle where the folder is, or mount it here",
-        )
+    _check_visible(base, config.name)
     on_disk = list_versions(base)
     wanted = sorted(set(versions) or config.policy.choose(on_disk))
     asked = sorted({*wanted, *(config.policy.specific or ()), *config.labels.values()})
@@ -107,6 +107,14 @@ def _configured(config: ModelConfig, versions: Sequence[int]) -> BundledModel:
     found = tuple([_version(version_dir(base.parent, base.name, number), number) for number in wanted])
     labels = {label: number for label, number in config.labels.items() if number in wanted}
     return BundledModel(config.name, found, labels, wanted[-1], {wanted[-1]: 100.0}, base)
+
+
+def _check_visible(base: Path, name: str) -> None:
+    if not base.is_dir():
+        raise NotAvailable(
+            f"the base path of {name}, {base}, is not visible on this machine",
+            hint="bundle where the folder is, or mount it here",
+        )
 
 
 def _needed(status: ModelStatus) -> tuple[int, ...]:

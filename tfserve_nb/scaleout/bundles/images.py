@@ -91,7 +91,7 @@ def write_images(contents: BundleContents, options: BundleOptions, folder: Path)
         )
     images = Images(own, "" if files else _tagged(own), models, flags, tuple(notes))
     write_text(folder / OWN_FILE, _own_file(images))
-    write_text(folder / ".dockerignore", "README.md\ntoken\nkubernetes\nkserve\n")
+    write_text(folder / ".dockerignore", "README.md\ntoken\nkubernetes\nkserve\nstorage\n")
     if images.serving:
         write_text(folder / SERVING_FILE, _serving_file(images))
     engines = ", ".join(engines_of(contents))

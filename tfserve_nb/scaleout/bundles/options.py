@@ -44,7 +44,7 @@ class BundleOptions:
                 raise InvalidOption(f"versions={list(self.versions)}: {version!r} is no version", hint="--versions 2,3")
         if not 1 <= self.min_replicas <= self.max_replicas:
             raise InvalidOption(
-                f"min_replicas={self.min_replicas} and max_replicas={self.max_replicas} must be 1 or more, in this order",
+                f"min_replicas={self.min_replicas} and max_replicas={self.max_replicas} must be 1 or more and in order",
                 hint="--min-replicas 1 --max-replicas 3",
             )
         if self.root and not Path(self.root).is_absolute():

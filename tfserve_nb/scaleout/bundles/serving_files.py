@@ -88,7 +88,8 @@ def check_for_tensorflow_serving(models: tuple[ServedModel, ...]) -> None:
             if version.file:
                 kind = "an ONNX" if version.file.endswith(".onnx") else "a TensorFlow Lite"
                 raise FailedPrecondition(
-                    f"version {version.number} of {one.model.name} is {kind} file, which TensorFlow Serving does not serve",
+                    f"version {version.number} of {one.model.name} is {kind} file, which TensorFlow Serving does not "
+                    "serve",
                     hint="target docker or kubernetes, whose `tfserve-nb serve` does; or versions that are SavedModels",
                 )
 
@@ -127,7 +128,9 @@ def write_serving_files(
         text = batching.text or batching_text(batching.options, batching.origin, keeps_sizes=keeps_sizes)
         path = write_text(folder / BATCHING_FILE, text)
         if read_batching(path).max_batch_size != batching.options.max_batch_size:
-            raise ExportFailed(f"{BATCHING_FILE} does not say what was meant", hint="report this as a defect of tfserve_nb")
+            raise ExportFailed(
+                f"{BATCHING_FILE} does not say what was meant", hint="report this as a defect of tfserve_nb"
+            )
         flags += ["--enable_batching", f"--batching_parameters_file={place}/{BATCHING_FILE}"]
     if has_metrics:
         text = f'prometheus_config {{ enable: true path: "{DEFAULT_METRICS_PATH}" }}\n'
@@ -138,8 +141,8 @@ def write_serving_files(
 
 
 CHECKED = (
-    "models.config, batching.config and monitoring.config were parsed as TensorFlow Serving's own messages, and hold what "
-    "was meant."
+    "models.config, batching.config and monitoring.config were parsed as TensorFlow Serving's own messages, and hold "
+    "what was meant."
 )
 
 
@@ -157,7 +160,10 @@ def models_text(configs: tuple[ModelConfig, ...]) -> str:
             *(f"        versions: {number}" for number in config.policy.specific or ()),
             "      }",
             "    }",
-            *(f"    version_labels {{ key: {quoted(label)} value: {number} }}" for label, number in config.labels.items()),
+            *(
+                f"    version_labels {{ key: {quoted(label)} value: {number} }}"
+                for label, number in config.labels.items()
+            ),
             "  }",
         ]
     return "\n".join([*lines, "}", ""])
@@ -209,8 +215,8 @@ def notes_on(models: tuple[ServedModel, ...]) -> tuple[str, ...]:
         if left_out:
             numbers = ", ".join(map(str, left_out))
             notes.append(
-                f"Version {numbers} of {name} is not in this bundle: the server answers with the highest version, which "
-                f"would promote it. `versions=` takes it in."
+                f"Version {numbers} of {name} is not in this bundle: the server answers with the highest version, "
+                "which would promote it. `versions=` takes it in."
             )
         elif highest != one.model.default_version:
             notes.append(
@@ -218,7 +224,9 @@ def notes_on(models: tuple[ServedModel, ...]) -> tuple[str, ...]:
                 f"version {one.model.default_version}."
             )
         if len(one.model.traffic) > 1:
-            shares = ", ".join(f"version {number} {percent:g} %" for number, percent in sorted(one.model.traffic.items()))
+            shares = ", ".join(
+                f"version {number} {percent:g} %" for number, percent in sorted(one.model.traffic.items())
+            )
             notes.append(f"The split of the traffic ({shares}) stays behind: the server has none.")
     return tuple(notes)
 
@@ -230,8 +238,8 @@ def version_note() -> tuple[str, ...]:
     if not here or _numbers(here) <= _numbers(SERVING_VERSION):
         return ()
     return (
-        f"TensorFlow Serving's newest image is {SERVING_VERSION}, behind TensorFlow {here}, which wrote these models: run the "
-        "parity check there before clients move.",
+        f"TensorFlow Serving's newest image is {SERVING_VERSION}, behind TensorFlow {here}, which is "
+        "installed where this was bundled: run the parity check there before clients move.",
     )
 
 

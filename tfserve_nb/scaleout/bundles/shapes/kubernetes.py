@@ -2,7 +2,8 @@
 
 Thread: any; constants.
 
-Reference: the Kubernetes API, v1.30 and later (`preStop.sleep`); the Prometheus Operator's API, monitoring.coreos.com/v1.
+Reference: the Kubernetes API, v1.30 and later (`preStop.sleep`); the Prometheus Operator's API,
+monitoring.coreos.com/v1.
 """
 
 from __future__ import annotations
@@ -94,7 +95,12 @@ KINDS: dict[str, Shape] = {
     "Service": shape_of(
         "v1",
         "Service",
-        {"spec!": {"selector!": Keys(str), "ports!": [{"name": str, "port!": int, "targetPort": _PORT, "appProtocol": str}]}},
+        {
+            "spec!": {
+                "selector!": Keys(str),
+                "ports!": [{"name": str, "port!": int, "targetPort": _PORT, "appProtocol": str}],
+            }
+        },
     ),
     "HorizontalPodAutoscaler": shape_of(
         "autoscaling/v2",

@@ -1,8 +1,8 @@
 """A small language for what a document may look like, and the check.
 
-A shape is a type (`str`, `int`, `float`, `bool`); a dict of key -> shape, whose keys that end in `!` must be there; a
-list of one shape; a tuple of shapes, any of which fits; a frozenset of the texts that are allowed; or `Keys`, for keys
-that users choose.
+A shape is a type (`str`, `int`, `float`, `bool`; `object` for anything); a dict of key -> shape, whose keys that end in
+`!` must be there; a list of one shape; a tuple of shapes, any of which fits; a frozenset of the texts that are allowed;
+or `Keys`, for keys that users choose.
 
 Thread: any.
 """
@@ -54,8 +54,12 @@ def problem_of(value: Any, shape: Shape, where: str) -> str:
     if isinstance(shape, frozenset):
         return "" if value in shape else f"{where} is {value!r}, and not one of {', '.join(sorted(shape))}"
     if isinstance(shape, type):
-        is_right = isinstance(value, shape) and (shape is bool or not isinstance(value, bool))
+        is_right = isinstance(value, shape) and (shape in (bool, object) or not isinstance(value, bool))
         return "" if is_right else f"{where} is {value!r}, and no {shape.__name__}"
+    return _problem_inside(value, shape, where)
+
+
+def _problem_inside(value: Any, shape: Shape, where: str) -> str:
     if isinstance(shape, list):
         if not isinstance(value, list):
             return f"{where} is {value!r}, and no list"

@@ -8,18 +8,17 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ..cluster import RESOURCES_NOTE, Object, made, object_name, own_container, own_volumes, resources
+from ..cluster import RESOURCES_NOTE, Object, made, object_name, own_container, own_volumes, resources, write_secret
 from ..contents import BundleContents, BundledModel, BundledVersion
-from ..files import Readme, as_yaml, copy_model, write_text, write_yaml
+from ..files import Readme, copy_model, write_text, write_yaml
 from ..images import Images, write_images
 from ..options import BundleOptions
 from ..serving_files import CHECKED, version_note
 from ..shapes.kserve import INFERENCE_SERVICE
-from ..shapes.kubernetes import check_object
 from ..storage import STORAGE, upload_command
-from .kubernetes import secret
 
 FOLDER = "kserve"
+API, MODE = "serving.kserve.io/v1beta1", "serving.kserve.io/deploymentMode"
 REST_PORT, GRPC_PORT = 8080, 9000
 """The ports that KServe expects."""
 
@@ -37,11 +36,9 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     storage = (options.storage or DEFAULT_STORAGE).rstrip("/")
     name = object_name(model.name)
     images = write_images(contents, options, folder)
-    own = made("InferenceService", f"{name}-own", "serving.kserve.io/v1beta1", spec=_own_spec(images, contents, name, options))
+    own = made("InferenceService", f"{name}-own", API, spec=_own_spec(images, contents, name, options))
     _write(folder / FOLDER / "tfserve-nb.yaml", own)
-    target = write_text(folder / FOLDER / "secret.yaml", "", 0o600)
-    check_object(token := secret(name), target.name)
-    write_text(target, as_yaml(token))
+    write_secret(folder / FOLDER / "secret.yaml", name)
     write_text(folder / ".gitignore", f"{FOLDER}/secret.yaml\n")
     canary = _canary(model)
     if images.serving:
@@ -66,7 +63,8 @@ def _canary(model: BundledModel) -> tuple[BundledVersion, int] | None:
     if len(others) != 1:
         return None
     ((number, percent),) = others.items()
-    return model.version(number), round(percent)
+    version = model.version(number)
+    return None if version.file else (version, round(percent))
 
 
 def _runtime(
@@ -84,13 +82,10 @@ def _runtime(
             "resources": resources(contents),
         },
     }
-    made_ = made(
-        "InferenceService", object_name(contents.model.name), "serving.kserve.io/v1beta1", spec={"predictor": predictor}
-    )
-    # Only this mode divides the traffic of two revisions.
-    mode = "Knative" if is_split else "Standard"
-    made_["metadata"]["annotations"] = {"serving.kserve.io/deploymentMode": mode}
-    return made_
+    service = made("InferenceService", object_name(contents.model.name), API, spec={"predictor": predictor})
+    # Only Knative divides the traffic of two revisions.
+    service["metadata"]["annotations"] = {MODE: "Knative" if is_split else "Standard"}
+    return service
 
 
 def _with_canary(
@@ -141,13 +136,14 @@ def _readme(
     notes = [*images.notes]
     if images.serving:
         notes += [
-            f"With KServe's TensorFlow runtime, clients call /v1/models/{name}:predict, without labels; batching is not set up.",
+            f"With KServe's TensorFlow runtime, clients call /v1/models/{name}:predict, without labels; "
+            "batching is not set up there.",
             *version_note(),
         ]
         if canary:
             notes.append(
-                f"Version {canary[0].number} gets {canary[1]} % of the traffic. canaryTrafficPercent works in KServe's Knative "
-                "mode only; in Standard mode bundle without a split."
+                f"Version {canary[0].number} gets {canary[1]} % of the traffic. canaryTrafficPercent works in KServe's "
+                "Knative mode only; in Standard mode bundle without a split."
             )
     notes += [f"{FOLDER}/secret.yaml holds a token that was made for {name}-own; .gitignore names it.", RESOURCES_NOTE]
     return Readme(

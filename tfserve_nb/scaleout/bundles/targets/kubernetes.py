@@ -5,12 +5,11 @@ Thread: any.
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
-from typing import Any  # YAML
 
 from ....server.config_files import DEFAULT_METRICS_PATH
 from ..cluster import (
+    CONTAINER_SECURITY,
     RESOURCES_NOTE,
     TOKEN_KEY,
     Object,
@@ -20,13 +19,14 @@ from ..cluster import (
     own_volumes,
     pod,
     serving_container,
+    write_objects,
+    write_secret,
 )
 from ..contents import BundleContents
-from ..files import Readme, as_yaml, write_text
+from ..files import Readme, write_text
 from ..images import OWN_FILE, SERVING_FILE, Images, write_images
 from ..options import BundleOptions
 from ..serving_files import CHECKED, GRPC_PORT, REST_PORT
-from ..shapes.kubernetes import check_object
 
 FOLDER, LATER = "kubernetes", "kubernetes/later"
 CLIENT_LABEL = "tfserve-nb/client"
@@ -47,35 +47,37 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     name = object_name(contents.title)
     other = f"{name}-tensorflow-serving"
     target = folder / FOLDER
-    _write(target / "secret.yaml", secret(name), mode=0o600)
-    _write(target / "deployment.yaml", deployment(name, pod(own_container(images, contents), own_volumes(name)), options))
-    _write(target / "service.yaml", service(name))
-    _write(target / "autoscaler.yaml", autoscaler(name, options))
-    _write(target / "disruption-budget.yaml", disruption_budget(name))
-    _write(target / "network-policy.yaml", network_policy(name))
+    write_secret(target / "secret.yaml", name)
+    own = pod(own_container(images, contents), own_volumes(name))
+    write_objects(target / "deployment.yaml", deployment(name, own))
+    write_objects(target / "service.yaml", service(name))
+    write_objects(target / "autoscaler.yaml", autoscaler(name, options))
+    write_objects(target / "disruption-budget.yaml", disruption_budget(name))
+    write_objects(target / "network-policy.yaml", network_policy(name))
     later = folder / LATER
-    _write(later / "service-monitor.yaml", service_monitor(name))
+    write_objects(later / "service-monitor.yaml", service_monitor(name))
     if images.serving:
-        serving = deployment(other, pod(serving_container(images, contents)), options)
-        _write(later / "tensorflow-serving.yaml", serving, service(other), network_policy(other))
-        _write(later / "parity-job.yaml", parity_job(name, images, other))
+        serving = deployment(other, pod(serving_container(images, contents)), replicas=options.min_replicas)
+        write_objects(later / "tensorflow-serving.yaml", serving, service(other), network_policy(other))
+        write_objects(later / "parity-job.yaml", parity_job(name, images, other))
     write_text(folder / ".gitignore", f"{FOLDER}/secret.yaml\n")
-    return _readme(contents, images, name, other)
+    return _readme(contents, images, name)
 
 
-def secret(name: str) -> Object:
-    """A Secret with a new token; that of the notebook stays where it is."""
-    return made("Secret", name, type="Opaque", stringData={TOKEN_KEY: secrets.token_urlsafe(32)})
+def deployment(name: str, template: Object, **replicas: int) -> Object:
+    """Pods that are replaced one by one, each new one before an old one ends.
 
-
-def deployment(name: str, template: Object, options: BundleOptions) -> Object:
-    """Pods that are replaced one by one, each new one before an old one ends."""
+    Args:
+        name: what it is called.
+        template: the specification of a pod.
+        **replicas: `replicas`, where no autoscaler decides them.
+    """
     return made(
         "Deployment",
         name,
         "apps/v1",
         spec={
-            "replicas": options.min_replicas,
+            **replicas,
             "selector": {"matchLabels": _labels(name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "template": {"metadata": {"labels": _labels(name)}, "spec": template},
@@ -153,8 +155,21 @@ def parity_job(name: str, images: Images, other: str) -> Object:
         "name": "parity",
         "image": images.own,
         "command": ["python", "-m", "tfserve_nb"],
-        "args": ["parity", f"http://{name}:{REST_PORT}", f"http://{other}:{REST_PORT}", "--token-env", "TFSERVE_TOKEN"],
+        "args": [
+            "parity",
+            f"http://{name}:{REST_PORT}",
+            f"http://{other}:{REST_PORT}",
+            "--grpc",
+            f"{name}:{GRPC_PORT}",
+            f"{other}:{GRPC_PORT}",
+            "--model",
+            ",".join(one.model.name for one in images.models),
+            "--token-env",
+            "TFSERVE_TOKEN",
+            "-",
+        ],
         "env": [{"name": "TFSERVE_TOKEN", "valueFrom": {"secretKeyRef": {"name": name, "key": TOKEN_KEY}}}],
+        "securityContext": CONTAINER_SECURITY,
         "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - of the container
     }
     template = {
@@ -176,28 +191,21 @@ def _labels(name: str) -> dict[str, str]:
     return {"app.kubernetes.io/name": name}
 
 
-def _write(path: Path, *documents: dict[str, Any], mode: int = 0o644) -> None:
-    """Write objects that have the keys of their kinds."""
-    for document in documents:
-        check_object(document, path.name)
-    write_text(path, "---\n".join(as_yaml(document) for document in documents), mode)
-
-
-def _readme(contents: BundleContents, images: Images, name: str, other: str) -> Readme:
-    commands = (
+def _readme(contents: BundleContents, images: Images, name: str) -> Readme:
+    commands = [
         f"docker build --tag {images.own} . && docker push {images.own}",
         f"kubectl apply --filename {FOLDER}/ && kubectl rollout status deployment/{name}",
         f"kubectl port-forward service/{name} {REST_PORT}",
-    )
+    ]
     if images.serving:
-        commands += (
+        commands += [
             f"docker build --tag {images.serving} --file {SERVING_FILE} . && docker push {images.serving}",
             f"kubectl apply --filename {LATER}/tensorflow-serving.yaml --filename {LATER}/parity-job.yaml && "
             f"kubectl wait --for=condition=complete --timeout=300s job/{name}-parity",
-        )
+        ]
     return Readme(
         title=f"{contents.title} on Kubernetes",
-        commands=commands,
+        commands=tuple(commands),
         checked=(CHECKED, "Every object has only keys that its kind has in Kubernetes (1.30 and later)."),
         not_run=(
             "No cluster was there: nothing was applied.",
@@ -205,8 +213,8 @@ def _readme(contents: BundleContents, images: Images, name: str, other: str) -> 
         ),
         notes=(
             *images.notes,
-            f"{FOLDER}/secret.yaml holds a token that was made for it: whoever reads it may call the server. .gitignore "
-            "names the file.",
+            f"{FOLDER}/secret.yaml holds a token that was made for it: whoever reads it may call the server. "
+            ".gitignore names the file.",
             f"Pods of the same namespace may call, and those of namespaces with the label {CLIENT_LABEL}=true: "
             f"kubectl label namespace NAME {CLIENT_LABEL}=true. An ingress controller and Prometheus need it too.",
             f"{LATER}/service-monitor.yaml needs the Prometheus Operator.",

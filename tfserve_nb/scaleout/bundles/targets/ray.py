@@ -12,15 +12,13 @@ from ....errors import InvalidOption
 from ...ray.config import RayPlan
 from ...ray.replica_model import ReplicaModel
 from ..app import APP, REQUIREMENTS_FILE, python_tag, write_app
-from ..cluster import RESOURCES_NOTE, TOKEN_KEY, Object, made, object_name, own_volumes, resources
+from ..cluster import RESOURCES_NOTE, TOKEN_KEY, Object, made, object_name, own_volumes, resources, write_secret
 from ..contents import BundleContents
 from ..files import Readme, as_yaml, copy_model, write_text, write_yaml
 from ..images import TOKEN_FILE, image_name
 from ..options import BundleOptions
 from ..serving_files import GRPC_PORT, REST_PORT
-from ..shapes.kubernetes import check_object
 from ..shapes.ray import RAY_SERVICE, SERVE
-from .kubernetes import secret
 
 SERVE_FILE, SERVICE_FILE, SECRET_FILE = "serve.yaml", "rayservice.yaml", "secret.yaml"
 PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "http": REST_PORT, "grpc": GRPC_PORT}
@@ -47,8 +45,7 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     write_text(folder / ".dockerignore", f"README.md\ntoken\n{SECRET_FILE}\n")
     there = plan(contents, options, "/models", TOKEN_FILE)
     write_yaml(folder / SERVICE_FILE, RAY_SERVICE, _service(contents, options, there, name, image))
-    check_object(token := secret(name), SECRET_FILE)
-    write_text(folder / SECRET_FILE, as_yaml(token), 0o600)
+    write_secret(folder / SECRET_FILE, name)
     write_text(folder / ".gitignore", f"{SECRET_FILE}\ntoken\n")
     environment = " ".join(f"'{key}={value}'" for key, value in here.environment().items())
     return Readme(
@@ -68,10 +65,10 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
         notes=(
             *notes,
             f"Every node must see {options.root} under this path, or have a copy of it there.",
-            "Ray opens further ports on every interface, its dashboard among them, without a token: keep the cluster in a "
-            "network of its own. The token is checked in the replicas.",
-            "A change of user_config (versions, traffic, labels) takes about a second; a change of anything else replaces "
-            "replicas one by one.",
+            "Ray opens further ports on every interface, its dashboard among them, without a token: keep the cluster "
+            "in a network of its own. The token is checked in the replicas.",
+            "A change of user_config (versions, traffic, labels) takes about a second; a change of anything else "
+            "replaces replicas one by one.",
             f"{SECRET_FILE} holds a token that was made for it; .gitignore names it.",
             RESOURCES_NOTE,
         ),
@@ -116,7 +113,9 @@ def _service(contents: BundleContents, options: BundleOptions, there: RayPlan, n
             "name": f"ray-{kind}",
             "image": image,
             "env": env,
-            "ports": [{"name": port, "containerPort": number} for port, number in PORTS.items()] if kind == "head" else [],
+            "ports": [{"name": port, "containerPort": number} for port, number in PORTS.items()]
+            if kind == "head"
+            else [],
             "resources": resources(contents),
             "volumeMounts": [{"name": "token", "mountPath": TOKEN_FILE.rpartition("/")[0], "readOnly": True}],
         }

@@ -56,7 +56,8 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
         commands=(
             "export IMAGE=URI_OF_THE_TENSORFLOW_INFERENCE_CONTAINER ROLE=ARN_OF_THE_EXECUTION_ROLE",
             f"aws s3 cp {ARCHIVE} {shlex.quote(address)}",
-            f'aws sagemaker create-model --model-name {name} --execution-role-arn "$ROLE" --primary-container "{container}"',
+            f'aws sagemaker create-model --model-name {name} --execution-role-arn "$ROLE" '
+            f'--primary-container "{container}"',
             f"aws sagemaker create-endpoint-config --endpoint-config-name {name} "
             "--production-variants file://endpoint-config.json",
             f"aws sagemaker create-endpoint --endpoint-name {name} --endpoint-config-name {name}",
@@ -85,4 +86,6 @@ def _check_archive(path: Path, versions: list[str]) -> None:
         names = set(archive.getnames())
     for version in versions:
         if not names & {f"{version}/{file}" for file in (SAVED_MODEL_FILE, SAVED_MODEL_TEXT_FILE)}:
-            raise ExportFailed(f"{path.name} holds no {version}/{SAVED_MODEL_FILE}", hint="report this as a defect of tfserve_nb")
+            raise ExportFailed(
+                f"{path.name} holds no {version}/{SAVED_MODEL_FILE}", hint="report this as a defect of tfserve_nb"
+            )

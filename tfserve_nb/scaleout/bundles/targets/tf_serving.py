@@ -55,7 +55,9 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     return _readme(contents, models, tuple(warmup))
 
 
-def _compose(models: tuple[ServedModel, ...], flags: tuple[str, ...], root: str, *, is_copied: bool) -> dict[str, object]:
+def _compose(
+    models: tuple[ServedModel, ...], flags: tuple[str, ...], root: str, *, is_copied: bool
+) -> dict[str, object]:
     name = models[0].model.name
     elsewhere = [] if is_copied else sorted({one.base_path for one in models})
     return {
@@ -90,24 +92,22 @@ def _readme(contents: BundleContents, models: tuple[ServedModel, ...], warmup: t
     return Readme(
         title=f"{contents.title} for TensorFlow Serving",
         commands=(
-            "docker compose up --detach --wait    # or, from its Debian package: tensorflow_model_server $(cat flags.txt)",
+            "docker compose up --detach --wait    # or from its package: tensorflow_model_server $(cat flags.txt)",
             f"curl {url}{path}",
             f"tfserve-nb parity {url} URL_OF_THE_OTHER_SERVER",
-            f"sudo cp {UNIT_FILE} /etc/systemd/system/ && sudo systemctl enable --now {UNIT_FILE}    # instead of Compose",
+            f"sudo cp {UNIT_FILE} /etc/systemd/system/ && sudo systemctl enable --now {UNIT_FILE}    # or so",
             "tfserve-nb serve $(cat flags.txt)    # the same files, without TensorFlow Serving",
         ),
         checked=(
             CHECKED,
             f"{COMPOSE_FILE}, {UNIT_FILE} and {RULES_FILE} have no key that they may not have.",
         ),
-        not_run=(
-            f"TensorFlow Serving {SERVING_VERSION} itself, in a container or from its package: run the parity check there.",
-        ),
+        not_run=(f"TensorFlow Serving {SERVING_VERSION} itself, in a container or not: run the parity check there.",),
         notes=(
             *version_note(),
             *notes_on(models),
             *warmup,
-            "TensorFlow Serving asks for no token, so the Compose file and the systemd unit let only this machine call it: put "
-            "a proxy that checks clients in front of it.",
+            "TensorFlow Serving asks for no token, so the Compose file and the systemd unit let only this machine call "
+            "it: put a proxy that checks clients in front of it.",
         ),
     )

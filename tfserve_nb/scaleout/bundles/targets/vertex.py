@@ -36,7 +36,9 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     path = shlex.quote(model_path(model.name))
     notes = [*images.notes]
     if not images.serving:
-        notes.append("Vertex AI sends no token of this server's: build the image without --auth_token_file in its ENTRYPOINT.")
+        notes.append(
+            "Vertex AI sends no token of this server's: build the image without --auth_token_file in its ENTRYPOINT."
+        )
     return Readme(
         title=f"{model.name} on Vertex AI (not run)",
         commands=(
