@@ -61,7 +61,7 @@ class BundledModel:
         labels: label -> number of a version that is bundled.
         default_version: the promoted one; the highest where none is.
         traffic: number -> percent of the requests that name no version.
-        base_path: the folder that holds the version folders, on this machine.
+        model_dir: the folder that holds the version folders, on this machine.
         captured: requests that can warm up versions without a warm-up file; or None.
     """
 
@@ -70,7 +70,7 @@ class BundledModel:
     labels: Mapping[str, int]
     default_version: int
     traffic: Mapping[int, float]
-    base_path: Path
+    model_dir: Path
     captured: CapturedRequests | None = field(default=None, compare=False, repr=False)
 
     def version(self, number: int) -> BundledVersion:

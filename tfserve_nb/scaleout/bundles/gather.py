@@ -58,7 +58,7 @@ def contents_of_server(
         labels={label: number for label, number in status.labels.items() if number in wanted},
         default_version=promoted,
         traffic=traffic if len(traffic) == len(status.traffic) else {promoted: 100.0},
-        base_path=found[0].folder.parent,
+        model_dir=found[0].folder.parent,
         captured=captured if captured.requests else None,
     )
     metrics = server.models.model_metrics(name, 2, 1).versions.get(promoted)

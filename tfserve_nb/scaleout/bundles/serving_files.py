@@ -71,7 +71,7 @@ def served_models(contents: BundleContents, options: BundleOptions, root: str | 
         ServedModel(
             model,
             model.versions if options.versions else model.served,
-            str(model.base_path.absolute()) if root is None else f"{root}/{model.name}",
+            str(model.model_dir.absolute()) if root is None else f"{root}/{model.name}",
         )
         for model in contents.models
     )

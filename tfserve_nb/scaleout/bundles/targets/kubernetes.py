@@ -61,7 +61,7 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
         write_objects(later / "tensorflow-serving.yaml", serving, service(other), network_policy(other))
         write_objects(later / "parity-job.yaml", parity_job(name, images, other))
     write_text(folder / ".gitignore", f"{FOLDER}/secret.yaml\n")
-    return _readme(contents, images, name)
+    return _readme(contents, images, name, options)
 
 
 def deployment(name: str, template: Object, **replicas: int) -> Object:
@@ -191,7 +191,8 @@ def _labels(name: str) -> dict[str, str]:
     return {"app.kubernetes.io/name": name}
 
 
-def _readme(contents: BundleContents, images: Images, name: str) -> Readme:
+def _readme(contents: BundleContents, images: Images, name: str, options: BundleOptions) -> Readme:
+    alone = "One replica: while its node is emptied, nothing answers. `min_replicas=2` keeps one."
     commands = [
         f"docker build --tag {images.own} . && docker push {images.own}",
         f"kubectl apply --filename {FOLDER}/ && kubectl rollout status deployment/{name}",
@@ -219,6 +220,7 @@ def _readme(contents: BundleContents, images: Images, name: str) -> Readme:
             f"kubectl label namespace NAME {CLIENT_LABEL}=true. An ingress controller and Prometheus need it too.",
             f"{LATER}/service-monitor.yaml needs the Prometheus Operator.",
             RESOURCES_NOTE,
+            *([alone] if options.min_replicas == 1 else []),
             f"To roll back: kubectl rollout undo deployment/{name}. A new version is a new tag of the image.",
         ),
     )
