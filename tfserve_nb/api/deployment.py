@@ -32,6 +32,8 @@ from ..options import takes
 from ..replay.replay import replay_captured
 from ..replay.result import ReplayOptions, ReplayResult, check_number
 from ..scaleout.bundles.options import BundleOptions
+from ..scaleout.parity.options import ParityOptions
+from ..scaleout.parity.result import ParityResult
 from ..server.handle import ServerHandle
 from ..serving.backend import ModelSpec
 from ..serving.telemetry.capture import MAX_MIB, MAX_REQUESTS, MAX_ROWS, CapturedRequests, CaptureSettings, Redact
@@ -43,6 +45,7 @@ from ..variants.options import VariantOptions
 from ..variants.result import VariantsResult
 from .ab_test import ABTest, plan_of, requests_of, send_until_decided
 from .benchmark import benchmark_model
+from .parity import compare_with
 from .servers import proxied_url, served, server_of, settle, undeploy_lost
 from .variants import variants_of_version
 
@@ -601,6 +604,39 @@ class Deployment:
         from ..scaleout.bundles.bundle import bundle_model
 
         return bundle_model(self._server, self.name, folder, target, BundleOptions(**options), sweep)
+
+    @takes(ParityOptions)
+    def parity(
+        self,
+        other: str | Deployment,
+        *,
+        token: str | None = None,
+        grpc_address: str | None = None,
+        progress: Progress = no_progress,
+        **options: Any,
+    ) -> ParityResult:
+        """Whether another server answers for this model as this one does; `tfserve-nb parity` for scripts and cells.
+
+        Compared are versions, states, labels, metadata, the predictions of every signature over REST, the Open
+        Inference Protocol and gRPC, errors for bad requests, and latencies. A server may lack a protocol: the result
+        says so.
+
+        Args:
+            other: the other server's URL, `http://HOST:PORT`, or a handle of the model there.
+            token: what that server asks for, when a URL is given.
+            grpc_address: where it listens for gRPC, `HOST:PORT`; `grpcs://HOST:PORT` for TLS.
+            progress: called with each step, on the calling thread.
+            **options: the attributes of `scaleout.parity.options.ParityOptions`: `rows=x_test`, `requests=0`.
+
+        Returns:
+            `.is_same`, `.verdict`, `.checks`, `.predictions` and `.latencies`; `print` and a cell show the tables.
+
+        Raises:
+            InvalidOption: for an option that is not allowed, and a token that does not do.
+            NotAvailable: if the other server cannot be reached.
+        """
+        there = other._server if isinstance(other, Deployment) else other  # noqa: SLF001 - of this class
+        return compare_with(self._server, self.name, there, token, grpc_address, ParityOptions(**options), progress)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.
