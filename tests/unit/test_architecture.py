@@ -78,6 +78,7 @@ THIRD_PARTY = {
     "pyarrow": ("serving/telemetry/capture",),
     "ray": ("scaleout/ray",),
     "starlette": ("scaleout/ray",),  # the class of responses that Ray takes
+    "yaml": ("scaleout/bundles/files",),
 }
 """Third-party package -> the folders and modules that may import it; "" is the whole package."""
 
@@ -85,7 +86,7 @@ HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
     "jax", "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
-    "google_crc32c", "ray", "starlette",
+    "google_crc32c", "ray", "starlette", "yaml",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 

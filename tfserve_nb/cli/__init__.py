@@ -1,10 +1,9 @@
-"""The command line: `tfserve-nb serve`, `bench`, `parity` and `ray`, also `python -m tfserve_nb serve`."""
+"""The command line: `tfserve-nb serve`, `bench`, `bundle`, `parity` and `ray`, also `python -m tfserve_nb serve`."""
 
 from __future__ import annotations
 
-import importlib
 import sys
-from collections.abc import Callable
+from importlib import import_module
 
 from .._version import __version__
 from .serve import serve
@@ -14,14 +13,15 @@ USAGE = """usage: tfserve-nb COMMAND [options]
 commands:
   serve     serve SavedModels as tensorflow_model_server does (tfserve-nb serve --help)
   bench     load a model server and show what its clients would see (tfserve-nb bench --help)
-  ray       serve SavedModels by replicas on Ray, as many as the load needs (tfserve-nb ray --help)
+  bundle    write what TensorFlow Serving, Kubernetes and others need to serve the same (tfserve-nb bundle --help)
   parity    compare two servers: do they answer the same? (tfserve-nb parity --help)
+  ray       serve SavedModels by replicas on Ray, as many as the load needs (tfserve-nb ray --help)
 
   --version print the version
 """
 
-LAZY = ("bench", "parity", "ray")
-"""Commands that are the function of their name in the module of their name, imported when they are run."""
+COMMANDS = ("bench", "bundle", "parity", "ray")
+"""Modules of this folder with a function of the same name, which are imported when they are needed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -37,9 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
     command, *rest = given or ["--help"]
     if command == "serve":
         return serve(rest)
-    if command in LAZY:
-        run: Callable[[list[str]], int] = getattr(importlib.import_module(f".{command}", __package__), command)
-        return run(rest)
+    if command in COMMANDS:
+        run = getattr(import_module(f".{command}", __package__), command)
+        return int(run(rest))
     if command == "--version":
         print(f"tfserve_nb {__version__}")
         return 0
