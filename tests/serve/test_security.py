@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -90,7 +91,7 @@ def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
     config = ssl_config(tmp_path / "tls.config", *authority.pair(), authority.pem)
     (tmp_path / "token").write_text("secret\n")
     served = start(
-        "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}",
+        "--model_name=hpt", f"--model_base_path={store}/quick", f"--ssl_config_file={config}",
         f"--rest_api_ssl_config_file={config}", f"--auth_token_file={tmp_path}/token",
         f"--grpc_socket_path={tmp_path}/s", "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.x=y",
         "--enable_grpc_healthcheck_service", f"--workers={workers}",
@@ -141,7 +142,7 @@ def test_certificates_are_renewed_when_their_file_changes_and_at_sighup(
 ) -> None:
     config = ssl_config(tmp_path / "tls.config", *authority.pair())
     served = start(
-        "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}",
+        "--model_name=hpt", f"--model_base_path={store}/quick", f"--ssl_config_file={config}",
         f"--rest_api_ssl_config_file={config}", f"--workers={workers}",
     )  # fmt: skip
     assert f"--ssl_config_file={config} can be read by other users (mode 0644): chmod 600 {config}" in served.text
@@ -181,14 +182,14 @@ def test_a_plain_unix_socket_without_a_port_and_verified_clients(
     import grpc
 
     alone = start(
-        "--port=0", "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--grpc_socket_path={tmp_path}/s"
+        "--port=0", "--model_name=hpt", f"--model_base_path={store}/quick", f"--grpc_socket_path={tmp_path}/s"
     )
     answer = alone.stub(address=f"unix:{tmp_path}/s").Predict(predict_request(), timeout=30)
     assert list(answer.outputs["y"].float_val) == [2.5, 3.0, 4.5]
     assert alone.stop() == 0
 
     config = ssl_config(tmp_path / "tls.config", *authority.pair(), authority.pem, verify=True)
-    served = start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}")
+    served = start("--model_name=hpt", f"--model_base_path={store}/quick", f"--ssl_config_file={config}")
     address = f"localhost:{served.grpc_port}"
     ca = authority.pem.encode()
     key, certificate = (text.encode() for text in authority.pair("client"))
@@ -198,7 +199,7 @@ def test_a_plain_unix_socket_without_a_port_and_verified_clients(
     with pytest.raises(grpc.RpcError):
         unknown.Predict(predict_request(), timeout=5)
     known_models = served.stub("model", address, grpc.ssl_channel_credentials(ca, key, certificate))
-    elsewhere = {"name": "hpt", "path": store / "two_versions"}
+    elsewhere = {"name": "hpt", "path": shutil.copytree(store / "quick", tmp_path / "elsewhere")}
     known_models.HandleReloadConfigRequest(reload_request(elsewhere), timeout=60)  # its sender is known
     assert served.stop() == 0
 
@@ -207,7 +208,7 @@ def test_a_plain_unix_socket_without_a_port_and_verified_clients(
 def test_without_a_token_reloads_stay_in_their_folders_and_foreign_pages_outside(
     start: Start, own_store: Path, refused: Any, workers: int
 ) -> None:
-    base = own_store / "half_plus_two"
+    base = own_store / "quick"
     served = start("--model_name=hpt", f"--model_base_path={base}", f"--workers={workers}")
     assert f"reloads of the configuration with models below {base}. --auth_token_file" in served.text
     reload = served.stub("model").HandleReloadConfigRequest

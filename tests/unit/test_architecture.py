@@ -30,7 +30,7 @@ LAYERS = (
     ("export",),
     ("reports",),
     ("agreement",),
-    ("protos", "markup", "temporary", "threads", "serialization"),
+    ("protos", "markup", "temporary", "limited_process", "threads", "serialization"),
     ("errors", "options", "types", "_version"),
 )
 """Top to bottom. A module may import from its own folder and from lower layers."""
