@@ -70,14 +70,14 @@ def save(mlflow: Any, version_dir: Path, to: Path, metadata: Mapping[str, str]) 
         )
     example = _example(version_dir)
     signature = _signature(mlflow, example.signature)
-    rows = None if signature is None or example.inputs is None else _as_mlflow_takes(example.inputs)
+    rows = None if example.inputs is None else _as_mlflow_takes(example.inputs)
     mlflow.pyfunc.save_model(
         path=str(to),
         loader_module=LOADER,
         data_path=str(version_dir),
         code_paths=[tfserve_nb_pyfunc.__file__],
         signature=signature,
-        input_example=rows,
+        input_example=None if signature is None else rows,
         pip_requirements=[_pinned(name) for name in ("tensorflow", "numpy", "pandas")],
         metadata=dict(metadata),
     )
