@@ -268,3 +268,16 @@ def test_a_version_of_another_runtime_is_refused(mlflow: ModuleType, tmp_path: P
 
     with pytest.raises(ModelNotServable, match="holds model.onnx, which MLflow loads as its own flavour"):
         save(mlflow, folder, tmp_path / "model", {})
+
+
+def test_a_bundle_names_what_was_registered(
+    registered: list[RegisteredVersion], served: Deployment, tmp_path: Path
+) -> None:
+    bundle = served.bundle(tmp_path / "out", target="mlflow")
+
+    assert {Path("1/MLmodel"), Path("2/MLmodel"), Path("2/serving_input_example.json")} <= set(bundle.files)
+    text = (bundle.folder / "README.md").read_text()
+    assert f"Version 1 is models:/lin/1, logged in run {registered[0].run_id}, with the alias stable." in text
+    assert "The label 'eu.west' cannot be an alias of MLflow" in text
+    assert "mlflow models serve --model-uri 'models:/lin/2'" in text
+    assert "--data @2/serving_input_example.json" in text
