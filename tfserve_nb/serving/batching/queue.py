@@ -126,6 +126,9 @@ class Batch:
                 task.started_s = started_s
 
 
+LEAST_SHARED_S = 1e-3
+"""What runs on several threads takes at least so many seconds on each: less is not worth waking another."""
+
 Finished = list[tuple[Task, Outcome]]
 """Tasks with their outcomes, to be delivered after the lock is released."""
 
@@ -257,15 +260,22 @@ class BatchQueue:
         size = self.options.padded_size(min(max(1, self.num_rows), self.options.max_batch_size))
         return task.deadline_s - self.pace.service_s(size)
 
-    def take(self, now_s: float) -> tuple[Batch | None, Finished]:
-        """The next batch, if one may leave now, and the tasks that expired while they waited."""
+    def take(self, now_s: float, num_takers: int = 1) -> tuple[Batch | None, Finished]:
+        """The next batch, if one may leave now, and the tasks that expired while they waited.
+
+        Args:
+            now_s: the time.
+            num_takers: threads that could run a batch now. Each gets a share of what waits, if a run takes long enough
+                for that: in a single batch, clients that wait for it would leave all other cores idle.
+        """
         finished: Finished = []
         ready_at = self.ready_at()
         if ready_at is None or ready_at > now_s:
             return None, finished
         tasks, why = self._tasks, self._leave_reason(now_s)
         parts: list[Part] = []
-        num_rows = 0
+        num_rows, share = 0, self._share(num_takers)
+        is_shared = False
         while tasks:
             task = tasks[0]
             if task.is_finished:
@@ -275,6 +285,9 @@ class BatchQueue:
                 self._finish(tasks.popleft(), _expired(now_s, task), finished)
                 continue
             if parts and not self._may_join(task, parts[0].task):
+                break
+            if parts and num_rows + task.num_rows - task.num_rows_taken > share:
+                is_shared = True
                 break
             part = self._cut(task, num_rows)
             if part is None:
@@ -287,8 +300,17 @@ class BatchQueue:
                 break
         if not parts:
             return None, finished
-        is_full = num_rows >= self.options.max_batch_size or bool(self._tasks) or not self.is_batchable
+        is_cut = bool(self._tasks) and not is_shared
+        is_full = num_rows >= self.options.max_batch_size or is_cut or not self.is_batchable
         return Batch(tuple(parts), num_rows, "full" if is_full else why), finished
+
+    def _share(self, num_takers: int) -> int:
+        """The rows that one of so many threads takes; a request that has more is not cut for this."""
+        most = self.options.max_batch_size
+        if num_takers < 2 or self.options.batch_timeout_micros:  # a batch that was waited for leaves as a whole
+            return most
+        each_s = self.pace.usual_s(min(most, self.num_rows)) / num_takers
+        return min(most, -(-self.num_rows // num_takers)) if each_s >= LEAST_SHARED_S else most
 
     def _leave_reason(self, now_s: float) -> str:
         """Why a batch that is not full leaves now."""
