@@ -52,7 +52,7 @@ TITLES = {
     "isolated": "Beside a training in the kernel: 8 clients, requests of one row",
     "limits": "Limited memory",
     "engines": "Engines",
-    "variants": "Mixed precision and XLA",
+    "variants": "Mixed precision, XLA, and weights stored in fewer bytes",
 }
 
 

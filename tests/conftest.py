@@ -21,6 +21,8 @@ import psutil
 import pytest
 from helpers import server_logs
 
+import tfserve_nb
+
 # No test judges by time: examples take as long as a busy machine makes them.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
@@ -139,6 +141,14 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20)
 
 
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty folder to work in; what was deployed there is shut down at the end."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    tfserve_nb.shutdown()
+
+
 # ---------------------------------------------------------------- leaks and logs
 
 
@@ -148,7 +158,7 @@ def _serving_threads() -> set[threading.Thread]:
 
 def _open_sockets() -> set[Socket]:
     sockets = set()
-    for connection in psutil.Process().net_connections(kind="inet"):
+    for connection in psutil.Process().net_connections(kind="tcp"):
         if connection.status in {psutil.CONN_LISTEN, psutil.CONN_ESTABLISHED}:
             sockets.add((connection.status, connection.laddr.port, str(connection.raddr or "")))
     return sockets

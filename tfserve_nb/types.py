@@ -304,11 +304,11 @@ class ProgressEvent:
     """A step of a long operation, for a bar or a line in a terminal.
 
     Attributes:
-        phase: `exporting`, `checking`, `converting`, `measuring`, `loading`, `warming up`, `replaying`, `switching`,
-            `done`.
+        phase: `exporting`, `checking`, `optimizing`, `converting`, `measuring`, `loading`, `warming up`, `replaying`,
+            `comparing`, `switching`, `done`.
         done: how many parts of the phase are done.
         total: how many parts the phase has (1 when it cannot be divided).
-        detail: one line of plain text, may be empty.
+        detail: one line of plain text, may be empty: what is worked on, or of a phase that is done what came out.
         version: the version that was deployed, with the last step of a deploy.
     """
 

@@ -2,10 +2,10 @@
 
 Usage: python tools/run_tests.py [pytest arguments]
 
-The rings run in stages. Within a stage the groups run side by side, one process each: the rings without TensorFlow
-beside those with it, which mostly wait for kernels. The browser ring runs alone: the browser, its server and a kernel
-that is kept busy need both cores. Each group is watched by guarded_pytest.py: a test that hangs fails alone, and no
-process outlives the group. The exit code is 0 only if every group ended with 0.
+The rings run in stages. Within a stage the groups are processes of their own, of which two run side by side: when one
+ends, the next begins. The longest come first, so that both end at about the same time. The browser ring runs alone: the
+browser, its server and a kernel that is kept busy need both cores. Each group is watched by guarded_pytest.py: a test
+that hangs fails alone, and no process outlives the group. The exit code is 0 only if every group ended with 0.
 """
 
 from __future__ import annotations
@@ -28,8 +28,11 @@ GUARD = Path(__file__).with_name("guarded_pytest.py")
 LOOK_S = 0.2
 STOPPING_S = 60.0
 
+SIDE_BY_SIDE = 2
+
 STAGES = (
     {
+        "model": ("tests/tf",),
         "quick": (
             "--doctest-modules",
             "tfserve_nb",
@@ -37,17 +40,15 @@ STAGES = (
             "tests/server",
             "tests/serve",
         ),
-        "model": ("tests/tf", "tests/shell", "tests/tools"),
-    },
-    {
         "kernel": ("tests/kernel", "tests/bench", "tests/experiment"),
         "notebook": ("tests/notebooks",),
+        "shell": ("tests/shell", "tests/tools"),
     },
     {
         "browser": ("tests/browser",),
     },
 )
-"""Stages one after the other; in each, groups side by side: name -> pytest arguments."""
+"""Stages one after the other; in each, groups, `SIDE_BY_SIDE` at a time: name -> pytest arguments."""
 
 
 @dataclass(slots=True)
@@ -84,14 +85,18 @@ def start(name: str, arguments: tuple[str, ...], folder: Path) -> Group:
 
 
 def run_stages(extra: list[str], folder: Path) -> list[Group]:
-    """Run all stages, the groups of each at the same time; an exception ends what runs."""
+    """Run all stages, some groups of each at the same time; an exception ends what runs."""
     groups: list[Group] = []
     try:
         for stage in STAGES:
-            running = [start(name, (*arguments, *extra), folder) for name, arguments in stage.items()]
-            groups += running
-            while running := [group for group in running if not group.has_ended()]:
+            waiting, running = list(stage.items()), list[Group]()
+            while waiting or running:
+                for name, arguments in waiting[: SIDE_BY_SIDE - len(running)]:
+                    running.append(start(name, (*arguments, *extra), folder))
+                    groups.append(running[-1])
+                    waiting = waiting[1:]
                 time.sleep(LOOK_S)
+                running = [group for group in running if not group.has_ended()]
     except KeyboardInterrupt:
         _wait(groups)  # the terminal interrupts them too, and they tell what they have
         raise

@@ -1,4 +1,4 @@
-"""Keras models in mixed precision and compiled by XLA."""
+"""Keras models in mixed precision, compiled by XLA, and with their weights stored in fewer bytes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,14 @@ import numpy as np
 from in_process import closed_loop
 from saved_models import keras_model
 
-from .setting import Found, Setting, attempt, deployed, difference, rows_text
+from .setting import MIB, Found, Setting, attempt, deployed, difference, rows_text
+
+STORED = ("float16", "int8")
+"""Variants whose weights are rounded and unpacked to float32 when loaded: no tolerance of a computation suits them."""
 
 
 def variants(setting: Setting) -> Iterator[Found]:
-    """Keras models deployed from memory, in mixed precision and compiled by XLA, against float32 on the CPU."""
+    """Keras models deployed from memory, in mixed precision, compiled or stored smaller, against float32 on the CPU."""
     import keras
 
     sizes = (1, min(32, setting.sizes[-1]))
@@ -38,6 +41,10 @@ def variants(setting: Setting) -> Iterator[Found]:
                     {"device": setting.device, "optimize": optimize, **options},
                 )  # fmt: skip
                 yield attempt(f"{model.name}, {policy}{', XLA' if optimize else ''}", measure)
+        for optimize in STORED:
+            options_of = {"device": setting.device, "optimize": optimize, **options}
+            measure = partial(_variant, setting, network, rows, expected, options_of)
+            yield attempt(f"{model.name}, weights stored as {optimize}", measure)
 
 
 def _variant(
@@ -46,8 +53,13 @@ def _variant(
     started_s = time.perf_counter()
     with deployed(network, **options) as deployment:
         found = {"deploy, s": time.perf_counter() - started_s}
-        policy = network.dtype_policy.compute_dtype
-        found["largest difference"] = difference(deployment.predict(rows), expected, computed_in=policy)
+        found["files, MiB"] = deployment.status().versions[0].weights_bytes / MIB
+        outputs = deployment.predict(rows)
+        if options["optimize"] in STORED:
+            found["largest difference"] = float(np.abs(outputs - expected).max())
+        else:
+            policy = network.dtype_policy.compute_dtype
+            found["largest difference"] = difference(outputs, expected, computed_in=policy)
         for batch in (rows[:1], rows):
             closed_loop(deployment, batch, 1, 0.1)
             found[f"{rows_text(len(batch))}, p50, ms"] = closed_loop(deployment, batch, 1, setting.seconds / 2)["p50@1"]

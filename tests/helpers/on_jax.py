@@ -84,7 +84,8 @@ def _seen(name: str, model: Any, rows: Any) -> dict[str, Any]:
 
     engine = "auto" if name == "usual" else "tensorflow"
     before = [np.asarray(one.value) for one in model.variables]
-    handle = tfserve_nb.deploy(model, name, check=rows, engine=engine)
+    # XLA compiles the graph once for each batch size.
+    handle = tfserve_nb.deploy(model, name, check=rows, engine=engine, max_batch_size=8)
     answer, expected = handle.predict(rows), model(rows, training=False)
     pairs = [(answer[key], expected[key]) for key in expected] if isinstance(expected, dict) else [(answer, expected)]
     status, folder = handle.status().versions[0], Path("tfserve_models", name, "1")

@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
+from nbconvert import HTMLExporter
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 TOKEN = re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])")
@@ -42,21 +44,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("notebooks")
 
 
+@dataclass(frozen=True)
+class Executed:
+    """A notebook that was run from top to bottom."""
+
+    path: Path
+    notebook: nbformat.NotebookNode
+
+
+@pytest.fixture(scope="module", params=NOTEBOOKS, ids=[path.stem for path in NOTEBOOKS])
+def executed(request: pytest.FixtureRequest, folder: Path) -> Executed:
+    """Each notebook, run once for all tests."""
+    return Executed(request.param, run(request.param, folder))
+
+
 def test_there_are_notebooks() -> None:
     names = [path.name for path in NOTEBOOKS]
     assert names[:3] == ["01_quickstart.ipynb", "02_versions_and_rollback.ipynb", "03_benchmark.ipynb"]
 
 
-@each_notebook
-def test_the_notebook_runs_without_error(path: Path, folder: Path) -> None:
-    notebook = run(path, folder)
+def test_the_notebook_runs_without_error(executed: Executed) -> None:
+    code_cells = [cell for cell in executed.notebook.cells if cell.cell_type == "code"]
 
-    code_cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert all(cell.execution_count for cell in code_cells)
     # A figure stays in the saved notebook, and so does a dashboard that needs no kernel to be read.
     kinds = {kind for cell in code_cells for output in cell.outputs for kind in output.get("data", {})}
     assert {"image/png", "text/html"} <= kinds
-    assert TOKEN.findall(text_of(notebook)) == []
+    assert TOKEN.findall(text_of(executed.notebook)) == []
+
+
+def test_the_html_of_a_notebook_can_be_read(executed: Executed) -> None:
+    page, _ = HTMLExporter().from_notebook_node(executed.notebook)
+
+    check_page(page, executed.path.read_text())
 
 
 @each_notebook
@@ -90,10 +110,10 @@ def test_the_figure_of_which_version_answered_can_be_drawn_while_clients_go_on(m
     plt.close("all")
 
 
-@each_notebook
-def test_papermill_runs_the_notebook(path: Path, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_papermill_runs_a_notebook(tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import papermill
 
+    path = NOTEBOOKS[1]
     monkeypatch.setenv("TFSERVE_NB_FAST", "1")
 
     papermill.execute_notebook(
@@ -104,8 +124,8 @@ def test_papermill_runs_the_notebook(path: Path, tmp_path: Path, folder: Path, m
     assert all(cell.execution_count for cell in done.cells if cell.cell_type == "code")
 
 
-@each_notebook
-def test_nbconvert_runs_the_notebook_and_its_html_can_be_read(path: Path, folder: Path) -> None:
+def test_nbconvert_runs_a_notebook(folder: Path) -> None:
+    path = NOTEBOOKS[0]
     shutil.copy(path, folder)
     command = [sys.executable, "-m", "jupyter", "nbconvert", "--execute", "--to", "html", path.name]
 
@@ -115,17 +135,21 @@ def test_nbconvert_runs_the_notebook_and_its_html_can_be_read(path: Path, folder
     )  # fmt: skip
 
     assert done.returncode == 0, done.stderr[-2000:]
-    page = (folder / path.with_suffix(".html").name).read_text()
+    check_page((folder / path.with_suffix(".html").name).read_text(), path.read_text())
+
+
+def check_page(page: str, source: str) -> None:
+    """What a notebook shows is in its page, which holds no token."""
     assert "data:image/png;base64," in page
     assert TOKEN.findall(re.sub(r"base64,[^\"]+|<(script|style).*?</\1>", "", page, flags=re.DOTALL)) == []
-    if "%dashboard" in path.read_text():
+    if "%dashboard" in source:
         # The dashboard's last state is there without a kernel and without JavaScript.
         assert '<div class="tfs-still' in page
         assert "versions; percentiles over the last" in page
         assert page.count("<svg") >= 4
-    if "%benchmark" in path.read_text():
+    if "%benchmark" in source:
         assert "requests of the warm-up are not counted" in page
-    if "%abtest" in path.read_text():
+    if "%abtest" in source:
         # What was taken back, by a test and by a limit, and what was promoted.
         assert "at equal batch sizes: rolled back" in page
         assert re.search("NaN or infinite, in 2 of the last [23] windows of 1 s: rolled back", page)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,14 +23,10 @@ NUM_CLIENTS = 8
 FACES = ("face_detection_front", "face_detection_back", "face_detection_short_range", "face_detection_full_range",
          "face_landmark", "iris_landmark")  # fmt: skip
 
-pytestmark = pytest.mark.skipif(not PACKAGES.exists(), reason="the models are not there: run `make test-models`")
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+pytestmark = [
+    pytest.mark.usefixtures("own_folder"),
+    pytest.mark.skipif(not PACKAGES.exists(), reason="the models are not there: run `make test-models`"),
+]
 
 
 def same(found: Mapping[str, Any], expected: Mapping[str, Any], atol: float = 1e-5) -> None:

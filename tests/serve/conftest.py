@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.black_box import Served, Start, servers
-from helpers.saved_models import write_half_plus_two, write_many_types, write_until_file
+from helpers.saved_models import write_half_plus_two, write_many_types, write_quick_half_plus_two, write_until_file
 
 
 @pytest.fixture
@@ -28,9 +28,10 @@ def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of SavedModels: `half_plus_two/00000123`, `two_versions/{1,2}`, `many/1`, `until_file/1`."""
+    """A folder of models: `{half_plus_two,quick}/00000123`, `two_versions/{1,2}`, `many/1`, `until_file/1`."""
     root = tmp_path_factory.mktemp("store")
     write_half_plus_two(root / "half_plus_two" / "00000123")
+    write_quick_half_plus_two(root / "quick" / "00000123")
     write_half_plus_two(root / "two_versions" / "1")
     write_half_plus_two(root / "two_versions" / "2", offset=3.0)
     write_many_types(root / "many" / "1")

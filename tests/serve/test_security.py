@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -14,57 +14,12 @@ from typing import Any
 
 import psutil
 import pytest
+from helpers.authority import Authority
 from helpers.black_box import Start
 from helpers.client_requests import predict_request, reload_request
 from helpers.eventually import eventually
 
 UNLIMITED = [("grpc.max_send_message_length", -1)]
-
-
-class Authority:
-    """Signs certificates for `localhost`."""
-
-    def __init__(self) -> None:
-        self.key, self.certificate = self._sign("tests", None, days=2)
-
-    def pair(self, name: str = "localhost", *, days: int = 2) -> tuple[str, str]:
-        """PEM texts of a key and a certificate."""
-        from cryptography.hazmat.primitives import serialization
-
-        key, certificate = self._sign(name, self, days=days)
-        text = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        return text.decode(), certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-    @property
-    def pem(self) -> str:
-        from cryptography.hazmat.primitives import serialization
-
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-    @staticmethod
-    def _sign(name: str, by: Authority | None, *, days: int) -> tuple[Any, Any]:
-        from cryptography import x509
-        from cryptography.hazmat.primitives import hashes
-        from cryptography.hazmat.primitives.asymmetric import ec
-
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        now = dt.datetime.now(dt.UTC)
-        start = min(now, now + dt.timedelta(days=days)) - dt.timedelta(days=1)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(subject if by is None else by.certificate.subject)
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(start)
-            .not_valid_after(now + dt.timedelta(days=days))
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-            .add_extension(x509.BasicConstraints(ca=by is None, path_length=None), critical=True)
-        )
-        return key, builder.sign(key if by is None else by.key, hashes.SHA256())
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +45,7 @@ def test_tls_for_grpc_and_rest_a_token_and_a_unix_socket(
     config = ssl_config(tmp_path / "tls.config", *authority.pair(), authority.pem)
     (tmp_path / "token").write_text("secret\n")
     served = start(
-        "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}",
+        "--model_name=hpt", f"--model_base_path={store}/quick", f"--ssl_config_file={config}",
         f"--rest_api_ssl_config_file={config}", f"--auth_token_file={tmp_path}/token",
         f"--grpc_socket_path={tmp_path}/s", "--grpc_channel_arguments=grpc.max_connection_age_ms=600000,grpc.x=y",
         "--enable_grpc_healthcheck_service", f"--workers={workers}",
@@ -141,7 +96,7 @@ def test_certificates_are_renewed_when_their_file_changes_and_at_sighup(
 ) -> None:
     config = ssl_config(tmp_path / "tls.config", *authority.pair())
     served = start(
-        "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}",
+        "--model_name=hpt", f"--model_base_path={store}/quick", f"--ssl_config_file={config}",
         f"--rest_api_ssl_config_file={config}", f"--workers={workers}",
     )  # fmt: skip
     assert f"--ssl_config_file={config} can be read by other users (mode 0644): chmod 600 {config}" in served.text
@@ -181,14 +136,14 @@ def test_a_plain_unix_socket_without_a_port_and_verified_clients(
     import grpc
 
     alone = start(
-        "--port=0", "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--grpc_socket_path={tmp_path}/s"
+        "--port=0", "--model_name=hpt", f"--model_base_path={store}/quick", f"--grpc_socket_path={tmp_path}/s"
     )
     answer = alone.stub(address=f"unix:{tmp_path}/s").Predict(predict_request(), timeout=30)
     assert list(answer.outputs["y"].float_val) == [2.5, 3.0, 4.5]
     assert alone.stop() == 0
 
     config = ssl_config(tmp_path / "tls.config", *authority.pair(), authority.pem, verify=True)
-    served = start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--ssl_config_file={config}")
+    served = start("--model_name=hpt", f"--model_base_path={store}/quick", f"--ssl_config_file={config}")
     address = f"localhost:{served.grpc_port}"
     ca = authority.pem.encode()
     key, certificate = (text.encode() for text in authority.pair("client"))
@@ -198,7 +153,7 @@ def test_a_plain_unix_socket_without_a_port_and_verified_clients(
     with pytest.raises(grpc.RpcError):
         unknown.Predict(predict_request(), timeout=5)
     known_models = served.stub("model", address, grpc.ssl_channel_credentials(ca, key, certificate))
-    elsewhere = {"name": "hpt", "path": store / "two_versions"}
+    elsewhere = {"name": "hpt", "path": shutil.copytree(store / "quick", tmp_path / "elsewhere")}
     known_models.HandleReloadConfigRequest(reload_request(elsewhere), timeout=60)  # its sender is known
     assert served.stop() == 0
 
@@ -207,7 +162,7 @@ def test_a_plain_unix_socket_without_a_port_and_verified_clients(
 def test_without_a_token_reloads_stay_in_their_folders_and_foreign_pages_outside(
     start: Start, own_store: Path, refused: Any, workers: int
 ) -> None:
-    base = own_store / "half_plus_two"
+    base = own_store / "quick"
     served = start("--model_name=hpt", f"--model_base_path={base}", f"--workers={workers}")
     assert f"reloads of the configuration with models below {base}. --auth_token_file" in served.text
     reload = served.stub("model").HandleReloadConfigRequest

@@ -175,7 +175,7 @@ def test_start_order_log_lines_and_flags_in_both_forms(start: Start, store: Path
 
 
 def test_other_addresses_are_bound_when_told(start: Start, store: Path) -> None:
-    served = start("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--host=::")
+    served = start("--model_name=hpt", f"--model_base_path={store}/quick", "--host=::")
 
     assert "Every machine that can reach this one may call the models" in served.text
     assert served.rest("GET", "/v1/models/hpt", headers={"Host": "models.example.org"})[0] == 200

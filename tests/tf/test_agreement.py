@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -23,11 +23,7 @@ LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 PLUS = keras.layers.Rescaling
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def dense(kernel: np.ndarray, activation: str | None, loss: Any, *more: Any) -> Any:

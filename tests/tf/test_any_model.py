@@ -6,11 +6,10 @@ other, state. `--hypothesis-profile=thorough` draws two hundred instead of a few
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -193,14 +192,12 @@ def deploy_by(engine: str, model: Any, options: Mapping[str, Any]) -> Deployment
     return tfserve_nb.deploy(model, name="any", **options)
 
 
-@pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture
+def _converted_here(monkeypatch: pytest.MonkeyPatch) -> None:
     convert_here(monkeypatch)
-    yield
-    tfserve_nb.shutdown()
 
 
+@pytest.mark.usefixtures("own_folder", "_converted_here")
 @pytest.mark.filterwarnings("ignore:.*softmax over axis -1 of a tensor")
 @settings(
     max_examples=max(6, settings.default.max_examples // 10),

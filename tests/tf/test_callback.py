@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,7 @@ X = np.random.default_rng(1).standard_normal((64, 3)).astype(np.float32)
 Y = X @ np.array([[1.0], [2.0], [3.0]], np.float32)
 
 
-@pytest.fixture(autouse=True)
-def _stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def make(seed: int = 5) -> Any:

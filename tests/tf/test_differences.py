@@ -6,7 +6,6 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -32,11 +31,7 @@ import tensorflow as tf
 layers = keras.layers
 
 
-@pytest.fixture(autouse=True)
-def _stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def make(width: int = 3, *, scale: float = 1.0, extra: bool = False, features: int = 4) -> Any:

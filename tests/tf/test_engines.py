@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import sys
 import threading
 import weakref
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -38,11 +38,7 @@ def _converted_here(monkeypatch: pytest.MonkeyPatch) -> None:
     convert_here(monkeypatch)
 
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def dense() -> keras.Model:
@@ -62,8 +58,9 @@ def newest(handle: Deployment) -> Any:
     return handle.status().versions[0]
 
 
-def test_the_engine_that_was_asked_for_answers_as_tensorflow_does() -> None:
+def test_the_engine_that_was_asked_for_answers_as_tensorflow_does(caplog: pytest.LogCaptureFixture) -> None:
     model = dense()
+    caplog.set_level("INFO", "tfserve_nb")
 
     handle = tfserve_nb.deploy(model, "dense", engine="onnx", check=X)
 
@@ -75,6 +72,8 @@ def test_the_engine_that_was_asked_for_answers_as_tensorflow_does() -> None:
     assert all(row.agrees and row.ms > 0 for row in status.engines)
     assert [row.is_chosen for row in status.engines] == [row.engine == "onnx" for row in status.engines]
     assert any("the rows of --check" in note for note in status.notes)
+    assert caplog.text.count("No warmup data file found") == 1
+    assert [one.message for one in caplog.records if one.levelname == "WARNING"] == []
 
 
 @pytest.mark.usefixtures("_converted_here")
@@ -272,7 +271,7 @@ def test_a_converter_that_is_ended_costs_its_own_job_only(tmp_path: Path, monkey
         'echo \'"no op"\' >> "$4"\n'
     )
     program.chmod(0o700)
-    monkeypatch.setattr(conversion.sys, "executable", str(program))
+    monkeypatch.setattr(sys, "executable", str(program))
     jobs = [conversion.Job("onnx", str(tmp_path), (), name, "") for name in ("first", "second", "third")]
 
     assert conversion.convert(jobs) == ["", "the converter was ended by signal 6", "no op"]
@@ -334,6 +333,7 @@ def test_after_the_first_runs_no_session_is_kept(monkeypatch: pytest.MonkeyPatch
     assert handle.engine == "onnx"
 
 
+@pytest.mark.usefixtures("_converted_here")
 def test_a_thread_that_must_not_wait_opens_no_session(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerated, "RUNS_TO_CHECK", 0)
     model = dense()
@@ -529,7 +529,9 @@ def test_rows_that_were_given_are_compared_for_as_long_as_the_version_is_loaded(
     monkeypatch: pytest.MonkeyPatch, home: str
 ) -> None:
     convert_here(monkeypatch)
-    handle = tfserve_nb.deploy(dense(), "dense", engine="onnx", check=X, isolate=home == "isolated")
+    # All engines are converted here: an isolated server would begin a process for those that it measures.
+    handle = tfserve_nb.deploy(dense(), "dense", engine="auto", check=X, isolate=home == "isolated")
+    handle.set_engine("onnx")
     if home == "remote":
         handle = tfserve_nb.connect(handle.rest_url, handle.token)
 

@@ -47,7 +47,11 @@ def test_the_smallest_sections_run_on_the_cpu(sections: Any, tmp_path: Path) -> 
     assert [case for case in variants if "XLA" in case] == [
         f"mlp, {policy}, XLA" for policy in ("float32", "mixed_float16", "mixed_bfloat16")
     ]
+    size = "files, MiB"
+    assert variants["mlp, weights stored as int8"][size] < variants["mlp, weights stored as float16"][size]
+    assert variants["mlp, weights stored as float16"][size] < variants["mlp, float32"][size]
     rounded = "largest difference"
+    assert 0 < variants["mlp, weights stored as float16"][rounded] < variants["mlp, weights stored as int8"][rounded]
     assert variants["mlp, float32"][rounded] < variants["mlp, mixed_float16"][rounded]
     assert variants["mlp, mixed_float16"][rounded] < variants["mlp, mixed_bfloat16"][rounded]
 

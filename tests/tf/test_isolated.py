@@ -9,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,10 @@ import psutil
 import pytest
 import requests
 from helpers.eventually import eventually
+from helpers.onnx_models import node, onnx_model
 
 import tfserve_nb
+from tfserve_nb.api import engine_check
 from tfserve_nb.api.servers import ListenOptions, ensure_child, lost_models, served, server_of
 from tfserve_nb.errors import (
     InvalidOption,
@@ -42,10 +44,15 @@ def scaler(factor: float) -> Any:
 
 
 @pytest.fixture
-def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+def quick_scaler(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Any]:
+    """The same as an ONNX model: a child that serves nothing else imports no TensorFlow, and starts at once."""
+    monkeypatch.setattr(engine_check, "try_out", lambda _: "")  # a process for each deploy
+
+    def make(factor: float) -> Any:
+        nodes, rows = [node("Mul", "x factor", "y")], ("float32", ["batch", 2])
+        return onnx_model(nodes, {"x": rows}, {"y": rows}, {"factor": np.array(factor, np.float32)})
+
+    return make
 
 
 X = np.float32([[1, 2]])
@@ -68,7 +75,7 @@ def until_answered(ask: Callable[[], Any], limit_s: float = 60.0) -> Any:
             time.sleep(0.05)
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Path) -> None:
     steps: list[str] = []
     handle = tfserve_nb.deploy(
@@ -128,11 +135,13 @@ def test_a_killed_child_comes_back_with_versions_labels_and_traffic(tmp_path: Pa
         handle.status()
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("name", ["net", "other"])
-def test_a_deploy_starts_a_server_anew_that_was_given_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_deploy_starts_a_server_anew_that_was_given_up(
+    name: str, monkeypatch: pytest.MonkeyPatch, quick_scaler: Callable[[float], Any]
+) -> None:
     monkeypatch.setattr("tfserve_nb.server.child.MAX_RESTARTS", 1)
-    handle = tfserve_nb.deploy(scaler(2.0), "net", isolate=True)
+    handle = tfserve_nb.deploy(quick_scaler(2.0), "net", isolate=True)
     url = handle.rest_url
     (process,) = children()
     process.kill()
@@ -140,20 +149,22 @@ def test_a_deploy_starts_a_server_anew_that_was_given_up(name: str, monkeypatch:
     with pytest.raises(NotAvailable, match="died 1 times, the last one by signal 9; the next %deploy"):
         handle.predict(X)
     with pytest.raises(InvalidOption, match="model net is served from"):
-        tfserve_nb.deploy(scaler(3.0), "net", isolate=True, base_path="elsewhere")
+        tfserve_nb.deploy(quick_scaler(3.0), "net", isolate=True, base_path="elsewhere")
 
-    again = tfserve_nb.deploy(scaler(3.0), name, isolate=True)
+    again = tfserve_nb.deploy(quick_scaler(3.0), name, isolate=True)
 
     np.testing.assert_array_equal(again.predict(X), 3 * X)
     np.testing.assert_array_equal(handle.predict(X, version=1), 2 * X)
     assert handle.rest_url == url
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("delete", [False, True])
-def test_a_model_whose_server_was_given_up_can_be_undeployed(delete: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_whose_server_was_given_up_can_be_undeployed(
+    delete: bool, monkeypatch: pytest.MonkeyPatch, quick_scaler: Callable[[float], Any]
+) -> None:
     monkeypatch.setattr("tfserve_nb.server.child.MAX_RESTARTS", 1)
-    handle = tfserve_nb.deploy(scaler(2.0), "net", isolate=True)
+    handle = tfserve_nb.deploy(quick_scaler(2.0), "net", isolate=True)
     (process,) = children()
     process.kill()
     eventually(lost_models)
@@ -167,42 +178,45 @@ def test_a_model_whose_server_was_given_up_can_be_undeployed(delete: bool, monke
         tfserve_nb.resume("tfserve_models")
     with pytest.raises(ModelNotFound, match="net is not served here"):
         handle.undeploy()
-    assert tfserve_nb.deploy(scaler(3.0), "net").version == 2
+    assert tfserve_nb.deploy(quick_scaler(3.0), "net").version == 2
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("isolate", [False, True])
-def test_the_number_of_a_deleted_version_is_not_used_again_unless_forced(isolate: bool) -> None:
-    handle = tfserve_nb.deploy(scaler(1.0), "net", version=3, isolate=isolate)
-    tfserve_nb.deploy(scaler(2.0), "net", version=7)
+def test_the_number_of_a_deleted_version_is_not_used_again_unless_forced(
+    isolate: bool, quick_scaler: Callable[[float], Any]
+) -> None:
+    handle = tfserve_nb.deploy(quick_scaler(1.0), "net", version=3, isolate=isolate)
+    tfserve_nb.deploy(quick_scaler(2.0), "net", version=7)
     handle.undeploy(3, delete=True)
 
     with pytest.raises(VersionExists, match="version 3 of model net was deleted; numbers of deleted") as caught:
-        tfserve_nb.deploy(scaler(3.0), "net", version=3)
+        tfserve_nb.deploy(quick_scaler(3.0), "net", version=3)
     assert caught.value.hint == "leave --version out to get 8; --force uses 3 again"
-    assert tfserve_nb.deploy(scaler(3.0), "net", version=5).version == 5  # which none had
+    assert tfserve_nb.deploy(quick_scaler(3.0), "net", version=5).version == 5  # which none had
     handle.undeploy(delete=True)
     with pytest.raises(VersionExists, match="version 7 of model net was deleted"):
-        tfserve_nb.deploy(scaler(3.0), "net", version=7)
-    assert tfserve_nb.deploy(scaler(3.0), "net", version=3, force=True).version == 3
+        tfserve_nb.deploy(quick_scaler(3.0), "net", version=7)
+    assert tfserve_nb.deploy(quick_scaler(3.0), "net", version=3, force=True).version == 3
 
 
-@pytest.mark.usefixtures("_in_own_folder")
-def test_kernel_and_child_side_by_side_and_connect() -> None:
+@pytest.mark.usefixtures("own_folder")
+def test_kernel_and_child_side_by_side_and_connect(quick_scaler: Callable[[float], Any]) -> None:
     inside = tfserve_nb.deploy(scaler(2.0), "inside", grpc_port=0)
-    outside = tfserve_nb.deploy(scaler(3.0), "outside", isolate=True)
+    outside = tfserve_nb.deploy(quick_scaler(3.0), "outside", isolate=True)
     assert [handle.is_isolated for handle in (inside, outside)] == [False, True]
     assert inside.token != outside.token
     with pytest.raises(InvalidOption, match="model inside is served in the kernel"):
-        tfserve_nb.deploy(scaler(1.0), "inside", isolate=True)
+        tfserve_nb.deploy(quick_scaler(1.0), "inside", isolate=True)
     with pytest.raises(InvalidOption, match="always asks for a token"):
-        tfserve_nb.deploy(scaler(1.0), "third", isolate=True, auth=False)
+        tfserve_nb.deploy(quick_scaler(1.0), "third", isolate=True, auth=False)
 
     for handle, factor in ((inside, 2), (outside, 3)):
         there = tfserve_nb.connect(handle.rest_url, handle.token)
         assert there != handle
         np.testing.assert_array_equal(there.predict(X), factor * X)
         assert there.status() == handle.status()
+        assert there.parity(handle, requests=0).is_same
         assert there.version == 1
         assert len(there.metrics(span_s=30).versions[1].series.rps) == len(
             handle.metrics(span_s=30).versions[1].series.rps
@@ -222,7 +236,7 @@ def test_kernel_and_child_side_by_side_and_connect() -> None:
         by_host.status()
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 def test_grpc_beside_rest_in_the_kernel() -> None:
     import grpc
     import tensorflow as tf
@@ -267,15 +281,15 @@ def test_the_child_goes_with_its_kernel(tmp_path: Path) -> None:
     eventually(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
 
 
-@pytest.mark.usefixtures("_in_own_folder")
-def test_a_child_ends_when_it_serves_nothing(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("own_folder")
+def test_a_child_ends_when_it_serves_nothing(tmp_path: Path, quick_scaler: Callable[[float], Any]) -> None:
     with pytest.raises(ServingError, match="warmup: the batch has no rows"):
         tfserve_nb.deploy(scaler(2.0), "net", isolate=True, warmup=X[:0])
     assert served() == {}
     assert children() == []
 
     for name in ("net", "other"):
-        tfserve_nb.deploy(scaler(2.0), name, isolate=True)
+        tfserve_nb.deploy(quick_scaler(2.0), name, isolate=True)
     handle = tfserve_nb.deployment("net")
     assert handle.base_path == tmp_path / "tfserve_models"
     with pytest.raises(ServingError, match="warmup: the batch has no rows"):
@@ -289,7 +303,7 @@ def test_a_child_ends_when_it_serves_nothing(tmp_path: Path) -> None:
     assert children() == []
 
 
-@pytest.mark.usefixtures("_in_own_folder")
+@pytest.mark.usefixtures("own_folder")
 def test_a_child_that_cannot_start_says_why() -> None:
     import socket
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,7 @@ from tfserve_nb.export.signatures import SAVED_MODEL_FILE, read_meta_graph, read
 from tfserve_nb.notebook.overview import Overview
 from tfserve_nb.serving.engines.saved_model.session import SavedModelServable, SessionOptions
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models, and what they write, go to the test's folder; nothing is served after it."""
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def write(text: Any) -> Any:

@@ -29,6 +29,9 @@ class Home(NamedTuple):
 HOMES = ("kernel", "isolated", "remote", "onnx", "litert")
 """The last two are the kernel's, where engines run the dtypes that they have."""
 
+MOST_ROWS = 4
+"""Of a request here: each of twenty signatures is run, compared and measured for every batch size up to that."""
+
 BYTES = [b"", b"a\0", b"\0\0", b"\xff\xfe\x00", 'ä\n"'.encode(), b"x" * 300]
 
 
@@ -99,8 +102,8 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         convert_here(patch)
-        kernel = tfserve_nb.deploy(model, "echo", grpc_port=0)
-        isolated = tfserve_nb.deploy(model, "alone", isolate=True, grpc_port=0, workers=1)
+        kernel = tfserve_nb.deploy(model, "echo", grpc_port=0, max_batch_size=MOST_ROWS)
+        isolated = tfserve_nb.deploy(model, "alone", isolate=True, grpc_port=0, workers=1, max_batch_size=MOST_ROWS)
         remote = tfserve_nb.connect(kernel.rest_url, kernel.token)
         yield {
             "kernel": Home(kernel, kernel.grpc_address),
@@ -112,7 +115,7 @@ def homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Home]]
 
 
 def _with_engine(model: Path, engine: str) -> Deployment:
-    handle = tfserve_nb.deploy(model, f"by_{engine}", engine=engine)
+    handle = tfserve_nb.deploy(model, f"by_{engine}", engine=engine, max_batch_size=MOST_ROWS)
     run = {row.signature for row in handle.status().versions[0].engines if row.engine == engine and row.is_chosen}
     assert {"float32", "float64", "int32", "int64", "bool"} <= run
     return handle

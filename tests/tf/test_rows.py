@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +59,7 @@ NAMES = ("serving_default", "scaled", "chosen", "crowded", "total")
 DOORS = ("predict", "rest", "v2", "grpc")
 
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models are written to the test's folder, and nothing is served after it."""
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture(scope="module")

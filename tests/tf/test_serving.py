@@ -6,7 +6,6 @@ import http.client
 import json
 import threading
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,13 +22,7 @@ from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.api.servers import served
 from tfserve_nb.errors import ExportFailed, InvalidOption, RunRejected, ServingError
 
-
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models are written to the test's folder, and nothing is served after it."""
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 def post(handle: Deployment, body: object, path: str = "", token: str | None = None) -> requests.Response:

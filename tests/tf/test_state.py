@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -28,11 +27,7 @@ X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 SPEC = [tf.TensorSpec([None, 3], tf.float32, name="x")]
 
 
-@pytest.fixture(autouse=True)
-def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 class RunningMean(layers.Layer):  # type: ignore[misc]

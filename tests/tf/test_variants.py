@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import hypothesis.extra.numpy
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from helpers.converting import convert_here
+from helpers.model_case import Case
 from hypothesis import given
 from hypothesis import strategies as st
 
 import tfserve_nb
+from tfserve_nb.api import optimize
 from tfserve_nb.dashboards.pages.versions import versions_table
 from tfserve_nb.errors import InvalidOption, VariantFailed
 from tfserve_nb.export.graph.effects import effects_of
@@ -26,13 +28,14 @@ from tfserve_nb.export.provenance.variant import read_variant
 from tfserve_nb.export.saved_model import export_version
 from tfserve_nb.export.signatures import read_meta_graph, read_signatures
 from tfserve_nb.export.source import prepare_source
-from tfserve_nb.export.variants import bfloat16
+from tfserve_nb.export.variants import bfloat16, tflite
 from tfserve_nb.export.variants.packing import to_float16, to_int8
 from tfserve_nb.export.variants.variants import VARIANTS
 from tfserve_nb.export.variants.write import write_variant
 from tfserve_nb.export.weights import Packed, Weights
 from tfserve_nb.serving.engines.saved_model.session import SavedModelServable
-from tfserve_nb.types import ProgressEvent
+from tfserve_nb.types import ProgressEvent, VariantMeasurement
+from tfserve_nb.variants.measure import MadeVariant
 
 layers = keras.layers
 RANDOM = np.random.default_rng(0)
@@ -45,23 +48,15 @@ SPEC = tf.TensorSpec([None, 16], tf.float32, name="x")
 LOSES = {"float32": 0.0, "float16": 3e-3, "int8": 5e-2, "xla": 1e-5}
 """Variant -> what its answers may be off by, as a part of the largest number of the output."""
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tf_keras
+pytestmark = [
+    pytest.mark.usefixtures("own_folder"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of tf_keras
+]
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _same_weights() -> None:
     keras.utils.set_random_seed(1)
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model and rows for its inputs in order."""
-
-    model: Any
-    rows: tuple[np.ndarray, ...] = (X,)
 
 
 def dense() -> Case:
@@ -69,7 +64,7 @@ def dense() -> Case:
     model = keras.Sequential([keras.Input((16,), name="x"), *stack])
     model.compile("adam", "categorical_crossentropy")
     model.fit(X, np.eye(8)[:6], verbose=0)
-    return Case(model)
+    return Case(model, (X,))
 
 
 def convolutions() -> Case:
@@ -100,7 +95,7 @@ def shared_and_nested() -> Case:
     twice = layers.Dense(16)
     inner = keras.Sequential([keras.Input((16,)), layers.Dense(16), layers.BatchNormalization()])
     x = keras.Input((16,), name="x")
-    return Case(keras.Model(x, twice(inner(twice(x)))))
+    return Case(keras.Model(x, twice(inner(twice(x)))), (X,))
 
 
 class Tied(layers.Layer):  # type: ignore[misc]
@@ -128,7 +123,7 @@ class Subclassed(keras.Model):  # type: ignore[misc]
 def subclassed() -> Case:
     model = Subclassed()
     model(X)
-    return Case(model)
+    return Case(model, (X,))
 
 
 def tables() -> Case:
@@ -164,14 +159,14 @@ def function() -> Case:
     def product(x: Any) -> Any:
         return x @ own
 
-    return Case(product)
+    return Case(product, (X,))
 
 
 def of_tf_keras() -> Case:
     import tf_keras
 
     stack = [tf_keras.Input((16,), name="x"), tf_keras.layers.Dense(64), tf_keras.layers.BatchNormalization()]
-    return Case(tf_keras.Sequential(stack))
+    return Case(tf_keras.Sequential(stack), (X,))
 
 
 def held_twice() -> Case:
@@ -181,7 +176,7 @@ def held_twice() -> Case:
     archive.track(model)
     archive.add_endpoint("serving_default", model.__call__, input_signature=[SPEC])
     archive.write_out("twice", verbose=False)
-    return Case("twice")
+    return Case("twice", (X,))
 
 
 def of_tensorflow_1() -> Case:
@@ -191,7 +186,7 @@ def of_tensorflow_1() -> Case:
         matrix = v1.get_variable("matrix", [16, 24], use_resource=False)
         session.run(v1.global_variables_initializer())
         v1.saved_model.simple_save(session, "first", {"x": x}, {"y": x @ matrix})
-    return Case("first")
+    return Case("first", (X,))
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -203,7 +198,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "subclassed": subclassed,
     "tables": tables,
     "stateful": noisy_states,
-    "module": lambda: Case(Module()),
+    "module": lambda: Case(Module(), (X,)),
     "function": function,
     "tf_keras": of_tf_keras,
     "held twice": held_twice,
@@ -214,10 +209,13 @@ NOT_COMPILED = {"tables", "TensorFlow 1"}
 """What XLA cannot compile: text, and graphs without functions."""
 
 
-def exported(case: Case) -> tuple[Path, dict[str, np.ndarray], dict[str, np.ndarray]]:
+Exported: TypeAlias = tuple[Path, dict[str, np.ndarray], dict[str, np.ndarray]]
+
+
+def exported(case: Case) -> Exported:
     """A plain version of a model, rows for it, and its answers for them."""
     source = prepare_source(case.model, example=None if isinstance(case.model, str) else case.rows[0])
-    path = export_version(source, "models", "model").path
+    path = export_version(source, "models", "model").path.absolute()
     (signature,) = read_signatures(path).values()
     names = [spec.name for spec in source.inputs] or list(signature.inputs)
     rows = dict(zip(names, case.rows, strict=True))
@@ -241,12 +239,22 @@ def run_loaded(path: Path, rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]
     return {name: value.numpy() for name, value in found.items()}
 
 
+@pytest.fixture(scope="module")
+def version(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """The plain version of a case, made once for all variants of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("version"))
+        keras.utils.set_random_seed(1)
+        return exported(CASES[request.param]())
+
+
 @pytest.mark.parametrize(
-    ("name", "variant"),
+    ("version", "variant"),
     [(name, variant) for name in CASES for variant in LOSES if variant != "xla" or name not in NOT_COMPILED],
+    indirect=["version"],
 )
-def test_each_loader_answers_as_the_live_model_within_what_the_variant_loses(name: str, variant: str) -> None:
-    path, rows, expected = exported(CASES[name]())
+def test_each_loader_answers_as_the_live_model_within_what_the_variant_loses(version: Exported, variant: str) -> None:
+    path, rows, expected = version
 
     written = write_variant(variant, path, Path("variant"))
 
@@ -257,8 +265,8 @@ def test_each_loader_answers_as_the_live_model_within_what_the_variant_loses(nam
         for output, values in expected.items():
             allowed = LOSES[variant] * np.abs(values).max() + 1e-6
             np.testing.assert_allclose(found[output], values, rtol=1e-5, atol=allowed)
-    if name != "stateful":
-        assert effects_of(read_meta_graph(written.path), written.path).notes == ()
+    before, now = (effects_of(read_meta_graph(folder), folder).notes for folder in (path, written.path))
+    assert bool(now) == bool(before)
     assert read_signatures(written.path) == read_signatures(path)
 
 
@@ -269,7 +277,7 @@ SIZES = {"float16": 0.6, "int8": 0.35}
 @pytest.mark.parametrize("variant", SIZES)
 def test_files_are_as_small_as_is_said(variant: str) -> None:
     stack = [layers.Dense(512, "relu"), layers.Dense(512, "relu"), layers.Dense(10)]
-    path, _, _ = exported(Case(keras.Sequential([keras.Input((16,), name="x"), *stack])))
+    path, _, _ = exported(Case(keras.Sequential([keras.Input((16,), name="x"), *stack]), (X,)))
 
     written = write_variant(variant, path, Path("variant"))
 
@@ -317,7 +325,7 @@ def test_shared_weights_are_stored_once_and_state_and_statistics_are_left_alone(
 
 
 def test_a_loaded_variant_can_be_trained_and_saved_again() -> None:
-    path, rows, expected = exported(Case(keras.Sequential([keras.Input((16,), name="x"), layers.Dense(24)])))
+    path, rows, expected = exported(Case(keras.Sequential([keras.Input((16,), name="x"), layers.Dense(24)]), (X,)))
     loaded = tf.saved_model.load(str(write_variant("float16", path, Path("variant")).path))
 
     for one in loaded.trainable_variables:
@@ -347,7 +355,7 @@ def spoiled(value: float) -> Case:
     kernel, *_ = model.layers[1].get_weights()
     kernel[0, 0] = value
     model.layers[1].set_weights([kernel, np.zeros(16, np.float32)])
-    return Case(model)
+    return Case(model, (X,))
 
 
 @pytest.mark.parametrize(
@@ -463,10 +471,9 @@ def test_a_deployed_variant_says_what_it_is_wherever_one_looks(variant: str, iso
     events: list[ProgressEvent] = []
     model = dense().model
     right = model.predict(X, verbose=0).argmax(axis=1)
+    options = {"optimize": variant, "check": X, "labels": right, "max_batch_size": 8}  # XLA compiles for each size
 
-    handle = tfserve_nb.deploy(
-        model, "net", optimize=variant, check=X, labels=right, isolate=isolate, progress=events.append
-    )
+    handle = tfserve_nb.deploy(model, "net", isolate=isolate, progress=events.append, **options)
 
     said = next(event.detail for event in events if event.phase == "optimizing" and event.done)
     assert said.startswith(f"{variant}: 6 of 6 rows agree (the rows of --check), largest difference ")
@@ -483,8 +490,9 @@ def test_a_deployed_variant_says_what_it_is_wherever_one_looks(variant: str, iso
 
 @pytest.mark.parametrize("engine", ["onnx", "litert"])
 @pytest.mark.parametrize("variant", ["float16", "int8"])
-def test_engines_run_a_variant(variant: str, engine: str) -> None:
+def test_engines_run_a_variant(monkeypatch: pytest.MonkeyPatch, variant: str, engine: str) -> None:
     pytest.importorskip({"onnx": "onnxruntime", "litert": "ai_edge_litert"}[engine])
+    convert_here(monkeypatch)
     model = dense().model
 
     handle = tfserve_nb.deploy(model, "net", optimize=variant, engine=engine, check=X)
@@ -593,18 +601,65 @@ def test_what_tensorflow_lite_cannot_be_is_refused(case: Callable[[], Case], row
     assert not Path("variant").exists()
 
 
-def test_auto_takes_what_agrees_on_the_rows_of_the_user_and_else_nothing() -> None:
+@pytest.mark.parametrize(
+    ("name", "value", "why"),
+    [
+        ("free_memory", lambda: 100 << 20, "converting may take 900 MiB of memory, and 100 MiB are free"),
+        ("SHARE", 1e-9, "it took more than 0 MiB of memory to convert"),
+        ("LIMIT_S", 0.0, "it took too long to convert"),
+    ],
+)
+def test_a_conversion_to_tensorflow_lite_has_limits(monkeypatch: Any, name: str, value: Any, why: str) -> None:
+    pytest.importorskip("ai_edge_litert")
+    path, rows, _ = exported(dense())
+    monkeypatch.setattr(tflite, name, value)
+
+    with pytest.raises(InvalidOption, match=f"optimize='tflite-int8'.*{why}"):
+        write_variant("tflite-int8", path, Path("variant"), rows=rows)
+
+
+def test_auto_takes_what_agrees_on_the_rows_of_the_user_and_else_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     model, rows = outlier()
     events: list[ProgressEvent] = []
+    two = {name: VARIANTS[name] for name in ("float32", "int8")}
+    monkeypatch.setattr(optimize, "VARIANTS", two)  # each more is a process that imports TensorFlow
 
     handle = tfserve_nb.deploy(model, "net", optimize="auto", check=rows, progress=events.append)
     tfserve_nb.deploy(model, "other", optimize="auto", progress=events.append)
 
     said = [event.detail for event in events if event.phase == "optimizing" and event.done == event.total]
-    assert any("of float32, float16, int8, xla" in text for text in said)
-    assert handle.variant in ("float32", "float16", "xla")  # int8 does not agree
+    assert any("float32 of float32, int8: " in text for text in said)
+    assert handle.variant == "float32"  # int8 does not agree
     assert said[-1] == "float32: auto chose none, since it is chosen on rows of yours (--check)"
     assert tfserve_nb.deployment("other").variant == "float32"
+
+
+def test_auto_does_not_write_again_what_it_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(made: list[MadeVariant], *_: Any) -> list[VariantMeasurement]:
+        return [
+            VariantMeasurement(one.name, "tensorflow", disk_bytes=1, ms={1: 1.0}, is_chosen=one.name == "float16")
+            for one in made
+        ]
+
+    monkeypatch.setattr(optimize, "measure_variants", measured)
+    monkeypatch.setattr(optimize, "choose", lambda rows: rows)
+    monkeypatch.setattr(optimize, "write_variant", None)  # what is asked for by its name
+
+    handle = tfserve_nb.deploy(dense().model, "net", optimize="auto", check=X)
+
+    assert handle.variant == "float16"
+    assert read_variant(Path("tfserve_models/net/1")).name == "float16"
+    assert [one.name for one in Path("tfserve_models/net").iterdir()] == ["1"]
+
+
+def test_auto_does_not_ask_for_rows_where_they_would_not_help() -> None:
+    case, events = noisy_states(), list[ProgressEvent]()
+
+    handle = tfserve_nb.deploy(case.model, "net", optimize="auto", check=case.rows[0], progress=events.append)
+
+    (said,) = [event.detail for event in events if event.phase == "optimizing"]
+    assert re.fullmatch("float32: auto chose none, since a run changes its own state .*[^)]", said)
+    assert handle.variant == "float32"
 
 
 def test_numbers_of_a_regression_are_let_through_by_the_tolerance_given() -> None:

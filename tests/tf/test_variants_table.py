@@ -25,15 +25,13 @@ from tfserve_nb.variants.probing import ProbeFailed, Subject, probing
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(100, 16)).astype(np.float32)
 
-pytestmark = pytest.mark.timeout(300)  # each process imports TensorFlow
+pytestmark = [pytest.mark.usefixtures("own_folder"), pytest.mark.timeout(300)]  # each process imports TensorFlow
 
 
 @pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
+def _nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     convert_here(monkeypatch)
     yield
-    tfserve_nb.shutdown()
     assert [child for child in psutil.Process().children() if "variants.probe" in " ".join(child.cmdline())] == []
     assert list(Path(tempfile.gettempdir()).glob(f"tfserve-variants-{psutil.Process().pid}-*")) == []
 
@@ -87,7 +85,8 @@ def test_variants_of_a_model_in_memory_by_engine_with_labels() -> None:
     assert found.chosen is not None
     assert found.num_rows == 100
     assert found.compared_with == "the model in memory"
-    assert {step.phase for step in steps} == {"exporting", "measuring", "done"}
+    assert {step.phase for step in steps} == {"exporting", "optimizing", "measuring", "done"}
+    assert [step.detail for step in steps if step.phase == "measuring"] == ["float32", "float32", "int8", ""]
     for kept, weight in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(kept, weight)
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from helpers.layers import Noise
+from helpers.model_case import Case
 
 import tfserve_nb
 from tfserve_nb.export.graph.effects import effects_of
@@ -27,28 +27,10 @@ X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 WORDS = np.array([[b"red"], [b"blue"], [b"pink"], [b"red"]], dtype=object)
 SPEC = tf.TensorSpec([None, 3], tf.float32, name="x")
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of tf_keras
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    yield
-    tfserve_nb.shutdown()
-
-
-@dataclass(frozen=True)
-class Case:
-    """A model, rows for its inputs in order, and the variables that Keras does not list for it."""
-
-    model: Any
-    rows: tuple[np.ndarray, ...] = (X,)
-    more: tuple[Any, ...] = ()
-
-    @property
-    def variables(self) -> list[Any]:
-        """All that a version of it has to hold."""
-        return [*getattr(self.model, "variables", ()), *self.more]
+pytestmark = [
+    pytest.mark.usefixtures("own_folder"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of tf_keras
+]
 
 
 def sequential(*stack: Any, **given: Any) -> Any:
@@ -59,13 +41,13 @@ def trained() -> Case:
     model = sequential(layers.Dense(4), layers.BatchNormalization(), layers.Dropout(0.5), layers.Dense(2))
     model.compile("adam", "mse", metrics=["mae"])
     model.fit(X, np.ones((4, 2)), verbose=0)
-    return Case(model)
+    return Case(model, (X,))
 
 
 def shared_and_nested() -> Case:
     inner, twice = sequential(layers.Dense(3), layers.BatchNormalization()), layers.Dense(3)
     x = keras.Input((3,), name="x")
-    return Case(keras.Model(x, twice(inner(twice(x)))))
+    return Case(keras.Model(x, twice(inner(twice(x)))), (X,))
 
 
 class Subclassed(keras.Model):  # type: ignore[misc]
@@ -84,7 +66,7 @@ class Subclassed(keras.Model):  # type: ignore[misc]
 def subclassed() -> Case:
     model = Subclassed()
     model(X)
-    return Case(model, more=(model.factor,))
+    return Case(model, (X,), more=(model.factor,))
 
 
 def tables() -> Case:
@@ -136,18 +118,18 @@ def stateful_lstm() -> Case:
 def quantized() -> Case:
     model = sequential(layers.Dense(8), layers.Dense(2))
     model.quantize("int8", filters=lambda layer: isinstance(layer, layers.Dense))
-    return Case(model)
+    return Case(model, (X,))
 
 
 def adapted() -> Case:
     model = sequential(layers.Dense(8), layers.Dense(2))
     model.layers[0].enable_lora(2)
-    return Case(model)
+    return Case(model, (X,))
 
 
 def of_several_devices() -> Case:
     with tf.distribute.MirroredStrategy(["/cpu:0"]).scope():
-        return Case(sequential(layers.Dense(4), layers.BatchNormalization()))
+        return Case(sequential(layers.Dense(4), layers.BatchNormalization()), (X,))
 
 
 class Module(tf.Module):
@@ -165,7 +147,7 @@ class Module(tf.Module):
 
 def module() -> Case:
     model = Module()
-    return Case(model, more=tuple(model.model.variables))
+    return Case(model, (X,), more=tuple(model.model.variables))
 
 
 def function() -> Case:
@@ -175,21 +157,21 @@ def function() -> Case:
     def both(x: Any) -> Any:
         return x @ own + model(x)
 
-    return Case(both, more=(own, *model.variables))
+    return Case(both, (X,), more=(own, *model.variables))
 
 
 def of_tf_keras() -> Case:
     import tf_keras
 
     stack = [tf_keras.Input((3,)), tf_keras.layers.Dense(4), tf_keras.layers.BatchNormalization()]
-    return Case(tf_keras.Sequential(stack))
+    return Case(tf_keras.Sequential(stack), (X,))
 
 
 def of_another_version() -> Case:
     first = export_version(trained().model, "first", "model").path
     loaded = layers.TFSMLayer(str(first), call_endpoint="serving_default")
     x = keras.Input((3,), name="x")
-    return Case(keras.Model(x, layers.Dense(2)(loaded(x)["output_0"])))
+    return Case(keras.Model(x, layers.Dense(2)(loaded(x)["output_0"])), (X,))
 
 
 CASES: dict[str, Callable[[], Case]] = {
@@ -199,12 +181,12 @@ CASES: dict[str, Callable[[], Case]] = {
     "tables": tables,
     "table of a file": table_of_a_file,
     "mutable table": mutable_table,
-    "seed generator": lambda: Case(sequential(Noise(), layers.Dense(2))),
+    "seed generator": lambda: Case(sequential(Noise(), layers.Dense(2)), (X,)),
     "stateful LSTM": stateful_lstm,
     "int8": quantized,
     "LoRA": adapted,
     "mixed precision": lambda: Case(
-        sequential(layers.Dense(4, dtype="mixed_float16"), layers.BatchNormalization(), layers.Dense(2))
+        sequential(layers.Dense(4, dtype="mixed_float16"), layers.BatchNormalization(), layers.Dense(2)), (X,)
     ),
     "several devices": of_several_devices,
     "module": module,

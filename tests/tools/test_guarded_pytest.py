@@ -304,7 +304,7 @@ def test_skipped():
     pass
 """
     done = subprocess.run(
-        all_rings(tmp_path, mixed, FINE), capture_output=True, text=True, check=False, env=environment()
+        all_rings(tmp_path, mixed, FINE, FINE_AFTER), capture_output=True, text=True, check=False, env=environment()
     )
     assert done.returncode == 1
     closing = done.stdout.partition(" all rings ")[2]
@@ -312,7 +312,8 @@ def test_skipped():
     assert "[1] test_0.py:10: Skipped: no GPU" in closing
     assert "group0   1 passed, 1 failed, 1 skipped (exit code 1, " in closing
     assert "group1   1 passed, 0 failed, 0 skipped (exit code 0, " in closing
-    assert "s: 2 passed, 1 failed, 1 skipped" in closing
+    assert "group2   1 passed, 0 failed, 0 skipped (exit code 0, " in closing  # when one of the others had ended
+    assert "s: 3 passed, 1 failed, 1 skipped" in closing
 
 
 def test_nothing_outlives_a_run_that_is_killed(tmp_path: Path) -> None:

@@ -127,6 +127,7 @@ def test_what_runs_a_version_and_what_was_measured_of_its_engines_is_shown_in_th
 def test_an_engine_is_set_taken_back_and_measured(controls: FakeControls) -> None:
     dashboard = dashboards.dashboard_for(controls)
     choice(dashboard, "Version").value = 1
+    eventually(lambda: choice(dashboard, "Engine").value == "litert")  # what runs it
     choice(dashboard, "Engine").value = "onnx"
 
     press(dashboard, "Set engine")

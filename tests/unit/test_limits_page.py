@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tfserve_nb import limited_process
 from tfserve_nb.cli.serve_flags import GROUPS
 from tfserve_nb.export import arrays, layout, warmup_requests
 from tfserve_nb.server import budget, open_files, settings, vital_signs
@@ -51,7 +52,7 @@ MIB = 2**20
         f"stopped by a signal | {vital_signs.MOST_STOPPED * vital_signs.PAUSE_S:g} s",
         f"of at most {vital_signs.ANSWER_S:g} s",
         f"loading a version | {model.LOAD_LIMIT_S:g} s",
-        f"for engines | {conversion.LIMIT_S:g} s, {100 * conversion.SHARE:g} % of the free memory",
+        f"for engines | {conversion.LIMIT_S:g} s, {100 * limited_process.SHARE:g} % of the free memory",
         f"stay loaded | {placement.DEFAULT_KEEP} |",
         f"{shadow.MAX_WAITING} requests, {shadow.MAX_WAITING_BYTES // MIB} MiB",
         f"name of a model | {layout.MAX_NAME_BYTES} bytes",

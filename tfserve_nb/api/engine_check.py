@@ -17,7 +17,8 @@ from ..export.check import VersionFacts
 from ..export.endpoint import ExportSource
 from ..export.signatures import main_signature
 from ..export.single_file.source import single_file
-from ..export.variants.variants import VARIANTS
+from ..export.variants.variants import VARIANTS, no_variants_of
+from ..export.warmup_requests import WARMUP_FILE
 from ..server.handle import ServerHandle
 from ..serving.batching.options import BatchingOptions
 from ..serving.engines.accelerated import EngineServable, SavedModelLoader
@@ -47,10 +48,7 @@ def engine_for(source: ExportSource, serve: ServeOptions, optimize: str | None) 
         InvalidOption: if something was asked for that cannot.
     """
     if source.file is not None and optimize is not None:
-        raise InvalidOption(
-            f"optimize={optimize!r} is made of a SavedModel, and {source.description} is served as it is",
-            hint="make a smaller file with the tools of its format, and deploy that",
-        )
+        raise no_variants_of(source.description)
     runtime = VARIANTS[optimize].runtime if optimize in VARIANTS else ""
     runtime = runtime or ("" if source.file is None else source.file.engine)
     if not runtime:
@@ -117,7 +115,9 @@ def prepare_engines(
         accelerate(servable, serve.engine, known, sizes_of(batching), progress, is_strict=True)
         if any(map(servable.answering, servable.signatures)):
             # Here TensorFlow is at hand; who loads the version finds what was decided about rows that share runs.
-            warm_up(Trial(servable), VersionSource(path, batching), lambda *_: None, seen=seen)
+            num_iterations = int((path / WARMUP_FILE).is_file())  # that there is none is said by whoever loads it
+            source_here = VersionSource(path, batching, num_warmup_iterations=num_iterations)
+            warm_up(Trial(servable), source_here, lambda *_: None, seen=seen)
         progress(ProgressEvent("measuring", 1, 1, "; ".join(servable.notes)))
 
 

@@ -33,7 +33,6 @@ from ..serving.engines.choice import gain
 from ..serving.engines.engine import AUTO
 from ..serving.engines.evidence import MADE_UP, Evidence
 from ..serving.versions.warmup import MAX_SEEN, Seen
-from ..temporary import TemporaryFolder
 from ..types import PLAIN, Progress, ProgressEvent, SignatureSpec, Tensors
 from ..variants.choose import choose
 from ..variants.gate import VariantCheck, check_variant_rows
@@ -65,80 +64,102 @@ class Comparison:
 
 
 def optimize_version(path: Path, comparison: Comparison, progress: Progress) -> None:
-    """Make of a new version the variant that was asked for, if any was; see `become_variant` and `best_variant`."""
-    name = comparison.export.optimize
-    if name == AUTO:
-        name = best_variant(path, comparison, progress)
-    if name not in (None, PLAIN):
-        become_variant(str(name), path, comparison, progress)
-
-
-def become_variant(name: str, path: Path, comparison: Comparison, progress: Progress) -> None:
-    """Put a variant in the place of the plain version, in whose folder nothing but the model is yet.
+    """Make of a new version the variant that was asked for, if any was; see `written_variant` and `best_variant`.
 
     Args:
-        name: the variant.
-        path: the version's folder, which nobody reads yet; there is room for others beside it.
-        comparison: what it is compared on.
+        path: the version's folder, which nobody reads yet and in which nothing but the model is yet; there is room for
+            others beside it.
+        comparison: what variants are compared on.
         progress: called with each step.
 
     Raises:
         InvalidOption: if it cannot be made of this model, or labels do not fit.
         VariantFailed: if it answers otherwise than the model.
     """
+    name = comparison.export.optimize
+    if name == AUTO:
+        made = best_variant(path, comparison, progress)
+    else:
+        made = None if name in (None, PLAIN) else written_variant(str(name), path, comparison, progress)
+    if made is not None:
+        _become(made, path, comparison, progress)
+
+
+def written_variant(name: str, path: Path, comparison: Comparison, progress: Progress) -> MadeVariant:
+    """The variant that was asked for by its name, beside the plain version.
+
+    Raises:
+        InvalidOption: if it cannot be made of this model.
+    """
     progress(ProgressEvent("optimizing", 0, 1, name))
-    export, source = comparison.export, comparison.source
-    given = None
-    if export.example is not None:
-        given = _named(export.example, export.example_option, source, main_signature(comparison.facts.signatures))
-    written = write_variant(name, path, path.parent / "variant", source=source, rows=given)
-    reach = comparison.facts.effects.reach
-    check = None if reach else _checked(name, path, written.path, comparison)
-    if check is not None and not check.passed:
-        raise _failed(check)
-    text = f"not compared: {reach}" if check is None else check.text
-    path.rename(path.parent / "plain")
-    written.path.rename(path)
-    note_variant(path, NotedVariant(name, text))
-    progress(ProgressEvent("optimizing", 1, 1, "; ".join((f"{name}: {text}", *written.notes))))
+    written = write_variant(name, path, path.parent / name, source=comparison.source, rows=_example(comparison))
+    return MadeVariant(name, written.path, notes=written.notes)
 
 
-def best_variant(path: Path, comparison: Comparison, progress: Progress) -> str:
+def best_variant(path: Path, comparison: Comparison, progress: Progress) -> MadeVariant | None:
     """The variant that `--optimize auto` takes: the one rule of `%variants`, for what TensorFlow Serving loads.
 
+    What was converted for engines while it was measured lies in its folder and is used further.
+
     Args:
-        path: the folder of the plain version.
+        path: the folder of the plain version; variants are written beside it.
         comparison: what variants are compared on.
         progress: called with each step, and with the reason of the choice.
 
     Returns:
-        A key of `VARIANTS`: the plain version where no rows of the user tell whether a variant agrees.
+        None for the plain version, which is taken where no rows of the user tell whether a variant agrees.
     """
-    export, source, effects = comparison.export, comparison.source, comparison.facts.effects
-    why = effects.lasting or effects.reach or ("" if export.example is not None else "it is chosen on rows of yours")
+    source, effects, rows = comparison.source, comparison.facts.effects, _example(comparison)
+    why = effects.lasting or effects.reach or ("" if rows is not None else "it is chosen on rows of yours (--check)")
     if why:
-        progress(ProgressEvent("optimizing", 1, 1, f"{PLAIN}: auto chose none, since {why} (--check)"))
-        return PLAIN
-    rows = _named(export.example, export.example_option, source, main_signature(comparison.facts.signatures))
+        progress(ProgressEvent("optimizing", 1, 1, f"{PLAIN}: auto chose none, since {why}"))
+        return None
     made, names = [MadeVariant(PLAIN, path)], [one.name for one in VARIANTS.values() if _may_be_chosen(one)]
-    with TemporaryFolder("tfserve-variants") as folder:
-        for number, name in enumerate(names):
-            progress(ProgressEvent("optimizing", number, len(names), name))
-            made.append(made_variant(name, path, folder.path / name, source, rows, []))
-        kind = kind_for(comparison.options.kind, [effects.randomness])
-        options = AgreementOptions(kind, comparison.options.tolerance)
-        given = Given(rows, export.labels, None, options, _evidences(source, path))
-        try:
-            found = choose(measure_variants(made, given, comparison.serve.engine, progress))
-        except ProbeFailed as error:
-            progress(ProgressEvent("optimizing", 1, 1, f"{PLAIN}: auto chose none, since {error}"))
-            return PLAIN
+    for number, name in enumerate(names):
+        progress(ProgressEvent("optimizing", number, len(names), name))
+        made.append(made_variant(name, path, path.parent / name, source, rows))
+    kind = kind_for(comparison.options.kind, [effects.randomness])
+    options = AgreementOptions(kind, comparison.options.tolerance)
+    given = Given(rows, comparison.export.labels, None, options, _evidences(source, path))
+    try:
+        found = choose(measure_variants(made, given, comparison.serve.engine, progress))
+    except ProbeFailed as error:
+        progress(ProgressEvent("optimizing", 1, 1, f"{PLAIN}: auto chose none, since {error}"))
+        return None
     chosen = next((row for row in found if row.is_chosen), found[0])
     speed = gain(found[0].ms, chosen.ms) if chosen.ms else 1.0
     words = f"{chosen.variant} of {', '.join(one.name for one in made)}: {size_text(chosen.disk_bytes)} of "
     words += f"{size_text(found[0].disk_bytes)}, {speed:.2g} times as fast"
     progress(ProgressEvent("optimizing", 1, 1, words))
-    return chosen.variant
+    return next((one for one in made[1:] if one.name == chosen.variant), None)
+
+
+def _become(made: MadeVariant, path: Path, comparison: Comparison, progress: Progress) -> None:
+    """Put a variant in the place of the plain version, if it answers as that does: on all rows that are known.
+
+    Raises:
+        InvalidOption: if labels do not fit.
+        VariantFailed: if it answers otherwise than the model.
+    """
+    folder, reach = made.folder, comparison.facts.effects.reach
+    assert folder is not None  # noqa: S101 - it was made
+    check = None if reach else _checked(made.name, path, folder, comparison)
+    if check is not None and not check.passed:
+        raise _failed(check)
+    text = f"not compared: {reach}" if check is None else check.text
+    path.rename(path.parent / "plain")
+    folder.rename(path)
+    note_variant(path, NotedVariant(made.name, text))
+    progress(ProgressEvent("optimizing", 1, 1, "; ".join((f"{made.name}: {text}", *made.notes))))
+
+
+def _example(comparison: Comparison) -> Tensors | None:
+    """The user's rows for the main signature; None without any."""
+    export = comparison.export
+    if export.example is None:
+        return None
+    signature = main_signature(comparison.facts.signatures)
+    return _named(export.example, export.example_option, comparison.source, signature)
 
 
 def _may_be_chosen(variant: Variant) -> bool:

@@ -30,6 +30,7 @@ from ..export.reasons import innermost
 from ..export.saved_model import export_version
 from ..export.signatures import SAVED_MODEL_FILE, main_signature, read_meta_graph, read_signatures
 from ..export.source import owners_of, prepare_source
+from ..export.variants.variants import no_variants_of
 from ..export.variants.write import write_variant
 from ..server.handle import ServerHandle
 from ..temporary import TemporaryFolder
@@ -94,10 +95,7 @@ def _measured(
     progress: Progress,
 ) -> VariantsResult:
     if source.file is not None:
-        raise InvalidOption(
-            f"{source.description} is a file of {source.file.engine}, and variants are made of SavedModels",
-            hint="make a smaller file with the tools of its format, and deploy that",
-        )
+        raise no_variants_of(source.description)
     with TemporaryFolder("tfserve-variants") as folder:
         progress(ProgressEvent("exporting", 0, 1))
         base = export_version(source, folder.path, PLAIN).path
@@ -125,23 +123,21 @@ def _measured(
         known = evidence(base)
         compared_as = AgreementOptions(kind_for(None, [effects.randomness]))
         given = Given(rows, options.labels, live, compared_as, evidence_pairs(known, known))
-        notes: list[str] = []
         made = [MadeVariant(PLAIN, base)]
         for number, name in enumerate(options.wanted):
-            progress(ProgressEvent("exporting", number, len(options.wanted)))
-            made.append(made_variant(name, base, folder.path / name, source, rows, notes))
+            progress(ProgressEvent("optimizing", number, len(options.wanted), name))
+            made.append(made_variant(name, base, folder.path / name, source, rows))
         try:
             found = measure_variants(made, given, options.engine, progress)
         except ProbeFailed as error:
             raise FailedPrecondition(f"{source.description} cannot be measured: {error}") from error
         progress(ProgressEvent("done", 1, 1, title))
     count = 0 if rows is None else num_rows(rows)
-    return VariantsResult(title, tuple(choose(found)), count, compared_with, tuple(notes))
+    notes = tuple(f"{one.name}: {note}" for one in made for note in one.notes)
+    return VariantsResult(title, tuple(choose(found)), count, compared_with, notes)
 
 
-def made_variant(
-    name: str, base: Path, target: Path, source: ExportSource, rows: Tensors | None, notes: list[str]
-) -> MadeVariant:
+def made_variant(name: str, base: Path, target: Path, source: ExportSource, rows: Tensors | None) -> MadeVariant:
     """A variant, written beside the model as it is, or why it was not; see `write_variant`.
 
     Args:
@@ -150,15 +146,13 @@ def made_variant(
         target: the variant's.
         source: what it was exported from.
         rows: the user's.
-        notes: what has to be known is added to these.
     """
     in_memory = None if source.call is None else source
     try:
         written = write_variant(name, base, target, source=in_memory, rows=rows)
     except ServingError as error:
         return MadeVariant(name, None, error.message)
-    notes += [f"{name}: {note}" for note in written.notes]
-    return MadeVariant(name, written.path)
+    return MadeVariant(name, written.path, notes=written.notes)
 
 
 def _checked(source: ExportSource, live: Run, rows: Tensors) -> tuple[Run | None, str]:

@@ -103,6 +103,12 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("host", "127.0.0.1", "address to listen on; 0.0.0.0 for every machine that can reach this one"),
         Flag("auth_token_file", "", "file with a token that every request must carry"),
         Flag(
+            "allowed_hosts",
+            "",
+            "names, with commas between them, by which a proxy or tunnel on this machine is called; without a token, "
+            "only they and this machine's own are answered",
+        ),
+        Flag(
             "reload_base_paths",
             "",
             "folders, separated by commas, in which reloads without a token may name models, beside the configured "

@@ -208,7 +208,7 @@ def _same_label(status: ModelStatus, choice: Choice) -> tuple[str, Choice]:
 
 
 def _same_engine(status: ModelStatus, choice: Choice) -> tuple[str, Choice] | None:
-    before = _engine_of(status, choice)
+    before = engine_of(status, choice.version)
     return None if before is None else ("set_engine", Choice(version=choice.version, engine=before))
 
 
@@ -220,9 +220,9 @@ def loaded_versions(status: ModelStatus) -> tuple[int, ...]:
     return tuple(sorted(found.version for found in status.versions if found.state is VersionState.AVAILABLE))
 
 
-def _engine_of(status: ModelStatus, choice: Choice) -> str | None:
-    """What runs the chosen version; None when it is not loaded."""
-    return next((found.engine for found in status.versions if found.version == choice.version), None)
+def engine_of(status: ModelStatus, version: int | None) -> str | None:
+    """What runs a version; None when it is not loaded."""
+    return next((found.engine for found in status.versions if found.version == version), None)
 
 
 def known_versions(status: ModelStatus) -> list[int]:
@@ -276,7 +276,7 @@ def _traffic_text(controls: DeploymentControls, *_: object) -> str:
 
 
 def _engine_text(controls: DeploymentControls, choice: Choice, _: float) -> str:
-    return f"{_engine_of(controls.status(), choice)} runs version {choice.version} now"
+    return f"{engine_of(controls.status(), choice.version)} runs version {choice.version} now"
 
 
 def _share(controls: DeploymentControls, choice: Choice) -> None:

@@ -27,6 +27,8 @@ STEPS = (
     "done",
 )
 
+_NAMED = ("optimizing", "measuring")
+"""Steps that take long for each of several variants, which are named."""
 
 SHOW_EVERY_S = 0.5
 PRINT_EVERY_S = 2.0
@@ -88,6 +90,7 @@ class ProgressView:
         self._output = LiveOutput(shell)
         self._started_s = time.perf_counter()
         self._phase = ""
+        self._doing = ""
         self._phase_s = self._started_s
         self._spent: dict[str, float] = {}
         self._remark = ""
@@ -100,13 +103,16 @@ class ProgressView:
                 self._spent[self._phase] = self._spent.get(self._phase, 0.0) + now_s - self._phase_s
             self._phase, self._phase_s = event.phase, now_s
             self._output.write(f"{self._title}: {event.phase}{' ' + event.detail if event.detail else ''}")
+        elif event.phase in _NAMED and _doing(event) not in ("", self._doing):
+            self._output.write(f"{self._title}: {event.phase} {event.detail}")
+        self._doing = _doing(event)
         if event.phase == "checking" and event.detail:
             self._remark = event.detail
             self._output.write(f"{self._title}: checking, {event.detail}")
         if event.phase == "replaying" and event.detail and event.done:
             self._remark += f"; replay: {event.detail}"
             self._output.write(f"{self._title}: {event.detail}")
-        if event.phase in ("measuring", "switching") and event.detail:
+        if event.phase in ("measuring", "switching") and event.detail and not _doing(event):
             self._remark += f"; {event.detail}" if self._remark else event.detail
             self._output.write(f"{self._title}: {event.detail}")
         self._output.show(self._summary(event) if event.phase == "done" else self._bar(event))
@@ -124,9 +130,10 @@ class ProgressView:
         step = STEPS.index(event.phase) if event.phase in STEPS else 0
         value = step + (event.done / event.total if event.total else 0)
         count = f" {event.done}/{event.total}" if event.total > 1 else ""
+        doing = f" {_doing(event)}" if event.phase in _NAMED else ""
         return (
             f'<div><progress value="{value:.2f}" max="{len(STEPS) - 1}" aria-label="{html.escape(self._title)}">'
-            f"</progress> {html.escape(self._title)}: {html.escape(event.phase)}{count}</div>"
+            f"</progress> {html.escape(self._title)}: {html.escape(event.phase)}{count}{html.escape(doing)}</div>"
         )
 
     def _summary(self, event: ProgressEvent) -> str:
@@ -136,3 +143,8 @@ class ProgressView:
         parts = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self._spent.items() if seconds >= 0.005)
         remark = f"; {self._remark}" if self._remark else ""
         return f"ready in {time.perf_counter() - self._started_s:.2f} s" + (f" ({parts})" if parts else "") + remark
+
+
+def _doing(event: ProgressEvent) -> str:
+    """What is worked on; the detail of a phase that is done is what came out."""
+    return event.detail if event.done < event.total else ""

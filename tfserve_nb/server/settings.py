@@ -63,6 +63,8 @@ class ServerSettings:
         admin_token: what requests of the admin API must carry when others need nothing; `token` by default. Without
             either there is no admin API.
         allow_remote: must be true to bind anything but a loopback address.
+        allowed_hosts: names, in lower case, that `Host` may have beside this machine's on a loopback address without a
+            token: those by which a proxy or a tunnel is called.
         max_body_bytes: largest request body, compressed or not.
         max_bytes_in_flight: of all unfinished requests together that are larger than `budget.FREE_BYTES`; more are
             refused for the time being.
@@ -90,6 +92,7 @@ class ServerSettings:
     token: str | None = None
     admin_token: str | None = None
     allow_remote: bool = False
+    allowed_hosts: tuple[str, ...] = ()
     max_body_bytes: int = MAX_BODY_BYTES
     max_bytes_in_flight: int = 256 * 1024 * 1024
     max_header_bytes: int = 64 * 1024

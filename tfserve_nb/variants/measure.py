@@ -54,11 +54,13 @@ class MadeVariant:
         name: a key of `VARIANTS`.
         folder: the version's folder; None when it was not made.
         problem: why it was not, in words.
+        notes: what users have to know of it, one line each.
     """
 
     name: str
     folder: Path | None
     problem: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ def measure_variants(
         InvalidOption: if there is not one label for each row.
     """
     found: list[VariantMeasurement] = []
-    progress(ProgressEvent("measuring", 0, len(made)))
+    progress(ProgressEvent("measuring", 0, len(made), made[0].name))
     folder = _folder(made[0])
     signature = main_signature(read_signatures(folder))
     if given.rows is None:
@@ -109,7 +111,7 @@ def measure_variants(
     with probing(TENSORFLOW) as base:
         measuring = _Measuring(base, signature, rows, given, engine)
         for number, variant in enumerate(made):
-            progress(ProgressEvent("measuring", number, len(made)))
+            progress(ProgressEvent("measuring", number, len(made), variant.name))
             found += measuring.rows_of(variant)
     progress(ProgressEvent("measuring", len(made), len(made)))
     return [measuring.in_ms(row) for row in found]

@@ -17,6 +17,7 @@ from ..actions import (
     LABEL_ACTIONS,
     VERSION_ACTIONS,
     Choice,
+    engine_of,
     known_versions,
     rebalanced,
     shares_of,
@@ -45,6 +46,8 @@ class VersionsSection(Section):
         self._undo = button(context, "Undo", "Nothing to undo", context.actions.take_back)
         self._label = widgets.Text(placeholder="stable", description="Label", layout=widgets.Layout(width="190px"))
         self._engine = widgets.Dropdown(options=NAMES, description="Engine", layout=widgets.Layout(width="190px"))
+        self._followed: tuple[int, str | None] | None = None
+        self._choice.observe(lambda _: context.updater.post(self._follow_engine), "value")
         self._buttons = {
             name: action_button(context, name, functools.partial(self._act, name))
             for name in (*VERSION_ACTIONS, *LABEL_ACTIONS, *ENGINE_ACTIONS)
@@ -69,6 +72,7 @@ class VersionsSection(Section):
         status = snapshot.status
         self._status = status
         choose_from(self._choice, known_versions(status), status.default_version)
+        self._follow_engine()
         self._table.value = versions_table(status, snapshot.metrics)
         self._engines.value = engine_tables(status)
         self._history.value = history_list(snapshot.events)
@@ -83,6 +87,17 @@ class VersionsSection(Section):
         self._undo.disabled = undo is None or not is_enabled
         self._undo.tooltip = "Nothing to undo" if undo is None else f"Take back: {undo.what}"
         self._undo.description = "Undo" if undo is None else f"Undo: {undo.what}"
+
+    def _follow_engine(self) -> None:
+        """Name what runs the chosen version, whenever that is something else; until then, what a person chose stays."""
+        version = self._choice.value
+        if self._status is None or version is None:
+            return
+        running = engine_of(self._status, int(version))
+        if (version, running) != self._followed:
+            self._followed = (version, running)
+            if running in NAMES:
+                self._engine.value = running
 
     def _act(self, name: str) -> None:
         """Do what a button is for, after a question when the action has one."""

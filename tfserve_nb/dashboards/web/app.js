@@ -11,7 +11,7 @@ const SPANS = ["1 minute", "2 minutes", "5 minutes", "15 minutes"];
 
 const find = (id) => document.getElementById(id);
 const state = { token: null, model: null, tab: "versions", busy: false, status: null, undo: null, paused: false,
-  actions: null, rows: [], engines: [], engine: "",
+  actions: null, rows: [], engines: [], engine: "", followed: "",
   span: SPANS[1], signature: "", version: "", a: "", b: "", request: "", target: "default",
   signatures: [], lookedMs: 0, sampling: false, again: false, resent: false, only: "", label: "" };
 
@@ -100,12 +100,22 @@ const setEnabled = (isEnabled) =>
 
 // --- controls of each view ------------------------------------------------------------------------------------------
 
+// The field names what runs the chosen version, whenever that is something else; until then, what a person chose stays.
+function followEngine() {
+  const running = state.status.versions.find((one) => String(one.version) === state.version)?.engine ?? "";
+  const followed = `${state.version} ${running}`;
+  if (followed === state.followed) return;
+  state.followed = followed;
+  if (state.engines.includes(running)) state.engine = running;
+}
+
 const CONTROLS = {
   versions() {
     const { status } = state;
     const loaded = status.versions.filter((one) => one.state === "AVAILABLE").map((one) => one.version).sort((a, b) => a - b);
     const known = [...new Set([...loaded, ...status.on_disk])].sort((a, b) => b - a);
     if (state.version === "") state.version = String(status.default_version ?? known[0] ?? "");
+    followEngine();
     const label = make("input", { type: "text", placeholder: "stable", value: state.label ?? "",
       oninput: () => { state.label = label.value; } });
     const [forVersion, forLabel, forEngine] = state.rows.map((names) => names.map((name) =>
@@ -186,8 +196,9 @@ async function refresh(isForced = false) {
 
 function draw(html, isForced) {
   const isTyping = find("controls").contains(document.activeElement) && !isForced;
-  const key = JSON.stringify([state.tab, state.status.versions.map((one) => [one.version, one.state]), state.status.traffic,
-    state.status.labels, state.status.on_disk, state.undo?.what, state.paused, state.version, state.sampling, state.signatures]);
+  const versions = state.status.versions.map((one) => [one.version, one.state, one.engine]);
+  const key = JSON.stringify([state.tab, versions, state.status.traffic, state.status.labels,
+    state.status.on_disk, state.undo?.what, state.paused, state.version, state.sampling, state.signatures]);
   if (key !== drawnControls && !isTyping && !state.busy) {
     find("controls").replaceChildren(...CONTROLS[state.tab]());
     drawnControls = key;
@@ -255,7 +266,7 @@ function start() {
     next.focus();
     next.click();
   });
-  find("model").addEventListener("change", () => { state.model = find("model").value; state.version = ""; state.undo = null; open(state.tab); });
+  find("model").addEventListener("change", () => { state.model = find("model").value; state.version = state.followed = ""; state.undo = null; open(state.tab); });
   find("login").addEventListener("submit", (event) => { event.preventDefault(); logIn(find("token").value.trim()); });
   document.addEventListener("visibilitychange", () => refresh());
   // The token comes behind the #, which browsers do not send; it does not stay in the address bar.

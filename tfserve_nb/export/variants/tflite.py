@@ -9,18 +9,19 @@ Thread: the caller's, which waits and may be interrupted.
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ...errors import InvalidOption
+from ...limited_process import SHARE, free_memory, run_limited, too_little_memory
 from ...temporary import TemporaryFolder
 from ...types import Tensors
 from ..graph.effects import effects_of
+from ..layout import folder_bytes
 from ..reasons import shorten
 from ..signatures import main_signature, read_meta_graph, read_signatures
 from ..single_file.source import TFLITE_FILE
@@ -32,6 +33,7 @@ MOST_ROWS = 128
 """Rows that ranges are found from; more of them change little."""
 
 _NAME = "optimize='tflite-int8'"
+_PROGRAM = f"{__package__}.tflite"
 
 
 def missing() -> str:
@@ -65,28 +67,17 @@ def write_tflite(folder: Path, target: Path, rows: Tensors | None) -> None:
     effects = effects_of(read_meta_graph(folder), folder)
     if effects.lasting:
         raise InvalidOption(f"{_NAME}: {effects.lasting}, which LiteRT cannot keep", hint="--optimize int8")
-    with TemporaryFolder("tfserve-variant") as place:
-        given = place.path / "rows.npz"
-        np.savez(given, *(rows[name][:MOST_ROWS] for name in signature.inputs))
-        problem = _convert(folder, signature.name, given, target / TFLITE_FILE)
+    free = free_memory()
+    problem = too_little_memory(folder_bytes(folder / "variables"), free)
+    if not problem:
+        with TemporaryFolder("tfserve-variant") as place:
+            given = place.path / "rows.npz"
+            np.savez(given, *(rows[name][:MOST_ROWS] for name in signature.inputs))
+            arguments = (str(folder), signature.name, str(given), str(target / TFLITE_FILE))
+            until_s, most_bytes = time.perf_counter() + LIMIT_S, int(SHARE * free)
+            problem = run_limited(_PROGRAM, arguments, place.path, until_s=until_s, most_bytes=most_bytes)
     if problem:
         raise InvalidOption(f"{_NAME}: LiteRT cannot convert this model: {shorten(problem)}", hint="--optimize int8")
-
-
-def _convert(folder: Path, signature: str, rows: Path, file: Path) -> str:
-    """Convert in a process of its own; why that failed, in words."""
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-m", f"{__package__}.tflite", str(folder), signature, str(rows), str(file)]
-    try:
-        done = subprocess.run(  # noqa: S603 - our own module, in this interpreter
-            command, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=LIMIT_S, check=False
-        )
-    except subprocess.TimeoutExpired:
-        return f"it took longer than {LIMIT_S:g} s"
-    if done.returncode < 0:
-        return f"the converter was ended by signal {-done.returncode}"
-    lines = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
-    return "" if done.returncode == 0 else next(iter(lines[-1:]), "the converter ended without a word")
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -84,6 +84,18 @@ def check_variant(name: object) -> str:
     return str(name)
 
 
+def no_variants_of(description: str) -> InvalidOption:
+    """The error for a model that is a single file.
+
+    Args:
+        description: the model in words.
+    """
+    return InvalidOption(
+        f"variants are made of SavedModels, and {description} is served as it is",
+        hint="make a smaller file with the tools of its format, and deploy that",
+    )
+
+
 def check_possible(name: str) -> None:
     """Refuse a variant that cannot be made or run on this machine.
 

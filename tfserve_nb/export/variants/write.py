@@ -26,7 +26,7 @@ from .bfloat16 import mixed
 from .packed_version import write_packed
 from .packing import to_float16, to_int8
 from .tflite import write_tflite
-from .variants import check_possible, check_variant
+from .variants import check_possible, check_variant, no_variants_of
 from .xla import write_compiled
 
 _COPIED = (Path("assets"), WARMUP_FILE, PROVENANCE_FILE)
@@ -72,7 +72,7 @@ def write_variant(
     check_possible(check_variant(name))
     file = single_file(folder)
     if file is not None:
-        raise InvalidOption(f"optimize={name!r}: {file.name} is served as it is", hint=_LEAVE_OUT)
+        raise no_variants_of(file.name)
     before = read_variant(folder).name
     if before != PLAIN:
         raise InvalidOption(f"{folder} is a variant already ({before})", hint="make it of the plain version")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import threading
 import time
 import zlib
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from ...errors import InvalidRequest, ServingError
 from ...serving.backend import Answer, Handle, ModelSpec, Outcome
 from ...types import Tensors
 from ..calls import Calls, RequestContext, note_timeout
+from ..event_loop import is_on_loop
 from ..examples import classifications, examples_input, regressions
 from ..http.message import Fields
 from ..settings import ServerSettings
@@ -88,7 +88,6 @@ class RestHandler:
         self._max_inflated_bytes = min(settings.max_body_bytes, MAX_INFLATED_BYTES)
         self._log = log
         self._numbers, self._large_numbers = NumbersReader(), NumbersReader()
-        self._loop_thread = threading.get_ident()  # it is made on the loop; asking asyncio is a system call each time
         self._decoder = Decoder()
 
     def start(
@@ -166,8 +165,7 @@ class RestHandler:
             return self._refuse_predict(error, fields, body, notes, on_reply)
 
         def decode(text: bytes) -> Numbers:
-            is_on_loop = threading.get_ident() == self._loop_thread
-            numbers = self._numbers if is_on_loop else self._large_numbers
+            numbers = self._numbers if is_on_loop() else self._large_numbers
             return numbers.read(text, handle.signatures) or _read_carefully(text, handle, notes)
 
         def begin(request: Numbers) -> GiveUp:
