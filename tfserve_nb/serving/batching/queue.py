@@ -275,7 +275,6 @@ class BatchQueue:
         tasks, why = self._tasks, self._leave_reason(now_s)
         parts: list[Part] = []
         num_rows, share = 0, self._share(num_takers)
-        is_shared = False
         while tasks:
             task = tasks[0]
             if task.is_finished:
@@ -286,10 +285,7 @@ class BatchQueue:
                 continue
             if parts and not self._may_join(task, parts[0].task):
                 break
-            if parts and num_rows + task.num_rows - task.num_rows_taken > share:
-                is_shared = True
-                break
-            part = self._cut(task, num_rows)
+            part = self._cut(task, num_rows, share)
             if part is None:
                 break
             parts.append(part)
@@ -300,8 +296,8 @@ class BatchQueue:
                 break
         if not parts:
             return None, finished
-        is_cut = bool(self._tasks) and not is_shared
-        is_full = num_rows >= self.options.max_batch_size or is_cut or not self.is_batchable
+        most = self.options.max_batch_size
+        is_full = num_rows >= most or (bool(self._tasks) and share == most) or not self.is_batchable
         return Batch(tuple(parts), num_rows, "full" if is_full else why), finished
 
     def _share(self, num_takers: int) -> int:
@@ -327,11 +323,13 @@ class BatchQueue:
             return True
         return all(array.shape[1:] == first.inputs[name].shape[1:] for name, array in task.inputs.items())
 
-    def _cut(self, task: Task, num_rows: int) -> Part | None:
+    def _cut(self, task: Task, num_rows: int, share: int) -> Part | None:
         """The rows of `task` that may join a batch that holds `num_rows`; None when it has to wait for the next."""
         start = task.num_rows_taken
         taken = task.num_rows - start
         limit = self.options.max_batch_size
+        if num_rows and num_rows + taken > share and share < limit:
+            return None
         room = limit - num_rows if self.is_batchable and not task.is_alone else taken
         if taken > room:
             if room == 0 or task.num_rows <= limit:
