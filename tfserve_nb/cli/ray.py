@@ -48,7 +48,7 @@ IN_REPLICAS = frozenset({
     "rest_api_timeout_in_ms", "rest_api_enable_cors_support", "enable_batching", "batching_parameters_file",
     "enable_per_model_batching_parameters", "tensorflow_session_parallelism", "tensorflow_intra_op_parallelism",
     "tensorflow_inter_op_parallelism", "tensorflow_session_config_file", "per_process_gpu_memory_fraction",
-    "auth_token_file", "allow_ops", "device", "engine", "max_request_bytes", "max_bytes_in_flight",
+    "auth_token_file", "allowed_hosts", "allow_ops", "device", "engine", "max_request_bytes", "max_bytes_in_flight",
 })  # fmt: skip
 """Flags of `tfserve-nb serve` that replicas are started with."""
 HERE = frozenset({"model_name", "model_base_path", "model_config_file", "port", "rest_api_port", "host"})
