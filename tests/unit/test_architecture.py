@@ -76,6 +76,7 @@ THIRD_PARTY = {
     "rich": ("cli", "reports/text"),
     "pandas": ("bench/result", "replay/result", "agreement/worst", "serving/telemetry/capture"),
     "pyarrow": ("serving/telemetry/capture",),
+    "yaml": ("scaleout/bundles/files",),
 }
 """Third-party package -> the folders and modules that may import it; "" is the whole package."""
 
@@ -83,7 +84,7 @@ HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
     "jax", "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
-    "google_crc32c",
+    "google_crc32c", "yaml",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 
