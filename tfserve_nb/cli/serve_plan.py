@@ -25,7 +25,14 @@ from ..server.config_files import (
     read_tls,
     to_batching,
 )
-from ..server.settings import GrpcSettings, ServerSettings, is_loopback
+from ..server.settings import (
+    AUTO_WORKERS,
+    GrpcSettings,
+    ServerSettings,
+    is_loopback,
+    num_cores,
+    num_workers,
+)
 from ..serving.batching.options import BatchingOptions
 from ..serving.configured import FollowOptions
 from ..serving.engines.kinds import check_engine, check_installed
@@ -244,7 +251,7 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         has_cors=flags.rest_api_enable_cors_support,
         tls=read_tls(rest_tls) if rest_tls else None,
         metrics_path=metrics_path,
-        workers=flags.workers,
+        workers=num_workers(num_cores()) if flags.workers == AUTO_WORKERS else flags.workers,
         grpc=None
         if not flags.port and not flags.grpc_socket_path
         else GrpcSettings(

@@ -23,7 +23,7 @@ from .contents import BundleContents, BundledModel
 from .files import Readme, write_text
 from .gather import contents_of_server
 from .options import BundleOptions
-from .targets import docker, kserve, kubernetes, sagemaker, tf_serving, vertex
+from .targets import docker, kserve, kubernetes, mlflow, sagemaker, tf_serving, vertex
 
 Write: TypeAlias = Callable[[BundleContents, BundleOptions, Path], Readme]
 """Writes everything but the README into an empty folder."""
@@ -33,6 +33,7 @@ TARGETS: Mapping[str, Write] = {
     "docker": docker.write,
     "kubernetes": kubernetes.write,
     "kserve": kserve.write,
+    "mlflow": mlflow.write,
     "vertex": vertex.write,
     "sagemaker": sagemaker.write,
 }
