@@ -47,7 +47,7 @@ for target in {TARGETS!r}:
     assert code == 0, target
 assert loaded() is None, "TensorFlow was imported"
 """
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=240)
     return {target: root / target for target in TARGETS}
 
 
