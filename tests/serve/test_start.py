@@ -148,9 +148,7 @@ def test_a_port_that_is_taken_is_named(start: Start, store: Path) -> None:
         assert code == 255
         assert f"127.0.0.1:{port}" in output
         assert "in use" in output
-        code, output = run(
-            f"--model_base_path={store}/quick", f"--port={free_port()}", f"--rest_api_port={port}"
-        )
+        code, output = run(f"--model_base_path={store}/quick", f"--port={free_port()}", f"--rest_api_port={port}")
     assert code == 255
     assert f"port {port} on 127.0.0.1 is taken" in output
 
