@@ -610,9 +610,11 @@ def test_what_tensorflow_lite_cannot_be_is_refused(
     pytest.importorskip("ai_edge_litert")
 
     def run_here(_: str, arguments: tuple[str, ...], *__: object, **___: object) -> str:
-        with pytest.raises(Exception, match="") as caught:  # noqa: PT011 - of the converter, whatever it is
+        try:
             tflite.main(arguments)
-        return f"the converter ended: {caught.value}"
+        except Exception as error:  # noqa: BLE001 - of the converter, whatever it is
+            return f"the converter ended: {error}"
+        return ""
 
     monkeypatch.setattr(tflite, "run_limited", run_here)  # a process that imports TensorFlow takes longer than all else
     path, given, _ = exported(case())
