@@ -203,6 +203,18 @@ def version_or_label(text: str) -> int | str:
     return int(text) if text.isdecimal() else text
 
 
+def number_or_auto(text: str) -> int | str:
+    """`auto` as it is, everything else as a whole number.
+
+    Raises:
+        ArgumentTypeError: if it is neither.
+    """
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number or auto") from None
+
+
 def numbers(text: str) -> tuple[float, ...]:
     """`1,5,25` as a tuple.
 

@@ -69,6 +69,23 @@ def test_without_a_token_only_loopback_names_are_answered(make_server) -> None:
     assert server.predict(ROWS, token=None, headers={"Host": "evil.example:80"}).status == 403
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "models.example.org"}, 200),
+        ({"Host": "MODELS.example.org:8443", "Origin": "https://models.example.org:8443"}, 200),
+        ({"Host": "models.example.org", "Origin": "https://evil.example"}, 403),
+        ({"Host": "evil.models.example.org"}, 403),
+    ],
+)
+def test_without_a_token_names_that_are_allowed_are_answered_too(
+    make_server, headers: dict[str, str], status: int
+) -> None:
+    server = make_server(token=None, allowed_hosts=("models.example.org",))
+
+    assert server.predict(ROWS, token=None, headers=headers).status == status
+
+
 def test_body_that_is_too_large_is_refused_and_harms_nobody(make_server) -> None:
     server = make_server(max_body_bytes=1000)
 

@@ -216,6 +216,7 @@ def test_kernel_and_child_side_by_side_and_connect(quick_scaler: Callable[[float
         assert there != handle
         np.testing.assert_array_equal(there.predict(X), factor * X)
         assert there.status() == handle.status()
+        assert there.parity(handle, requests=0).is_same
         assert there.version == 1
         assert len(there.metrics(span_s=30).versions[1].series.rps) == len(
             handle.metrics(span_s=30).versions[1].series.rps

@@ -39,14 +39,15 @@ RANK = {unit: rank for rank, layer in enumerate(LAYERS) for unit in layer}
 
 THIRD_PARTY = {
     "numpy": ("",),
-    "tensorflow": ("protos", "export", "serving", "server/config_files"),
+    "tensorflow": ("protos", "export", "serving", "server/config_files", "scaleout/mlflow/tfserve_nb_pyfunc"),
     "ml_dtypes": ("types",),
     "jax": ("export/backends/jax",),
-    "keras": ("export", "serving", "api/callback"),
-    "tensorflow_serving": ("export", "server", "bench/load/targets"),  # protos and stubs; they import TensorFlow
-    "google": ("export", "server"),  # protobuf
+    "keras": ("export", "serving", "api/callback", "scaleout/mlflow/fetch"),
+    # protos and stubs; they import TensorFlow
+    "tensorflow_serving": ("export", "server", "bench/load/targets", "scaleout/parity"),
+    "google": ("export", "server", "scaleout/parity"),  # protobuf
     "google_crc32c": ("protos",),
-    "grpc": ("server", "bench/load"),
+    "grpc": ("server", "bench/load", "scaleout/parity/grpc_client"),
     "grpc_health": ("server",),
     "grpc_reflection": ("server",),
     "prometheus_client": ("server",),
@@ -75,6 +76,8 @@ THIRD_PARTY = {
     "rich": ("cli", "reports/text"),
     "pandas": ("bench/result", "replay/result", "agreement/worst", "serving/telemetry/capture"),
     "pyarrow": ("serving/telemetry/capture",),
+    "yaml": ("scaleout/bundles/files",),
+    "mlflow": ("scaleout/mlflow",),
 }
 """Third-party package -> the folders and modules that may import it; "" is the whole package."""
 
@@ -82,7 +85,7 @@ HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
     "jax", "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
-    "google_crc32c",
+    "google_crc32c", "mlflow", "yaml",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 

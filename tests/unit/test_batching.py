@@ -46,8 +46,11 @@ class BatchingMachine(RuleBasedStateMachine):
         timeout_micros=st.sampled_from([0, 2_000_000]),
         max_enqueued_batches=st.integers(1, 4),
         is_batchable=st.booleans(),
+        run_s=st.sampled_from([0.0, 1.0]),
     )
-    def set_up(self, max_batch_size: int, timeout_micros: int, max_enqueued_batches: int, is_batchable: bool) -> None:
+    def set_up(
+        self, max_batch_size: int, timeout_micros: int, max_enqueued_batches: int, is_batchable: bool, run_s: float
+    ) -> None:
         self.now_s = 0.0
         self.options = BatchingOptions(max_batch_size, timeout_micros, max_enqueued_batches)
         self.servable = FakeServable(7)
@@ -57,6 +60,8 @@ class BatchingMachine(RuleBasedStateMachine):
             BatchQueue(self.options, is_batchable=is_batchable),
             lambda inputs: self.servable.run("serving_default", inputs),
         )
+        if run_s:
+            self.lane.queue.ran(1, run_s)  # what waits is shared by the threads that are idle
         self.asked: list[Asked] = []
         self.in_hand: Batch | None = None
         self.order: list[int] = []
@@ -98,12 +103,12 @@ class BatchingMachine(RuleBasedStateMachine):
         asked.is_cancelled = asked.is_cancelled or not was_answered
 
     @precondition(lambda self: self.in_hand is None)
-    @rule()
-    def take(self) -> None:
+    @rule(num_takers=st.integers(1, 3))
+    def take(self, num_takers: int = 1) -> None:
         ready_at = self.lane.queue.ready_at()
         if ready_at is None or ready_at > self.now_s:
             return
-        batch, finished = self.lane.queue.take(self.now_s)
+        batch, finished = self.lane.queue.take(self.now_s, num_takers)
         for task, outcome in finished:
             assert isinstance(outcome, DeadlineExceeded)
             assert task.deadline_s <= self.now_s
@@ -200,6 +205,29 @@ def test_batch_timeout_lets_requests_wait_for_company() -> None:
 
     assert batch is not None
     assert (batch.num_rows, batch.reason) == (3, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("run_s", "timeout_micros", "num_takers", "sizes"),
+    [
+        (0.01, 0, 1, [8]),
+        (0.01, 0, 2, [4, 4]),
+        (0.01, 0, 3, [2, 2, 4]),
+        (0.0001, 0, 2, [8]),  # too short to wake another thread for
+        (0.01, 1_000_000, 2, [8]),  # full: it was waited for
+    ],
+)
+def test_threads_that_are_idle_share_what_waits_when_runs_take_long(
+    run_s: float, timeout_micros: int, num_takers: int, sizes: list[int]
+) -> None:
+    queue = BatchQueue(BatchingOptions(8, timeout_micros))
+    queue.ran(1, run_s)
+    for _ in range(4):
+        queue.add(make_task(2, []))
+
+    batches = [queue.take(0.0, num_takers - number)[0] for number in range(len(sizes))]
+
+    assert [batch.num_rows for batch in batches if batch] == sizes
 
 
 def test_full_batch_does_not_wait_for_the_timeout() -> None:

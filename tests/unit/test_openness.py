@@ -43,6 +43,8 @@ def test_what_is_open_without_a_token() -> None:
     assert "models below /a, /b, /c and 2 more." in line(plan_of(), "/a", "/b", "/c", "/d", "/e", "/a")
     assert "models in any folder." in line(plan_of("--reload_base_paths=/"), "/a")
     assert "models nowhere" in line(plan_of())
+    named = plan_of("--rest_api_port=8501", "--allowed_hosts=a.example.org,b.example.org")
+    assert "requests that a proxy sends for a.example.org, b.example.org" in line(named)
     level, text = openness(plan_of("--host=0.0.0.0"), [])
     assert level == logging.WARNING
     assert text.startswith("Every machine that can reach this one may call the models. Open without a token: predict")

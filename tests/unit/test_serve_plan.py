@@ -57,3 +57,23 @@ def test_an_engine_that_is_not_installed_is_refused_at_the_start(monkeypatch: py
     with pytest.raises(ConfigRejected, match="--engine='litert': litert is not installed") as error:
         make_plan(parse_serve(["--model_base_path=/x", "--engine=litert"]))
     assert error.value.hint == "pip install 'tfserve_nb[litert]'"
+
+
+@pytest.mark.parametrize(
+    ("flag", "names"),
+    [
+        ("", ()),
+        ("models.example.org", ("models.example.org",)),
+        (" A.example.org , b.example.org,", ("a.example.org", "b.example.org")),
+    ],
+)
+def test_names_of_a_proxy(flag: str, names: tuple[str, ...]) -> None:
+    plan = make_plan(parse_serve(["--model_base_path=/x", "--rest_api_port=8501", f"--allowed_hosts={flag}"]))
+
+    assert plan.settings.allowed_hosts == names
+
+
+@pytest.mark.parametrize("flag", ["models.example.org:443", "https://models.example.org", "*"])
+def test_what_is_no_name_of_a_host_is_named(flag: str) -> None:
+    with pytest.raises(ConfigRejected, match=r"--allowed_hosts: .* is no name of a host"):
+        make_plan(parse_serve(["--model_base_path=/x", f"--allowed_hosts={flag}"]))

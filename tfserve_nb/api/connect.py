@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 from ..errors import InvalidOption, ModelNotFound
 from ..export.layout import check_folder
-from ..server.handle import ServerHandle
+from ..server.handle import ServerHandle, split_url
 from ..types import Progress, no_progress
 from .deployment import DEFAULT_BASE_PATH, Deployment
 from .servers import ensure_child, ensure_kernel, lost_models, served, settle
@@ -46,12 +45,8 @@ def connect(url: str, token: str | None = None, name: str | None = None) -> Depl
         ModelNotFound: if the server has no such model.
         NotAvailable: if the server cannot be reached, or has no admin API.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise InvalidOption(f"url={url!r} must begin with http:// or https://", hint="http://127.0.0.1:8501")
-    prefix, _, rest = parts.path.partition("/v1/models/")
-    in_url = unquote(rest.split("/")[0].split(":")[0])
-    server = remote_server(f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}", token)
+    base, in_url = split_url(url)
+    server = remote_server(base, token)
     names = server.models.names
     wanted = name or in_url or (names[0] if len(names) == 1 else "")
     if not wanted:

@@ -30,6 +30,7 @@ from ..export.source import owners_of, prepare_source
 from ..export.warmup_requests import write_warmup_requests
 from ..replay.result import ReplayLimits
 from ..server.handle import ServerHandle
+from ..server.settings import AUTO_WORKERS
 from ..serving.batching.options import DEFAULT_MAX_BATCH_SIZE, DEFAULT_MAX_ENQUEUED_BATCHES, BatchingOptions
 from ..serving.engines.accelerated import SavedModelLoader
 from ..serving.engines.engine import TENSORFLOW
@@ -46,7 +47,7 @@ from .engine_check import captured_by, engine_for, facts_of, prepare_engines
 from .optimize import Comparison, optimize_version
 from .replay_gate import check_captured, only_if_replayed
 from .row_check import note_check_rows
-from .servers import ListenOptions, ensure_child, ensure_kernel, folder_of, server_of, settle
+from .servers import ListenOptions, ensure_child, ensure_kernel, folder_of, server_of, settle, workers_in_words
 
 
 def deploy(  # noqa: PLR0913 - the options of %deploy
@@ -59,8 +60,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     slo_p99_ms: float | None = None,
     check_replay: bool | ReplayLimits = False, kind: str | None = None, tolerance: float | None = None,
     force: bool = False,
-    port: int | None = None, grpc_port: int | None = None, workers: int | None = None, auth: bool | None = None,
-    frontends: int | None = None,
+    port: int | None = None, grpc_port: int | None = None, workers: int | str | None = None, auth: bool | None = None,
+    frontends: int | str | None = None,
     max_batch_size: int = DEFAULT_MAX_BATCH_SIZE, batch_timeout_micros: int = 0,
     max_enqueued_batches: int = DEFAULT_MAX_ENQUEUED_BATCHES, allowed_batch_sizes: Sequence[int] = (),
     provenance: bool = True, data: Any = None, seed: int | None = None, metrics: Any = None,
@@ -71,9 +72,9 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     If anything fails, nothing is left behind, and the version before goes on serving.
 
     Args:
-        model: a Keras model, a `tf.Module`, a `tf.function`, an `onnx.ModelProto`, or the path of a SavedModel, of an
-            `.onnx` or a `.tflite` file.
-        name: the name to serve it under; a Keras model's own name, or that of the file, by default.
+        model: a Keras model, a `tf.Module`, a `tf.function`, an `onnx.ModelProto`, the path of a SavedModel, of an
+            `.onnx` or a `.tflite` file, or a model of MLflow: `models:/NAME@ALIAS`, `models:/NAME/3`, `runs:/RUN/PATH`.
+        name: the name to serve it under; a Keras model's own name, or that of the file or in MLflow, by default.
         version: the version's number; the next free one by default.
         base_path: the folder for `NAME/VERSION`; `tfserve_models` by default.
         optimize: a smaller or faster form of the version: such as `float16`, or `auto` for the best of those that
@@ -108,7 +109,7 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
         port: TCP port of the server, when it is started by this call; a free one by default.
         grpc_port: TCP port for gRPC, 0 for a free one; no gRPC by default.
         workers: processes that hold HTTP, gRPC and codecs in front of the server, which then does little for each
-            request; none by default.
+            request; none by default. `auto` is as many as fit the cores, and none in the kernel; see docs/scaling.md.
         auth: False starts the server without a token; None keeps what is.
         frontends: another name for `workers`.
         max_batch_size: most rows that one run of the model gets; larger requests are split.
@@ -165,6 +166,8 @@ def deploy(  # noqa: PLR0913 - the options of %deploy
     try:
         exported = _export_and_place(server, model, request, progress)
         _say_what_runs_alone(server, exported, progress)
+        if request.listen.workers == AUTO_WORKERS:
+            progress(ProgressEvent("switching", 1, 1, workers_in_words(server)))
     finally:
         settle()
     done = f"version {exported.version} of {name}{_without_requests(server, exported)}"
@@ -205,10 +208,13 @@ class DeployRequest:
 
 def _export_and_place(server: ServerHandle, model: Any, request: DeployRequest, progress: Progress) -> ExportedVersion:
     """Write the next version, and serve it."""
+    from ..scaleout.mlflow.fetch import fetched
+
     name, folder, placement, export = request.name, request.folder, request.placement, request.export
-    progress(ProgressEvent("exporting", 0, 1))
-    with left_alone(owners_of(model)):
-        source = prepare_source(model, example=export.example, option=export.example_option)
+    with fetched(model, progress) as given, left_alone(owners_of(given.model)):
+        progress(ProgressEvent("exporting", 0, 1))
+        source = prepare_source(given.model, example=export.example, option=export.example_option)
+        source = replace(source, description=given.origin or source.description)
         engine = engine_for(source, request.serve, export.optimize)
         verify = _checks(source, request, captured_by(server, name), progress)
         used = _used_versions(server, name, folder)
@@ -274,8 +280,8 @@ def _without_requests(server: ServerHandle, exported: ExportedVersion) -> str:
     return ""
 
 
-def _num_workers(workers: int | None, frontends: int | None) -> int | None:
-    """One number from an option with two names."""
+def _num_workers(workers: int | str | None, frontends: int | str | None) -> int | str | None:
+    """One value from an option with two names."""
     if frontends is None or workers == frontends:
         return workers
     if workers is not None:
@@ -418,6 +424,10 @@ def _is_used(server: ServerHandle, exported: ExportedVersion) -> bool:
 
 
 def _name_of(model: Any) -> str:
+    from ..scaleout.mlflow import uris
+
+    if uris.is_uri(model):
+        return uris.name_of(model)
     is_path = isinstance(model, str | os.PathLike)
     name = name_of(Path(model)) if is_path else getattr(model, "name", None)
     if not isinstance(name, str) or not name:

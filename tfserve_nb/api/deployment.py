@@ -11,7 +11,7 @@ import html
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any  # arrays and DataFrames of the user
+from typing import TYPE_CHECKING, Any  # arrays and DataFrames of the user
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..agreement.result import Disagreement
 from ..bench.options import Options
 from ..bench.report import AnyResult
 from ..bench.run import Watcher
+from ..bench.sweep import SweepResult
 from ..diff.diff import diff_versions, provenance_of
 from ..diff.result import VersionDiff
 from ..errors import InvalidOption, InvalidRequest, LabelNotFound, ModelNotFound, ServingError
@@ -30,6 +31,9 @@ from ..export.provenance.provenance import Provenance
 from ..options import takes
 from ..replay.replay import replay_captured
 from ..replay.result import ReplayOptions, ReplayResult, check_number
+from ..scaleout.bundles.options import BundleOptions
+from ..scaleout.parity.options import ParityOptions
+from ..scaleout.parity.result import ParityResult
 from ..server.handle import ServerHandle
 from ..serving.backend import ModelSpec
 from ..serving.telemetry.capture import MAX_MIB, MAX_REQUESTS, MAX_ROWS, CapturedRequests, CaptureSettings, Redact
@@ -41,8 +45,12 @@ from ..variants.options import VariantOptions
 from ..variants.result import VariantsResult
 from .ab_test import ABTest, plan_of, requests_of, send_until_decided
 from .benchmark import benchmark_model
+from .parity import compare_with
 from .servers import proxied_url, served, server_of, settle, undeploy_lost
 from .variants import variants_of_version
+
+if TYPE_CHECKING:
+    from ..scaleout.bundles.bundle import Bundle
 
 DEFAULT_BASE_PATH = "tfserve_models"
 
@@ -572,6 +580,63 @@ class Deployment:
             requests = self.captured(requests)
         folder = Path(DEFAULT_BASE_PATH).absolute()
         return replay_captured(self._server, self.name, requests, options, folder, watcher)
+
+    @takes(BundleOptions)
+    def bundle(self, folder: str | Path, *, target: str, sweep: SweepResult | None = None, **options: Any) -> Bundle:
+        """Write a folder with all that another kind of server needs to serve the same; see docs/production.md.
+
+        Args:
+            folder: where to; it must be empty or not there.
+            target: `tf-serving`, `docker`, `kubernetes`, `kserve`, `mlflow`, `vertex` or `sagemaker`.
+            sweep: what `d.benchmark(sweep=True)` returned; its latency limits the batches and the queue. Without it,
+                the run times that the queue has learned decide.
+            **options: the attributes of `scaleout.bundles.options.BundleOptions`: `versions=(2,)`, `image="digits:2"`.
+
+        Returns:
+            The `folder`, its `files`, and the lines to type as text.
+
+        Raises:
+            InvalidOption: if there is no such target, or the folder is not empty.
+            NotAvailable: if the versions' files are not on this machine.
+            VersionNotFound: if a version is not there.
+            FailedPrecondition: if the target cannot serve a version.
+        """
+        from ..scaleout.bundles.bundle import bundle_model
+
+        return bundle_model(self._server, self.name, folder, target, BundleOptions(**options), sweep)
+
+    @takes(ParityOptions)
+    def parity(
+        self,
+        other: str | Deployment,
+        *,
+        token: str | None = None,
+        grpc_address: str | None = None,
+        progress: Progress = no_progress,
+        **options: Any,
+    ) -> ParityResult:
+        """Whether another server answers for this model as this one does; `tfserve-nb parity` for scripts and cells.
+
+        Compared are versions, states, labels, metadata, the predictions of every signature over REST, the Open
+        Inference Protocol and gRPC, errors for bad requests, and latencies. A server may lack a protocol: the result
+        says so.
+
+        Args:
+            other: the other server's URL, `http://HOST:PORT`, or a handle of the model there.
+            token: what that server asks for, when a URL is given.
+            grpc_address: where it listens for gRPC, `HOST:PORT`; `grpcs://HOST:PORT` for TLS.
+            progress: called with each step, on the calling thread.
+            **options: the attributes of `scaleout.parity.options.ParityOptions`: `rows=x_test`, `requests=0`.
+
+        Returns:
+            `.is_same`, `.verdict`, `.checks`, `.predictions` and `.latencies`; `print` and a cell show the tables.
+
+        Raises:
+            InvalidOption: for an option that is not allowed, and a token that does not do.
+            NotAvailable: if the other server cannot be reached.
+        """
+        there = other._server if isinstance(other, Deployment) else other  # noqa: SLF001 - of this class
+        return compare_with(self._server, self.name, there, token, grpc_address, ParityOptions(**options), progress)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.

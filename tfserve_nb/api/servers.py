@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import InvalidOption, PortInUse, ServingError
-from ..options import option
+from ..options import number_or_auto, option
 from ..server.child import ChildServer, make_token
 from ..server.handle import ServerHandle
+from ..server.settings import AUTO_WORKERS, check_workers, num_cores, num_workers
 from ..types import Progress, no_progress
 
 HOST = "127.0.0.1"
@@ -37,13 +38,20 @@ class ListenOptions:
     grpc_port: int | None = option(
         None, "gRPC too; 0 for a free port, see `d.grpc_address`", metavar="PORT", shown="no gRPC"
     )
-    workers: int | None = option(
+    workers: int | str | None = option(
         None,
-        "processes that take HTTP, gRPC and decoding off the server's hands, for many clients",
+        "processes that take HTTP, gRPC and decoding off the server's hands, for many clients; `auto` for as many as "
+        "fit the cores, and none in the kernel",
         flags=("--workers", "--frontends"),
+        metavar="N|auto",
+        parse=number_or_auto,
         shown="0",
     )
     auth: bool | None = option(None, "start the server without a token, for benchmarks", flags=("--no-auth",))
+
+    def __post_init__(self) -> None:
+        if self.workers not in (None, AUTO_WORKERS):
+            check_workers(self.workers)
 
 
 ANY = ListenOptions()
@@ -73,7 +81,8 @@ class KernelServer:
         from ..serving.core import ServingCore
 
         grpc = None if wanted.grpc_port is None else GrpcSettings(host=HOST, port=wanted.grpc_port)
-        settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, workers=wanted.workers or 0)
+        workers = _workers(wanted, auto=0)  # a notebook has few clients, and its cells want the other cores
+        settings = ServerSettings(host=HOST, port=port, token=token, grpc=grpc, workers=workers)
         self._core = ServingCore()
         self._experiments = Experiments(self._core)
         self._thread = ServerThread(
@@ -130,7 +139,7 @@ class IsolatedServer:
     def __init__(self, token: str, wanted: ListenOptions, progress: Progress = no_progress) -> None:
         from ..server.admin.client import RemoteExperiments, RemoteModels
 
-        workers = wanted.workers or 0
+        workers = _workers(wanted, auto=num_workers(num_cores()))
         self._folders: Mapping[str, Path] = {}
         self._child = ChildServer(
             wanted.port, wanted.grpc_port, token, self._resume, workers=workers, models=lambda: self._folders
@@ -247,6 +256,14 @@ def undeploy_lost(name: str, *, delete: bool, force: bool) -> bool:
         return True
 
 
+def workers_in_words(server: ServerHandle) -> str:
+    """How many workers a server of this process runs with that was asked for `auto`, and why."""
+    running = next((one.listening.workers for one in _process.servers() if one.handle is server), 0)
+    if server.kind == "in_kernel" and not running:
+        return "workers: none (auto: in the kernel they would take cores from the cells; --isolate for many clients)"
+    return f"workers: {running or 'none'} (auto: {num_cores()} cores)"
+
+
 def ensure_kernel(wanted: ListenOptions = ANY) -> ServerHandle:
     """The server in the kernel, started if need be.
 
@@ -346,6 +363,13 @@ def proxied_url(port: int, path: str, environ: Mapping[str, str] | None = None) 
         ) from error
 
 
+def _workers(wanted: ListenOptions, *, auto: int) -> int:
+    """The workers of a server that starts now; `auto` is what that word means for it."""
+    if wanted.workers == AUTO_WORKERS:
+        return auto
+    return wanted.workers if isinstance(wanted.workers, int) else 0
+
+
 def _grpc_address(port: int | None) -> str | None:
     return f"{HOST}:{port}" if port else None
 
@@ -359,7 +383,7 @@ def _stop_at_exit() -> None:
 def _check_fits(running: ListenOptions, wanted: ListenOptions) -> None:
     """Refuse what a server that runs already cannot become."""
     here = "the server of this kernel"
-    if wanted.workers not in (None, running.workers):
+    if wanted.workers not in (None, AUTO_WORKERS, running.workers):
         _refuse(f"workers={wanted.workers}: {here} runs with {running.workers} already", "--workers")
     if wanted.port not in (None, 0, running.port):
         _refuse(f"port={wanted.port}: {here} listens on port {running.port} already", "--port")

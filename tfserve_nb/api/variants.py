@@ -57,8 +57,10 @@ def variants_of_model(model: Any, name: str, options: VariantOptions, progress: 
         FailedPrecondition: if running it leaves something behind.
         ServingError: if it cannot be exported, or does not run.
     """
-    with left_alone(owners_of(model)):
-        source = prepare_source(model, example=options.check)
+    from ..scaleout.mlflow.fetch import fetched
+
+    with fetched(model, progress) as given, left_alone(owners_of(given.model)):
+        source = prepare_source(given.model, example=options.check)
         live = None if source.call is None else LiveModel(source).run
         return _measured(source, f"Variants of {name}", live, partial(outputs_of, source), options, progress)
 

@@ -1,8 +1,9 @@
-"""The command line: `tfserve-nb serve` and `bench`, also `python -m tfserve_nb serve`."""
+"""The command line: `tfserve-nb serve`, `bench`, `bundle` and `parity`, also `python -m tfserve_nb serve`."""
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from .._version import __version__
 from .serve import serve
@@ -12,9 +13,14 @@ USAGE = """usage: tfserve-nb COMMAND [options]
 commands:
   serve     serve SavedModels as tensorflow_model_server does (tfserve-nb serve --help)
   bench     load a model server and show what its clients would see (tfserve-nb bench --help)
+  bundle    write what TensorFlow Serving, Kubernetes and others need to serve the same (tfserve-nb bundle --help)
+  parity    compare two servers: do they answer the same? (tfserve-nb parity --help)
 
   --version print the version
 """
+
+COMMANDS = ("bench", "bundle", "parity")
+"""Modules of this folder with a function of the same name, which are imported when they are needed."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -30,10 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     command, *rest = given or ["--help"]
     if command == "serve":
         return serve(rest)
-    if command == "bench":
-        from .bench import bench
-
-        return bench(rest)
+    if command in COMMANDS:
+        run = getattr(import_module(f".{command}", __package__), command)
+        return int(run(rest))
     if command == "--version":
         print(f"tfserve_nb {__version__}")
         return 0

@@ -31,6 +31,8 @@ def openness(plan: ServePlan, configs: Iterable[ModelConfig]) -> tuple[int, str]
         allowed.append(f"metrics at {settings.metrics_path}")
     if settings.is_grpc_open:
         allowed.append(f"reloads of the configuration with models {_below(configs, plan.reload_base_paths or ())}")
+    if settings.is_http_open and settings.allowed_hosts:
+        allowed.append(f"requests that a proxy sends for {', '.join(settings.allowed_hosts)}")
     if settings.is_http_open and settings.has_cors:
         allowed.append("requests from web pages of any origin")
     open_to = f"Open without a token: {'; '.join(allowed)}. --auth_token_file asks for a token"

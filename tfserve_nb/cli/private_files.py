@@ -10,6 +10,7 @@ import stat
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..errors import ConfigRejected
 from ..temporary import TemporaryFolder
 
 
@@ -33,6 +34,28 @@ class PrivateLink:
     def close(self) -> None:
         """Remove the file. Idempotent."""
         self._folder.close()
+
+
+def read_token(path: str, flag: str) -> str | None:
+    """The token in a file; None for no file.
+
+    Args:
+        path: the file, or "".
+        flag: what named it, for messages.
+
+    Raises:
+        ConfigRejected: if it cannot be read, or holds nothing.
+    """
+    if not path:
+        return None
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigRejected(f"--{flag}={path} cannot be read: {reason}", code="NOT_FOUND") from error
+    if not token:
+        raise ConfigRejected(f"--{flag}={path} is empty", hint="one line with the token")
+    return token
 
 
 def readable_by_others(files: Mapping[str, str]) -> list[str]:

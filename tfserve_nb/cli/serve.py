@@ -27,6 +27,7 @@ from ..server import open_files
 from ..server.admin.web_dashboard import PATH as DASHBOARD_PATH
 from ..server.child import READY
 from ..server.handle import ServerHandle
+from ..server.settings import num_cores
 from ..server.telemetry.prometheus import Monitor
 from ..server.telemetry.request_log import RequestLog
 from ..server.thread import ServerFeatures, ServerThread
@@ -159,6 +160,7 @@ class ModelServer:
             _log.info("Running gRPC ModelServer at unix:%s ...", grpc.socket_path)
         if plan.settings.port is not None:
             _log.info("Exporting HTTP/REST API at:localhost:%d ...", self._server.port)
+        _log.info("Workers for HTTP, gRPC and codecs: %s, on %d cores", plan.settings.workers or "none", num_cores())
         if plan.dashboard:
             self._show_dashboard()
         _log.log(*openness(plan, self._configs))

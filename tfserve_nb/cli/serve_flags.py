@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn  # values of flags, of any type
+
+from ..options import number_or_auto
 
 EXIT_FAILED = 255
 """What `tensorflow_model_server` exits with when it cannot start (-1)."""
@@ -31,6 +34,7 @@ class Flag:
         ignored_because: why it changes nothing here, or "".
         alias: another name for it, or "".
         bare: the value of a text flag that is given without one; None if it needs one.
+        parse: reads its value, where the type of its default does not.
     """
 
     name: str
@@ -39,6 +43,7 @@ class Flag:
     ignored_because: str = ""
     alias: str = ""
     bare: str | None = None
+    parse: Callable[[str], Any] | None = None
 
 
 GROUPS: dict[str, tuple[Flag, ...]] = {
@@ -103,6 +108,12 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag("host", "127.0.0.1", "address to listen on; 0.0.0.0 for every machine that can reach this one"),
         Flag("auth_token_file", "", "file with a token that every request must carry"),
         Flag(
+            "allowed_hosts",
+            "",
+            "names, with commas between them, by which a proxy or tunnel on this machine is called; without a token, "
+            "only they and this machine's own are answered",
+        ),
+        Flag(
             "reload_base_paths",
             "",
             "folders, separated by commas, in which reloads without a token may name models, beside the configured "
@@ -127,8 +138,10 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
         Flag(
             "workers",
             0,
-            "processes for HTTP, gRPC and codecs in front of the one with TensorFlow; 0 for none",
+            "processes for HTTP, gRPC and codecs in front of the one with TensorFlow; 0 for none, auto for as many as "
+            "fit the cores",
             alias="frontends",
+            parse=number_or_auto,
         ),
         Flag("max_request_bytes", 1024**3, "largest body of REST and message of gRPC"),
         Flag("max_bytes_in_flight", 2 * 1024**3, "of all unfinished requests together; more are refused for a moment"),
@@ -198,7 +211,9 @@ def _add(group: argparse._ArgumentGroup, flag: Flag) -> None:
         group.add_argument(*names, nargs="?", const=flag.bare, default=flag.default, metavar=metavar, help=about)
         return
     # Numbers of 64 bits and no text beside them, as there; argparse names flag and value when they do not fit.
-    group.add_argument(*names, default=flag.default, type=kind, metavar=metavar, help=about.replace("%", "%%"))
+    group.add_argument(
+        *names, default=flag.default, type=flag.parse or kind, metavar=metavar, help=about.replace("%", "%%")
+    )
 
 
 def _boolean(text: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import secrets
+import string
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +25,25 @@ from ..server.config_files import (
     read_tls,
     to_batching,
 )
-from ..server.settings import GrpcSettings, ServerSettings, is_loopback
+from ..server.settings import (
+    AUTO_WORKERS,
+    GrpcSettings,
+    ServerSettings,
+    is_loopback,
+    num_cores,
+    num_workers,
+)
 from ..serving.batching.options import BatchingOptions
 from ..serving.configured import FollowOptions
 from ..serving.engines.kinds import check_engine, check_installed
 from ..serving.engines.saved_model.session import SessionOptions
 from ..serving.models.model_config import ModelConfig
+from .private_files import read_token
 
 MAX_INT32 = 2**31 - 1
 """gRPC's limits are numbers of this size."""
+
+_HOST_CHARS = frozenset(string.ascii_lowercase + string.digits + ".-_")
 
 UNBATCHED = BatchingOptions(is_enabled=False, checks_shapes=False, max_batch_size=1, max_enqueued_batches=10_000)
 FREELY_BATCHED = BatchingOptions(checks_shapes=False, pads=False, max_batch_size=1000, max_enqueued_batches=10)
@@ -228,9 +239,10 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         host=flags.host,
         port=_rest_port(flags),
         listen_fds=tuple(int(number) for number in flags.listen_fds.split(",") if number),
-        token=_token(flags.auth_token_file),
+        token=read_token(flags.auth_token_file, "auth_token_file"),
         admin_token=secrets.token_urlsafe(32) if flags.dashboard and not flags.auth_token_file else None,
         allow_remote=not is_loopback(flags.host),
+        allowed_hosts=_host_names(flags.allowed_hosts),
         max_body_bytes=flags.max_request_bytes,
         max_bytes_in_flight=flags.max_bytes_in_flight,
         max_connections=flags.max_connections,
@@ -239,7 +251,7 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
         has_cors=flags.rest_api_enable_cors_support,
         tls=read_tls(rest_tls) if rest_tls else None,
         metrics_path=metrics_path,
-        workers=flags.workers,
+        workers=num_workers(num_cores()) if flags.workers == AUTO_WORKERS else flags.workers,
         grpc=None
         if not flags.port and not flags.grpc_socket_path
         else GrpcSettings(
@@ -256,6 +268,17 @@ def _settings(flags: argparse.Namespace) -> ServerSettings:
             is_port_held=bool(flags.listen_fds),
         ),
     )
+
+
+def _host_names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip().lower() for name in text.split(",") if name.strip())
+    for name in names:
+        if not set(name) <= _HOST_CHARS:
+            raise ConfigRejected(
+                f"--allowed_hosts: {name!r} is no name of a host",
+                hint="--allowed_hosts=models.example.org, without a port",
+            )
+    return names
 
 
 def _folders(text: str) -> tuple[str, ...]:
@@ -278,16 +301,3 @@ def _channel_arguments(text: str) -> tuple[tuple[str, int | str], ...]:
         is_number = value.removeprefix("-").isdigit()
         arguments.append((name, int(value) if is_number else value))
     return tuple(arguments)
-
-
-def _token(path: str) -> str | None:
-    if not path:
-        return None
-    try:
-        token = Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
-        raise ConfigRejected(f"--auth_token_file={path} cannot be read: {reason}", code="NOT_FOUND") from error
-    if not token:
-        raise ConfigRejected(f"--auth_token_file={path} is empty", hint="one line with the token")
-    return token

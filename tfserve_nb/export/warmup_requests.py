@@ -53,9 +53,14 @@ def read_warmup_requests(version_dir: Path) -> Iterator[WarmupRequest]:
         ExportFailed: naming the file, if it is damaged, too long or holds a kind of request that cannot warm up.
     """
     path = version_dir / WARMUP_FILE
-    if not path.is_file():
+    if path.is_file():
+        yield from read_request_file(path)
+    else:
         _log.info("No warmup data file found at %s", path)
-        return
+
+
+def read_request_file(path: Path) -> Iterator[WarmupRequest]:
+    """The requests of a warm-up file, or of a file of logged requests; errors as `read_warmup_requests`."""
     from google.protobuf.message import DecodeError
     from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 

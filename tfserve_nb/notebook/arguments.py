@@ -123,10 +123,14 @@ def look_up(namespace: Mapping[str, Any], word: str, what: str) -> Any:
 
 
 def look_up_model(namespace: Mapping[str, Any], word: str) -> Any:
-    """The model that a word names: a variable, or else the path of a SavedModel or a file.
+    """The model that a word names: one of MLflow, a variable, or else the path of a SavedModel or a file.
 
     `model.onnx` is a file where there is one, unless the variable `model` has an attribute of that name.
     """
+    from ..scaleout.mlflow.uris import is_uri
+
+    if is_uri(word):
+        return word
     path = Path(word).expanduser()
     try:
         return look_up(namespace, word, "MODEL")

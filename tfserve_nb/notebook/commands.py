@@ -28,7 +28,7 @@ class DeployedModel:
 
     model: str | None = option(
         None,
-        "variable with the model, or path of a SavedModel",
+        "variable with the model, path of a SavedModel, or models:/NAME@ALIAS of MLflow",
         shown="the last expression of the cell",
         is_positional=True,
         metavar="MODEL",

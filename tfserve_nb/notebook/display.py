@@ -37,6 +37,7 @@ from ..replay.result import ReplayResult
 from ..reports.html import to_html
 from ..reports.report import Report
 from ..reports.text import to_text
+from ..scaleout.parity.result import ParityResult
 from ..variants import figure as variants_figure
 from ..variants import report as variants_report
 from ..variants.result import VariantsResult
@@ -73,6 +74,7 @@ VIEWS: dict[type, View] = {
     ReplayResult: View(replay_report.report_of, replay_figure.png_of),
     VariantsResult: View(variants_report.report_of, variants_figure.png_of),
     VersionDiff: View(operator.attrgetter("report")),
+    ParityResult: View(operator.attrgetter("report")),
     Overview: View(operator.attrgetter("report")),
 }
 

@@ -292,7 +292,7 @@ class DeployMagics(Magics):
         result = run_body(self.shell, cell, variables) if cell is not None else None
         if options.model is not None:
             model = look_up_model(variables, options.model)
-            return model, name or (name_of(model) if isinstance(model, Path) else _last_word(options.model))
+            return model, name or _default_name(model, options.model)
         if result is None or result.value is None:
             raise UsageError(
                 "%%deploy without MODEL deploys the value of the cell's last expression, but this cell ends without "
@@ -341,6 +341,10 @@ class DeployMagics(Magics):
         print(f"{handle.name}: version {handle.version} answers now (before: {before}), switched in {took_ms:.1f} ms")
 
 
-def _last_word(word: str) -> str:
-    """The default name for `trainer.model`."""
-    return word.rsplit(".", maxsplit=1)[-1]
+def _default_name(model: Any, word: str) -> str:
+    """The name of a model that a word names: that of the file or in MLflow, or `model` for `trainer.model`."""
+    from ..scaleout.mlflow import uris
+
+    if uris.is_uri(word):
+        return uris.name_of(word)
+    return name_of(model) if isinstance(model, Path) else word.rsplit(".", maxsplit=1)[-1]

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
+from ..errors import InvalidOption
 from ..experiment.admin import ExperimentAdmin
 from ..serving.admin import ModelAdmin
 
@@ -54,3 +55,20 @@ class ServerHandle:
     def is_on_this_machine(self) -> bool:
         """Whether its files are on this machine."""
         return self.kind != "remote" or urlsplit(self.url).hostname in _LOOPBACK
+
+
+def split_url(url: str) -> tuple[str, str]:
+    """The URL of a server, and the model that it names or "".
+
+    Args:
+        url: `http://HOST:PORT`, also with a path before `/v1/models/NAME`, as proxies have.
+
+    Raises:
+        InvalidOption: if it is neither HTTP nor HTTPS.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidOption(f"url={url!r} must begin with http:// or https://", hint="http://127.0.0.1:8501")
+    prefix, _, rest = parts.path.partition("/v1/models/")
+    name = unquote(rest.split("/")[0].split(":")[0])
+    return f"{parts.scheme}://{parts.netloc}{prefix.rstrip('/')}", name

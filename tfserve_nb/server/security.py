@@ -123,7 +123,7 @@ def refusal(fields: Fields, settings: ServerSettings) -> Refusal | None:
             return Refusal(401, "A token is needed: send the header 'Authorization: Bearer TOKEN'")
         if not is_token_right(authorization, token):
             return Refusal(401, "The token is wrong")
-    elif settings.is_loopback and not is_loopback(_host_name(fields.get("Host") or "")):
+    elif settings.is_loopback and not _may_be_called(_host_name(fields.get("Host") or ""), settings):
         # With the right token the Host does not matter: a page that rebinds its name does not know the token.
         return Refusal(403, "The Host header names another machine, and this server asks for no token")
     return _cross_site_refusal(fields) if settings.checks_origin else None
@@ -155,6 +155,11 @@ def is_token_right(authorization: str, token: str) -> bool:
     scheme, _, given = authorization.partition(" ")
     is_bearer = scheme.lower() == "bearer"
     return is_bearer & hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), token.encode())
+
+
+def _may_be_called(name: str, settings: ServerSettings) -> bool:
+    """Whether a server on loopback has this name: a page that rebinds a name of its own to it calls it by that one."""
+    return is_loopback(name) or name.lower() in settings.allowed_hosts
 
 
 def _host_name(host: str) -> str:

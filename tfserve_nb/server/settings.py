@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import os
 from dataclasses import dataclass
 
 from ..errors import InvalidOption
 from .config_files import TlsFiles
 
 MAX_WORKERS = 64
+AUTO_WORKERS = "auto"
+"""As many workers as fit the cores, see `num_workers`."""
+
+_CORE_US, _WORKER_US = 10.0, 55.0
+"""Processor time of a request to a small model in the core's process and in a worker; see docs/performance.md."""
+
 MAX_BODY_BYTES = 100 * 1024 * 1024
 """Largest request of a server in a notebook, over HTTP and gRPC."""
 
@@ -63,6 +70,8 @@ class ServerSettings:
         admin_token: what requests of the admin API must carry when others need nothing; `token` by default. Without
             either there is no admin API.
         allow_remote: must be true to bind anything but a loopback address.
+        allowed_hosts: names, in lower case, that `Host` may have beside this machine's on a loopback address without a
+            token: those by which a proxy or a tunnel is called.
         max_body_bytes: largest request body, compressed or not.
         max_bytes_in_flight: of all unfinished requests together that are larger than `budget.FREE_BYTES`; more are
             refused for the time being.
@@ -90,6 +99,7 @@ class ServerSettings:
     token: str | None = None
     admin_token: str | None = None
     allow_remote: bool = False
+    allowed_hosts: tuple[str, ...] = ()
     max_body_bytes: int = MAX_BODY_BYTES
     max_bytes_in_flight: int = 256 * 1024 * 1024
     max_header_bytes: int = 64 * 1024
@@ -107,12 +117,7 @@ class ServerSettings:
 
     def __post_init__(self) -> None:
         _check_port(self.port, "--port 8501")
-        is_number = isinstance(self.workers, int) and not isinstance(self.workers, bool)
-        if not is_number or not 0 <= self.workers <= MAX_WORKERS:
-            raise InvalidOption(
-                f"workers={self.workers!r} must be a number from 0 to {MAX_WORKERS}",
-                hint="0, or about the number of cores less one",
-            )
+        check_workers(self.workers)
         if self.grpc is not None:
             _check_port(self.grpc.port, "--grpc-port 8500")
         if not self.allow_remote and not is_loopback(self.host):
@@ -134,6 +139,42 @@ class ServerSettings:
     def is_loopback(self) -> bool:
         """Whether only this machine can reach the server."""
         return is_loopback(self.host)
+
+
+def check_workers(workers: object) -> None:
+    """Refuse what is no number of workers.
+
+    Raises:
+        InvalidOption: naming it.
+    """
+    if not isinstance(workers, int) or isinstance(workers, bool) or not 0 <= workers <= MAX_WORKERS:
+        raise InvalidOption(
+            f"workers={workers!r} must be a number from 0 to {MAX_WORKERS}, or {AUTO_WORKERS}",
+            hint=f"--workers {AUTO_WORKERS} for as many as fit the cores",
+        )
+
+
+def num_cores() -> int:
+    """The processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def num_workers(cores: int) -> int:
+    """How many workers `auto` is, for a server that has a process of its own.
+
+    Half of the cores: the core's process and the model need the others. No more than keep the core's process busy: they
+    would wait for it. Not one alone: it takes as long for a request as the core's process does without workers, and a
+    client that asks alone waits longer.
+
+    Args:
+        cores: those that the server may use.
+
+    Example:
+        >>> [num_workers(cores) for cores in (1, 2, 4, 8, 64)]
+        [0, 0, 2, 4, 5]
+    """
+    workers = min(cores // 2, int(_WORKER_US / _CORE_US))
+    return workers if workers > 1 else 0
 
 
 def _knows_clients(files: TlsFiles | None) -> bool:

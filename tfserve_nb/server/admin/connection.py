@@ -81,6 +81,39 @@ class ServerConnection:
     ) -> tuple[Any, Mapping[str, str]]:
         """One request; its JSON response and the response's header fields.
 
+        Args:
+            method: as for `send`.
+            path: as for `send`.
+            body: as for `send`.
+            limit_s: as for `send`.
+            more: as for `send`.
+            is_raw: return the response's bytes instead.
+
+        Raises:
+            NotAvailable: as `send`, and if what comes is no JSON.
+            DeadlineExceeded: if it does not answer in time.
+            SignaturesChanged: see there.
+            ServingError: the server's error.
+        """
+        response = self.send(method, path, body, limit_s, more)
+        if response.is_error:
+            self._check_available()  # it ended meanwhile
+            raise error_from_response(response, self.url, path)
+        try:
+            return response.content if is_raw else response.json(), response.headers
+        except ValueError as error:
+            raise NotAvailable(f"{self.url} answered what is no JSON: {error}", hint="is the URL right?") from error
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | bytes | None,
+        limit_s: float,
+        more: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """One request; its response, whatever its status.
+
         A GET whose connection breaks is sent once more: the server may have been restarted. What changes something,
         or runs a model, is never sent twice.
 
@@ -90,13 +123,10 @@ class ServerConnection:
             body: a JSON object, or its text.
             limit_s: seconds for connecting, and for each pause while sending and receiving.
             more: header fields; text that is latin-1.
-            is_raw: return the response's bytes instead.
 
         Raises:
             NotAvailable: if the server cannot be reached, or is known not to answer now: nothing is sent to it then.
             DeadlineExceeded: if it does not answer in time.
-            SignaturesChanged: see there.
-            ServingError: the server's error.
         """
         import httpx
 
@@ -110,13 +140,11 @@ class ServerConnection:
         try:
             client = self._opened()
             try:
-                response = client.request(method, f"{self.url}{path}", **request)
+                return client.request(method, f"{self.url}{path}", **request)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 if method != "GET":
                     raise
-                response = client.request(method, f"{self.url}{path}", **request)
-            if not response.is_error:
-                return response.content if is_raw else response.json(), response.headers
+                return client.request(method, f"{self.url}{path}", **request)
         except httpx.ReadTimeout as error:
             raise DeadlineExceeded(
                 f"{self.url} did not answer within {limit_s:g} s", hint="allow more time; %serving names what hangs"
@@ -124,8 +152,6 @@ class ServerConnection:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             reason = self._unavailable_reason() or str(error) or type(error).__name__
             raise NotAvailable(f"{self.url} cannot be reached: {reason}", hint="is the server running?") from error
-        self._check_available()  # it ended meanwhile
-        raise error_from_response(response, self.url, path)
 
     def _check_available(self) -> None:
         reason = self._unavailable_reason()

@@ -63,6 +63,62 @@ def encode_inputs(signature: str, inputs: Tensors) -> bytes:
     return dump_with_nan({"signature_name": signature, "inputs": plain})
 
 
+def encode_rows(signature: str, inputs: Tensors) -> bytes:
+    """The body of a predict request in row format, `{"instances": [...]}`.
+
+    Raises:
+        InvalidRequest: for dtypes that JSON cannot carry, and for inputs that have not the same number of rows.
+    """
+    sizes = {len(array) if array.ndim else -1 for array in inputs.values()}
+    if len(sizes) != 1 or -1 in sizes:
+        raise InvalidRequest("its inputs are no rows of the same number, which the row format needs")
+    columns = [_values(name, array) for name, array in inputs.items()]
+    plain = [value.tolist() if isinstance(value, np.ndarray) else value for value in columns]
+    if len(plain) == 1:
+        return dump_with_nan({"signature_name": signature, "instances": plain[0]})
+    rows = [dict(zip(inputs, row, strict=True)) for row in zip(*plain, strict=True)]
+    return dump_with_nan({"signature_name": signature, "instances": rows})
+
+
+def json_outputs(body: bytes, outputs: Mapping[str, TensorSpec]) -> dict[str, np.ndarray]:
+    """The arrays of a predict response in row or columnar format.
+
+    Args:
+        body: the response.
+        outputs: the signature's, which give the types: JSON has none.
+
+    Raises:
+        ValueError: if it is no such response.
+    """
+    value = json.loads(body)
+    if not isinstance(value, dict) or not {"outputs", "predictions"} & value.keys():
+        raise ValueError(f"it holds neither outputs nor predictions: {body[:100]!r}")
+    (only, *others) = outputs
+    if "outputs" in value:
+        columns = value["outputs"] if others else {only: value["outputs"]}
+    elif others:
+        columns = {name: [row[name] for row in value["predictions"]] for name in outputs}
+    else:
+        columns = {only: value["predictions"]}
+    try:
+        return {name: _array(columns[name], spec) for name, spec in outputs.items()}
+    except (KeyError, TypeError, OverflowError) as error:
+        raise ValueError(f"its outputs are not those of the signature: {error}") from error
+
+
+def decoded(value: Any) -> Any:
+    """A JSON value with its texts as bytes: `{"b64": ...}` and plain ones."""
+    if isinstance(value, list):
+        return [decoded(item) for item in value]
+    if isinstance(value, dict):
+        return base64.b64decode(value["b64"]) if value.keys() == {"b64"} else value
+    return value.encode() if isinstance(value, str) else value
+
+
+def _array(value: Any, spec: TensorSpec) -> np.ndarray:
+    return np.array(decoded(value) if spec.dtype == "string" else value, dtype=spec.numpy_dtype)
+
+
 def binary_request(signature: str, inputs: Tensors) -> tuple[bytes, dict[str, str]]:
     """The body of an inference request with raw tensors, and its header fields.
 

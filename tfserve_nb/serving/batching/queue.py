@@ -126,6 +126,9 @@ class Batch:
                 task.started_s = started_s
 
 
+LEAST_SHARED_S = 1e-3
+"""What runs on several threads takes at least so many seconds on each: less is not worth waking another."""
+
 Finished = list[tuple[Task, Outcome]]
 """Tasks with their outcomes, to be delivered after the lock is released."""
 
@@ -257,15 +260,21 @@ class BatchQueue:
         size = self.options.padded_size(min(max(1, self.num_rows), self.options.max_batch_size))
         return task.deadline_s - self.pace.service_s(size)
 
-    def take(self, now_s: float) -> tuple[Batch | None, Finished]:
-        """The next batch, if one may leave now, and the tasks that expired while they waited."""
+    def take(self, now_s: float, num_takers: int = 1) -> tuple[Batch | None, Finished]:
+        """The next batch, if one may leave now, and the tasks that expired while they waited.
+
+        Args:
+            now_s: the time.
+            num_takers: threads that could run a batch now. Each gets a share of what waits, if a run takes long enough
+                for that: in a single batch, clients that wait for it would leave all other cores idle.
+        """
         finished: Finished = []
         ready_at = self.ready_at()
         if ready_at is None or ready_at > now_s:
             return None, finished
         tasks, why = self._tasks, self._leave_reason(now_s)
         parts: list[Part] = []
-        num_rows = 0
+        num_rows, share = 0, self._share(num_takers)
         while tasks:
             task = tasks[0]
             if task.is_finished:
@@ -276,7 +285,7 @@ class BatchQueue:
                 continue
             if parts and not self._may_join(task, parts[0].task):
                 break
-            part = self._cut(task, num_rows)
+            part = self._cut(task, num_rows, share)
             if part is None:
                 break
             parts.append(part)
@@ -287,8 +296,17 @@ class BatchQueue:
                 break
         if not parts:
             return None, finished
-        is_full = num_rows >= self.options.max_batch_size or bool(self._tasks) or not self.is_batchable
+        most = self.options.max_batch_size
+        is_full = num_rows >= most or (bool(self._tasks) and share == most) or not self.is_batchable
         return Batch(tuple(parts), num_rows, "full" if is_full else why), finished
+
+    def _share(self, num_takers: int) -> int:
+        """The rows that one of so many threads takes; a request that has more is not cut for this."""
+        most = self.options.max_batch_size
+        if num_takers < 2 or self.options.batch_timeout_micros:  # a batch that was waited for leaves as a whole
+            return most
+        each_s = self.pace.usual_s(min(most, self.num_rows)) / num_takers
+        return min(most, -(-self.num_rows // num_takers)) if each_s >= LEAST_SHARED_S else most
 
     def _leave_reason(self, now_s: float) -> str:
         """Why a batch that is not full leaves now."""
@@ -305,11 +323,13 @@ class BatchQueue:
             return True
         return all(array.shape[1:] == first.inputs[name].shape[1:] for name, array in task.inputs.items())
 
-    def _cut(self, task: Task, num_rows: int) -> Part | None:
+    def _cut(self, task: Task, num_rows: int, share: int) -> Part | None:
         """The rows of `task` that may join a batch that holds `num_rows`; None when it has to wait for the next."""
         start = task.num_rows_taken
         taken = task.num_rows - start
         limit = self.options.max_batch_size
+        if num_rows and num_rows + taken > share and share < limit:
+            return None
         room = limit - num_rows if self.is_batchable and not task.is_alone else taken
         if taken > room:
             if room == 0 or task.num_rows <= limit:

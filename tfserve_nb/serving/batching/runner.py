@@ -245,7 +245,7 @@ class Runner:
                 elif ready_s is None and self._background:
                     lane = self._choose_background(now_s)
                 if lane is not None:
-                    taken, finished = lane.queue.take(now_s)
+                    taken, finished = lane.queue.take(now_s, 1 + self._num_idle)
                     if taken is not None:
                         self._begin(running, lane, taken, now_s)
                     if self._num_idle:

@@ -1,0 +1,291 @@
+"""Whole bundles, written by `tfserve-nb bundle` and read by what will read them: protos, servers, schemas, tools."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from helpers.black_box import Served, Start, environment, free_port
+
+import tfserve_nb
+from tfserve_nb.scaleout.bundles.alerts import METRICS
+from tfserve_nb.scaleout.bundles.health import health_command
+
+TARGETS = ("tf-serving", "docker", "kubernetes", "kserve", "vertex", "sagemaker")
+METRICS_PATH = "/monitoring/prometheus/metrics"
+IN_NOTEBOOKS = ("IPython", "PIL", "ipykernel", "ipywidgets", "jupyterlab", "matplotlib")
+"""Modules that an image of `tfserve-nb serve` does not have."""
+
+
+@pytest.fixture(scope="module")
+def bundles(store: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Target -> its bundle of `half_plus_two` as `hpt`, all written by one process that has no TensorFlow."""
+    root = tmp_path_factory.mktemp("bundles")
+    (root / "models.config").write_text(
+        f'model_config_list {{ config {{ name: "hpt" base_path: "{store}/half_plus_two" model_platform: "tensorflow" '
+        'version_labels { key: "stable" value: 123 } } }'
+    )
+    (root / "batching").write_text("max_batch_size { value: 16 } max_enqueued_batches { value: 7 }")
+    code = f"""
+import sys
+from tfserve_nb.cli import main
+from tfserve_nb.protos.postponed import loaded
+for target in {TARGETS!r}:
+    options = ["--target", target, "--model_config_file={root}/models.config"]
+    code = main(["bundle", "{root}/" + target, *options, "--batching_parameters_file={root}/batching"])
+    assert code == 0, target
+assert loaded() is None, "TensorFlow was imported"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
+    return {target: root / target for target in TARGETS}
+
+
+def values(path: Path) -> Iterator[Any]:
+    """The documents of a YAML file."""
+    return iter(yaml.safe_load_all(path.read_text()))
+
+
+def without_ports(flags: list[str]) -> list[str]:
+    """Flags without those that `start` gives itself."""
+    return [flag for flag in flags if not flag.startswith(("--port=", "--rest_api_port=", "--host="))]
+
+
+# ---------------------------------------------------------------- servers
+
+
+def test_the_files_for_tensorflow_serving_are_served_as_they_are(
+    bundles: dict[str, Path], start: Start, tmp_path: Path
+) -> None:
+    folder = bundles["tf-serving"]
+    flags = (folder / "flags.txt").read_text().split()
+
+    served = start(*without_ports(flags))
+
+    assert served.predict({"instances": [1.0, 2.0]}) == (200, {"predictions": [2.5, 3.0]})
+    assert served.predict({"instances": [1.0]}, target="/labels/stable")[0] == 200
+    assert served.predict({"instances": [1.0] * 17}) == (400, {"error": served_words(17, 16)})
+    status, text, _ = served.rest("GET", METRICS_PATH)
+    assert status == 200
+    assert [name for name in METRICS if f"\n{name}{{" not in text] == []
+    assert "/models/hpt" in (folder / "models.config").read_text()
+    assert served.stop() == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md", "batching.config", "compose.yaml", "flags.txt", "models", "models.config", "monitoring.config",
+        "prometheus-rules.yaml", "tensorflow-serving.service",
+    ]  # fmt: skip
+    (compose,) = values(folder / "compose.yaml")
+    assert compose["services"]["serving"]["command"] == flags
+    assert all(port.startswith("127.0.0.1:") for port in compose["services"]["serving"]["ports"])
+
+
+def served_words(size: int, limit: int) -> str:
+    """What TensorFlow Serving answers to a request with too many rows."""
+    return f"Task size {size} is larger than maximum input batch size {limit}"
+
+
+def test_the_image_of_this_package_has_all_that_it_needs(
+    bundles: dict[str, Path], start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its entry point runs with the code and files of the bundle, and without what only notebooks need."""
+    folder = shutil.copytree(bundles["docker"], tmp_path / "image")
+    entry = json.loads(re.search(r"^ENTRYPOINT (.+)$", (folder / "Dockerfile").read_text(), re.MULTILINE)[1])
+    health = json.loads(re.search(r"CMD (\[.+\])$", (folder / "Dockerfile").read_text(), re.MULTILINE)[1])
+    assert entry[:5] == ["python", "-m", "tfserve_nb", "serve", "--host=0.0.0.0"]
+    config = folder / "config" / "models.config"
+    config.write_text(config.read_text().replace('"/models/', f'"{folder}/models/'))
+    (folder / "token").write_text("secret\n")
+    (folder / "token").chmod(0o600)
+    moved = {"/config/": f"{folder}/config/", "/run/secrets/tfserve/token": f"{folder}/token"}
+    flags = without_ports(entry[4:])
+    for there, here in moved.items():
+        flags = [flag.replace(there, here) for flag in flags]
+    blocked = f"import sys\nfor name in {IN_NOTEBOOKS!r}:\n    sys.modules[name] = None\n"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(blocked)
+    monkeypatch.setenv("PYTHONPATH", f"{folder / 'app'}:{tmp_path / 'site'}")
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")  # not what lies in the folder that the tests run in
+    shown = subprocess.run(
+        [sys.executable, "-c", "import tfserve_nb; print(tfserve_nb.__file__)"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert shown.stdout.startswith(str(folder / "app"))
+
+    served = start(*flags)
+
+    assert served.predict({"instances": [1.0]})[0] == 401
+    headers = {"Authorization": "Bearer secret"}
+    answer = served.rest("POST", "/v1/models/hpt:predict", {"instances": [1.0]}, headers)
+    assert answer[:2] == (200, {"predictions": [2.5]})
+    assert served.rest("GET", "/v2/health/ready")[0] == 200, "a probe has no token"
+    assert served.rest("GET", METRICS_PATH, headers=headers)[0] == 200
+    asked = [word.replace("8501", str(served.rest_port)) for word in health]
+    assert subprocess.run(asked, timeout=30, check=False).returncode == 0
+    unanswered = health_command("/v1/models/hpt", served.rest_port)
+    assert subprocess.run(unanswered, timeout=30, check=False).returncode != 0, "401 is not healthy"
+    nobody = health_command("/healthz", free_port())
+    assert subprocess.run(nobody, timeout=30, check=False, stderr=subprocess.DEVNULL).returncode != 0
+    check_bundle_of_a_server_elsewhere(served, tmp_path)
+
+
+def check_bundle_of_a_server_elsewhere(served: Served, tmp_path: Path) -> None:
+    """A handle of `connect` bundles what its server serves from this machine's folders."""
+    handle = tfserve_nb.connect(f"http://127.0.0.1:{served.rest_port}", token="secret")
+
+    bundle = handle.bundle(tmp_path / "again", target="sagemaker")
+
+    assert "label stable → 123" in (bundle.folder / "README.md").read_text()
+    with pytest.raises(tfserve_nb.VersionNotFound, match="version 5 of model hpt"):
+        handle.bundle(tmp_path / "no", target="sagemaker", versions=(5,))
+
+
+def test_a_deployed_model_is_bundled_with_what_was_measured(
+    start: Start, tmp_path: Path, rng: np.random.Generator
+) -> None:
+    import keras
+
+    model = keras.Sequential([keras.layers.Input((4,)), keras.layers.Dense(3)])
+    x = rng.random((8, 4), np.float32)
+    try:
+        d = tfserve_nb.deploy(model, "net", base_path=tmp_path / "models", label="stable", warmup=x[:2])
+        for _ in range(10):
+            expected = d.predict(x)
+        bundle = d.bundle(tmp_path / "out", target="tf-serving")
+        tfserve_nb.deploy(model, "net", base_path=tmp_path / "models", stage=True)
+        d.set_traffic({1: 90, 2: 10})
+        split = d.bundle(tmp_path / "split", target="kserve")
+        with pytest.raises(tfserve_nb.InvalidOption, match="is not empty"):
+            d.bundle(tmp_path / "out", target="docker")
+        with pytest.raises(tfserve_nb.InvalidOption, match="there is no target 'k8s'"):
+            d.bundle(tmp_path / "no", target="k8s")
+        np.testing.assert_allclose(d.predict(x), expected, rtol=1e-6)
+    finally:
+        tfserve_nb.shutdown()
+
+    (canary,) = values(split.folder / "kserve" / "canary.yaml")
+    assert canary["metadata"]["annotations"] == {"serving.kserve.io/deploymentMode": "Knative"}
+    assert canary["spec"]["predictor"]["canaryTrafficPercent"] == 10
+    assert canary["spec"]["predictor"]["model"]["storageUri"] == "pvc://tfserve-models/net-2"
+    assert (split.folder / "storage" / "net-2" / "2" / "saved_model.pb").is_file()
+    readme = (bundle.folder / "README.md").read_text()
+    assert re.search(r"Measured on the server .* 8 rows [\d.e-]+ ms", readme)
+    assert "Version 1 of net has a warm-up file." in readme
+    served = start(*without_ports((bundle.folder / "flags.txt").read_text().split()))
+    assert "Number of warmup records read: 1." in served.text
+    status, answer = served.predict({"instances": np.tile(x, (20, 1)).tolist()}, "net", "/labels/stable")
+    assert status == 200, "more rows than a batch has are split, as in the notebook"
+    np.testing.assert_allclose(answer["predictions"], np.tile(expected, (20, 1)), rtol=1e-5)
+
+
+# ---------------------------------------------------------------- schemas and tools
+
+
+def test_objects_are_what_kubernetes_takes(bundles: dict[str, Path]) -> None:
+    import kubernetes_validate
+
+    files = [*(bundles["kubernetes"] / "kubernetes").rglob("*.yaml"), bundles["kserve"] / "kserve" / "secret.yaml"]
+    objects = [one for file in files for one in values(file)]
+    theirs = {one["kind"] for one in objects}
+    for one in objects:
+        if one["kind"] != "ServiceMonitor":
+            for version in ("1.30", kubernetes_validate.latest_version()):
+                kubernetes_validate.validate(one, version, strict=True)
+
+    assert theirs == {
+        "Deployment", "HorizontalPodAutoscaler", "Job", "NetworkPolicy", "PodDisruptionBudget", "Secret", "Service",
+        "ServiceMonitor",
+    }  # fmt: skip
+    (service,) = [one for one in objects if one["kind"] == "Service" and one["metadata"]["name"] == "hpt"]
+    for one in objects:
+        if one["kind"] == "Deployment" and one["metadata"]["name"] == "hpt":
+            assert one["spec"]["template"]["metadata"]["labels"] == service["spec"]["selector"]
+
+
+def test_pods_of_kserve_are_what_kubernetes_takes(bundles: dict[str, Path]) -> None:
+    """KServe's own keys are checked while they are written; what it passes on is a pod's."""
+    import kubernetes_validate
+
+    (own,) = values(bundles["kserve"] / "kserve" / "tfserve-nb.yaml")
+    spec = {key: own["spec"]["predictor"][key] for key in ("containers", "volumes")}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "hpt"}, "spec": spec}
+    kubernetes_validate.validate(pod, "1.30", strict=True)
+
+    (theirs,) = values(bundles["kserve"] / "kserve" / "tensorflow.yaml")
+    address = theirs["spec"]["predictor"]["model"]["storageUri"]
+    assert address == "pvc://tfserve-models/hpt-123"
+    assert (bundles["kserve"] / "storage" / "hpt-123" / "123" / "saved_model.pb").is_file()
+
+
+def test_tokens_are_new_and_private(bundles: dict[str, Path]) -> None:
+    tokens = set()
+    for target in ("kubernetes", "kserve"):
+        file = bundles[target] / target / "secret.yaml"
+        (secret,) = values(file)
+        tokens.add(secret["stringData"]["token"])
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+        assert f"{target}/secret.yaml" in (bundles[target] / ".gitignore").read_text()
+    assert len(tokens) == 2
+    assert min(map(len, tokens)) > 40
+
+
+def test_prometheus_and_systemd_take_their_files(bundles: dict[str, Path], tmp_path: Path) -> None:
+    folder = bundles["tf-serving"]
+    rules = subprocess.run(
+        ["promtool", "check", "rules", folder / "prometheus-rules.yaml"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (rules.returncode, "2 rules found" in rules.stdout) == (0, True), rules.stderr
+
+    unit = tmp_path / "tensorflow-serving.service"
+    text = (folder / unit.name).read_text()
+    unit.write_text(text.replace("/usr/bin/tensorflow_model_server", "/bin/true"))
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (verified.returncode, verified.stderr) == (0, "")
+    unit.write_text(unit.read_text().replace("Restart=", "Restrat="))
+    misspelt = subprocess.run(
+        ["systemd-analyze", "verify", unit], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "Restrat" in misspelt.stderr
+
+
+def test_every_readme_has_its_lines_and_says_what_was_not_run(bundles: dict[str, Path]) -> None:
+    for target, folder in bundles.items():
+        readme = (folder / "README.md").read_text()
+        block = re.search(r"```sh\n(.+?)\n```", readme, re.DOTALL)
+        assert block, target
+        assert 3 <= len(block[1].splitlines()) <= 6, target
+        assert "## Not run" in readme, target
+        assert "label stable → 123" in readme, target
+    assert "(not run)" in (bundles["vertex"] / "README.md").read_text()
+
+
+def test_a_command_that_cannot_be_carried_out_says_why_in_a_line(bundles: dict[str, Path], store: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tfserve_nb", "bundle", bundles["docker"], f"--model_base_path={store}/half_plus_two"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"tfserve-nb bundle: {bundles['docker']} is not empty, and nothing in it is replaced "
+        "(try: an empty or a new folder)\n"
+    )

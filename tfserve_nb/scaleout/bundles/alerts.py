@@ -1,0 +1,50 @@
+"""Alerts on TensorFlow Serving's metrics, which `tfserve-nb serve` has too.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+from typing import Any  # YAML
+
+REQUESTS, LATENCY = ":tensorflow:serving:request_count", ":tensorflow:serving:request_latency"
+METRICS = (REQUESTS, f"{LATENCY}_bucket")
+"""The series that the alerts read."""
+
+MAX_ERRORS = 0.01
+SLOW_S = 1.0
+
+
+def alerts(name: str) -> dict[str, Any]:
+    """Rules for errors and slow requests, whose limits are starting points.
+
+    Args:
+        name: what is served.
+    """
+    failed = f'sum by (model_name) (rate({REQUESTS}{{status!="OK"}}[5m]))'
+    all_of_them = f"sum by (model_name) (rate({REQUESTS}[5m]))"
+    tail = f"histogram_quantile(0.99, sum by (model_name, le) (rate({LATENCY}_bucket[5m])))"
+    return {
+        "groups": [
+            {
+                "name": f"serving {name}",
+                "rules": [
+                    {
+                        "alert": "ServingErrors",
+                        "expr": f"{failed} / {all_of_them} > {MAX_ERRORS}",
+                        "for": "5m",
+                        "labels": {"severity": "page"},
+                        "annotations": {"summary": "More than 1 % of the requests to {{ $labels.model_name }} fail"},
+                    },
+                    {
+                        "alert": "ServingSlow",
+                        # The histogram counts microseconds.
+                        "expr": f"{tail} > {SLOW_S * 1e6:.0f}",
+                        "for": "5m",
+                        "labels": {"severity": "warn"},
+                        "annotations": {"summary": "p99 of {{ $labels.model_name }} is above one second"},
+                    },
+                ],
+            }
+        ]
+    }

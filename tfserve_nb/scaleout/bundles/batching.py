@@ -1,0 +1,101 @@
+"""Batching values for another server, from what was measured here.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...bench.sweep import SweepResult
+from ...server.config_files import read_batching
+from ...serving.batching.options import DEFAULT_MAX_BATCH_SIZE, BatchingOptions, powers_of_two
+from ...serving.telemetry.model_metrics import BatchSummary
+from .contents import Batching, BundledVersion
+
+CHEAP = 0.9
+"""Larger runs are worth their wait only if they do more than this share of what the best size does in the same time."""
+
+DEFAULTS = Batching(
+    BatchingOptions(),
+    "The values are this package's defaults: no run was measured. After `%benchmark NAME --sweep`, or real traffic, "
+    "another bundle has measured ones.",
+)
+
+
+OFF = Batching(
+    None,
+    "Batching is off: files do not tell whether rows of different requests may run together. `d.bundle()` of a served "
+    "model knows and takes measured values; `--batching_parameters_file` takes yours.",
+)
+
+
+def given(path: Path) -> Batching:
+    """The limits of a file of yours.
+
+    Raises:
+        ConfigRejected: if it cannot be read.
+    """
+    return Batching(read_batching(path), f"The values are those of {path}.", path.read_text(encoding="utf-8"))
+
+
+def unbatched(versions: tuple[BundledVersion, ...]) -> Batching | None:
+    """Why requests for these versions may not be put together; None where they may."""
+    for version in versions:
+        for signature, reason in version.alone.items():
+            return Batching(
+                None,
+                f"Batching is off: version {version.number} runs each request of signature {signature} alone, since "
+                f"{reason}.",
+            )
+    return None
+
+
+def measured(batches: BatchSummary, sweep: SweepResult | None) -> Batching:
+    """The values that the times of a queue's runs lead to.
+
+    The largest batch is the smallest size that does nearly as many rows a second as the best one: larger ones only
+    wait longer. A sweep brings the latency to keep: a run takes at most half of it, since a request may have to wait
+    for one run before its own, and no more batches wait than can be run within it.
+
+    Args:
+        batches: what the version's queue ran, and how long its runs take.
+        sweep: what `%benchmark --sweep` found, or None.
+    """
+    run_ms = {size: ms for size, ms in sorted(batches.run_ms.items()) if ms > 0}
+    if not run_ms:
+        return DEFAULTS
+    slo_ms = None if sweep is None else sweep.slo_ms
+    limit_ms = float("inf") if slo_ms is None else slo_ms / 2
+    quick = {size: ms for size, ms in run_ms.items() if ms <= limit_ms} or {min(run_ms): run_ms[min(run_ms)]}
+    best = max(size / ms for size, ms in quick.items())
+    largest = next(size for size, ms in quick.items() if size / ms >= CHEAP * best)
+    is_bounded = largest < max(run_ms)
+    max_batch_size = largest if is_bounded else max(largest, DEFAULT_MAX_BATCH_SIZE)
+    sizes = tuple(size for size in run_ms if size <= max_batch_size)
+    allowed = sizes if sizes[-1] == max_batch_size else powers_of_two(max_batch_size)
+    options = BatchingOptions(max_batch_size=max_batch_size, allowed_batch_sizes=allowed)
+    if slo_ms is not None:
+        waiting = max(1, int(slo_ms / run_ms.get(max_batch_size, slo_ms)))
+        options = BatchingOptions(
+            max_batch_size=max_batch_size, allowed_batch_sizes=allowed, max_enqueued_batches=waiting
+        )
+    return Batching(options, _origin(batches, run_ms, largest, sweep, is_bounded=is_bounded))
+
+
+def _origin(
+    batches: BatchSummary, run_ms: dict[int, float], largest: int, sweep: SweepResult | None, *, is_bounded: bool
+) -> str:
+    times = ", ".join(f"{size} {'row' if size == 1 else 'rows'} {ms:.3g} ms" for size, ms in run_ms.items())
+    text = f"Measured on the server that this was bundled from, over {batches.num_batches} runs: {times}. "
+    if is_bounded:
+        text += f"Batches of more than {largest} rows hardly do more in the same time, or take too long."
+    else:
+        text += (
+            f"No run of more than {max(run_ms)} rows was measured, so the limit of "
+            f"{max(largest, DEFAULT_MAX_BATCH_SIZE)} rows is a default."
+        )
+    if sweep is None:
+        return f"{text} How many batches may wait is a default."
+    kept = "no rate" if sweep.knee is None else f"{sweep.knee:.4g} requests/s"
+    return f"{text} The sweep kept p99 within {sweep.slo_ms:.3g} ms up to {kept}; the queue fits into that."

@@ -1,0 +1,158 @@
+"""KServe: an InferenceService with its TensorFlow runtime, another with `tfserve-nb serve`, and a canary.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from ..cluster import RESOURCES_NOTE, Object, made, object_name, own_container, own_volumes, resources, write_secret
+from ..contents import BundleContents, BundledModel, BundledVersion
+from ..files import Readme, copy_model, write_text, write_yaml
+from ..images import Images, write_images
+from ..options import BundleOptions
+from ..serving_files import CHECKED, version_note
+from ..shapes.kserve import INFERENCE_SERVICE
+from ..storage import STORAGE, upload_command
+
+FOLDER = "kserve"
+API, MODE = "serving.kserve.io/v1beta1", "serving.kserve.io/deploymentMode"
+REST_PORT, GRPC_PORT = 8080, 9000
+"""The ports that KServe expects."""
+
+DEFAULT_STORAGE = "pvc://tfserve-models"
+
+
+def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Readme:
+    """Write the bundle.
+
+    Raises:
+        InvalidOption: if there are several models, or the versions are not to be copied.
+        OSError: if a version cannot be copied.
+    """
+    model = contents.model
+    storage = (options.storage or DEFAULT_STORAGE).rstrip("/")
+    name = object_name(model.name)
+    images = write_images(contents, options, folder)
+    own = made("InferenceService", f"{name}-own", API, spec=_own_spec(images, contents, name, options))
+    _write(folder / FOLDER / "tfserve-nb.yaml", own)
+    write_secret(folder / FOLDER / "secret.yaml", name)
+    write_text(folder / ".gitignore", f"{FOLDER}/secret.yaml\n")
+    canary = _canary(model)
+    if images.serving:
+        versions = (model.default, *((canary[0],) if canary else ()))
+        for version in versions:
+            copy_model(model, (version,), folder / STORAGE / _revision(model, version))
+        stable = _runtime(contents, options, model.default, storage, is_split=canary is not None)
+        _write(folder / FOLDER / "tensorflow.yaml", stable)
+        if canary:
+            _write(folder / FOLDER / "canary.yaml", _with_canary(contents, options, canary, storage))
+    return _readme(contents, images, name, storage, canary)
+
+
+def _revision(model: BundledModel, version: BundledVersion) -> str:
+    """The folder of one revision: KServe's runtime serves the highest version of its folder, so it has one."""
+    return f"{model.name}-{version.number}"
+
+
+def _canary(model: BundledModel) -> tuple[BundledVersion, int] | None:
+    """The version that shares the traffic with the promoted one, and its percentage; None without a split in two."""
+    others = {number: percent for number, percent in model.traffic.items() if number != model.default_version}
+    if len(others) != 1:
+        return None
+    ((number, percent),) = others.items()
+    version = model.version(number)
+    return None if version.file else (version, round(percent))
+
+
+def _runtime(
+    contents: BundleContents, options: BundleOptions, version: BundledVersion, storage: str, *, is_split: bool
+) -> Object:
+    """An InferenceService with KServe's own runtime, which is TensorFlow Serving."""
+    predictor = {
+        "minReplicas": options.min_replicas,
+        "maxReplicas": options.max_replicas,
+        "model": {
+            "modelFormat": {"name": "tensorflow", "version": "2"},
+            "runtime": "kserve-tensorflow-serving",
+            "protocolVersion": "v1",
+            "storageUri": f"{storage}/{_revision(contents.model, version)}",
+            "resources": resources(contents),
+        },
+    }
+    service = made("InferenceService", object_name(contents.model.name), API, spec={"predictor": predictor})
+    # Only Knative divides the traffic of two revisions.
+    service["metadata"]["annotations"] = {MODE: "Knative" if is_split else "Standard"}
+    return service
+
+
+def _with_canary(
+    contents: BundleContents, options: BundleOptions, canary: tuple[BundledVersion, int], storage: str
+) -> Object:
+    """The same with the other version, which gets its percentage while the earlier revision keeps the rest."""
+    version, percent = canary
+    changed = _runtime(contents, options, version, storage, is_split=True)
+    changed["spec"]["predictor"]["canaryTrafficPercent"] = percent
+    return changed
+
+
+def _own_spec(images: Images, contents: BundleContents, token: str, options: BundleOptions) -> Object:
+    """A predictor with `tfserve-nb serve`, on KServe's ports."""
+    container = own_container(images, contents, "kserve-container")
+    # The last of two flags of a name counts.
+    container["args"] = [*images.own_flags, f"--rest_api_port={REST_PORT}", f"--port={GRPC_PORT}"]
+    container["ports"] = [{"containerPort": REST_PORT, "protocol": "TCP"}]
+    for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+        container[probe]["httpGet"]["port"] = REST_PORT
+    return {
+        "predictor": {
+            "minReplicas": options.min_replicas,
+            "maxReplicas": options.max_replicas,
+            "containers": [container],
+            "volumes": own_volumes(token),
+        }
+    }
+
+
+def _write(path: Path, document: Object) -> None:
+    write_yaml(path, INFERENCE_SERVICE, document)
+
+
+def _readme(
+    contents: BundleContents, images: Images, name: str, storage: str, canary: tuple[BundledVersion, int] | None
+) -> Readme:
+    model = contents.model
+    commands = []
+    if images.serving:
+        commands += [upload_command(storage), f"kubectl apply --filename {FOLDER}/tensorflow.yaml"]
+        commands += [f"kubectl apply --filename {FOLDER}/canary.yaml    # once the first is ready"] if canary else []
+    commands += [
+        f"docker build --tag {shlex.quote(images.own)} . && docker push {shlex.quote(images.own)}",
+        f"kubectl apply --filename {FOLDER}/secret.yaml --filename {FOLDER}/tfserve-nb.yaml",
+        f"kubectl get inferenceservice {name} {name}-own",
+    ]
+    notes = [*images.notes]
+    if images.serving:
+        notes += [
+            f"With KServe's TensorFlow runtime, clients call /v1/models/{name}:predict, without labels; "
+            "batching is not set up there.",
+            *version_note(),
+        ]
+        if canary:
+            notes.append(
+                f"Version {canary[0].number} gets {canary[1]} % of the traffic. canaryTrafficPercent works in KServe's "
+                "Knative mode only; in Standard mode bundle without a split."
+            )
+    notes += [f"{FOLDER}/secret.yaml holds a token that was made for {name}-own; .gitignore names it.", RESOURCES_NOTE]
+    return Readme(
+        title=f"{model.name} on KServe",
+        commands=tuple(commands),
+        checked=(CHECKED, "The InferenceServices have only keys of serving.kserve.io/v1beta1."),
+        not_run=(
+            "No cluster was there: nothing was applied, and KServe's runtime did not serve the model.",
+            "The image was not built: there was no container engine.",
+        ),
+        notes=tuple(dict.fromkeys(notes)),
+    )
