@@ -67,7 +67,7 @@ def authority() -> Authority:
 def behind(start_for_module: Start, store: Path) -> Served:
     """A server without a token on the loopback interface, which is called by the proxy's name too."""
     return start_for_module(
-        "--model_name=hpt", f"--model_base_path={store}/half_plus_two", f"--allowed_hosts={NAME}",
+        "--model_name=hpt", f"--model_base_path={store}/quick", f"--allowed_hosts={NAME}",
     )  # fmt: skip
 
 

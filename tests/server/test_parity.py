@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 from helpers.fake_servable import FakeServable, rows
 
+import tfserve_nb
 from tfserve_nb.cli.parity import parity
 from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable
 from tfserve_nb.export.graph.effects import Effects
 from tfserve_nb.export.graph.state import GraphState
+from tfserve_nb.export.warmup_requests import write_warmup_requests
 from tfserve_nb.reports.html import to_html
 from tfserve_nb.scaleout.parity.check import compare_servers
 from tfserve_nb.scaleout.parity.options import ParityOptions
@@ -210,10 +212,10 @@ def test_what_a_server_does_not_have_or_tell_is_said(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "num_rows"),
-    [("x.npy", 3), ("x.npz", 3), ("list.json", 3), ("instances.json", 3), ("named.json", 3), ("inputs.json", 3)],
+    "file",
+    ["x.npy", "x.npz", "list.json", "instances.json", "named.json", "inputs.json", "x.parquet", "version"],
 )
-def test_rows_of_a_file_are_sent(serve: Serve, tmp_path: Path, file: str, num_rows: int) -> None:
+def test_rows_of_a_file_are_sent(serve: Serve, tmp_path: Path, file: str) -> None:
     x, path = rows(1, 2, 3), tmp_path / file
     values = {
         "list.json": x.tolist(),
@@ -225,13 +227,21 @@ def test_rows_of_a_file_are_sent(serve: Serve, tmp_path: Path, file: str, num_ro
         np.save(path, x)
     elif file == "x.npz":
         np.savez(path, x=x)
-    else:
+    elif file in values:
         path.write_text(json.dumps(values[file]))
     served = serve(Model(1))
+    if file == "x.parquet":
+        handle = tfserve_nb.connect(served.url, TOKEN).capture()
+        handle.predict(x)
+        handle.captured().save(path)
+        handle.capture(False).clear_captured()
+    elif file == "version":
+        path.mkdir()
+        write_warmup_requests(path, "net", {"x": x})
 
     result = compare_servers(served, served, options=ParityOptions(rows=path, requests=0))
 
-    assert [one.num_rows for one in result.predictions] == [num_rows] * len(DOORS)
+    assert [one.num_rows for one in result.predictions] == [len(x)] * len(DOORS)
     assert any(str(path) in note for note in result.notes)
 
 
@@ -258,8 +268,6 @@ def test_rows_that_do_not_do_are_named(
 
 
 def test_captured_requests_are_the_rows_when_there_are_any(serve: Serve) -> None:
-    import tfserve_nb
-
     served = serve(Model(1))
     handle = tfserve_nb.connect(served.url, TOKEN)
     handle.capture()

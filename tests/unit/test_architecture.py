@@ -45,7 +45,7 @@ THIRD_PARTY = {
     "keras": ("export", "serving", "api/callback", "scaleout/mlflow/fetch"),
     # protos and stubs; they import TensorFlow
     "tensorflow_serving": ("export", "server", "bench/load/targets", "scaleout/parity"),
-    "google": ("export", "server", "scaleout/parity/doors"),  # protobuf
+    "google": ("export", "server", "scaleout/parity"),  # protobuf
     "google_crc32c": ("protos",),
     "grpc": ("server", "bench/load", "scaleout/parity/grpc_client"),
     "grpc_health": ("server",),

@@ -72,7 +72,7 @@ class _Comparison:
             self._say(f"{name}: what both tell", *step)
             told = compare_told(a, b, name, self._options)
             checks += told.checks
-            self._notes += told.notes
+            self._notes += [*told.notes, *_left_out(told)]
             given = self._given(name, told)
             for version in told.versions:
                 self._say(f"{name}: predictions of version {version.number}", *step)
@@ -130,3 +130,11 @@ class _Comparison:
 
     def _say(self, what: str, done: int, total: int) -> None:
         self._progress(ProgressEvent("comparing", done, total, what))
+
+
+def _left_out(told: Told) -> Iterator[str]:
+    """Calls that are not compared, of those that the signatures are for."""
+    methods = {one.method_name.rpartition("/")[2] for version in told.versions for one in version.signatures.values()}
+    calls = sorted(methods & {"classify", "regress"})
+    if calls:
+        yield f"not compared: the calls {' and '.join(calls)}; their signatures are asked to predict"

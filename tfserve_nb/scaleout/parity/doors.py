@@ -17,6 +17,8 @@ from ...types import SignatureSpec, Tensors
 from .side import Reply, Side, model_path
 
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
+METADATA = "/tensorflow.serving.PredictionService/GetModelMetadata"
+STATUS = "/tensorflow.serving.ModelService/GetModelStatus"
 
 
 @dataclass(frozen=True, slots=True)

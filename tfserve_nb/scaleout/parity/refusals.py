@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any  # protobuf messages
 
-from .doors import PREDICT
+from .doors import METADATA, PREDICT, STATUS
 from .side import Side, model_path
 from .values import Check, Verdict
 
@@ -130,9 +130,6 @@ def _grpc_requests(model: str) -> Iterator[tuple[str, str, Any]]:
     from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest
     from tensorflow_serving.apis.predict_pb2 import PredictRequest
 
-    service = PREDICT.rpartition("/")[0]
-    metadata, states = f"{service}/GetModelMetadata", "/tensorflow.serving.ModelService/GetModelStatus"
-
     def made(kind: Callable[[], Any], name: str = "", **more: Any) -> Any:
         request = kind()
         if name:
@@ -150,5 +147,5 @@ def _grpc_requests(model: str) -> Iterator[tuple[str, str, Any]]:
     yield "unknown version", PREDICT, made(PredictRequest, model, version=NO_VERSION)
     yield "unknown label", PREDICT, made(PredictRequest, model, label=NO_LABEL)
     yield "unknown signature", PREDICT, made(PredictRequest, model, signature=NO_NAME)
-    yield "metadata without a field", metadata, made(GetModelMetadataRequest, model)
-    yield "states of an unknown model", states, made(GetModelStatusRequest, NOBODY)
+    yield "metadata without a field", METADATA, made(GetModelMetadataRequest, model)
+    yield "states of an unknown model", STATUS, made(GetModelStatusRequest, NOBODY)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ...reports.html import to_html
 from ...reports.report import Report
 from ...reports.text import to_text
 from .report import check_table, latency_table, notes_of, prediction_table, row_table
@@ -101,6 +100,3 @@ class ParityResult:
 
     def __str__(self) -> str:
         return to_text(self.report)
-
-    def _repr_html_(self) -> str:
-        return to_html(self.report)

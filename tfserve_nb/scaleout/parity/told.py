@@ -15,6 +15,7 @@ from ...errors import ModelNotFound, NotAvailable
 from ...server.admin.predict_body import parse_signatures
 from ...server.rest.metadata_json import CHANGES_FIELD, ORDER_FIELD
 from ...types import ModelStatus, SignatureSpec
+from .grpc_told import grpc_metadata, grpc_status
 from .options import ParityOptions
 from .predictions import Version
 from .side import Reply, Side, model_path
@@ -88,7 +89,7 @@ def compare_told(a: Side, b: Side, name: str, options: ParityOptions) -> Told:
     for number in sorted(known_a.keys() & known_b.keys()):
         if known_a[number] == known_b[number] == AVAILABLE:
             check, version = _metadata(a, b, name, number, (status_a, status_b))
-            checks.append(check)
+            checks += [check, *_over_other_doors(a, b, name, number)]
             versions.append(version)
     return Told(tuple(checks), tuple(versions), tuple(_notes(name, status_a, status_b)))
 
@@ -173,10 +174,6 @@ def _metadata(
     if any(reply.status != 200 for reply in replies):
         check = _check("metadata", subject, *(f"{reply.status} {reply.text}"[:MAX_CHARS] for reply in replies))
         return check, Version(name, number, {})
-    found = list(differences(_metadata_in(replies[0]), _metadata_in(replies[1])))
-    remark = "; ".join(f"{path}: A {left}, B {right}" for path, left, right in found[:MAX_DIFFERENCES])
-    if len(found) > MAX_DIFFERENCES:
-        remark += f"; and {len(found) - MAX_DIFFERENCES} more"
     signatures_a, signatures_b = (_signatures(side, reply) for side, reply in zip((a, b), replies, strict=True))
     common = {key: signature for key, signature in signatures_a.items() if key in signatures_b}
     known = [one for status in statuses if status is not None for one in status.versions if one.version == number]
@@ -184,7 +181,33 @@ def _metadata(
     version = Version(
         name, number, common, next(filter(None, changes), ""), next((one.draws for one in known if one.draws), "")
     )
-    return Check("metadata", subject, Verdict.DIFFERENT if found else Verdict.SAME, remark), version
+    return _alike("metadata", subject, *map(_metadata_in, replies)), version
+
+
+def _over_other_doors(a: Side, b: Side, name: str, number: int) -> Iterator[Check]:
+    """The same over the protocols that both have; that one is missing is said where requests are compared."""
+    subject = f"{name}, version {number}"
+    if not (a.why_no_v2 or b.why_no_v2):
+        path = f"/v2{model_path(name, number).removeprefix('/v1')}"
+        yield _alike("metadata over V2", subject, *(_v2_metadata(side, path) for side in (a, b)))
+    if not (a.why_no_grpc or b.why_no_grpc):
+        yield _alike("state over gRPC", subject, *(grpc_status(side, name, number) for side in (a, b)))
+        yield _alike("metadata over gRPC", subject, *(grpc_metadata(side, name, number) for side in (a, b)))
+
+
+def _v2_metadata(side: Side, path: str) -> Any:
+    """Without the list of versions, which is compared as such."""
+    value = side.get(path).json
+    return {key: item for key, item in value.items() if key != "versions"} if isinstance(value, dict) else value
+
+
+def _alike(what: str, subject: str, a: Any, b: Any) -> Check:
+    """Compare two JSON values, word for word."""
+    found = list(differences(a, b))
+    remark = "; ".join(f"{path or 'all'}: A {left}, B {right}" for path, left, right in found[:MAX_DIFFERENCES])
+    if len(found) > MAX_DIFFERENCES:
+        remark += f"; and {len(found) - MAX_DIFFERENCES} more"
+    return Check(what, subject, Verdict.DIFFERENT if found else Verdict.SAME, remark)
 
 
 def _metadata_in(reply: Reply) -> Any:
