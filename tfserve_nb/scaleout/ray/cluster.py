@@ -11,6 +11,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -199,8 +200,8 @@ class LocalCluster:
         with contextlib.suppress(OSError):
             assert process.stdin is not None  # noqa: S101 - it is a pipe
             process.stdin.close()  # what it waits for
-        for end in (lambda: None, process.terminate, process.kill):
-            end()
+        for number in (0, signal.SIGTERM, signal.SIGKILL):  # 0 only looks
+            process.send_signal(number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_S / 2)
                 break

@@ -70,6 +70,10 @@ def _series(parts: Sequence[Series]) -> Series:
         p50_ms=slowest(lambda part: part.p50_ms),
         p95_ms=slowest(lambda part: part.p95_ms),
         p99_ms=slowest(lambda part: part.p99_ms),
-        phases_ms={name: slowest(lambda part, name=name: part.phases_ms[name]) for name in parts[0].phases_ms},
+        phases_ms={name: slowest(_phase(name)) for name in parts[0].phases_ms},
         waiting=total(lambda part: part.waiting),
     )
+
+
+def _phase(name: str) -> Callable[[Series], np.ndarray]:
+    return lambda part: part.phases_ms[name]

@@ -46,7 +46,7 @@ class ServeApi:
         self.url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
         self.host = parts.hostname
         self._token = token or _ray_token()
-        proxies = {} if parts.hostname in _LOOPBACK else None
+        proxies: dict[str, str] | None = {} if parts.hostname in _LOOPBACK else None  # None: those of the environment
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler(proxies))
 
     def version(self, limit_s: float = LIMIT_S) -> str:

@@ -118,7 +118,7 @@ class ServedModels:
     def _both(self, before: Mapping[str, ReplicaModel], wanted: Mapping[str, ReplicaModel]) -> list[ModelConfig]:
         """What was served and what is wanted, side by side, with the labels as they are."""
         both = []
-        for model in (before | wanted).values():
+        for model in {**before, **wanted}.values():
             known, new = before.get(model.name), wanted.get(model.name)
             versions = set(self._core.available(model.name)) if known is not None else set()
             if new is not None:
