@@ -73,6 +73,10 @@ RESOURCES_NOTE = (
     "Memory and processor that a server asks for are an estimate (1 GiB and three times the files), not measured."
 )
 
+TMP_VOLUME: Object = {"name": "tmp", "emptyDir": {}}
+TMP_MOUNT: Object = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - of the container
+"""All else in a container is read-only."""
+
 CONTAINER_SECURITY: Object = {
     "runAsNonRoot": True,
     "runAsUser": 1000,
@@ -95,7 +99,7 @@ def own_container(images: Images, contents: BundleContents, name: str = "server"
         "readinessProbe": _probe("/v2/health/ready"),
         "livenessProbe": _probe("/healthz", failureThreshold=6),
         "volumeMounts": [
-            {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108 - of the container
+            TMP_MOUNT,
             {"name": "token", "mountPath": TOKEN_FILE.rpartition("/")[0], "readOnly": True},
         ],
     }
@@ -112,11 +116,11 @@ def own_volumes(secret: str) -> list[Object]:
         "defaultMode": 0o440,
         "items": [{"key": TOKEN_KEY, "path": TOKEN_FILE.rpartition("/")[2]}],
     }
-    return [{"name": "tmp", "emptyDir": {}}, {"name": "token", "secret": token}]
+    return [TMP_VOLUME, {"name": "token", "secret": token}]
 
 
 def serving_container(images: Images, contents: BundleContents) -> Object:
-    """A container with TensorFlow Serving."""
+    """A container with TensorFlow Serving; it needs `TMP_VOLUME`."""
     status = model_path(images.models[0].model.name)
     return {
         **_container("server", images.serving, contents),
@@ -125,10 +129,11 @@ def serving_container(images: Images, contents: BundleContents) -> Object:
         "startupProbe": _probe(status, failureThreshold=60),
         "readinessProbe": _probe(status),
         "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
+        "volumeMounts": [TMP_MOUNT],
     }
 
 
-def pod(container: Object, volumes: list[Object] | None = None) -> Object:
+def pod(container: Object, volumes: list[Object]) -> Object:
     """The specification of a pod that ends without losing a request."""
     return {
         "automountServiceAccountToken": False,
@@ -136,7 +141,7 @@ def pod(container: Object, volumes: list[Object] | None = None) -> Object:
         # The token's file belongs to this group.
         "securityContext": {"runAsNonRoot": True, "fsGroup": 1000},
         "containers": [{**container, "lifecycle": {"preStop": {"sleep": {"seconds": SLEEP_S}}}}],
-        **({"volumes": volumes} if volumes else {}),
+        "volumes": volumes,
     }
 
 

@@ -19,4 +19,4 @@ def upload_command(address: str) -> str:
     if scheme == "s3":
         return f"aws s3 cp --recursive {STORAGE}/ {shlex.quote(address + '/')}"
     claim, _, below = place.partition("/")
-    return f"kubectl cp {STORAGE}/. POD:/mnt/{shlex.quote(below)}    # POD mounts the claim {claim} at /mnt"
+    return f"kubectl cp {STORAGE}/. {shlex.quote('POD:/mnt/' + below)}    # POD mounts the claim {claim} at /mnt"

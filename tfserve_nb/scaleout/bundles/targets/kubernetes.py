@@ -11,6 +11,8 @@ from ....server.config_files import DEFAULT_METRICS_PATH
 from ..cluster import (
     CONTAINER_SECURITY,
     RESOURCES_NOTE,
+    TMP_MOUNT,
+    TMP_VOLUME,
     TOKEN_KEY,
     Object,
     made,
@@ -57,7 +59,9 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     later = folder / LATER
     write_objects(later / "service-monitor.yaml", service_monitor(name))
     if images.serving:
-        serving = deployment(other, pod(serving_container(images, contents)), replicas=options.min_replicas)
+        serving = deployment(
+            other, pod(serving_container(images, contents), [TMP_VOLUME]), replicas=options.min_replicas
+        )
         write_objects(later / "tensorflow-serving.yaml", serving, service(other), network_policy(other))
         write_objects(later / "parity-job.yaml", parity_job(name, images, other))
     write_text(folder / ".gitignore", f"{FOLDER}/secret.yaml\n")
@@ -170,14 +174,14 @@ def parity_job(name: str, images: Images, other: str) -> Object:
         ],
         "env": [{"name": "TFSERVE_TOKEN", "valueFrom": {"secretKeyRef": {"name": name, "key": TOKEN_KEY}}}],
         "securityContext": CONTAINER_SECURITY,
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],  # noqa: S108 - of the container
+        "volumeMounts": [TMP_MOUNT],
     }
     template = {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
         "securityContext": {"runAsNonRoot": True, "fsGroup": 1000},
         "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
+        "volumes": [TMP_VOLUME],
     }
     spec = {
         "backoffLimit": 0,
