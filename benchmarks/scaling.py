@@ -51,13 +51,14 @@ def measure(path: Path, rounds: int, seconds: float) -> None:
             for name, workers in rotated(CASES, number):
                 with started(contenders.serve(num_workers=workers), models[name]) as server:
                     for connections in CONNECTIONS:
-                        one = _cost(server, connections, seconds)
-                        found.setdefault(f"{name}, {workers} workers", {}).setdefault(str(connections), []).append(one)
-                        print(
-                            f"round {number + 1}: {name}, {workers} workers, {connections} connections: {one}",
-                            flush=True,
-                        )
-    path.write_text(json.dumps({"conditions": machine.describe(), "costs": found}, indent=1))
+                        case = found.setdefault(f"{name}, {workers} workers", {}).setdefault(str(connections), [])
+                        try:
+                            case.append(_cost(server, connections, seconds))
+                        except wrk.LoadFailed as error:  # a busy machine; the other rounds count
+                            print(error)
+                            continue
+                        print(f"round {number + 1}: {name}, {workers} workers, {connections} connections: {case[-1]}")
+                path.write_text(json.dumps({"conditions": machine.describe(), "costs": found}, indent=1))
 
 
 def _cost(server: Server, connections: int, seconds: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Conversions for engines in the tests' own process: starting TensorFlow anew for each takes most of their time."""
+"""What the product does in processes of their own, in the tests': most of the time is TensorFlow's import in each."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from tfserve_nb.serving.versions.acceleration import load_version
 from tfserve_nb.serving.versions.source import VersionSource
 from tfserve_nb.serving.versions.trial import Trial
 from tfserve_nb.serving.versions.warmup import nothing_seen, warm_up
+from tfserve_nb.types import Tensors
+from tfserve_nb.variants import measure, probe
+from tfserve_nb.variants.probing import Subject, Turn
 
 
 def convert_jobs_here(jobs: Sequence[conversion.Job]) -> list[str]:
@@ -34,6 +37,25 @@ def convert_jobs_here(jobs: Sequence[conversion.Job]) -> list[str]:
 def convert_here(patch: pytest.MonkeyPatch) -> None:
     """Let what is deployed in this process be converted in it too."""
     patch.setattr(conversion, "convert", convert_jobs_here)
+
+
+class ProbeHere:
+    """As `probing.Probe`, without a process."""
+
+    def load(self, subject: Subject) -> None:
+        self._subject = subject
+        self._run, self.loaded = probe.load(subject)
+
+    def run(self, inputs: Tensors) -> Any:
+        return self._run(inputs)
+
+    def turn(self, num_rows: int) -> Any:
+        return probe.answer_to(Turn(num_rows), self._run, self._subject)
+
+
+def probe_here(patch: pytest.MonkeyPatch) -> None:
+    """Let variants be measured in this process."""
+    patch.setattr(measure, "probing", lambda _: contextlib.nullcontext(ProbeHere()))
 
 
 @contextlib.contextmanager

@@ -144,13 +144,11 @@ def test_a_model_that_reaches_outside_is_served_only_when_that_is_allowed(start:
 def test_a_port_that_is_taken_is_named(start: Start, store: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        code, output = run(f"--model_base_path={store}/half_plus_two", f"--port={port}")
+        code, output = run(f"--model_base_path={store}/quick", f"--port={port}")
         assert code == 255
         assert f"127.0.0.1:{port}" in output
         assert "in use" in output
-        code, output = run(
-            f"--model_base_path={store}/half_plus_two", f"--port={free_port()}", f"--rest_api_port={port}"
-        )
+        code, output = run(f"--model_base_path={store}/quick", f"--port={free_port()}", f"--rest_api_port={port}")
     assert code == 255
     assert f"port {port} on 127.0.0.1 is taken" in output
 

@@ -39,10 +39,11 @@ def test_grpc_without_tensorflow_and_after_a_death(served: Served, how: signal.S
     assert served.stop() == 0
 
 
-def test_a_second_server_does_not_share_the_ports(served: Served, store: Path) -> None:
+def test_a_second_server_does_not_share_the_ports(start: Start, store: Path) -> None:
     import subprocess
 
-    flags = ("--model_name=hpt", f"--model_base_path={store}/half_plus_two", "--workers=1")
+    flags = ("--model_name=hpt", f"--model_base_path={store}/quick", "--workers=1")
+    served = start(*flags)
     grpc, rest = f"--port={served.grpc_port}", f"--rest_api_port={served.rest_port}"
     for ports, text in (
         ((grpc, "--rest_api_port=0"), f"gRPC cannot listen on 127.0.0.1:{served.grpc_port}"),

@@ -644,7 +644,7 @@ def test_requests_without_rows_reach_no_engine(monkeypatch: pytest.MonkeyPatch, 
     model = keras.Sequential([keras.Input((5, 3), name="x"), keras.layers.LSTM(4)])
     rows = np.random.default_rng(0).normal(size=(3, 5, 3)).astype(np.float32)
 
-    handle = tfserve_nb.deploy(model, "lstm", engine=engine)
+    handle = tfserve_nb.deploy(model, "lstm", engine=engine, max_batch_size=4)
 
     assert handle.predict(rows[:0]).shape == (0, 4)
     np.testing.assert_allclose(handle.predict(rows), model(rows), rtol=1e-4, atol=1e-5)

@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         _import_runtime(engine)  # what every version shares does not count for one of them
         subject: Subject = parent.recv()
         try:
-            run, loaded = _load(subject)
+            run, loaded = load(subject)
         except Exception as error:  # noqa: BLE001 - runtimes raise types of their own; it becomes a reason
             parent.send(Problem(innermost(error)))
             return 1
@@ -47,14 +47,14 @@ def main(arguments: Sequence[str]) -> int:
         while True:
             question = parent.recv()
             try:
-                answer: object = _answer(question, run, subject)
+                answer: object = answer_to(question, run, subject)
             except Exception as error:  # noqa: BLE001 - the same
                 answer = Problem(innermost(error))
             parent.send(answer)
     return 0
 
 
-def _load(subject: Subject) -> tuple[Run, Loaded]:
+def load(subject: Subject) -> tuple[Run, Loaded]:
     """What runs the version, and how loading it went."""
     before = _own_memory()
     started_s = time.perf_counter()
@@ -69,7 +69,8 @@ def _load(subject: Subject) -> tuple[Run, Loaded]:
     return run, Loaded(load_s, max(0, _own_memory() - before))
 
 
-def _answer(question: Rows | Turn, run: Run, subject: Subject) -> Tensors | list[float]:
+def answer_to(question: Rows | Turn, run: Run, subject: Subject) -> Tensors | list[float]:
+    """The outputs of some rows, or how long a few runs took, in seconds."""
     return run(question.inputs) if isinstance(question, Rows) else turn_of(run, subject.batches[question.num_rows])
 
 

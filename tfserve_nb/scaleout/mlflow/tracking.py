@@ -82,7 +82,10 @@ def _imported() -> Any:
         raise NotAvailable(f"{' and '.join(missing)} is not installed", hint=INSTALLATION)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of its own type hints
-        import mlflow.pyfunc
+        try:
+            import mlflow.pyfunc
+        except ImportError as error:
+            raise NotAvailable(f"MLflow cannot be imported: {innermost(error)}", hint=INSTALLATION) from error
     return mlflow
 
 

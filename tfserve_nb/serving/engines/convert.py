@@ -42,6 +42,9 @@ _CALLS = re.compile(r"^(?:(?:Stateful)?PartitionedCall(?:_\d+)?/)+")
 _PROGRAMS = frozenset({"XlaCallModule"})
 """Operations that hold a program of another compiler, such as JAX': what tf2onnx says of them is of no use."""
 
+_NAMELESS = "unknown"
+"""What tf2onnx calls an operation whose name it lost."""
+
 _MAX_NAMED = 3
 
 
@@ -183,7 +186,7 @@ def _listed(found: Sequence[tuple[str, str]]) -> str:
     """Operations and the first place of each, in words."""
     places: dict[str, str] = {}
     for operation, name in found:
-        places.setdefault(operation, name)
+        places.setdefault(operation, "" if name == _NAMELESS else name)
     named = [f"{operation} (in {_CALLS.sub('', name)})" if name else operation for operation, name in places.items()]
     return shorten(", ".join(named[:_MAX_NAMED]) + (" and others" if len(named) > _MAX_NAMED else ""))
 
