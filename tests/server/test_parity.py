@@ -145,7 +145,7 @@ def test_one_weight_that_differs_is_named_by_row_output_and_size(serve: Serve) -
     assert 0 < row.allowed < 0.01
     assert float(row.b) - float(row.a) == pytest.approx(0.25)
     text = text_of(result)
-    assert "DIFFERENT, 3 of 3" in text
+    assert "3 of 3 differ" in text
     assert "net version 1, serving_default, REST, rows" in text
 
 

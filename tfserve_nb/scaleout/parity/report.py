@@ -41,7 +41,7 @@ def _outcome(one: Predictions) -> str:
     if one.verdict is Verdict.NOT_COMPARED:
         return str(one.verdict.value)
     if one.verdict is Verdict.DIFFERENT:
-        return f"DIFFERENT, {one.num_different} of {one.num_rows}"
+        return f"{one.num_different} of {one.num_rows} differ"
     return f"same, {one.num_rows}" if one.num_rows else f"refused alike, {one.num_refused}"
 
 
