@@ -65,7 +65,7 @@ def test_two_servers_of_the_same_files_are_the_same(a: Served, begin, store: Pat
 
     assert code == 0, text
     assert "the same: " in text
-    assert "many 1 half refused alike, 16 refused alike, 16 same, 16 same, 16" in text
+    assert "many 1 half both refuse, 16 both refuse, 16 same, 16 same, 16" in text
     assert "half_plus_two gRPC" in text
     assert "label two_versions, stable same version 1" in text
 

@@ -42,7 +42,7 @@ def _outcome(one: Predictions) -> str:
         return str(one.verdict.value)
     if one.verdict is Verdict.DIFFERENT:
         return f"{one.num_different} of {one.num_rows} differ"
-    return f"same, {one.num_rows}" if one.num_rows else f"refused alike, {one.num_refused}"
+    return f"same, {one.num_rows}" if one.num_rows else f"both refuse, {one.num_refused}"
 
 
 def row_table(predictions: Iterable[Predictions]) -> Table:
