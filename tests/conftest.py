@@ -46,6 +46,7 @@ LIMITS_S = {
     "notebooks": 900,
     "browser": 600,
     "tools": 120,
+    "ray": 300,
 }
 """How long a test may take, by ring.
 

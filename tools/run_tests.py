@@ -4,8 +4,9 @@ Usage: python tools/run_tests.py [pytest arguments]
 
 The rings run in stages. Within a stage the groups are processes of their own, of which two run side by side: when one
 ends, the next begins. The longest come first, so that both end at about the same time. The browser ring runs alone: the
-browser, its server and a kernel that is kept busy need both cores. Each group is watched by guarded_pytest.py: a test
-that hangs fails alone, and no process outlives the group. The exit code is 0 only if every group ended with 0.
+browser, its server and a kernel that is kept busy need both cores. So does the ray ring: its cluster does not start on
+a busy machine. Each group is watched by guarded_pytest.py: a test that hangs fails alone, and no process outlives the
+group. The exit code is 0 only if every group ended with 0.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ STAGES = (
     },
     {
         "browser": ("tests/browser",),
+    },
+    {
+        "ray": ("tests/ray",),
     },
 )
 """Stages one after the other; in each, groups, `SIDE_BY_SIDE` at a time: name -> pytest arguments."""

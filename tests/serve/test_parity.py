@@ -65,7 +65,7 @@ def test_two_servers_of_the_same_files_are_the_same(a: Served, begin, store: Pat
 
     assert code == 0, text
     assert "the same: " in text
-    assert "many 1 half same refusal, 16 rows same refusal, 16 rows same, 16 rows same, 16 rows" in text
+    assert "many 1 half both refuse, 16 both refuse, 16 same, 16 same, 16" in text
     assert "half_plus_two gRPC" in text
     assert "label two_versions, stable same version 1" in text
 
@@ -80,7 +80,7 @@ def test_a_changed_weight_and_a_missing_version_are_found(a: Served, begin, own_
 
     assert code == 1, text
     assert "versions and states two_versions different A: 1 AVAILABLE, 2 AVAILABLE; B: 1 AVAILABLE" in text
-    assert "half_plus_two 123 serving_default DIFFERENT, 16 of 16 rows" in text
+    assert "half_plus_two 123 serving_default 16 of 16 differ" in text
     assert "half_plus_two version 123, serving_default, REST, rows" in text
     assert "y[0]" in text
     assert "many 1 int32 same" in text

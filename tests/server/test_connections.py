@@ -32,6 +32,8 @@ HEAD = b"POST /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\nAuthoriza
         ({"X-TFServe-Token": "wrong"}, 401),
         ({"Authorization": "bearer right-token"}, 200),
         ({"X-TFServe-Token": "right-token"}, 200),
+        ({"X-TFServe-Token": "right-token", "Authorization": "token of-the-hub"}, 200),
+        ({"X-TFServe-Token": "wrong", "Authorization": "Bearer right-token"}, 401),
     ],
 )
 def test_token_decides(server, headers: dict[str, str], status: int) -> None:

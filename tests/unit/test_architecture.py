@@ -44,10 +44,10 @@ THIRD_PARTY = {
     "jax": ("export/backends/jax",),
     "keras": ("export", "serving", "api/callback", "scaleout/mlflow/fetch"),
     # protos and stubs; they import TensorFlow
-    "tensorflow_serving": ("export", "server", "bench/load/targets", "scaleout/parity"),
+    "tensorflow_serving": ("export", "server", "bench/load/targets", "scaleout/parity", "scaleout/ray"),
     "google": ("export", "server", "scaleout/parity"),  # protobuf
     "google_crc32c": ("protos",),
-    "grpc": ("server", "bench/load", "scaleout/parity/grpc_client"),
+    "grpc": ("server", "bench/load", "scaleout/parity/grpc_client", "scaleout/ray"),
     "grpc_health": ("server",),
     "grpc_reflection": ("server",),
     "prometheus_client": ("server",),
@@ -76,6 +76,8 @@ THIRD_PARTY = {
     "rich": ("cli", "reports/text"),
     "pandas": ("bench/result", "replay/result", "agreement/worst", "serving/telemetry/capture"),
     "pyarrow": ("serving/telemetry/capture",),
+    "ray": ("scaleout/ray",),
+    "starlette": ("scaleout/ray",),  # the class of responses that Ray takes
     "yaml": ("scaleout/bundles/files",),
     "mlflow": ("scaleout/mlflow",),
 }
@@ -85,7 +87,7 @@ HEAVY = {
     "tensorflow", "keras", "matplotlib", "tensorflow_serving", "google", "grpc", "grpc_health", "grpc_reflection",
     "prometheus_client", "cryptography", "ai_edge_litert", "scipy", "rich", "pandas", "psutil", "pynvml", "PIL",
     "jax", "pyarrow", "cattrs", "httpx", "tf_keras", "ml_dtypes", "flatbuffers", "onnx", "onnxruntime", "tf2onnx",
-    "google_crc32c", "mlflow", "yaml",
+    "google_crc32c", "mlflow", "ray", "starlette", "yaml",
 }  # fmt: skip
 """Packages that take too long to import for `%load_ext`: they are imported inside functions."""
 

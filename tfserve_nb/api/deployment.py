@@ -11,6 +11,7 @@ import html
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any  # arrays and DataFrames of the user
 
 import numpy as np
@@ -587,7 +588,7 @@ class Deployment:
 
         Args:
             folder: where to; it must be empty or not there.
-            target: `tf-serving`, `docker`, `kubernetes`, `kserve`, `mlflow`, `vertex` or `sagemaker`.
+            target: `tf-serving`, `docker`, `kubernetes`, `kserve`, `ray`, `mlflow`, `vertex` or `sagemaker`.
             sweep: what `d.benchmark(sweep=True)` returned; its latency limits the batches and the queue. Without it,
                 the run times that the queue has learned decide.
             **options: the attributes of `scaleout.bundles.options.BundleOptions`: `versions=(2,)`, `image="digits:2"`.
@@ -648,6 +649,58 @@ class Deployment:
         if not (is_whole and undeploy_lost(self.name, delete=delete, force=force)):
             self._server.models.undeploy(self.name, version, delete=delete, force=force)
         settle()
+
+    def to_ray(  # noqa: PLR0913 - what replicas are started with
+        self,
+        address: str | None = None,
+        *,
+        min_replicas: int = 1,
+        max_replicas: int = 3,
+        port: int | None = None,
+        grpc_port: int | None = None,
+        auth_token_file: str | None = None,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        environment: Mapping[str, str] = MappingProxyType({}),
+        progress: Progress = no_progress,
+    ) -> Deployment:
+        """Serve the model by replicas on Ray: the same versions, labels, traffic and token; docs/ray.md.
+
+        This server goes on too. The handle that is returned is like this one; its `stop` ends the replicas.
+
+        Args:
+            address: the URL of Ray's dashboard on a cluster that runs, such as `http://head:8265`; None starts a
+                cluster of this machine alone, which ends with `stop` or with this process.
+            min_replicas: replicas without load.
+            max_replicas: replicas at most; Ray adds and removes them as requests come.
+            port: of REST; by default a free one, or 8501 on another cluster.
+            grpc_port: of gRPC; by default a free one, or 8500 on another cluster.
+            auth_token_file: on another cluster: the file with the token, under the same path on every node.
+            options: further options of Ray Serve's deployment, such as `{"max_ongoing_requests": 64}`.
+            environment: further variables for the processes of a cluster that is started.
+            progress: called with each step, on the calling thread.
+
+        Raises:
+            ConfigRejected: if a replica cannot serve it, or an option is none of Ray Serve's.
+            NotAvailable: without Ray, or if the cluster does not answer.
+            ServerFailed: if Ray does not start, with its reason and how long was waited.
+        """
+        from .to_ray import RayOptions, server_on_ray  # brings Tornado
+
+        given = RayOptions(address, min_replicas, max_replicas, port, grpc_port, auth_token_file, options, environment)
+        return Deployment(self.name, server_on_ray(self._server, self.name, given, progress).handle)
+
+    def stop(self) -> None:
+        """End the replicas that `to_ray` started. Idempotent; other servers end with their last model.
+
+        Raises:
+            InvalidOption: if this handle holds no server.
+        """
+        end = self._server.on_stop
+        if end is None:
+            raise InvalidOption(
+                f"{self.name} is not served by replicas that this handle started", hint="d.undeploy() stops serving it"
+            )
+        end()
 
     def _test_of(self, state: ExperimentState) -> ABTest:
         return ABTest(self._server.experiments, self.name, state.started_at, self)

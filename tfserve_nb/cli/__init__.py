@@ -1,4 +1,4 @@
-"""The command line: `tfserve-nb serve`, `bench`, `bundle` and `parity`, also `python -m tfserve_nb serve`."""
+"""The command line: `tfserve-nb serve`, `bench`, `bundle`, `parity` and `ray`, also `python -m tfserve_nb serve`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ commands:
   bench     load a model server and show what its clients would see (tfserve-nb bench --help)
   bundle    write what TensorFlow Serving, Kubernetes and others need to serve the same (tfserve-nb bundle --help)
   parity    compare two servers: do they answer the same? (tfserve-nb parity --help)
+  ray       serve SavedModels by replicas on Ray, as many as the load needs (tfserve-nb ray --help)
 
   --version print the version
 """
 
-COMMANDS = ("bench", "bundle", "parity")
+COMMANDS = ("bench", "bundle", "parity", "ray")
 """Modules of this folder with a function of the same name, which are imported when they are needed."""
 
 

@@ -49,7 +49,7 @@ SECRET_FILES = ("auth_token_file", "ssl_config_file", "rest_api_ssl_config_file"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class _Terminated(BaseException):
+class Terminated(BaseException):
     """A signal asked the process to end."""
 
 
@@ -69,7 +69,7 @@ def serve(arguments: list[str]) -> int:
         return 0
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's errors stay; what it tells of itself is no news
     postpone()  # versions that an engine runs need no more of TensorFlow than its messages
-    _log_to_stderr()
+    log_to_stderr()
     open_files.raise_limit()
     secrets = {name: getattr(flags, name) for name in SECRET_FILES}
     for line in (*ignored_flags(arguments), *readable_by_others(secrets)):
@@ -95,7 +95,7 @@ def serve(arguments: list[str]) -> int:
         if error.hint:
             print(f"  try: {error.hint}", flush=True)
         return EXIT_FAILED
-    except _Terminated:
+    except Terminated:
         _log.info("Stopping: running requests may finish")
     finally:
         if server is not None:
@@ -274,7 +274,7 @@ def end_with_parent(pid: int) -> None:
 
 
 class Signals:
-    """SIGTERM and SIGINT raise `_Terminated` on the main thread, once; a second one ends the process at once.
+    """SIGTERM and SIGINT raise `Terminated` on the main thread, once; a second one ends the process at once.
 
     A signal may reach any thread, but Python handles it on the main one, which has to wake up for it: that is what the
     pair of sockets is for.
@@ -296,10 +296,11 @@ class Signals:
     def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_DFL)
-        raise _Terminated
+        raise Terminated
 
 
-def _log_to_stderr() -> None:
+def log_to_stderr() -> None:
+    """Print what a command tells."""
     logger = logging.getLogger("tfserve_nb")
     logger.setLevel(logging.INFO)
     logger.addHandler(_stderr(logging.INFO))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn  # values of flags, of any type
 
@@ -150,8 +150,6 @@ GROUPS: dict[str, tuple[Flag, ...]] = {
     ),
 }
 
-IGNORED = tuple(flag for flags in GROUPS.values() for flag in flags if flag.ignored_because)
-
 
 class _Parser(argparse.ArgumentParser):
     """Exits as `tensorflow_model_server` does."""
@@ -170,20 +168,38 @@ def parse_serve(arguments: list[str]) -> argparse.Namespace:
     Returns:
         One attribute for each flag, and `version`.
     """
+    text = "Serve SavedModels as tensorflow_model_server does: same flags, files and protocols."
+    return parse_flags("tfserve-nb serve", text, GROUPS, arguments)
+
+
+def parse_flags(
+    program: str, description: str, groups: Mapping[str, Iterable[Flag]], arguments: list[str]
+) -> argparse.Namespace:
+    """The values of the flags of a command; those of `groups` that are ignored are shown apart.
+
+    Args:
+        program: the command.
+        description: what it does, in a line.
+        groups: title -> flags.
+        arguments: what stands after the command.
+
+    Returns:
+        One attribute for each flag, and `version`.
+    """
     parser = _Parser(
-        "tfserve-nb serve",
-        description="Serve SavedModels as tensorflow_model_server does: same flags, files and protocols.",
+        program,
+        description=description,
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("--version", nargs="?", const=True, default=False, type=_boolean, help="print versions")
-    for title, flags in GROUPS.items():
+    for title, flags in groups.items():
         group = parser.add_argument_group(title)
         for flag in flags:
             if not flag.ignored_because:
                 _add(group, flag)
     ignored = parser.add_argument_group("accepted, and without effect here")
-    for flag in IGNORED:
+    for flag in _ignored(groups):
         _add(ignored, flag)
     values, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -191,10 +207,14 @@ def parse_serve(arguments: list[str]) -> argparse.Namespace:
     return values
 
 
-def ignored_flags(arguments: list[str]) -> list[str]:
+def ignored_flags(arguments: list[str], groups: Mapping[str, Iterable[Flag]] = GROUPS) -> list[str]:
     """A warning for each flag that was given and changes nothing."""
     given = {argument.removeprefix("--").split("=")[0] for argument in arguments if argument.startswith("--")}
-    return [f"--{flag.name} has no effect: {flag.ignored_because}" for flag in IGNORED if flag.name in given]
+    return [f"--{flag.name} has no effect: {flag.ignored_because}" for flag in _ignored(groups) if flag.name in given]
+
+
+def _ignored(groups: Mapping[str, Iterable[Flag]]) -> list[Flag]:
+    return [flag for flags in groups.values() for flag in flags if flag.ignored_because]
 
 
 def _add(group: argparse._ArgumentGroup, flag: Flag) -> None:

@@ -85,13 +85,17 @@ class ServePlan:
     reload_base_paths: tuple[str, ...] | None = None
 
 
-def make_plan(flags: argparse.Namespace) -> ServePlan:
+def make_plan(flags: argparse.Namespace, *, names_models: bool = True) -> ServePlan:
     """Read the files that the flags name, and combine all settings.
+
+    Args:
+        flags: those of `parse_serve`.
+        names_models: whether they name models and ports; those of a replica on Ray do not.
 
     Raises:
         ServingError: what is wrong, with the flag or file.
     """
-    _check(flags)
+    _check(flags, names_models=names_models)
     settings = _settings(flags)
     return ServePlan(
         read_configs=_config_reader(flags),
@@ -118,7 +122,7 @@ def make_plan(flags: argparse.Namespace) -> ServePlan:
     )
 
 
-def _check(flags: argparse.Namespace) -> None:
+def _check(flags: argparse.Namespace, *, names_models: bool) -> None:
     _check_limits(flags)
     try:
         check_installed(check_engine(flags.engine))
@@ -130,6 +134,19 @@ def _check(flags: argparse.Namespace) -> None:
         if not flags.auth_token_file or not flags.rest_api_port:
             raise ConfigRejected("--managed needs --auth_token_file and --rest_api_port")
         return
+    if names_models:
+        _check_places(flags)
+    if flags.use_alts_credentials and flags.ssl_config_file:
+        raise ConfigRejected("Either use_alts_credentials must be false or ssl_config_file must be empty.")
+    if flags.batching_parameters_file and not flags.enable_batching:
+        raise ConfigRejected(
+            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
+        )
+    if flags.enable_per_model_batching_parameters and not flags.enable_batching:
+        raise ConfigRejected("enable_per_model_batching_parameters needs enable_batching", hint="--enable_batching")
+
+
+def _check_places(flags: argparse.Namespace) -> None:
     if not flags.port and not flags.grpc_socket_path:
         raise ConfigRejected(
             "At least one of server_options.grpc_port or server_options.grpc_socket_path must be set.",
@@ -140,14 +157,6 @@ def _check(flags: argparse.Namespace) -> None:
             "Both server_options.model_base_path and server_options.model_config_file are empty!",
             hint="--model_base_path=/path/to/model, the folder that holds numbered versions",
         )
-    if flags.use_alts_credentials and flags.ssl_config_file:
-        raise ConfigRejected("Either use_alts_credentials must be false or ssl_config_file must be empty.")
-    if flags.batching_parameters_file and not flags.enable_batching:
-        raise ConfigRejected(
-            "server_options.batching_parameters_file is set without setting server_options.enable_batching to true."
-        )
-    if flags.enable_per_model_batching_parameters and not flags.enable_batching:
-        raise ConfigRejected("enable_per_model_batching_parameters needs enable_batching", hint="--enable_batching")
 
 
 def _check_limits(flags: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ Thread: any.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 from urllib.parse import quote, unquote, urlsplit
@@ -33,6 +34,7 @@ class ServerHandle:
         url: address of HTTP, without a path; "" for `standalone`, whose pages know it by themselves.
         token: what requests must carry, or None for a server without authentication.
         grpc_address: address of gRPC, or None; the admin API of a remote server does not report it.
+        on_stop: ends the server, for one that only a handle holds; None for others.
     """
 
     kind: Kind
@@ -41,6 +43,7 @@ class ServerHandle:
     url: str = ""
     token: str | None = field(default=None, repr=False)
     grpc_address: str | None = None
+    on_stop: Callable[[], None] | None = field(default=None, compare=False, repr=False)
 
     def rest_url(self, name: str) -> str:
         """Where TensorFlow Serving's REST API answers for a model."""

@@ -142,12 +142,9 @@ def _cross_site_refusal(fields: Fields) -> Refusal | None:
 
 
 def _authorization(fields: Fields) -> str | None:
-    """`Bearer TOKEN`, from either header."""
-    given = fields.get("Authorization")
-    if given is None:
-        own = fields.get("X-TFServe-Token")
-        given = None if own is None else "Bearer " + own
-    return given
+    """`Bearer TOKEN`, from either header: proxies pass on an `Authorization` that was for them, so ours comes first."""
+    own = fields.get("X-TFServe-Token")
+    return fields.get("Authorization") if own is None else f"Bearer {own}"
 
 
 def is_token_right(authorization: str, token: str) -> bool:

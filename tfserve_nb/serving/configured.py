@@ -122,6 +122,10 @@ class ConfiguredModels:
         config = self._configs.get(name)
         return None if config is None else config.logging
 
+    def model(self, name: str) -> FollowedModel:
+        """A model that the configuration lists; `KeyError` for another."""
+        return self._models[name]
+
     def poll(self) -> None:
         """Read all folders now."""
         with self._lock:

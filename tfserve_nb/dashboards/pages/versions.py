@@ -17,6 +17,7 @@ from ...serving.telemetry.model_metrics import ModelMetrics, VersionMetrics
 from ...types import HistoryEvent, ModelStatus, VersionState, VersionStatus
 from ..charts.svg import format_number, format_span
 from ..snapshot import Snapshot, clock, event_text
+from .replicas import replica_tables
 
 COLUMNS = (
     "version", "state", "labels", "traffic", "engine", "deployed", "size", "requests", "errors", "p50", "p95", "p99",
@@ -53,9 +54,14 @@ def history_list(events: Sequence[HistoryEvent], *, is_open: bool = False) -> st
 
 
 def versions_page(snapshot: Snapshot) -> str:
-    """Versions, engines and history."""
+    """Versions, replicas, engines and history."""
     status = snapshot.status
-    return versions_table(status, snapshot.metrics) + engine_tables(status) + history_list(snapshot.events)
+    return (
+        versions_table(status, snapshot.metrics)
+        + replica_tables(status)
+        + engine_tables(status)
+        + history_list(snapshot.events)
+    )
 
 
 def percentile(value_ms: float | None, quantile: float) -> str:

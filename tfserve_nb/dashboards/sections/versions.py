@@ -22,6 +22,7 @@ from ..actions import (
     rebalanced,
     shares_of,
 )
+from ..pages.replicas import replica_tables
 from ..pages.versions import engine_tables, history_list, versions_table
 from ..snapshot import Snapshot
 from .context import Confirmation, Section, TabContext, action_button, button, choose_from, row
@@ -74,7 +75,7 @@ class VersionsSection(Section):
         choose_from(self._choice, known_versions(status), status.default_version)
         self._follow_engine()
         self._table.value = versions_table(status, snapshot.metrics)
-        self._engines.value = engine_tables(status)
+        self._engines.value = replica_tables(status) + engine_tables(status)
         self._history.value = history_list(snapshot.events)
         self._traffic.show(status)
 

@@ -31,22 +31,18 @@ def prediction_table(predictions: Sequence[Predictions]) -> Table:
         (model, str(version), signature, *(found.get(door, "") for door in doors))
         for (model, version, signature), found in by_signature.items()
     ]
-    return Table("Predictions", (*names("model", "version", "signature"), *names(*doors)), tuple(rows))
+    return Table(
+        "Predictions, by number of rows", (*names("model", "version", "signature"), *names(*doors)), tuple(rows)
+    )
 
 
 def _outcome(one: Predictions) -> str:
-    """A cell, such as `same, 17 rows`."""
+    """A cell, such as `same, 17`: short, since four of them share a line."""
     if one.verdict is Verdict.NOT_COMPARED:
         return str(one.verdict.value)
     if one.verdict is Verdict.DIFFERENT:
-        return f"DIFFERENT, {one.num_different} of {_rows(one.num_rows)}"
-    if not one.num_rows:
-        return f"same refusal, {_rows(one.num_refused)}"
-    return f"same, {_rows(one.num_rows)}"
-
-
-def _rows(num: int) -> str:
-    return "1 row" if num == 1 else f"{num:,} rows"
+        return f"{one.num_different} of {one.num_rows} differ"
+    return f"same, {one.num_rows}" if one.num_rows else f"both refuse, {one.num_refused}"
 
 
 def row_table(predictions: Iterable[Predictions]) -> Table:

@@ -1,0 +1,310 @@
+"""Replicas on Ray Serve under load: whatever happens to them, no answer is wrong and none is lost."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from helpers.client_requests import example_request, predict_request
+from helpers.eventually import eventually
+from helpers.ray_clients import TOKEN, Load
+
+from tfserve_nb.api.deployment import Deployment
+from tfserve_nb.errors import ConfigRejected, ServingError, Unimplemented, VersionNotFound
+from tfserve_nb.scaleout.ray.admin import RayModels, with_application, with_user_config
+from tfserve_nb.scaleout.ray.config import ACTOR_OPTIONS, AUTOSCALING_OPTIONS, DEPLOYMENT_OPTIONS
+from tfserve_nb.scaleout.ray.deploy import RayServer
+from tfserve_nb.scaleout.ray.state import RayModelStatus
+
+SETTLED_S = 120.0
+
+
+def rest(server: RayServer, method: str, path: str, body: object = None, token: str | None = TOKEN) -> tuple[int, Any]:
+    """Status and JSON of one request."""
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", **({} if token is None else {"Authorization": f"Bearer {token}"})}
+    request = urllib.request.Request(f"{server.handle.url}{path}", data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something holds, and ask now and then only: asking takes a while too."""
+    eventually(lambda: is_so() or time.sleep(0.3), SETTLED_S)
+
+
+def settled(server: RayServer, num_replicas: int) -> None:
+    """Wait for exactly so many replicas, all of which answer."""
+
+    def is_so() -> bool:
+        state = server.state()
+        return state.is_settled and len(state.replicas) == num_replicas == state.num_running
+
+    until(is_so)
+
+
+# ---------------------------------------------------------------- TensorFlow Serving's clients
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status", "answer"),
+    [
+        ("POST", "/v1/models/hpt:predict", {"instances": [1.0, 2.0, 5.0]}, 200, {"predictions": [2.5, 3.0, 4.5]}),
+        ("POST", "/v1/models/hpt:predict", {"inputs": [[1.0]]}, 200, {"outputs": [[2.5]]}),
+        ("POST", "/v1/models/hpt/versions/2:predict", {"instances": [1.0]}, 200, {"predictions": [3.5]}),
+        ("POST", "/v1/models/hpt/labels/stable:predict", {"instances": [1.0]}, 200, {"predictions": [2.5]}),
+        (
+            "POST",
+            "/v1/models/hpt:regress",
+            {"signature_name": "regress_x_to_y", "examples": [{"x": 1.0}]},
+            200,
+            {"results": [2.5]},
+        ),
+        (
+            "POST",
+            "/v1/models/no:predict",
+            {"instances": [1.0]},
+            404,
+            {"error": "Servable not found for request: Latest(no)"},
+        ),
+        (
+            "POST",
+            "/v1/models/hpt/versions/9:predict",
+            {"instances": [1.0]},
+            404,
+            {"error": "Servable not found for request: Specific(hpt, 9)"},
+        ),
+        ("GET", "/v1/models/hpt/nothing", None, 400, {"error": "Malformed request: GET /v1/models/hpt/nothing"}),
+    ],
+)
+def test_rest_answers_as_tensorflow_serving_does(
+    server: RayServer, deployed: Deployment, method: str, path: str, body: object, status: int, answer: object
+) -> None:
+    assert rest(server, method, path, body) == (status, answer)
+
+
+def test_status_metadata_and_the_open_inference_protocol(server: RayServer, deployed: Deployment) -> None:
+    status, found = rest(server, "GET", "/v1/models/hpt")
+    assert status == 200
+    assert {one["version"] for one in found["model_version_status"] if one["state"] == "AVAILABLE"} == {"1", "2"}
+    assert rest(server, "GET", "/v1/models/hpt/metadata")[1]["model_spec"]["version"] == "1"
+    body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [2], "data": [1.0, 2.0]}]}
+    assert rest(server, "POST", "/v2/models/hpt/infer", body)[1]["outputs"][0]["data"] == [2.5, 3.0]
+    assert rest(server, "GET", "/healthz", token=None) == (200, {"status": "ok"})
+
+
+def test_grpc_answers_as_tensorflow_serving_does(server: RayServer, deployed: Deployment) -> None:
+    import grpc
+    from tensorflow_serving.apis import get_model_status_pb2, model_service_pb2_grpc, prediction_service_pb2_grpc
+
+    metadata = (("authorization", f"Bearer {TOKEN}"),)
+    with grpc.insecure_channel(server.handle.grpc_address) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        answer = stub.Predict(predict_request(), timeout=60, metadata=metadata)
+        second = stub.Predict(predict_request(version=2), timeout=60, metadata=metadata)
+        regressed = stub.Regress(example_request("regress", "regress_x_to_y", 1.0), timeout=60, metadata=metadata)
+        request = get_model_status_pb2.GetModelStatusRequest()
+        request.model_spec.name = "hpt"
+        status = model_service_pb2_grpc.ModelServiceStub(channel).GetModelStatus(request, timeout=60, metadata=metadata)
+        refused = []
+        for wrong, shown in ((predict_request("no"), metadata), (predict_request(), ())):
+            with pytest.raises(grpc.RpcError) as error:
+                stub.Predict(wrong, timeout=60, metadata=shown)
+            refused.append((error.value.code().name, error.value.details()))
+
+    assert list(answer.outputs["y"].float_val) == [2.5, 3.0, 4.5]
+    assert (answer.model_spec.version.value, second.model_spec.version.value) == (1, 2)
+    assert [one.value for one in regressed.result.regressions] == [2.5]
+    assert {one.version for one in status.model_version_status} >= {1, 2}
+    assert refused == [
+        ("NOT_FOUND", "Servable not found for request: Latest(no)"),
+        ("UNAUTHENTICATED", "A token is needed: send the metadata 'authorization: Bearer TOKEN'"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/v1/models/hpt", "/v2/models/hpt", "/tfserve/v1/models", "/tfserve/v1/replica"])
+@pytest.mark.parametrize("token", [None, "wrong"])
+def test_nothing_is_answered_without_the_token(server: RayServer, path: str, token: str | None) -> None:
+    status, answer = rest(server, "GET", path, token=token)
+
+    assert (status, "token" in answer["error"]) == (401, True)
+
+
+# ---------------------------------------------------------------- the handle
+
+
+def test_the_handle_is_that_of_any_server(server: RayServer, deployed: Deployment) -> None:
+    assert deployed.predict([[1.0], [2.0]]).tolist() == [[2.5], [3.0]]
+    assert deployed.predict([[1.0]], version=2).tolist() == [[3.5]]
+    status = deployed.status()
+    assert isinstance(status, RayModelStatus)
+    assert (status.default_version, status.on_disk, deployed.labels) == (1, (1, 2, 3), {"stable": 1})
+    assert [replica.state for replica in status.ray.replicas] == ["RUNNING"]
+    assert all(replica.running is not None for replica in status.ray.replicas)
+    assert deployed.metrics().versions[1].num_requests > 0
+    assert deployed.history()[0].action == "configure"
+    with pytest.raises(Unimplemented, match="the replicas on Ray do not capture requests"):
+        deployed.capture()
+
+
+def test_what_changes_something_is_sent_to_ray_and_not_to_a_replica(server: RayServer) -> None:
+    status, answer = rest(server, "POST", "/tfserve/v1/models/hpt/promote", {"version": 2})
+
+    assert status == 501
+    assert "changes are sent to Ray" in answer["error"]
+
+
+def test_a_version_that_is_not_there_is_refused_before_anything_is_sent(
+    server: RayServer, deployed: Deployment
+) -> None:
+    before = server.api.details()["applications"]["tfserve_nb"]["last_deployed_time_s"]
+
+    with pytest.raises(VersionNotFound, match="hpt has no version 9 in .* on the node .*; it has 1, 2, 3"):
+        deployed.promote(9)
+
+    assert server.api.details()["applications"]["tfserve_nb"]["last_deployed_time_s"] == before
+    assert deployed.traffic == {1: 100.0}
+
+
+# ---------------------------------------------------------------- under load
+
+
+def test_promote_split_label_and_roll_back_lose_nothing(server: RayServer, deployed: Deployment, load: Load) -> None:
+    took_s = []
+    with load.from_clients(4):
+        for change in (
+            lambda: deployed.promote(2),
+            lambda: deployed.set_label("canary", 2),
+            lambda: deployed.promote(3),
+            lambda: deployed.set_traffic({2: 50, 3: 50}),
+            deployed.rollback,
+            lambda: deployed.promote(1),
+        ):
+            began_s = time.perf_counter()
+            change()
+            took_s.append(time.perf_counter() - began_s)
+    print(f"{load.num_answers} answers, slowest {load.slowest_s:.2f} s; changes took", *(f"{s:.1f} s" for s in took_s))
+
+    assert load.problems == []
+    assert set(load.versions) == {1, 2, 3}
+    assert deployed.traffic == {1: 100.0}
+    assert deployed.labels == {"stable": 1, "canary": 2}
+
+
+def test_a_bad_configuration_changes_nothing_and_does_not_delay_the_next(
+    server: RayServer, deployed: Deployment, load: Load
+) -> None:
+    """It comes from somebody who edits the file: handles look first."""
+    good = server.api.details()
+    model = {"name": "hpt", "base_path": server.plan.models[0].base_path}
+    with load.from_clients(2):
+        for bad, words in (
+            ({"versions": [1, 7]}, "model hpt has no version 7 in "),
+            ({"version_s": [1]}, "an entry of models has no 'version_s'; it has "),
+        ):
+            server.api.deploy(with_user_config(good, {"models": [{**model, **bad}], "revision": str(bad)}))
+            until(lambda words=words: words in deployed.status().problem)
+        began_s = time.perf_counter()
+        server.api.deploy(with_application(good, lambda ours: ours))
+        until(lambda: not deployed.status().problem)
+        took_s = time.perf_counter() - began_s
+    print(f"{load.num_answers} answers; the next good configuration took {took_s:.1f} s")
+
+    assert load.problems == []
+    assert set(load.versions) == {1}
+
+
+def test_replicas_come_and_go_with_the_load(server: RayServer, deployed: Deployment, load: Load) -> None:
+    settled(server, 1)
+    with load.from_clients(1):  # goes on while replicas go
+        busy = Load(load.port)
+        with busy.from_clients(24):
+            until(lambda: server.state().num_running == 3)
+        settled(server, 1)
+    print(f"{busy.num_answers + load.num_answers} answers, slowest {max(busy.slowest_s, load.slowest_s):.2f} s")
+
+    assert busy.problems + load.problems == []
+    scaling = deployed.status().ray.scaling  # type: ignore[attr-defined]  # a RayModelStatus
+    assert max(event.after for event in scaling) == 3
+
+
+def test_a_rolling_update_of_the_only_replica_loses_nothing(
+    server: RayServer, deployed: Deployment, load: Load
+) -> None:
+    settled(server, 1)
+    (before,) = server.state().replicas
+    with load.from_clients(2):
+        server.api.deploy(with_application(server.api.details(), lambda ours: {
+            **ours, "args": {"flags": [*ours["args"]["flags"], "--rest_api_timeout_in_ms=29000"]}
+        }))  # fmt: skip
+        until(lambda: before.name not in {one.name for one in server.state().replicas})
+        settled(server, 1)
+    print(f"{load.num_answers} answers, slowest {load.slowest_s:.2f} s")
+
+    assert load.problems == []
+    assert deployed.predict([[1.0]]).tolist() == [[2.5]]
+
+
+def test_a_replica_that_is_killed_loses_nothing(server: RayServer, deployed: Deployment, load: Load) -> None:
+    models = server.handle.models
+    assert isinstance(models, RayModels)
+    server.api.deploy(with_application(server.api.details(), lambda ours: with_replicas(ours, 2)))
+    settled(server, 2)
+    victim = server.state().replicas[0]
+    assert victim.pid is not None
+    with load.from_clients(4):
+        eventually(lambda: load.num_answers > 50)
+        os.kill(victim.pid, signal.SIGKILL)
+        until(lambda: victim.name not in {one.name for one in server.state().replicas})
+        settled(server, 2)
+        seen = load.num_answers
+        eventually(lambda: load.num_answers > seen + 50)
+    print(f"{load.num_answers} answers, slowest {load.slowest_s:.2f} s")
+
+    assert load.problems == []
+
+
+def with_replicas(application: dict[str, Any], number: int) -> dict[str, Any]:
+    """Our application with so many replicas."""
+    (deployment,) = application["deployments"]
+    scaling = {**deployment["autoscaling_config"], "min_replicas": number, "max_replicas": number}
+    return {**application, "deployments": [{**deployment, "autoscaling_config": scaling}]}
+
+
+# ---------------------------------------------------------------- what Ray itself says
+
+
+def test_the_names_of_options_are_rays() -> None:
+    from ray.serve.config import AutoscalingConfig
+    from ray.serve.schema import DeploymentSchema, RayActorOptionsSchema
+
+    deprecated = {"metrics_interval_s", "smoothing_factor", "upscale_smoothing_factor", "downscale_smoothing_factor"}
+
+    assert set(DeploymentSchema.model_fields) == DEPLOYMENT_OPTIONS
+    assert set(AutoscalingConfig.model_fields) - deprecated == AUTOSCALING_OPTIONS
+    assert set(RayActorOptionsSchema.model_fields) == ACTOR_OPTIONS
+
+
+def test_a_replica_that_cannot_start_says_why(server: RayServer) -> None:
+    """The first configuration of an application cannot be kept back, so Ray tells what went wrong."""
+    from ray.serve.schema import ServeDeploySchema
+
+    config = replace(server.plan, options={}).as_config()
+
+    assert ServeDeploySchema.model_validate(config).applications[0].deployments[0].max_surge_percent == 100
+    with pytest.raises(ConfigRejected, match="Ray refused the configuration"):
+        server.api.deploy({"applications": [{"name": "other"}]})
+    with pytest.raises(ServingError):
+        server.api.deploy({"applications": 3})
