@@ -20,8 +20,9 @@ from helpers.black_box import Served, Start, environment, free_port
 import tfserve_nb
 from tfserve_nb.scaleout.bundles.alerts import METRICS
 from tfserve_nb.scaleout.bundles.health import health_command
+from tfserve_nb.scaleout.ray.replica_model import models_of
 
-TARGETS = ("tf-serving", "docker", "kubernetes", "kserve", "vertex", "sagemaker")
+TARGETS = ("tf-serving", "docker", "kubernetes", "kserve", "ray", "vertex", "sagemaker")
 METRICS_PATH = "/monitoring/prometheus/metrics"
 IN_NOTEBOOKS = ("IPython", "PIL", "ipykernel", "ipywidgets", "jupyterlab", "matplotlib")
 """Modules that an image of `tfserve-nb serve` does not have."""
@@ -46,7 +47,7 @@ for target in {TARGETS!r}:
     assert code == 0, target
 assert loaded() is None, "TensorFlow was imported"
 """
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment(), timeout=240)
     return {target: root / target for target in TARGETS}
 
 
@@ -225,6 +226,25 @@ def test_pods_of_kserve_are_what_kubernetes_takes(bundles: dict[str, Path]) -> N
     address = theirs["spec"]["predictor"]["model"]["storageUri"]
     assert address == "pvc://tfserve-models/hpt-123"
     assert (bundles["kserve"] / "storage" / "hpt-123" / "123" / "saved_model.pb").is_file()
+
+
+def test_ray_is_told_what_is_served(bundles: dict[str, Path]) -> None:
+    import kubernetes_validate
+
+    (config,) = values(bundles["ray"] / "serve.yaml")
+    (service,) = values(bundles["ray"] / "rayservice.yaml")
+    inside = yaml.safe_load(service["spec"]["serveConfigV2"])
+    for told, base in ((config, bundles["ray"] / "models"), (inside, Path("/models"))):
+        (deployment,) = told["applications"][0]["deployments"]
+        (model,) = models_of(deployment["user_config"])
+        assert (model.name, model.base_path, model.versions) == ("hpt", f"{base}/hpt", (123,))
+        assert (dict(model.labels), dict(model.traffic)) == ({"stable": 123}, {123: 100.0})
+    assert (bundles["ray"] / "models" / "hpt" / "123" / "saved_model.pb").is_file()
+    assert "ray[" in (bundles["ray"] / "app" / "requirements.txt").read_text()
+    cluster = service["spec"]["rayClusterConfig"]
+    for group in (cluster["headGroupSpec"], *cluster["workerGroupSpecs"]):
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "ray"}, "spec": group["template"]["spec"]}
+        kubernetes_validate.validate(pod, "1.30", strict=True)
 
 
 def test_tokens_are_new_and_private(bundles: dict[str, Path]) -> None:

@@ -588,7 +588,7 @@ class Deployment:
 
         Args:
             folder: where to; it must be empty or not there.
-            target: `tf-serving`, `docker`, `kubernetes`, `kserve`, `mlflow`, `vertex` or `sagemaker`.
+            target: `tf-serving`, `docker`, `kubernetes`, `kserve`, `ray`, `mlflow`, `vertex` or `sagemaker`.
             sweep: what `d.benchmark(sweep=True)` returned; its latency limits the batches and the queue. Without it,
                 the run times that the queue has learned decide.
             **options: the attributes of `scaleout.bundles.options.BundleOptions`: `versions=(2,)`, `image="digits:2"`.

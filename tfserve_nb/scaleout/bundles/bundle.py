@@ -23,7 +23,7 @@ from .contents import BundleContents, BundledModel
 from .files import Readme, write_text
 from .gather import contents_of_server
 from .options import BundleOptions
-from .targets import docker, kserve, kubernetes, mlflow, sagemaker, tf_serving, vertex
+from .targets import docker, kserve, kubernetes, mlflow, ray, sagemaker, tf_serving, vertex
 
 Write: TypeAlias = Callable[[BundleContents, BundleOptions, Path], Readme]
 """Writes everything but the README into an empty folder."""
@@ -34,6 +34,7 @@ TARGETS: Mapping[str, Write] = {
     "kubernetes": kubernetes.write,
     "kserve": kserve.write,
     "mlflow": mlflow.write,
+    "ray": ray.write,
     "vertex": vertex.write,
     "sagemaker": sagemaker.write,
 }

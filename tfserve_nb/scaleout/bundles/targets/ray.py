@@ -1,0 +1,152 @@
+"""Ray Serve: `serve.yaml` for a cluster that sees this folder, and a RayService of KubeRay with an image of its own.
+
+Thread: any.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+
+from ....errors import InvalidOption
+from ...ray.config import RayPlan
+from ...ray.replica_model import ReplicaModel
+from ..app import APP, REQUIREMENTS_FILE, python_tag, write_app
+from ..cluster import RESOURCES_NOTE, TOKEN_KEY, Object, made, object_name, own_volumes, resources, write_secret
+from ..contents import BundleContents
+from ..files import Readme, as_yaml, copy_model, write_text, write_yaml
+from ..images import TOKEN_FILE, image_name
+from ..options import BundleOptions
+from ..serving_files import GRPC_PORT, REST_PORT
+from ..shapes.ray import RAY_SERVICE, SERVE
+
+SERVE_FILE, SERVICE_FILE, SECRET_FILE = "serve.yaml", "rayservice.yaml", "secret.yaml"
+PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "http": REST_PORT, "grpc": GRPC_PORT}
+
+
+def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Readme:
+    """Write the bundle.
+
+    Raises:
+        InvalidOption: if the versions are not to be copied.
+        OSError: if a version cannot be copied.
+    """
+    if not options.copy:
+        raise InvalidOption("the image for KubeRay holds its models, so they are copied", hint="leave --no-copy out")
+    name = object_name(contents.title)
+    notes: list[str] = []
+    for model in contents.models:
+        notes += copy_model(model, model.versions, folder / "models" / model.name)
+    write_app(contents, folder, ("ray",))
+    here = plan(contents, options, f"{options.root}/models", f"{options.root}/token")
+    write_yaml(folder / SERVE_FILE, SERVE, here.as_config())
+    image = options.image or f"{image_name(contents.title)}-ray:{contents.models[0].default_version}"
+    write_text(folder / "Dockerfile", _dockerfile())
+    write_text(folder / ".dockerignore", f"README.md\ntoken\n{SECRET_FILE}\n")
+    there = plan(contents, options, "/models", TOKEN_FILE)
+    write_yaml(folder / SERVICE_FILE, RAY_SERVICE, _service(contents, options, there, name, image))
+    write_secret(folder / SECRET_FILE, name)
+    write_text(folder / ".gitignore", f"{SECRET_FILE}\ntoken\n")
+    environment = " ".join(f"'{key}={value}'" for key, value in here.environment().items())
+    return Readme(
+        title=f"{contents.title} on Ray Serve",
+        commands=(
+            "(umask 077; openssl rand -hex 32 > token)",
+            f"env PYTHONPATH=$PWD/{APP} {environment} ray start --head    # on other nodes: --address=HEAD:6379",
+            f"serve deploy {SERVE_FILE}    # or: kubectl apply --filename {SECRET_FILE} --filename {SERVICE_FILE}",
+            f'curl --header "Authorization: Bearer $(cat token)" http://127.0.0.1:{REST_PORT}/v1/models/{contents.models[0].name}',
+            f"docker build --tag {image} . && docker push {image}    # for KubeRay",
+        ),
+        checked=(f"{SERVE_FILE} and {SERVICE_FILE} have only keys that Ray Serve 2.60 and ray.io/v1 have.",),
+        not_run=(
+            "No cluster of several nodes and no KubeRay was there; the image was not built.",
+            "`serve deploy` itself was not run: the same configuration was sent by this package.",
+        ),
+        notes=(
+            *notes,
+            f"Every node must see {options.root} under this path, or have a copy of it there.",
+            "Ray opens further ports on every interface, its dashboard among them, without a token: keep the cluster "
+            "in a network of its own. The token is checked in the replicas.",
+            "A change of user_config (versions, traffic, labels) takes about a second; a change of anything else "
+            "replaces replicas one by one.",
+            f"{SECRET_FILE} holds a token that was made for it; .gitignore names it.",
+            RESOURCES_NOTE,
+        ),
+    )
+
+
+def plan(contents: BundleContents, options: BundleOptions, base: str, token_file: str) -> RayPlan:
+    """What shall run.
+
+    Args:
+        contents: the models.
+        options: how many replicas.
+        base: the folder that holds a folder for each model, the same on every node.
+        token_file: where nodes find the token.
+    """
+    models = tuple(
+        ReplicaModel(
+            model.name,
+            f"{base}/{model.name}",
+            versions=tuple(version.number for version in model.versions),
+            traffic=dict(model.traffic),
+            labels=dict(model.labels),
+        )
+        for model in contents.models
+    )
+    return RayPlan(
+        models,
+        flags=(f"--auth_token_file={token_file}",),
+        min_replicas=options.min_replicas,
+        max_replicas=options.max_replicas,
+        host="0.0.0.0",  # noqa: S104 - of containers and clusters, with a token
+        port=REST_PORT,
+        grpc_port=GRPC_PORT,
+    )
+
+
+def _service(contents: BundleContents, options: BundleOptions, there: RayPlan, name: str, image: str) -> Object:
+    env = [{"name": key, "value": value} for key, value in there.environment().items()]
+
+    def group(kind: str) -> Object:
+        container = {
+            "name": f"ray-{kind}",
+            "image": image,
+            "env": env,
+            "ports": [{"name": port, "containerPort": number} for port, number in PORTS.items()]
+            if kind == "head"
+            else [],
+            "resources": resources(contents),
+            "volumeMounts": [{"name": "token", "mountPath": TOKEN_FILE.rpartition("/")[0], "readOnly": True}],
+        }
+        volumes = [volume for volume in own_volumes(name) if volume["name"] == TOKEN_KEY]
+        spec = {"securityContext": {"fsGroup": 1000}, "containers": [container], "volumes": volumes}
+        return {"rayStartParams": {}, "template": {"spec": spec}}
+
+    cluster = {
+        "rayVersion": importlib.metadata.version("ray"),
+        "enableInTreeAutoscaling": True,
+        "headGroupSpec": group("head"),
+        "workerGroupSpecs": [
+            {
+                "groupName": "workers",
+                "replicas": options.min_replicas,
+                "minReplicas": options.min_replicas,
+                "maxReplicas": options.max_replicas,
+                **group("worker"),
+            }
+        ],
+    }
+    spec = {"serveConfigV2": as_yaml(there.as_config()), "rayClusterConfig": cluster}
+    return made("RayService", name, "ray.io/v1", spec=spec)
+
+
+def _dockerfile() -> str:
+    tag = f"{importlib.metadata.version('ray')}-py{python_tag().replace('.', '')}"
+    return f"""FROM rayproject/ray:{tag}
+COPY {APP}/{REQUIREMENTS_FILE} /app/{REQUIREMENTS_FILE}
+RUN pip install --no-cache-dir --requirement /app/{REQUIREMENTS_FILE}
+COPY {APP}/tfserve_nb /app/tfserve_nb
+COPY models /models
+ENV PYTHONPATH=/app
+"""
