@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import stat
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tfserve_nb.scaleout.ray.admin import with_application, with_user_config
 from tfserve_nb.scaleout.ray.cluster import TRIES, LocalCluster
 from tfserve_nb.scaleout.ray.combined_metrics import combined_metrics
 from tfserve_nb.scaleout.ray.serve_api import ServeApi, check_ray_version
-from tfserve_nb.scaleout.ray.state import RayModelStatus, state_of
+from tfserve_nb.scaleout.ray.state import RayModelStatus, ScalingEvent, state_of
 from tfserve_nb.serving.telemetry.metrics import Metrics
 from tfserve_nb.serving.telemetry.records import RequestRecord
 from tfserve_nb.types import ModelStatus, ProgressEvent
@@ -41,12 +42,6 @@ DETAILS: dict[str, Any] = {
                         {"replica_id": "a", "state": "RUNNING", "pid": 7, "node_ip": "10.0.0.1", "start_time_s": 5.0},
                         {"replica_id": "b", "state": "STARTING", "start_time_s": 6.0},
                     ],
-                    "autoscaling_detail": {
-                        "decisions": [
-                            {"timestamp_s": 1.0, "reason": "load", "prev_num_replicas": 1, "curr_num_replicas": 2},
-                            {"timestamp_s": 2.0, "reason": "", "prev_num_replicas": 2, "curr_num_replicas": 2},
-                        ]
-                    },
                 }
             },
         },
@@ -56,14 +51,13 @@ DETAILS: dict[str, Any] = {
 }
 
 
-def test_replicas_and_scaling_are_read_from_rays_answer() -> None:
+def test_replicas_are_read_from_rays_answer() -> None:
     state = state_of(DETAILS)
 
     assert (state.status, state.wanted, state.num_running, state.is_settled) == ("RUNNING", 2, 1, False)
     assert [(one.name, one.state, one.pid, one.node) for one in state.replicas] == [
         ("a", "RUNNING", 7, "10.0.0.1"), ("b", "STARTING", None, ""),
     ]  # fmt: skip
-    assert [(event.before, event.after, event.reason) for event in state.scaling] == [(1, 2, "load")]
     with pytest.raises(ModelNotFound, match="nothing of tfserve_nb is deployed on this cluster"):
         state_of({"applications": {}})
 
@@ -175,6 +169,7 @@ def test_a_cluster_that_does_not_start_says_why_and_how_long_was_waited(
 
 def test_the_dashboard_shows_replicas_and_scaling() -> None:
     state = state_of(DETAILS).with_reports([{"replica": "a", "running": 3, "problem": ""}])
+    state = replace(state, scaling=(ScalingEvent(1.0, 1, 2, "Upscaling"),))
 
     shown = replica_tables(RayModelStatus("m", (), 1, {1: 100.0}, {}, ray=state))
 

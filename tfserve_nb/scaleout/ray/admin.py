@@ -11,7 +11,9 @@ from __future__ import annotations
 import secrets
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any  # JSON values
 from urllib.parse import quote, urlencode
@@ -27,7 +29,16 @@ from .combined_metrics import combined_metrics
 from .config import APPLICATION, DEPLOYMENT
 from .replica_model import ReplicaModel, models_of
 from .serve_api import ServeApi
-from .state import REPLICA, REPLICA_HEADER, RayModelStatus, RayState, state_of
+from .state import (
+    MOST_EVENTS,
+    REPLICA,
+    REPLICA_HEADER,
+    RayModelStatus,
+    RayState,
+    ScalingEvent,
+    last_line,
+    state_of,
+)
 
 POLL_S = 0.2
 CHANGE_LIMIT_S = 300.0
@@ -48,6 +59,9 @@ class RayModels(RemoteModels):
         super().__init__(url, token)
         self._api = api
         self._lock = threading.Lock()
+        self._noting = threading.Lock()
+        self._wanted = 0
+        self._scaling: deque[ScalingEvent] = deque(maxlen=MOST_EVENTS)
 
     # --- what is read --------------------------------------------------------------------------------------------
 
@@ -65,9 +79,18 @@ class RayModels(RemoteModels):
 
     def _state(self) -> tuple[RayState, list[Any]]:
         """The same, and what replicas told of themselves."""
-        state = state_of(self._api.details())
+        state = self._noted(state_of(self._api.details()))
         reports = self.each_replica(REPLICA, state.num_running)
         return state.with_reports(reports), reports
+
+    def _noted(self, state: RayState) -> RayState:
+        """The state with what was seen of scaling, now and before."""
+        with self._noting:
+            if self._wanted and state.wanted not in (0, self._wanted):
+                event = ScalingEvent(time.time(), self._wanted, state.wanted, last_line(state.message))
+                self._scaling.append(event)
+            self._wanted = state.wanted or self._wanted
+            return replace(state, scaling=tuple(self._scaling))
 
     def model_metrics(
         self, name: str, span_s: int = 120, step_s: int = 2, signature: str | None = None

@@ -46,13 +46,13 @@ class ReplicaState:
 
 @dataclass(frozen=True, slots=True)
 class ScalingEvent:
-    """A decision of Ray's autoscaler.
+    """Ray wants more replicas, or fewer.
 
     Attributes:
-        at: seconds since the epoch.
+        at: when it was seen, in seconds since the epoch.
         before: replicas wanted until then.
         after: replicas wanted since.
-        reason: Ray's words.
+        reason: Ray's words; may be empty.
     """
 
     at: float
@@ -70,7 +70,7 @@ class RayState:
         message: why, in Ray's words; may have several lines.
         wanted: replicas that Ray wants now.
         replicas: those that there are.
-        scaling: the newest decisions of the autoscaler, oldest first.
+        scaling: the newest changes of `wanted` that were seen, oldest first; Ray keeps none of them.
     """
 
     status: str
@@ -135,7 +135,6 @@ def state_of(details: Mapping[str, Any]) -> RayState:
     if application is None:
         raise ModelNotFound("nothing of tfserve_nb is deployed on this cluster", hint="d.to_ray(address=...)")
     deployment = application.get("deployments", {}).get(DEPLOYMENT, {})
-    decisions = (deployment.get("autoscaling_detail") or {}).get("decisions") or []
     return RayState(
         status=str(application.get("status", "")),
         message="\n".join(filter(None, [application.get("message"), deployment.get("message")])),
@@ -149,16 +148,6 @@ def state_of(details: Mapping[str, Any]) -> RayState:
                 started_at=float(one.get("start_time_s") or 0),
             )
             for one in deployment.get("replicas") or ()
-        ),
-        scaling=tuple(
-            ScalingEvent(
-                at=float(one["timestamp_s"]),
-                before=int(one["prev_num_replicas"]),
-                after=int(one["curr_num_replicas"]),
-                reason=str(one.get("reason", "")),
-            )
-            for one in decisions[-MOST_EVENTS:]
-            if one.get("prev_num_replicas") != one.get("curr_num_replicas")
         ),
     )
 
