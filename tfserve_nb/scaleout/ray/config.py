@@ -109,7 +109,7 @@ class RayPlan:
             "target_ongoing_requests": 16,
             "upscale_delay_s": 3,
             "downscale_delay_s": 60,
-            "look_back_period_s": 10,
+            "look_back_period_s": 12,  # Ray wants more than the 10 s of a setting that it does not use any more
             **self.options.get("autoscaling_config", {}),
         }
         return {
