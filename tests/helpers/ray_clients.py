@@ -64,7 +64,7 @@ class Load:
                 version, outcome = predict(connection, [value, value + 1])
             except (OSError, http.client.HTTPException, ValueError) as error:
                 connection.close()
-                self._note(f"{type(error).__name__}: {error}")
+                self._note(f"{type(error).__name__} after {time.perf_counter() - began_s:.2f} s: {error}")
                 self._stop.wait(0.05)
                 continue
             took_s = time.perf_counter() - began_s

@@ -257,23 +257,27 @@ def test_a_rolling_update_of_the_only_replica_loses_nothing(
     assert deployed.predict([[1.0]]).tolist() == [[2.5]]
 
 
-def test_a_replica_that_is_killed_loses_nothing(server: RayServer, deployed: Deployment, load: Load) -> None:
+def test_a_replica_that_is_killed_takes_along_at_most_what_it_held(server: RayServer, deployed: Deployment, load: Load) -> None:
     models = server.handle.models
     assert isinstance(models, RayModels)
     server.api.deploy(with_application(server.api.details(), lambda ours: with_replicas(ours, 2)))
     settled(server, 2)
     victim = server.state().replicas[0]
     assert victim.pid is not None
-    with load.from_clients(4):
+    num_clients = 4
+    with load.from_clients(num_clients):
         eventually(lambda: load.num_answers > 50)
         os.kill(victim.pid, signal.SIGKILL)
         until(lambda: victim.name not in {one.name for one in server.state().replicas})
         settled(server, 2)
         seen = load.num_answers
         eventually(lambda: load.num_answers > seen + 50)
-    print(f"{load.num_answers} answers, slowest {load.slowest_s:.2f} s")
+    print(f"{load.num_answers} answers, slowest {load.slowest_s:.2f} s, {load.problems}")
 
-    assert load.problems == []
+    # HAProxy sends them to the other replica, but for one now and then, whose kept connection it closes without a word.
+    closed = [problem for problem in load.problems if problem.startswith("RemoteDisconnected")]
+    assert load.problems == closed
+    assert len(closed) <= num_clients
 
 
 def with_replicas(application: dict[str, Any], number: int) -> dict[str, Any]:
