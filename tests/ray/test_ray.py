@@ -257,7 +257,9 @@ def test_a_rolling_update_of_the_only_replica_loses_nothing(
     assert deployed.predict([[1.0]]).tolist() == [[2.5]]
 
 
-def test_a_replica_that_is_killed_takes_along_at_most_what_it_held(server: RayServer, deployed: Deployment, load: Load) -> None:
+def test_a_replica_that_is_killed_takes_along_at_most_what_it_held(
+    server: RayServer, deployed: Deployment, load: Load
+) -> None:
     models = server.handle.models
     assert isinstance(models, RayModels)
     server.api.deploy(with_application(server.api.details(), lambda ours: with_replicas(ours, 2)))
