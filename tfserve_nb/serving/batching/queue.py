@@ -303,7 +303,9 @@ class BatchQueue:
     def _share(self, num_takers: int) -> int:
         """The rows that one of so many threads takes; a request that has more is not cut for this."""
         most = self.options.max_batch_size
-        if num_takers < 2 or self.options.batch_timeout_micros:  # a batch that was waited for leaves as a whole
+        if num_takers < 2 or len(self._tasks) < 2:  # nothing to share; looking at the pace takes a while
+            return most
+        if self.options.batch_timeout_micros:  # a batch that was waited for leaves as a whole
             return most
         each_s = self.pace.usual_s(min(most, self.num_rows)) / num_takers
         return min(most, -(-self.num_rows // num_takers)) if each_s >= LEAST_SHARED_S else most
