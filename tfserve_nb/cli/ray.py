@@ -20,8 +20,8 @@ from ..scaleout.ray.replica_model import ReplicaModel
 from ..serving.models.model_config import check_configs
 from ..types import ProgressEvent
 from .private_files import readable_by_others
-from .serve import Signals, Terminated, log_to_stderr
-from .serve_flags import EXIT_FAILED, GROUPS, Flag, ignored_flags, parse_flags
+from .serve import Signals, Terminated, failed, log_to_stderr
+from .serve_flags import GROUPS, Flag, ignored_flags, parse_flags
 from .serve_plan import make_plan
 
 _log = logging.getLogger("tfserve_nb.ray")
@@ -102,11 +102,7 @@ def ray(arguments: list[str]) -> int:
             return 0
         signals.wait()
     except ServingError as error:
-        _log.error("%s", error.message)
-        print(f"Failed to start on Ray. Error: {error.code}: {error.message}", flush=True)
-        if error.hint:
-            print(f"  try: {error.hint}", flush=True)
-        return EXIT_FAILED
+        return failed("Failed to start on Ray", error)
     except Terminated:
         _log.info("Stopping")
     finally:

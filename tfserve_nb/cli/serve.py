@@ -90,11 +90,7 @@ def serve(arguments: list[str]) -> int:
         _log.info("Entering the event loop ...")
         signals.wait()
     except ServingError as error:
-        _log.error("%s", error.message)
-        print(f"Failed to start server. Error: {error.code}: {error.message}", flush=True)
-        if error.hint:
-            print(f"  try: {error.hint}", flush=True)
-        return EXIT_FAILED
+        return failed("Failed to start server", error)
     except Terminated:
         _log.info("Stopping: running requests may finish")
     finally:
@@ -102,6 +98,15 @@ def serve(arguments: list[str]) -> int:
             server.stop()
             _log.info("Stopped")
     return 0
+
+
+def failed(what: str, error: ServingError) -> int:
+    """Say in the log and on standard output why a command ends, and return its exit code."""
+    _log.error("%s", error.message)
+    print(f"{what}. Error: {error.code}: {error.message}", flush=True)
+    if error.hint:
+        print(f"  try: {error.hint}", flush=True)
+    return EXIT_FAILED
 
 
 class ModelServer:

@@ -53,6 +53,13 @@ def write_app(contents: BundleContents, folder: Path, extras: tuple[str, ...] = 
     write_text(folder / APP / REQUIREMENTS_FILE, head + "\n".join(lines) + "\n")
 
 
+def app_lines() -> str:
+    """The lines of a Dockerfile that put what `write_app` wrote into an image."""
+    return f"""COPY {APP}/{REQUIREMENTS_FILE} /app/{REQUIREMENTS_FILE}
+RUN pip install --no-cache-dir --requirement /app/{REQUIREMENTS_FILE}
+COPY {APP}/{PACKAGE.name} /app/{PACKAGE.name}"""
+
+
 def engines_of(contents: BundleContents) -> tuple[str, ...]:
     """The engines that run the versions, without TensorFlow."""
     versions = [version for model in contents.models for version in model.versions]

@@ -77,6 +77,8 @@ TMP_VOLUME: Object = {"name": "tmp", "emptyDir": {}}
 TMP_MOUNT: Object = {"name": "tmp", "mountPath": "/tmp"}  # noqa: S108 - of the container
 """All else in a container is read-only."""
 
+TOKEN_MOUNT: Object = {"name": "token", "mountPath": TOKEN_FILE.rpartition("/")[0], "readOnly": True}
+
 CONTAINER_SECURITY: Object = {
     "runAsNonRoot": True,
     "runAsUser": 1000,
@@ -98,10 +100,7 @@ def own_container(images: Images, contents: BundleContents, name: str = "server"
         # All versions are loaded before the port opens; it answers without a token.
         "readinessProbe": _probe("/v2/health/ready"),
         "livenessProbe": _probe("/healthz", failureThreshold=6),
-        "volumeMounts": [
-            TMP_MOUNT,
-            {"name": "token", "mountPath": TOKEN_FILE.rpartition("/")[0], "readOnly": True},
-        ],
+        "volumeMounts": [TMP_MOUNT, TOKEN_MOUNT],
     }
 
 
@@ -111,12 +110,21 @@ def own_volumes(secret: str) -> list[Object]:
     Args:
         secret: the Secret that holds the token.
     """
+    return [TMP_VOLUME, token_volume(secret)]
+
+
+def token_volume(secret: str) -> Object:
+    """The volume of `TOKEN_MOUNT`.
+
+    Args:
+        secret: the Secret that holds the token.
+    """
     token = {
         "secretName": secret,
         "defaultMode": 0o440,
         "items": [{"key": TOKEN_KEY, "path": TOKEN_FILE.rpartition("/")[2]}],
     }
-    return [TMP_VOLUME, {"name": "token", "secret": token}]
+    return {"name": TOKEN_MOUNT["name"], "secret": token}
 
 
 def serving_container(images: Images, contents: BundleContents) -> Object:

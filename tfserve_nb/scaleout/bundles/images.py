@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import InvalidOption
-from .app import APP, REQUIREMENTS_FILE, engines_of, python_tag, write_app
+from .app import app_lines, engines_of, python_tag, write_app
 from .contents import BundleContents
 from .files import copy_model, write_text
 from .health import health_command, model_path
@@ -89,15 +89,16 @@ def write_images(contents: BundleContents, options: BundleOptions, folder: Path)
         notes.append(
             f"There is no image of TensorFlow Serving: it does not serve {files[0].file} of version {files[0].number}."
         )
-    images = Images(own, "" if files else _tagged(own), models, flags, tuple(notes))
-    write_text(folder / OWN_FILE, _own_file(images))
-    write_text(folder / ".dockerignore", "README.md\ntoken\nkubernetes\nkserve\nstorage\n")
-    if images.serving:
-        write_text(folder / SERVING_FILE, _serving_file(images))
+    serving = "" if files else _tagged(own)
     engines = ", ".join(engines_of(contents))
     said = (f"The image holds the engine {engines}.",) if engines else ()
-    serving = version_note() if images.serving else ()
-    return Images(own, images.serving, models, flags, (*serving, *notes_on(models), *notes, *said))
+    about = (*(version_note() if serving else ()), *notes_on(models), *notes, *said)
+    images = Images(own, serving, models, flags, about)
+    write_text(folder / OWN_FILE, _own_file(images))
+    write_text(folder / ".dockerignore", "README.md\ntoken\nkubernetes\nkserve\nstorage\n")
+    if serving:
+        write_text(folder / SERVING_FILE, _serving_file(images))
+    return images
 
 
 def image_name(name: str) -> str:
@@ -116,9 +117,7 @@ def _tagged(image: str) -> str:
 
 def _own_file(images: Images) -> str:
     return f"""FROM python:{python_tag()}-slim
-COPY {APP}/{REQUIREMENTS_FILE} /app/{REQUIREMENTS_FILE}
-RUN pip install --no-cache-dir --requirement /app/{REQUIREMENTS_FILE}
-COPY {APP}/tfserve_nb /app/tfserve_nb
+{app_lines()}
 RUN python -m compileall -q /app
 COPY {CONFIG} /{CONFIG}
 COPY models /models

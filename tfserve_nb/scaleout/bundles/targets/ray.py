@@ -11,8 +11,17 @@ from pathlib import Path
 from ....errors import InvalidOption
 from ...ray.config import RayPlan
 from ...ray.replica_model import ReplicaModel
-from ..app import APP, REQUIREMENTS_FILE, python_tag, write_app
-from ..cluster import RESOURCES_NOTE, TOKEN_KEY, Object, made, object_name, own_volumes, resources, write_secret
+from ..app import APP, app_lines, python_tag, write_app
+from ..cluster import (
+    RESOURCES_NOTE,
+    TOKEN_MOUNT,
+    Object,
+    made,
+    object_name,
+    resources,
+    token_volume,
+    write_secret,
+)
 from ..contents import BundleContents
 from ..files import Readme, as_yaml, copy_model, write_text, write_yaml
 from ..images import TOKEN_FILE, image_name
@@ -117,10 +126,13 @@ def _service(contents: BundleContents, options: BundleOptions, there: RayPlan, n
             if kind == "head"
             else [],
             "resources": resources(contents),
-            "volumeMounts": [{"name": "token", "mountPath": TOKEN_FILE.rpartition("/")[0], "readOnly": True}],
+            "volumeMounts": [TOKEN_MOUNT],
         }
-        volumes = [volume for volume in own_volumes(name) if volume["name"] == TOKEN_KEY]
-        spec = {"securityContext": {"fsGroup": 1000}, "containers": [container], "volumes": volumes}
+        spec = {
+            "securityContext": {"fsGroup": 1000},
+            "containers": [container],
+            "volumes": [token_volume(name)],
+        }
         return {"rayStartParams": {}, "template": {"spec": spec}}
 
     cluster = {
@@ -144,9 +156,7 @@ def _service(contents: BundleContents, options: BundleOptions, there: RayPlan, n
 def _dockerfile() -> str:
     tag = f"{importlib.metadata.version('ray')}-py{python_tag().replace('.', '')}"
     return f"""FROM rayproject/ray:{tag}
-COPY {APP}/{REQUIREMENTS_FILE} /app/{REQUIREMENTS_FILE}
-RUN pip install --no-cache-dir --requirement /app/{REQUIREMENTS_FILE}
-COPY {APP}/tfserve_nb /app/tfserve_nb
+{app_lines()}
 COPY models /models
 ENV PYTHONPATH=/app
 """
