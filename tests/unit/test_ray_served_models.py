@@ -110,3 +110,17 @@ def test_models_that_are_not_listed_any_more_go(core: ServingCore, models: Serve
     assert core.names == ("other",)
     with pytest.raises(ModelNotFound):
         answering(core)
+
+
+def test_versions_have_the_limits_that_their_model_lists(
+    core: ServingCore, models: ServedModels, model: ReplicaModel
+) -> None:
+    """Those that are not listed have the highest one's; what a model without any has is the flags' business."""
+    one, two = BatchingOptions(max_batch_size=1), BatchingOptions(2, 500, 3, (2,))
+    models.apply([replace(model, versions=(1, 2, 3), batching={1: one, 2: two})])
+    limits = {status.version: status.batching for status in core.model_status("m").versions}
+    models.apply([replace(model, versions=(1, 2, 3)), replace(model, name="plain")])
+    by_flags = core.model_status("plain").versions[0].batching
+
+    assert limits == {1: one.to_json(), 2: two.to_json(), 3: two.to_json()}
+    assert by_flags == BatchingOptions().to_json()

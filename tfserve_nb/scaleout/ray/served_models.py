@@ -124,7 +124,8 @@ class ServedModels:
             if new is not None:
                 versions |= new.policy.choose(list_versions_of(new))
             policy = VersionPolicy(latest=None, specific=tuple(sorted(versions)))
-            both.append(ModelConfig(model.name, model.base_path, policy, {} if known is None else known.labels))
+            labels = {} if known is None else known.labels
+            both.append(replace(_config(model), policy=policy, labels=labels))
         return both
 
     def _check_loaded(self, model: ReplicaModel) -> None:
@@ -155,4 +156,5 @@ def _routes(model: ReplicaModel) -> tuple[object, ...]:
 
 
 def _config(model: ReplicaModel) -> ModelConfig:
-    return ModelConfig(model.name, model.base_path, model.policy, model.labels)
+    batching = model.limits_of if model.batching else None
+    return ModelConfig(model.name, model.base_path, model.policy, model.labels, batching=batching)

@@ -7,6 +7,9 @@ Reference: Ray Serve's configuration file as of Ray 2.60; KubeRay's API, ray.io/
 
 from __future__ import annotations
 
+from dataclasses import fields
+
+from ....serving.batching.options import BatchingOptions
 from ...ray.config import ACTOR_OPTIONS, AUTOSCALING_OPTIONS, DEPLOYMENT_OPTIONS
 from .kubernetes import POD, shape_of
 from .shape import Keys, Shape
@@ -25,6 +28,7 @@ _DEPLOYMENT: Shape = {
                 "traffic": Keys((int, float)),
                 "labels": Keys(int),
                 "promoted": [int],
+                "batching": Keys(dict.fromkeys((one.name for one in fields(BatchingOptions)), _ANY)),
             }
         ],
         "revision": str,

@@ -56,7 +56,7 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     write_yaml(folder / SERVICE_FILE, RAY_SERVICE, _service(contents, options, there, name, image))
     write_secret(folder / SECRET_FILE, name)
     write_text(folder / ".gitignore", f"{SECRET_FILE}\ntoken\n")
-    environment = " ".join(f"'{key}={value}'" for key, value in here.environment().items())
+    environment = " ".join(_word(f"{key}={value}") for key, value in here.environment().items())
     return Readme(
         title=f"{contents.title} on Ray Serve",
         commands=(
@@ -93,6 +93,7 @@ def plan(contents: BundleContents, options: BundleOptions, base: str, token_file
         base: the folder that holds a folder for each model, the same on every node.
         token_file: where nodes find the token.
     """
+    limits = contents.batching.options
     models = tuple(
         ReplicaModel(
             model.name,
@@ -100,6 +101,7 @@ def plan(contents: BundleContents, options: BundleOptions, base: str, token_file
             versions=tuple(version.number for version in model.versions),
             traffic=dict(model.traffic),
             labels=dict(model.labels),
+            batching={} if limits is None else {version.number: limits for version in model.versions},
         )
         for model in contents.models
     )
@@ -112,6 +114,11 @@ def plan(contents: BundleContents, options: BundleOptions, base: str, token_file
         port=REST_PORT,
         grpc_port=GRPC_PORT,
     )
+
+
+def _word(text: str) -> str:
+    """A text as one word of a shell; with a line end in it, of bash and zsh."""
+    return f"${text!r}" if "\n" in text else f"{text!r}"
 
 
 def _service(contents: BundleContents, options: BundleOptions, there: RayPlan, name: str, image: str) -> Object:
