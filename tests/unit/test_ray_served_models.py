@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.fake_servable import FakeLoader
 
+from tfserve_nb.api.to_ray import model_of
 from tfserve_nb.errors import ConfigRejected, LabelNotFound, ModelNotFound, ServingError, VersionNotFound
-from tfserve_nb.scaleout.ray.replica_model import ReplicaModel
+from tfserve_nb.scaleout.ray.replica_model import ReplicaModel, models_of
 from tfserve_nb.scaleout.ray.served_models import ServedModels
+from tfserve_nb.server.handle import ServerHandle
 from tfserve_nb.serving.backend import ModelSpec
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.configured import FollowOptions
 from tfserve_nb.serving.core import ServingCore
+from tfserve_nb.serving.models.placement import Placement
+from tfserve_nb.serving.versions.source import VersionSource
 
 
 def fails_for_4(version: int) -> None:
@@ -124,3 +130,25 @@ def test_versions_have_the_limits_that_their_model_lists(
 
     assert limits == {1: one.to_json(), 2: two.to_json(), 3: two.to_json()}
     assert by_flags == BatchingOptions().to_json()
+
+
+def test_replicas_batch_as_the_server_that_the_model_was_deployed_to(
+    core: ServingCore, models: ServedModels, tmp_path: Path
+) -> None:
+    deployed_to = ServingCore(FakeLoader())
+    deployed_to.start()
+    limits = {1: BatchingOptions(8, 500, 3, (4, 8)), 2: BatchingOptions(max_batch_size=16)}
+    try:
+        for version, options in limits.items():
+            path = tmp_path / "net" / str(version)
+            path.mkdir(parents=True)
+            deployed_to.deploy("net", version, VersionSource(path, options), tmp_path, Placement())
+        server = ServerHandle("in_kernel", deployed_to, Any, "http://127.0.0.1:1", "secret", None)
+        model, _ = model_of(server, "net")
+    finally:
+        deployed_to.stop()
+    models.apply(models_of({"models": [json.loads(json.dumps(model.to_json()))]}))
+
+    assert model.batching == limits
+    found = {status.version: status.batching for status in core.model_status("net").versions}
+    assert found == {version: options.to_json() for version, options in limits.items()}

@@ -1,4 +1,4 @@
-"""From a deployment to replicas on Ray: the same model, versions, labels, traffic and token.
+"""From a deployment to replicas on Ray: the same model, versions, labels, traffic, limits and token.
 
 Thread: any.
 """
