@@ -84,8 +84,8 @@ def test_without_traffic_the_highest_version_answers_again(
         ({"versions": (1, 7)}, VersionNotFound, "model m has no version 7 in .* on the node .*; it has 1, 2, 3, 4"),
         ({"versions": (1, 4)}, ConfigRejected, "version 4 of model m cannot be loaded: .*the file is damaged"),
         ({"versions": "latest"}, ConfigRejected, "version 1 has traffic or a label, and versions='latest' does not"),
-        ({"base_path": "/nowhere"}, ConfigRejected, "model m: /nowhere holds no versions on the node"),
-        ({"name": "other", "base_path": "/nowhere"}, ConfigRejected, "model other: /nowhere holds no versions"),
+        ({"base_path": "/nowhere"}, ConfigRejected, "model m: /nowhere is no folder on the node"),
+        ({"name": "other", "base_path": "/"}, ConfigRejected, "model other: / holds no versions on the node"),
     ],
 )
 def test_what_cannot_be_served_changes_nothing(

@@ -6,13 +6,14 @@ Thread: any; immutable.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any  # JSON values
 
-from ...errors import ConfigRejected, InvalidOption, ServingError
+from ...errors import ConfigRejected, InvalidOption, ServingError, VersionNotFound
 from ...export.layout import check_name, check_version
 from ...serving.batching.options import BatchingOptions
 from ...serving.configured import find_versions
@@ -249,6 +250,38 @@ def list_versions_of(model: ReplicaModel) -> tuple[int, ...]:
         return tuple(sorted(find_versions(model.base_path)))
     except OSError:
         return ()
+
+
+def check_on_this_node(model: ReplicaModel) -> None:
+    """Refuse a model whose folder, or a version of it, this node does not have.
+
+    Raises:
+        ConfigRejected: if there are no versions, with what is there instead; or if one that is needed is not chosen.
+        VersionNotFound: naming the versions that there are.
+    """
+    found, path, node = list_versions_of(model), Path(model.base_path), socket.gethostname()
+    if not found:
+        inner = replace(model, base_path=str(path / model.name))
+        raise ConfigRejected(
+            f"model {model.name}: {path} {'holds no versions' if path.is_dir() else 'is no folder'} on the node {node}",
+            code="NOT_FOUND",
+            hint=f"{inner.base_path}, which holds versions"
+            if list_versions_of(inner)
+            else "a folder that every node sees under the same path, with folders 1, 2, ... in it",
+        )
+    chosen = model.policy.choose(found)
+    for version in sorted({*model.named, *model.needed} - chosen):
+        if version in found:
+            raise ConfigRejected(
+                f"model {model.name}: version {version} has traffic or a label, and versions={model.versions!r} does "
+                "not load it",
+                hint=f"versions: {sorted({*chosen, *model.needed})}",
+            )
+        raise VersionNotFound(
+            f"model {model.name} has no version {version} in {path} on the node {node}; "
+            f"it has {', '.join(map(str, found))}",
+            hint="copy it there first; nothing was changed",
+        )
 
 
 def check_keys(given: Iterable[object], known: Iterable[str], where: str) -> None:
