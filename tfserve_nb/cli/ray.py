@@ -192,6 +192,8 @@ class _Teller:
     def tell(self, event: ProgressEvent) -> None:
         """A step, or its progress; a line for each step and each reason."""
         is_time = event.detail.endswith(" s") and event.detail[:-2].isdigit()
+        if is_time and self._said.startswith(event.phase):
+            return
         text = event.phase if is_time or not event.detail else f"{event.phase}: {event.detail}"
         if text != self._said and event.phase != "done":
             self._said = text
