@@ -39,7 +39,14 @@ def rest(server: RayServer, method: str, path: str, body: object = None, token: 
 
 def until(is_so: Callable[[], bool]) -> None:
     """Wait until something holds, and ask now and then only: asking takes a while too."""
-    eventually(lambda: is_so() or time.sleep(0.3), SETTLED_S)
+
+    def found() -> bool:
+        if is_so():
+            return True
+        time.sleep(0.3)
+        return False
+
+    eventually(found, SETTLED_S)
 
 
 @dataclass
