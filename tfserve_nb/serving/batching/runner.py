@@ -1,4 +1,4 @@
-"""The model runner: takes batches from queues and runs them, on one thread per device or on several.
+"""The model runner: takes batches from queues and runs them, on the threads of one device.
 
 The runner pulls: whenever it is free it takes what is queued, so batches form by themselves under load and an idle
 server adds no delay. Several versions and models share one runner and take turns. Nothing that a model or a request
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -24,7 +25,7 @@ from ...types import Tensors
 from ..backend import Outcome
 from .lane import Lane, Observe, RunFunction, RunWithin
 from .long_runs import LOOK_S, MAX_OVERDUE, RunningBatch, limit_s, size_of, too_many_overdue, with_time_left
-from .queue import Batch, BatchQueue, Finished, Part, Task
+from .queue import LEAST_SHARED_S, Batch, BatchQueue, Finished, Part, Task
 from .rows import RowsMisfit, run_parts
 from .short_runs import is_short, run_here
 from .short_runs import note as note_short
@@ -52,19 +53,30 @@ class Runner:
 
     A run that takes long holds up its own lane only: see `long_runs`.
 
+    The cores are shared by one rule: a run takes its share of them, or one if its engine has one thread and it takes
+    long enough to be worth waking another thread. The lane whose turn it is waits until there is room for its run, and
+    the others wait with it.
+
     Args:
         device: for the threads' names, such as `cpu0`.
-        num_threads: batches that may run at the same time.
+        num_threads: batches that may run at the same time, whatever runs them.
+        num_cores: batches that may run at the same time when each of them takes one core.
         now: the clock in seconds.
 
     Reference: start-time fair queueing (Goyal, Vin, Cheng, 1996).
     """
 
     def __init__(
-        self, device: str = "cpu0", *, num_threads: int = 1, now: Callable[[], float] = time.perf_counter
+        self,
+        device: str = "cpu0",
+        *,
+        num_threads: int = 1,
+        num_cores: int = 1,
+        now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.device = device
-        self._num_threads = num_threads
+        self._num_threads = self._num_free = max(num_threads, num_cores)
+        self._usual_share = self._num_threads // num_threads
         self._now = now
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
@@ -118,10 +130,11 @@ class Runner:
         run_within: RunWithin | None = None,
         separate: Callable[[str], None] | None = None,
         run_here: RunFunction | None = None,
+        takes_one_core: Callable[[], bool] | None = None,
     ) -> Lane:
         """Open a queue whose batches go to `run`; see `Lane` for the other arguments."""
         lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within, separate=separate)
-        lane.run_here = run_here
+        lane.run_here, lane.takes_one_core = run_here, takes_one_core
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
         return lane
@@ -157,14 +170,14 @@ class Runner:
         task.owner = self
         with self._lock:
             lane.queue.add(task)
-            if wakes and self._num_idle:
+            if wakes and self._num_idle and self._num_free:
                 self._wake.notify()
         return task
 
     def wake(self) -> None:
         """Start what was submitted without waking; a run that is shorter than a switch between threads runs here."""
         # A thread that found nothing counts itself idle before it lets go of the lock that submitting takes.
-        if self._num_idle and not self._run_short():
+        if self._num_idle and self._num_free and not self._run_short():
             with self._lock:
                 self._wake.notify()
 
@@ -245,15 +258,16 @@ class Runner:
                 elif ready_s is None and self._background:
                     lane = self._choose_background(now_s)
                 if lane is not None:
-                    taken, finished = lane.queue.take(now_s, 1 + self._num_idle)
+                    num_takers = min(1 + self._num_idle, self._num_free // self._share(lane))
+                    taken, finished = lane.queue.take(now_s, num_takers)
                     if taken is not None:
                         self._begin(running, lane, taken, now_s)
-                    if self._num_idle:
+                    if self._num_idle and self._num_free:
                         self._wake.notify()  # there may be more than one batch
                     return lane, taken, finished
                 self._num_idle += 1
                 try:
-                    self._wake.wait(None if ready_s is None else max(0.0, ready_s - now_s))
+                    self._wake.wait(None if ready_s in (None, math.inf) else max(0.0, (ready_s or 0.0) - now_s))
                 finally:
                     self._num_idle -= 1
             return None
@@ -265,24 +279,46 @@ class Runner:
         return self._choose(now_s, self._background if is_allowed else [])[0]
 
     def _choose(self, now_s: float, lanes: list[Lane]) -> tuple[Lane | None, float | None]:
-        """The lane whose turn it is, or else when one will have a batch."""
+        """The lane whose turn it is, or else when one will have a batch: infinity while its run has no room."""
         chosen: Lane | None = None
         earliest: float | None = None
         for lane in lanes:
             ready_s = lane.queue.ready_at()
-            if ready_s is None or lane.num_running >= self._num_threads:
+            if ready_s is None or not self._may_have_another(lane):
                 continue
             if ready_s > now_s:
                 earliest = ready_s if earliest is None else min(earliest, ready_s)
             elif chosen is None or lane.finish_s < chosen.finish_s:
                 chosen = lane
+        if chosen is not None and self._share(chosen) > self._num_free:
+            return None, math.inf
         return chosen, earliest
+
+    def _share(self, lane: Lane) -> int:
+        """How many of the threads a run of a lane counts for."""
+        takes_one = lane.takes_one_core
+        if self._usual_share == 1 or takes_one is None or not takes_one():
+            return self._usual_share
+        queue = lane.queue
+        return 1 if queue.pace.usual_s(queue.options.max_batch_size) >= LEAST_SHARED_S else self._usual_share
+
+    def _may_have_another(self, lane: Lane) -> bool:
+        """Whether the runs of a lane that are on their way, long ones too, leave it another."""
+        return lane.num_running * self._share(lane) < self._num_threads
 
     def _begin(self, running: RunningBatch | None, lane: Lane, batch: Batch, now_s: float) -> None:
         """A thread runs a batch from now on; the caller holds the lock."""
         if running is not None:
             running.begin(lane, batch, now_s)
             lane.num_running += 1
+            if not running.is_replaced:
+                running.share = self._share(lane)
+                self._num_free -= running.share
+
+    def _give_back(self, running: RunningBatch) -> None:
+        """A run no longer counts as one that takes cores; the caller holds the lock."""
+        self._num_free += running.share
+        running.share = 0
 
     def _ended(self, running: RunningBatch) -> bool:
         """A thread's run has ended; whether the thread goes on. The caller holds the lock."""
@@ -290,6 +326,7 @@ class Runner:
         if lane is None:
             return True
         running.lane = running.batch = None
+        self._give_back(running)
         if running.is_overdue:
             lane.num_overdue -= 1
             is_attached = lane in self._lanes or lane in self._background
@@ -321,10 +358,11 @@ class Runner:
             for running in self._running:
                 if not running.is_overdue and running.is_late(now_s):
                     finished += self._give_up(running, now_s)
-            if not self._num_idle and self._is_anything_waiting() and not self._stopping:
+            if self._is_held_up(now_s) and not self._stopping:
                 for running in self._running:
                     if not running.is_replaced and running.is_long(now_s):
                         running.is_replaced = True
+                        self._give_back(running)
                         num_needed += 1
         _deliver(finished)
         return num_needed
@@ -332,9 +370,13 @@ class Runner:
     def _is_anything_waiting(self) -> bool:
         """Whether a batch could run if there was a thread for it."""
         lanes = self._lanes + self._background
-        return bool(self._again) or any(
-            lane.queue.num_rows > 0 and lane.num_running < self._num_threads for lane in lanes
-        )
+        return bool(self._again) or any(lane.queue.num_rows > 0 and self._may_have_another(lane) for lane in lanes)
+
+    def _is_held_up(self, now_s: float) -> bool:
+        """Whether a batch could run if another one did not."""
+        if not self._num_idle:
+            return self._is_anything_waiting()
+        return any(self._choose(now_s, lanes)[1] == math.inf for lanes in (self._lanes, self._background))
 
     def _give_up(self, running: RunningBatch, now_s: float) -> Finished:
         """Go on without a run that cannot be stopped in time; its requests with time left run again without the others.
@@ -345,6 +387,7 @@ class Runner:
         if lane is None or batch is None:
             return []
         running.is_overdue = True
+        self._give_back(running)
         lane.num_running -= 1
         lane.num_overdue += 1
         finished: Finished = []
@@ -450,7 +493,7 @@ class Runner:
         took_s = done_s - started_s
         size = size_of(lane, batch)
         with self._lock:
-            lane.finish_s += took_s / self._num_threads
+            lane.finish_s += took_s * self._share(lane) / self._num_threads
             lane.queue.ran(size, took_s)
             lane.stats.add(batch, size, started_s)
 
