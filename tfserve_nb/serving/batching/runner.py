@@ -135,6 +135,7 @@ class Runner:
         """Open a queue whose batches go to `run`; see `Lane` for the other arguments."""
         lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within, separate=separate)
         lane.run_here, lane.takes_one_core = run_here, takes_one_core
+        lane.share = self._share(lane)
         with self._wake:
             (self._background if is_background else self._lanes).append(lane)
         return lane
@@ -258,7 +259,7 @@ class Runner:
                 elif ready_s is None and self._background:
                     lane = self._choose_background(now_s)
                 if lane is not None:
-                    num_takers = min(1 + self._num_idle, self._num_free // self._share(lane))
+                    num_takers = min(1 + self._num_idle, self._num_free // lane.share)
                     taken, finished = lane.queue.take(now_s, num_takers)
                     if taken is not None:
                         self._begin(running, lane, taken, now_s)
@@ -290,12 +291,12 @@ class Runner:
                 earliest = ready_s if earliest is None else min(earliest, ready_s)
             elif chosen is None or lane.finish_s < chosen.finish_s:
                 chosen = lane
-        if chosen is not None and self._share(chosen) > self._num_free:
+        if chosen is not None and chosen.share > self._num_free:
             return None, math.inf
         return chosen, earliest
 
     def _share(self, lane: Lane) -> int:
-        """How many of the threads a run of a lane counts for."""
+        """How many of the threads a run of a lane counts for, as far as is known now."""
         takes_one = lane.takes_one_core
         if self._usual_share == 1 or takes_one is None or not takes_one():
             return self._usual_share
@@ -304,7 +305,7 @@ class Runner:
 
     def _may_have_another(self, lane: Lane) -> bool:
         """Whether the runs of a lane that are on their way, long ones too, leave it another."""
-        return lane.num_running * self._share(lane) < self._num_threads
+        return lane.num_running * lane.share < self._num_threads
 
     def _begin(self, running: RunningBatch | None, lane: Lane, batch: Batch, now_s: float) -> None:
         """A thread runs a batch from now on; the caller holds the lock."""
@@ -312,7 +313,7 @@ class Runner:
             running.begin(lane, batch, now_s)
             lane.num_running += 1
             if not running.is_replaced:
-                running.share = self._share(lane)
+                running.share = lane.share
                 self._num_free -= running.share
 
     def _give_back(self, running: RunningBatch) -> None:
@@ -493,8 +494,10 @@ class Runner:
         took_s = done_s - started_s
         size = size_of(lane, batch)
         with self._lock:
-            lane.finish_s += took_s * self._share(lane) / self._num_threads
+            lane.finish_s += took_s * lane.share / self._num_threads
             lane.queue.ran(size, took_s)
+            if took_s >= LEAST_SHARED_S or lane.share < self._usual_share:  # else nothing can have changed
+                lane.share = self._share(lane)
             lane.stats.add(batch, size, started_s)
 
     def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> tuple[float, list[Part]]:
