@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from ...errors import InvalidRequest
 from ...types import SignatureSpec, Tensors
-from .doors import DOORS, Door, Encoded
+from .doors import Door, Encoded, doors_of
+from .findings import Latencies
 from .side import Side
-from .values import Latencies
 
 NUM_WARMUP = 3
 """Requests to each server that are not counted: connections open with the first."""
@@ -31,7 +31,7 @@ def measure(a: Side, b: Side, model: str, signature: SignatureSpec, inputs: Tens
         inputs: of the request.
         num: requests to each server.
     """
-    for door in DOORS:
+    for door in doors_of(signature):
         if door.why_closed(a) or door.why_closed(b):
             continue
         try:

@@ -20,6 +20,8 @@ class Verdict(enum.Enum):
     SAME = "same"
     DIFFERENT = "different"
     NOT_COMPARED = "not compared"
+    NOT_THERE = "not there"
+    """One of the servers has no such protocol, which is no difference: TensorFlow Serving does not speak V2."""
 
 
 @dataclass(frozen=True, slots=True)
