@@ -93,7 +93,9 @@ def test_the_calls_for_examples_are_the_same(a: Served, b: Served, tmp_path: Pat
     code, text = compared(a, b, "half_plus_two", "--rows", str(tmp_path / "rows.json"), "--requests", "0")
 
     assert code == 0, text
-    assert "half_plus_two 123 classify_labels same, 3 same, 3 same, 3 same, 3 same, 3 same, 3" in text
+    assert "half_plus_two 123 classify_labels same, 3 same, 3 same, 3 same, 3" in text
+    assert "half_plus_two 123 classify_labels classify same, 3 same, 3" in text
+    assert "half_plus_two 123 regress_x_to_y regress both refuse, 16 both refuse, 16" in text
 
 
 class Home(NamedTuple):
@@ -147,14 +149,18 @@ def bundled(
     return Home(f"http://127.0.0.1:{served.rest_port}", None, f"127.0.0.1:{served.grpc_port}")
 
 
-@pytest.mark.parametrize("home", ["isolated", "bundled"])
+@pytest.fixture(scope="module", params=["isolated", "bundled"])
+def home(request: pytest.FixtureRequest) -> Home:
+    found: Home = request.getfixturevalue(request.param)
+    return found
+
+
 def test_every_home_answers_as_the_notebook_and_a_changed_weight_is_named(
-    notebooks: dict[str, Deployment], home: str, request: pytest.FixtureRequest, rng: np.random.Generator
+    notebooks: dict[str, Deployment], home: Home, rng: np.random.Generator
 ) -> None:
-    there: Home = request.getfixturevalue(home)
     x = rng.random((8, 64), np.float32)
     found = {
-        name: notebook.parity(there.url, token=there.token, grpc_address=there.grpc_address, rows=x, requests=0)
+        name: notebook.parity(home.url, token=home.token, grpc_address=home.grpc_address, rows=x, requests=0)
         for name, notebook in notebooks.items()
     }
     away = np.abs(notebooks["changed"].predict(x) - notebooks["same"].predict(x))

@@ -130,9 +130,13 @@ class ByExamples(FakeServable):
         self._classes, self._off = classes, np.float32(off)
 
     def run(self, signature: str, inputs: Tensors) -> Tensors:
+        from google.protobuf.message import DecodeError
         from tensorflow_serving.apis.input_pb2 import ExampleListWithContext
 
-        examples = [type(ExampleListWithContext().context).FromString(one) for one in inputs["inputs"]]
+        try:
+            examples = [type(ExampleListWithContext().context).FromString(one) for one in inputs["inputs"]]
+        except DecodeError as error:
+            raise RunRejected("Could not parse example input") from error
         if any("x" not in example.features.feature for example in examples):
             raise RunRejected("Feature: x (data type: float) is required but could not be found.")
         x = np.float32([example.features.feature["x"].float_list.value[0] for example in examples])[:, None] + self._off
@@ -292,19 +296,27 @@ def test_the_calls_that_a_signature_is_for_are_compared_too(serve: Serve, sortin
     renamed = compare_servers(a, serve(ByExamples((b"no", b"YES"))), options=sorting)
     moved = compare_servers(a, serve(ByExamples(off=0.01)), options=sorting)
 
-    doors = [*DOORS, "REST, examples", "gRPC, examples"]
+    ways = {
+        signature: [("predict", door) for door in DOORS] + [(call, "REST"), (call, "gRPC")]
+        for signature, call in (("rate", "regress"), ("sort", "classify"))
+    }
     assert same.is_same, text_of(same)
-    assert [(one.where.signature, one.where.door) for one in same.predictions] == [
-        (signature, door) for signature in ("rate", "sort") for door in doors
+    assert [(one.where.signature, (one.where.call, one.where.door)) for one in same.predictions] == [
+        (signature, way) for signature, its_ways in ways.items() for way in its_ways
     ]
-    found = {one.where.door: one.num_rows for one in same.predictions if one.where.signature == "sort"}
-    assert found == dict.fromkeys(doors, 3)
+    assert {one.num_rows for one in same.predictions if one.where.signature == "sort"} == {3}
     assert "x (data type: float) is required" in next(one.remark for one in same.predictions)
+    assert "net 1 sort classify same, 3 same, 3" in text_of(same)
     for result, output in ((renamed, "classes[1]"), (moved, "scores[")):
-        rows_of = {one.where.door: one.rows_that_differ for one in result.predictions if one.where.signature == "sort"}
-        assert [len(rows_of[door]) >= 3 for door in doors] == [True] * len(doors), text_of(result)
-        assert all(row.output.startswith(output) for door in doors for row in rows_of[door])
-    assert rows_of["REST, examples"][0].difference == pytest.approx(0.01, abs=1e-6)
+        found = {
+            (one.where.call, one.where.door): one.rows_that_differ
+            for one in result.predictions
+            if one.where.signature == "sort"
+        }
+        assert [len(found[way]) >= 3 for way in ways["sort"]] == [True] * len(ways["sort"]), text_of(result)
+        assert all(row.output.startswith(output) for some in found.values() for row in some)
+    assert found["classify", "REST"][0].difference == pytest.approx(0.01, abs=1e-6)
+    assert "net version 1, sort, classify over REST" in text_of(moved)
 
 
 class TensorFlowServingsRoutes(BaseHTTPRequestHandler):

@@ -64,10 +64,12 @@ class Door(Protocol):
 
     Attributes:
         name: in reports.
+        takes_examples: whether it is the way of the calls classify and regress, and not of predict.
         if_closed: what becomes of comparisons over it where it is closed.
     """
 
     name: str
+    takes_examples: bool
     if_closed: Verdict
 
     def why_closed(self, side: Side) -> str:
@@ -91,6 +93,7 @@ class Door(Protocol):
 class Rest:
     """TensorFlow Serving's REST API, in row or columnar format."""
 
+    takes_examples = False
     if_closed = Verdict.NOT_THERE
 
     def __init__(self, *, has_rows: bool) -> None:
@@ -122,6 +125,7 @@ class V2:
     """The Open Inference Protocol, with raw tensors."""
 
     name = "V2"
+    takes_examples = False
     if_closed = Verdict.NOT_THERE
 
     def why_closed(self, side: Side) -> str:
@@ -150,6 +154,7 @@ class Grpc:
     """TensorFlow Serving's PredictionService."""
 
     name = "gRPC"
+    takes_examples = False
     if_closed = Verdict.NOT_COMPARED
 
     def why_closed(self, side: Side) -> str:
@@ -188,9 +193,11 @@ class Grpc:
 class RestExamples(Rest):
     """The call that a signature is for, classify or regress, over TensorFlow Serving's REST API."""
 
+    takes_examples = True
+
     def __init__(self) -> None:
         super().__init__(has_rows=True)
-        self.name = "REST, examples"
+        self.name = "REST"
 
     def encode(self, model: str, version: int | None, signature: SignatureSpec, inputs: Tensors) -> Encoded:
         """JSON."""
@@ -199,8 +206,7 @@ class RestExamples(Rest):
 
     def ask(self, side: Side, model: str, version: int | None, signature: SignatureSpec, request: Encoded) -> Answer:
         """POST `:classify` or `:regress`."""
-        call = signature.method_name.rpartition("/")[2]
-        reply = side.send("POST", f"{model_path(model, version)}:{call}", request.body)
+        reply = side.send("POST", f"{model_path(model, version)}:{call_of(signature)}", request.body)
         if reply.status != 200:
             return _refused(reply)
         try:
@@ -212,7 +218,7 @@ class RestExamples(Rest):
 class GrpcExamples(Grpc):
     """The call that a signature is for, classify or regress, of TensorFlow Serving's PredictionService."""
 
-    name = "gRPC, examples"
+    takes_examples = True
 
     def encode(self, model: str, version: int | None, signature: SignatureSpec, inputs: Tensors) -> Encoded:
         """A serialized `ClassificationRequest` or `RegressionRequest`."""
@@ -253,13 +259,19 @@ class GrpcExamples(Grpc):
             raise _no_outputs(side, self.name, error) from error
 
 
-_PREDICT: tuple[Door, ...] = (Rest(has_rows=True), Rest(has_rows=False), V2(), Grpc())
-_EXAMPLES: tuple[Door, ...] = (RestExamples(), GrpcExamples())
+DOORS: tuple[Door, ...] = (Rest(has_rows=True), Rest(has_rows=False), V2(), Grpc())
+"""Those of predict, in the order of the report."""
+_EXAMPLE_DOORS: tuple[Door, ...] = (RestExamples(), GrpcExamples())
 
 
 def doors_of(signature: SignatureSpec) -> tuple[Door, ...]:
     """The protocols that a signature answers over, in the order of the report."""
-    return _PREDICT + (_EXAMPLES if signature.method_name in (CLASSIFY_METHOD, REGRESS_METHOD) else ())
+    return DOORS + (_EXAMPLE_DOORS if signature.method_name in (CLASSIFY_METHOD, REGRESS_METHOD) else ())
+
+
+def call_of(signature: SignatureSpec) -> str:
+    """The call that a signature is for: `predict`, `classify` or `regress`."""
+    return signature.method_name.rpartition("/")[2]
 
 
 def _examples_in(inputs: Tensors) -> np.ndarray:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from ...errors import InvalidRequest
 from ...types import SignatureSpec, Tensors
-from .doors import Door, Encoded, doors_of
+from .doors import DOORS, Door, Encoded
 from .findings import Latencies
 from .side import Side
 
@@ -21,7 +21,7 @@ LONGEST_S = 20.0
 
 
 def measure(a: Side, b: Side, model: str, signature: SignatureSpec, inputs: Tensors, num: int) -> Iterator[Latencies]:
-    """Send a request to both servers in turns, over every protocol that both have.
+    """Send a predict request to both servers in turns, over every protocol that both have.
 
     Args:
         a: the measure.
@@ -31,7 +31,7 @@ def measure(a: Side, b: Side, model: str, signature: SignatureSpec, inputs: Tens
         inputs: of the request.
         num: requests to each server.
     """
-    for door in doors_of(signature):
+    for door in DOORS:
         if door.why_closed(a) or door.why_closed(b):
             continue
         try:

@@ -16,8 +16,8 @@ from ...agreement.kinds import NUMBERS, Rule, as_numbers, by_position, decide, i
 from ...agreement.rows import distances, judge, with_rows
 from ...errors import InvalidRequest
 from ...types import SignatureSpec, Tensors
-from .doors import Answer, Door, Rest, doors_of
-from .findings import Predictions, RowDifference, Verdict, Where
+from .doors import Answer, Door, Rest, call_of, doors_of
+from .findings import PREDICT, Predictions, RowDifference, Verdict, Where
 from .options import ParityOptions
 from .rows import GivenRows, SentRows, count_rows, rows_for
 from .side import Side
@@ -84,7 +84,8 @@ def compare_version(
         rows = rows_for(signature, version.signatures, given, options.max_rows)
         reason = _why_not(a, b, version, signature, rows, options)
         for door in doors_of(signature):
-            where = Where(version.model, version.number, signature.name, door.name)
+            call = call_of(signature) if door.takes_examples else PREDICT
+            where = Where(version.model, version.number, signature.name, door.name, call)
             if reason:
                 yield Predictions(where, Verdict.NOT_COMPARED, remark=reason)
             else:

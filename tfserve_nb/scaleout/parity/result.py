@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ...reports.report import Column, Report, Table, names, numbers, prose
 from ...reports.text import to_text
-from .findings import FEWEST, Check, Latencies, Predictions, Verdict, Where
+from .findings import FEWEST, PREDICT, Check, Latencies, Predictions, Verdict, Where
 
 SHOWN_ROWS = 20
 
@@ -77,12 +77,15 @@ class ParityResult:
     @property
     def report(self) -> Report:
         """The verdict, then what it rests on."""
+        plain = [one for one in self.predictions if one.where.call == PREDICT]
+        others = [one for one in self.predictions if one.where.call != PREDICT]
         return Report(
             f"Parity of A, {self.url_a}, and B, {self.url_b}",
             lead=(self._conclusion(),),
             sections=(
                 _check_table(self.checks),
-                _prediction_table(self.predictions),
+                _prediction_table("Predictions", plain, "model", "version", "signature"),
+                _prediction_table("Calls with examples", others, "model", "version", "signature", "call"),
                 _row_table(self.predictions),
                 _latency_table(self.latencies),
             ),
@@ -113,20 +116,20 @@ def _check_table(checks: Sequence[Check]) -> Table:
     return Table("What the servers tell and refuse", columns, rows)
 
 
-def _prediction_table(predictions: Sequence[Predictions]) -> Table:
-    """A row for each signature of each version, a column for each protocol."""
+def _prediction_table(heading: str, predictions: Sequence[Predictions], *about: str) -> Table:
+    """A row for each signature of each version, a column for each protocol.
+
+    Args:
+        heading: of the table.
+        predictions: a column each for their protocols.
+        about: the attributes of `Where` that name a row.
+    """
     doors = list(dict.fromkeys(one.where.door for one in predictions))
-    by_signature: dict[tuple[str, int, str], dict[str, str]] = {}
+    rows: dict[tuple[str, ...], dict[str, str]] = {}
     for one in predictions:
-        where = one.where
-        by_signature.setdefault((where.model, where.version, where.signature), {})[where.door] = _outcome(one)
-    rows = [
-        (model, str(version), signature, *(found.get(door, "") for door in doors))
-        for (model, version, signature), found in by_signature.items()
-    ]
-    return Table(
-        "Predictions, by number of rows", (*names("model", "version", "signature"), *names(*doors)), tuple(rows)
-    )
+        rows.setdefault(tuple(str(getattr(one.where, name)) for name in about), {})[one.where.door] = _outcome(one)
+    cells = tuple((*row, *(found[door] for door in doors)) for row, found in rows.items())
+    return Table(f"{heading}, by number of rows", names(*about, *doors), cells)
 
 
 def _outcome(one: Predictions) -> str:

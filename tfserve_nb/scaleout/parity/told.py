@@ -98,7 +98,8 @@ def compare_told(a: Side, b: Side, name: str, options: ParityOptions) -> Told:
     """
     states_a, states_b = _states(a, name), _states(b, name)
     if states_a is None and states_b is None:
-        raise ModelNotFound(f"neither server has a model {name!r}", hint="--model NAME")
+        known = ",".join(sorted({*(a.names or ()), *(b.names or ())}))
+        raise ModelNotFound(f"neither server has a model {name!r}", hint=f"--model {known or 'NAME'}")
     checks = [_check("versions and states", name, _written(states_a), _written(states_b))]
     status_a, status_b = a.status(name), b.status(name)
     checks += _routing(a, b, name, (status_a, status_b), options)
