@@ -70,9 +70,9 @@ class Lane:
         run_here: runs a batch on a thread that must not wait, or raises for one that `run` is to run; None where runs
             of one size may take different times. See `short_runs`.
         takes_one_core: whether a run leaves other cores to other runs; None for one that may use all. It may change.
-        share: how many of the runner's threads a run counts for; see `Runner`.
+        share: how many of the runner's threads a run counts for; see `turns`.
         is_slow_until_s: until when none of its runs is carried out on the thread that submits; see `short_runs`.
-        finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
+        finish_s: the device's virtual time at which this lane's last batch is done; see `turns`.
         num_running: runs on their way that are not overdue.
         num_overdue: those that are.
     """
