@@ -239,6 +239,7 @@ class LoadedVersion:
             run_within=run_within,
             separate=partial(self.separate, name),
             run_here=self._run_here(name) if one_shape and run_within is None else None,
+            takes_one_core=partial(servable.takes_one_core, name) if isinstance(servable, EngineServable) else None,
         )
 
     def _run_here(self, name: str) -> RunFunction | None:
@@ -347,7 +348,7 @@ class VersionRecord:
             total=self.total,
             alone={} if self.loaded is None else self.loaded.alone,
             changes="" if self.loaded is None else self.loaded.servable.effects.lasting,
-            draws="" if self.loaded is None else self.loaded.servable.effects.randomness,
+            draws={} if self.loaded is None else self.loaded.servable.effects.draws,
             problem="" if self.loaded is None else self.loaded.problem,
             notes=() if self.loaded is None else self.loaded.notes,
             variant=PLAIN if self.loaded is None else self.loaded.variant,
