@@ -184,6 +184,6 @@ class _Teller:
         """A step, or its progress; a line for each step and each reason."""
         is_time = event.detail.endswith(" s") and event.detail[:-2].isdigit()
         text = event.phase if is_time or not event.detail else f"{event.phase}: {event.detail}"
-        if text != self._said and event.phase != "done":
+        if text != self._said and event.phase not in ("answering", "done"):  # notes are logged one by one
             self._said = text
             _log.info("%s ...", text[:1].upper() + text[1:])
