@@ -331,7 +331,8 @@ def _with_deployment(application: Mapping[str, Any], user_config: Mapping[str, A
 
 def _with_replicas(application: Mapping[str, Any], least: int, most: int) -> dict[str, Any]:
     deployment = _deployment_of(application)
-    scaling = {**deployment["autoscaling_config"], "min_replicas": least, "max_replicas": most}
+    deployment.pop("num_replicas", None)  # of a configuration that somebody wrote; Ray takes one of the two
+    scaling = {**(deployment.get("autoscaling_config") or {}), "min_replicas": least, "max_replicas": most}
     return {**application, "deployments": [{**deployment, "autoscaling_config": scaling}]}
 
 
