@@ -48,6 +48,8 @@ def compare_servers(
     rows = None if wanted.rows is None else given_rows(wanted.rows)
     with closing(Side("A", a, wanted.timeout_s)) as left, closing(Side("B", b, wanted.timeout_s)) as right:
         for side in (left, right):
+            if wanted.wait_s:
+                progress(ProgressEvent("waiting", 0, 1, f"for {side.url}"))
             side.wait(wanted.wait_s)
         return _Comparison(left, right, wanted, rows, progress).run(models)
 
