@@ -240,6 +240,7 @@ class VersionStatus:
         variant: what it is stored as: `PLAIN`, or a variant such as `float16`.
         engine: what runs requests that name no signature: `tensorflow`, `onnx` or `litert`.
         engines: what was measured of the engines when one was to be chosen; empty while only TensorFlow was asked for.
+        batching: the limits of its batch queues, with the names of `BatchingOptions`; empty when it is not loaded.
     """
 
     version: int
@@ -259,6 +260,7 @@ class VersionStatus:
     variant: str = PLAIN
     engine: str = "tensorflow"
     engines: tuple[EngineMeasurement, ...] = ()
+    batching: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def named_variant(self) -> str:

@@ -19,7 +19,7 @@ from helpers.black_box import Served, Start, environment, free_port
 
 import tfserve_nb
 from tfserve_nb.scaleout.bundles.alerts import METRICS
-from tfserve_nb.scaleout.bundles.health import health_command
+from tfserve_nb.scaleout.bundles.images import health_command
 from tfserve_nb.scaleout.ray.replica_model import models_of
 
 TARGETS = ("tf-serving", "docker", "kubernetes", "kserve", "ray", "vertex", "sagemaker")

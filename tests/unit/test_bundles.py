@@ -16,10 +16,10 @@ from tfserve_nb.scaleout.bundles.bundle import TARGETS, write_bundle
 from tfserve_nb.scaleout.bundles.cluster import object_name
 from tfserve_nb.scaleout.bundles.contents import BundleContents, BundledModel, BundledVersion
 from tfserve_nb.scaleout.bundles.gather import contents_of_configs
+from tfserve_nb.scaleout.bundles.kubernetes_shapes import check_object
 from tfserve_nb.scaleout.bundles.options import BundleOptions
 from tfserve_nb.scaleout.bundles.serving_files import check_for_tensorflow_serving, models_text, notes_on, served_models
-from tfserve_nb.scaleout.bundles.shapes.kubernetes import check_object
-from tfserve_nb.scaleout.bundles.shapes.shape import Keys, problem_of
+from tfserve_nb.scaleout.bundles.shape import Keys, problem_of
 from tfserve_nb.scaleout.bundles.systemd import check_unit, unit_text
 from tfserve_nb.scaleout.bundles.targets.kubernetes import service
 from tfserve_nb.serving.models.model_config import ModelConfig, VersionPolicy

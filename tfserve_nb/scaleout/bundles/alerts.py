@@ -1,15 +1,29 @@
-"""Alerts on TensorFlow Serving's metrics, which `tfserve-nb serve` has too.
+"""Alerts on TensorFlow Serving's metrics, which `tfserve-nb serve` has too, and what a file of rules may hold.
 
 Thread: any.
+
+Reference: Prometheus' documentation, "Alerting rules".
 """
 
 from __future__ import annotations
 
 from typing import Any  # YAML
 
+from .shape import Keys, Shape
+
 REQUESTS, LATENCY = ":tensorflow:serving:request_count", ":tensorflow:serving:request_latency"
 METRICS = (REQUESTS, f"{LATENCY}_bucket")
 """The series that the alerts read."""
+
+RULES: Shape = {
+    "groups!": [
+        {
+            "name!": str,
+            "interval": str,
+            "rules!": [{"alert!": str, "expr!": str, "for": str, "labels": Keys(str), "annotations": Keys(str)}],
+        }
+    ]
+}
 
 MAX_ERRORS = 0.01
 SLOW_S = 1.0

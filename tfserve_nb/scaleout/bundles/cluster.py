@@ -12,10 +12,9 @@ from typing import Any  # YAML
 from ...export.layout import folder_bytes
 from .contents import BundleContents
 from .files import as_yaml, write_text
-from .health import model_path
 from .images import TOKEN_FILE, Images, image_name
-from .serving_files import GRPC_PORT, REST_PORT
-from .shapes.kubernetes import check_object
+from .kubernetes_shapes import check_object
+from .serving_files import GRPC_PORT, REST_PORT, model_path
 
 MAX_NAME = 50
 """Of the 63 letters of a name, so that suffixes fit in."""
@@ -39,9 +38,14 @@ def object_name(name: str) -> str:
     return cleaned if cleaned[0].isalpha() else f"m-{cleaned}"
 
 
+def labels_of(name: str) -> dict[str, str]:
+    """The label that an object has, and by which others find it."""
+    return {"app.kubernetes.io/name": name}
+
+
 def made(kind: str, name: str, version: str = "v1", **parts: Any) -> Object:
     """An object with its labels."""
-    labels = {"app.kubernetes.io/name": name, "app.kubernetes.io/managed-by": "tfserve-nb"}
+    labels = {**labels_of(name), "app.kubernetes.io/managed-by": "tfserve-nb"}
     return {"apiVersion": version, "kind": kind, "metadata": {"name": name, "labels": labels}, **parts}
 
 

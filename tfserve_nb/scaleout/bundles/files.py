@@ -12,7 +12,7 @@ from typing import Any  # what YAML can hold
 
 from ...export.warmup_requests import WARMUP_FILE
 from .contents import BundledModel, BundledVersion
-from .shapes.shape import Shape, check
+from .shape import Shape, check
 
 
 @dataclass(frozen=True, slots=True)

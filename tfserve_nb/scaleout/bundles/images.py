@@ -13,7 +13,6 @@ from ...errors import InvalidOption
 from .app import app_lines, engines_of, python_tag, write_app
 from .contents import BundleContents
 from .files import copy_model, write_text
-from .health import health_command, model_path
 from .options import BundleOptions
 from .serving_files import (
     GRPC_PORT,
@@ -21,6 +20,7 @@ from .serving_files import (
     SERVING_IMAGE,
     SERVING_VERSION,
     ServedModel,
+    model_path,
     notes_on,
     served_models,
     version_note,
@@ -99,6 +99,19 @@ def write_images(contents: BundleContents, options: BundleOptions, folder: Path)
     if serving:
         write_text(folder / SERVING_FILE, _serving_file(images))
     return images
+
+
+def health_command(path: str, port: int = REST_PORT) -> list[str]:
+    """A command that succeeds while a GET of `path` on this machine is answered with 200.
+
+    It needs nothing but bash, which both images have: TensorFlow Serving's has no curl.
+    """
+    request = rf"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".replace("%", "%%")  # printf's
+    return [
+        "bash",
+        "-c",
+        f"exec 3<>/dev/tcp/127.0.0.1/{port} && printf '{request}' >&3 && head -n 1 <&3 | grep -q ' 200 '",
+    ]
 
 
 def image_name(name: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import quote
 
 from ...errors import ExportFailed, FailedPrecondition
 from ...server.config_files import DEFAULT_METRICS_PATH, read_batching, read_metrics_path, read_model_configs
@@ -75,6 +76,11 @@ def served_models(contents: BundleContents, options: BundleOptions, root: str | 
         )
         for model in contents.models
     )
+
+
+def model_path(name: str) -> str:
+    """The path of a model's status; it is answered while TensorFlow Serving has the model."""
+    return f"/v1/models/{quote(name, safe='')}"
 
 
 def check_for_tensorflow_serving(models: tuple[ServedModel, ...]) -> None:

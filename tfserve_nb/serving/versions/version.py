@@ -353,6 +353,7 @@ class VersionRecord:
             variant=PLAIN if self.loaded is None else self.loaded.variant,
             engine=TENSORFLOW if self.loaded is None else self.loaded.engine,
             engines=() if self.loaded is None else self.loaded.engines,
+            batching={} if self.loaded is None else self.source.options.to_json(),
         )
 
 

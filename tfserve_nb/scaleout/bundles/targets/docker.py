@@ -9,10 +9,9 @@ from pathlib import Path
 
 from ..contents import BundleContents
 from ..files import Readme, write_text
-from ..health import model_path
 from ..images import SERVING_FILE, TOKEN_FILE, write_images
 from ..options import BundleOptions
-from ..serving_files import CHECKED, GRPC_PORT, REST_PORT
+from ..serving_files import CHECKED, GRPC_PORT, REST_PORT, model_path
 
 
 def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Readme:

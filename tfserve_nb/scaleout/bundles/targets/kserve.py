@@ -1,6 +1,8 @@
 """KServe: an InferenceService with its TensorFlow runtime, another with `tfserve-nb serve`, and a canary.
 
 Thread: any.
+
+Reference: KServe's API, serving.kserve.io/v1beta1.
 """
 
 from __future__ import annotations
@@ -12,10 +14,10 @@ from ..cluster import RESOURCES_NOTE, Object, made, object_name, own_container, 
 from ..contents import BundleContents, BundledModel, BundledVersion
 from ..files import Readme, copy_model, write_text, write_yaml
 from ..images import Images, write_images
+from ..kubernetes_shapes import CONTAINER, POD, shape_of
 from ..options import BundleOptions
 from ..serving_files import CHECKED, version_note
-from ..shapes.kserve import INFERENCE_SERVICE
-from ..storage import STORAGE, upload_command
+from ..shape import Shape
 
 FOLDER = "kserve"
 API, MODE = "serving.kserve.io/v1beta1", "serving.kserve.io/deploymentMode"
@@ -23,6 +25,29 @@ REST_PORT, GRPC_PORT = 8080, 9000
 """The ports that KServe expects."""
 
 DEFAULT_STORAGE = "pvc://tfserve-models"
+STORAGE = "storage"
+"""The folder of a bundle that is copied there."""
+
+_PREDICTOR: Shape = {
+    "minReplicas": int,
+    "maxReplicas": int,
+    "scaleMetric": frozenset({"cpu", "memory", "concurrency", "rps"}),
+    "scaleTarget": int,
+    "canaryTrafficPercent": int,
+    "model": {
+        "modelFormat!": {"name!": str, "version": str},
+        "runtime": str,
+        "protocolVersion": frozenset({"v1", "v2", "grpc-v1", "grpc-v2"}),
+        "storageUri": str,
+        "resources": CONTAINER["resources"],
+    },
+    "containers": [CONTAINER],
+    "volumes": POD["volumes"],
+}
+
+INFERENCE_SERVICE: Shape = shape_of(
+    "serving.kserve.io/v1beta1", "InferenceService", {"spec!": {"predictor!": _PREDICTOR}}
+)
 
 
 def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Readme:
@@ -50,6 +75,17 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
         if canary:
             _write(folder / FOLDER / "canary.yaml", _with_canary(contents, options, canary, storage))
     return _readme(contents, images, name, storage, canary)
+
+
+def upload_command(address: str) -> str:
+    """What copies the bundle's `storage/` to an address."""
+    scheme, _, place = address.partition("://")
+    if scheme == "gs":
+        return f"gcloud storage cp --recursive {STORAGE}/* {shlex.quote(address + '/')}"
+    if scheme == "s3":
+        return f"aws s3 cp --recursive {STORAGE}/ {shlex.quote(address + '/')}"
+    claim, _, below = place.partition("/")
+    return f"kubectl cp {STORAGE}/. {shlex.quote('POD:/mnt/' + below)}    # POD mounts the claim {claim} at /mnt"
 
 
 def _revision(model: BundledModel, version: BundledVersion) -> str:

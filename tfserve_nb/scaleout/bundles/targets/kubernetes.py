@@ -15,6 +15,7 @@ from ..cluster import (
     TMP_VOLUME,
     TOKEN_KEY,
     Object,
+    labels_of,
     made,
     object_name,
     own_container,
@@ -82,9 +83,9 @@ def deployment(name: str, template: Object, **replicas: int) -> Object:
         "apps/v1",
         spec={
             **replicas,
-            "selector": {"matchLabels": _labels(name)},
+            "selector": {"matchLabels": labels_of(name)},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
-            "template": {"metadata": {"labels": _labels(name)}, "spec": template},
+            "template": {"metadata": {"labels": labels_of(name)}, "spec": template},
         },
     )
 
@@ -95,7 +96,7 @@ def service(name: str) -> Object:
         {"name": "http", "port": REST_PORT, "targetPort": "http"},
         {"name": "grpc", "port": GRPC_PORT, "targetPort": "grpc", "appProtocol": "kubernetes.io/h2c"},
     ]
-    return made("Service", name, spec={"selector": _labels(name), "ports": ports})
+    return made("Service", name, spec={"selector": labels_of(name), "ports": ports})
 
 
 def autoscaler(name: str, options: BundleOptions) -> Object:
@@ -117,7 +118,7 @@ def autoscaler(name: str, options: BundleOptions) -> Object:
 
 def disruption_budget(name: str) -> Object:
     """Nodes are emptied one pod at a time."""
-    spec = {"maxUnavailable": 1, "selector": {"matchLabels": _labels(name)}}
+    spec = {"maxUnavailable": 1, "selector": {"matchLabels": labels_of(name)}}
     return made("PodDisruptionBudget", name, "policy/v1", spec=spec)
 
 
@@ -128,7 +129,7 @@ def network_policy(name: str) -> Object:
         name,
         "networking.k8s.io/v1",
         spec={
-            "podSelector": {"matchLabels": _labels(name)},
+            "podSelector": {"matchLabels": labels_of(name)},
             "policyTypes": ["Ingress", "Egress"],
             "ingress": [
                 {
@@ -149,7 +150,7 @@ def service_monitor(name: str) -> Object:
         "interval": "15s",
         "authorization": {"type": "Bearer", "credentials": {"name": name, "key": TOKEN_KEY}},
     }
-    spec = {"selector": {"matchLabels": {"app.kubernetes.io/name": name}}, "endpoints": [endpoint]}
+    spec = {"selector": {"matchLabels": labels_of(name)}, "endpoints": [endpoint]}
     return made("ServiceMonitor", name, "monitoring.coreos.com/v1", spec=spec)
 
 
@@ -186,13 +187,9 @@ def parity_job(name: str, images: Images, other: str) -> Object:
     spec = {
         "backoffLimit": 0,
         "ttlSecondsAfterFinished": 86_400,
-        "template": {"metadata": {"labels": _labels(f"{name}-parity")}, "spec": template},
+        "template": {"metadata": {"labels": labels_of(f"{name}-parity")}, "spec": template},
     }
     return made("Job", f"{name}-parity", "batch/v1", spec=spec)
-
-
-def _labels(name: str) -> dict[str, str]:
-    return {"app.kubernetes.io/name": name}
 
 
 def _readme(contents: BundleContents, images: Images, name: str, options: BundleOptions) -> Readme:

@@ -1,15 +1,19 @@
 """Ray Serve: `serve.yaml` for a cluster that sees this folder, and a RayService of KubeRay with an image of its own.
 
 Thread: any.
+
+Reference: Ray Serve's configuration file as of Ray 2.60; KubeRay's API, ray.io/v1.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import fields
 from pathlib import Path
 
 from ....errors import InvalidOption
-from ...ray.config import RayPlan
+from ....serving.batching.options import BatchingOptions
+from ...ray.config import ACTOR_OPTIONS, AUTOSCALING_OPTIONS, DEPLOYMENT_OPTIONS, RayPlan
 from ...ray.replica_model import ReplicaModel
 from ..app import APP, app_lines, python_tag, write_app
 from ..cluster import (
@@ -25,12 +29,74 @@ from ..cluster import (
 from ..contents import BundleContents
 from ..files import Readme, as_yaml, copy_model, write_text, write_yaml
 from ..images import TOKEN_FILE, image_name
+from ..kubernetes_shapes import POD, shape_of
 from ..options import BundleOptions
 from ..serving_files import GRPC_PORT, REST_PORT
-from ..shapes.ray import RAY_SERVICE, SERVE
+from ..shape import Keys, Shape
 
 SERVE_FILE, SERVICE_FILE, SECRET_FILE = "serve.yaml", "rayservice.yaml", "secret.yaml"
 PORTS = {"gcs": 6379, "dashboard": 8265, "client": 10001, "http": REST_PORT, "grpc": GRPC_PORT}
+
+_ANY: Shape = object
+_DEPLOYMENT: Shape = {
+    **dict.fromkeys(sorted(DEPLOYMENT_OPTIONS), _ANY),
+    "autoscaling_config": dict.fromkeys(sorted(AUTOSCALING_OPTIONS), _ANY),
+    "ray_actor_options": dict.fromkeys(sorted(ACTOR_OPTIONS), _ANY),
+    "user_config": {
+        "models!": [
+            {
+                "name!": str,
+                "base_path!": str,
+                "versions": ([int], str),
+                "traffic": Keys((int, float)),
+                "labels": Keys(int),
+                "promoted": [int],
+                "batching": Keys(dict.fromkeys((one.name for one in fields(BatchingOptions)), _ANY)),
+            }
+        ],
+        "revision": str,
+    },
+}
+
+SERVE: Shape = {
+    "proxy_location": frozenset({"EveryNode", "HeadOnly", "Disabled"}),
+    "http_options": {"host": str, "port": int, "request_timeout_s": (int, float), "keep_alive_timeout_s": (int, float)},
+    "grpc_options": {
+        "port": int,
+        "grpc_servicer_functions": [str],
+        "enable_reflection": bool,
+        "request_timeout_s": (int, float),
+    },
+    "applications!": [
+        {
+            "name!": str,
+            "route_prefix": str,
+            "import_path!": str,
+            "args": {"flags": [str]},
+            "deployments": [_DEPLOYMENT],
+        }
+    ],
+}
+
+_GROUP: Shape = {"rayStartParams!": Keys(str), "template!": {"spec!": POD}}
+
+RAY_SERVICE: Shape = shape_of(
+    "ray.io/v1",
+    "RayService",
+    {
+        "spec!": {
+            "serveConfigV2!": str,
+            "rayClusterConfig!": {
+                "rayVersion": str,
+                "enableInTreeAutoscaling": bool,
+                "headGroupSpec!": _GROUP,
+                "workerGroupSpecs": [
+                    {**_GROUP, "groupName!": str, "replicas": int, "minReplicas": int, "maxReplicas": int}
+                ],
+            },
+        }
+    },
+)
 
 
 def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Readme:
@@ -56,7 +122,7 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     write_yaml(folder / SERVICE_FILE, RAY_SERVICE, _service(contents, options, there, name, image))
     write_secret(folder / SECRET_FILE, name)
     write_text(folder / ".gitignore", f"{SECRET_FILE}\ntoken\n")
-    environment = " ".join(f"'{key}={value}'" for key, value in here.environment().items())
+    environment = " ".join(_word(f"{key}={value}") for key, value in here.environment().items())
     return Readme(
         title=f"{contents.title} on Ray Serve",
         commands=(
@@ -93,6 +159,7 @@ def plan(contents: BundleContents, options: BundleOptions, base: str, token_file
         base: the folder that holds a folder for each model, the same on every node.
         token_file: where nodes find the token.
     """
+    limits = contents.batching.options
     models = tuple(
         ReplicaModel(
             model.name,
@@ -100,6 +167,7 @@ def plan(contents: BundleContents, options: BundleOptions, base: str, token_file
             versions=tuple(version.number for version in model.versions),
             traffic=dict(model.traffic),
             labels=dict(model.labels),
+            batching={} if limits is None else {version.number: limits for version in model.versions},
         )
         for model in contents.models
     )
@@ -112,6 +180,11 @@ def plan(contents: BundleContents, options: BundleOptions, base: str, token_file
         port=REST_PORT,
         grpc_port=GRPC_PORT,
     )
+
+
+def _word(text: str) -> str:
+    """A text as one word of a shell; with a line end in it, of bash and zsh."""
+    return f"${text!r}" if "\n" in text else f"{text!r}"
 
 
 def _service(contents: BundleContents, options: BundleOptions, there: RayPlan, name: str, image: str) -> Object:

@@ -1,16 +1,18 @@
 """TensorFlow Serving on a machine: models, configuration, a Compose file, a systemd unit, alerts.
 
 Thread: any.
+
+Reference: the Compose specification, compose-spec.json.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ..alerts import alerts
+from ..alerts import RULES, alerts
 from ..contents import BundleContents
 from ..files import Readme, copy_model, write_text, write_yaml
-from ..health import health_command, model_path
+from ..images import health_command
 from ..options import BundleOptions
 from ..serving_files import (
     CHECKED,
@@ -20,16 +22,34 @@ from ..serving_files import (
     SERVING_VERSION,
     ServedModel,
     check_for_tensorflow_serving,
+    model_path,
     notes_on,
     served_models,
     version_note,
     write_serving_files,
 )
-from ..shapes.alerts import RULES
-from ..shapes.compose import COMPOSE
+from ..shape import Keys, Shape
 from ..systemd import UNIT_FILE, check_unit, unit_text
 
 COMPOSE_FILE, RULES_FILE, FLAGS_FILE = "compose.yaml", "prometheus-rules.yaml", "flags.txt"
+
+_SERVICE: Shape = {
+    "image!": str,
+    "entrypoint": [str],
+    "command": [str],
+    "user": str,
+    "read_only": bool,
+    "ports": [str],
+    "volumes": [str],
+    "tmpfs": [str],
+    "cap_drop": [str],
+    "security_opt": [str],
+    "restart": frozenset({"no", "always", "on-failure", "unless-stopped"}),
+    "stop_grace_period": str,
+    "healthcheck": {"test!": [str], "interval": str, "timeout": str, "retries": int, "start_period": str},
+}
+
+COMPOSE: Shape = {"name": str, "services!": Keys(_SERVICE)}
 
 
 def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Readme:

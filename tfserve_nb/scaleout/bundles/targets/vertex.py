@@ -13,10 +13,9 @@ from pathlib import Path
 from ..cluster import object_name
 from ..contents import BundleContents
 from ..files import Readme
-from ..health import model_path
 from ..images import OWN_FILE, SERVING_FILE, write_images
 from ..options import BundleOptions
-from ..serving_files import CHECKED, REST_PORT
+from ..serving_files import CHECKED, REST_PORT, model_path
 
 NOT_RUN = "Nothing of this was run: there was no account at Google Cloud. The commands follow its documentation."
 

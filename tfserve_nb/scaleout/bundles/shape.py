@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias  # documents
 
-from ....errors import ExportFailed
+from ...errors import ExportFailed
 
 Shape: TypeAlias = Any
 
