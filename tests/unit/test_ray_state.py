@@ -6,11 +6,9 @@ import importlib.util
 import socket
 import stat
 import sys
-<<<<<<< HEAD
-from collections.abc import Mapping
-=======
 import threading
->>>>>>> main
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +20,7 @@ from tfserve_nb.api.connect import remote_server
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.dashboards.pages.replicas import replica_tables
 from tfserve_nb.errors import InvalidOption, ModelNotFound, NotAvailable, ServerFailed
-from tfserve_nb.scaleout.ray import cluster
+from tfserve_nb.scaleout.ray import cluster, serve_api
 from tfserve_nb.scaleout.ray.admin import RayModels, with_application, with_user_config
 from tfserve_nb.scaleout.ray.cluster import TRIES, LocalCluster
 from tfserve_nb.scaleout.ray.combined_metrics import combined_metrics
@@ -211,23 +209,43 @@ def test_a_cluster_that_does_not_answer_is_told() -> None:
         ServeApi("http://127.0.0.1:9").details()
 
 
+@contextmanager
+def answering(*responses: bytes) -> Iterator[str]:
+    """The URL of a server that gives each response to one connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for response in responses:
+                with listener.accept()[0] as client:
+                    client.recv(65536)
+                    client.sendall(response)
+
+        other = threading.Thread(target=answer)
+        other.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        other.join()
+
+
+FAILURE = b"HTTP/1.1 500 Internal Server Error\r\n\r\nThe actor never ran"
+
+
 @pytest.mark.parametrize(
     "response", [b"HTTP/1.1 404 Not Found\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n<html>", b"SSH-2.0\r\n"]
 )
 def test_a_server_that_is_no_dashboard_is_told(response: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    told = "is not Ray's dashboard, or has no Ray Serve: it answered"
+    with answering(response) as url, pytest.raises(NotAvailable, match=told):
+        ServeApi(url).details()
 
-        def answer() -> None:
-            with listener.accept()[0] as client:
-                client.recv(65536)
-                client.sendall(response)
 
-        other = threading.Thread(target=answer)
-        other.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(NotAvailable, match=f"{url} is not Ray's dashboard, or has no Ray Serve: it answered"):
-            ServeApi(url).details()
-        other.join()
+def test_what_ray_fails_to_do_is_asked_again_and_told_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_api, "PAUSES_S", (0.0, 0.0))
+
+    with answering(FAILURE, FAILURE, b"HTTP/1.1 200 OK\r\n\r\n{}") as url:
+        assert ServeApi(url).details() == {}
+    told = "answered 500: The actor never ran"
+    with answering(FAILURE, FAILURE, FAILURE) as url, pytest.raises(NotAvailable, match=told):
+        ServeApi(url).details()
 
 
 def test_sockets_of_ray_need_a_short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
