@@ -234,7 +234,7 @@ class VersionStatus:
             when it is not loaded.
         changes: what a run of the loaded version leaves behind, in words: in its own state, in files or elsewhere; ""
             for most models. It gets neither copies of requests nor replays.
-        draws: why its answers to the same request differ each time, in words; or "".
+        draws: signature -> why its answers to the same request differ each time, in words; without those that do not.
         problem: why it is given no requests although it is loaded: all rows that were tried failed; or "".
         notes: what users have to know of the loaded version, one line each.
         variant: what it is stored as: `PLAIN`, or a variant such as `float16`.
@@ -253,7 +253,7 @@ class VersionStatus:
     done: int = 0
     total: int = 1
     changes: str = ""
-    draws: str = ""
+    draws: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     notes: tuple[str, ...] = ()
     alone: Mapping[str, str] = field(default_factory=dict)
