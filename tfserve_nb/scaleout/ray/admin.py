@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any  # JSON values
@@ -176,6 +176,7 @@ class RayModels(RemoteModels):
                     and len(self.each_replica(REPLICA, state.num_running)) >= state.num_running
                 ),
                 f"there were not {min_replicas} to {max_replicas} replicas that answer",
+                ("DEPLOY_FAILED",),  # unhealthy is one that has just died, and Ray starts another
             )
 
     def carry_out(self, operation: Operation, arguments: Mapping[str, Any]) -> Any:
@@ -273,22 +274,26 @@ class RayModels(RemoteModels):
                 raise ConfigRejected(told)
             return bool(reports) and all(one["revision"] == revision for one in reports)
 
-        self._wait_until(is_followed, "the replicas did not follow the new configuration")
+        self._wait_until(
+            is_followed, "the replicas did not follow the new configuration", ("DEPLOY_FAILED", "UNHEALTHY")
+        )
 
-    def _wait_until(self, is_so: Callable[[RayState], bool], otherwise: str) -> None:
+    def _wait_until(self, is_so: Callable[[RayState], bool], otherwise: str, failed: Container[str]) -> None:
         """Wait until something holds, and every replica has what was deployed last.
 
         Raises:
-            ConfigRejected: if Ray gives up, with its reason.
+            ConfigRejected: if Ray says that it `failed`, with its reason.
             NotAvailable: if that takes too long; the message begins with `otherwise`.
         """
         until_s = time.perf_counter() + CHANGE_LIMIT_S
+        state = self._noted(state_of(self._api.details()))
         while time.perf_counter() < until_s:
-            state = self._noted(state_of(self._api.details()))
-            if is_so(state) and state.is_settled:
-                return
-            if state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            holds = is_so(state)
+            state = self._noted(state_of(self._api.details()))  # after that: Ray may have begun with some replicas only
+            if state.status in failed:
                 raise ConfigRejected(state.problem)
+            if holds and state.is_settled:
+                return
             time.sleep(POLL_S)
         raise NotAvailable(
             f"{otherwise} within {CHANGE_LIMIT_S:g} s: Ray says {state.status}",
