@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from ...errors import ModelNotFound, NotAvailable
 from ...server.admin.predict_body import parse_signatures
+from ...server.paths import V2
 from ...server.rest.metadata_json import CHANGES_FIELD, ORDER_FIELD
 from ...types import ModelStatus, SignatureSpec
 from .findings import Check, Verdict
@@ -71,11 +72,14 @@ def models_of(a: Side, b: Side, wanted: Iterable[str]) -> tuple[tuple[str, ...],
 
     Raises:
         ModelNotFound: if none was named and no server lists its own, or they list none.
+        InvalidOption: if that is because a server wants a token.
     """
     named = tuple(dict.fromkeys(wanted))
     if named:
         return named, []
     if a.names is None and b.names is None:
+        for side in (a, b):
+            side.get(V2)  # one that wants a token says so
         raise ModelNotFound(
             "neither server lists its models",
             hint="--model NAME, or http://HOST:PORT/v1/models/NAME; a token for one of them would do, too",
