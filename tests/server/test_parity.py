@@ -237,8 +237,7 @@ def test_versions_labels_and_metadata_that_differ_are_named(serve: Serve) -> Non
         "versions and states of net": "A: 1 AVAILABLE, 2 AVAILABLE; B: 1 AVAILABLE, 3 AVAILABLE",
         "default version of net": "A: version 2; B: version 3",
         "label of net, stable": "A: version 1; B: 400 Unrecognized servable version label: stable",
-        "metadata of net, version 1": "signature_def.signature_def.serving_default.method_name: "
-        "A tensorflow/serving/predict, B other",
+        "metadata of net, version 1": "serving_default.method_name: A tensorflow/serving/predict, B other",
     }
     assert {one.where.version for one in result.predictions} == {1}
 

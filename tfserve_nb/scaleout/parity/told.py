@@ -6,6 +6,7 @@ Thread: the caller's.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any  # JSON values
@@ -26,6 +27,8 @@ GONE = "END"
 MAX_DIFFERENCES = 3
 MAX_CHARS = 60
 _NOTHING = object()
+_SIGNATURES = re.compile(r"^(?:signature_def\.)+")
+"""What every path in the metadata of a version begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +259,7 @@ def _grpc_metadata(side: Side, name: str, version: int) -> Any:
 
 def _alike(what: str, subject: str, a: Any, b: Any) -> Check:
     """Compare two JSON values, word for word."""
-    found = list(differences(a, b))
+    found = [(_SIGNATURES.sub("", path), *both) for path, *both in differences(a, b)]
     remark = "; ".join(f"{path or 'all'}: A {left}, B {right}" for path, left, right in found[:MAX_DIFFERENCES])
     if len(found) > MAX_DIFFERENCES:
         remark += f"; and {len(found) - MAX_DIFFERENCES} more"
