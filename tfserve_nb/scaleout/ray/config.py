@@ -176,7 +176,6 @@ class RayPlan:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
             "RAY_SERVE_HAPROXY_RETRIES": "3",
-            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),  # what is larger is never sent again; Ray: 16 KB
             **FALLBACK_PORTS,
         }
         return {
