@@ -251,10 +251,19 @@ def test_nothing_is_left_of_a_bundle_that_failed(base: Path, tmp_path: Path) -> 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_unknown_target_names_those_that_there_are(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="there is no target 'knative'; there are tf-serving, docker, kubernetes"):
-        write_bundle(contents(base), tmp_path / "out", "knative", BundleOptions())
-    assert {"tf-serving", "docker", "kubernetes", "kserve", "vertex", "sagemaker"} <= set(TARGETS)
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("kuberentes", "target='kubernetes', or --target kubernetes"),
+        ("mlflw", "target='mlflow', or --target mlflow"),
+        ("nomad", "target='tf-serving', or --target tf-serving"),
+    ],
+)
+def test_an_unknown_target_names_those_that_there_are(base: Path, tmp_path: Path, target: str, hint: str) -> None:
+    words = f"there is no target {target!r}; there are {', '.join(TARGETS)}"
+    with pytest.raises(InvalidOption, match=words) as error:
+        write_bundle(contents(base), tmp_path / "out", target, BundleOptions())
+    assert error.value.hint == hint
 
 
 @pytest.mark.parametrize(
