@@ -114,7 +114,8 @@ def _readme(contents: BundleContents, models: tuple[ServedModel, ...], warmup: t
         commands=(
             f"tfserve-nb serve $(cat {FLAGS_FILE})    # here and now: the same files, without TensorFlow Serving",
             "docker compose up --detach --wait    # or TensorFlow Serving in a container",
-            f"sudo cp {UNIT_FILE} /etc/systemd/system/ && sudo systemctl enable --now {UNIT_FILE}    # or its package",
+            f"sudo cp {UNIT_FILE} /etc/systemd/system/ && sudo systemctl enable --now {UNIT_FILE}"
+            "    # or its package tensorflow-model-server as a service",
             f"curl {url}{path}    # whichever of the three it is",
             f"# in the notebook, whether it answers the same: d.parity('{url}')",
         ),
