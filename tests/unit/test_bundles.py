@@ -95,6 +95,7 @@ def sweep(slo_ms: float) -> SweepResult:
         ({1: 1.0, 8: 2.0, 32: 4.0, 64: 8.0}, None, 32, (1, 8, 32), 100, "more than 32 rows hardly do more"),
         ({1: 1.0, 8: 2.0, 32: 4.0, 64: 8.0}, sweep(6.0), 8, (1, 8), 3, "up to 340 requests/s"),
         ({1: 1.0, 8: 1.5}, None, 64, (1, 2, 4, 8, 16, 32, 64), 100, "64 rows is a default"),
+        ({1: 1.0, 16: 1.0}, sweep(20.0), 64, (1, 2, 4, 8, 16, 32, 64), 5, "64 rows is a default"),
         ({1: 50.0}, sweep(20.0), 64, (1, 2, 4, 8, 16, 32, 64), 1, "1 row 50 ms"),
         ({1: 1.0, 128: 4.0}, None, 128, (1, 128), 100, "No run of more than 128 rows"),
     ],

@@ -92,24 +92,32 @@ def measured(batches: BatchSummary, sweep: SweepResult | None) -> Batching:
     allowed = sizes if sizes[-1] == max_batch_size else powers_of_two(max_batch_size)
     options = BatchingOptions(max_batch_size=max_batch_size, allowed_batch_sizes=allowed)
     if slo_ms is not None:
-        waiting = max(1, int(slo_ms / run_ms.get(max_batch_size, slo_ms)))
+        known = max(size for size in run_ms if size <= max_batch_size)
+        full_ms = run_ms[known] * max_batch_size / known  # of a size that never ran: as if each row took as long
+        waiting = max(1, int(slo_ms / full_ms))
         options = BatchingOptions(
             max_batch_size=max_batch_size, allowed_batch_sizes=allowed, max_enqueued_batches=waiting
         )
-    limit = (
-        f"Batches of more than {largest} rows hardly do more in the same time, or take too long."
-        if is_bounded
-        else f"No run of more than {max(run_ms)} rows was measured, so the limit of {max_batch_size} rows is a default."
+    return Batching(
+        options, f"{_sources(batches, run_ms, sweep)} {_limit(largest, max(run_ms), max_batch_size)} {_waiting(sweep)}"
     )
-    return Batching(options, f"{_sources(batches, run_ms, sweep)} {limit} {_waiting(sweep)}")
+
+
+def _limit(largest: int, most: int, limit: int) -> str:
+    """What decides how many rows a batch may have."""
+    if largest < most:
+        return f"Batches of more than {largest} rows hardly do more in the same time, or take too long."
+    seen = f"No run of more than {_rows(most)} was measured, so"
+    return f"{seen} that is the limit." if limit == most else f"{seen} the limit of {limit} rows is a default."
+
+
+def _rows(number: int) -> str:
+    return f"{number} row{'' if number == 1 else 's'}"
 
 
 def _sources(batches: BatchSummary, run_ms: dict[int, float], sweep: SweepResult | None) -> str:
     """What was measured, and how often."""
-    times = ", ".join(
-        f"{size} {'row' if size == 1 else 'rows'} {ms:.3g} ms ({batches.sizes.get(size, 0)} runs)"
-        for size, ms in run_ms.items()
-    )
+    times = ", ".join(f"{_rows(size)} {ms:.3g} ms ({batches.sizes.get(size, 0)} runs)" for size, ms in run_ms.items())
     pace = (
         f"the pace that the queue has learned, of {batches.num_batches} runs on the server that this was bundled from"
     )
