@@ -174,7 +174,7 @@ def test_a_deployed_model_is_bundled_with_what_was_measured(
         for _ in range(10):
             expected = d.predict(x)
         bundle = d.bundle(tmp_path / "out", target="tf-serving")
-        sweep = d.benchmark(sweep=True, seconds=1, warmup_s=0.1, slo_ms=5_000)
+        sweep = d.benchmark(sweep=True, seconds=1, warmup_s=0.1, slo_ms=60_000)
         swept = d.bundle(tmp_path / "swept", target="tf-serving", sweep=sweep)
         other = dataclasses.replace(sweep, results=(dataclasses.replace(sweep.results[0], name="other"),))
         with pytest.raises(tfserve_nb.InvalidOption, match="the sweep is one of other, and net is bundled"):
@@ -201,7 +201,7 @@ def test_a_deployed_model_is_bundled_with_what_was_measured(
     told = said_of_batching(swept)
     requests = sum(one.summary.num_due for one in sweep.results)
     assert told.startswith(f"Measured: a sweep of {len(sweep.results)} runs with {requests} requests")
-    assert "The sweep kept p99 within 5e+03 ms" in told
+    assert "The sweep kept p99 within 6e+04 ms" in told
     waiting = read_batching(swept.folder / "batching.config").max_enqueued_batches
     assert waiting != read_batching(bundle.folder / "batching.config").max_enqueued_batches == 100
     (canary,) = values(split.folder / "kserve" / "canary.yaml")
