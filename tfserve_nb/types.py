@@ -234,12 +234,13 @@ class VersionStatus:
             when it is not loaded.
         changes: what a run of the loaded version leaves behind, in words: in its own state, in files or elsewhere; ""
             for most models. It gets neither copies of requests nor replays.
-        draws: why its answers to the same request differ each time, in words; or "".
+        draws: signature -> why its answers to the same request differ each time, in words; without those that do not.
         problem: why it is given no requests although it is loaded: all rows that were tried failed; or "".
         notes: what users have to know of the loaded version, one line each.
         variant: what it is stored as: `PLAIN`, or a variant such as `float16`.
         engine: what runs requests that name no signature: `tensorflow`, `onnx` or `litert`.
         engines: what was measured of the engines when one was to be chosen; empty while only TensorFlow was asked for.
+        batching: the limits of its batch queues, with the names of `BatchingOptions`; empty when it is not loaded.
     """
 
     version: int
@@ -252,13 +253,14 @@ class VersionStatus:
     done: int = 0
     total: int = 1
     changes: str = ""
-    draws: str = ""
+    draws: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
     notes: tuple[str, ...] = ()
     alone: Mapping[str, str] = field(default_factory=dict)
     variant: str = PLAIN
     engine: str = "tensorflow"
     engines: tuple[EngineMeasurement, ...] = ()
+    batching: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def named_variant(self) -> str:

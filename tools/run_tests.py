@@ -1,16 +1,18 @@
-"""Run every ring of the tests, two pytest processes at a time; at the end, say what failed and what was skipped.
+"""Run every ring of the tests, three pytest processes at a time; at the end, say what failed and what was skipped.
 
 Usage: python tools/run_tests.py [pytest arguments]
 
-The rings run in stages. Within a stage the groups are processes of their own, of which two run side by side: when one
-ends, the next begins. The longest come first, so that both end at about the same time. The browser ring runs alone: the
-browser, its server and a kernel that is kept busy need both cores. So does the ray ring: its cluster does not start on
-a busy machine. Each group is watched by guarded_pytest.py: a test that hangs fails alone, and no process outlives the
-group. The exit code is 0 only if every group ended with 0.
+The rings run in groups, each a process of its own. Three run side by side, for two cores: tests wait for servers,
+kernels and browsers a good part of their time. When one ends, the next begins, and the longest come first, so that no
+core is idle at the end. The browser ring has one other beside it: the browser, its server and a kernel that is kept
+busy need most of both cores. The ray ring runs alone: its cluster does not start on a busy machine. Each group is
+watched by guarded_pytest.py: a test that hangs fails alone, and no process outlives the group. The exit code is 0 only
+if every group ended with 0.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -29,30 +31,22 @@ GUARD = Path(__file__).with_name("guarded_pytest.py")
 LOOK_S = 0.2
 STOPPING_S = 60.0
 
-SIDE_BY_SIDE = 2
+PLACES = 3
 
-STAGES = (
-    {
-        "model": ("tests/tf",),
-        "quick": (
-            "--doctest-modules",
-            "tfserve_nb",
-            "tests/unit",
-            "tests/server",
-            "tests/serve",
-        ),
-        "kernel": ("tests/kernel", "tests/bench", "tests/experiment"),
-        "notebook": ("tests/notebooks",),
-        "shell": ("tests/shell", "tests/tools"),
-    },
-    {
-        "browser": ("tests/browser",),
-    },
-    {
-        "ray": ("tests/ray",),
-    },
-)
-"""Stages one after the other; in each, groups, `SIDE_BY_SIDE` at a time: name -> pytest arguments."""
+GROUPS = {
+    "model": ("tests/tf",),
+    "server": ("tests/server", "tests/serve"),
+    "notebook": ("tests/notebooks",),
+    "kernel": ("tests/kernel", "tests/bench", "tests/experiment"),
+    "shell": ("tests/shell", "tests/tools"),
+    "unit": ("--doctest-modules", "tfserve_nb", "tests/unit"),
+    "browser": ("tests/browser",),
+    "ray": ("tests/ray",),
+}
+"""Group -> pytest arguments, in the order in which they begin."""
+
+TAKES = {"browser": 2, "ray": PLACES}
+"""Group -> how many of the `PLACES` it takes; all others take one."""
 
 
 @dataclass(slots=True)
@@ -88,19 +82,20 @@ def start(name: str, arguments: tuple[str, ...], folder: Path) -> Group:
     return Group(name, Journal(path), subprocess.Popen(command, cwd=FOLDER, stdin=subprocess.DEVNULL), time.monotonic())
 
 
-def run_stages(extra: list[str], folder: Path) -> list[Group]:
-    """Run all stages, some groups of each at the same time; an exception ends what runs."""
+def run_groups(extra: list[str], folder: Path) -> list[Group]:
+    """Run all groups, as many at the same time as there are places; an exception ends what runs."""
     groups: list[Group] = []
+    waiting, running = list(GROUPS.items()), list[Group]()
     try:
-        for stage in STAGES:
-            waiting, running = list(stage.items()), list[Group]()
-            while waiting or running:
-                for name, arguments in waiting[: SIDE_BY_SIDE - len(running)]:
-                    running.append(start(name, (*arguments, *extra), folder))
-                    groups.append(running[-1])
-                    waiting = waiting[1:]
-                time.sleep(LOOK_S)
-                running = [group for group in running if not group.has_ended()]
+        while waiting or running:
+            free = PLACES - sum(_takes(group.name) for group in running)
+            while waiting and _takes(waiting[0][0]) <= free:
+                name, arguments = waiting.pop(0)
+                free -= _takes(name)
+                groups.append(start(name, (*arguments, *extra), folder))
+                running.append(groups[-1])
+            time.sleep(LOOK_S)
+            running = [group for group in running if not group.has_ended()]
     except KeyboardInterrupt:
         _wait(groups)  # the terminal interrupts them too, and they tell what they have
         raise
@@ -110,6 +105,10 @@ def run_stages(extra: list[str], folder: Path) -> list[Group]:
         _wait(groups)
         process_tree.kill_all()
     return groups
+
+
+def _takes(name: str) -> int:
+    return TAKES.get(name, 1)
 
 
 def _wait(groups: list[Group]) -> None:
@@ -139,10 +138,12 @@ def report(groups: list[Group], took_s: float) -> None:
 def main(extra: list[str]) -> int:
     """Run everything; 0 if all groups ended well."""
     process_tree.adopt_orphans()
+    # Images of containers set it, and then each of the several hundred processes compiles the package for itself.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     started_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="tfserve-tests-run-") as folder:
-        groups = run_stages(extra, Path(folder))
+        groups = run_groups(extra, Path(folder))
     report(groups, time.monotonic() - started_s)
     return 0 if all(group.process.returncode == 0 for group in groups) else 1
 

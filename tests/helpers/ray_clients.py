@@ -6,15 +6,47 @@ import http.client
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tfserve_nb.scaleout.ray.deploy import RayServer
+
+from .eventually import eventually
+
 OFFSETS = {1: 2.0, 2: 3.0, 3: 4.0}
 """What a version adds to half of its input."""
 TOKEN = "secret-of-the-ring"
+SETTLED_S = 120.0
+
+
+def rest(server: RayServer, method: str, path: str, body: object = None, token: str | None = TOKEN) -> tuple[int, Any]:
+    """Status and JSON of one request; a body that is bytes is sent as it is."""
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json", **({} if token is None else {"Authorization": f"Bearer {token}"})}
+    request = urllib.request.Request(f"{server.handle.url}{path}", data, headers, method=method)
+    try:
+        with urllib.request.urlopen(request, timeout=60) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Wait until something holds, and ask now and then only: asking takes a while too."""
+
+    def found() -> bool:
+        if is_so():
+            return True
+        time.sleep(0.3)
+        return False
+
+    eventually(found, SETTLED_S)
 
 
 @dataclass
@@ -84,7 +116,20 @@ class Load:
 
 def predict(connection: http.client.HTTPConnection, values: list[float]) -> tuple[int, Any]:
     """Version and JSON of an answer over REST; version 0 for an error."""
-    headers = {"Content-Type": "application/json", "Authorization": f"Bearer {TOKEN}"}
-    connection.request("POST", "/v1/models/hpt:predict", json.dumps({"instances": values}), headers)
-    response = connection.getresponse()
-    return int(response.headers.get("X-TFServe-Version", 0)), json.loads(response.read())
+    return begin_to_predict(connection, values)()
+
+
+def begin_to_predict(connection: http.client.HTTPConnection, values: list[float]) -> Callable[[], tuple[int, Any]]:
+    """Send the head of a request; what is returned sends the body, and gives the version and JSON of the answer."""
+    body = json.dumps({"instances": values}).encode()
+    connection.putrequest("POST", "/v1/models/hpt:predict")
+    for name, value in (("Authorization", f"Bearer {TOKEN}"), ("Content-Length", str(len(body)))):
+        connection.putheader(name, value)
+    connection.endheaders()
+
+    def finish() -> tuple[int, Any]:
+        connection.send(body)
+        response = connection.getresponse()
+        return int(response.headers.get("X-TFServe-Version", 0)), json.loads(response.read())
+
+    return finish

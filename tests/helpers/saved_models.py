@@ -136,3 +136,51 @@ if __name__ == "__main__":
     write_half_plus_two(root / "two_versions" / "2", offset=3.0)
     write_many_types(root / "many" / "1")
     write_until_file(root / "until_file" / "1")
+
+
+def write_keras_probe(path: Path, rows: np.ndarray, *, seed: int) -> np.ndarray:
+    """A Keras model `(n, 4)` -> `(n, 3)` as plain TensorFlow saves it, with predict, classify and regress.
+
+    Args:
+        path: the version folder; must not be there yet.
+        rows: float32 `(n, 4)`.
+        seed: of its weights.
+
+    Returns:
+        What Keras itself answers to the rows, float32 `(n, 3)`; `regress` gives the first column.
+    """
+    import keras
+    import tensorflow as tf
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    keras.utils.set_random_seed(seed)
+    inputs = keras.Input((4,), name="x")
+    hidden = keras.layers.Dense(8, activation="gelu")(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(3, activation="softmax", bias_initializer="normal")(hidden))
+    texts = tf.TensorSpec([None], tf.string, name="inputs")
+
+    def answers(examples: tf.Tensor) -> tf.Tensor:
+        return model(tf.io.parse_example(examples, {"x": tf.io.FixedLenFeature([4], tf.float32)})["x"])
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.float32, name="x")])
+    def predict(x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": model(x)}
+
+    @tf.function(input_signature=[texts])
+    def classify(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"scores": answers(inputs)}
+
+    @tf.function(input_signature=[texts])
+    def regress(inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"outputs": answers(inputs)[:, 0]}
+
+    module = tf.Module()
+    module.model = model
+    signatures = {"serving_default": predict, "classify": classify, "regress": regress}
+    tf.saved_model.save(module, str(path), signatures)
+    file = path / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for name in ("classify", "regress"):  # TensorFlow 2 can save no method but predict
+        saved.meta_graphs[0].signature_def[name].method_name = f"tensorflow/serving/{name}"
+    file.write_bytes(saved.SerializeToString())
+    return np.asarray(model(rows))

@@ -1,17 +1,25 @@
-"""`tfserve-nb parity` between real servers: the same models, one weight changed, versions of which one is missing."""
+"""Real servers compared: two of the same files, and all homes that a notebook's model can have; one changed weight."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pytest
+import yaml
 from helpers.black_box import Served, Start, environment
-from helpers.saved_models import write_half_plus_two
+from helpers.second_server import second_server
+
+import tfserve_nb
+from tfserve_nb.api.deployment import Deployment
 
 MODELS = ("half_plus_two", "two_versions", "many")
+DOORS = ["REST, rows", "REST, columns", "V2", "gRPC"]
 ASKS = """
 import sys
 from tfserve_nb.cli import main
@@ -22,12 +30,12 @@ sys.exit(code)
 """
 
 
-def compared(a: Served, b: Served, *more: str) -> tuple[int, str]:
+def compared(a: Served, b: Served, models: str, *more: str) -> tuple[int, str]:
     """Exit code and words of a comparison, in a process that must not import TensorFlow."""
     urls = [f"http://127.0.0.1:{one.rest_port}" for one in (a, b)]
     grpc = [f"127.0.0.1:{one.grpc_port}" for one in (a, b)]
     done = subprocess.run(
-        [sys.executable, "-c", ASKS, *urls, "--grpc", *grpc, "--model", ",".join(MODELS), "--labels", "stable", *more],
+        [sys.executable, "-c", ASKS, *urls, "--grpc", *grpc, "--model", models, "--labels", "stable", *more],
         capture_output=True, text=True, check=False, timeout=200, env=environment(),
     )  # fmt: skip
     return done.returncode, " ".join((done.stdout + done.stderr).split())
@@ -61,8 +69,13 @@ def a(begin, store: Path) -> Served:
     return begin(store)
 
 
-def test_two_servers_of_the_same_files_are_the_same(a: Served, begin, store: Path) -> None:
-    code, text = compared(a, begin(store, "--workers=1"), "--requests", "20")
+@pytest.fixture(scope="module")
+def b(begin, store: Path) -> Served:
+    return begin(store, "--workers=1")
+
+
+def test_two_servers_of_the_same_files_are_the_same(a: Served, b: Served) -> None:
+    code, text = compared(a, b, ",".join(MODELS), "--requests", "20")
 
     assert code == 0, text
     assert "the same: " in text
@@ -71,17 +84,121 @@ def test_two_servers_of_the_same_files_are_the_same(a: Served, begin, store: Pat
     assert "label two_versions, stable same version 1" in text
 
 
-def test_a_changed_weight_and_a_missing_version_are_found(a: Served, begin, own_store: Path, tmp_path: Path) -> None:
-    folder = own_store / "half_plus_two" / "00000123"
-    folder.rename(tmp_path / "before")
-    write_half_plus_two(folder, offset=2.001)
-    (own_store / "two_versions" / "2").rename(tmp_path / "two")
+def test_the_calls_for_examples_are_the_same(a: Served, b: Served, tmp_path: Path) -> None:
+    """With rows that the model takes; those that are made up it refuses."""
+    (tmp_path / "rows.json").write_text(
+        '{"signature_name": "classify_labels", "examples": [{"x": 1.0}, {"x": [2.0]}, {"x": 5.0, "x2": 0.5}]}'
+    )
 
-    code, text = compared(a, begin(own_store), "--requests", "0")
+    code, text = compared(a, b, "half_plus_two", "--rows", str(tmp_path / "rows.json"), "--requests", "0")
 
-    assert code == 1, text
-    assert "versions and states two_versions different A: 1 AVAILABLE, 2 AVAILABLE; B: 1 AVAILABLE" in text
-    assert "half_plus_two 123 serving_default 16 of 16 differ" in text
-    assert "half_plus_two version 123, serving_default, REST, rows" in text
-    assert re.search(r" y 2\.\d+ 2\.\d+ 0\.001 ", text)
-    assert "many 1 int32 same" in text
+    assert code == 0, text
+    assert "half_plus_two 123 classify_labels same, 3 same, 3 same, 3 same, 3" in text
+    assert "half_plus_two 123 classify_labels classify same, 3 same, 3" in text
+    assert "half_plus_two 123 regress_x_to_y regress both refuse, 16 both refuse, 16" in text
+
+
+class Home(NamedTuple):
+    """A server of the version that the notebook serves."""
+
+    url: str
+    token: str | None
+    grpc_address: str
+
+
+@pytest.fixture(scope="module")
+def notebooks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Deployment]]:
+    """`same`: this kernel's `digits`, with the label `stable`; `changed`: the same with one weight changed."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("digits")
+    model = keras.Sequential(
+        [keras.layers.Input((64,), name="pixels"), keras.layers.Dense(16, "relu"), keras.layers.Dense(10)]
+    )
+    try:
+        same = tfserve_nb.deploy(model, "digits", base_path=folder / "models", grpc_port=0, label="stable")
+        weights = model.get_weights()
+        weights[2][5, 3] += 0.1
+        model.set_weights(weights)
+        tfserve_nb.deploy(model, "changed", base_path=folder / "models")
+        versions = {1: folder / "models" / "changed" / "1"}
+        with second_server(folder / "other", "digits", versions, stable=1) as changed:
+            yield {"same": same, "changed": changed}
+    finally:
+        tfserve_nb.shutdown()
+
+
+@pytest.fixture(scope="module")
+def isolated(notebooks: dict[str, Deployment], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    folder = tmp_path_factory.mktemp("isolated")
+    versions = {1: notebooks["same"].status().base_path / "digits" / "1"}
+    with second_server(folder, "digits", versions, stable=1, isolate=True) as d:
+        yield Home(d.rest_url.partition("/v1")[0], d.token, d.grpc_address)
+
+
+@pytest.fixture(scope="module")
+def bundled(
+    notebooks: dict[str, Deployment], start_for_module: Start, tmp_path_factory: pytest.TempPathFactory
+) -> Home:
+    """What the README of a bundle says to type for `tfserve-nb serve`, but for the ports."""
+    bundle = notebooks["same"].bundle(tmp_path_factory.mktemp("bundle") / "out", target="tf-serving")
+    (line,) = re.findall("^(tfserve-nb serve .+)$", (bundle.folder / "README.md").read_text(), re.MULTILINE)
+    told = line.replace("tfserve-nb serve", "printf '%s\\n'", 1)
+    flags = subprocess.run(["bash", "-c", told], cwd=bundle.folder, capture_output=True, text=True, check=True).stdout
+    served = start_for_module(*(flag for flag in flags.split() if not flag.startswith(("--port=", "--rest_api_port="))))
+    return Home(f"http://127.0.0.1:{served.rest_port}", None, f"127.0.0.1:{served.grpc_port}")
+
+
+@pytest.fixture(scope="module", params=["isolated", "bundled"])
+def home(request: pytest.FixtureRequest) -> Home:
+    found: Home = request.getfixturevalue(request.param)
+    return found
+
+
+def test_every_home_answers_as_the_notebook_and_a_changed_weight_is_named(
+    notebooks: dict[str, Deployment], home: Home, rng: np.random.Generator
+) -> None:
+    x = rng.random((8, 64), np.float32)
+    found = {
+        name: notebook.parity(home.url, token=home.token, grpc_address=home.grpc_address, rows=x, requests=0)
+        for name, notebook in notebooks.items()
+    }
+    away = np.abs(notebooks["changed"].predict(x) - notebooks["same"].predict(x))
+
+    assert found["same"].is_same, str(found["same"])
+    assert {one.where.door: one.num_rows for one in found["same"].predictions} == dict.fromkeys(DOORS, len(x))
+    assert found["changed"].exit_code == 1
+    differing = list(found["changed"].differing())
+    assert [one.where.door for one in differing] == DOORS, f"predictions alone: {found['changed']}"
+    for one in differing:
+        assert one.num_different == np.count_nonzero(away > one.rows_that_differ[0].allowed)
+        for row in one.rows_that_differ:
+            assert row.output == "output_0[3]"
+            assert row.difference == pytest.approx(away[row.row, 3], rel=1e-3)
+
+
+def test_the_job_of_a_bundle_compares_both_servers(
+    notebooks: dict[str, Deployment], bundled: Home, tmp_path: Path
+) -> None:
+    """Its command line as it is written, but for the names that only a cluster knows."""
+    d = notebooks["same"]
+    folder = d.bundle(tmp_path / "out", target="kubernetes").folder
+    job = yaml.safe_load((folder / "kubernetes" / "later" / "parity-job.yaml").read_text())
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (variable,) = container["env"]
+    own, other = d.rest_url.partition("/v1")[0], bundled.url
+    places = {
+        "http://digits:8501": own, "http://digits-tensorflow-serving:8501": other,
+        "digits:8500": d.grpc_address, "digits-tensorflow-serving:8500": bundled.grpc_address,
+    }  # fmt: skip
+    assert set(places) < set(container["args"])
+    command = [*container["command"], *(places.get(word, word) for word in container["args"])]
+
+    done = subprocess.run(
+        [sys.executable, *command[1:]],
+        capture_output=True, text=True, check=False, timeout=200, env={**environment(), variable["name"]: d.token},
+    )  # fmt: skip
+
+    assert command[0] == "python"
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout + done.stderr
+    assert "digits gRPC" in " ".join(done.stdout.split())

@@ -99,3 +99,14 @@ def make_server(serving: FakeServing, workers: int) -> Iterator[Callable[..., Se
 @pytest.fixture
 def server(make_server: Callable[..., Server]) -> Server:
     return make_server()
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "worker"])
+def common(request: pytest.FixtureRequest) -> Iterator[Server]:
+    """One for all tests of a module that look at nothing but answers: workers take longer to start than to answer."""
+    fake = FakeServing()
+    thread = ServerThread(fake, ServerSettings(token=TOKEN, workers=request.param))
+    thread.start()
+    yield Server(fake, thread)
+    thread.stop()
+    fake.close()

@@ -1,20 +1,18 @@
-"""Who is let in, what is too much, who leaves early, and that nothing is left when the server stops."""
+"""Who is let in, what is too much, and who leaves early."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import http.client
 import json
-import sys
 import threading
 
 import pytest
 from helpers.eventually import eventually
 from helpers.raw_http import receive
 
-from tfserve_nb.errors import InvalidOption, PortInUse
+from tfserve_nb.errors import InvalidOption
 from tfserve_nb.server.settings import ServerSettings
-from tfserve_nb.server.thread import ServerThread
 
 ROWS = {"instances": [[1.0, 2.0]]}
 BODY = json.dumps(ROWS).encode()
@@ -36,15 +34,15 @@ HEAD = b"POST /v1/models/double:predict HTTP/1.1\r\nHost: localhost\r\nAuthoriza
         ({"X-TFServe-Token": "wrong", "Authorization": "Bearer right-token"}, 401),
     ],
 )
-def test_token_decides(server, headers: dict[str, str], status: int) -> None:
-    answer = server.predict(ROWS, headers=headers, token=None)
+def test_token_decides(common, headers: dict[str, str], status: int) -> None:
+    answer = common.predict(ROWS, headers=headers, token=None)
 
     assert answer.status == status
     if status == 401:
         assert "oken" in answer.json["error"]
         assert answer.headers["WWW-Authenticate"] == "Bearer"
         assert "right-token" not in answer.text
-        assert not any("right-token" in line for line in server.thread.log_ring.lines)
+        assert not any("right-token" in line for line in common.thread.log_ring.lines)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +57,8 @@ def test_token_decides(server, headers: dict[str, str], status: int) -> None:
         ({"Content-Type": "application/x-www-form-urlencoded"}, 200),
     ],
 )
-def test_web_pages_of_others_are_kept_out(server, headers: dict[str, str], status: int) -> None:
-    assert server.predict(ROWS, headers=headers).status == status
+def test_web_pages_of_others_are_kept_out(common, headers: dict[str, str], status: int) -> None:
+    assert common.predict(ROWS, headers=headers).status == status
 
 
 def test_without_a_token_only_loopback_names_are_answered(make_server) -> None:
@@ -106,11 +104,11 @@ def test_head_that_is_too_large_is_refused(make_server) -> None:
     assert server.predict(ROWS).status == 200
 
 
-def test_chunked_bodies_keep_alive_and_pipelining(server) -> None:
+def test_chunked_bodies_keep_alive_and_pipelining(common) -> None:
     chunked = HEAD + b"Transfer-Encoding: chunked\r\n\r\n5\r\n" + BODY[:5] + b"\r\n%x\r\n" % len(BODY[5:]) + BODY[5:]
     plain = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 
-    with server.connect() as connection:
+    with common.connect() as connection:
         connection.sendall(chunked + b"\r\n0\r\n\r\n" + plain + plain)
         data = b""
         while data.count(b"predictions") < 3:
@@ -168,9 +166,9 @@ def test_deadline_answers_504(make_server) -> None:
     assert server.serving.tickets[0].was_cancelled.wait(5)
 
 
-def test_malformed_requests_never_disturb_others(server) -> None:
+def test_malformed_requests_never_disturb_others(common) -> None:
     def good(number: int) -> bool:
-        connection = http.client.HTTPConnection("127.0.0.1", server.thread.port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", common.thread.port, timeout=10)
         headers = {"Authorization": "Bearer right-token"}
         for step in range(20):
             connection.request(
@@ -186,81 +184,15 @@ def test_malformed_requests_never_disturb_others(server) -> None:
         bodies = (b"{", b"", b'{"instances": [["a"]]}', b"\xff" * 50, b'{"instances": [[1,2],[3]]}')
         for step in range(20):
             if number % 2:
-                assert server.predict(bodies[step % len(bodies)]).status == 400
+                assert common.predict(bodies[step % len(bodies)]).status == 400
             else:
-                with server.connect() as connection:
+                with common.connect() as connection:
                     connection.sendall((HEAD, b"\0\1\2\r\n\r\n", HEAD + b"Content-Length: 9\r\n\r\nabc")[step % 3])
         return True
 
     with concurrent.futures.ThreadPoolExecutor(48) as pool:
         results = [*pool.map(good, range(32)), *pool.map(bad, range(8))]
     assert all(results)
-
-
-def test_stop_is_quick_with_idle_slow_and_waiting_connections(make_server) -> None:
-    server = make_server()
-    server.serving.gate.clear()
-    connections = [server.connect() for _ in range(4)]
-    connections[1].sendall(HEAD)
-    connections[2].sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY)
-    connections[3].sendall(HEAD + b"Content-Length: 100\r\n\r\n{")
-    while not server.serving.tickets:
-        threading.Event().wait(0.005)
-
-    server.thread.stop()
-
-    assert not any(thread.name == "tfserve-server" for thread in threading.enumerate())
-    for connection in connections:
-        connection.settimeout(5)
-        assert b"200 OK" not in receive(connection)
-        connection.close()
-    server.thread.stop()
-
-
-def test_running_request_is_answered_while_the_server_stops(make_server) -> None:
-    server = make_server()
-    server.serving.gate.clear()
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(server.predict, ROWS)
-        while not server.serving.tickets:
-            threading.Event().wait(0.005)
-        stopper = threading.Thread(target=server.thread.stop)
-        stopper.start()
-        server.serving.gate.set()
-        stopper.join(5)
-        assert answer.result(5).status == 200
-
-
-def test_port_in_use_is_named(make_server, serving) -> None:
-    taken = make_server().thread.port
-
-    with pytest.raises(PortInUse, match=f"port {taken} on 127.0.0.1 is taken"):
-        ServerThread(serving, ServerSettings(port=taken)).start()
-
-
-def test_port_is_free_again_after_stop_and_two_servers_get_along(make_server) -> None:
-    first = make_server()
-    port = first.thread.port
-    second = make_server()
-    assert second.thread.port != port
-
-    first.thread.stop()
-    third = make_server(port=port)
-
-    assert third.predict(ROWS).status == 200
-    assert second.predict(ROWS).status == 200
-
-
-def test_switch_interval_is_short_while_a_server_runs(make_server) -> None:
-    before = sys.getswitchinterval()
-
-    first, second = make_server(), make_server()
-    assert sys.getswitchinterval() == pytest.approx(0.0001)
-    first.thread.stop()
-    assert sys.getswitchinterval() == pytest.approx(0.0001)
-    second.thread.stop()
-
-    assert sys.getswitchinterval() == pytest.approx(before)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "example.org"])

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.http as triton
+from helpers.eventually import eventually
 from helpers.fake_serving import SIGNATURES
 from hypothesis import given
 from hypothesis import strategies as st
@@ -155,12 +156,12 @@ def asks(**changes: Any) -> dict[str, Any]:
         ({**ROWS, "parameters": {"signature_name": "other"}}, 'Serving signature name: "other" not found'),
     ],
 )
-def test_wrong_requests_are_told_why(server, body: object, text: str) -> None:
-    answer = server.predict(body, INFER)
+def test_wrong_requests_are_told_why(common, body: object, text: str) -> None:
+    answer = common.predict(body, INFER)
 
     assert answer.status == 400
     assert text in answer.json["error"]
-    assert server.serving.num_held == 0
+    eventually(lambda: common.serving.num_held == 0)
 
 
 @pytest.mark.parametrize(
@@ -173,11 +174,11 @@ def test_wrong_requests_are_told_why(server, body: object, text: str) -> None:
         (None, b"\0" * 9, "1 bytes are left behind the last tensor"),
     ],
 )
-def test_wrong_sizes_of_raw_tensors_are_told(server, header_length: str | None, data: bytes, text: str) -> None:
+def test_wrong_sizes_of_raw_tensors_are_told(common, header_length: str | None, data: bytes, text: str) -> None:
     head = json.dumps(asks(parameters={"binary_data_size": 8})).encode()
     headers = {"Inference-Header-Content-Length": header_length or str(len(head))}
 
-    answer = server.predict(head + data, INFER, headers=headers)
+    answer = common.predict(head + data, INFER, headers=headers)
 
     assert answer.status == 400
     assert text in answer.json["error"]

@@ -42,7 +42,7 @@ DOORS = [
 
 @pytest.mark.parametrize("door", DOORS)
 @pytest.mark.parametrize("token", [b"", b"Authorization: Bearer wrong\r\n", b"X-TFServe-Token: wrong\r\n"])
-def test_without_the_token_no_body_is_waited_for(server, door: str, token: bytes) -> None:
+def test_without_the_token_no_body_is_waited_for(common, door: str, token: bytes) -> None:
     head = f"{door} HTTP/1.1\r\nHost: localhost\r\n".encode() + token
     bodies = (
         b"Content-Length: 90000000\r\n\r\n{",
@@ -51,18 +51,18 @@ def test_without_the_token_no_body_is_waited_for(server, door: str, token: bytes
         b"\r\n",
     )
     for body in bodies:
-        with server.connect() as connection:
+        with common.connect() as connection:
             connection.sendall(head + body)
             answer = receive(connection)
             assert answer.startswith(b"HTTP/1.1 401 "), (body, answer)
             assert b"100 Continue" not in answer
-    assert server.predict(ROWS).status == 200
+    assert common.predict(ROWS).status == 200
 
 
-def test_a_refused_request_with_a_small_body_leaves_the_connection_to_others(server) -> None:
+def test_a_refused_request_with_a_small_body_leaves_the_connection_to_others(common) -> None:
     refused = WHOLE.replace(b"right", b"wrong")
 
-    with server.connect() as connection:
+    with common.connect() as connection:
         connection.sendall(refused + WHOLE + refused + WHOLE)
         data = b""
         while data.count(b"predictions") < 2:
@@ -80,12 +80,12 @@ def test_nothing_after_a_large_refused_body_is_carried_out(server) -> None:
     assert server.serving.tickets == []
 
 
-def test_what_needs_no_token_takes_small_bodies_only(server) -> None:
+def test_what_needs_no_token_takes_small_bodies_only(common) -> None:
     for door in ("GET /healthz", "POST /healthz", "GET /v2/health/live", "OPTIONS /v1/models/double:predict"):
-        with server.connect() as connection:
+        with common.connect() as connection:
             connection.sendall(f"{door} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000000\r\n\r\n".encode())
             assert receive(connection, b"\r\n").startswith(b"HTTP/1.1 413 "), door
-    assert server.call("GET", "/healthz", token=None).status == 200
+    assert common.call("GET", "/healthz", token=None).status == 200
 
 
 @pytest.mark.parametrize("workers", [0])  # those of workers count in their own processes
@@ -171,8 +171,9 @@ def test_a_body_that_shows_the_token_is_not_cut_for_others(make_server) -> None:
             assert b"200 OK" in receive(connection, b"predictions")
 
 
-LARGE = json.dumps({"instances": [[1.0, 2.0]] * 150_000}).encode()
-V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [150_000, 2], "data": [1.0, 2.0] * 150_000}]}
+NUM_ROWS = 110_000  # from a MiB on a body is large
+LARGE = json.dumps({"instances": [[1.0, 2.0]] * NUM_ROWS}).encode()
+V2 = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [NUM_ROWS, 2], "data": [1.0, 2.0] * NUM_ROWS}]}
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
@@ -181,11 +182,11 @@ def test_large_bodies_of_all_kinds_are_answered_as_small_ones(server, encoding: 
         sent = gzip.compress(body, 1) if encoding == "gzip" else body
         return server.predict(sent, path, headers={"Content-Encoding": encoding})
 
-    assert ask(LARGE).json["predictions"] == [[4.0, 6.0]] * 150_000
-    assert ask(json.dumps(V2).encode(), "/v2/models/double/infer").json["outputs"][0]["data"] == [4.0, 6.0] * 150_000
-    ragged, broken = LARGE[:-2] + b", [1.0]]}", LARGE[:-2]
-    assert (ask(ragged).status, ask(broken).status) == (400, 400)
-    assert ask(broken).json["error"].startswith("JSON Parse error")
+    assert ask(LARGE).json["predictions"] == [[4.0, 6.0]] * NUM_ROWS
+    assert ask(json.dumps(V2).encode(), "/v2/models/double/infer").json["outputs"][0]["data"] == [4.0, 6.0] * NUM_ROWS
+    ragged, broken = ask(LARGE[:-2] + b", [1.0]]}"), ask(LARGE[:-2])
+    assert (ragged.status, broken.status) == (400, 400)
+    assert broken.json["error"].startswith("JSON Parse error")
     assert ask(LARGE, "/v1/models/nothing:predict").status == 404
     assert ask(LARGE, "/v1/models/double:classify").status == 400
     assert ask(json.dumps({"inputs": []}).encode() + b" " * 2_000_000, "/v2/models/double/infer").status == 400

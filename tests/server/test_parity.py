@@ -4,47 +4,60 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.fake_servable import FakeServable, rows
+from helpers.fake_servable import SIGNATURE, FakeServable, rows
 
 import tfserve_nb
 from tfserve_nb.cli.parity import parity
-from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable
+from tfserve_nb.errors import InvalidOption, InvalidRequest, ModelNotFound, NotAvailable, RunRejected
 from tfserve_nb.export.graph.effects import Effects
 from tfserve_nb.export.graph.state import GraphState
 from tfserve_nb.export.warmup_requests import write_warmup_requests
 from tfserve_nb.reports.html import to_html
 from tfserve_nb.scaleout.parity.check import compare_servers
+from tfserve_nb.scaleout.parity.findings import FEWEST, Verdict
 from tfserve_nb.scaleout.parity.options import ParityOptions
 from tfserve_nb.scaleout.parity.result import ParityResult
 from tfserve_nb.scaleout.parity.side import Address
-from tfserve_nb.scaleout.parity.values import FEWEST, Verdict
+from tfserve_nb.server.examples import CLASSIFY_METHOD, REGRESS_METHOD
 from tfserve_nb.server.settings import GrpcSettings, ServerSettings
 from tfserve_nb.server.thread import ServerFeatures, ServerThread
 from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.core import ServingCore
 from tfserve_nb.serving.models.placement import Placement
 from tfserve_nb.serving.versions.source import VersionSource
-from tfserve_nb.types import SignatureDefs, Tensors
+from tfserve_nb.types import SignatureDefs, SignatureSpec, Tensors, TensorSpec
 
 QUICK = ParityOptions(requests=0)
 TOKEN = "right-token"
 DOORS = ["REST, rows", "REST, columns", "V2", "gRPC"]
 
 
-def described(method_name: str = "tensorflow/serving/predict") -> SignatureDefs:
-    def info(name: str) -> dict[str, Any]:
-        sizes = [{"size": "-1", "name": ""}, {"size": "2", "name": ""}]
-        return {"dtype": "DT_FLOAT", "name": f"{name}:0", "tensor_shape": {"dim": sizes, "unknown_rank": False}}
+def described(*signatures: SignatureSpec) -> SignatureDefs:
+    def infos(specs: Mapping[str, TensorSpec]) -> dict[str, Any]:
+        return {name: info(spec) for name, spec in specs.items()}
 
-    definition = {"inputs": {"x": info("x")}, "outputs": {"y": info("y")}, "method_name": method_name}
-    return SignatureDefs(b"", {"signature_def": {"serving_default": definition}})
+    def info(spec: TensorSpec) -> dict[str, Any]:
+        sizes = [{"size": str(size or -1), "name": ""} for size in spec.shape or ()]
+        dtype = {"float32": "DT_FLOAT", "string": "DT_STRING"}[spec.dtype]
+        return {"dtype": dtype, "name": f"{spec.name}:0", "tensor_shape": {"dim": sizes, "unknown_rank": False}}
+
+    definitions = {
+        one.name: {"inputs": infos(one.inputs), "outputs": infos(one.outputs), "method_name": one.method_name}
+        for one in signatures
+    }
+    return SignatureDefs(b"", {"signature_def": definitions})
 
 
 class Model(FakeServable):
@@ -64,7 +77,7 @@ class Model(FakeServable):
         method_name: str = "tensorflow/serving/predict",
     ) -> None:  # fmt: skip
         super().__init__(version)
-        self.signature_defs = described(method_name)
+        self.signature_defs = described(replace(SIGNATURE, method_name=method_name))
         self._off = off
         self._generator = np.random.default_rng(1) if draws else None
         state = GraphState(draws=("RandomUniform",) if draws and says_so else ())
@@ -76,6 +89,62 @@ class Model(FakeServable):
         return {"y": (y + np.array([0.0, self._off]) + drawn).astype(np.float32)}
 
 
+class Noisy(Model):
+    """Has a second signature, `with_dropout`, whose answers differ each time."""
+
+    def __init__(self, version: int, off: float = 0.0, *, says_so: bool = True) -> None:
+        super().__init__(version, off)
+        noisy = replace(SIGNATURE, name="with_dropout")
+        self.signatures = {**self.signatures, "with_dropout": noisy}
+        self.signature_defs = described(SIGNATURE, noisy)
+        self.effects = Effects({"with_dropout": GraphState(draws=("RandomUniform",))} if says_so else {})
+        self._dropout = np.random.default_rng(1)
+
+    def run(self, signature: str, inputs: Tensors) -> Tensors:
+        y = super().run("serving_default", inputs)["y"]
+        return {"y": y + np.float32(self._dropout.normal()) if signature == "with_dropout" else y}
+
+
+EXAMPLES = {"inputs": TensorSpec("inputs", "string", (None,))}
+CLASSIFIED = {
+    "classes": TensorSpec("classes", "string", (None, 2)),
+    "scores": TensorSpec("scores", "float32", (None, 2)),
+}
+BY_EXAMPLES = {
+    "sort": SignatureSpec("sort", EXAMPLES, CLASSIFIED, CLASSIFY_METHOD),
+    "rate": SignatureSpec("rate", EXAMPLES, {"outputs": TensorSpec("outputs", "float32", (None, 1))}, REGRESS_METHOD),
+}
+
+
+class ByExamples(FakeServable):
+    """Takes `tf.Example`s with a number `x`: `sort` gives two classes, `rate` the number itself.
+
+    Args:
+        classes: the names of the classes.
+        off: what a weight of both is off by.
+    """
+
+    def __init__(self, classes: tuple[bytes, bytes] = (b"no", b"yes"), off: float = 0.0) -> None:
+        super().__init__(1)
+        self.signatures, self.signature_defs = BY_EXAMPLES, described(*BY_EXAMPLES.values())
+        self._classes, self._off = classes, np.float32(off)
+
+    def run(self, signature: str, inputs: Tensors) -> Tensors:
+        from google.protobuf.message import DecodeError
+        from tensorflow_serving.apis.input_pb2 import ExampleListWithContext
+
+        try:
+            examples = [type(ExampleListWithContext().context).FromString(one) for one in inputs["inputs"]]
+        except DecodeError as error:
+            raise RunRejected("Could not parse example input") from error
+        if any("x" not in example.features.feature for example in examples):
+            raise RunRejected("Feature: x (data type: float) is required but could not be found.")
+        x = np.float32([example.features.feature["x"].float_list.value[0] for example in examples])[:, None] + self._off
+        if signature == "rate":
+            return {"outputs": x}
+        return {"classes": np.tile(np.array(self._classes, object), (len(x), 1)), "scores": np.hstack([1 - x, x])}
+
+
 Serve = Callable[..., Address]
 
 
@@ -85,7 +154,7 @@ def serve(tmp_path: Path) -> Iterator[Serve]:
     numbers = itertools.count(1)
     with ExitStack() as at_end:
 
-        def begin(*models: Model, token: str | None = TOKEN, labels: dict[str, int] | None = None) -> Address:
+        def begin(*models: FakeServable, token: str | None = TOKEN, labels: dict[str, int] | None = None) -> Address:
             base = tmp_path / f"server{next(numbers)}"
             by_number = {model.version: model for model in models}
             core = ServingCore(lambda path, _: by_number[int(path.name)])
@@ -195,6 +264,122 @@ def test_answers_that_cannot_be_compared_are_not_called_different(
     assert "could not compare: no prediction of net was compared" in text_of(result)
 
 
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_signature_that_draws_leaves_the_others_to_be_compared(serve: Serve, says_so: bool) -> None:
+    a = serve(Noisy(1, says_so=says_so))
+
+    same, different = (compare_servers(a, serve(Noisy(1, off, says_so=says_so)), options=QUICK) for off in (0.0, 0.25))
+
+    assert (same.exit_code, different.exit_code) == (0, 1)
+    for result in (same, different):
+        left_out = {one.where.signature for one in result.predictions if one.verdict is Verdict.NOT_COMPARED}
+        assert left_out == {"with_dropout"}
+        assert [one.where.door for one in result.predictions if one.where.signature == "serving_default"] == DOORS
+        assert "not compared: net version 1, with_dropout, REST, rows and 3 more: answers to one" in text_of(result)
+        assert "; 4 not compared for the reasons below" in text_of(result)
+    assert {row.where.signature for one in different.predictions for row in one.rows_that_differ} == {"serving_default"}
+
+
+@pytest.fixture
+def sorting(tmp_path: Path) -> ParityOptions:
+    """Three rows for the signature `sort`."""
+    (tmp_path / "sort.json").write_text(
+        '{"signature_name": "sort", "examples": [{"x": 1.0}, {"x": [0.5]}, {"x": 0.1}]}'
+    )
+    return ParityOptions(rows=tmp_path / "sort.json", requests=0)
+
+
+def test_the_calls_that_a_signature_is_for_are_compared_too(serve: Serve, sorting: ParityOptions) -> None:
+    a = serve(ByExamples())
+
+    same = compare_servers(a, serve(ByExamples()), options=sorting)
+    renamed = compare_servers(a, serve(ByExamples((b"no", b"YES"))), options=sorting)
+    moved = compare_servers(a, serve(ByExamples(off=0.01)), options=sorting)
+
+    ways = {
+        signature: [("predict", door) for door in DOORS] + [(call, "REST"), (call, "gRPC")]
+        for signature, call in (("rate", "regress"), ("sort", "classify"))
+    }
+    assert same.is_same, text_of(same)
+    assert [(one.where.signature, (one.where.call, one.where.door)) for one in same.predictions] == [
+        (signature, way) for signature, its_ways in ways.items() for way in its_ways
+    ]
+    assert {one.num_rows for one in same.predictions if one.where.signature == "sort"} == {3}
+    assert "x (data type: float) is required" in next(one.remark for one in same.predictions)
+    assert "net 1 sort classify same, 3 same, 3" in text_of(same)
+    for result, output in ((renamed, "classes[1]"), (moved, "scores[")):
+        found = {
+            (one.where.call, one.where.door): one.rows_that_differ
+            for one in result.predictions
+            if one.where.signature == "sort"
+        }
+        assert [len(found[way]) >= 3 for way in ways["sort"]] == [True] * len(ways["sort"]), text_of(result)
+        assert all(row.output.startswith(output) for some in found.values() for row in some)
+    assert found["classify", "REST"][0].difference == pytest.approx(0.01, abs=1e-6)
+    assert "net version 1, sort, classify over REST" in text_of(moved)
+
+
+class TensorFlowServingsRoutes(BaseHTTPRequestHandler):
+    """Passes on what TensorFlow Serving has, and answers all else as it does."""
+
+    origin = ""
+
+    def do_GET(self) -> None:
+        if not self.path.startswith("/v1/"):
+            self._answer(404, "text/html", b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD></HTML>\n")
+            return
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))) or None
+        request = urllib.request.Request(self.origin + self.path, body, method=self.command)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                self._answer(response.status, "application/json", response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                self._answer(error.code, "application/json", error.read())
+
+    do_POST = do_GET  # noqa: N815 - the name that is looked for
+
+    def log_request(self, *args: object) -> None: ...
+
+    def _answer(self, status: int, kind: str, body: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@contextmanager
+def with_tensorflow_servings_routes(origin: str) -> Iterator[str]:
+    """The URL of a server that has them and nothing else."""
+    handler = type("Routes", (TensorFlowServingsRoutes,), {"origin": origin})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join(10)
+
+
+def test_a_protocol_that_is_not_there_is_no_difference(serve: Serve) -> None:
+    a, b = serve(Model(1)), serve(Model(1), token=None)
+
+    with with_tensorflow_servings_routes(b.url) as url:
+        result = compare_servers(a, Address(url, grpc=b.grpc), options=QUICK)
+
+    assert result.is_same, text_of(result)
+    assert {one.where.door: one.verdict for one in result.predictions} == {
+        **dict.fromkeys(DOORS, Verdict.SAME), "V2": Verdict.NOT_THERE,
+    }  # fmt: skip
+    assert remarks(result, Verdict.NOT_THERE) == {
+        "bad requests of net, V2": "B has no Open Inference Protocol (404 for /v2)"
+    }
+    text = text_of(result)
+    assert "net 1 serving_default same, 16 same, 16 not there same, 16" in text
+    assert "; 2 not there on one of them; 2 not compared for the reasons below" in text
+    assert "not there: net version 1, serving_default, V2: B has no Open Inference Protocol (404 for /v2)" in text
+
+
 def test_what_a_server_does_not_have_or_tell_is_said(serve: Serve) -> None:
     a = serve(Model(1), labels={"stable": 1})
     b = serve(Model(1), token=None)
@@ -253,6 +438,8 @@ def test_rows_of_a_file_are_sent(serve: Serve, tmp_path: Path, file: str) -> Non
         ('{"rows": 1}', InvalidOption, "neither a list of rows nor an object"),
         ('{"instances": [[1, 2]], "signature_name": "other"}', InvalidRequest, "signature 'other', which net has not"),
         ("[[1, 2, 3]]", InvalidRequest, "x"),
+        ("[]", InvalidOption, "rows.json.*no rows"),
+        ('{"examples": [1]}', InvalidOption, "rows.json.* cannot be read: Example must be JSON object"),
     ],
 )
 def test_rows_that_do_not_do_are_named(

@@ -14,8 +14,8 @@ from tfserve_nb.errors import DeadlineExceeded, QueueFull, ServingError
 ROWS = {"instances": [[1.0, 2.0], [3.0, 4.0]]}
 
 
-def test_predict_in_row_form_answers_row_by_row(server) -> None:
-    answer = server.predict(ROWS)
+def test_predict_in_row_form_answers_row_by_row(common) -> None:
+    answer = common.predict(ROWS)
 
     assert answer.status == 200
     assert answer.json == {"predictions": [[4.0, 6.0], [8.0, 10.0]]}
@@ -24,23 +24,23 @@ def test_predict_in_row_form_answers_row_by_row(server) -> None:
     assert "Server" not in answer.headers
 
 
-def test_predict_in_columnar_form_answers_in_columns(server) -> None:
-    assert server.predict({"inputs": [[1, 2]]}).json == {"outputs": [[4.0, 6.0]]}
-    assert server.predict({"inputs": {"x": [[1, 2]], "more": 1}}).json == {"outputs": [[4.0, 6.0]]}
+def test_predict_in_columnar_form_answers_in_columns(common) -> None:
+    assert common.predict({"inputs": [[1, 2]]}).json == {"outputs": [[4.0, 6.0]]}
+    assert common.predict({"inputs": {"x": [[1, 2]], "more": 1}}).json == {"outputs": [[4.0, 6.0]]}
 
 
-def test_named_rows_and_several_outputs(server) -> None:
+def test_named_rows_and_several_outputs(common) -> None:
     body = {"signature_name": "pair", "instances": [{"a": 2, "b": [1, 2]}, {"a": 3, "b": [0.5, 1]}]}
 
-    assert server.predict(body).json == {
+    assert common.predict(body).json == {
         "predictions": [{"sum": 5.0, "product": [2.0, 4.0]}, {"sum": 4.5, "product": [1.5, 3.0]}]
     }
 
 
-def test_text_and_base64(server) -> None:
+def test_text_and_base64(common) -> None:
     body = {"signature_name": "text", "instances": ["häh", {"b64": "AAH/"}]}
 
-    answer = server.predict(body).json["predictions"]
+    answer = common.predict(body).json["predictions"]
 
     assert answer[0] == {"s_bytes": {"b64": "aMOkaA=="}, "t": "häh"}
     assert answer[1]["s_bytes"] == {"b64": "AAH/"}
@@ -55,12 +55,12 @@ def test_text_and_base64(server) -> None:
         ("/v1/models/d%6Fuble:predict", "2"),
     ],
 )
-def test_versions_and_labels_choose_who_answers(server, path: str, version: str) -> None:
-    assert server.predict(ROWS, path).headers["X-TFServe-Version"] == version
+def test_versions_and_labels_choose_who_answers(common, path: str, version: str) -> None:
+    assert common.predict(ROWS, path).headers["X-TFServe-Version"] == version
 
 
-def test_status_lists_versions_newest_first(server) -> None:
-    answer = server.call("GET", "/v1/models/double")
+def test_status_lists_versions_newest_first(common) -> None:
+    answer = common.call("GET", "/v1/models/double")
 
     assert [one["version"] for one in answer.json["model_version_status"]] == ["2", "1"]
     assert answer.json["model_version_status"][0] == {
@@ -69,12 +69,12 @@ def test_status_lists_versions_newest_first(server) -> None:
         "status": {"error_code": "OK", "error_message": ""},
     }
     assert answer.text.startswith('{\n "model_version_status": [\n  {\n   "version": "2"')
-    assert len(server.call("GET", "/v1/models/double/versions/1").json["model_version_status"]) == 1
-    assert len(server.call("GET", "/v1/models/double/labels/any").json["model_version_status"]) == 2
+    assert len(common.call("GET", "/v1/models/double/versions/1").json["model_version_status"]) == 1
+    assert len(common.call("GET", "/v1/models/double/labels/any").json["model_version_status"]) == 2
 
 
-def test_metadata_describes_the_signatures(server) -> None:
-    answer = server.call("GET", "/v1/models/double/versions/1/metadata").json
+def test_metadata_describes_the_signatures(common) -> None:
+    answer = common.call("GET", "/v1/models/double/versions/1/metadata").json
 
     assert answer["model_spec"] == {"name": "double", "signature_name": "", "version": "1"}
     signature = answer["metadata"]["signature_def"]["signature_def"]["serving_default"]
@@ -172,17 +172,17 @@ def test_metadata_describes_the_signatures(server) -> None:
     ],
 )
 def test_errors_have_tensorflow_servings_status_and_text(
-    server, method: str, path: str, body: object, status: int, text: str
+    common, method: str, path: str, body: object, status: int, text: str
 ) -> None:
-    answer = server.call(method, path, body)
+    answer = common.call(method, path, body)
 
     assert answer.status == status
     assert text in answer.json["error"]
-    assert server.serving.num_held == 0
+    eventually(lambda: common.serving.num_held == 0)
 
 
-def test_other_paths_get_a_page_and_a_closed_connection(server) -> None:
-    answer = server.call("GET", "/elsewhere")
+def test_other_paths_get_a_page_and_a_closed_connection(common) -> None:
+    answer = common.call("GET", "/elsewhere")
 
     assert (answer.status, answer.headers["Content-Type"]) == (404, "text/html")
     assert "<h1>Not Found</h1>" in answer.text
@@ -215,20 +215,20 @@ def test_who_is_refused_learns_when_to_come_again(
     assert [(one.status, one.headers["Retry-After"]) for one in answers] == [(status, retry_after)] * 2
 
 
-def test_version_beyond_int64_is_refused_with_an_empty_body(server) -> None:
-    answer = server.call("GET", f"/v1/models/double/versions/{2**63}")
+def test_version_beyond_int64_is_refused_with_an_empty_body(common) -> None:
+    answer = common.call("GET", f"/v1/models/double/versions/{2**63}")
 
     assert (answer.status, answer.text) == (400, "")
 
 
-def test_nan_and_infinity_come_and_go(server) -> None:
-    answer = server.predict(b'{"instances": [[NaN, -Infinity]]} and more')
+def test_nan_and_infinity_come_and_go(common) -> None:
+    answer = common.predict(b'{"instances": [[NaN, -Infinity]]} and more')
 
     assert answer.text == '{"predictions":[[NaN,-Infinity]]}'
 
 
-def test_float32_answers_keep_their_short_text(server) -> None:
-    assert server.predict({"instances": [[0.05, 0.1]]}, "/v1/models/double/versions/1:predict").text == (
+def test_float32_answers_keep_their_short_text(common) -> None:
+    assert common.predict({"instances": [[0.05, 0.1]]}, "/v1/models/double/versions/1:predict").text == (
         '{"predictions":[[1.1,1.2]]}'
     )
 
@@ -244,9 +244,9 @@ def test_gzip_body_is_inflated_and_a_broken_one_counts_as_empty(make_server) -> 
     assert "inflated body is larger than 10000 bytes" in bomb.json["error"]
 
 
-def test_head_has_no_body_and_health_needs_no_token(server) -> None:
-    assert server.call("HEAD", "/v1/models/double").text == ""
-    assert server.call("GET", "/healthz", token=None).json == {"status": "ok"}
+def test_head_has_no_body_and_health_needs_no_token(common) -> None:
+    assert common.call("HEAD", "/v1/models/double").text == ""
+    assert common.call("GET", "/healthz", token=None).json == {"status": "ok"}
 
 
 def test_defect_shows_a_number_and_not_its_details(server, caplog) -> None:
@@ -299,9 +299,9 @@ def test_every_request_is_recorded_once_with_its_five_times(server) -> None:
     ],
 )
 def test_odd_requests_are_the_clients_errors(
-    server, method: str, path: str, body: object, status: int, text: str
+    common, method: str, path: str, body: object, status: int, text: str
 ) -> None:
-    answer = server.call(method, path, body)
+    answer = common.call(method, path, body)
 
     assert answer.status == status
     assert text in answer.text

@@ -43,6 +43,14 @@ def test_after():
     pass
 """
 
+ALONE = """
+import psutil
+
+def test_alone():
+    _group, run, *_ = psutil.Process().parents()
+    assert len(run.children()) == 1
+"""
+
 
 @dataclass
 class Ran:
@@ -279,12 +287,13 @@ def test_nothing_outlives_a_group_that_is_ended(tmp_path: Path, number: int) -> 
 
 
 def all_rings(folder: Path, *modules: str) -> list[str]:
-    """The command line of `run_tests.py` with one stage: each module is a group."""
+    """The command line of `run_tests.py` with a group for each module; the last one needs the machine for itself."""
     project(folder, *modules)
-    stage = {f"group{number}": (f"test_{number}.py",) for number in range(len(modules))}
+    groups = {f"group{number}": (f"test_{number}.py",) for number in range(len(modules))}
+    takes = {f"group{len(modules) - 1}": 3}
     program = (
-        f"import pathlib, sys; sys.path.insert(0, {str(TOOLS)!r}); import run_tests; run_tests.STAGES = ({stage!r},); "
-        f"run_tests.FOLDER = pathlib.Path({str(folder)!r}); sys.exit(run_tests.main([]))"
+        f"import pathlib, sys; sys.path.insert(0, {str(TOOLS)!r}); import run_tests; run_tests.GROUPS = {groups!r}; "
+        f"run_tests.TAKES = {takes!r}; run_tests.FOLDER = pathlib.Path({str(folder)!r}); sys.exit(run_tests.main([]))"
     )
     return [sys.executable, "-c", program]
 
@@ -304,7 +313,7 @@ def test_skipped():
     pass
 """
     done = subprocess.run(
-        all_rings(tmp_path, mixed, FINE, FINE_AFTER), capture_output=True, text=True, check=False, env=environment()
+        all_rings(tmp_path, mixed, FINE, ALONE), capture_output=True, text=True, check=False, env=environment()
     )
     assert done.returncode == 1
     closing = done.stdout.partition(" all rings ")[2]
@@ -312,7 +321,7 @@ def test_skipped():
     assert "[1] test_0.py:10: Skipped: no GPU" in closing
     assert "group0   1 passed, 1 failed, 1 skipped (exit code 1, " in closing
     assert "group1   1 passed, 0 failed, 0 skipped (exit code 0, " in closing
-    assert "group2   1 passed, 0 failed, 0 skipped (exit code 0, " in closing  # when one of the others had ended
+    assert "group2   1 passed, 0 failed, 0 skipped (exit code 0, " in closing  # when both of the others had ended
     assert "s: 3 passed, 1 failed, 1 skipped" in closing
 
 

@@ -13,12 +13,16 @@ from tfserve_nb.cli.serve_flags import GROUPS, parse_flags
 from tfserve_nb.errors import ConfigRejected, InvalidOption, ServingError
 from tfserve_nb.scaleout.ray.config import IMPORT_PATH, SERVICES, RayPlan
 from tfserve_nb.scaleout.ray.replica_model import ReplicaModel, models_of
+from tfserve_nb.serving.batching.options import BatchingOptions
 from tfserve_nb.serving.models.model_config import LoggingOptions, ModelConfig, VersionPolicy
 
-MODEL = ReplicaModel("m", "/models/m", (1, 2), {2: 90.0, 1: 10.0}, {"stable": 1}, (1, 2))
+LIMITS = BatchingOptions(8, 500, 10, (4, 8))
+MODEL = ReplicaModel("m", "/models/m", (1, 2), {2: 90.0, 1: 10.0}, {"stable": 1}, (1, 2), {1: LIMITS})
 ENTRY = {
     "name": "m", "base_path": "/models/m", "versions": [1, 2], "traffic": {"2": 90.0, "1": 10.0},
-    "labels": {"stable": 1}, "promoted": [1, 2],
+    "labels": {"stable": 1}, "promoted": [1, 2], "batching": {"1": {
+        "max_batch_size": 8, "batch_timeout_micros": 500, "max_enqueued_batches": 10, "allowed_batch_sizes": [4, 8],
+    }},
 }  # fmt: skip
 
 
@@ -36,7 +40,10 @@ def test_a_model_and_its_entry_are_two_forms_of_one_thing() -> None:
         (None, "user_config is None, needed is an object with models"),
         ({"models": []}, "user_config lists no models"),
         ({"model": [ENTRY]}, "user_config has no 'model'; it has models, revision"),
-        ({"models": [{**ENTRY, "version_s": [1]}]}, "an entry of models has no 'version_s'; it has base_path, labels,"),
+        (
+            {"models": [{**ENTRY, "version_s": [1]}]},
+            "an entry of models has no 'version_s'; it has base_path, batch",
+        ),
         ({"models": [{"name": "m"}]}, "an entry of models needs 'base_path' as text"),
         ({"models": ["m"]}, "models holds 'm', needed is an object with name,"),
         ({"models": [ENTRY, ENTRY]}, "user_config lists model m more than once"),
@@ -48,6 +55,12 @@ def test_a_model_and_its_entry_are_two_forms_of_one_thing() -> None:
         ({"models": [{**ENTRY, "traffic": {"3": 100}}]}, "version 3 has traffic or a label and is not among versions"),
         ({"models": [{**ENTRY, "labels": {"2": 1}}]}, "label '2' is a whole number, which names a version"),
         ({"models": [{**ENTRY, "name": "a/b"}]}, "name='a/b' cannot name a model"),
+        ({"models": [{**ENTRY, "batching": {"1": {"max_batch": 8}}}]}, "an entry of batching has no 'max_batch'"),
+        (
+            {"models": [{**ENTRY, "batching": {"1": {"max_batch_size": 0}}}]},
+            "model 'm': max_batch_size=0 must be",
+        ),
+        ({"models": [{**ENTRY, "batching": {"1": 8}}]}, "model 'm': 'int' object is not iterable"),
     ],
 )
 def test_entries_that_cannot_be_meant_are_refused(user_config: object, message: str) -> None:
@@ -165,7 +178,8 @@ def test_the_environment_turns_retries_on_where_haproxy_is() -> None:
     with_haproxy, without = RayPlan.environment(), RayPlan.environment(has_haproxy=False)
 
     assert with_haproxy["RAY_SERVE_ENABLE_HA_PROXY"] == "1"
-    assert "empty-response" in with_haproxy["RAY_SERVE_HAPROXY_RETRY_ON"]
+    retried, waits = with_haproxy["RAY_SERVE_HAPROXY_RETRY_ON"].splitlines()
+    assert ("empty-response" in retried, waits.strip()) == (True, "option http-buffer-request")
     assert not [name for name in without if "PROXY" in name]
     assert without.items() <= with_haproxy.items()
 
@@ -203,11 +217,28 @@ def test_flags_of_serve_become_models_ports_and_flags_of_the_replicas(tmp_path: 
         (("--model_base_path=/m", "--workers=2"), "--workers does not work with replicas on Ray"),
         (("--model_base_path=/m", "--max_replicas=0"), "max_replicas=0 must be a whole number from 1"),
         (("--model_base_path=/m", "--auth_token_file=/no"), "--auth_token_file=/no cannot be read"),
+        (("--model_base_path=/m", "--enable_batching", "--batching_parameters_file=/no"), "/no.*No such file"),
     ],
 )
 def test_flags_that_cannot_be_meant_are_refused(flags: tuple[str, ...], message: str) -> None:
     with pytest.raises(ServingError, match=message):
         plan_for(*flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "in_replicas"),
+    [
+        (("--monitoring_config_file=/no",), ()),
+        (
+            ("--address=http://head:8265", "--enable_batching", "--batching_parameters_file=/no"),
+            ("--enable_batching=true", "--batching_parameters_file=/no"),
+        ),
+    ],
+)
+def test_files_that_this_command_has_no_use_for_are_not_read(flags: tuple[str, ...], in_replicas: tuple[str]) -> None:
+    plan, _ = plan_for("--model_base_path=/m", *flags)
+
+    assert plan.flags == in_replicas
 
 
 def test_every_flag_of_serve_has_a_place() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import stat
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +137,34 @@ def test_an_address_that_is_no_dashboard_is_refused(address: str) -> None:
 def test_a_cluster_that_does_not_answer_is_told() -> None:
     with pytest.raises(NotAvailable, match="Ray's dashboard at http://127.0.0.1:9 does not answer: "):
         ServeApi("http://127.0.0.1:9").details()
+
+
+@pytest.mark.parametrize(
+    "response", [b"HTTP/1.1 404 Not Found\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n<html>", b"SSH-2.0\r\n"]
+)
+def test_a_server_that_is_no_dashboard_is_told(response: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with listener.accept()[0] as client:
+                client.recv(65536)
+                client.sendall(response)
+
+        other = threading.Thread(target=answer)
+        other.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        with pytest.raises(NotAvailable, match=f"{url} is not Ray's dashboard, or has no Ray Serve: it answered"):
+            ServeApi(url).details()
+        other.join()
+
+
+def test_sockets_of_ray_need_a_short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    with pytest.raises(ServerFailed, match=f"{tmp_path}, is too far down for sockets of Ray"):
+        LocalCluster().start()
+
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

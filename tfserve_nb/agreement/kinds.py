@@ -11,7 +11,7 @@ Thread: any; pure functions.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -107,7 +107,7 @@ class AgreementOptions:
             raise InvalidOption(f"tolerance={value!r} must be a number of at least 0", hint="--tolerance 0.001")
 
 
-def kind_for(asked: str | None, draws: Iterable[str]) -> str | None:
+def kind_for(asked: str | None, draws: Iterable[Mapping[str, str]]) -> str | None:
     """The `kind` to compare versions with: the user's, or `random` when a version answers differently each time.
 
     Args:

@@ -653,7 +653,7 @@ class Deployment:
         environment: Mapping[str, str] = MappingProxyType({}),
         progress: Progress = no_progress,
     ) -> Deployment:
-        """Serve the model by replicas on Ray: the same versions, labels, traffic and token; docs/ray.md.
+        """Serve the model by replicas on Ray: the same versions, labels, traffic, limits and token; docs/ray.md.
 
         This server goes on too. The handle that is returned is like this one; its `stop` ends the replicas.
 

@@ -118,7 +118,7 @@ def best_variant(path: Path, comparison: Comparison, progress: Progress) -> Made
     for number, name in enumerate(names):
         progress(ProgressEvent("optimizing", number, len(names), name))
         made.append(made_variant(name, path, path.parent / name, source, rows))
-    kind = kind_for(comparison.options.kind, [effects.randomness])
+    kind = kind_for(comparison.options.kind, [effects.draws])
     options = AgreementOptions(kind, comparison.options.tolerance)
     given = Given(rows, comparison.export.labels, None, options, _evidences(source, path))
     try:
@@ -170,7 +170,7 @@ def _may_be_chosen(variant: Variant) -> bool:
 def _checked(name: str, plain: Path, variant: Path, comparison: Comparison) -> VariantCheck:
     facts, load, device = comparison.facts, SavedModelLoader(), comparison.serve.device
     signature = main_signature(facts.signatures)
-    kind = kind_for(comparison.options.kind, [facts.effects.randomness])
+    kind = kind_for(comparison.options.kind, [facts.effects.draws])
     with (
         contextlib.closing(load(plain, device)) as before,
         contextlib.closing(load(variant, device)) as after,

@@ -1,4 +1,4 @@
-"""From a deployment to replicas on Ray: the same model, versions, labels, traffic and token.
+"""From a deployment to replicas on Ray: the same model, versions, labels, traffic, limits and token.
 
 Thread: any.
 """
@@ -17,6 +17,7 @@ from ..scaleout.ray.deploy import RayServer, RayTarget, serve_on_ray
 from ..scaleout.ray.replica_model import ReplicaModel
 from ..server.child import make_token
 from ..server.handle import ServerHandle
+from ..serving.batching.options import BatchingOptions
 from ..types import Progress
 
 _SWITCHES = frozenset({"deploy", "promote", "rollback"})
@@ -89,6 +90,11 @@ def model_of(server: ServerHandle, name: str) -> tuple[ReplicaModel, str]:
         traffic=dict(status.traffic),
         labels={label: version for label, version in status.labels.items() if version in loaded},
         promoted=(*promoted, status.default_version),
+        batching={
+            one.version: BatchingOptions.from_json(one.batching)
+            for one in status.versions
+            if one.version in loaded and one.batching
+        },
     )
     return model, engine
 

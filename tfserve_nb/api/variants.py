@@ -123,7 +123,7 @@ def _measured(
         if live is not None and rows is not None:
             live, compared_with = _checked(source, live, rows)
         known = evidence(base)
-        compared_as = AgreementOptions(kind_for(None, [effects.randomness]))
+        compared_as = AgreementOptions(kind_for(None, [effects.draws]))
         given = Given(rows, options.labels, live, compared_as, evidence_pairs(known, known))
         made = [MadeVariant(PLAIN, base)]
         for number, name in enumerate(options.wanted):

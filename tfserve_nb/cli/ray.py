@@ -60,6 +60,8 @@ REFUSED = {
     "dashboard": "the handle that to_ray gives has a dashboard in the notebook",
     "workers": "replicas are processes already: --max_replicas",
 }
+ON_NODES = frozenset({"batching_parameters_file", "tensorflow_session_config_file"})
+"""Flags with a file that only replicas read."""
 _ELSEWHERE = "Ray does that, or replicas have no use for it"
 
 
@@ -126,7 +128,7 @@ def plan_of(flags: argparse.Namespace) -> tuple[RayPlan, str | None]:
             "Neither --model_base_path nor --model_config_file names a model",
             hint="--model_base_path=/path/to/model, the folder that holds numbered versions",
         )
-    checked = make_plan(flags, names_models=False)
+    checked = make_plan(_read_here(flags), names_models=False)
     configs = checked.read_configs() or ()
     check_configs(configs, {})
     options = {
@@ -148,6 +150,13 @@ def plan_of(flags: argparse.Namespace) -> tuple[RayPlan, str | None]:
         options=options,
     )
     return plan, checked.settings.token
+
+
+def _read_here(flags: argparse.Namespace) -> argparse.Namespace:
+    """The flags whose files are read by this command: none that has no effect, and none that only other nodes have."""
+    read = (IN_REPLICAS | HERE) - (ON_NODES if flags.address else frozenset())
+    by_default = {flag.name: flag.default for group in GROUPS.values() for flag in group if flag.name not in read}
+    return argparse.Namespace(**{**vars(flags), **by_default})
 
 
 def _replica_flags(flags: argparse.Namespace) -> Iterable[str]:
@@ -183,6 +192,8 @@ class _Teller:
     def tell(self, event: ProgressEvent) -> None:
         """A step, or its progress; a line for each step and each reason."""
         is_time = event.detail.endswith(" s") and event.detail[:-2].isdigit()
+        if is_time and self._said.startswith(event.phase):
+            return
         text = event.phase if is_time or not event.detail else f"{event.phase}: {event.detail}"
         if text != self._said and event.phase != "done":
             self._said = text

@@ -106,7 +106,7 @@ def diff_versions(
     facts = [_facts(folder, version, notes) for folder, version in zip(folders, (a, b), strict=True)]
     signatures, effects = [dict(one.signatures) for one in facts], [one.effects for one in facts]
     options = options or AgreementOptions()
-    options = dataclasses.replace(options, kind=kind_for(options.kind, (one.randomness for one in effects)))
+    options = dataclasses.replace(options, kind=kind_for(options.kind, (one.draws for one in effects)))
     agreeing = Agreeing(options, evidence_pairs(*({} if one is None else one.outputs for one in provenances)))
     reach = next((one.reach for one in effects if one.reach), "")
     rows_from = _compare_outputs(folders, signatures, rows, agreeing, notes, reach)

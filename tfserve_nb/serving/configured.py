@@ -170,7 +170,7 @@ class ConfiguredModels:
         return VersionSource(
             path=path,
             options=BatchingOptions(),
-            batching=options.batching,
+            batching=config.batching or options.batching,
             device=options.device,
             engine=options.engine,
             max_num_load_retries=options.max_num_load_retries,

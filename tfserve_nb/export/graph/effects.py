@@ -48,7 +48,12 @@ class Effects:
     @property
     def randomness(self) -> str:
         """Why answers to the same request differ each time, in words; "" when they do not."""
-        return next((state.draws_text for state in self.states.values() if state.draws), "")
+        return next(iter(self.draws.values()), "")
+
+    @property
+    def draws(self) -> dict[str, str]:
+        """Signature -> why its answers to the same request differ each time, in words; without those that do not."""
+        return {name: state.draws_text for name, state in self.states.items() if state.draws}
 
     @property
     def notes(self) -> tuple[str, ...]:

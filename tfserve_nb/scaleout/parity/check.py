@@ -5,21 +5,20 @@ Thread: the caller's, which stays busy until the end.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 
-from ...errors import InvalidRequest
 from ...export.signatures import main_signature
 from ...types import Progress, ProgressEvent, no_progress
+from .findings import Latencies, Predictions, Verdict
 from .latency import measure
 from .options import ParityOptions
-from .predictions import Version, compare_version
+from .predictions import compare_version
 from .refusals import compare_refusals
 from .result import ParityResult
-from .rows import GivenRows, given_rows, rows_for, told_rows
+from .rows import GivenRows, check_signatures, given_rows, rows_for, told_rows
 from .side import Address, Side
-from .told import Told, compare_told, models_of
-from .values import Latencies, Predictions, Verdict
+from .told import Version, compare_told, models_of
 
 
 def compare_servers(
@@ -72,40 +71,32 @@ class _Comparison:
             self._say(f"{name}: what both tell", *step)
             told = compare_told(a, b, name, self._options)
             checks += told.checks
-            self._notes += [*told.notes, *_left_out(told)]
-            given = self._given(name, told)
+            self._notes += told.notes
+            if not told.versions:
+                continue
+            given = self._given(name, told.versions)
             for version in told.versions:
                 self._say(f"{name}: predictions of version {version.number}", *step)
                 predictions += compare_version(a, b, version, given, self._options)
-            if told.versions:
-                self._say(f"{name}: bad requests", *step)
-                checks += compare_refusals(a, b, name)
-                self._say(f"{name}: latencies", *step)
-                latencies += self._latencies(told.versions[-1], given, predictions)
+            self._say(f"{name}: bad requests", *step)
+            checks += compare_refusals(a, b, name)
+            self._say(f"{name}: latencies", *step)
+            latencies += self._latencies(told.versions[-1], given, predictions)
         notes = tuple(self._all_notes(predictions))
         return ParityResult(a.url, b.url, names, tuple(checks), tuple(predictions), tuple(latencies), notes)
 
-    def _given(self, name: str, told: Told) -> GivenRows | None:
+    def _given(self, name: str, versions: Sequence[Version]) -> GivenRows:
         """The rows for a model, and a note about where they come from."""
-        given = self._rows
-        if given is None and told.versions:
-            given = told_rows(self._a, name, told.versions[-1].number, self._options.max_rows)
-        if given is None:
-            self._notes.append(f"rows of {name}: made up; --rows FILE sends others")
-            return None
-        known = {signature for version in told.versions for signature in version.signatures}
-        strange = sorted({one.signature for one in given.requests if one.signature} - known)
-        if strange and self._rows is not None and told.versions:
-            raise InvalidRequest(
-                f"{given.origin} has requests for signature {strange[0]!r}, which {name} has not on both servers",
-                hint=f"one of {', '.join(sorted(known)) or 'none'}",
-            )
-        self._notes.append(f"rows of {name}: {given.origin}; made up for signatures that none are for")
+        if self._rows is not None:
+            given = self._rows
+            check_signatures(given, name, versions)
+        else:
+            given = told_rows(self._a, name, versions[-1].number, self._options.max_rows)
+        others = "; made up for signatures that none are for" if given.requests else ""
+        self._notes.append(f"rows of {name}: {given.origin}{others}")
         return given
 
-    def _latencies(
-        self, version: Version, given: GivenRows | None, predictions: Iterable[Predictions]
-    ) -> Iterator[Latencies]:
+    def _latencies(self, version: Version, given: GivenRows, predictions: Iterable[Predictions]) -> Iterator[Latencies]:
         """Of the main signature, if its rows can be run."""
         if not self._options.requests or not version.signatures:
             return
@@ -130,11 +121,3 @@ class _Comparison:
 
     def _say(self, what: str, done: int, total: int) -> None:
         self._progress(ProgressEvent("comparing", done, total, what))
-
-
-def _left_out(told: Told) -> Iterator[str]:
-    """Calls that are not compared, of those that the signatures are for."""
-    methods = {one.method_name.rpartition("/")[2] for version in told.versions for one in version.signatures.values()}
-    calls = sorted(methods & {"classify", "regress"})
-    if calls:
-        yield f"not compared: the calls {' and '.join(calls)}; their signatures are asked to predict"

@@ -9,6 +9,9 @@ from typing import Any  # gRPC's channel
 
 from ...errors import NotAvailable
 
+_SERVICE = "/tensorflow.serving.PredictionService"
+PREDICT, CLASSIFY, REGRESS = f"{_SERVICE}/Predict", f"{_SERVICE}/Classify", f"{_SERVICE}/Regress"
+METADATA, STATUS = f"{_SERVICE}/GetModelMetadata", "/tensorflow.serving.ModelService/GetModelStatus"
 _TLS = "grpcs://"
 
 

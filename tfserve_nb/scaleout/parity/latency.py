@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from ...errors import InvalidRequest
 from ...types import SignatureSpec, Tensors
 from .doors import DOORS, Door, Encoded
+from .findings import Latencies
 from .side import Side
-from .values import Latencies
 
 NUM_WARMUP = 3
 """Requests to each server that are not counted: connections open with the first."""
@@ -21,7 +21,7 @@ LONGEST_S = 20.0
 
 
 def measure(a: Side, b: Side, model: str, signature: SignatureSpec, inputs: Tensors, num: int) -> Iterator[Latencies]:
-    """Send a request to both servers in turns, over every protocol that both have.
+    """Send a predict request to both servers in turns, over every protocol that both have.
 
     Args:
         a: the measure.

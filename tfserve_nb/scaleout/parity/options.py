@@ -33,8 +33,8 @@ class ParityOptions:
 
     rows: Any = option(
         None,
-        "rows to send: `.npy`, `.npz`, a `.json` predict request or list of rows, captured requests (`.parquet`), a "
-        "warm-up or request log file, or a version's folder with one",
+        "rows to send: `.npy`, `.npz`, a `.json` predict, classify or regress request or list of rows, captured "
+        "requests (`.parquet`), a warm-up or request log file, or a version's folder with one",
         metavar="FILE",
         shown="requests that A captured, else those of its warm-up file, else made up",
     )

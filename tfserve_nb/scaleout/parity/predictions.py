@@ -6,7 +6,7 @@ Thread: the caller's.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,36 +16,18 @@ from ...agreement.kinds import NUMBERS, Rule, as_numbers, by_position, decide, i
 from ...agreement.rows import distances, judge, with_rows
 from ...errors import InvalidRequest
 from ...types import SignatureSpec, Tensors
-from .doors import DOORS, Answer, Door, Rest
+from .doors import Answer, Door, Rest, call_of, doors_of
+from .findings import PREDICT, Predictions, RowDifference, Verdict, Where
 from .options import ParityOptions
 from .rows import GivenRows, SentRows, count_rows, rows_for
 from .side import Side
-from .values import Predictions, RowDifference, Verdict, Where
+from .told import Version
 
 KEPT_ROWS = 5
 """Rows that differ, of each signature and protocol."""
 MAX_CHARS = 60
 _TELLING: Door = Rest(has_rows=False)
 """What a server is asked over to find out whether it answers the same twice: every server has it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Version:
-    """One version of a model that both servers have.
-
-    Attributes:
-        model: the model's name.
-        number: the version's.
-        signatures: those that both have.
-        changes: what requests leave behind, in words; "" for nothing.
-        draws: why answers to one request differ each time, as far as a server tells; "" otherwise.
-    """
-
-    model: str
-    number: int
-    signatures: Mapping[str, SignatureSpec]
-    changes: str = ""
-    draws: str = ""
 
 
 @dataclass(slots=True)
@@ -84,7 +66,7 @@ class _Judged(NamedTuple):
 
 
 def compare_version(
-    a: Side, b: Side, version: Version, given: GivenRows | None, options: ParityOptions
+    a: Side, b: Side, version: Version, given: GivenRows, options: ParityOptions
 ) -> Iterator[Predictions]:
     """Compare every signature of a version over every protocol.
 
@@ -92,26 +74,32 @@ def compare_version(
         a: the measure.
         b: the other server.
         version: what both have.
-        given: rows, or None to make some up.
+        given: rows; those of other signatures are made up.
         options: how closely.
 
     Raises:
         ServingError: if a server cannot be reached, or rows that were given do not fit.
     """
     for signature in version.signatures.values():
-        where = [Where(version.model, version.number, signature.name, door.name) for door in DOORS]
-        if version.changes:
-            reason = f"requests leave something behind, and none is sent: {version.changes}"
-            yield from (Predictions(one, Verdict.NOT_COMPARED, remark=reason) for one in where)
-            continue
         rows = rows_for(signature, version.signatures, given, options.max_rows)
-        draws = version.draws or _differs_by_itself(a, b, version, signature, rows, options)
-        if draws:
-            reason = f"answers to one request differ each time: {draws}"
-            yield from (Predictions(one, Verdict.NOT_COMPARED, remark=reason) for one in where)
-            continue
-        for one, door in zip(where, DOORS, strict=True):
-            yield _compare(a, b, door, one, signature, rows, options)
+        reason = _why_not(a, b, version, signature, rows, options)
+        for door in doors_of(signature):
+            call = call_of(signature) if door.takes_examples else PREDICT
+            where = Where(version.model, version.number, signature.name, door.name, call)
+            if reason:
+                yield Predictions(where, Verdict.NOT_COMPARED, remark=reason)
+            else:
+                yield _compare(a, b, door, where, signature, rows, options)
+
+
+def _why_not(
+    a: Side, b: Side, version: Version, signature: SignatureSpec, rows: SentRows, options: ParityOptions
+) -> str:
+    """Why answers of a signature would say nothing, or may not be asked for; "" when they can be compared."""
+    if version.changes:
+        return f"requests leave something behind, and none is sent: {version.changes}"
+    draws = version.draws.get(signature.name) or _differs_by_itself(a, b, version, signature, rows, options)
+    return f"answers to one request differ each time: {draws}" if draws else ""
 
 
 def _differs_by_itself(
@@ -137,7 +125,7 @@ def _compare(
 ) -> Predictions:
     closed = door.why_closed(a) or door.why_closed(b)
     if closed:
-        return Predictions(where, Verdict.NOT_COMPARED, remark=closed)
+        return Predictions(where, door.if_closed, remark=closed)
     tally, first = _Tally(), 0
     for inputs in rows.pieces:
         try:
@@ -170,7 +158,7 @@ def _summed_up(where: Where, tally: _Tally, rows: SentRows, options: ParityOptio
         return Predictions(
             where, Verdict.DIFFERENT, num_rows, num_different, tally.num_refused, "; ".join(remarks), kept
         )
-    made_up = "" if rows.origin else " (made-up rows; --rows FILE sends others)"
+    made_up = " (made-up rows; --rows FILE sends others)" if rows.are_made_up else ""
     remark = f"both refuse with {tally.refusal}{made_up}" if tally.num_refused else ""
     return Predictions(where, Verdict.SAME, num_rows, 0, tally.num_refused, remark)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any  # protobuf messages
 
-from .doors import METADATA, PREDICT, STATUS
+from .findings import Check, Verdict
+from .grpc_client import METADATA, PREDICT, STATUS
 from .side import Side, model_path
-from .values import Check, Verdict
 
 NOBODY = "tfserve_nb_parity_no_such_model"
 NO_VERSION = 2**40
@@ -88,7 +88,7 @@ def compare_refusals(a: Side, b: Side, model: str) -> Iterator[Check]:
     yield from _summed_up("REST", model, _over_http(a, b, path, REST))
     closed = a.why_no_v2 or b.why_no_v2
     if closed:
-        yield Check("bad requests", f"{model}, V2", Verdict.NOT_COMPARED, closed)
+        yield Check("bad requests", f"{model}, V2", Verdict.NOT_THERE, closed)
     else:
         yield from _summed_up("V2", model, _over_http(a, b, f"/v2{path.removeprefix('/v1')}", V2))
     closed = a.why_no_grpc or b.why_no_grpc

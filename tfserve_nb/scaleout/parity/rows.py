@@ -20,9 +20,11 @@ from ...export.layout import version_dir
 from ...export.signatures import main_signature
 from ...export.warmup_requests import WARMUP_FILE, read_request_file
 from ...server.admin.predict_body import decoded
+from ...server.rest.example_json import parse_examples
 from ...serving.telemetry.capture import load_captured
 from ...types import SignatureSpec, Tensors
 from .side import Side
+from .told import Version
 
 ROWS_OF_REQUEST = 32
 MADE_UP_ROWS = 16
@@ -51,17 +53,20 @@ class GivenRows:
     requests: tuple[GivenRequest, ...]
 
 
+MADE_UP = GivenRows("made up; --rows FILE sends others", ())
+
+
 @dataclass(frozen=True, slots=True)
 class SentRows:
     """The requests for one signature.
 
     Attributes:
         pieces: inputs of each request.
-        origin: where the rows come from, in words; "" for made up.
+        are_made_up: whether nobody gave rows for it.
     """
 
     pieces: tuple[Tensors, ...]
-    origin: str = ""
+    are_made_up: bool
 
 
 def given_rows(rows: Any) -> GivenRows:
@@ -78,17 +83,35 @@ def given_rows(rows: Any) -> GivenRows:
         return GivenRows("the rows that were given", (GivenRequest(rows),))
     path = Path(rows)
     try:
-        return GivenRows(str(path), tuple(_read(path)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        given = GivenRows(str(path), tuple(_read(path)))
+    except (OSError, ValueError, KeyError, TypeError, InvalidRequest) as error:
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise InvalidOption(
             f"rows={str(path)!r} cannot be read: {reason}",
             hint="a .npy, .npz, .json or .parquet file, a warm-up file, or a version's folder",
         ) from error
+    if not given.requests:
+        raise InvalidOption(f"rows={str(path)!r} holds no rows", hint="leave --rows out to send made-up ones")
+    return given
 
 
-def told_rows(side: Side, name: str, version: int, limit: int) -> GivenRows | None:
-    """The requests that a server captured, or those of its warm-up file where that is on this machine.
+def check_signatures(given: GivenRows, name: str, versions: Iterable[Version]) -> None:
+    """Refuse rows of the user for a signature that the model has not.
+
+    Raises:
+        InvalidRequest: naming it.
+    """
+    known = {signature for version in versions for signature in version.signatures}
+    strange = sorted({one.signature for one in given.requests if one.signature} - known)
+    if strange:
+        raise InvalidRequest(
+            f"{given.origin} has requests for signature {strange[0]!r}, which {name} has not on both servers",
+            hint=f"one of {', '.join(sorted(known)) or 'none'}",
+        )
+
+
+def told_rows(side: Side, name: str, version: int, limit: int) -> GivenRows:
+    """The requests that a server captured, or those of its warm-up file where that is on this machine; else none.
 
     Args:
         side: the server.
@@ -98,7 +121,7 @@ def told_rows(side: Side, name: str, version: int, limit: int) -> GivenRows | No
     """
     admin = side.admin
     if admin is None:
-        return None
+        return MADE_UP
     captured = admin.captured(name, limit)
     if len(captured):
         requests = tuple(GivenRequest(dict(one.inputs), one.signature, is_whole=True) for one in captured)
@@ -106,37 +129,42 @@ def told_rows(side: Side, name: str, version: int, limit: int) -> GivenRows | No
     base_path = admin.base_path(name)
     file = None if base_path is None else version_dir(base_path, name, version) / WARMUP_FILE
     if file is None or not file.is_file():
-        return None
+        return MADE_UP
     return GivenRows(str(file), tuple(_warmup(file)))
 
 
 def rows_for(
-    signature: SignatureSpec, signatures: Mapping[str, SignatureSpec], given: GivenRows | None, max_rows: int
+    signature: SignatureSpec, signatures: Mapping[str, SignatureSpec], given: GivenRows, max_rows: int
 ) -> SentRows:
     """The requests for a signature: those that were given for it, or else made-up rows.
 
     Args:
         signature: what the version takes.
         signatures: all of the version's.
-        given: rows, or None.
+        given: rows.
         max_rows: most rows.
 
     Raises:
         InvalidRequest: if rows do not fit.
+        InvalidOption: if there are none.
     """
     main = main_signature(signatures).name
     pieces: list[Tensors] = []
     num_rows = 0
-    for request in given.requests if given is not None else ():
+    for request in given.requests:
         if (request.signature or main) != signature.name or num_rows >= max_rows:
             continue
         inputs = read_rows(signature, _named(request.value, signature))
+        if not count_rows(signature, inputs) and not request.is_whole:
+            raise InvalidOption(
+                f"{given.origin}: there are no rows in it", hint="leave --rows out to send made-up ones"
+            )
         found = [inputs] if request.is_whole else list(cut(signature, inputs, max_rows - num_rows))
         pieces += found
         num_rows += sum(count_rows(signature, piece) for piece in found)
-    if given is not None and pieces:
-        return SentRows(tuple(pieces), given.origin)
-    return SentRows(tuple(cut(signature, generated_rows(signature), MADE_UP_ROWS)))
+    if pieces:
+        return SentRows(tuple(pieces), are_made_up=False)
+    return SentRows(tuple(cut(signature, generated_rows(signature), MADE_UP_ROWS)), are_made_up=True)
 
 
 def cut(signature: SignatureSpec, inputs: Tensors, most: int) -> Iterator[Tensors]:
@@ -180,7 +208,7 @@ def _read(path: Path) -> Iterable[GivenRequest]:
         with np.load(path, allow_pickle=False) as arrays:
             return [GivenRequest(dict(arrays))]
     if path.suffix == ".json":
-        return [_from_json(json.loads(path.read_bytes()))]
+        return [_from_json(path.read_bytes())]
     if path.suffix == ".parquet":
         return [GivenRequest(dict(one.inputs), one.signature, is_whole=True) for one in load_captured(path)]
     return _warmup(path)
@@ -191,13 +219,16 @@ def _warmup(path: Path) -> Iterator[GivenRequest]:
         yield GivenRequest(dict(request.inputs), request.signature, is_whole=True)
 
 
-def _from_json(value: Any) -> GivenRequest:
-    """A predict request in row or columnar format, or a list of rows."""
+def _from_json(body: bytes) -> GivenRequest:
+    """A predict request in row or columnar format, a classify or regress request, or a list of rows."""
+    value = json.loads(body)
     if isinstance(value, list):
         value = {"instances": value}
-    if not isinstance(value, dict) or len({"instances", "inputs"} & value.keys()) != 1:
-        raise ValueError('it is neither a list of rows nor an object with "instances" or "inputs"')
+    if not isinstance(value, dict) or len({"instances", "inputs", "examples"} & value.keys()) != 1:
+        raise ValueError('it is neither a list of rows nor an object with "instances", "inputs" or "examples"')
     signature = str(value.get("signature_name", ""))
+    if "examples" in value:
+        return GivenRequest({"": parse_examples(body).examples}, signature)
     if "inputs" in value:
         inputs = value["inputs"]
         named = isinstance(inputs, dict) and inputs.keys() != {"b64"}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any  # JSON values
 from urllib.parse import unquote
 
@@ -15,17 +15,35 @@ from ...errors import ModelNotFound, NotAvailable
 from ...server.admin.predict_body import parse_signatures
 from ...server.rest.metadata_json import CHANGES_FIELD, ORDER_FIELD
 from ...types import ModelStatus, SignatureSpec
-from .grpc_told import grpc_metadata, grpc_status
+from .findings import Check, Verdict
+from .grpc_client import METADATA, STATUS
 from .options import ParityOptions
-from .predictions import Version
 from .side import Reply, Side, model_path
-from .values import Check, Verdict
 
 AVAILABLE = "AVAILABLE"
 GONE = "END"
 MAX_DIFFERENCES = 3
 MAX_CHARS = 60
 _NOTHING = object()
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a model that both servers have.
+
+    Attributes:
+        model: the model's name.
+        number: the version's.
+        signatures: those that both have.
+        changes: what requests leave behind, in words; "" for nothing.
+        draws: signature -> why answers to one request differ each time, as far as a server tells.
+    """
+
+    model: str
+    number: int
+    signatures: Mapping[str, SignatureSpec]
+    changes: str = ""
+    draws: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +98,8 @@ def compare_told(a: Side, b: Side, name: str, options: ParityOptions) -> Told:
     """
     states_a, states_b = _states(a, name), _states(b, name)
     if states_a is None and states_b is None:
-        raise ModelNotFound(f"neither server has a model {name!r}", hint="--model NAME")
+        known = ",".join(sorted({*(a.names or ()), *(b.names or ())}))
+        raise ModelNotFound(f"neither server has a model {name!r}", hint=f"--model {known or 'NAME'}")
     checks = [_check("versions and states", name, _written(states_a), _written(states_b))]
     status_a, status_b = a.status(name), b.status(name)
     checks += _routing(a, b, name, (status_a, status_b), options)
@@ -178,9 +197,8 @@ def _metadata(
     common = {key: signature for key, signature in signatures_a.items() if key in signatures_b}
     known = [one for status in statuses if status is not None for one in status.versions if one.version == number]
     changes = [unquote(reply.fields.get(CHANGES_FIELD, "")) for reply in replies] + [one.changes for one in known]
-    version = Version(
-        name, number, common, next(filter(None, changes), ""), next((one.draws for one in known if one.draws), "")
-    )
+    draws = {name: why for one in reversed(known) for name, why in one.draws.items()}
+    version = Version(name, number, common, next(filter(None, changes), ""), draws)
     return _alike("metadata", subject, *map(_metadata_in, replies)), version
 
 
@@ -191,14 +209,45 @@ def _over_other_doors(a: Side, b: Side, name: str, number: int) -> Iterator[Chec
         path = f"/v2{model_path(name, number).removeprefix('/v1')}"
         yield _alike("metadata over V2", subject, *(_v2_metadata(side, path) for side in (a, b)))
     if not (a.why_no_grpc or b.why_no_grpc):
-        yield _alike("state over gRPC", subject, *(grpc_status(side, name, number) for side in (a, b)))
-        yield _alike("metadata over gRPC", subject, *(grpc_metadata(side, name, number) for side in (a, b)))
+        yield _alike("state over gRPC", subject, *(_grpc_status(side, name, number) for side in (a, b)))
+        yield _alike("metadata over gRPC", subject, *(_grpc_metadata(side, name, number) for side in (a, b)))
 
 
 def _v2_metadata(side: Side, path: str) -> Any:
     """Without the list of versions, which is compared as such."""
     value = side.get(path).json
     return {key: item for key, item in value.items() if key != "versions"} if isinstance(value, dict) else value
+
+
+def _grpc_status(side: Side, name: str, version: int) -> Any:
+    """State and error of a version: numbers of their enumerations, and the text; of a call that fails, its error."""
+    from tensorflow_serving.apis.get_model_status_pb2 import GetModelStatusRequest, GetModelStatusResponse
+
+    request = GetModelStatusRequest()
+    request.model_spec.name, request.model_spec.version.value = name, version
+    code, text, response = side.call(STATUS, request.SerializeToString())
+    if code != "OK":
+        return f"{code} {text}"
+    statuses = GetModelStatusResponse.FromString(response).model_version_status
+    return [[one.version, one.state, one.status.error_code, one.status.error_message] for one in statuses]
+
+
+def _grpc_metadata(side: Side, name: str, version: int) -> Any:
+    """The signatures of a version in protobuf's JSON; of a call that fails, its error."""
+    from google.protobuf.json_format import MessageToDict
+    from tensorflow_serving.apis.get_model_metadata_pb2 import (
+        GetModelMetadataRequest,
+        GetModelMetadataResponse,
+        SignatureDefMap,
+    )
+
+    request = GetModelMetadataRequest(metadata_field=["signature_def"])
+    request.model_spec.name, request.model_spec.version.value = name, version
+    code, text, response = side.call(METADATA, request.SerializeToString())
+    if code != "OK":
+        return f"{code} {text}"
+    packed = GetModelMetadataResponse.FromString(response).metadata["signature_def"]
+    return MessageToDict(SignatureDefMap.FromString(packed.value), preserving_proto_field_name=True)
 
 
 def _alike(what: str, subject: str, a: Any, b: Any) -> Check:

@@ -44,6 +44,8 @@ FREE_PORTS = (
     "RAY_SERVE_HAPROXY_STATS_PORT",
 )
 """Ports that may have any number: with those of Ray, two clusters of a machine would get in each other's way."""
+MOST_PATH = 25
+"""Characters of the cluster's folder: HAProxy makes a socket 82 characters below it, and a socket's path has 107."""
 HAPROXY_FILES = {
     "RAY_SERVE_HAPROXY_CONFIG_FILE_LOC": "haproxy.cfg",
     "RAY_SERVE_HAPROXY_SOCKET_PATH": "admin.sock",
@@ -78,8 +80,14 @@ class LocalCluster:
         """Start it; on a busy machine Ray gives up easily, so that more than one try may be needed.
 
         Raises:
-            ServerFailed: with Ray's reason, and how long was waited.
+            ServerFailed: with Ray's reason, and how long was waited; or if sockets cannot be made.
         """
+        if len(str(self._folder.path)) > MOST_PATH:
+            self.stop()
+            raise ServerFailed(
+                f"the folder for temporary files, {self._folder.path.parent}, is too far down for sockets of Ray",
+                hint="TMPDIR=/tmp",
+            )
         began_s = time.perf_counter()
         reasons: list[str] = []
         for number in range(1, TRIES + 1):

@@ -21,7 +21,7 @@ from ...types import Progress, ProgressEvent, no_progress
 from .admin import RayModels, with_application
 from .cluster import LocalCluster, check_installed
 from .config import APPLICATION, SERVICES, RayPlan
-from .replica_model import list_versions_of
+from .replica_model import check_on_this_node
 from .serve_api import ServeApi, check_ray_version
 from .state import RayState, last_line, state_of
 
@@ -108,22 +108,14 @@ def serve_on_ray(plan: RayPlan, target: RayTarget, progress: Progress = no_progr
         ServerFailed: if Ray does not start, with the reason and how long was waited.
         VersionNotFound: if a version is not there.
     """
-    for model in plan.models:
-        _check_here(model_path=model.base_path, found=list_versions_of(model), is_local=target.address is None)
     if target.address is None:
+        for model in plan.models:  # replicas elsewhere look for themselves
+            check_on_this_node(model)
         return _on_this_machine(plan, target, progress)
     api = ServeApi(target.address)
     version = api.version()
     note = check_ray_version(version)
     return _deployed(plan, api, target.token, progress, notes=(note,) if note else ())
-
-
-def _check_here(*, model_path: str, found: tuple[int, ...], is_local: bool) -> None:
-    """Refuse a folder without versions at once, where it must be here; replicas elsewhere look for themselves."""
-    if is_local and not found:
-        raise ConfigRejected(
-            f"{model_path} holds no versions", code="NOT_FOUND", hint="a folder with folders 1, 2, ... in it"
-        )
 
 
 def _on_this_machine(plan: RayPlan, target: RayTarget, progress: Progress) -> RayServer:

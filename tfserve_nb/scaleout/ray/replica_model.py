@@ -6,14 +6,16 @@ Thread: any; immutable.
 from __future__ import annotations
 
 import re
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any  # JSON values
 
-from ...errors import ConfigRejected, InvalidOption, ServingError
+from ...errors import ConfigRejected, InvalidOption, ServingError, VersionNotFound
 from ...export.layout import check_name, check_version
+from ...serving.batching.options import BatchingOptions
 from ...serving.configured import find_versions
 from ...serving.models.model_config import ModelConfig, VersionPolicy
 from ...serving.models.routing import Routing, check_label
@@ -36,6 +38,8 @@ class ReplicaModel:
         traffic: version -> percent of the requests that name no version; empty for the highest version.
         labels: label -> version.
         promoted: what a rollback goes back to, oldest first; the last one is promoted now.
+        batching: version -> the limits of its batch queues. A version that is not listed has those of the highest one
+            that is; when none is, the flags of the replicas decide. They count from a version's next load.
 
     Raises:
         ConfigRejected: naming the model and the value that is not allowed.
@@ -47,6 +51,7 @@ class ReplicaModel:
     traffic: Mapping[int, float] = field(default_factory=dict)
     labels: Mapping[str, int] = field(default_factory=dict)
     promoted: tuple[int, ...] = ()
+    batching: Mapping[int, BatchingOptions] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         try:
@@ -67,7 +72,7 @@ class ReplicaModel:
                 )
         elif not self.versions:
             raise InvalidOption("versions is empty", hint="versions: [1, 2], or leave it out for the latest")
-        for version in self.named:
+        for version in (*self.named, *self.batching):
             check_version(version)
 
     def _check_places(self) -> None:
@@ -99,6 +104,11 @@ class ReplicaModel:
             return VersionPolicy(latest=None, specific=tuple(self.versions))
         found = _LATEST.fullmatch(self.versions)
         return VersionPolicy(latest=None if found is None else int(found[1] or 1))
+
+    def limits_of(self, version_dir: Path) -> BatchingOptions:
+        """How the version in a folder batches; only when `batching` is not empty."""
+        version = int(version_dir.name)
+        return self.batching[version if version in self.batching else max(self.batching)]
 
     def routed(self, routing: Routing) -> Routing:
         """The routing of this configuration, in place of what it was before."""
@@ -146,6 +156,8 @@ class ReplicaModel:
             entry["labels"] = dict(self.labels)
         if self.promoted:
             entry["promoted"] = list(self.promoted)
+        if self.batching:
+            entry["batching"] = {str(version): limits.to_json() for version, limits in self.batching.items()}
         return entry
 
     @classmethod
@@ -171,7 +183,10 @@ class ReplicaModel:
                 traffic={int(version): float(percent) for version, percent in entry.get("traffic", {}).items()},
                 labels={str(label): int(version) for label, version in entry.get("labels", {}).items()},
                 promoted=tuple(int(version) for version in entry.get("promoted", ())),
+                batching={int(version): _limits(value) for version, value in entry.get("batching", {}).items()},
             )
+        except InvalidOption as error:
+            raise ConfigRejected(f"model {entry['name']!r:.200}: {error.message}", hint=error.hint) from error
         except ServingError:
             raise
         except (TypeError, ValueError, AttributeError) as error:
@@ -197,6 +212,16 @@ class ReplicaModel:
         else:
             versions = ALL if policy.latest is None else f"{LATEST} {policy.latest}" if policy.latest > 1 else LATEST
         return cls(config.name, config.base_path, versions, {}, dict(config.labels))
+
+
+def _limits(value: Any) -> BatchingOptions:
+    """The limits that an entry of `batching` holds.
+
+    Raises:
+        ServingError: naming what is unknown or not allowed.
+    """
+    check_keys(value, [one.name for one in fields(BatchingOptions)], "an entry of batching")
+    return BatchingOptions.from_json(value)
 
 
 def models_of(user_config: object) -> tuple[ReplicaModel, ...]:
@@ -225,6 +250,38 @@ def list_versions_of(model: ReplicaModel) -> tuple[int, ...]:
         return tuple(sorted(find_versions(model.base_path)))
     except OSError:
         return ()
+
+
+def check_on_this_node(model: ReplicaModel) -> None:
+    """Refuse a model whose folder, or a version of it, this node does not have.
+
+    Raises:
+        ConfigRejected: if there are no versions, with what is there instead; or if one that is needed is not chosen.
+        VersionNotFound: naming the versions that there are.
+    """
+    found, path, node = list_versions_of(model), Path(model.base_path), socket.gethostname()
+    if not found:
+        inner = replace(model, base_path=str(path / model.name))
+        raise ConfigRejected(
+            f"model {model.name}: {path} {'holds no versions' if path.is_dir() else 'is no folder'} on the node {node}",
+            code="NOT_FOUND",
+            hint=f"{inner.base_path}, which holds versions"
+            if list_versions_of(inner)
+            else "a folder that every node sees under the same path, with folders 1, 2, ... in it",
+        )
+    chosen = model.policy.choose(found)
+    for version in sorted({*model.named, *model.needed} - chosen):
+        if version in found:
+            raise ConfigRejected(
+                f"model {model.name}: version {version} has traffic or a label, and versions={model.versions!r} does "
+                "not load it",
+                hint=f"versions: {sorted({*chosen, *model.needed})}",
+            )
+        raise VersionNotFound(
+            f"model {model.name} has no version {version} in {path} on the node {node}; "
+            f"it has {', '.join(map(str, found))}",
+            hint="copy it there first; nothing was changed",
+        )
 
 
 def check_keys(given: Iterable[object], known: Iterable[str], where: str) -> None:

@@ -7,6 +7,7 @@ Reference: Ray Serve's REST API (GET and PUT /api/serve/applications/), as of Ra
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import urllib.error
@@ -87,7 +88,9 @@ class ServeApi:
             found: dict[str, Any] = json.loads(text) if text else {}
         except urllib.error.HTTPError as error:
             raise self._refused(error) from error
-        except (OSError, ValueError) as error:
+        except (ValueError, http.client.HTTPException) as error:
+            raise self._another("with something else than JSON") from error
+        except OSError as error:
             reason = getattr(error, "reason", None) or error
             raise NotAvailable(
                 f"Ray's dashboard at {self.url} does not answer: {reason}", hint="is the cluster running? ray status"
@@ -104,7 +107,15 @@ class ServeApi:
             )
         if error.code == 400:
             return ConfigRejected(f"Ray refused the configuration: {text:.1000}")
+        if error.code == 404:
+            return self._another("404")
         return NotAvailable(f"Ray's dashboard at {self.url} answered {error.code}: {last:.300}")
+
+    def _another(self, answer: str) -> NotAvailable:
+        return NotAvailable(
+            f"{self.url} is not Ray's dashboard, or has no Ray Serve: it answered {answer}",
+            hint="its port is 8265 by default; pip install 'ray[default,serve]' there",
+        )
 
 
 def check_ray_version(version: str) -> str:

@@ -9,18 +9,17 @@ Thread: any; one configuration at a time.
 
 from __future__ import annotations
 
-import socket
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ...errors import ConfigRejected, VersionNotFound
+from ...errors import ConfigRejected
 from ...serving.configured import ConfiguredModels, FollowOptions
 from ...serving.core import ServingCore
 from ...serving.models.model_config import ModelConfig, VersionPolicy
 from ...serving.models.state_store import new_event
 from ...types import VersionState
-from .replica_model import ReplicaModel, list_versions_of
+from .replica_model import ReplicaModel, check_on_this_node, list_versions_of
 
 
 class ServedModels:
@@ -72,7 +71,7 @@ class ServedModels:
         with self._lock:
             before = dict(self._models)
             for model in wanted.values():
-                self._check(model)
+                check_on_this_node(model)
             try:
                 self._configured.apply(self._both(before, wanted))
                 for model in wanted.values():
@@ -87,34 +86,6 @@ class ServedModels:
                 raise
             self._models = wanted
 
-    def _check(self, model: ReplicaModel) -> None:
-        """Refuse a model whose folder, or a version of it, this node does not have.
-
-        Raises:
-            ConfigRejected: if there are no versions.
-            VersionNotFound: naming the versions that there are.
-        """
-        found, node = list_versions_of(model), socket.gethostname()
-        if not found:
-            raise ConfigRejected(
-                f"model {model.name}: {model.base_path} holds no versions on the node {node}",
-                code="NOT_FOUND",
-                hint="a folder that every node sees under the same path, with folders 1, 2, ...",
-            )
-        chosen = model.policy.choose(found)
-        for version in sorted({*model.named, *model.needed} - chosen):
-            if version in found:
-                raise ConfigRejected(
-                    f"model {model.name}: version {version} has traffic or a label, and versions={model.versions!r} "
-                    "does not load it",
-                    hint=f"versions: {sorted({*chosen, *model.needed})}",
-                )
-            raise VersionNotFound(
-                f"model {model.name} has no version {version} in {model.base_path} on the node {node}; "
-                f"it has {', '.join(map(str, found))}",
-                hint="copy it there first; nothing was changed",
-            )
-
     def _both(self, before: Mapping[str, ReplicaModel], wanted: Mapping[str, ReplicaModel]) -> list[ModelConfig]:
         """What was served and what is wanted, side by side, with the labels as they are."""
         both = []
@@ -124,7 +95,8 @@ class ServedModels:
             if new is not None:
                 versions |= new.policy.choose(list_versions_of(new))
             policy = VersionPolicy(latest=None, specific=tuple(sorted(versions)))
-            both.append(ModelConfig(model.name, model.base_path, policy, {} if known is None else known.labels))
+            labels = {} if known is None else known.labels
+            both.append(replace(_config(model), policy=policy, labels=labels))
         return both
 
     def _check_loaded(self, model: ReplicaModel) -> None:
@@ -155,4 +127,5 @@ def _routes(model: ReplicaModel) -> tuple[object, ...]:
 
 
 def _config(model: ReplicaModel) -> ModelConfig:
-    return ModelConfig(model.name, model.base_path, model.policy, model.labels)
+    batching = model.limits_of if model.batching else None
+    return ModelConfig(model.name, model.base_path, model.policy, model.labels, batching=batching)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any  # JSON values
 
 import numpy as np
 
 from ...errors import InvalidRequest
 from ...types import SignatureSpec, Tensors, TensorSpec, in_order
+from ..examples import CLASSES, CLASSIFY_METHOD, REGRESS_OUTPUTS, SCORES
 from ..rest.json_text import dump, dump_with_nan, parse_json
 from ..rest.v2_tensors import HEADER_LENGTH, to_array, to_output
 
@@ -104,6 +105,75 @@ def json_outputs(body: bytes, outputs: Mapping[str, TensorSpec]) -> dict[str, np
         return {name: _array(columns[name], spec) for name, spec in outputs.items()}
     except (KeyError, TypeError, OverflowError) as error:
         raise ValueError(f"its outputs are not those of the signature: {error}") from error
+
+
+def encode_examples(signature: str, examples: Iterable[bytes]) -> bytes:
+    """The body of a classify or regress request.
+
+    Args:
+        signature: its name.
+        examples: serialized `tf.Example`s.
+
+    Raises:
+        InvalidRequest: if one is none.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow_serving.apis.input_pb2 import ExampleListWithContext
+
+    features = []
+    for serialized in examples:
+        example = ExampleListWithContext().context
+        try:
+            example.ParseFromString(serialized)
+        except DecodeError as error:
+            raise InvalidRequest(f"a row is no serialized tf.Example: {error}") from error
+        features.append({name: _feature(feature) for name, feature in example.features.feature.items()})
+    return dump_with_nan({"signature_name": signature, "examples": features})
+
+
+def _feature(feature: Any) -> list[Any]:
+    kind = feature.WhichOneof("kind")
+    values = [] if kind is None else list(getattr(feature, kind).value)
+    return _coded(values) if kind == "bytes_list" else values
+
+
+def example_outputs(body: bytes, method_name: str) -> dict[str, np.ndarray]:
+    """The arrays of a classify or regress response.
+
+    Args:
+        body: the response.
+        method_name: of the signature, which says which of both it is.
+
+    Raises:
+        ValueError: if it is no such response.
+    """
+    value = json.loads(body)
+    results = value.get("results") if isinstance(value, dict) else None
+    if results is None:
+        raise ValueError(f"it holds no results: {body[:100]!r}")
+    try:
+        return class_outputs(results) if method_name == CLASSIFY_METHOD else value_outputs(results)
+    except TypeError as error:
+        raise ValueError(f"its results are not those of {method_name}: {error}") from error
+
+
+def class_outputs(pairs: Sequence[Sequence[tuple[str, float]]]) -> dict[str, np.ndarray]:
+    """Labels and scores of each example, `(label, score)` pairs, as arrays `(n, k)`.
+
+    Raises:
+        ValueError: if they are no pairs, or not as many for each example.
+    """
+    labels, scores = ([[pair[place] for pair in row] for row in pairs] for place in (0, 1))
+    return {CLASSES: np.array(decoded(labels), dtype=object), SCORES: np.array(scores, dtype=np.float32)}
+
+
+def value_outputs(values: Sequence[float]) -> dict[str, np.ndarray]:
+    """The value of each example as an array `(n,)`.
+
+    Raises:
+        ValueError: if they are no numbers.
+    """
+    return {REGRESS_OUTPUTS: np.array(values, dtype=np.float32)}
 
 
 def decoded(value: Any) -> Any:

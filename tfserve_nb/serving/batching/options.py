@@ -5,7 +5,9 @@ Thread: any; immutable.
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping
+from dataclasses import KW_ONLY, dataclass, fields
+from typing import Any  # JSON values
 
 from ...errors import InvalidOption
 from ...options import option
@@ -75,6 +77,19 @@ class BatchingOptions:
                 hint=f"--max-batch-size {sizes[-1]}, or add {self.max_batch_size} to the sizes",
             )
         object.__setattr__(self, "allowed_batch_sizes", sizes)
+
+    def to_json(self) -> dict[str, Any]:
+        """The three limits that everyone sets, and what else differs from its default."""
+        always = [one.name for one in fields(self)[:3]]
+        default = BatchingOptions(max_batch_size=self.max_batch_size)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        chosen = {name: value for name, value in values.items() if name in always or value != getattr(default, name)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in chosen.items()}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> BatchingOptions:
+        """The inverse of `to_json`; what is left out is as by default."""
+        return cls(**{**value, "allowed_batch_sizes": tuple(value.get("allowed_batch_sizes", ()))})
 
     @property
     def batch_timeout_s(self) -> float:

@@ -8,12 +8,13 @@ model_servers/server_core.cc.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ...errors import ConfigRejected, InvalidOption
 from ...export.layout import check_name, is_below
+from ..batching.options import BatchingOptions
 from .routing import check_label
 
 
@@ -64,6 +65,7 @@ class ModelConfig:
         platform: must be `tensorflow`.
         logging: which requests are written to files, or None.
         within: links in its versions may lead to these folders and below; None for anywhere.
+        batching: version folder -> its limits, in place of those of all models; or None.
     """
 
     name: str
@@ -73,6 +75,7 @@ class ModelConfig:
     platform: str = "tensorflow"
     logging: LoggingOptions | None = None
     within: tuple[str, ...] | None = None
+    batching: Callable[[Path], BatchingOptions] | None = None
 
 
 @dataclass(frozen=True, slots=True)

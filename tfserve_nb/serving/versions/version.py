@@ -347,12 +347,13 @@ class VersionRecord:
             total=self.total,
             alone={} if self.loaded is None else self.loaded.alone,
             changes="" if self.loaded is None else self.loaded.servable.effects.lasting,
-            draws="" if self.loaded is None else self.loaded.servable.effects.randomness,
+            draws={} if self.loaded is None else self.loaded.servable.effects.draws,
             problem="" if self.loaded is None else self.loaded.problem,
             notes=() if self.loaded is None else self.loaded.notes,
             variant=PLAIN if self.loaded is None else self.loaded.variant,
             engine=TENSORFLOW if self.loaded is None else self.loaded.engine,
             engines=() if self.loaded is None else self.loaded.engines,
+            batching={} if self.loaded is None else self.source.options.to_json(),
         )
 
 

@@ -8,9 +8,11 @@ Reference: Ray Serve's configuration file as of Ray 2.60; KubeRay's API, ray.io/
 from __future__ import annotations
 
 import importlib.metadata
+from dataclasses import fields
 from pathlib import Path
 
 from ....errors import InvalidOption
+from ....serving.batching.options import BatchingOptions
 from ...ray.config import ACTOR_OPTIONS, AUTOSCALING_OPTIONS, DEPLOYMENT_OPTIONS, RayPlan
 from ...ray.replica_model import ReplicaModel
 from ..app import APP, app_lines, python_tag, write_app
@@ -49,6 +51,7 @@ _DEPLOYMENT: Shape = {
                 "traffic": Keys((int, float)),
                 "labels": Keys(int),
                 "promoted": [int],
+                "batching": Keys(dict.fromkeys((one.name for one in fields(BatchingOptions)), _ANY)),
             }
         ],
         "revision": str,
@@ -119,7 +122,7 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     write_yaml(folder / SERVICE_FILE, RAY_SERVICE, _service(contents, options, there, name, image))
     write_secret(folder / SECRET_FILE, name)
     write_text(folder / ".gitignore", f"{SECRET_FILE}\ntoken\n")
-    environment = " ".join(f"'{key}={value}'" for key, value in here.environment().items())
+    environment = " ".join(_word(f"{key}={value}") for key, value in here.environment().items())
     return Readme(
         title=f"{contents.title} on Ray Serve",
         commands=(
@@ -157,6 +160,7 @@ def plan(contents: BundleContents, options: BundleOptions, base: str, token_file
         base: the folder that holds a folder for each model, the same on every node.
         token_file: where nodes find the token.
     """
+    limits = contents.batching.options
     models = tuple(
         ReplicaModel(
             model.name,
@@ -164,6 +168,7 @@ def plan(contents: BundleContents, options: BundleOptions, base: str, token_file
             versions=tuple(version.number for version in model.versions),
             traffic=dict(model.traffic),
             labels=dict(model.labels),
+            batching={} if limits is None else {version.number: limits for version in model.versions},
         )
         for model in contents.models
     )
@@ -176,6 +181,11 @@ def plan(contents: BundleContents, options: BundleOptions, base: str, token_file
         port=REST_PORT,
         grpc_port=GRPC_PORT,
     )
+
+
+def _word(text: str) -> str:
+    """A text as one word of a shell; with a line end in it, of bash and zsh."""
+    return f"${text!r}" if "\n" in text else f"{text!r}"
 
 
 def _service(contents: BundleContents, options: BundleOptions, there: RayPlan, name: str, image: str) -> Object:

@@ -13,6 +13,8 @@ import numpy as np
 FEWEST = 20
 """Requests below which latencies are not shown as numbers: half of so few are outliers on a busy machine."""
 
+PREDICT = "predict"
+
 
 class Verdict(enum.Enum):
     """What became of one comparison, or of all."""
@@ -20,6 +22,8 @@ class Verdict(enum.Enum):
     SAME = "same"
     DIFFERENT = "different"
     NOT_COMPARED = "not compared"
+    NOT_THERE = "not there"
+    """One of the servers has no such protocol, which is no difference: TensorFlow Serving does not speak V2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,22 +45,25 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A signature of a version, and the way to it.
+    """A signature of a version, how it is called, and the way to it.
 
     Attributes:
         model: the model's name.
         version: the version's number.
         signature: the signature's name.
         door: the protocol, such as `REST, rows`.
+        call: `predict`; `classify` or `regress` for the calls that take examples.
     """
 
     model: str
     version: int
     signature: str
     door: str
+    call: str = PREDICT
 
     def __str__(self) -> str:
-        return f"{self.model} version {self.version}, {self.signature}, {self.door}"
+        way = self.door if self.call == PREDICT else f"{self.call} over {self.door}"
+        return f"{self.model} version {self.version}, {self.signature}, {way}"
 
 
 @dataclass(frozen=True, slots=True)
