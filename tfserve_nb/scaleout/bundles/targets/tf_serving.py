@@ -114,7 +114,7 @@ def _readme(contents: BundleContents, models: tuple[ServedModel, ...], warmup: t
         commands=(
             "docker compose up --detach --wait    # or from its package: tensorflow_model_server $(cat flags.txt)",
             f"curl {url}{path}",
-            f"tfserve-nb parity {url} URL_OF_THE_OTHER_SERVER",
+            f"tfserve-nb parity {url} URL_OF_THE_OTHER_SERVER --model {','.join(one.model.name for one in models)}",
             f"sudo cp {UNIT_FILE} /etc/systemd/system/ && sudo systemctl enable --now {UNIT_FILE}    # or so",
             "tfserve-nb serve $(cat flags.txt)    # the same files, without TensorFlow Serving",
         ),
