@@ -307,7 +307,7 @@ class ProgressEvent:
 
     Attributes:
         phase: `exporting`, `checking`, `optimizing`, `converting`, `measuring`, `loading`, `warming up`, `replaying`,
-            `comparing`, `switching`, `done`.
+            `waiting`, `comparing`, `starting Ray`, `starting replicas`, `answering`, `switching`, `done`.
         done: how many parts of the phase are done.
         total: how many parts the phase has (1 when it cannot be divided).
         detail: one line of plain text, may be empty: what is worked on, or of a phase that is done what came out.

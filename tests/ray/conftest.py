@@ -24,6 +24,11 @@ ENVIRONMENT = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The notebook, which starts a cluster of its own, goes before the tests of the ring's cluster."""
+    items.sort(key=lambda item: item.path.parent == Path(__file__).parent and "server" in item.fixturenames)
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`hpt/1`, `hpt/2`, `hpt/3`."""

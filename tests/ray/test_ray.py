@@ -7,7 +7,6 @@ import os
 import signal
 import time
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from helpers.eventually import eventually
@@ -15,7 +14,7 @@ from helpers.ray_clients import Load, begin_to_predict, predict, rest, until
 
 from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.errors import ConfigRejected, ServingError, Unimplemented, VersionNotFound
-from tfserve_nb.scaleout.ray.admin import RayModels, with_application, with_user_config
+from tfserve_nb.scaleout.ray.admin import with_application, with_user_config
 from tfserve_nb.scaleout.ray.config import ACTOR_OPTIONS, AUTOSCALING_OPTIONS, DEPLOYMENT_OPTIONS
 from tfserve_nb.scaleout.ray.deploy import RayServer
 from tfserve_nb.scaleout.ray.state import RayModelStatus
@@ -147,10 +146,7 @@ def test_a_rolling_update_of_the_only_replica_loses_nothing(
 
 
 def test_a_replica_that_is_killed_loses_nothing(server: RayServer, deployed: Deployment, load: Load) -> None:
-    models = server.handle.models
-    assert isinstance(models, RayModels)
-    server.api.deploy(with_application(server.api.details(), lambda ours: with_replicas(ours, 2)))
-    settled(server, 2)
+    deployed.scale(2)
     victim = server.state().replicas[0]
     assert victim.pid is not None
     held = [http.client.HTTPConnection("127.0.0.1", load.port, timeout=60) for _ in range(4)]
@@ -173,13 +169,6 @@ def test_a_replica_that_is_killed_loses_nothing(server: RayServer, deployed: Dep
 
     assert load.problems == []
     assert late == [(1, {"predictions": [2.5]})] * 4
-
-
-def with_replicas(application: dict[str, Any], number: int) -> dict[str, Any]:
-    """Our application with so many replicas."""
-    (deployment,) = application["deployments"]
-    scaling = {**deployment["autoscaling_config"], "min_replicas": number, "max_replicas": number}
-    return {**application, "deployments": [{**deployment, "autoscaling_config": scaling}]}
 
 
 # ---------------------------------------------------------------- what Ray itself says

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import threading
 import urllib.error
 import urllib.request
@@ -215,7 +216,7 @@ def test_one_weight_that_differs_is_named_by_row_output_and_size(serve: Serve) -
     assert float(row.b) - float(row.a) == pytest.approx(0.25)
     text = text_of(result)
     assert "3 of 3 differ" in text
-    assert "net version 1, serving_default, REST, rows" in text
+    assert re.search(r"net version 1, serving_default 4 protocols \d y\[1\] ", text)
 
 
 @pytest.mark.parametrize(("off", "tolerance", "exit_code"), [(1e-5, 1e-4, 0), (1e-2, 1e-4, 1), (1e-2, 1e-1, 0)])
@@ -236,8 +237,7 @@ def test_versions_labels_and_metadata_that_differ_are_named(serve: Serve) -> Non
         "versions and states of net": "A: 1 AVAILABLE, 2 AVAILABLE; B: 1 AVAILABLE, 3 AVAILABLE",
         "default version of net": "A: version 2; B: version 3",
         "label of net, stable": "A: version 1; B: 400 Unrecognized servable version label: stable",
-        "metadata of net, version 1": "signature_def.signature_def.serving_default.method_name: "
-        "A tensorflow/serving/predict, B other",
+        "metadata of net, version 1": "serving_default.method_name: A tensorflow/serving/predict, B other",
     }
     assert {one.where.version for one in result.predictions} == {1}
 
@@ -316,7 +316,7 @@ def test_the_calls_that_a_signature_is_for_are_compared_too(serve: Serve, sortin
         assert [len(found[way]) >= 3 for way in ways["sort"]] == [True] * len(ways["sort"]), text_of(result)
         assert all(row.output.startswith(output) for some in found.values() for row in some)
     assert found["classify", "REST"][0].difference == pytest.approx(0.01, abs=1e-6)
-    assert "net version 1, sort, classify over REST" in text_of(moved)
+    assert "net version 1, sort, classify 2 protocols" in text_of(moved)
 
 
 class TensorFlowServingsRoutes(BaseHTTPRequestHandler):
@@ -493,6 +493,8 @@ def test_models_that_are_not_there(serve: Serve) -> None:
         compare_servers(a, b)
     with pytest.raises(ModelNotFound, match="neither server has a model 'other'"):
         compare_servers(a, b, ("other",))
+    with pytest.raises(InvalidOption, match=r"B \(http.*\) refuses: 401 A token is needed"):
+        compare_servers(a, Address(serve(Model(1)).url))
 
 
 def test_the_command_line(

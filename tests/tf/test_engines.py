@@ -250,7 +250,7 @@ def test_too_little_memory_and_too_little_time_to_convert_are_said(tmp_path: Pat
 class Broken:
     """An engine that runs nothing, or answers what it likes."""
 
-    name = "onnx"
+    name, num_threads = "onnx", 2
 
     def __init__(self, answer: np.ndarray | None = None) -> None:
         self.answer = answer

@@ -34,7 +34,7 @@ class Fake:
     """An engine that computes `y` of `x`."""
 
     def __init__(self, name: str, y_of: Callable[[np.ndarray], np.ndarray]) -> None:
-        self.name = name
+        self.name, self.num_threads = name, 1
         self.sizes: list[int] = []
         self._y_of = y_of
 

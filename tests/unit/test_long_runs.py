@@ -84,7 +84,7 @@ def model() -> Iterator[Model]:
 
 @pytest.fixture
 def runner(model: Model) -> Iterator[Runner]:
-    runner = Runner("test")
+    runner = Runner("test", num_cores=2)  # as in a kernel: one run at a time, unless each takes one core
     yield runner
     model.gate.set()
     runner.stop()
@@ -112,7 +112,7 @@ def test_other_models_are_answered_while_a_run_hangs(runner: Runner, model: Mode
 
     model.gate.set()
     eventually(lambda: not runner.long_run([hanging]))
-    eventually(lambda: num_threads() == 2)  # one that runs, one that watches
+    eventually(lambda: num_threads() == 3)  # two that run, one that watches
 
 
 def test_a_model_that_is_slow_but_in_time_does_not_run_twice_at_once(runner: Runner, model: Model) -> None:

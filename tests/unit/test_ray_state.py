@@ -7,6 +7,8 @@ import socket
 import stat
 import sys
 import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tfserve_nb.api.connect import remote_server
+from tfserve_nb.api.deployment import Deployment
 from tfserve_nb.dashboards.pages.replicas import replica_tables
 from tfserve_nb.errors import InvalidOption, ModelNotFound, NotAvailable, ServerFailed
-from tfserve_nb.scaleout.ray import cluster
-from tfserve_nb.scaleout.ray.admin import with_application, with_user_config
+from tfserve_nb.scaleout.ray import cluster, serve_api
+from tfserve_nb.scaleout.ray.admin import RayModels, with_application, with_user_config
 from tfserve_nb.scaleout.ray.cluster import TRIES, LocalCluster
 from tfserve_nb.scaleout.ray.combined_metrics import combined_metrics
 from tfserve_nb.scaleout.ray.serve_api import ServeApi, check_ray_version
@@ -85,6 +89,72 @@ def test_others_applications_stay_in_the_configuration() -> None:
     assert [one["name"] for one in without["applications"]] == ["other"]
 
 
+class ScalingApi(ServeApi):
+    """Ray that follows a new number of replicas after it was asked for its state once."""
+
+    def __init__(self) -> None:
+        super().__init__("http://127.0.0.1:9")
+        self.sent: list[dict[str, Any]] = []
+        self.replicas = [{"replica_id": "a", "state": "RUNNING"}]
+
+    def details(self) -> dict[str, Any]:
+        found = details_with(self.replicas)
+        if self.sent:
+            least = self.sent[-1]["autoscaling_config"]["min_replicas"]
+            self.replicas = [{"replica_id": str(number), "state": "RUNNING"} for number in range(least)]
+        return found
+
+    def deploy(self, config: Mapping[str, Any]) -> None:
+        self.sent.append(config["applications"][0]["deployments"][0])
+
+
+def details_with(replicas: list[dict[str, str]]) -> dict[str, Any]:
+    """Ray's answer with these replicas, all of them wanted."""
+    scaling = {"min_replicas": 1, "max_replicas": 3, "upscale_delay_s": 3}
+    deployment = {"name": "Models", "user_config": {"models": []}, "autoscaling_config": scaling}
+    ours = {
+        "status": "RUNNING",
+        "deployed_app_config": {"name": "tfserve_nb", "deployments": [deployment]},
+        "deployments": {"Models": {"target_num_replicas": len(replicas), "replicas": replicas}},
+    }
+    return {"applications": {"tfserve_nb": ours}}
+
+
+class AnsweringModels(RayModels):
+    """Replicas that all answer."""
+
+    def each_replica(self, path: str, number: int) -> list[Any]:
+        return [{}] * number
+
+
+def test_the_number_of_replicas_is_changed_and_the_change_is_seen() -> None:
+    api = ScalingApi()
+    models = AnsweringModels(api, "http://127.0.0.1:9", None)
+
+    models.scale(2, 2)
+    models.scale(1, 3)
+
+    (first, second) = api.sent
+    assert first["autoscaling_config"] == {"min_replicas": 2, "max_replicas": 2, "upscale_delay_s": 3}
+    assert (second["autoscaling_config"]["max_replicas"], second["user_config"]) == (3, {"models": []})
+    assert [(event.before, event.after) for event in models.state().scaling] == [(1, 2), (2, 1)]
+
+
+@pytest.mark.parametrize(("numbers", "words"), [((0, 1), "min_replicas=0"), ((2, 1), "max_replicas=1")])
+def test_numbers_of_replicas_out_of_order_are_refused(numbers: tuple[int, int], words: str) -> None:
+    api = ScalingApi()
+
+    with pytest.raises(InvalidOption, match=words):
+        AnsweringModels(api, "http://127.0.0.1:9", None).scale(*numbers)
+    assert api.sent == []
+
+
+def test_what_is_no_replica_cannot_be_scaled() -> None:
+    with pytest.raises(InvalidOption, match="m is not served by replicas on Ray") as error:
+        Deployment("m", remote_server("http://127.0.0.1:9", None)).scale(2)
+    assert "to_ray" in error.value.hint
+
+
 def snapshot(clock: list[float], latencies_s: list[float], version: int = 1) -> Any:
     metrics = Metrics(lambda: clock[0])
     for latency_s in latencies_s:
@@ -139,23 +209,43 @@ def test_a_cluster_that_does_not_answer_is_told() -> None:
         ServeApi("http://127.0.0.1:9").details()
 
 
+@contextmanager
+def answering(*responses: bytes) -> Iterator[str]:
+    """The URL of a server that gives each response to one connection."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            for response in responses:
+                with listener.accept()[0] as client:
+                    client.recv(65536)
+                    client.sendall(response)
+
+        other = threading.Thread(target=answer)
+        other.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        other.join()
+
+
+FAILURE = b"HTTP/1.1 500 Internal Server Error\r\n\r\nThe actor never ran"
+
+
 @pytest.mark.parametrize(
     "response", [b"HTTP/1.1 404 Not Found\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n<html>", b"SSH-2.0\r\n"]
 )
 def test_a_server_that_is_no_dashboard_is_told(response: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    told = "is not Ray's dashboard, or has no Ray Serve: it answered"
+    with answering(response) as url, pytest.raises(NotAvailable, match=told):
+        ServeApi(url).details()
 
-        def answer() -> None:
-            with listener.accept()[0] as client:
-                client.recv(65536)
-                client.sendall(response)
 
-        other = threading.Thread(target=answer)
-        other.start()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(NotAvailable, match=f"{url} is not Ray's dashboard, or has no Ray Serve: it answered"):
-            ServeApi(url).details()
-        other.join()
+def test_what_ray_fails_to_do_is_asked_again_and_told_at_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve_api, "PAUSES_S", (0.0, 0.0))
+
+    with answering(FAILURE, FAILURE, b"HTTP/1.1 200 OK\r\n\r\n{}") as url:
+        assert ServeApi(url).details() == {}
+    told = "answered 500: The actor never ran"
+    with answering(FAILURE, FAILURE, FAILURE) as url, pytest.raises(NotAvailable, match=told):
+        ServeApi(url).details()
 
 
 def test_sockets_of_ray_need_a_short_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

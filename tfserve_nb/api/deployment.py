@@ -8,9 +8,10 @@ from __future__ import annotations
 import html
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any  # arrays and DataFrames of the user
+from typing import TYPE_CHECKING, Any, ClassVar  # arrays and DataFrames of the user
 
 import numpy as np
 
@@ -68,6 +69,11 @@ class Deployment:
         name: the model's name.
         server: the server elsewhere that serves it; None for a server of this process.
     """
+
+    show_steps: ClassVar[Callable[[str], AbstractContextManager[Progress]]] = staticmethod(
+        lambda _: nullcontext(no_progress)
+    )
+    """Shows the steps of a call that takes long, given what it does; the notebook puts its bar here."""
 
     def __init__(self, name: str, server: ServerHandle | None = None) -> None:
         self.name = name
@@ -603,7 +609,7 @@ class Deployment:
         *,
         token: str | None = None,
         grpc_address: str | None = None,
-        progress: Progress = no_progress,
+        progress: Progress | None = None,
         **options: Any,
     ) -> ParityResult:
         """Whether another server answers for this model as this one does; `tfserve-nb parity` for scripts and cells.
@@ -616,7 +622,7 @@ class Deployment:
             other: the other server's URL, `http://HOST:PORT`, or a handle of the model there.
             token: what that server asks for, when a URL is given.
             grpc_address: where it listens for gRPC, `HOST:PORT`; `grpcs://HOST:PORT` for TLS.
-            progress: called with each step, on the calling thread.
+            progress: called with each step, on the calling thread; by default a notebook shows them.
             **options: the attributes of `scaleout.parity.options.ParityOptions`: `rows=x_test`, `requests=0`.
 
         Returns:
@@ -627,7 +633,9 @@ class Deployment:
             NotAvailable: if the other server cannot be reached.
         """
         there = other._server if isinstance(other, Deployment) else other  # noqa: SLF001 - of this class
-        return compare_with(self._server, self.name, there, token, grpc_address, ParityOptions(**options), progress)
+        given = ParityOptions(**options)
+        with self._steps(f"comparing {self.name}", progress) as steps:
+            return compare_with(self._server, self.name, there, token, grpc_address, given, steps)
 
     def undeploy(self, version: int | None = None, *, delete: bool = False, force: bool = False) -> None:
         """Stop serving: one version without traffic and labels, or (None) the model.
@@ -651,7 +659,7 @@ class Deployment:
         auth_token_file: str | None = None,
         options: Mapping[str, Any] = MappingProxyType({}),
         environment: Mapping[str, str] = MappingProxyType({}),
-        progress: Progress = no_progress,
+        progress: Progress | None = None,
     ) -> Deployment:
         """Serve the model by replicas on Ray: the same versions, labels, traffic, limits and token; docs/ray.md.
 
@@ -667,7 +675,7 @@ class Deployment:
             auth_token_file: on another cluster: the file with the token, under the same path on every node.
             options: further options of Ray Serve's deployment, such as `{"max_ongoing_requests": 64}`.
             environment: further variables for the processes of a cluster that is started.
-            progress: called with each step, on the calling thread.
+            progress: called with each step, on the calling thread; by default a notebook shows them.
 
         Raises:
             ConfigRejected: if a replica cannot serve it, or an option is none of Ray Serve's.
@@ -677,7 +685,26 @@ class Deployment:
         from .to_ray import RayOptions, server_on_ray  # brings Tornado
 
         given = RayOptions(address, min_replicas, max_replicas, port, grpc_port, auth_token_file, options, environment)
-        return Deployment(self.name, server_on_ray(self._server, self.name, given, progress).handle)
+        with self._steps(f"{self.name} on Ray", progress) as steps:
+            return Deployment(self.name, server_on_ray(self._server, self.name, given, steps).handle)
+
+    def scale(self, min_replicas: int, max_replicas: int | None = None) -> Deployment:
+        """Change the number of replicas that `to_ray` started; returns when they answer. Nothing restarts.
+
+        Args:
+            min_replicas: replicas without load.
+            max_replicas: replicas at most; by default as many as at least, so that Ray adds and removes none.
+
+        Raises:
+            InvalidOption: for a number that is not allowed, or if this handle is of no replicas on Ray.
+            ConfigRejected: if a replica cannot be started, with the reason.
+            NotAvailable: if the cluster does not answer, or it takes too long.
+        """
+        scale = self._server.on_scale
+        if scale is None:
+            raise InvalidOption(f"{self.name} is not served by replicas on Ray", hint="r = d.to_ray(max_replicas=3)")
+        scale(min_replicas, min_replicas if max_replicas is None else max_replicas)
+        return self
 
     def stop(self) -> None:
         """End the replicas that `to_ray` started. Idempotent; other servers end with their last model.
@@ -691,6 +718,9 @@ class Deployment:
                 f"{self.name} is not served by replicas that this handle started", hint="d.undeploy() stops serving it"
             )
         end()
+
+    def _steps(self, title: str, given: Progress | None) -> AbstractContextManager[Progress]:
+        return type(self).show_steps(title) if given is None else nullcontext(given)
 
     def _test_of(self, state: ExperimentState) -> ABTest:
         return ABTest(self._server.experiments, self.name, state.started_at, self)

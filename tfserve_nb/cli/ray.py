@@ -195,6 +195,6 @@ class _Teller:
         if is_time and self._said.startswith(event.phase):
             return
         text = event.phase if is_time or not event.detail else f"{event.phase}: {event.detail}"
-        if text != self._said and event.phase != "done":
+        if text != self._said and event.phase not in ("answering", "done"):  # notes are logged one by one
             self._said = text
             _log.info("%s ...", text[:1].upper() + text[1:])

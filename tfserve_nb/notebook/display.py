@@ -11,6 +11,7 @@ Thread: the kernel's main thread; the still page is updated on the dashboards' t
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import operator
 import sys
@@ -38,11 +39,13 @@ from ..reports.html import to_html
 from ..reports.report import Report
 from ..reports.text import to_text
 from ..scaleout.parity.result import ParityResult
+from ..types import no_progress
 from ..variants import figure as variants_figure
 from ..variants import report as variants_report
 from ..variants.result import VariantsResult
 from .cells import record_cells, stop_recording
 from .overview import Overview
+from .progress import progress_view
 
 _DASHBOARD = ("tfserve_nb.dashboards.view", "Dashboard")
 
@@ -80,7 +83,8 @@ VIEWS: dict[type, View] = {
 
 
 def register(shell: InteractiveShell) -> None:
-    """Show deployments as dashboards and results as tables and figures; in a terminal all stay text."""
+    """Show deployments as dashboards, long calls as bars, results as tables and figures; in a terminal all are text."""
+    Deployment.show_steps = staticmethod(functools.partial(progress_view, shell))
     if shell.display_formatter is None:
         return
     formatters = shell.display_formatter.formatters
@@ -99,6 +103,7 @@ def register(shell: InteractiveShell) -> None:
 
 def unregister(shell: InteractiveShell) -> None:
     """The inverse of `register`; open dashboards become static."""
+    Deployment.show_steps = staticmethod(lambda _: contextlib.nullcontext(no_progress))
     if shell.display_formatter is not None:
         formatter = shell.display_formatter.ipython_display_formatter
         for kind in (Deployment, ".".join(_DASHBOARD), *VIEWS):

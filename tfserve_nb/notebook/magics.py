@@ -61,7 +61,7 @@ from .commands import (
     UndeployOptions,
 )
 from .overview import Overview, show_engines
-from .progress import ProgressView
+from .progress import ProgressView, progress_view
 from .replay import capture, replay, replay_limits
 from .scope import visible_variables
 from .variants import measure
@@ -303,16 +303,9 @@ class DeployMagics(Magics):
         return result.value, name or result.name
 
     def _deploy(self, model: Any, name: str | None, options: dict[str, Any], *, is_quiet: bool) -> Deployment:
-        view = None if is_quiet else ProgressView(self.shell, f"deploying {name}")
-        if view is not None:
-            options["progress"] = view
-        try:
-            with wrong_options_as_usage_error():
-                return deploy(model, name, **options)
-        except BaseException:
-            if view is not None:
-                view.fail()
-            raise
+        shown = progress_view(self.shell, f"deploying {name}", is_quiet=is_quiet)
+        with shown as progress, wrong_options_as_usage_error():
+            return deploy(model, name, progress=progress, **options)
 
     def _base_path(self, name: str | None) -> str | None:
         """The folder of a model; one that is served stays where it is, even when the default has changed."""

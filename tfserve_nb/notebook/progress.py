@@ -5,6 +5,7 @@ Thread: the kernel's main thread.
 
 from __future__ import annotations
 
+import contextlib
 import html
 import time
 from typing import Any  # IPython's display handle is untyped
@@ -12,7 +13,7 @@ from typing import Any  # IPython's display handle is untyped
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import HTML, display
 
-from ..types import ProgressEvent
+from ..types import Progress, ProgressEvent, no_progress
 
 STEPS = (
     "exporting",
@@ -26,6 +27,7 @@ STEPS = (
     "switching",
     "done",
 )
+"""The steps of a deploy, in order."""
 
 _NAMED = ("optimizing", "measuring")
 """Steps that take long for each of several variants, which are named."""
@@ -78,7 +80,9 @@ class LiveOutput:
 
 
 class ProgressView:
-    """The steps of a deploy. Callable with `ProgressEvent`s; the last state stays in the saved notebook as one line.
+    """The steps of what takes long. Callable with `ProgressEvent`s; the last state stays in the notebook as one line.
+
+    As a context manager it says where it stopped when an error ends the block.
 
     Args:
         shell: decides between notebook and terminal.
@@ -112,22 +116,31 @@ class ProgressView:
         if event.phase == "replaying" and event.detail and event.done:
             self._remark += f"; replay: {event.detail}"
             self._output.write(f"{self._title}: {event.detail}")
-        if event.phase in ("measuring", "switching") and event.detail and not _doing(event):
+        if event.phase in ("measuring", "switching", "answering") and event.detail and not _doing(event):
             self._remark += f"; {event.detail}" if self._remark else event.detail
             self._output.write(f"{self._title}: {event.detail}")
         self._output.show(self._summary(event) if event.phase == "done" else self._bar(event))
         if event.phase == "done":
             self._output.write(f"{self._title}: {self._timings()}")
 
-    def fail(self) -> None:
-        """Replace the bar by a line that says where it stopped; the error itself is shown by IPython."""
-        if self._output.is_shown:
+    def __enter__(self) -> ProgressView:
+        """Nothing is shown yet."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """After an error: a line that says where it stopped replaces the bar; the error itself is shown by IPython."""
+        if kind is not None and self._output.is_shown:
             self._output.show(
                 f"<div>{html.escape(self._title)}: failed while {html.escape(self._phase or 'starting')}</div>"
             )
 
     def _bar(self, event: ProgressEvent) -> str:
-        step = STEPS.index(event.phase) if event.phase in STEPS else 0
+        if event.phase not in STEPS:
+            # How long it takes is not known: the bar only moves.
+            what = " ".join(filter(None, (event.phase, event.detail)))
+            label = html.escape(self._title)
+            return f'<div><progress aria-label="{label}"></progress> {label}: {html.escape(what)}</div>'
+        step = STEPS.index(event.phase)
         value = step + (event.done / event.total if event.total else 0)
         count = f" {event.done}/{event.total}" if event.total > 1 else ""
         doing = f" {_doing(event)}" if event.phase in _NAMED else ""
@@ -143,6 +156,13 @@ class ProgressView:
         parts = ", ".join(f"{phase} {seconds:.2f} s" for phase, seconds in self._spent.items() if seconds >= 0.005)
         remark = f"; {self._remark}" if self._remark else ""
         return f"ready in {time.perf_counter() - self._started_s:.2f} s" + (f" ({parts})" if parts else "") + remark
+
+
+def progress_view(
+    shell: InteractiveShell, title: str, *, is_quiet: bool = False
+) -> contextlib.AbstractContextManager[Progress]:
+    """A view of what takes long, or nothing."""
+    return contextlib.nullcontext(no_progress) if is_quiet else ProgressView(shell, title)
 
 
 def _doing(event: ProgressEvent) -> str:

@@ -17,12 +17,11 @@ from ..api.deployment import Deployment
 from ..api.variants import variants_of_model
 from ..export.source import is_model
 from ..options import given, read
-from ..types import no_progress
 from ..variants.options import VariantOptions
 from ..variants.result import VariantsResult
 from .arguments import look_up_model, look_up_variables
 from .commands import MeasuredModel
-from .progress import ProgressView
+from .progress import progress_view
 
 
 def measure(
@@ -54,15 +53,10 @@ def measure(
     name = handle.name if handle is not None else str(wanted.model)
     if handle is None and wanted.version is not None:
         raise UsageError(f"--version is of a served model, and {name} is none")
-    view = None if is_quiet else ProgressView(shell, f"variants of {name}")
-    try:
+    with progress_view(shell, f"variants of {name}", is_quiet=is_quiet) as progress:
         if handle is not None:
-            return handle.measure_variants(options, wanted.version, view or no_progress)
-        return variants_of_model(look_up_model(variables, name), name, options, view or no_progress)
-    except BaseException:
-        if view is not None:
-            view.fail()
-        raise
+            return handle.measure_variants(options, wanted.version, progress)
+        return variants_of_model(look_up_model(variables, name), name, options, progress)
 
 
 def _handle(

@@ -10,7 +10,7 @@ from .report import Cell, CodeDiff, Column, Report, Table
 
 _TINTS = {"+": "rgba(46,160,67,.18)", "-": "rgba(248,81,73,.18)", "@": "rgba(127,127,127,.15)"}
 """First character of a line of a diff -> its background; see-through, for light and dark themes."""
-_PROSE = "display:inline-block;white-space:normal;min-width:10em;max-width:34em"
+_PROSE = "display:inline-block;white-space:normal;overflow-wrap:break-word;min-width:10em;max-width:34em"
 
 
 def to_html(report: Report) -> str:

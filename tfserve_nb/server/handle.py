@@ -35,6 +35,7 @@ class ServerHandle:
         token: what requests must carry, or None for a server without authentication.
         grpc_address: address of gRPC, or None; the admin API of a remote server does not report it.
         on_stop: ends the server, for one that only a handle holds; None for others.
+        on_scale: changes the least and the largest number of replicas; None for a server without replicas.
     """
 
     kind: Kind
@@ -44,6 +45,7 @@ class ServerHandle:
     token: str | None = field(default=None, repr=False)
     grpc_address: str | None = None
     on_stop: Callable[[], None] | None = field(default=None, compare=False, repr=False)
+    on_scale: Callable[[int, int], None] | None = field(default=None, compare=False, repr=False)
 
     def rest_url(self, name: str) -> str:
         """Where TensorFlow Serving's REST API answers for a model."""

@@ -46,6 +46,10 @@ def compare_servers(
     wanted = options or ParityOptions()
     rows = None if wanted.rows is None else given_rows(wanted.rows)
     with closing(Side("A", a, wanted.timeout_s)) as left, closing(Side("B", b, wanted.timeout_s)) as right:
+        for side in (left, right):
+            if wanted.wait_s:
+                progress(ProgressEvent("waiting", 0, 1, f"for {side.url}"))
+            side.wait(wanted.wait_s)
         return _Comparison(left, right, wanted, rows, progress).run(models)
 
 
@@ -82,6 +86,7 @@ class _Comparison:
             checks += compare_refusals(a, b, name)
             self._say(f"{name}: latencies", *step)
             latencies += self._latencies(told.versions[-1], given, predictions)
+        self._progress(ProgressEvent("done", 1, 1))
         notes = tuple(self._all_notes(predictions))
         return ParityResult(a.url, b.url, names, tuple(checks), tuple(predictions), tuple(latencies), notes)
 

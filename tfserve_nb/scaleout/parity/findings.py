@@ -61,9 +61,14 @@ class Where:
     door: str
     call: str = PREDICT
 
+    @property
+    def subject(self) -> str:
+        """All but the protocol."""
+        call = "" if self.call == PREDICT else f", {self.call}"
+        return f"{self.model} version {self.version}, {self.signature}{call}"
+
     def __str__(self) -> str:
-        way = self.door if self.call == PREDICT else f"{self.call} over {self.door}"
-        return f"{self.model} version {self.version}, {self.signature}, {way}"
+        return f"{self.subject}, {self.door}"
 
 
 @dataclass(frozen=True, slots=True)

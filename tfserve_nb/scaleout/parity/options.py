@@ -50,6 +50,7 @@ class ParityOptions:
     )
     requests: int = option(100, "requests to each server for the latencies, for each model and protocol; 0 for none")
     timeout_s: float = option(30.0, "how long a response may take", metavar="S")
+    wait_s: float = option(0.0, "how long to wait for a server that is still starting", metavar="S")
 
     def __post_init__(self) -> None:
         AgreementOptions(self.kind, self.tolerance)  # checks both
@@ -60,6 +61,8 @@ class ParityOptions:
                 raise InvalidOption(f"{name}={value!r} must be a number of at least {least}", hint=hint)
         if not 0 < self.timeout_s < float("inf"):
             raise InvalidOption(f"timeout_s={self.timeout_s!r} must be a positive number", hint="--timeout-s 30")
+        if not 0 <= self.wait_s < float("inf"):
+            raise InvalidOption(f"wait_s={self.wait_s!r} must be 0 or a positive number", hint="--wait-s 60")
 
     def agreement_for(self, output: np.ndarray) -> AgreementOptions:
         """How an output is compared: floating-point numbers one by one, all else must be equal, unless told otherwise.

@@ -142,12 +142,15 @@ def _outcome(one: Predictions) -> str:
 
 
 def _row_table(predictions: Iterable[Predictions]) -> Table:
-    """The rows that differ, with the outputs that differ most."""
-    columns = (*names("where"), *numbers("row"), *names("output"), *numbers("A", "B", "difference", "allowed"))
+    """The rows that differ, with the outputs that differ most; once for all protocols that show the same numbers."""
+    columns = (*names("where", "over"), *numbers("row"), *names("output"), *numbers("A", "B", "difference", "allowed"))
+    doors: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for row in (row for one in predictions for row in one.rows_that_differ):
+        cells = (str(row.row), row.output, row.a, row.b, f"{row.difference:.3g}", f"{row.allowed:.3g}")
+        doors.setdefault((row.where.subject, cells), []).append(row.where.door)
     rows = [
-        (str(row.where), str(row.row), row.output, row.a, row.b, f"{row.difference:.3g}", f"{row.allowed:.3g}")
-        for one in predictions
-        for row in one.rows_that_differ
+        (subject, some[0] if len(some) == 1 else f"{len(some)} protocols", *cells)
+        for (subject, cells), some in doors.items()
     ]
     more = f", {SHOWN_ROWS} of {len(rows)}" if len(rows) > SHOWN_ROWS else ""
     return Table(f"Rows that differ{more}", columns, tuple(rows[:SHOWN_ROWS]))

@@ -80,7 +80,7 @@ def given_rows(rows: Any) -> GivenRows:
         ServingError: naming the record of a request log that is damaged.
     """
     if not isinstance(rows, str | Path):
-        return GivenRows("the rows that were given", (GivenRequest(rows),))
+        return GivenRows("what was given as rows", (GivenRequest(rows),))
     path = Path(rows)
     try:
         given = GivenRows(str(path), tuple(_read(path)))
@@ -91,7 +91,7 @@ def given_rows(rows: Any) -> GivenRows:
             hint="a .npy, .npz, .json or .parquet file, a warm-up file, or a version's folder",
         ) from error
     if not given.requests:
-        raise InvalidOption(f"rows={str(path)!r} holds no rows", hint="leave --rows out to send made-up ones")
+        raise InvalidOption(f"{path} holds no rows", hint="leave --rows out to send made-up ones")
     return given
 
 
@@ -156,9 +156,7 @@ def rows_for(
             continue
         inputs = read_rows(signature, _named(request.value, signature))
         if not count_rows(signature, inputs) and not request.is_whole:
-            raise InvalidOption(
-                f"{given.origin}: there are no rows in it", hint="leave --rows out to send made-up ones"
-            )
+            raise InvalidOption(f"{given.origin} holds no rows", hint="leave --rows out to send made-up ones")
         found = [inputs] if request.is_whole else list(cut(signature, inputs, max_rows - num_rows))
         pieces += found
         num_rows += sum(count_rows(signature, piece) for piece in found)

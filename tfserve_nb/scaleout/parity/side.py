@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ from .grpc_client import GrpcClient
 
 T = TypeVar("T")
 
+POLL_S = 0.2
 _NO_TOKEN = (401, 403)
 _GRPC_NO_TOKEN = ("UNAUTHENTICATED", "PERMISSION_DENIED")
 
@@ -94,6 +96,24 @@ class Side:
             self._admin.connection.close()
         if self.grpc is not None:
             self.grpc.close()
+
+    def wait(self, limit_s: float) -> None:
+        """Wait until the server answers anything.
+
+        Raises:
+            NotAvailable: if it does not within `limit_s`.
+            InvalidOption: if it wants another token.
+        """
+        until_s = time.perf_counter() + limit_s
+        while True:
+            try:
+                self.get(V2)
+            except NotAvailable:
+                if time.perf_counter() >= until_s:
+                    raise
+                time.sleep(POLL_S)
+            else:
+                return
 
     def get(self, path: str) -> Reply:
         """A response; see `send`."""

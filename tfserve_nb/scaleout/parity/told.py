@@ -6,6 +6,7 @@ Thread: the caller's.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any  # JSON values
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 
 from ...errors import ModelNotFound, NotAvailable
 from ...server.admin.predict_body import parse_signatures
+from ...server.paths import V2
 from ...server.rest.metadata_json import CHANGES_FIELD, ORDER_FIELD
 from ...types import ModelStatus, SignatureSpec
 from .findings import Check, Verdict
@@ -25,6 +27,8 @@ GONE = "END"
 MAX_DIFFERENCES = 3
 MAX_CHARS = 60
 _NOTHING = object()
+_SIGNATURES = re.compile(r"^(?:signature_def\.)+")
+"""What every path in the metadata of a version begins with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +75,14 @@ def models_of(a: Side, b: Side, wanted: Iterable[str]) -> tuple[tuple[str, ...],
 
     Raises:
         ModelNotFound: if none was named and no server lists its own, or they list none.
+        InvalidOption: if that is because a server wants a token.
     """
     named = tuple(dict.fromkeys(wanted))
     if named:
         return named, []
     if a.names is None and b.names is None:
+        for side in (a, b):
+            side.get(V2)  # one that wants a token says so
         raise ModelNotFound(
             "neither server lists its models",
             hint="--model NAME, or http://HOST:PORT/v1/models/NAME; a token for one of them would do, too",
@@ -252,7 +259,7 @@ def _grpc_metadata(side: Side, name: str, version: int) -> Any:
 
 def _alike(what: str, subject: str, a: Any, b: Any) -> Check:
     """Compare two JSON values, word for word."""
-    found = list(differences(a, b))
+    found = [(_SIGNATURES.sub("", path), *both) for path, *both in differences(a, b)]
     remark = "; ".join(f"{path or 'all'}: A {left}, B {right}" for path, left, right in found[:MAX_DIFFERENCES])
     if len(found) > MAX_DIFFERENCES:
         remark += f"; and {len(found) - MAX_DIFFERENCES} more"

@@ -12,7 +12,7 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any  # JSON values
@@ -26,7 +26,7 @@ from ...serving.models.routing import Routing
 from ...serving.telemetry.model_metrics import ModelMetrics
 from ...types import ModelStatus, Progress, ProgressEvent, no_progress
 from .combined_metrics import combined_metrics
-from .config import APPLICATION, DEPLOYMENT
+from .config import APPLICATION, DEPLOYMENT, check_range
 from .replica_model import ReplicaModel, models_of
 from .serve_api import ServeApi
 from .state import (
@@ -155,6 +155,30 @@ class RayModels(RemoteModels):
             return
         self._change(name, lambda routing: routing.without(version), no_progress)
 
+    def scale(self, min_replicas: int, max_replicas: int) -> None:
+        """Let Ray run so many replicas; returns when there are as many as it wants within these bounds, and all answer.
+
+        No replica restarts, and one that goes finishes what it works on; that is not waited for.
+
+        Raises:
+            ConfigRejected: with the reason of a replica that cannot be started; Ray goes on trying.
+            InvalidOption: for a number that is not allowed.
+            NotAvailable: if it takes too long.
+        """
+        check_range(min_replicas, max_replicas)
+        with self._lock:
+            details = self._api.details()
+            self._noted(state_of(details))
+            self._api.deploy(with_application(details, lambda ours: _with_replicas(ours, min_replicas, max_replicas)))
+            self._wait_until(
+                lambda state: (
+                    min_replicas <= state.num_running == state.wanted <= max_replicas
+                    and len(self.each_replica(REPLICA, state.num_running)) >= state.num_running
+                ),
+                f"there were not {min_replicas} to {max_replicas} replicas that answer",
+                ("DEPLOY_FAILED",),  # unhealthy is one that has just died, and Ray starts another
+            )
+
     def carry_out(self, operation: Operation, arguments: Mapping[str, Any]) -> Any:
         """Ask a replica for what only reads.
 
@@ -242,21 +266,36 @@ class RayModels(RemoteModels):
             ConfigRejected: with the reason of a replica that cannot.
             NotAvailable: if that takes too long.
         """
-        until_s = time.perf_counter() + CHANGE_LIMIT_S
-        state = state_of(self._api.details())
-        while time.perf_counter() < until_s:
+
+        def is_followed(state: RayState) -> bool:
             reports = self.each_replica(REPLICA, state.num_running)
             told = next((one["problem"] for one in reports if one["revision"] == revision and one["problem"]), "")
             if told:
                 raise ConfigRejected(told)
-            state = state_of(self._api.details())
-            if state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            if not reports or any(one["revision"] != revision for one in reports):
+                return False
+            return state_of(self._api.details()).is_settled  # asked now: Ray may have begun with some replicas only
+
+        failed = ("DEPLOY_FAILED", "UNHEALTHY")
+        self._wait_until(is_followed, "the replicas did not follow the new configuration", failed)
+
+    def _wait_until(self, is_so: Callable[[RayState], bool], otherwise: str, failed: Container[str]) -> None:
+        """Wait until something holds.
+
+        Raises:
+            ConfigRejected: if Ray says that it `failed`, with its reason.
+            NotAvailable: if that takes too long; the message begins with `otherwise`.
+        """
+        until_s = time.perf_counter() + CHANGE_LIMIT_S
+        while time.perf_counter() < until_s:
+            state = self._noted(state_of(self._api.details()))
+            if state.status in failed:
                 raise ConfigRejected(state.problem)
-            if state.is_settled and reports and all(one["revision"] == revision for one in reports):
+            if is_so(state):
                 return
             time.sleep(POLL_S)
         raise NotAvailable(
-            f"the replicas did not follow the new configuration within {CHANGE_LIMIT_S:g} s: Ray says {state.status}",
+            f"{otherwise} within {CHANGE_LIMIT_S:g} s: Ray says {state.status}",
             hint="r.status().ray tells what each replica does",
         )
 
@@ -292,6 +331,13 @@ def with_application(
 def _with_deployment(application: Mapping[str, Any], user_config: Mapping[str, Any]) -> dict[str, Any]:
     deployment = {**_deployment_of(application), "user_config": dict(user_config)}
     return {**application, "deployments": [deployment]}
+
+
+def _with_replicas(application: Mapping[str, Any], least: int, most: int) -> dict[str, Any]:
+    deployment = _deployment_of(application)
+    deployment.pop("num_replicas", None)  # of a configuration that somebody wrote; Ray takes one of the two
+    scaling = {**(deployment.get("autoscaling_config") or {}), "min_replicas": least, "max_replicas": most}
+    return {**application, "deployments": [{**deployment, "autoscaling_config": scaling}]}
 
 
 def _deployment_of(application: Mapping[str, Any]) -> dict[str, Any]:

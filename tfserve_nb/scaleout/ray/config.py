@@ -90,8 +90,7 @@ class RayPlan:
     revision: str = ""
 
     def __post_init__(self) -> None:
-        check_number("min_replicas", self.min_replicas, 1)
-        check_number("max_replicas", self.max_replicas, self.min_replicas)
+        check_range(self.min_replicas, self.max_replicas)
         for name, port in (("port", self.port), ("grpc_port", self.grpc_port)):
             if port is not None:
                 check_number(name, port, 1, 65535)
@@ -202,6 +201,16 @@ def check_number(name: str, value: object, least: int, most: int = 10_000) -> No
     """
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidOption(f"{name}={value!r} must be a whole number from {least} to {most}", hint=f"{name}={least}")
+
+
+def check_range(min_replicas: object, max_replicas: object) -> None:
+    """Refuse numbers of replicas that are not in order.
+
+    Raises:
+        InvalidOption: naming the first wrong one.
+    """
+    check_number("min_replicas", min_replicas, 1)
+    check_number("max_replicas", max_replicas, int(min_replicas))  # type: ignore[call-overload]  # it was checked
 
 
 def check_options(options: Mapping[str, Any]) -> None:

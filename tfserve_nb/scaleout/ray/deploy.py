@@ -195,8 +195,9 @@ def _deployed(
     models = RayModels(api, url, token)
     _wait_for_answers(models, plan)
     grpc_address = None if plan.grpc_port is None else f"{host}:{plan.grpc_port}"
-    handle = ServerHandle("remote", models, RemoteExperiments(models), url, token, grpc_address)
-    progress(ProgressEvent("done", 1, 1, "; ".join(notes)))
+    handle = ServerHandle("remote", models, RemoteExperiments(models), url, token, grpc_address, on_scale=models.scale)
+    progress(ProgressEvent("answering", 1, 1, "; ".join(notes)))
+    progress(ProgressEvent("done", 1, 1))
     return RayServer(api, plan, handle, cluster=None, secret=None, notes=notes)
 
 

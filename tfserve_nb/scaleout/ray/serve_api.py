@@ -10,6 +10,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -23,6 +24,8 @@ from .config import TESTED_RAY
 APPLICATIONS = "/api/serve/applications/"
 VERSION = "/api/ray/version"
 LIMIT_S = 60.0
+PAUSES_S = (1.0, 3.0)
+"""Before Ray is asked again what it could not do: on a busy machine a process that it starts may come too late."""
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -83,8 +86,7 @@ class ServeApi:
         if self._token:
             request.add_header("Authorization", f"Bearer {self._token}")
         try:
-            with self._opener.open(request, timeout=limit_s) as response:
-                text = response.read()
+            text = self._asked(request, limit_s)
             found: dict[str, Any] = json.loads(text) if text else {}
         except urllib.error.HTTPError as error:
             raise self._refused(error) from error
@@ -96,6 +98,20 @@ class ServeApi:
                 f"Ray's dashboard at {self.url} does not answer: {reason}", hint="is the cluster running? ray status"
             ) from error
         return found
+
+    def _asked(self, request: urllib.request.Request, limit_s: float) -> bytes:
+        """The answer; a failure of Ray's own is asked again, as everything here may be asked for twice."""
+        for pause_s in PAUSES_S:
+            try:
+                with self._opener.open(request, timeout=limit_s) as response:
+                    return bytes(response.read())
+            except urllib.error.HTTPError as error:
+                if error.code < 500:
+                    raise
+                error.close()
+            time.sleep(pause_s)
+        with self._opener.open(request, timeout=limit_s) as response:
+            return bytes(response.read())
 
     def _refused(self, error: urllib.error.HTTPError) -> Exception:
         text = error.read().decode(errors="replace").strip()

@@ -69,8 +69,10 @@ class Lane:
         separate: called with the reason when a run shows that rows may not run together, or None.
         run_here: runs a batch on a thread that must not wait, or raises for one that `run` is to run; None where runs
             of one size may take different times. See `short_runs`.
+        takes_one_core: whether a run leaves other cores to other runs; None for one that may use all. It may change.
+        share: how many of the runner's threads a run counts for; see `turns`.
         is_slow_until_s: until when none of its runs is carried out on the thread that submits; see `short_runs`.
-        finish_s: the device's virtual time at which this lane's last batch is done; see `Runner`.
+        finish_s: the device's virtual time at which this lane's last batch is done; see `turns`.
         num_running: runs on their way that are not overdue.
         num_overdue: those that are.
     """
@@ -83,6 +85,8 @@ class Lane:
     run_within: RunWithin | None = None
     separate: Callable[[str], None] | None = None
     run_here: RunFunction | None = None
+    takes_one_core: Callable[[], bool] | None = None
+    share: int = 1
     is_slow_until_s: float = 0.0
     finish_s: float = 0.0
     num_running: int = 0

@@ -42,6 +42,7 @@ class RunningBatch:
         batch: the requests.
         started_s: when it started.
         is_replaced: whether another thread works in place of this one, which ends after its run.
+        share: how many of the runner's threads the run counts for, while it counts; see `turns`.
         is_overdue: whether the run went on after its time; then it does not count as one of its lane's runs.
     """
 
@@ -49,6 +50,7 @@ class RunningBatch:
     batch: Batch | None = None
     started_s: float = 0.0
     is_replaced: bool = False
+    share: int = 0
     is_overdue: bool = False
 
     def begin(self, lane: Lane, batch: Batch, now_s: float) -> None:

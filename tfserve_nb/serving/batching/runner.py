@@ -1,4 +1,4 @@
-"""The model runner: takes batches from queues and runs them, on one thread per device or on several.
+"""The model runner: takes batches from queues and runs them, on the threads of one device.
 
 The runner pulls: whenever it is free it takes what is queued, so batches form by themselves under load and an idle
 server adds no delay. Several versions and models share one runner and take turns. Nothing that a model or a request
@@ -11,7 +11,6 @@ those of servers: it carries out short runs itself.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -28,6 +27,7 @@ from .queue import Batch, BatchQueue, Finished, Part, Task
 from .rows import RowsMisfit, run_parts
 from .short_runs import is_short, run_here
 from .short_runs import note as note_short
+from .turns import Turns
 
 JOIN_S = 1.5
 
@@ -42,36 +42,31 @@ def _stopped() -> DeadlineExceeded:
 
 
 class Runner:
-    """Runs the batches of all versions on one device, and shares its time fairly between them.
-
-    Each lane is charged for the time that its batches take, and the lane that had least goes first; one that was idle
-    starts level with the others and has no credit. So a large model does not crowd out a small one.
-
-    Background lanes get what time is left over: they run only while nothing waits in any other lane, and one of several
-    threads is always left to the others.
+    """Runs the batches of all versions on one device, and shares its time fairly between them: see `turns`.
 
     A run that takes long holds up its own lane only: see `long_runs`.
 
     Args:
         device: for the threads' names, such as `cpu0`.
-        num_threads: batches that may run at the same time.
+        num_threads: batches that may run at the same time, whatever runs them.
+        num_cores: batches that may run at the same time when each of them takes one core.
         now: the clock in seconds.
-
-    Reference: start-time fair queueing (Goyal, Vin, Cheng, 1996).
     """
 
     def __init__(
-        self, device: str = "cpu0", *, num_threads: int = 1, now: Callable[[], float] = time.perf_counter
+        self,
+        device: str = "cpu0",
+        *,
+        num_threads: int = 1,
+        num_cores: int = 1,
+        now: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.device = device
-        self._num_threads = num_threads
+        self._turns = Turns(num_threads, num_cores)
         self._now = now
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._num_idle = 0
-        self._lanes: list[Lane] = []
-        self._background: list[Lane] = []
-        self._virtual_s = 0.0
         self._stopping = False
         self._threads: list[threading.Thread] = []
         self._num_started = 0
@@ -85,7 +80,7 @@ class Runner:
         Raises:
             ServerFailed: if they do not within two seconds.
         """
-        for _ in range(self._num_threads):
+        for _ in range(self._turns.num_threads):
             self._threads.append(start_thread(self._next_name(), self._work))
         self._threads.append(start_thread(f"tfserve-runner-{self.device}-watch", self._watch))
 
@@ -94,7 +89,7 @@ class Runner:
         finished: Finished = []
         with self._wake:
             self._stopping = True
-            for lane in self._lanes + self._background:
+            for lane in self._turns.lanes + self._turns.background:
                 finished += lane.queue.close(NotAvailable("the server is shutting down"))
             for _, batch in self._again:
                 for part in batch.parts:
@@ -118,19 +113,19 @@ class Runner:
         run_within: RunWithin | None = None,
         separate: Callable[[str], None] | None = None,
         run_here: RunFunction | None = None,
+        takes_one_core: Callable[[], bool] | None = None,
     ) -> Lane:
         """Open a queue whose batches go to `run`; see `Lane` for the other arguments."""
         lane = Lane(queue, run, observe, is_background=is_background, run_within=run_within, separate=separate)
-        lane.run_here = run_here
+        lane.run_here, lane.takes_one_core = run_here, takes_one_core
         with self._wake:
-            (self._background if is_background else self._lanes).append(lane)
+            self._turns.add(lane)
         return lane
 
     def detach(self, lane: Lane) -> None:
         """Close a queue; tasks that still wait in it are finished with `NotAvailable`."""
         with self._wake:
-            with contextlib.suppress(ValueError):
-                (self._background if lane.is_background else self._lanes).remove(lane)
+            self._turns.remove(lane)
             finished = lane.queue.close()
         _deliver(finished)
 
@@ -157,14 +152,14 @@ class Runner:
         task.owner = self
         with self._lock:
             lane.queue.add(task)
-            if wakes and self._num_idle:
+            if wakes and self._num_idle and self._turns.num_free > 0:
                 self._wake.notify()
         return task
 
     def wake(self) -> None:
         """Start what was submitted without waking; a run that is shorter than a switch between threads runs here."""
         # A thread that found nothing counts itself idle before it lets go of the lock that submitting takes.
-        if self._num_idle and not self._run_short():
+        if self._num_idle and self._turns.num_free > 0 and not self._run_short():
             with self._lock:
                 self._wake.notify()
 
@@ -173,10 +168,10 @@ class Runner:
         running = RunningBatch(is_replaced=True)  # none of the runner's threads is missing meanwhile
         with self._wake:
             now_s = self._now()
-            lane = None if self._again or self._stopping else self._choose(now_s, self._lanes)[0]
+            lane = None if self._again or self._stopping else self._turns.choose(now_s)[0]
             if lane is None or not is_short(lane, now_s):
                 return False
-            lane.finish_s = self._virtual_s = max(self._virtual_s, lane.finish_s)
+            self._turns.begin(lane)
             batch, finished = lane.queue.take(now_s)
             if batch is not None:
                 self._running.append(running)
@@ -239,16 +234,12 @@ class Runner:
                     again, batch = self._again.popleft()
                     self._begin(running, again, batch, now_s)
                     return again, batch, []
-                lane, ready_s = self._choose(now_s, self._lanes)
+                lane, ready_s = self._turns.next(now_s)
                 if lane is not None:
-                    lane.finish_s = self._virtual_s = max(self._virtual_s, lane.finish_s)
-                elif ready_s is None and self._background:
-                    lane = self._choose_background(now_s)
-                if lane is not None:
-                    taken, finished = lane.queue.take(now_s, 1 + self._num_idle)
+                    taken, finished = lane.queue.take(now_s, self._turns.num_takers(lane, self._num_idle))
                     if taken is not None:
                         self._begin(running, lane, taken, now_s)
-                    if self._num_idle:
+                    if self._num_idle and self._turns.num_free > 0:
                         self._wake.notify()  # there may be more than one batch
                     return lane, taken, finished
                 self._num_idle += 1
@@ -258,31 +249,13 @@ class Runner:
                     self._num_idle -= 1
             return None
 
-    def _choose_background(self, now_s: float) -> Lane | None:
-        """The background lane whose turn it is, if a thread may run one."""
-        num_running = sum([lane.num_running for lane in self._background])
-        is_allowed = num_running < max(1, self._num_threads - 1)
-        return self._choose(now_s, self._background if is_allowed else [])[0]
-
-    def _choose(self, now_s: float, lanes: list[Lane]) -> tuple[Lane | None, float | None]:
-        """The lane whose turn it is, or else when one will have a batch."""
-        chosen: Lane | None = None
-        earliest: float | None = None
-        for lane in lanes:
-            ready_s = lane.queue.ready_at()
-            if ready_s is None or lane.num_running >= self._num_threads:
-                continue
-            if ready_s > now_s:
-                earliest = ready_s if earliest is None else min(earliest, ready_s)
-            elif chosen is None or lane.finish_s < chosen.finish_s:
-                chosen = lane
-        return chosen, earliest
-
     def _begin(self, running: RunningBatch | None, lane: Lane, batch: Batch, now_s: float) -> None:
         """A thread runs a batch from now on; the caller holds the lock."""
         if running is not None:
             running.begin(lane, batch, now_s)
             lane.num_running += 1
+            if not running.is_replaced:
+                self._turns.occupy(running, lane)
 
     def _ended(self, running: RunningBatch) -> bool:
         """A thread's run has ended; whether the thread goes on. The caller holds the lock."""
@@ -290,9 +263,10 @@ class Runner:
         if lane is None:
             return True
         running.lane = running.batch = None
+        self._turns.give_back(running)
         if running.is_overdue:
             lane.num_overdue -= 1
-            is_attached = lane in self._lanes or lane in self._background
+            is_attached = lane in self._turns.lanes or lane in self._turns.background
             if lane.num_overdue == MAX_OVERDUE - 1 and is_attached and not self._stopping:
                 lane.queue.reopen()
         else:
@@ -321,20 +295,22 @@ class Runner:
             for running in self._running:
                 if not running.is_overdue and running.is_late(now_s):
                     finished += self._give_up(running, now_s)
-            if not self._num_idle and self._is_anything_waiting() and not self._stopping:
+            if self._is_held_up(now_s) and not self._stopping:
                 for running in self._running:
                     if not running.is_replaced and running.is_long(now_s):
                         running.is_replaced = True
+                        self._turns.give_back(running)
                         num_needed += 1
         _deliver(finished)
         return num_needed
 
     def _is_anything_waiting(self) -> bool:
         """Whether a batch could run if there was a thread for it."""
-        lanes = self._lanes + self._background
-        return bool(self._again) or any(
-            lane.queue.num_rows > 0 and lane.num_running < self._num_threads for lane in lanes
-        )
+        return bool(self._again) or self._turns.is_anything_waiting()
+
+    def _is_held_up(self, now_s: float) -> bool:
+        """Whether a batch could run if another one did not."""
+        return self._turns.is_held_up(now_s) if self._num_idle else self._is_anything_waiting()
 
     def _give_up(self, running: RunningBatch, now_s: float) -> Finished:
         """Go on without a run that cannot be stopped in time; its requests with time left run again without the others.
@@ -345,6 +321,7 @@ class Runner:
         if lane is None or batch is None:
             return []
         running.is_overdue = True
+        self._turns.give_back(running)
         lane.num_running -= 1
         lane.num_overdue += 1
         finished: Finished = []
@@ -450,8 +427,7 @@ class Runner:
         took_s = done_s - started_s
         size = size_of(lane, batch)
         with self._lock:
-            lane.finish_s += took_s / self._num_threads
-            lane.queue.ran(size, took_s)
+            self._turns.took(lane, size, took_s)
             lane.stats.add(batch, size, started_s)
 
     def _complete(self, parts: tuple[Part, ...], outputs: list[Tensors]) -> tuple[float, list[Part]]:

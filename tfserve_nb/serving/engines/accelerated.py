@@ -173,6 +173,11 @@ class EngineServable:
         """The engine that runs a signature; None for TensorFlow."""
         return self._answering.get(signature)
 
+    def takes_one_core(self, signature: str) -> bool:
+        """Whether a run of a signature leaves the other cores to other runs."""
+        engine = self._answering.get(signature)
+        return engine is not None and engine.num_threads == 1 and self.gpu is None
+
     def checked(self) -> None:
         """A run counts as seen; after the last one the session is no longer needed for that."""
         self.runs_to_check = max(0, self.runs_to_check - 1)

@@ -34,9 +34,15 @@ _NUMBERS = frozenset(
 
 
 class Engine(Protocol):
-    """Runs one signature. It is freed when the last reference to it goes."""
+    """Runs one signature. It is freed when the last reference to it goes.
+
+    Attributes:
+        name: what users call it.
+        num_threads: of one run.
+    """
 
     name: str
+    num_threads: int
 
     def run(self, inputs: Tensors) -> Tensors:
         """Run one batch, as `Servable.run`; may be called from several threads. Raises whatever the runtime raises."""

@@ -38,7 +38,7 @@ class LitertEngine:
     def __init__(self, file: Path, signature: SignatureSpec, num_threads: int, gpu: int | None = None) -> None:
         del gpu
         self._content = file.read_bytes()
-        self._num_threads = num_threads
+        self.num_threads = num_threads
         self._lock = threading.Lock()
         self._idle: dict[_Shapes, list[Any]] = {}
         interpreter = self._interpreter()
@@ -98,7 +98,7 @@ class LitertEngine:
     def _interpreter(self) -> Any:
         from ai_edge_litert.interpreter import Interpreter
 
-        return Interpreter(model_content=self._content, num_threads=self._num_threads)
+        return Interpreter(model_content=self._content, num_threads=self.num_threads)
 
 
 def _indexes(details: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[tuple[str, int]]:

@@ -93,6 +93,7 @@ class OnnxEngine:
     name = "onnx"
 
     def __init__(self, file: Path, signature: SignatureSpec, num_threads: int, gpu: int | None = None) -> None:
+        self.num_threads = num_threads
         self._session = open_session(file, num_threads, gpu)
         used = {one.name for one in self._session.get_inputs()}
         # An input that changes no output is not in the graph any more.

@@ -35,7 +35,7 @@ class GuardedEngine:
     """
 
     def __init__(self, engine: Engine, guards: Mapping[str, Sequence[str]]) -> None:
-        self.name = engine.name
+        self.name, self.num_threads = engine.name, engine.num_threads
         self._engine = engine
         self._guards = [(name, _HOLDS[kind]) for name, kinds in guards.items() for kind in kinds]
 

@@ -26,6 +26,7 @@ from ...threads import start_thread
 from ...types import EngineMeasurement, Progress, ProgressEvent, Tensors, VersionState, VersionStatus
 from ..backend import VersionView
 from ..batching.runner import Runner
+from ..engines.engine import num_threads
 from ..engines.evidence import worth_keeping
 from ..engines.servable import Loader, Servable
 from ..telemetry.model_metrics import BatchSummary, combined
@@ -152,7 +153,7 @@ class ServableManager:
             runner = self._runners.get(device)
             if runner is None:
                 name = (device or "default").strip("/").replace(":", "").lower()
-                runner = Runner(name, num_threads=self._num_run_threads, now=self._now)
+                runner = Runner(name, num_threads=self._num_run_threads, num_cores=num_threads(), now=self._now)
                 runner.start()
                 self._runners[device] = runner
         return runner

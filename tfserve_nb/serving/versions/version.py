@@ -239,6 +239,7 @@ class LoadedVersion:
             run_within=run_within,
             separate=partial(self.separate, name),
             run_here=self._run_here(name) if one_shape and run_within is None else None,
+            takes_one_core=partial(servable.takes_one_core, name) if isinstance(servable, EngineServable) else None,
         )
 
     def _run_here(self, name: str) -> RunFunction | None:
