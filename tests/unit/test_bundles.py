@@ -255,7 +255,7 @@ def test_nothing_is_left_of_a_bundle_that_failed(base: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("target", "hint"),
     [
-        ("kuberentes", "target='kubernetes', or --target kubernetes"),
+        ("kubernetez", "target='kubernetes', or --target kubernetes"),
         ("mlflw", "target='mlflow', or --target mlflow"),
         ("nomad", "target='tf-serving', or --target tf-serving"),
     ],
