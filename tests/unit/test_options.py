@@ -161,7 +161,12 @@ def test_a_type_that_says_nothing_is_text() -> None:
     [
         ("benchmark", {"warmup": 0}, "benchmark has no option 'warmup'; it has rate, .*warmup_s", "warmup_s=..."),
         ("ab_test", {"a": 1, "b": 2, "spilt": 5}, "ab_test has no option 'spilt'; it has split, ", "split=..."),
-        ("bundle", {"folder": "x", "target": "ray", "versionz": (2,)}, "bundle has no option 'versionz'", "versions=..."),
+        (
+            "bundle",
+            {"folder": "x", "target": "ray", "versionz": (2,)},
+            "bundle has no option 'versionz'",
+            "versions=...",
+        ),
         ("parity", {"other": "http://x", "toleranze": 1}, "parity has no option 'toleranze'", "tolerance=..."),
         ("variants", {"zzz": 1}, "variants has no option 'zzz'", ""),
     ],
