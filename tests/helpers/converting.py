@@ -42,6 +42,9 @@ def convert_here(patch: pytest.MonkeyPatch) -> None:
 class ProbeHere:
     """As `probing.Probe`, without a process."""
 
+    def wait(self) -> None:
+        """It has imported all that it needs."""
+
     def load(self, subject: Subject) -> None:
         self._subject = subject
         self._run, self.loaded = probe.load(subject)

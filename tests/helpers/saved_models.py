@@ -52,16 +52,17 @@ def write_half_plus_two(
     return path
 
 
-def write_quick_half_plus_two(path: Path) -> Path:
+def write_quick_half_plus_two(path: Path, *, offset: float = 2.0) -> Path:
     """The same for rows that are numbers, as an ONNX file: a server of it imports no TensorFlow, and starts at once.
 
     Args:
         path: the version folder; must not be there yet.
+        offset: what is added; tells versions apart.
     """
     import onnx
 
     nodes = [node("Mul", "x half", "halves"), node("Add", "halves two", "y")]
-    rows, numbers = ("float32", ["batch"]), {"half": np.array(0.5, np.float32), "two": np.array(2.0, np.float32)}
+    rows, numbers = ("float32", ["batch"]), {"half": np.array(0.5, np.float32), "two": np.array(offset, np.float32)}
     path.mkdir(parents=True)
     onnx.save(onnx_model(nodes, {"x": rows}, {"y": rows}, numbers), path / "model.onnx")
     return path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from helpers.eventually import eventually
 from helpers.real_kernel import Kernel
 
@@ -10,6 +11,14 @@ THREADS = "[t.name for t in __import__('threading').enumerate() if t.name.starts
 HOOKS = (
     "sum('tfserve_nb.notebook.cells' in str(getattr(f, '__module__', '')) for f in ip.events.callbacks['pre_run_cell'])"
 )
+
+
+@pytest.fixture
+def serving_kernel(shared_kernel: Kernel) -> Kernel:
+    """The kernel of all these tests, which serves the model `double`; what earlier tests showed is closed."""
+    shared_kernel.check("%reload_ext tfserve_nb")
+    shared_kernel.check("%%deploy model --name double --out d\nmodel = make(2.0)")
+    return shared_kernel
 
 
 def test_twenty_times_shown_is_one_tree_and_one_thread(serving_kernel: Kernel) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from helpers.black_box import START_S, Served, Start
 from helpers.eventually import eventually
+from helpers.saved_models import write_quick_half_plus_two
 
 import tfserve_nb
 
@@ -20,9 +20,10 @@ VIEWS = "/tfserve/v1/models/two/pages"
 
 
 @pytest.fixture(scope="module", params=[0, 1], ids=["one-process", "worker"])
-def shown(start_for_module: Start, store: Path, tmp_path_factory: Any, request: pytest.FixtureRequest) -> Served:
+def shown(start_for_module: Start, tmp_path_factory: Any, request: pytest.FixtureRequest) -> Served:
     folder = tmp_path_factory.mktemp("dashboard")  # an experiment is kept beside the models
-    shutil.copytree(store / "two_versions", folder / "two")
+    for version, offset in (("1", 2.0), ("2", 3.0)):
+        write_quick_half_plus_two(folder / "two" / version, offset=offset)
     config = folder / "models"
     config.write_text(
         f"""model_config_list {{ config {{ name: "two" base_path: "{folder}/two" model_platform: "tensorflow"

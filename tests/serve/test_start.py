@@ -185,7 +185,7 @@ def test_other_addresses_are_bound_when_told(start: Start, store: Path) -> None:
 def test_one_port_for_both_skips_rest(start: Start, store: Path) -> None:
     port = free_port()
 
-    served = start(f"--model_base_path={store}/many", f"--port={port}", f"--rest_api_port={port}", rest=False)
+    served = start(f"--model_base_path={store}/quick", f"--port={port}", f"--rest_api_port={port}", rest=False)
 
     assert "Skipped exporting HTTP/REST API." in served.text
     assert served.stop(signal.SIGINT) == 0

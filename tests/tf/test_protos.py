@@ -193,14 +193,14 @@ def test_a_record_that_is_damaged_or_cut_short_is_no_record(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "look",
+    ("look", "later"),
     [
-        "import tensorflow as tf; assert tf.constant(1).numpy() == 1",
-        "from tensorflow import as_dtype; assert as_dtype(1).name == 'float32'",
-        "import keras; assert keras.backend.backend() == 'tensorflow'",
+        ("import tensorflow as tf; assert tf.constant(1).numpy() == 1", "tf.keras.ops.add(1.0, 2.0)"),
+        ("from tensorflow import as_dtype; assert as_dtype(1).name == 'float32'", "tf.constant(3.0)"),
+        ("import keras; assert keras.backend.backend() == 'tensorflow'", "tf.keras.ops.add(1.0, 2.0)"),
     ],
 )
-def test_tensorflow_comes_with_the_first_look_at_more_than_its_messages(look: str) -> None:
+def test_tensorflow_comes_with_the_first_look_at_more_than_its_messages(look: str, later: str) -> None:
     program = f"""
 import inspect, sys, threading
 from tfserve_nb.protos import postponed
@@ -227,6 +227,8 @@ assert failed == [], failed
 import tensorflow as tf
 assert postponed.loaded() is tf and type(tf) is type(sys)
 assert tf.make_ndarray(message) == 2.0
+print("with Keras" if "keras.src" in sys.modules else "without Keras")
+assert {later}.numpy() == 3.0
 try:
     tf.nothing_of_that_name
 except AttributeError as error:
@@ -239,3 +241,4 @@ except AttributeError as error:
 
     assert found.returncode == 0, found.stderr
     assert "nothing_of_that_name" in found.stdout
+    assert ("with Keras" in found.stdout) == ("keras" in look)

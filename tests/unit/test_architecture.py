@@ -31,7 +31,8 @@ LAYERS = (
     ("reports",),
     ("agreement",),
     ("protos", "markup", "temporary", "limited_process", "threads", "serialization"),
-    ("errors", "options", "types", "_version"),
+    ("options",),
+    ("errors", "types", "_version"),
 )
 """Top to bottom. A module may import from its own folder and from lower layers."""
 
@@ -342,14 +343,19 @@ def test_modules_and_functions_stay_short() -> None:
     long = []
     for name, path in PATHS.items():
         text = path.read_text(encoding="utf-8")
+        functions = [
+            node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
+        spans = [(node, range(node.lineno, (node.end_lineno or node.lineno) + 1)) for node in functions]
+        spans = [(node, lines) for node, lines in spans if len(lines) > MAX_FUNCTION_LINES]
+        if not spans and text.count("\n") <= MAX_CODE_LINES:
+            continue  # counting code takes long, and there is not more of it than there are lines
         code = code_lines(text)
         if len(code) > MAX_CODE_LINES:
             long.append(f"{name} has {len(code)} lines of code")
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                count = len(code & set(range(node.lineno, (node.end_lineno or node.lineno) + 1)))
-                if count > MAX_FUNCTION_LINES:
-                    long.append(f"{name}, line {node.lineno}: {node.name} has {count} lines of code")
+        for node, lines in spans:
+            if (count := len(code & set(lines))) > MAX_FUNCTION_LINES:
+                long.append(f"{name}, line {node.lineno}: {node.name} has {count} lines of code")
 
     assert long == []
 

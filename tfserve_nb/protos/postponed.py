@@ -2,7 +2,8 @@
 
 The messages are modules below the package `tensorflow`, whose own code imports all of TensorFlow: seconds, and hundreds
 of MiB. `postpone` puts that package in its place without running its code. Messages are imported as ever; the first
-look at anything else of it, `tf.Graph` for example, runs the code, in the same module.
+look at anything else of it, `tf.Graph` for example, runs the code, in the same module. That code imports Keras too,
+with all that Keras finds installed; here Keras comes when it is asked for, which who runs sessions never does.
 
 For processes of our own only. A kernel's modules belong to its user.
 
@@ -18,6 +19,8 @@ from types import ModuleType
 from typing import Any  # TensorFlow, and what is in it
 
 _PACKAGE = "tensorflow"
+_KERAS = "keras.src"
+"""What all of Keras' modules import: TensorFlow goes on without Keras where it is not to be had."""
 _IN_TENSORFLOW = frozenset({"__version__", "__internal__", "__operators__"})
 """Names of TensorFlow's own among those that tools look for in every module."""
 
@@ -39,10 +42,13 @@ class _Postponed(ModuleType):
         if getattr(_importing, "is_here", False) or spec is None or spec.loader is None:
             raise AttributeError(f"module {_PACKAGE!r} has no attribute {name!r}")
         _importing.is_here = True
+        hides_keras = sys.modules.setdefault(_KERAS, None) is None  # type: ignore[arg-type]  # cannot be imported
         try:
             spec.loader.exec_module(self)
         finally:
             _importing.is_here = False
+            if hides_keras:
+                del sys.modules[_KERAS]
         ModuleType.__setattr__(self, "__class__", ModuleType)
 
 

@@ -108,8 +108,13 @@ def measure_variants(
         rows = Evidence(_made_up(folder, signature), MADE_UP)
     else:
         rows = Evidence(given.rows, "the rows given")
-    with probing(TENSORFLOW) as base:
+    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
+        base = first.enter_context(probing(TENSORFLOW))
         measuring = _Measuring(base, signature, rows, given, engine)
+        if any(variant.folder and not VARIANTS[variant.name].runtime for variant in made[1:]):
+            # TensorFlow takes seconds to import, on one core: both do so at once, before anything is measured.
+            measuring.ahead = second, second.enter_context(probing(TENSORFLOW))
+            measuring.ahead[1].wait()
         for number, variant in enumerate(made):
             progress(ProgressEvent("measuring", number, len(made), variant.name))
             found += measuring.rows_of(variant)
@@ -126,6 +131,9 @@ class _Measuring:
         rows: what outputs are compared on.
         given: by the user.
         engine: to be tried.
+
+    Attributes:
+        ahead: a process for the next variant that TensorFlow runs, and what ends it; None unless there is one.
     """
 
     def __init__(self, base: Probe, signature: SignatureSpec, rows: Evidence, given: Given, engine: str) -> None:
@@ -137,6 +145,7 @@ class _Measuring:
         self._given = given
         self._engine = engine
         self._expected = _remembering(given.live or base.run)
+        self.ahead: tuple[contextlib.ExitStack, Probe] | None = None
 
     def rows_of(self, variant: MadeVariant) -> Iterator[VariantMeasurement]:
         """The rows of one variant, of the model as it is first; their times are multiples of its own.
@@ -153,13 +162,24 @@ class _Measuring:
         if runtime:
             yield self._measured(self._row(variant.name, variant.folder, runtime), variant.folder, None)
             return
-        # TensorFlow takes seconds to import: it does so while signatures are converted for engines.
-        process = probing(TENSORFLOW) if self._base_ms else contextlib.nullcontext(self._base)
-        with process as tensorflow:
+        with self._tensorflow() as tensorflow:
             for engine, problem in {TENSORFLOW: "", **self._problems(variant.folder)}.items():
                 row = self._row(variant.name, variant.folder, engine, problem)
                 probe = tensorflow if engine == TENSORFLOW else None
                 yield row if problem else self._measured(row, variant.folder, probe)
+
+    @contextlib.contextmanager
+    def _tensorflow(self) -> Iterator[Probe]:
+        """A process for a variant that TensorFlow runs."""
+        if not self._base_ms:
+            yield self._base
+        elif self.ahead is not None:
+            (end, probe), self.ahead = self.ahead, None
+            with end:
+                yield probe
+        else:  # it imports TensorFlow while signatures are converted for engines
+            with probing(TENSORFLOW) as probe:
+                yield probe
 
     def in_ms(self, row: VariantMeasurement) -> VariantMeasurement:
         """The row with times in milliseconds."""

@@ -37,6 +37,7 @@ def main(arguments: Sequence[str]) -> int:
     engine, descriptor = arguments
     with contextlib.suppress(EOFError), contextlib.closing(Connection(int(descriptor))) as parent:
         _import_runtime(engine)  # what every version shares does not count for one of them
+        parent.send(None)
         subject: Subject = parent.recv()
         try:
             run, loaded = load(subject)

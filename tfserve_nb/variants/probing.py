@@ -102,6 +102,17 @@ class Probe:
         self._link = link
         self._process = process
         self._errors = errors
+        self._is_ready = False
+
+    def wait(self) -> None:
+        """Wait until it has imported what runs a version.
+
+        Raises:
+            ProbeFailed: if it cannot.
+        """
+        if not self._is_ready:
+            self._answer()
+            self._is_ready = True
 
     def load(self, subject: Subject) -> None:
         """Load it.
@@ -109,6 +120,7 @@ class Probe:
         Raises:
             ProbeFailed: if it cannot be loaded, or cannot run its batches.
         """
+        self.wait()
         self.loaded = self._ask(subject)
 
     def run(self, inputs: Tensors) -> Tensors:
@@ -130,9 +142,15 @@ class Probe:
         return seconds
 
     def _ask(self, question: Subject | Rows | Turn) -> Any:
-        until_s = time.perf_counter() + LIMIT_S
         try:
             self._link.send(question)
+        except OSError as error:
+            raise ProbeFailed(self._last_words()) from error
+        return self._answer()
+
+    def _answer(self) -> Any:
+        until_s = time.perf_counter() + LIMIT_S
+        try:
             while not self._link.poll(LOOK_S):
                 if time.perf_counter() > until_s:
                     raise ProbeFailed(f"it took longer than {LIMIT_S:g} s")

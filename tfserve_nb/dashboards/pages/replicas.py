@@ -31,7 +31,8 @@ def replica_tables(status: ModelStatus) -> str:
         for one in state.replicas
     )
     scaling = tuple(
-        (clock(one.at), f"{one.before} → {one.after}", one.reason) for one in reversed(state.scaling[-NUM_EVENTS:])
+        (clock(one.at), f"{one.before} → {one.after}", one.reason or "not told by Ray")
+        for one in reversed(state.scaling[-NUM_EVENTS:])
     )
     heading = f"Replicas on Ray: {state.num_running} of {state.wanted} answer, {state.ongoing} requests on their way"
     columns = (*names("replica", "state", "node", "process", "since"), *numbers("requests"))

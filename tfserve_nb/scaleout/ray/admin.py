@@ -158,7 +158,7 @@ class RayModels(RemoteModels):
     def scale(self, min_replicas: int, max_replicas: int) -> None:
         """Let Ray run so many replicas; returns when there are as many as it wants within these bounds, and all answer.
 
-        No replica restarts, and one that goes finishes what it works on.
+        No replica restarts, and one that goes finishes what it works on; that is not waited for.
 
         Raises:
             ConfigRejected: with the reason of a replica that cannot be started; Ray goes on trying.
@@ -272,27 +272,26 @@ class RayModels(RemoteModels):
             told = next((one["problem"] for one in reports if one["revision"] == revision and one["problem"]), "")
             if told:
                 raise ConfigRejected(told)
-            return bool(reports) and all(one["revision"] == revision for one in reports)
+            if not reports or any(one["revision"] != revision for one in reports):
+                return False
+            return state_of(self._api.details()).is_settled  # asked now: Ray may have begun with some replicas only
 
-        self._wait_until(
-            is_followed, "the replicas did not follow the new configuration", ("DEPLOY_FAILED", "UNHEALTHY")
-        )
+        failed = ("DEPLOY_FAILED", "UNHEALTHY")
+        self._wait_until(is_followed, "the replicas did not follow the new configuration", failed)
 
     def _wait_until(self, is_so: Callable[[RayState], bool], otherwise: str, failed: Container[str]) -> None:
-        """Wait until something holds, and every replica has what was deployed last.
+        """Wait until something holds.
 
         Raises:
             ConfigRejected: if Ray says that it `failed`, with its reason.
             NotAvailable: if that takes too long; the message begins with `otherwise`.
         """
         until_s = time.perf_counter() + CHANGE_LIMIT_S
-        state = self._noted(state_of(self._api.details()))
         while time.perf_counter() < until_s:
-            holds = is_so(state)
-            state = self._noted(state_of(self._api.details()))  # after that: Ray may have begun with some replicas only
+            state = self._noted(state_of(self._api.details()))
             if state.status in failed:
                 raise ConfigRejected(state.problem)
-            if holds and state.is_settled:
+            if is_so(state):
                 return
             time.sleep(POLL_S)
         raise NotAvailable(
