@@ -176,7 +176,7 @@ def write_keras_probe(path: Path, rows: np.ndarray, *, seed: int) -> np.ndarray:
         return {"outputs": answers(inputs)[:, 0]}
 
     module = tf.Module()
-    module.model = model
+    module.kept = [variable.value for variable in model.variables]  # TensorFlow does not look into a model of Keras 3
     signatures = {"serving_default": predict, "classify": classify, "regress": regress}
     tf.saved_model.save(module, str(path), signatures)
     file = path / "saved_model.pb"

@@ -261,7 +261,7 @@ def test_grpc_tells_states_and_signatures(channel: grpc.Channel) -> None:
         ({"token": ()}, "", "UNAUTHENTICATED"),
         ({"name": "other"}, "", "NOT_FOUND"),
         ({"version": 3}, "", "NOT_FOUND"),
-        ({"label": "old"}, "", "FAILED_PRECONDITION"),
+        ({"label": "old"}, "", "INVALID_ARGUMENT"),
         ({}, "no", "FAILED_PRECONDITION"),
         ({"rows": ROWS[:, :2]}, "", "INVALID_ARGUMENT"),
         ({"rows": [["a"]]}, "", "INVALID_ARGUMENT"),
