@@ -25,7 +25,7 @@ import wrk
 from bench import rotated
 from replica_queue import Cost, latencies, needed
 from saved_models import make_all
-from server_process import Server, started
+from server_process import NoServer, Server, started
 
 CONNECTIONS = (1, 4, 16, 64, 256)
 CASES = (("mlp", 0), ("mlp", 2), ("cnn", 0), ("cnn", 2), ("transformer", 0))
@@ -49,16 +49,25 @@ def measure(path: Path, rounds: int, seconds: float) -> None:
         models = make_all(Path(folder), COLORS)
         for number in range(rounds):
             for name, workers in rotated(CASES, number):
-                with started(contenders.serve(num_workers=workers), models[name]) as server:
-                    for connections in CONNECTIONS:
-                        case = found.setdefault(f"{name}, {workers} workers", {}).setdefault(str(connections), [])
-                        try:
-                            case.append(_cost(server, connections, seconds))
-                        except wrk.LoadFailed as error:  # a busy machine; the other rounds count
-                            print(error)
-                            continue
-                        print(f"round {number + 1}: {name}, {workers} workers, {connections} connections: {case[-1]}")
+                case = found.setdefault(f"{name}, {workers} workers", {})
+                try:
+                    with started(contenders.serve(num_workers=workers), models[name]) as server:
+                        _add_costs(case, server, seconds, f"round {number + 1}: {name}, {workers} workers")
+                except NoServer as error:  # a busy machine; the other rounds count
+                    print(f"round {number + 1}: {name}, {workers} workers: {error}")
                 path.write_text(json.dumps({"conditions": machine.describe(), "costs": found}, indent=1))
+
+
+def _add_costs(case: dict[str, list[dict[str, float]]], server: Server, seconds: float, called: str) -> None:
+    """One more measurement for each number of connections, but for those whose requests were not all answered."""
+    for connections in CONNECTIONS:
+        try:
+            cost = _cost(server, connections, seconds)
+        except wrk.LoadFailed as error:
+            print(f"{called}, {connections} connections: {error}")
+            continue
+        case.setdefault(str(connections), []).append(cost)
+        print(f"{called}, {connections} connections: {cost}")
 
 
 def _cost(server: Server, connections: int, seconds: float) -> dict[str, float]:
@@ -72,8 +81,9 @@ def _cost(server: Server, connections: int, seconds: float) -> dict[str, float]:
 
 def fitted(costs: dict[str, list[dict[str, float]]]) -> Cost:
     """What is paid for a turn and for a request: a line through the medians of the costs, by relative errors."""
-    ms = np.array([np.median([one["ms"] for one in costs[str(connections)]]) for connections in CONNECTIONS])
-    columns = np.stack([1 / np.array(CONNECTIONS), np.ones(len(CONNECTIONS))], axis=1)
+    connections = np.array([int(number) for number in costs])
+    ms = np.array([np.median([one["ms"] for one in measured]) for measured in costs.values()])
+    columns = np.stack([1 / connections, np.ones(len(ms))], axis=1)
     (turn_ms, request_ms), *_ = np.linalg.lstsq(columns / ms[:, None], np.ones(len(ms)), rcond=None)
     return Cost(max(float(turn_ms), 0.0) * 1e-3, float(request_ms) * 1e-3)
 
@@ -120,13 +130,14 @@ def draw(results: dict[str, Any], target: Path) -> None:
 def _measured_line(axes: Any, case: str, costs: dict[str, list[dict[str, float]]]) -> None:
     name, workers = case.split(", ")
     is_plain = workers.startswith("0")
-    values = [[one["ms"] for one in costs[str(number)]] for number in CONNECTIONS]
+    connections = sorted(map(int, costs))
+    values = [[one["ms"] for one in costs[str(number)]] for number in connections]
     middle = [float(np.median(one)) for one in values]
     style = {"marker": "o"} if is_plain else {"marker": "s", "linestyle": ":"}
     label = NAMES[name] + ("" if is_plain else f", {workers}")
-    axes.plot(CONNECTIONS, middle, color=COLORS[name], label=label, **style)
+    axes.plot(connections, middle, color=COLORS[name], label=label, **style)
     axes.vlines(
-        CONNECTIONS, [min(one) for one in values], [max(one) for one in values], color=COLORS[name], linewidth=1
+        connections, [min(one) for one in values], [max(one) for one in values], color=COLORS[name], linewidth=1
     )
 
 

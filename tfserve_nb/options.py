@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
+import functools
 import inspect
 import types
 import typing
 from collections.abc import Callable
 from dataclasses import KW_ONLY, MISSING, dataclass
-from typing import Any, Literal, TypeVar  # values of options, of any type
+from typing import Any, Literal, TypeVar, cast  # values of options, of any type
+
+from .errors import InvalidOption
 
 Names = Literal[
     "", "array", "dict", "keras model", "model", "keras model or model", "version", "version or label", "label"
@@ -154,7 +158,10 @@ def options_of(*kinds: type[Any]) -> tuple[Option, ...]:
 
 
 def takes(*kinds: type[Any]) -> Callable[[F], F]:
-    """Let a function that takes `**options` show those of dataclasses as its keywords: in Tab, Shift-Tab and `help`."""
+    """Let a function that takes `**options` show those of dataclasses as its keywords, and take no others.
+
+    Tab, Shift-Tab and `help` show them; another keyword raises `InvalidOption`, which names those that there are.
+    """
 
     def decorate(function: F) -> F:
         signature = inspect.signature(function)
@@ -165,8 +172,23 @@ def takes(*kinds: type[Any]) -> Callable[[F], F]:
             )
             for declared in options_of(*kinds)
         ]
-        vars(function)["__signature__"] = signature.replace(parameters=[*own, *keywords])
-        return function
+        keyword_only = [one for one in (*keywords, *own) if one.kind is inspect.Parameter.KEYWORD_ONLY]
+        listed = [one.name for one in keyword_only]
+        taken = {*listed, *(one.name for one in own)}
+
+        @functools.wraps(function)
+        def checked(*args: Any, **options: Any) -> Any:
+            unknown = next((name for name in options if name not in taken), None)
+            if unknown is not None:
+                close = difflib.get_close_matches(unknown, taken, n=1)
+                raise InvalidOption(
+                    f"{function.__name__} has no option {unknown!r}; it has {', '.join(listed)}",
+                    hint=f"{close[0]}=..." if close else "",
+                )
+            return function(*args, **options)
+
+        vars(checked)["__signature__"] = signature.replace(parameters=[*own, *keywords])
+        return cast("F", checked)
 
     return decorate
 

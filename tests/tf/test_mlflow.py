@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -182,32 +183,57 @@ def test_a_flavour_that_cannot_be_served_is_named(mlflow: ModuleType, tmp_path: 
         tfserve_nb.deploy(f"runs:/{run.info.run_id}/sk")
 
 
+@pytest.mark.parametrize(
+    ("listens", "message"),
+    [
+        (False, r"MLflow at http://127.0.0.1:\d+ does not answer: Connection refused, after \d+\.\d s"),
+        (True, r"MLflow at http://127.0.0.1:\d+ does not answer: nothing came after \d+\.\d s"),
+    ],
+    ids=["refused", "silent"],
+)
 def test_a_server_that_does_not_answer_is_one_line_and_what_is_served_goes_on(
-    served: Deployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    served: Deployment, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, listens: bool, message: str
 ) -> None:
-    with socket.socket() as closed:  # bound and not listening: connections are refused
-        closed.bind(("127.0.0.1", 0))
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{closed.getsockname()[1]}")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    with socket.socket() as silent:  # bound; connections are refused unless it listens, and then nobody reads
+        silent.bind(("127.0.0.1", 0))
+        if listens:
+            silent.listen()
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{silent.getsockname()[1]}")
 
-        with pytest.raises(NotAvailable, match=r"MLflow at http://127.0.0.1:\d+ does not answer: .*Connection refused"):
-            register("lin", folders(served), {}, tmp_path)
-        with pytest.raises(NotAvailable, match=r"MLflow at http://127.0.0.1:\d+ does not answer"):
+        with pytest.raises(NotAvailable, match=f"^{message}$"):
+            served.bundle(tmp_path / "out", target="mlflow")
+        with pytest.raises(NotAvailable, match=f"^{message}$"):
             tfserve_nb.deploy("models:/lin@stable")
 
+    assert list(tmp_path.iterdir()) == []
     assert served.predict(X).shape == (4, 2)
 
 
+def test_a_store_that_mlflow_skinny_cannot_use_names_the_whole_package(
+    store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "sqlalchemy" else find_spec(name))
+
+    with pytest.raises(NotAvailable, match="it needs sqlalchemy, which mlflow-skinny lacks") as error:
+        tfserve_nb.deploy("models:/lin@stable")
+    assert error.value.hint.startswith("pip install mlflow;")
+
+
 @pytest.mark.parametrize(
-    ("uri", "reason"),
+    ("uri", "hint"),
     [
-        ("models:/none@stable", "could not give models:/none@stable: .*none"),
-        ("models:/lin@nobody", "could not give models:/lin@nobody: .*nobody"),
-        ("runs:/0123456789abcdef0123456789abcdef/model", "could not give runs:/0123456789abcdef0123456789abcdef/model"),
+        ("models:/lni@stable", "there is no such model; there are lin"),
+        ("models:/lin@nobody", "lin has version 1, 2, and @"),
+        ("models:/lin/7", "lin has version 1, 2, and @"),
+        ("runs:/0123456789abcdef0123456789abcdef/model", "see what that server holds: mlflow ui"),
     ],
 )
-def test_a_model_that_is_not_there_is_one_line(registered: list[RegisteredVersion], uri: str, reason: str) -> None:
-    with pytest.raises(NotAvailable, match=reason):
+def test_a_model_that_is_not_there_is_one_line(registered: list[RegisteredVersion], uri: str, hint: str) -> None:
+    with pytest.raises(NotAvailable, match=f"could not give {uri}: .*") as error:
         tfserve_nb.deploy(uri, "gone")
+    assert error.value.hint.startswith(hint)
 
 
 def text_and_number(path: Path) -> Path:

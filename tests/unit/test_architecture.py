@@ -31,7 +31,8 @@ LAYERS = (
     ("reports",),
     ("agreement",),
     ("protos", "markup", "temporary", "limited_process", "threads", "serialization"),
-    ("errors", "options", "types", "_version"),
+    ("options",),
+    ("errors", "types", "_version"),
 )
 """Top to bottom. A module may import from its own folder and from lower layers."""
 

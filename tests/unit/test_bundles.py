@@ -95,6 +95,7 @@ def sweep(slo_ms: float) -> SweepResult:
         ({1: 1.0, 8: 2.0, 32: 4.0, 64: 8.0}, None, 32, (1, 8, 32), 100, "more than 32 rows hardly do more"),
         ({1: 1.0, 8: 2.0, 32: 4.0, 64: 8.0}, sweep(6.0), 8, (1, 8), 3, "up to 340 requests/s"),
         ({1: 1.0, 8: 1.5}, None, 64, (1, 2, 4, 8, 16, 32, 64), 100, "64 rows is a default"),
+        ({1: 1.0, 16: 1.0}, sweep(20.0), 64, (1, 2, 4, 8, 16, 32, 64), 5, "64 rows is a default"),
         ({1: 50.0}, sweep(20.0), 64, (1, 2, 4, 8, 16, 32, 64), 1, "1 row 50 ms"),
         ({1: 1.0, 128: 4.0}, None, 128, (1, 128), 100, "No run of more than 128 rows"),
     ],
@@ -251,10 +252,19 @@ def test_nothing_is_left_of_a_bundle_that_failed(base: Path, tmp_path: Path) -> 
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_an_unknown_target_names_those_that_there_are(base: Path, tmp_path: Path) -> None:
-    with pytest.raises(InvalidOption, match="there is no target 'knative'; there are tf-serving, docker, kubernetes"):
-        write_bundle(contents(base), tmp_path / "out", "knative", BundleOptions())
-    assert {"tf-serving", "docker", "kubernetes", "kserve", "vertex", "sagemaker"} <= set(TARGETS)
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ("kubernetez", "target='kubernetes', or --target kubernetes"),
+        ("mlflw", "target='mlflow', or --target mlflow"),
+        ("nomad", "target='tf-serving', or --target tf-serving"),
+    ],
+)
+def test_an_unknown_target_names_those_that_there_are(base: Path, tmp_path: Path, target: str, hint: str) -> None:
+    words = f"there is no target {target!r}; there are {', '.join(TARGETS)}"
+    with pytest.raises(InvalidOption, match=words) as error:
+        write_bundle(contents(base), tmp_path / "out", target, BundleOptions())
+    assert error.value.hint == hint
 
 
 @pytest.mark.parametrize(

@@ -156,12 +156,29 @@ def test_a_type_that_says_nothing_is_text() -> None:
     assert Option("anything", field="what", type=Any).usage == "--what WHAT"
 
 
-def test_a_benchmark_names_the_option_that_it_does_not_have() -> None:
+@pytest.mark.parametrize(
+    ("method", "given", "words", "hint"),
+    [
+        ("benchmark", {"warmup": 0}, "benchmark has no option 'warmup'; it has rate, .*warmup_s", "warmup_s=..."),
+        ("ab_test", {"a": 1, "b": 2, "spilt": 5}, "ab_test has no option 'spilt'; it has split, ", "split=..."),
+        (
+            "bundle",
+            {"folder": "x", "target": "ray", "versionz": (2,)},
+            "bundle has no option 'versionz'",
+            "versions=...",
+        ),
+        ("parity", {"other": "http://x", "toleranze": 1}, "parity has no option 'toleranze'", "tolerance=..."),
+        ("variants", {"zzz": 1}, "variants has no option 'zzz'", ""),
+    ],
+)
+def test_a_method_names_the_option_that_it_does_not_have(
+    method: str, given: dict[str, Any], words: str, hint: str
+) -> None:
     from tfserve_nb.api.deployment import Deployment
 
-    with pytest.raises(InvalidOption, match=r"^benchmark has no option 'warmup'; it has rate, .*warmup_s") as caught:
-        Deployment("net").benchmark(warmup=0)
-    assert caught.value.hint == "warmup_s=..."
+    with pytest.raises(InvalidOption, match=f"^{words}") as caught:
+        getattr(Deployment("net"), method)(**given)
+    assert caught.value.hint == hint
 
 
 def test_methods_show_the_options_that_they_take() -> None:

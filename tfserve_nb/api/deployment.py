@@ -5,8 +5,6 @@ Thread: any.
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
 import html
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -360,14 +358,6 @@ class Deployment:
             InvalidOption: naming the option that is not allowed.
             ServingError: if the first request already fails.
         """
-        known = [field.name for field in dataclasses.fields(Options)]
-        unknown = [name for name in options if name not in known]
-        if unknown:
-            close = difflib.get_close_matches(unknown[0], known, n=1)
-            raise InvalidOption(
-                f"benchmark has no option {unknown[0]!r}; it has {', '.join(known)}",
-                hint=f"{close[0]}=..." if close else "",
-            )
         return self.run_benchmark(Options(**options), watcher)
 
     def run_benchmark(self, options: Options, watcher: Watcher | None = None) -> AnyResult:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ...bench.sweep import SweepResult
+from ...errors import InvalidOption
 from ...server.config_files import read_batching
 from ...serving.batching.options import DEFAULT_MAX_BATCH_SIZE, BatchingOptions, powers_of_two
 from ...serving.telemetry.model_metrics import BatchSummary
@@ -21,7 +22,6 @@ DEFAULTS = Batching(
     "The values are this package's defaults: no run was measured. After `%benchmark NAME --sweep`, or real traffic, "
     "another bundle has measured ones.",
 )
-
 
 OFF = Batching(
     None,
@@ -51,6 +51,22 @@ def unbatched(versions: tuple[BundledVersion, ...]) -> Batching | None:
     return None
 
 
+def check_sweep(sweep: SweepResult | None, name: str) -> None:
+    """See that a sweep tells something of a model.
+
+    Raises:
+        InvalidOption: if it is the result of something else, or of another model.
+    """
+    if sweep is None:
+        return
+    hint = "sweep=d.benchmark(sweep=True)"
+    if not isinstance(sweep, SweepResult):
+        raise InvalidOption(f"sweep={type(sweep).__name__}: that is no result of a sweep", hint=hint)
+    others = {one.name for one in sweep.results} - {name}
+    if others:
+        raise InvalidOption(f"the sweep is one of {others.pop()}, and {name} is bundled", hint=hint)
+
+
 def measured(batches: BatchSummary, sweep: SweepResult | None) -> Batching:
     """The values that the times of a queue's runs lead to.
 
@@ -76,26 +92,48 @@ def measured(batches: BatchSummary, sweep: SweepResult | None) -> Batching:
     allowed = sizes if sizes[-1] == max_batch_size else powers_of_two(max_batch_size)
     options = BatchingOptions(max_batch_size=max_batch_size, allowed_batch_sizes=allowed)
     if slo_ms is not None:
-        waiting = max(1, int(slo_ms / run_ms.get(max_batch_size, slo_ms)))
+        known = max(size for size in run_ms if size <= max_batch_size)
+        full_ms = run_ms[known] * max_batch_size / known  # of a size that never ran: as if each row took as long
+        waiting = max(1, int(slo_ms / full_ms))
         options = BatchingOptions(
             max_batch_size=max_batch_size, allowed_batch_sizes=allowed, max_enqueued_batches=waiting
         )
-    return Batching(options, _origin(batches, run_ms, largest, sweep, is_bounded=is_bounded))
+    return Batching(
+        options, f"{_sources(batches, run_ms, sweep)} {_limit(largest, max(run_ms), max_batch_size)} {_waiting(sweep)}"
+    )
 
 
-def _origin(
-    batches: BatchSummary, run_ms: dict[int, float], largest: int, sweep: SweepResult | None, *, is_bounded: bool
-) -> str:
-    times = ", ".join(f"{size} {'row' if size == 1 else 'rows'} {ms:.3g} ms" for size, ms in run_ms.items())
-    text = f"Measured on the server that this was bundled from, over {batches.num_batches} runs: {times}. "
-    if is_bounded:
-        text += f"Batches of more than {largest} rows hardly do more in the same time, or take too long."
-    else:
-        text += (
-            f"No run of more than {max(run_ms)} rows was measured, so the limit of "
-            f"{max(largest, DEFAULT_MAX_BATCH_SIZE)} rows is a default."
-        )
+def _limit(largest: int, most: int, limit: int) -> str:
+    """What decides how many rows a batch may have."""
+    if largest < most:
+        return f"Batches of more than {largest} rows hardly do more in the same time, or take too long."
+    seen = f"No run of more than {_rows(most)} was measured, so"
+    return f"{seen} that is the limit." if limit == most else f"{seen} the limit of {limit} rows is a default."
+
+
+def _rows(number: int) -> str:
+    return f"{number} row{'' if number == 1 else 's'}"
+
+
+def _sources(batches: BatchSummary, run_ms: dict[int, float], sweep: SweepResult | None) -> str:
+    """What was measured, and how often."""
+    times = ", ".join(f"{_rows(size)} {ms:.3g} ms ({batches.sizes.get(size, 0)} runs)" for size, ms in run_ms.items())
+    pace = (
+        f"the pace that the queue has learned, of {batches.num_batches} runs on the server that this was bundled from"
+    )
     if sweep is None:
-        return f"{text} How many batches may wait is a default."
-    kept = "no rate" if sweep.knee is None else f"{sweep.knee:.4g} requests/s"
-    return f"{text} The sweep kept p99 within {sweep.slo_ms:.3g} ms up to {kept}; the queue fits into that."
+        return f"Measured: {pace}: {times}. No sweep was given."
+    requests = sum(one.summary.num_due for one in sweep.results)
+    broken = ", interrupted," if sweep.interrupted else ""
+    return (
+        f"Measured: a sweep{broken} of {len(sweep.results)} runs with {requests} requests (`%benchmark --sweep`), and "
+        f"{pace}: {times}."
+    )
+
+
+def _waiting(sweep: SweepResult | None) -> str:
+    """What decides how many batches may wait."""
+    if sweep is None:
+        return "How many batches may wait is a default."
+    kept = "at no rate" if sweep.knee is None else f"up to {sweep.knee:.4g} requests/s"
+    return f"The sweep kept p99 within {sweep.slo_ms:.3g} ms {kept}; the queue fits into that."

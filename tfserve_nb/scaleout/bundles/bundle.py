@@ -5,6 +5,7 @@ Thread: any; also safe against other processes that write into the same folder.
 
 from __future__ import annotations
 
+import difflib
 import shlex
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from ...export.layout import check_folder
 from ...export.reasons import disk_reason
 from ...server.handle import ServerHandle
 from ...temporary import TemporaryFolder, remove_stale
+from .batching import check_sweep
 from .contents import BundleContents, BundledModel
 from .files import Readme, write_text
 from .gather import contents_of_server
@@ -71,12 +73,13 @@ def check_target(target: str) -> str:
     """Return the name of a target.
 
     Raises:
-        InvalidOption: naming those that there are.
+        InvalidOption: naming those that there are, and the one that it is close to.
     """
     if target not in TARGETS:
+        (meant,) = difflib.get_close_matches(str(target), TARGETS, n=1) or ["tf-serving"]
         raise InvalidOption(
             f"there is no target {target!r}; there are {', '.join(TARGETS)}",
-            hint="target='tf-serving', --target tf-serving",
+            hint=f"target={meant!r}, or --target {meant}",
         )
     return target
 
@@ -106,6 +109,7 @@ def bundle_model(
     """Bundle what is served under a name; see `write_bundle` and `gather.contents_of_server`."""
     check_target(target)
     check_place(folder)
+    check_sweep(sweep, name)
     return write_bundle(contents_of_server(server, name, options.versions, sweep), folder, target, options)
 
 

@@ -66,6 +66,11 @@ def write_secret(path: Path, name: str) -> None:
     write_objects(path, secret, mode=0o600)
 
 
+def token_command(secret: str) -> str:
+    """What shows the token of a Secret that is in a cluster."""
+    return f"kubectl get secret {secret} --output jsonpath='{{.data.{TOKEN_KEY}}}' | base64 --decode"
+
+
 def resources(contents: BundleContents) -> Object:
     """An estimate of what a server takes: one core, and memory for TensorFlow and three times the files."""
     files = sum(folder_bytes(version.folder) for model in contents.models for version in model.versions)

@@ -120,6 +120,16 @@ def image_name(name: str) -> str:
     return "-".join(part for part in cleaned.split("-") if part)[:100] or "model"
 
 
+def registry_note(options: BundleOptions) -> tuple[str, ...]:
+    """What has to be known before an image is pushed."""
+    if options.image:
+        return ()
+    return (
+        "The image's name has no registry, so it cannot be pushed as it is: bundle with "
+        "`image='registry.example.org/team/NAME:TAG'` (`--image`), or rename it here and in the YAML files.",
+    )
+
+
 def _tagged(image: str) -> str:
     """The same image's name for TensorFlow Serving."""
     name, colon, tag = image.rpartition(":")

@@ -142,6 +142,10 @@ KINDS: dict[str, Shape] = {
             }
         },
     ),
+    "Pod": shape_of("v1", "Pod", {"spec!": POD}),
+    "PersistentVolumeClaim": shape_of(
+        "v1", "PersistentVolumeClaim", {"spec!": {"accessModes!": [str], "resources!": _QUANTITIES}}
+    ),
     "Secret": shape_of("v1", "Secret", {"type": str, "stringData": Keys(str)}),
     "Job": shape_of(
         "batch/v1",

@@ -146,10 +146,7 @@ def write_serving_files(
     return tuple(flags)
 
 
-CHECKED = (
-    "models.config, batching.config and monitoring.config were parsed as TensorFlow Serving's own messages, and hold "
-    "what was meant."
-)
+CHECKED = "The configuration files were parsed as TensorFlow Serving's own messages, and hold what was meant."
 
 
 def models_text(configs: tuple[ModelConfig, ...]) -> str:

@@ -8,6 +8,7 @@ Thread: the one that deploys.
 from __future__ import annotations
 
 import contextlib
+import difflib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from ...temporary import TemporaryFolder
 from ...types import Progress, ProgressEvent
 from .model import LOADER
 from .tracking import address, tracking
-from .uris import alias_of, is_uri
+from .uris import MODELS, alias_of, is_uri, name_of
 
 FLAVORS = ("tensorflow", "keras", "onnx")
 """MLflow's flavours whose files can be served."""
@@ -61,7 +62,7 @@ def fetched(model: Any, progress: Progress) -> Iterator[Given]:
         return
     progress(ProgressEvent("fetching", 0, 1, model))
     with TemporaryFolder("tfserve-mlflow") as folder:
-        with tracking(f"give {model}") as mlflow:
+        with tracking(f"give {model}", lambda mlflow: _there_is(mlflow, model)) as mlflow:
             pinned = _pinned(mlflow, model)
             root = Path(mlflow.artifacts.download_artifacts(artifact_uri=pinned, dst_path=str(folder.path)))
             is_model = (root / "MLmodel").is_file()
@@ -78,6 +79,20 @@ def _pinned(mlflow: Any, uri: str) -> str:
     if not alias:
         return uri
     return f"models:/{name}/{mlflow.MlflowClient().get_model_version_by_alias(name, alias).version}"
+
+
+def _there_is(mlflow: Any, uri: str) -> str:
+    """What could have been meant by a URI of something that is not there; "" when that is not known."""
+    if not uri.startswith(MODELS):
+        return ""
+    name, client = name_of(uri), mlflow.MlflowClient()
+    models = {one.name: one for one in client.search_registered_models()}
+    if name not in models:
+        names = difflib.get_close_matches(name, models, n=3) or sorted(models)[:10]
+        return "there is no such model; there are " + ", ".join(names) if names else "no model is registered there"
+    versions = sorted(int(one.version) for one in client.search_model_versions(f'name = "{name}"'))
+    aliases = ", ".join(f"@{alias}" for alias in sorted(client.get_registered_model(name).aliases)) or "no alias"
+    return f"{name} has version {', '.join(map(str, versions))}, and {aliases}"
 
 
 def _file(root: Path, flavors: Mapping[str, Any], uri: str) -> Path:

@@ -51,8 +51,8 @@ RETRY_ON = "conn-failure empty-response junk-response response-timeout\n    opti
 """When HAProxy sends a request again, and a second line for its section `defaults`.
 
 HAProxy never sends a request again that it began to pass on before the body was there, and many clients send head and
-body apart; if the replica dies then, a connection that was used before is closed without an answer. The second line
-makes it wait for the body. Ray has no setting for that; it copies this one into HAProxy's configuration as it is.
+body apart; if the replica dies then, their connection is closed without an answer. The second line makes it wait for
+the body. Ray has no setting for that; it copies this one into HAProxy's configuration as it is.
 """
 
 
@@ -176,7 +176,6 @@ class RayPlan:
             "RAY_SERVE_ENABLE_HA_PROXY": "1",
             "RAY_SERVE_HAPROXY_RETRY_ON": RETRY_ON,
             "RAY_SERVE_HAPROXY_RETRIES": "3",
-            "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": str(128 * 1024),  # what is larger is never sent again; Ray: 16 KB
             **FALLBACK_PORTS,
         }
         return {

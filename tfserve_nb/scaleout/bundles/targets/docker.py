@@ -25,7 +25,7 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     write_text(folder / ".gitignore", "token\n")
     url = f"http://127.0.0.1:{REST_PORT}"
     path = model_path(images.models[0].model.name)
-    token = f"--volume $PWD/token:{TOKEN_FILE}:ro"
+    token = f'--volume "$PWD/token:{TOKEN_FILE}:ro"'
     publish = f"--publish 127.0.0.1:{REST_PORT}:{REST_PORT} --publish 127.0.0.1:{GRPC_PORT}:{GRPC_PORT}"
     own = (
         f"docker build --tag {images.own} .",

@@ -10,10 +10,24 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from ..cluster import RESOURCES_NOTE, Object, made, object_name, own_container, own_volumes, resources, write_secret
+from ....export.layout import folder_bytes
+from ..cluster import (
+    CONTAINER_SECURITY,
+    GIB,
+    MIB,
+    RESOURCES_NOTE,
+    Object,
+    made,
+    object_name,
+    own_container,
+    own_volumes,
+    resources,
+    write_objects,
+    write_secret,
+)
 from ..contents import BundleContents, BundledModel, BundledVersion
 from ..files import Readme, copy_model, write_text, write_yaml
-from ..images import Images, write_images
+from ..images import Images, registry_note, write_images
 from ..kubernetes_shapes import CONTAINER, POD, shape_of
 from ..options import BundleOptions
 from ..serving_files import CHECKED, version_note
@@ -25,6 +39,8 @@ REST_PORT, GRPC_PORT = 8080, 9000
 """The ports that KServe expects."""
 
 DEFAULT_STORAGE = "pvc://tfserve-models"
+VOLUME_FILE = "volume.yaml"
+COPY_IMAGE = "busybox:1.37"
 STORAGE = "storage"
 """The folder of a bundle that is copied there."""
 
@@ -72,20 +88,52 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
             copy_model(model, (version,), folder / STORAGE / _revision(model, version))
         stable = _runtime(contents, options, model.default, storage, is_split=canary is not None)
         _write(folder / FOLDER / "tensorflow.yaml", stable)
+        if storage.startswith("pvc://"):
+            write_objects(folder / FOLDER / VOLUME_FILE, *copy_objects(storage, contents))
         if canary:
             _write(folder / FOLDER / "canary.yaml", _with_canary(contents, options, canary, storage))
-    return _readme(contents, images, name, storage, canary)
+    return _readme(contents, images, options, storage, canary)
 
 
 def upload_command(address: str) -> str:
-    """What copies the bundle's `storage/` to an address."""
+    """What copies the bundle's `storage/` to an address; to a volume, by way of `copy_objects`."""
     scheme, _, place = address.partition("://")
     if scheme == "gs":
         return f"gcloud storage cp --recursive {STORAGE}/* {shlex.quote(address + '/')}"
     if scheme == "s3":
         return f"aws s3 cp --recursive {STORAGE}/ {shlex.quote(address + '/')}"
     claim, _, below = place.partition("/")
-    return f"kubectl cp {STORAGE}/. {shlex.quote('POD:/mnt/' + below)}    # POD mounts the claim {claim} at /mnt"
+    pod_name = _copier(claim)
+    return (
+        f"kubectl apply --filename {FOLDER}/{VOLUME_FILE} && kubectl wait --for=condition=Ready pod/{pod_name} && "
+        f"kubectl cp {STORAGE}/. {shlex.quote(f'{pod_name}:/mnt/{below}')} && kubectl delete pod {pod_name}"
+    )
+
+
+def copy_objects(address: str, contents: BundleContents) -> tuple[Object, Object]:
+    """The claim of a volume, `pvc://CLAIM/FOLDER`, and a pod through which files are copied into it."""
+    claim, _, below = address.removeprefix("pvc://").partition("/")
+    files = sum(folder_bytes(version.folder) for model in contents.models for version in model.versions)
+    spec = {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": f"{(GIB + 4 * files) // MIB}Mi"}}}
+    container = {
+        "name": "copy",
+        "image": COPY_IMAGE,
+        "command": ["sh", "-c", f"mkdir -p {shlex.quote(f'/mnt/{below}')} && sleep 3600"],
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": [{"name": "models", "mountPath": "/mnt"}],
+    }
+    pod_spec = {
+        "automountServiceAccountToken": False,
+        "restartPolicy": "Never",
+        "securityContext": {"runAsNonRoot": True, "fsGroup": 1000},
+        "containers": [container],
+        "volumes": [{"name": "models", "persistentVolumeClaim": {"claimName": claim}}],
+    }
+    return made("PersistentVolumeClaim", claim, spec=spec), made("Pod", _copier(claim), spec=pod_spec)
+
+
+def _copier(claim: str) -> str:
+    return f"{claim}-copy"
 
 
 def _revision(model: BundledModel, version: BundledVersion) -> str:
@@ -157,9 +205,14 @@ def _write(path: Path, document: Object) -> None:
 
 
 def _readme(
-    contents: BundleContents, images: Images, name: str, storage: str, canary: tuple[BundledVersion, int] | None
+    contents: BundleContents,
+    images: Images,
+    options: BundleOptions,
+    storage: str,
+    canary: tuple[BundledVersion, int] | None,
 ) -> Readme:
     model = contents.model
+    name = object_name(model.name)
     commands = []
     if images.serving:
         commands += [upload_command(storage), f"kubectl apply --filename {FOLDER}/tensorflow.yaml"]
@@ -169,13 +222,18 @@ def _readme(
         f"kubectl apply --filename {FOLDER}/secret.yaml --filename {FOLDER}/tfserve-nb.yaml",
         f"kubectl get inferenceservice {name} {name}-own",
     ]
-    notes = [*images.notes]
+    notes = [*images.notes, *registry_note(options)]
     if images.serving:
         notes += [
             f"With KServe's TensorFlow runtime, clients call /v1/models/{name}:predict, without labels; "
             "batching is not set up there.",
             *version_note(),
         ]
+        if storage.startswith("pvc://"):
+            notes.append(
+                f"{FOLDER}/{VOLUME_FILE} makes the volume claim, and a pod of {COPY_IMAGE} that files are copied by. "
+                "Pods on several nodes need ReadWriteMany there, or a bucket: `storage='s3://...'`."
+            )
         if canary:
             notes.append(
                 f"Version {canary[0].number} gets {canary[1]} % of the traffic. canaryTrafficPercent works in KServe's "

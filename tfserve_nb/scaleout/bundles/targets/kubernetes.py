@@ -22,14 +22,15 @@ from ..cluster import (
     own_volumes,
     pod,
     serving_container,
+    token_command,
     write_objects,
     write_secret,
 )
 from ..contents import BundleContents
 from ..files import Readme, write_text
-from ..images import OWN_FILE, SERVING_FILE, Images, write_images
+from ..images import OWN_FILE, SERVING_FILE, Images, registry_note, write_images
 from ..options import BundleOptions
-from ..serving_files import CHECKED, GRPC_PORT, REST_PORT
+from ..serving_files import CHECKED, GRPC_PORT, REST_PORT, model_path
 
 FOLDER, LATER = "kubernetes", "kubernetes/later"
 CLIENT_LABEL = "tfserve-nb/client"
@@ -197,14 +198,16 @@ def _readme(contents: BundleContents, images: Images, name: str, options: Bundle
     commands = [
         f"docker build --tag {images.own} . && docker push {images.own}",
         f"kubectl apply --filename {FOLDER}/ && kubectl rollout status deployment/{name}",
-        f"kubectl port-forward service/{name} {REST_PORT}",
+        f"kubectl port-forward service/{name} {REST_PORT}    # goes on until Ctrl-C",
+        f'curl --header "Authorization: Bearer $({token_command(name)})" '
+        f"http://127.0.0.1:{REST_PORT}{model_path(images.models[0].model.name)}    # in another shell",
     ]
     if images.serving:
-        commands += [
-            f"docker build --tag {images.serving} --file {SERVING_FILE} . && docker push {images.serving}",
+        commands.append(
+            f"docker build --tag {images.serving} --file {SERVING_FILE} . && docker push {images.serving} && "
             f"kubectl apply --filename {LATER}/tensorflow-serving.yaml --filename {LATER}/parity-job.yaml && "
-            f"kubectl wait --for=condition=complete --timeout=300s job/{name}-parity",
-        ]
+            f"kubectl wait --for=condition=complete --timeout=300s job/{name}-parity    # whether both answer the same"
+        )
     return Readme(
         title=f"{contents.title} on Kubernetes",
         commands=tuple(commands),
@@ -215,6 +218,7 @@ def _readme(contents: BundleContents, images: Images, name: str, options: Bundle
         ),
         notes=(
             *images.notes,
+            *registry_note(options),
             f"{FOLDER}/secret.yaml holds a token that was made for it: whoever reads it may call the server. "
             ".gitignore names the file.",
             f"Pods of the same namespace may call, and those of namespaces with the label {CLIENT_LABEL}=true: "

@@ -28,7 +28,7 @@ from ..cluster import (
 )
 from ..contents import BundleContents
 from ..files import Readme, as_yaml, copy_model, write_text, write_yaml
-from ..images import TOKEN_FILE, image_name
+from ..images import TOKEN_FILE, image_name, registry_note
 from ..kubernetes_shapes import POD, shape_of
 from ..options import BundleOptions
 from ..serving_files import GRPC_PORT, REST_PORT
@@ -139,6 +139,7 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
         ),
         notes=(
             *notes,
+            *registry_note(options),
             f"Every node must see {options.root} under this path, or have a copy of it there.",
             "Ray opens further ports on every interface, its dashboard among them, without a token: keep the cluster "
             "in a network of its own. The token is checked in the replicas.",

@@ -72,7 +72,7 @@ def write(contents: BundleContents, options: BundleOptions, folder: Path) -> Rea
     write_text(folder / UNIT_FILE, unit)
     check_unit(unit)
     write_yaml(folder / RULES_FILE, RULES, alerts(contents.title))
-    return _readme(contents, models, tuple(warmup))
+    return _readme(contents, models, tuple(warmup), root)
 
 
 def _compose(
@@ -106,17 +106,18 @@ def _compose(
     }
 
 
-def _readme(contents: BundleContents, models: tuple[ServedModel, ...], warmup: tuple[str, ...]) -> Readme:
+def _readme(contents: BundleContents, models: tuple[ServedModel, ...], warmup: tuple[str, ...], root: str) -> Readme:
     url = f"http://127.0.0.1:{REST_PORT}"
     path = model_path(models[0].model.name)
     return Readme(
         title=f"{contents.title} for TensorFlow Serving",
         commands=(
-            "docker compose up --detach --wait    # or from its package: tensorflow_model_server $(cat flags.txt)",
-            f"curl {url}{path}",
-            f"tfserve-nb parity {url} URL_OF_THE_OTHER_SERVER --model {','.join(one.model.name for one in models)}",
-            f"sudo cp {UNIT_FILE} /etc/systemd/system/ && sudo systemctl enable --now {UNIT_FILE}    # or so",
-            "tfserve-nb serve $(cat flags.txt)    # the same files, without TensorFlow Serving",
+            f"tfserve-nb serve $(cat {FLAGS_FILE})    # here and now: the same files, without TensorFlow Serving",
+            "docker compose up --detach --wait    # or TensorFlow Serving in a container",
+            f"sudo cp {UNIT_FILE} /etc/systemd/system/ && sudo systemctl enable --now {UNIT_FILE}"
+            "    # or its package tensorflow-model-server as a service",
+            f"curl {url}{path}    # whichever of the three it is",
+            f"# in the notebook, whether it answers the same: d.parity('{url}')",
         ),
         checked=(
             CHECKED,
@@ -127,6 +128,8 @@ def _readme(contents: BundleContents, models: tuple[ServedModel, ...], warmup: t
             *version_note(),
             *notes_on(models),
             *warmup,
+            f"{root} has to be readable for the user that the server runs as, 1000 in the container and one of its own "
+            "as a service: a home folder usually is not. `root='/srv/models'` (`--root`): the bundle will move there.",
             "TensorFlow Serving asks for no token, so the Compose file and the systemd unit let only this machine call "
             "it: put a proxy that checks clients in front of it.",
         ),
