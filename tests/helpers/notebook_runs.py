@@ -25,7 +25,7 @@ def text_of(notebook: nbformat.NotebookNode) -> str:
 
 def run(notebook: nbformat.NotebookNode, folder: Path, **environment: str) -> nbformat.NotebookNode:
     """Run a notebook from top to bottom in a folder; its outputs are in it then, also when a cell fails."""
-    client = NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
+    client = NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}})
     client.execute(env=os.environ | FAST | environment)
     return notebook
 

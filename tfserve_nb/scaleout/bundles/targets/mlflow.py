@@ -46,7 +46,7 @@ def _readme(
             f"# in a notebook: %deploy {uri}",
         ),
         checked=tuple(f"Version {one.version}, {one.uri}: {one.remark}." for one in registered),
-        not_run=("`mlflow models serve` and MLflow's other ways to serve a model.",),
+        not_run=("`mlflow models serve` with this model, and MLflow's other ways to serve one.",),
         notes=(
             *(f"Version {one.version} is {one.uri}{_run(one)}{_aliases(one)}." for one in registered),
             *(f"{note[0].upper()}{note[1:]}." for note in notes),
