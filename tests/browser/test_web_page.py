@@ -71,6 +71,8 @@ def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: 
     page.keyboard.press("PageUp")
     says(page, "traffic version 1: 10 %, version 2: 90 %")
     page.get_by_role("cell", name="10 %").wait_for()
+    page.keyboard.press("PageUp")  # whoever uses the keyboard is still there
+    says(page, "traffic version 1: 20 %, version 2: 80 %")
     page.get_by_label("Label", exact=True).fill("steady")
     page.get_by_role("button", name="Set label").click()
     says(page, "steady points to version 1")
@@ -79,6 +81,9 @@ def test_versions_are_switched_split_labelled_and_taken_back(page: Any, served: 
     page.get_by_label("Engine", exact=True).select_option("tensorflow")
     page.get_by_role("button", name="Set engine").click()
     says(page, "tensorflow runs version 1 now")
+    page.get_by_role("button", name="Set engine").click()  # what changes nothing leaves the controls as they were
+    says(page, "tensorflow runs version 1 now")
+    assert page.get_by_role("button", name="Set engine").is_enabled()
 
 
 def test_a_model_that_comes_later_can_be_chosen_unloaded_and_brought_back(page: Any, served: Served) -> None:

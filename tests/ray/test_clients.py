@@ -14,6 +14,7 @@ from helpers.saved_models import write_keras_probe
 
 from tfserve_nb.scaleout.ray.admin import with_user_config
 from tfserve_nb.scaleout.ray.deploy import RayServer
+from tfserve_nb.scaleout.ray.state import state_of
 
 ROWS = np.random.default_rng(7).normal(size=(3, 4)).astype(np.float32)
 METADATA = (("authorization", f"Bearer {TOKEN}"),)
@@ -41,10 +42,16 @@ def also_served(server: RayServer, entry: dict[str, Any]) -> Iterator[None]:
     before = deployment["user_config"]
     server.api.deploy(with_user_config(details, {**before, "models": [*before["models"], entry]}))
     try:
-        until(lambda: rest(server, "GET", f"/v1/models/{entry['name']}")[0] == 200)
+        until(lambda: states_of(server, entry["name"]) == {"AVAILABLE"} and state_of(server.api.details()).is_settled)
         yield
     finally:
         server.api.deploy(with_user_config(server.api.details(), before))
+
+
+def states_of(server: RayServer, model: str) -> set[str]:
+    """Of its versions, in the replica that answers."""
+    _, answer = rest(server, "GET", f"/v1/models/{model}")
+    return {one["state"] for one in answer.get("model_version_status", ())}
 
 
 def features(**values: Any) -> list[dict[str, Any]]:
@@ -182,6 +189,7 @@ def test_nothing_is_answered_without_the_token(server: RayServer, path: str, tok
 @pytest.fixture(scope="module")
 def channel(server: RayServer, answers: Mapping[int, np.ndarray]) -> Iterator[grpc.Channel]:
     with grpc.insecure_channel(server.handle.grpc_address) as channel:
+        grpc.channel_ready_future(channel).result(60)  # it is there before the first test, and until the last
         yield channel
 
 

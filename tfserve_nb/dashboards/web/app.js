@@ -72,14 +72,19 @@ async function carryOut(doing, path, body, done) {
   if (state.busy) return;
   state.busy = true;
   say(`${doing}…`);
-  setEnabled(false);
+  const focused = controls().indexOf(document.activeElement);
+  controls().forEach((one) => { one.disabled = true; });
+  let said;
   try {
-    say(done(await ask(path, body)));
+    said = done(await ask(path, body));
   } catch (error) {
-    say(`⚠ ${error.message}`);
+    said = `⚠ ${error.message}`;
   }
   state.busy = false;
+  drawnControls = "";      // also what changed nothing draws them anew: they can be used again
   await refresh(true);
+  if (document.activeElement === document.body) controls()[focused]?.focus();
+  say(said);
 }
 
 // The server has the table of actions: what they are called, what they say, and which action takes them back.
@@ -95,8 +100,7 @@ function takeBack() {
   carryOut(`taking back: ${what}`, ofModel(`/actions/${action}`), chosen, () => { state.undo = null; return `taken back: ${what}`; });
 }
 
-const setEnabled = (isEnabled) =>
-  find("controls").querySelectorAll("button, input").forEach((one) => { one.disabled = !isEnabled; });
+const controls = () => [...find("controls").querySelectorAll("button, input, select")];
 
 // --- controls of each view ------------------------------------------------------------------------------------------
 
