@@ -108,8 +108,7 @@ def measure_variants(
         rows = Evidence(_made_up(folder, signature), MADE_UP)
     else:
         rows = Evidence(given.rows, "the rows given")
-    with contextlib.ExitStack() as first, contextlib.ExitStack() as second:
-        base = first.enter_context(probing(TENSORFLOW))
+    with probing(TENSORFLOW) as base, contextlib.ExitStack() as second:
         measuring = _Measuring(base, signature, rows, given, engine)
         if any(variant.folder and not VARIANTS[variant.name].runtime for variant in made[1:]):
             # TensorFlow takes seconds to import, on one core: both do so at once, before anything is measured.

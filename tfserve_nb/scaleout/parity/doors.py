@@ -111,14 +111,21 @@ class Rest:
         return Encoded(self._encode(signature.name, inputs))
 
     def ask(self, side: Side, model: str, version: int | None, signature: SignatureSpec, request: Encoded) -> Answer:
-        """POST `:predict`."""
-        reply = side.send("POST", f"{model_path(model, version)}:predict", request.body)
+        """POST the call of the signature: `:predict` here."""
+        reply = side.send("POST", f"{model_path(model, version)}:{self._call(signature)}", request.body)
         if reply.status != 200:
             return _refused(reply)
         try:
-            return Answer(json_outputs(reply.body, signature.outputs))
+            return Answer(self._outputs(reply.body, signature))
         except ValueError as error:
             raise _no_outputs(side, self.name, error) from error
+
+    def _call(self, signature: SignatureSpec) -> str:
+        del signature
+        return "predict"
+
+    def _outputs(self, body: bytes, signature: SignatureSpec) -> Tensors:
+        return json_outputs(body, signature.outputs)
 
 
 class V2:
@@ -204,15 +211,11 @@ class RestExamples(Rest):
         del model, version
         return Encoded(encode_examples(signature.name, _examples_in(inputs)))
 
-    def ask(self, side: Side, model: str, version: int | None, signature: SignatureSpec, request: Encoded) -> Answer:
-        """POST `:classify` or `:regress`."""
-        reply = side.send("POST", f"{model_path(model, version)}:{call_of(signature)}", request.body)
-        if reply.status != 200:
-            return _refused(reply)
-        try:
-            return Answer(example_outputs(reply.body, signature.method_name))
-        except ValueError as error:
-            raise _no_outputs(side, self.name, error) from error
+    def _call(self, signature: SignatureSpec) -> str:
+        return call_of(signature)
+
+    def _outputs(self, body: bytes, signature: SignatureSpec) -> Tensors:
+        return example_outputs(body, signature.method_name)
 
 
 class GrpcExamples(Grpc):
